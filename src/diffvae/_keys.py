@@ -1,0 +1,32 @@
+"""Every AnnData key that diffvae reads or writes, in one place."""
+
+from typing import Final
+
+UNIT: Final = "unit"
+"""``layers``: expression scaled per gene to [0, 1]."""
+COUNTS: Final = "counts"
+"""``layers``: the counts as they came, where they came as counts."""
+UNIT_MIN: Final = "unit_min"
+"""``var``: value of each gene that ``unit`` maps to 0."""
+UNIT_MAX: Final = "unit_max"
+"""``var``: value of each gene that ``unit`` maps to 1."""
+SPLIT: Final = "diffvae_split"
+"""``obs``: "train" or "validation"; the scaling is fitted on the first, the loss watched on the second."""
+
+LATENT: Final = "X_diffvae"
+"""``obsm``: posterior means, cells x latent dimensions."""
+TSNE: Final = "X_diffvae_tsne"
+"""``obsm``: t-SNE of the latent representation."""
+CLUSTER: Final = "diffvae_cluster"
+"""``obs``: cluster of each cell."""
+CELL_TYPE: Final = "diffvae_cell_type"
+"""``obs``: name given to the cell's cluster."""
+GENE_WEIGHTS: Final = "diffvae_gene_weights"
+"""``varm``: omega, genes x latent dimensions."""
+GENE_JACOBIAN: Final = "diffvae_gene_jacobian"
+"""``varm``: mean Jacobian of the decoder on real cells, genes x latent dimensions."""
+UNS: Final = "diffvae"
+"""``uns``: a dictionary with everything else (parameters and tidy tables), one entry per step."""
+
+LABEL: Final = "cell_type"
+"""``obs``: reference labels, where a data set of ``diffvae.datasets`` has them."""
