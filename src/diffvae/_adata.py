@@ -1,0 +1,69 @@
+"""Small, shared ways into an AnnData: what is looked up, and what is said when it isn't there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _keys
+from diffvae._errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+MADE_BY = {
+    _keys.LATENT: "diffvae.tl.embed(adata, model)",
+    _keys.TSNE: "diffvae.tl.tsne(adata)",
+    _keys.CLUSTER: "diffvae.tl.cluster(adata)",
+    _keys.CELL_TYPE: "diffvae.tl.annotate(adata)",
+    _keys.GENE_WEIGHTS: "diffvae.tl.gene_weights(adata, model)",
+    _keys.GENE_JACOBIAN: "diffvae.tl.gene_weights(adata, model)",
+    "latent_dimensions": "diffvae.tl.latent_dimensions(adata)",
+    "high_weight_genes": "diffvae.tl.high_weight_genes(adata)",
+    "annotation": "diffvae.tl.annotate(adata)",
+}
+
+
+def _way_out(key: str, present: list[str]) -> str:
+    return f"run {MADE_BY[key]} first" if key in MADE_BY else f"there are: {', '.join(present) or 'none'}"
+
+
+def representation(adata: AnnData, use_rep: str) -> np.ndarray:
+    """Return ``adata.obsm[use_rep]`` (``adata.X`` for "X") as a finite dense float array."""
+    if use_rep == "X":
+        x = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X)
+    elif use_rep in adata.obsm:
+        x = np.asarray(adata.obsm[use_rep])
+    else:
+        raise DataError(f"adata.obsm[{use_rep!r}] is missing; {_way_out(use_rep, list(adata.obsm))}.")
+    if not np.isfinite(x).all():
+        raise DataError(f"{use_rep!r} holds NaN or infinite values; compute it again.")
+    return x
+
+
+def groups(adata: AnnData, groupby: str) -> pd.Categorical:
+    """Return ``adata.obs[groupby]`` as a categorical of strings without unused categories."""
+    if groupby not in adata.obs:
+        raise DataError(f"adata.obs[{groupby!r}] is missing; {_way_out(groupby, list(adata.obs))}.")
+    column = adata.obs[groupby]
+    if column.isna().any():
+        raise DataError(f"adata.obs[{groupby!r}] has {int(column.isna().sum())} cells without a value; name or drop them.")
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        used = column.cat.remove_unused_categories()
+        return pd.Categorical(used.astype(str), categories=[str(c) for c in used.cat.categories])
+    return pd.Categorical(column.astype(str))
+
+
+def results(adata: AnnData) -> dict[str, Any]:
+    """Return ``adata.uns["diffvae"]``, made if needed."""
+    return adata.uns.setdefault(_keys.UNS, {})
+
+
+def result(adata: AnnData, name: str) -> Any:
+    """Return what an earlier step stored in ``adata.uns["diffvae"]``."""
+    stored = adata.uns.get(_keys.UNS, {})
+    if name not in stored:
+        raise DataError(f"adata.uns['diffvae'][{name!r}] is missing; {_way_out(name, list(stored))}.")
+    return stored[name]

@@ -1,0 +1,11 @@
+"""What diffvae raises when the fault is in what it was given, not in the program."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """The data can't be used as they are; the message says why and what to do about it."""
+
+
+class OutputError(ValueError):
+    """Results can't be written where they should go; the message says why and where they could."""

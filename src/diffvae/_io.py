@@ -1,0 +1,125 @@
+"""Reading expression matrices in the forms in which people have them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata as ad
+from anndata import AnnData
+
+from diffvae._errors import DataError
+from diffvae._io_mtx import read_10x_folder, read_mtx
+from diffvae._io_table import read_table
+
+TABLES = tuple(kind + packed for kind in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
+_KNOWN = (
+    ".h5ad, 10x .h5, a 10x folder with matrix.mtx(.gz), .mtx(.gz), .csv, .tsv or .txt (.gz), .loom, .zarr"
+)
+
+
+def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnData:
+    r"""Read an expression matrix, cells x genes.
+
+    Parameters
+    ----------
+    path
+        ``.h5ad``; 10x Genomics ``.h5``; a folder with ``matrix.mtx(.gz)``, ``barcodes.tsv(.gz)`` and
+        ``genes.tsv`` or ``features.tsv.gz``; ``.mtx(.gz)``; ``.csv``, ``.tsv`` or ``.txt``, also ``.gz``,
+        with cell names in the first column and gene names in the first line; ``.loom``; ``.zarr``.
+    transpose
+        Swap rows and columns, for files with genes in rows. By default a table that plainly has genes in rows
+        is refused with a sentence that says so; False takes it as it is.
+
+    Returns
+    -------
+    AnnData
+        In memory. Tables are float32, and sparse where more than half of the values are zero.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, it can't be read, or the package for it is missing.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "cells.csv"
+    >>> _ = file.write_text("cell,Gata1,Spi1\nc1,3,0\nc2,0,5\n")
+    >>> read(file).to_df().loc["c2", "Spi1"].item()
+    5.0
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise DataError(f"There is no file or folder {str(path)!r}.")
+    name = path.name.lower()
+    if path.is_dir():
+        is_zarr = name.endswith(".zarr") or any((path / n).exists() for n in (".zgroup", "zarr.json"))
+        adata = _guarded(ad.io.read_zarr if is_zarr else read_10x_folder, path)
+    elif path.stat().st_size == 0:
+        raise DataError(f"{str(path)!r} is empty (0 bytes).")
+    elif name.endswith(TABLES):
+        return _guarded(lambda file: read_table(file, transpose=transpose), path)
+    elif name.endswith((".mtx", ".mtx.gz")):
+        adata = _guarded(read_mtx, path)
+    elif name.endswith(".h5ad"):
+        adata = _guarded(ad.io.read_h5ad, path)
+    elif name.endswith(".h5"):
+        adata = _guarded(_read_10x_h5, path)
+    elif name.endswith(".loom"):
+        adata = _guarded(ad.io.read_loom, path)
+    else:
+        raise DataError(f"{str(path)!r} has a form that is not known. Known are: {_KNOWN}.{_advice(name)}")
+    return adata.T.copy() if transpose else adata
+
+
+def _advice(name: str) -> str:
+    if name.endswith((".rds", ".rda", ".rdata", ".h5seurat")):
+        return " Seurat and R objects can be written as .h5ad in R, e.g. by the package zellkonverter."
+    if name.endswith((".xls", ".xlsx")):
+        return " Save the sheet as .csv first."
+    if name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".h5ad.gz")):
+        return " Unpack it first."
+    return ""
+
+
+def _guarded(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
+    """Call a reader; its warnings are kept away from the user and its failures become a sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return reader(path)
+    except (DataError, MemoryError):
+        raise
+    except ImportError as error:
+        package = error.name or "the package named above"
+        raise DataError(
+            f"Reading {path.name!r} needs a package that is not installed: pip install {package}"
+        ) from error
+    except Exception as error:
+        # Readers of foreign files fail in as many ways as there are files.
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(
+            f"{str(path)!r} can't be read; it may be damaged, cut off, or of another form than its name "
+            f"says ({text})."
+        ) from error
+
+
+def _read_10x_h5(path: Path) -> AnnData:
+    import h5py
+    import scanpy as sc
+
+    with h5py.File(path) as file:
+        if "X" in file and "obs" in file:
+            return ad.io.read_h5ad(path)
+        # Cell Ranger 3 and later write one group "matrix", earlier versions one for each genome.
+        if not any(isinstance(group, h5py.Group) and "barcodes" in group for group in file.values()):
+            raise DataError(
+                f"{str(path)!r} is HDF5, but not a 10x matrix: it holds {', '.join(map(repr, file))}."
+            )
+    adata = sc.read_10x_h5(path)
+    # Symbols occur twice in every 10x reference; scanpy's reader of folders does the same.
+    adata.var_names_make_unique()
+    return adata

@@ -1,0 +1,16 @@
+"""Scores: arrays in, numbers out."""
+
+from diffvae.metrics._neighbourhood import knn_purity, silhouette
+from diffvae.metrics._overlap import ExpectedOverlap, Overlap, expected_overlap, overlap
+from diffvae.metrics._partition import adjusted_rand_index, normalized_mutual_info
+
+__all__ = [
+    "ExpectedOverlap",
+    "Overlap",
+    "adjusted_rand_index",
+    "expected_overlap",
+    "knn_purity",
+    "normalized_mutual_info",
+    "overlap",
+    "silhouette",
+]

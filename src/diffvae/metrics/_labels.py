@@ -1,0 +1,50 @@
+"""Checks that every score shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+
+def as_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.str_]:
+    """Return one string per cell; refuse missing values, since no partition says where those cells belong."""
+    series = pd.Series(labels) if not isinstance(labels, pd.Series) else labels
+    if np.ndim(series) != 1 or len(series) == 0:
+        raise ValueError(f"{name} has the shape {np.shape(labels)}; give one label per cell.")
+    n_missing = int(series.isna().sum())
+    if n_missing:
+        raise ValueError(
+            f"{name} has {n_missing} missing values among {len(series)}; leave those cells out or name them."
+        )
+    return series.astype(str).to_numpy(dtype=str)
+
+
+def as_pair(
+    a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ("labels", "clusters")
+) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """Return two label vectors of one length."""
+    first, second = as_labels(a, names[0]), as_labels(b, names[1])
+    if len(first) != len(second):
+        raise ValueError(
+            f"{names[0]} has {len(first)} cells and {names[1]} has {len(second)}; both need one label per "
+            "cell, in the same order."
+        )
+    return first, second
+
+
+def as_points(x: Any, n_labels: int) -> NDArray[np.floating]:
+    """Return cells x dimensions, finite, with as many rows as there are labels."""
+    points = np.asarray(x)
+    if points.ndim != 2 or not np.issubdtype(points.dtype, np.number):
+        raise ValueError(
+            f"x has the shape {points.shape} and the type {points.dtype}; give a dense numeric array, "
+            "cells x dimensions."
+        )
+    if len(points) != n_labels:
+        raise ValueError(f"x has {len(points)} cells and labels has {n_labels}; both need the same cells.")
+    if not np.isfinite(points).all():
+        raise ValueError(f"x holds {int((~np.isfinite(points)).sum())} values that are NaN or infinite.")
+    return points

@@ -1,0 +1,398 @@
+"""DiffVAE and, as the same network under other objectives, VAE and the plain autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from diffvae import _random, nn
+from diffvae.model._base import Model
+from diffvae.model._config import AutoencoderConfig, from_preset
+from diffvae.model._input import Matrix, layer_matrix, read_features, require_unit_interval, split_rows
+from diffvae.model._objective import InfoVAEObjective
+from diffvae.train import RowSource, best_device, best_precision, fit
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model._diagnose import Diagnosis
+
+DECODE_BLOCK = 4096
+"""Cells per pass where nothing is learnt; bounds the memory of activations."""
+
+
+class NeuralModel(Model):
+    """An autoencoder made of :class:`diffvae.nn.Autoencoder`; the subclasses fix its objective."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.n_latent = config.n_latent
+        self._module: nn.Autoencoder | None = None
+
+    def __repr__(self) -> str:
+        state = f"trained on {self.features.n_cells} cells" if self.is_trained else "not trained"
+        return f"{type(self).__name__}(n_latent={self.n_latent}, hidden={self.config.hidden}; {state})"
+
+    @property
+    def module(self) -> nn.Autoencoder:
+        """The torch module, in evaluation mode."""
+        self.features  # noqa: B018 - the sentence for an untrained model is there
+        assert self._module is not None
+        return self._module
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the hyper-parameters."""
+        return asdict(self.config)
+
+    def train(
+        self,
+        adata: AnnData,
+        *,
+        layer: str | None = "unit",
+        max_epochs: int = 100,
+        batch_size: int = 128,
+        lr: float | None = None,
+        validation_size: float | None = None,
+        early_stopping: bool = False,
+        patience: int = 20,
+        device: str = "auto",
+        precision: str = "auto",
+        rng: _random.Rng = 0,
+        progress: bool = True,
+    ) -> Self:
+        """Learn from cells, with Adam. A second call starts anew.
+
+        Parameters
+        ----------
+        adata
+            Cells that went through :func:`diffvae.pp.prepare`.
+        layer
+            Where the expression values are; None for X.
+        max_epochs, batch_size
+            Passes over the training cells, cells per step (the paper's 100 and 128).
+        lr
+            Learning rate; None for the preset's.
+        validation_size
+            Share of the cells that is watched and not learnt from. None for the split of ``pp.prepare``, on whose training
+            cells the scaling was fitted, or a fifth where there is none.
+        early_stopping, patience
+            Stop after ``patience`` epochs in which the validation loss did not improve, and keep the best weights.
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        precision
+            ``"auto"``, ``"float32"`` or ``"bfloat16"``: type of the matrix products. Weights are float32 always.
+        rng
+            Seed of the initial weights, of the order of cells and of the noise.
+        progress
+            Show a bar on a terminal.
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        DataError
+            If the layer is missing, not finite, or outside [0, 1] under the Bernoulli likelihood.
+        TrainingError
+            If the loss diverges.
+        """
+        for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size), ("patience", patience)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more.")
+        if batch_size < 2:
+            raise ValueError("batch_size is 1; batch normalisation and MMD need two cells at least.")
+        matrix = layer_matrix(adata, layer)
+        if self.config.likelihood == "bernoulli":
+            require_unit_interval(matrix, layer)
+        train_rows, validation_rows = split_rows(adata, validation_size, rng)
+        features = read_features(adata, layer, matrix)
+        target = best_device(device)
+        module = self._build(matrix.shape[1], rng).to(target)
+        history = fit(
+            module,
+            RowSource(matrix, target),
+            InfoVAEObjective(self.config),
+            train_rows=train_rows,
+            validation_rows=validation_rows,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            lr=self.config.lr if lr is None else lr,
+            patience=patience if early_stopping else None,
+            precision=best_precision(precision, target),
+            rng=rng,
+            progress=progress,
+            description=f"training {type(self).__name__}",
+        )
+        self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
+        return self
+
+    def _build(self, n_genes: int, rng: _random.Rng) -> nn.Autoencoder:
+        c = self.config
+        with torch.random.fork_rng(devices=[]):  # torch initialises from its global generator: lend it our seed
+            torch.manual_seed(_random.seed(rng, "weights"))
+            return nn.Autoencoder(
+                n_genes,
+                c.hidden,
+                c.n_latent,
+                head=c.head,
+                batch_norm=c.batch_norm,
+                dropout=c.dropout,
+                gene_variance=c.likelihood == "gaussian",
+            )
+
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    @torch.no_grad()
+    def _encode(self, matrix: Matrix) -> np.ndarray:
+        source = RowSource(matrix, self._device(), resident_limit=0)
+        blocks = [self.module.encoder(source.rows(b))[0].cpu().numpy() for b in source.blocks(DECODE_BLOCK)]
+        return np.concatenate(blocks)
+
+    @torch.no_grad()
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Return expected expression, on the scale of the training layer, for points of the latent space.
+
+        Parameters
+        ----------
+        z
+            Points x latent dimensions.
+
+        Returns
+        -------
+        Points x genes, float32. Under the Bernoulli likelihood the logistic function of the decoder's output (eq 11).
+        """
+        z = np.asarray(z, dtype=np.float32)
+        if z.ndim != 2 or z.shape[1] != self.n_latent:
+            raise ValueError(f"z has shape {z.shape}; it must be points x {self.n_latent} latent dimensions.")
+        blocks = []
+        for i in range(0, len(z), DECODE_BLOCK):
+            out = self.module.decoder(torch.from_numpy(z[i : i + DECODE_BLOCK]).to(self._device()))
+            blocks.append((torch.sigmoid(out) if self.config.likelihood == "bernoulli" else out).cpu().numpy())
+        return np.concatenate(blocks) if blocks else np.zeros((0, len(self.gene_names)), np.float32)
+
+    @torch.no_grad()
+    def gene_weights(self) -> np.ndarray:
+        """Return omega = W_0 W_1 W_2, the product of the decoder's weights: latent dimensions x genes."""
+        return nn.weight_product(self.module.decoder).cpu().numpy()
+
+    def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
+        """Return the Jacobian of :meth:`decode`, averaged over points z: latent dimensions x genes."""
+        points = torch.from_numpy(np.asarray(z, dtype=np.float32)).to(self._device())
+        logistic = self.config.likelihood == "bernoulli"
+        return nn.mean_jacobian(self.module.decoder, points, logistic=logistic).cpu().numpy()
+
+    def _draw_prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.standard_normal((n, self.n_latent), dtype=np.float32)
+
+    def diagnose(self, adata: AnnData | None = None, *, rng: _random.Rng = 0) -> Diagnosis:
+        """Examine whether each term of the objective does something and each dimension carries something.
+
+        Parameters
+        ----------
+        adata
+            Cells to examine it on; None for those of the training.
+        rng
+            Seed of the batches and draws.
+
+        Returns
+        -------
+        Diagnosis; ``print`` it for the sentences.
+        """
+        from diffvae.model._diagnose import diagnose
+
+        return diagnose(self, self._matrix(adata, max_missing=0.2), rng=rng)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {k: v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}
+
+    def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        module = self._build(len(self.features.gene_names), 0)
+        module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
+        self._module = module.eval()
+
+
+class DiffVAE(NeuralModel):
+    r"""The paper's MMD-VAE, as a member of the InfoVAE family.
+
+    .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL}\, KL(q(z|x) \| p(z)) + w_{MMD}\, MMD^2(q(z), p(z))
+
+    in nats per cell, summed over genes. The paper's own objective (eq 2) has no KL term; by itself MMD leaves the
+    posterior variance free to vanish and the latent noisy, while KL by itself switches dimensions off, so the default
+    has both. Every argument that is None is taken from the preset.
+
+    Parameters
+    ----------
+    preset
+        ``"default"``: what we would defend today. ``"paper"``: the equations as printed. ``"code"``: what the released
+        code did, its faults included (one noise value per batch, a kernel that sees nothing).
+    n_latent
+        Latent dimensions D (50).
+    hidden
+        Widths of the encoder; the decoder mirrors them ((512, 256)).
+    likelihood
+        ``"bernoulli"`` from logits, for values in [0, 1]; ``"gaussian"`` with a variance per gene; ``"mse"``.
+    kl_weight, mmd_weight
+        Weights of the two divergences.
+    mmd_kernel
+        ``"imq"`` (multi-scale), ``"rbf"`` (median bandwidth, or ``mmd_bandwidth``), ``"released"``.
+    mmd_bandwidth
+        Of the RBF kernel.
+    mmd_unbiased
+        The U-statistic, or the biased estimator of the released code.
+    mmd_prior_size
+        Draws from the prior per batch; None for as many as there are cells in it.
+    noise
+        ``"independent"``: one draw per cell and dimension (eq 8). ``"shared"``: one per batch, as released.
+    head
+        ``"linear"``, ``"relu"`` (eqs 6 and 7 as printed) or ``"relu_bn"`` (as released), on mu and log sigma^2.
+    batch_norm
+        After each hidden layer of the encoder.
+    dropout
+        In the encoder.
+
+    References
+    ----------
+    Bica et al., Unsupervised generative and graph representation learning for modelling cell differentiation,
+    Scientific Reports 10:9790 (2020), eqs 2-12. Zhao et al., InfoVAE, AAAI 2019.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.DiffVAE(n_latent=10).train(adata, max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 10)
+    """
+
+    def __init__(
+        self,
+        preset: str = "default",
+        *,
+        n_latent: int | None = None,
+        hidden: Sequence[int] | None = None,
+        likelihood: str | None = None,
+        kl_weight: float | None = None,
+        mmd_weight: float | None = None,
+        mmd_kernel: str | None = None,
+        mmd_bandwidth: float | None = None,
+        mmd_unbiased: bool | None = None,
+        mmd_prior_size: int | None = None,
+        noise: str | None = None,
+        head: str | None = None,
+        batch_norm: bool | None = None,
+        dropout: float | None = None,
+        lr: float | None = None,
+    ) -> None:
+        overrides = {k: v for k, v in locals().items() if k not in ("self", "preset", "__class__")}
+        super().__init__(from_preset(preset, overrides))
+        self.preset = preset
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the preset and the hyper-parameters."""
+        return {"preset": self.preset, **super().get_params()}
+
+
+class VAE(NeuralModel):
+    r"""Standard variational autoencoder, the paper's first baseline (eq 13): KL weight 1, no MMD.
+
+    .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL}\, KL(q(z|x) \| p(z))
+
+    Parameters
+    ----------
+    n_latent, hidden, likelihood, kl_weight, head, batch_norm, dropout, lr
+        As in :class:`DiffVAE`.
+
+    References
+    ----------
+    Kingma and Welling, Auto-encoding variational Bayes, ICLR 2014.
+
+    Examples
+    --------
+    >>> VAE(n_latent=10)
+    VAE(n_latent=10, hidden=(512, 256); not trained)
+    """
+
+    def __init__(
+        self,
+        *,
+        n_latent: int = 50,
+        hidden: Sequence[int] = (512, 256),
+        likelihood: str = "bernoulli",
+        kl_weight: float = 1.0,
+        head: str = "linear",
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+        lr: float = 1e-3,
+    ) -> None:
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__(AutoencoderConfig(**arguments))
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the hyper-parameters."""
+        fixed = ("mmd_weight", "mmd_kernel", "mmd_bandwidth", "mmd_unbiased", "mmd_prior_size", "noise")
+        return {k: v for k, v in super().get_params().items() if k not in fixed}
+
+
+class AutoEncoder(NeuralModel):
+    """Plain autoencoder, the paper's second baseline: no noise, no prior, reconstruction alone.
+
+    Parameters
+    ----------
+    n_latent, hidden, batch_norm, dropout, lr
+        As in :class:`DiffVAE`.
+    likelihood
+        ``"mse"``, as the paper says, or ``"bernoulli"``, as its code has it.
+
+    Notes
+    -----
+    It has no prior: :meth:`sample` draws from a Gaussian fitted to the latent of the training cells.
+
+    Examples
+    --------
+    >>> AutoEncoder(n_latent=10)
+    AutoEncoder(n_latent=10, hidden=(512, 256); not trained)
+    """
+
+    def __init__(
+        self,
+        *,
+        n_latent: int = 50,
+        hidden: Sequence[int] = (512, 256),
+        likelihood: str = "bernoulli",
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+        lr: float = 1e-3,
+    ) -> None:
+        arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        super().__init__(AutoencoderConfig(noise="none", **arguments))
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the hyper-parameters."""
+        kept = ("n_latent", "hidden", "likelihood", "batch_norm", "dropout", "lr")
+        return {k: v for k, v in super().get_params().items() if k in kept}
+
+    def train(self, adata: AnnData, **kwargs: Any) -> Self:
+        """Learn from cells; arguments as in :meth:`DiffVAE.train`."""
+        super().train(adata, **kwargs)
+        z = self.get_latent_representation().astype(np.float64)
+        self._moments = {"latent_mean": z.mean(0), "latent_covariance": np.cov(z.T).reshape(2 * (self.n_latent,))}
+        return self
+
+    def _draw_prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        mean, covariance = self._moments["latent_mean"], self._moments["latent_covariance"]
+        return rng.multivariate_normal(mean, covariance, size=n).astype(np.float32)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return super()._arrays() | self._moments
+
+    def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._moments = {k: v for k, v in arrays.items() if k.startswith("latent_")}
+        super()._set_arrays({k: v for k, v in arrays.items() if k not in self._moments})

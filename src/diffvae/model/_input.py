@@ -1,0 +1,154 @@
+"""From AnnData to the matrix that a model sees, for the cells it learns from and for new ones."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from diffvae import _keys, _random
+from diffvae._errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Matrix = np.ndarray | sparse.csr_matrix
+
+
+@dataclass(frozen=True)
+class Features:
+    """The genes of a model and how their values came about: enough to bring new cells into the same form."""
+
+    gene_names: tuple[str, ...]
+    layer: str | None
+    minimum: np.ndarray | None
+    maximum: np.ndarray | None
+    target_sum: float | None
+    n_cells: int
+    fingerprint: str
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the values are on the unit scale of ``pp.prepare``."""
+        return self.minimum is not None
+
+
+def layer_matrix(adata: AnnData, layer: str | None) -> Matrix:
+    """Return ``adata.layers[layer]`` (``adata.X`` for None) as CSR or a dense array, checked to be finite numbers."""
+    if layer is None:
+        matrix = adata.X
+    elif layer in adata.layers:
+        matrix = adata.layers[layer]
+    else:
+        way_out = "run diffvae.pp.prepare(adata) first" if layer == _keys.UNIT else f"there are: {list(adata.layers)}"
+        raise DataError(f"adata.layers[{layer!r}] is missing; {way_out}.")
+    if matrix is None:
+        raise DataError("adata.X is empty; name the layer that holds the expression values.")
+    matrix = matrix.tocsr() if sparse.issparse(matrix) else np.asarray(matrix)
+    values = matrix.data if sparse.issparse(matrix) else matrix
+    if not np.isfinite(values).all():
+        raise DataError(f"{_place(layer)} holds NaN or infinite values; diffvae.pp.check(adata) says where.")
+    return matrix
+
+
+def _place(layer: str | None) -> str:
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def require_unit_interval(matrix: Matrix, layer: str | None) -> None:
+    """Refuse values outside [0, 1], which are no Bernoulli targets."""
+    low, high = (float(matrix.min()), float(matrix.max())) if min(matrix.shape) else (0.0, 0.0)
+    if low < 0 or high > 1:
+        raise DataError(
+            f"{_place(layer)} holds values from {low:.3g} to {high:.3g}, but the Bernoulli likelihood needs [0, 1]; "
+            "train on layer='unit' (diffvae.pp.prepare makes it) or choose likelihood='gaussian'."
+        )
+
+
+def read_features(adata: AnnData, layer: str | None, matrix: Matrix) -> Features:
+    """Describe the training data."""
+    if not adata.var_names.is_unique:
+        raise DataError("adata.var_names has duplicates; run adata.var_names_make_unique() first.")
+    minimum = maximum = target_sum = None
+    if layer == _keys.UNIT and _keys.UNIT_MIN in adata.var and _keys.UNIT_MAX in adata.var:
+        minimum = adata.var[_keys.UNIT_MIN].to_numpy(np.float64)
+        maximum = adata.var[_keys.UNIT_MAX].to_numpy(np.float64)
+        recorded: Any = adata.uns.get(_keys.UNS, {}).get("prepare", {})
+        target_sum = float(recorded.get("target_sum", 1e4))
+    return Features(
+        tuple(map(str, adata.var_names)), layer, minimum, maximum, target_sum, adata.n_obs, fingerprint(matrix)
+    )
+
+
+def fingerprint(matrix: Matrix) -> str:
+    """Return 16 hexadecimal digits that tell one training matrix from another."""
+    digest = hashlib.sha256(repr(matrix.shape).encode())
+    parts = (matrix.indptr, matrix.indices, matrix.data) if sparse.issparse(matrix) else (matrix,)
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()[:16]
+
+
+def split_rows(adata: AnnData, validation_size: float | None, rng: _random.Rng) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and to watch.
+
+    Without a size the split that ``pp.prepare`` made (it fitted the scaling on the training cells alone) is used,
+    or a fifth of the cells where there is none.
+    """
+    if validation_size is None and _keys.SPLIT in adata.obs:
+        held_out = (adata.obs[_keys.SPLIT] == "validation").to_numpy()
+    else:
+        size = 0.2 if validation_size is None else validation_size
+        if not 0 <= size < 1:
+            raise ValueError(f"validation_size is {size}; it is a share of the cells, at least 0 and below 1.")
+        held_out = np.zeros(adata.n_obs, dtype=bool)
+        n_held_out = round(size * adata.n_obs)
+        held_out[_random.generator(rng, "split").permutation(adata.n_obs)[:n_held_out]] = True
+    train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    if len(train) < 2:
+        raise DataError(f"{len(train)} of {adata.n_obs} cells are left to train on; two are the least.")
+    return train, validation
+
+
+def match_new(adata: AnnData, features: Features, max_missing: float) -> Matrix:
+    """Return the matrix of any cells in the form that a model was trained on, genes matched by name.
+
+    Cells that carry the very scaling of the model are taken as they are; all others go through
+    :func:`diffvae.pp.prepare_new` with the model's genes and scaling.
+    """
+    names = list(features.gene_names)
+    if features.scaled and not _same_scaling(adata, features):
+        from diffvae import pp
+
+        unit, _ = pp.prepare_new(
+            adata,
+            gene_names=names,
+            minimum=features.minimum,
+            maximum=features.maximum,
+            target_sum=features.target_sum,
+            max_missing=max_missing,
+        )
+        return unit
+    matrix = layer_matrix(adata, features.layer)
+    if list(map(str, adata.var_names)) == names:
+        return matrix
+    positions = adata.var_names.get_indexer(names)
+    if (positions < 0).any():
+        missing = [n for n, p in zip(names, positions, strict=True) if p < 0]
+        raise DataError(
+            f"{len(missing)} of the model's {len(names)} genes are not in adata.var_names, {missing[0]!r} among them; "
+            f"give cells with the genes on which the model was trained."
+        )
+    return matrix[:, positions]
+
+
+def _same_scaling(adata: AnnData, features: Features) -> bool:
+    if features.layer not in adata.layers or not {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(adata.var):
+        return False
+    if not set(features.gene_names) <= set(adata.var_names):
+        return False
+    scaling = adata.var.loc[list(features.gene_names), [_keys.UNIT_MIN, _keys.UNIT_MAX]].to_numpy(np.float64)
+    return np.array_equal(scaling[:, 0], features.minimum) and np.array_equal(scaling[:, 1], features.maximum)

@@ -1,0 +1,121 @@
+"""Encoder and decoder of eqs 4-11, and the two joined."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOGVAR_RANGE = (-12.0, 8.0)
+"""sigma between 0.0025 and 55: outside it exp(logvar) only makes overflow."""
+
+HEADS = ("linear", "relu", "relu_bn")
+
+
+class Encoder(nn.Module):
+    r"""Dense layers to the mean and log variance of q(z|x) (eqs 4-7).
+
+    .. math:: h_1 = BN(ReLU(W_1 x + b_1)), \quad h_2 = BN(ReLU(W_2 h_1 + b_2)), \quad
+              \mu = W_\mu h_2 + b_\mu, \quad \log\sigma^2 = W_\sigma h_2 + b_\sigma
+
+    Parameters
+    ----------
+    n_input
+        Genes.
+    hidden
+        Widths in encoder order.
+    n_latent
+        Latent dimensions.
+    head
+        What follows the two heads: ``"linear"``; ``"relu"`` as eqs 6 and 7 print it, so that no sigma is below 1;
+        ``"relu_bn"`` (ReLU, then batch norm) as the released code has it.
+    batch_norm
+        Normalise after each ReLU.
+    dropout
+        Share of inputs of each hidden layer that is set to zero in training.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        hidden: Sequence[int],
+        n_latent: int,
+        *,
+        head: str = "linear",
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [n_input, *hidden]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(b) if batch_norm else nn.Identity() for b in hidden)
+        self.dropout = dropout
+        self.head = head
+        self.mu = nn.Linear(widths[-1], n_latent)
+        self.logvar = nn.Linear(widths[-1], n_latent)
+        heads_normed = head == "relu_bn"
+        self.mu_norm = nn.BatchNorm1d(n_latent) if heads_normed else nn.Identity()
+        self.logvar_norm = nn.BatchNorm1d(n_latent) if heads_normed else nn.Identity()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mu and logvar, cells x latent dimensions."""
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            if self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            x = norm(F.relu(layer(x)))
+        mu, logvar = self.mu(x), self.logvar(x)
+        if self.head != "linear":
+            mu, logvar = F.relu(mu), F.relu(logvar)
+        return self.mu_norm(mu), self.logvar_norm(logvar).clamp(*LOGVAR_RANGE)
+
+
+class Decoder(nn.Module):
+    r"""Dense layers from z to one number per gene (eqs 9-11, before the logistic function).
+
+    .. math:: h_1 = ReLU(W_0 z + b_0), \quad h_2 = ReLU(W_1 h_1 + b_1), \quad l = W_2 h_2 + b_2
+
+    Parameters
+    ----------
+    n_latent, hidden, n_output
+        Latent dimensions, widths in decoder order, genes.
+    """
+
+    def __init__(self, n_latent: int, hidden: Sequence[int], n_output: int) -> None:
+        super().__init__()
+        widths = [n_latent, *hidden, n_output]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return one value per cell and gene: logits, or means of a Gaussian."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            z = F.relu(layer(z))
+        return last(z)
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """W_0, W_1, ... in the paper's orientation, inputs x outputs."""
+        return [layer.weight.T for layer in self.layers]  # type: ignore[union-attr, operator]
+
+
+class Autoencoder(nn.Module):
+    """Encoder and mirrored decoder; ``logvar_x`` is the variance per gene of the Gaussian likelihood."""
+
+    def __init__(
+        self,
+        n_input: int,
+        hidden: Sequence[int],
+        n_latent: int,
+        *,
+        head: str = "linear",
+        batch_norm: bool = True,
+        dropout: float = 0.0,
+        gene_variance: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = Encoder(n_input, hidden, n_latent, head=head, batch_norm=batch_norm, dropout=dropout)
+        self.decoder = Decoder(n_latent, hidden[::-1], n_input)
+        self.logvar_x = nn.Parameter(torch.zeros(n_input)) if gene_variance else None

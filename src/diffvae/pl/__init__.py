@@ -1,0 +1,27 @@
+"""Figures: Axes in, Axes out. Nothing is computed here but what is drawn.
+
+Every function takes ``ax`` and draws into it; without one it makes a figure 6 inches wide (half a slide) whose text
+is 9 points or more. It returns the Axes. A figure of our own isn't registered with pyplot: none stays open, it works
+without a display, and a notebook shows it when the returned Axes are the last line of a cell. Elsewhere use
+``diffvae.pl.save(ax, "path")`` or ``ax.figure.savefig``; to see it in a window, make the Axes with
+``pyplot.subplots(layout="constrained")`` and hand them in.
+
+rcParams are left as they are: one style is applied while a function draws. A category keeps its colour in all figures.
+"""
+
+from diffvae.pl._dimensions import dimension_composition, latent_dimensions
+from diffvae.pl._genes import gene_heatmap
+from diffvae.pl._history import history
+from diffvae.pl._overlap import overlap
+from diffvae.pl._save import save
+from diffvae.pl._tsne import tsne
+
+__all__ = [
+    "dimension_composition",
+    "gene_heatmap",
+    "history",
+    "latent_dimensions",
+    "overlap",
+    "save",
+    "tsne",
+]

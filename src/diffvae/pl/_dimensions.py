@@ -1,0 +1,226 @@
+"""Latent dimensions and the groups that they encode."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+
+from diffvae import _keys
+from diffvae._errors import DataError
+from diffvae.pl import _data, _text
+from diffvae.pl._palette import DIVERGING, INK, SEQUENTIAL, Palette, colours, ink_on
+from diffvae.pl._style import TEXT, axes_or_new, check_axes, slot, styled
+
+_TABLE = "latent_dimensions"
+_SIDES = {"+": "+", "-": "−"}
+
+
+@styled
+def latent_dimensions(
+    adata: AnnData,
+    *,
+    groupby: str = _keys.CLUSTER,
+    value: Literal["share", "odds_ratio"] = "share",
+    n_top: int | None = None,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    r"""Draw groups x latent dimensions: how much each dimension encodes each group.
+
+    A cell of the map is the share :math:`|D_k \\cap C| / |D_k|` of the cells at least one standard deviation
+    from the mean of dimension k (:math:`D_k`, equation 3 of the paper) that belong to group C, or the odds
+    ratio of the two memberships (log2, so 0 is chance).
+
+    Parameters
+    ----------
+    adata
+        With ``uns["diffvae"]["latent_dimensions"]``, from ``diffvae.tl.latent_dimensions``.
+    groupby
+        Column of ``obs`` that the table was made for.
+    value
+        "share", or "odds_ratio", in which big groups have no advantage.
+    n_top
+        Dimensions per group, of those chosen for it; None: as many as can be read.
+    ax
+        Axes to draw into; None makes a figure, 6 inches wide.
+    title
+        Says what is seen; None writes it.
+
+    Returns
+    -------
+    The Axes. Columns are the dimensions chosen for some group, ordered by the group that they stand for, so
+    that what is chosen runs down the diagonal; "+" and "−" mark the chosen ones with the side of the mean on
+    which the group lies.
+    """
+    check_axes(ax)
+    _data.check_adata(adata)
+    if value not in ("share", "odds_ratio"):
+        raise ValueError(f"value is {value!r}; give 'share' or 'odds_ratio'.")
+    if n_top is not None and n_top < 1:
+        raise ValueError(f"n_top is {n_top}; give at least 1, or None for as many as can be read.")
+    table = _data.table(adata, _TABLE, ["group", "dimension", value, "side", "rank", "chosen"], groupby)
+    rows = [g for g in _data.groups(adata, groupby).cat.categories if g in set(table["group"])]
+    wide = slot(ax, 0)[0]
+    label = min(max(map(_text.width, rows)) + 8, 0.36 * wide)
+    pitch = max(15.0 if max(map(_text.width, rows)) <= label - 8 else 24.0, min(26.0, 180 / len(rows)))
+    most = max(1, int((wide - label - 16) / (TEXT * 1.3)))
+    dimensions = _columns(table, rows, n_top, most)
+    if not dimensions:
+        raise DataError(
+            f"No dimension is chosen for any group; run diffvae.tl.{_TABLE}(adata, {groupby!r}, max_q=1)."
+        )
+
+    ax = axes_or_new(ax, (pitch * len(rows) + 145) / 72)
+    grid = table.pivot(index="group", columns="dimension", values=value).loc[rows, dimensions].to_numpy(float)
+    if value == "share":
+        drawn, limits, cmap = grid, (0.0, max(np.nanmax(grid), 1e-9)), SEQUENTIAL
+        told = "share of the dimension's outlying cells"
+    else:
+        with np.errstate(divide="ignore"):
+            drawn = np.log2(grid)
+        finite = np.abs(drawn[np.isfinite(drawn)])
+        most_odds = min(float(finite.max(initial=0)), 6.0) or 1.0  # 64 to 1 is as good as certain
+        limits, cmap, told = (-most_odds, most_odds), DIVERGING, "odds ratio (log2)"
+    low, high = limits
+    beyond = (bool((drawn < low).any()), bool((drawn > high).any()))
+    image = ax.imshow(np.clip(drawn, low, high), vmin=low, vmax=high, cmap=cmap, aspect="auto")
+    column = {d: i for i, d in enumerate(dimensions)}
+    for entry in table[table["chosen"].astype(bool) & table["dimension"].isin(dimensions)].itertuples():
+        x, y = column[entry.dimension], rows.index(entry.group)
+        colour = ink_on(cmap(image.norm(np.clip(drawn[y, x], low, high))))
+        ax.text(
+            x, y, _SIDES.get(entry.side, str(entry.side)), color=colour,
+            ha="center", va="center", fontsize=TEXT, weight="bold",
+        )  # fmt: skip
+    _text.row_labels(ax, rows, room=label - 8, pitch=pitch)
+    _text.column_labels(
+        ax, _text.column_plan([str(d) for d in dimensions], (wide - label - 16) / len(dimensions))
+    )
+    ax.set_xlabel("latent dimension\n+ −  chosen for the group, on that side of the mean", linespacing=1.3)
+    ax.xaxis.label.set_size(TEXT)
+    ax.spines[:].set_visible(False)
+    bar = ax.figure.colorbar(
+        image, ax=ax, location="bottom", shrink=0.5, aspect=22, pad=0.03,
+        extend={(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond],
+    )  # fmt: skip
+    if value == "share":
+        bar.ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    bar.set_label(told)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    _text.title(
+        ax, title if title is not None else f"Latent dimensions that encode each {_data.noun(groupby)}"
+    )
+    return ax
+
+
+def _columns(table: pd.DataFrame, rows: list[str], n_top: int | None, most: int) -> list[int]:
+    """Return the dimensions to show, each in the block of the group that ranks it highest."""
+    by = "odds_ratio" if "odds_ratio" in table else "share"
+    chosen = table[table["chosen"].astype(bool)].sort_values("rank")
+    chosen = chosen.assign(
+        place=chosen.groupby("group").cumcount(), row=chosen["group"].map({g: i for i, g in enumerate(rows)})
+    )
+    if n_top is None:
+        shown = [chosen.loc[chosen["place"] < n, "dimension"].nunique() for n in range(1, len(chosen) + 1)]
+        n_top = max([n for n, columns in enumerate(shown, 1) if columns <= most], default=1)
+    best = chosen[chosen["place"] < n_top].sort_values(["place", by], ascending=[True, False])
+    best = best.drop_duplicates("dimension").sort_values(["row", "place"])
+    return [int(d) for d in best["dimension"]]
+
+
+@styled
+def dimension_composition(
+    adata: AnnData,
+    *,
+    group: str,
+    groupby: str = _keys.CLUSTER,
+    n_dims: int = 10,
+    ax: Axes | None = None,
+    title: str | None = None,
+    palette: Palette | None = None,
+) -> Axes:
+    r"""Draw of which groups the cells consist that a group's chosen dimensions single out.
+
+    One bar per dimension k chosen for `group`, most relevant first: the composition of :math:`D_k`, the cells at
+    least one standard deviation from the mean of dimension k (equation 3 of the paper). `group` comes first;
+    where its part ends right of the dashed line (its share of all cells), the dimension is enriched in it.
+
+    Parameters
+    ----------
+    adata
+        With ``uns["diffvae"]["latent_dimensions"]``, from ``diffvae.tl.latent_dimensions``.
+    group
+        The group in question.
+    groupby
+        Column of ``obs`` that the table was made for.
+    n_dims
+        Most dimensions to show.
+    ax
+        Axes to draw into; None makes a figure, 6 inches wide.
+    title
+        Says what is seen; None writes it.
+    palette
+        As in ``diffvae.pl.tsne``, and by default the same colours.
+
+    Returns
+    -------
+    The Axes.
+    """
+    check_axes(ax)
+    _data.check_adata(adata)
+    if n_dims < 1:
+        raise ValueError(f"n_dims is {n_dims}; give at least 1.")
+    table = _data.table(
+        adata, _TABLE, ["group", "dimension", "n_cells", "share", "side", "rank", "chosen"], groupby
+    )
+    column, group = _data.groups(adata, groupby), str(group)
+    if group not in set(table["group"]):
+        raise ValueError(f"group is {group!r}; the groups are {_data.listed(table['group'].unique(), 30)}.")
+    mine = table[(table["group"] == group) & table["chosen"].astype(bool)].sort_values("rank").head(n_dims)
+    if mine.empty:
+        raise DataError(
+            f"No dimension is chosen for group {group!r}; run diffvae.tl.{_TABLE}(adata, {groupby!r}, max_q=1)."
+        )
+    shares = table.pivot(index="dimension", columns="group", values="share").loc[mine["dimension"]]
+
+    sizes = _data.by_size(column)
+    order = [group, *(g for g in sizes if g != group and g in shares)]
+    of = colours(list(column.cat.categories), palette)
+    plan = _text.legend_plan([f"{g} ({sizes.get(g, 0):,})" for g in order], slot(ax, 3.2))
+    bars = max(2.6, 0.24 * len(mine) + 1.1)
+    if plan.right:
+        bars = max(bars, plan.height / 72 + 0.7)
+    ax = axes_or_new(ax, bars + (0 if plan.right else plan.height / 72 + 0.1))
+    left = np.zeros(len(mine))
+    for g in order:
+        part = shares[g].to_numpy(float)
+        ax.barh(range(len(mine)), part, left=left, height=0.78, color=of[g], edgecolor="white", linewidth=0.3)
+        left = left + part
+    chance = sizes.get(group, 0) / adata.n_obs
+    ax.axvline(chance, color=INK, linestyle=(0, (4, 2)), linewidth=1.4, zorder=3)
+    names = [
+        f"{d} ({_SIDES.get(s, s)})" for d, s in zip(mine["dimension"], mine["side"].astype(str), strict=True)
+    ]
+    _text.row_labels(ax, names, room=60, pitch=15)
+    for y, n in enumerate(mine["n_cells"]):
+        ax.text(1.012, y, f"{int(n):,}", va="center", fontsize=TEXT, transform=ax.get_yaxis_transform())
+    ax.text(1.012, 1.01, "cells", va="bottom", fontsize=TEXT, transform=ax.transAxes)
+    ax.text(
+        chance, 1.01, f"{chance:.0%} of all cells", fontsize=TEXT, va="bottom",
+        ha="left" if chance < 0.5 else "right", transform=ax.get_xaxis_transform(),
+    )  # fmt: skip
+    ax.set(xlim=(0, 1), ylim=(len(mine) - 0.45, -0.55), ylabel="latent dimension (side)")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.set_xlabel("share of the dimension's outlying cells")
+    ax.spines[["left", "bottom"]].set_visible(False)
+    room = max(_text.width(f"{int(n):,}") for n in mine["n_cells"]) + 12
+    _text.legend(ax, plan, [of[g] for g in order], "s", below=34, beside=max(room, 34))
+    dims = "dimension" if len(mine) == 1 else f"{len(mine)} dimensions"
+    told = f"{_data.called(groupby, group)}: the cells that its {dims} single{'s' * (len(mine) == 1)} out"
+    _text.title(ax, title if title is not None else told, pad=20)
+    return ax

@@ -1,0 +1,195 @@
+"""Expression of genes in groups of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from diffvae import _keys
+from diffvae.pl import _data, _text
+from diffvae.pl._palette import INK, SEQUENTIAL, Palette, colours
+from diffvae.pl._style import axes_or_new, check_axes, slot, styled
+
+_TABLE = "high_weight_genes"
+_ROW = 13.5  # points
+
+
+@styled
+def gene_heatmap(
+    adata: AnnData,
+    *,
+    groupby: str = _keys.CLUSTER,
+    genes: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    n_genes: int = 5,
+    standard_scale: bool = True,
+    layer: str | None = None,
+    ax: Axes | None = None,
+    title: str | None = None,
+    palette: Palette | None = None,
+) -> Axes:
+    r"""Draw genes x groups: a dot's colour is the mean expression, its area the share of cells that express the gene.
+
+    Genes run down, so that however many there are, the figure keeps the width at which its text is legible.
+
+    Parameters
+    ----------
+    adata
+        Log-normalised expression, from `layer`, or as in scanpy from ``raw`` where there is one, or from ``X``;
+        without `genes` also ``uns["diffvae"]["high_weight_genes"]``, from ``diffvae.tl.high_weight_genes``.
+    groupby
+        Column of ``obs``.
+    genes
+        Genes, or group -> genes. None: per group the first `n_genes` genes of direction "up" in the table.
+    n_genes
+        Genes per group from the table. A gene that several groups share is shown once, with the first.
+    standard_scale
+        Bring each gene's means to 0..1: :math:`(m_{gc} - \\min_c m_{gc}) / (\\max_c m_{gc} - \\min_c m_{gc})`.
+        False: mean expression as it is.
+    layer
+        Entry of ``layers`` to take expression from.
+    ax
+        Axes to draw into; None makes a figure, 6 inches wide, as high as the genes need.
+    title
+        Says what is seen; None writes it.
+    palette
+        Colours of the frames around each group's own genes, as in ``diffvae.pl.tsne``.
+
+    Returns
+    -------
+    The Axes.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> import diffvae as dv
+    >>> adata = anndata.AnnData(np.eye(4))
+    >>> adata.obs["diffvae_cluster"] = ["0", "0", "1", "1"]
+    >>> ax = dv.pl.gene_heatmap(adata, genes={"0": ["0", "1"], "1": ["3"]})
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['0', '1', '3']
+    """
+    check_axes(ax)
+    _data.check_adata(adata)
+    column = _data.groups(adata, groupby)
+    sizes = _data.by_size(column)
+    columns = [g for g in column.cat.categories if g in sizes]
+    blocks = _blocks(adata, groupby, columns, genes, n_genes)
+    rows = [gene for block in blocks.values() for gene in block]
+
+    values = _data.expression(adata, rows, layer)
+    if np.nanmin(values) < 0:
+        raise ValueError(
+            f"expression goes down to {np.nanmin(values):.3g}; the share of expressing cells needs values "
+            "without negatives: give layer=, one of "
+            + _data.listed(adata.layers)
+            + ", or log-normalise first."
+        )
+    member = np.array([column.to_numpy() == g for g in columns], dtype=float)
+    member /= member.sum(1, keepdims=True)
+    mean, expressed = (member @ values).T, (member @ (values > 0)).T
+    if standard_scale:
+        low, high = mean.min(1, keepdims=True), mean.max(1, keepdims=True)
+        mean = (mean - low) / np.where(high > low, high - low, 1)
+
+    wide, tall = slot(ax, 0)
+    label = min(max(map(_text.width, rows)) + 10, 0.3 * wide)
+    pitch = (wide - label - 10) / len(columns)
+    row = _ROW if ax is None else min(_ROW, max(tall - 150, 20) / len(rows))
+    heads = _text.column_plan(columns, pitch)
+    ax = axes_or_new(ax, (row * len(rows) + heads.height + 125) / 72)
+    across, down = np.meshgrid(np.arange(len(columns)), np.arange(len(rows)))
+    widest = 0.94 * min(row, pitch)
+    dots = ax.scatter(
+        across, down, s=expressed * widest**2, c=mean, cmap=SEQUENTIAL, vmin=0, vmax=max(mean.max(), 1e-9),
+        edgecolors=INK, linewidths=0.3, zorder=3,
+    )  # fmt: skip
+    ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    _frames(ax, blocks, columns, colours(list(column.cat.categories), palette))
+    _text.row_labels(ax, rows, room=label - 6, pitch=row)
+    _text.column_labels(ax, heads, top=True)
+    ax.spines[:].set_visible(False)
+    bar = ax.figure.colorbar(dots, ax=ax, location="bottom", shrink=0.5, aspect=22, pad=0.02)
+    bar.set_label(
+        "mean expression" + (", each gene from its lowest to its highest group" if standard_scale else "")
+    )
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    steps = (0.25, 0.5, 1.0)
+    keys = [Line2D([], [], ls="", marker="o", color="#888888", ms=widest * s**0.5, mew=0) for s in steps]
+    ax.legend(
+        keys, [f"{s:.0%}" for s in steps], title="cells that express it: ", ncols=3, loc="upper center",
+        bbox_to_anchor=(0.5, 0.0), handletextpad=0.1, columnspacing=1.0, borderaxespad=0.3, alignment="center",
+    )  # fmt: skip
+    n = len(rows)
+    told = f"{n} gene{'s' * (n != 1)} in {len(columns)} {_data.noun(groupby, len(columns))}"
+    if genes is None:
+        told = f"High-weight genes of each {_data.noun(groupby)}"
+    _text.title(ax, title if title is not None else told, pad=10)
+    return ax
+
+
+def _blocks(
+    adata: AnnData,
+    groupby: str,
+    columns: list[str],
+    genes: Sequence[str] | Mapping[str, Sequence[str]] | None,
+    n_genes: int,
+) -> dict[str, list[str]]:
+    """Return group -> genes, each gene once; the group is "" where genes came as a list."""
+    if isinstance(genes, str):
+        genes = [genes]
+    if genes is None:
+        if n_genes < 1:
+            raise ValueError(f"n_genes is {n_genes}; give at least 1.")
+        table = _data.table(adata, _TABLE, ["group", "gene", "direction", "rank"], groupby)
+        table = table[table["direction"] == "up"].sort_values("rank")
+        if "ranking" in table and table["ranking"].nunique() > 1:
+            table = table[table["ranking"] == "weights"]
+        wanted: Mapping[str, Sequence[str]] = {
+            g: list(dict.fromkeys(table.loc[table["group"] == g, "gene"].astype(str)))[:n_genes]
+            for g in columns
+        }
+    elif isinstance(genes, Mapping):
+        wanted = {str(g): list(map(str, names)) for g, names in genes.items()}
+    else:
+        wanted = {"": list(map(str, genes))}
+    seen: set[str] = set()
+    blocks = {
+        g: [n for n in dict.fromkeys(names) if n not in seen and not seen.add(n)]
+        for g, names in wanted.items()
+    }  # type: ignore[func-returns-value]
+    if not seen:
+        raise ValueError("there are no genes to show; give genes=, a list or a dictionary group -> genes.")
+    known = set(adata.var_names) | (set(adata.raw.var_names) if adata.raw is not None else set())
+    for gene in seen - known:
+        raise _data.unknown_gene(adata, gene, "not")
+    return {g: names for g, names in blocks.items() if names}
+
+
+def _frames(ax: Axes, blocks: dict[str, list[str]], columns: list[str], of: dict[str, str]) -> None:
+    """Part the blocks with lines and frame each group's own genes in its colour."""
+    start = 0
+    for group, names in blocks.items():
+        if start:
+            ax.axhline(start - 0.5, color="#D9D9D9", linewidth=0.6, zorder=1)
+        if group in columns:
+            corner = (columns.index(group) - 0.5, start - 0.5)
+            face, edge = to_rgba(of[group], 0.18), of[group]
+            ax.add_patch(
+                Rectangle(
+                    corner,
+                    1,
+                    len(names),
+                    facecolor=face,
+                    edgecolor=edge,
+                    linewidth=1.5,
+                    zorder=2,
+                    clip_on=False,
+                )
+            )
+        start += len(names)

@@ -1,0 +1,142 @@
+"""Training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from diffvae.pl import _text
+from diffvae.pl._palette import CATEGORIES, INK
+from diffvae.pl._style import TEXT, axes_or_new, check_axes, styled
+
+_SPLITS = {"train": "-", "validation": (0, (4, 1.5))}
+_NAMES = {"loss": "loss", "nll": "reconstruction (nll)", "kl": "KL divergence", "mmd": "MMD"}
+
+
+@styled
+def history(
+    model: Any,
+    *,
+    terms: str | Sequence[str] | None = None,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    """Draw how each term of the loss went down: training solid, validation dashed, the best epoch dotted.
+
+    Parameters
+    ----------
+    model
+        A trained model (its ``history`` is drawn) or such a data frame: a row per epoch, columns
+        ``train_<term>`` and ``validation_<term>``.
+    terms
+        Terms to draw, "loss" or ["nll", "kl"], say. None: all. Terms differ in scale by orders of magnitude, so
+        each gets a panel of its own, with a logarithmic axis where it falls more than tenfold.
+    ax
+        Axes to draw into; None makes a figure, 6 inches wide.
+    title
+        Says what is seen; None names the epoch of the lowest validation loss.
+
+    Returns
+    -------
+    The Axes. If there are several terms it is the frame, which bears the title and the legend, and the panels
+    are in ``ax.child_axes``, in the order of `terms`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import diffvae as dv
+    >>> frame = pd.DataFrame({"train_loss": [3.0, 2.0, 1.0], "validation_loss": [3.0, 2.5, 2.6]})
+    >>> dv.pl.history(frame).get_title(loc="left")
+    'Validation loss is lowest at epoch 1: 2.5 nats per cell'
+    """
+    check_axes(ax)
+    frame = model if isinstance(model, pd.DataFrame) else getattr(model, "history", None)
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(
+            f"model is a {type(model).__name__} without a history; give a trained model or its history data frame."
+        )
+    if frame.empty:
+        raise ValueError("the history has no epochs; run model.train(adata) first.")
+    there = list(
+        dict.fromkeys(c.split("_", 1)[1] for c in frame if str(c).split("_", 1)[0] in _SPLITS and "_" in c)
+    )
+    wanted = [terms] if isinstance(terms, str) else list(terms) if terms is not None else there
+    unknown = [t for t in wanted if t not in there]
+    if unknown or not wanted:
+        raise ValueError(
+            f"the history has no term {', '.join(unknown) or 'at all'}; it has {', '.join(there) or 'no columns'} "
+            "(columns are called train_<term> and validation_<term>)."
+        )
+
+    rows = -(-len(wanted) // 2)
+    ax = axes_or_new(ax, 3.6 if len(wanted) == 1 else 0.9 + 2.1 * rows)
+    panels = [ax] if len(wanted) == 1 else _panels(ax, len(wanted), rows)
+    best = _best(frame)
+    for i, (term, panel) in enumerate(zip(wanted, panels, strict=True)):
+        _curves(panel, frame, term, CATEGORIES[i % len(CATEGORIES)], best)
+        if len(panels) > 1:
+            panel.set_title(_NAMES.get(term, term.replace("_", " ")), fontsize=10, weight="normal", pad=4)
+        if i + 2 >= len(panels) or len(panels) == 1:
+            panel.set_xlabel("epoch")
+    splits = [s for s in _SPLITS if any(f"{s}_{t}" in frame for t in wanted)]
+    keys = [Line2D([], [], color=INK, linestyle=_SPLITS[s]) for s in splits]
+    if best is not None:
+        keys, splits = (
+            [*keys, Line2D([], [], color=INK, linestyle=":", lw=1.2)],
+            [*splits, "lowest validation loss"],
+        )
+    ax.legend(
+        keys, splits, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, borderaxespad=0.0,
+        bbox_transform=_text.moved(ax, 0, -38), fontsize=TEXT,
+    )  # fmt: skip
+    _text.title(
+        ax, title if title is not None else _say(frame, best, wanted), pad=6 if len(panels) == 1 else 22
+    )
+    return ax
+
+
+def _best(frame: pd.DataFrame) -> Any:
+    """Return the epoch of the lowest validation loss."""
+    loss = frame.get("validation_loss")
+    return None if loss is None or loss.isna().all() else loss.idxmin()
+
+
+def _say(frame: pd.DataFrame, best: Any, wanted: Sequence[str]) -> str:
+    if best is not None:
+        value = frame.loc[best, "validation_loss"]
+        return f"Validation loss is lowest at epoch {best}: {value:,.4g} nats per cell"
+    return f"Training over {len(frame)} epochs: " + ", ".join(_NAMES.get(t, t) for t in wanted)
+
+
+def _panels(ax: Axes, n: int, rows: int) -> list[Axes]:
+    """Divide the frame of `ax` into `n` panels, two a row; they move and shrink with it."""
+    ax.axis("off")
+    gap, high = 0.18, (1 - 0.22 * (rows - 1)) / rows
+    return [
+        ax.inset_axes(((i % 2) * (0.5 + gap / 2), 1 - high - (i // 2) * (high + 0.22), 0.5 - gap / 2, high))
+        for i in range(n)
+    ]
+
+
+def _curves(ax: Axes, frame: pd.DataFrame, term: str, colour: str, best: Any) -> None:
+    drawn = []
+    for split, line in _SPLITS.items():
+        if (name := f"{split}_{term}") in frame:
+            values = frame[name].to_numpy(float)
+            drawn.append(values[np.isfinite(values)])
+            ax.plot(frame.index, values, linestyle=line, color=colour)
+    if best is not None:
+        ax.axvline(best, color=INK, linestyle=":", linewidth=1.2, zorder=1)
+    every = np.concatenate(drawn)
+    if every.size and every.min() > 0 and every.max() > 10 * every.min():
+        ax.set_yscale("log")
+    else:
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.set_ylabel("squared distance" if term == "mmd" else "nats per cell")

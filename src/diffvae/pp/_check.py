@@ -1,0 +1,223 @@
+"""Saying what an expression matrix holds, and refusing what can't be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+from anndata import AnnData
+
+from diffvae._errors import DataError
+from diffvae.pp._kind import Kind, Summary, summarise, tell_kind
+from diffvae.pp._matrix import matrix_of, quoted, source
+
+MIN_CELLS = 10
+"""Fewer cells than this can't be split, scaled and clustered."""
+LARGEST_GIVEN_LOG = 50.0
+"""Above this even ``kind="log"`` can't be right, and undoing the log overflows."""
+
+_NAMES = {
+    "counts": "counts",
+    "normalised": "normalised but not logged (CPM, TPM or FPKM-like)",
+    "log": "log-normalised",
+    "scaled": "scaled or centred",
+}
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What :func:`check` found.
+
+    Attributes
+    ----------
+    kind
+        ``"counts"``, ``"normalised"`` (CPM, TPM or FPKM-like: not negative, not logged), ``"log"``
+        (log-normalised) or ``"scaled"`` (has negative values).
+    reason
+        Why it was taken as that.
+    n_cells, n_genes
+        Size of the matrix.
+    n_constant_genes
+        Genes with the same value, mostly 0, in all cells; they tell nothing and are left out later.
+    warnings
+        Sentences about what is odd but can be lived with.
+    """
+
+    kind: Kind
+    reason: str
+    n_cells: int
+    n_genes: int
+    n_constant_genes: int
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.n_cells:,} cells x {self.n_genes:,} genes, {_NAMES[self.kind]}: {self.reason}.",
+            f"Genes that don't vary: {self.n_constant_genes:,}.",
+            *(f"Warning: {warning}" for warning in self.warnings),
+        ]
+        return "\n".join(lines)
+
+
+def check(adata: AnnData, *, layer: str | None = None, kind: Kind | None = None) -> DataReport:
+    """Say what an expression matrix holds: counts, normalised, log-normalised or scaled values.
+
+    Nothing is changed. The matrix is read in pieces of a few megabytes and never made dense.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes.
+    layer
+        Layer to look at; ``adata.X`` by default.
+    kind
+        What the values are, if you know better than a look at them can tell: ``"counts"``,
+        ``"normalised"`` or ``"log"``.
+
+    Returns
+    -------
+    DataReport
+        The kind of data and what is odd about them. Prints as a few sentences.
+
+    Raises
+    ------
+    DataError
+        If the data can't be used whatever is done to them later: no cells or genes, fewer than 10 cells,
+        values that are not numbers, missing or infinite values, cell names that occur twice, no gene that
+        varies; or if ``kind`` can't be true.
+
+    Notes
+    -----
+    Whole numbers are counts. Negative values mean scaled data. Values above 20 = log2(10⁶) that are not whole
+    are normalised and not logged. Below that, equal totals of cells (before or after undoing a log of base
+    e, 2 or 10) decide; where totals are unequal the values are taken as logs, with a warning if their
+    spread would fit linear values too.
+
+    Examples
+    --------
+    >>> import diffvae as dv, numpy as np
+    >>> from anndata import AnnData
+    >>> adata = AnnData(np.random.default_rng(0).poisson(2.0, (50, 4)).astype("float32"))
+    >>> print(dv.pp.check(adata))
+    50 cells x 4 genes, counts: all values are whole numbers, up to 9.
+    Genes that don't vary: 0.
+    """
+    return examine(adata, layer=layer, kind=kind)[0]
+
+
+def examine(
+    adata: AnnData, *, layer: str | None, kind: Kind | None, fitting: bool = True
+) -> tuple[DataReport, Summary]:
+    """Do what :func:`check` does; cells that are only passed through a model may be few and alike."""
+    if kind is not None and kind not in (allowed := [k for k in get_args(Kind) if k != "scaled"]):
+        raise ValueError(f"kind is {kind!r}; give {quoted(allowed)}, or None to have it found out.")
+    x = matrix_of(adata, layer)
+    name = source(layer)
+    n_cells, n_genes = x.shape
+    if n_cells == 0 or n_genes == 0:
+        raise DataError(f"{name} is empty: {n_cells:,} cells x {n_genes:,} genes.")
+    if fitting and n_cells < MIN_CELLS:
+        raise DataError(
+            f"adata has {n_cells} cell{'s' * (n_cells > 1)}; at least {MIN_CELLS} are needed. If cells are "
+            "in columns here, transpose it first: adata = adata.T."
+        )
+    if fitting and not adata.obs_names.is_unique:
+        twice = adata.obs_names[adata.obs_names.duplicated()].unique()
+        raise DataError(
+            f"{len(twice):,} cell names occur more than once ({quoted(twice)}); "
+            "call adata.obs_names_make_unique() first."
+        )
+    summary = summarise(x)
+    _refuse_bad_values(adata, summary, name)
+    if fitting and summary.constant_genes.all():
+        raise DataError(f"No gene varies in {name}: each of the {n_genes:,} has one value in all cells.")
+    found, reason, warnings = tell_kind(x, summary)
+    if kind is not None:
+        _refuse_wrong_kind(kind, summary, name)
+        found, reason, warnings = kind, "as given by kind=...", ()
+    if found == "scaled":
+        warnings = (*warnings, way_out_of_scaled(adata, layer, summary))
+    warnings = (*warnings, *_oddities(adata, found, layer, summary))
+    n_constant = int(summary.constant_genes.sum())
+    return DataReport(found, reason, n_cells, n_genes, n_constant, warnings), summary
+
+
+def way_out_of_scaled(adata: AnnData, layer: str | None, summary: Summary) -> str:
+    """Return the sentence for data with negative values."""
+    ways = []
+    if adata.raw is not None:
+        ways.append(f"adata.raw has {adata.raw.n_vars:,} genes: pass adata.raw.to_adata() instead")
+    if others := [name for name in adata.layers if name != layer]:
+        ways.append(f"adata has the layers {quoted(others)}: pass layer=... if one holds counts or logs")
+    if not ways:
+        ways.append("pass counts or log-normalised values instead")
+    return (
+        f"{source(layer)} has {summary.n_negative:,} negative values, down to {summary.smallest:.6g}: it "
+        f"was scaled, centred or corrected, and that can't be undone; {', or '.join(ways)}."
+    )
+
+
+def _refuse_bad_values(adata: AnnData, summary: Summary, name: str) -> None:
+    if summary.n_bad:
+        row, column = summary.first_bad
+        raise DataError(
+            f"{name} has {summary.n_bad:,} missing or infinite value{'s' * (summary.n_bad > 1)}, the first "
+            f"in cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r}; leave out those cells or "
+            "genes, or put 0 where missing means not detected."
+        )
+
+
+def _refuse_wrong_kind(kind: Kind, summary: Summary, name: str) -> None:
+    if summary.n_negative:
+        raise DataError(
+            f"kind is {kind!r}, but {name} has {summary.n_negative:,} negative values, down to "
+            f"{summary.smallest:.6g}; counts, normalised values and log(x + 1) have none."
+        )
+    if kind == "counts" and not summary.whole:
+        raise DataError(
+            f"kind is 'counts', but only {summary.whole_share:.1%} of the non-zero values of {name} are "
+            "whole numbers; kind='normalised' treats estimated counts the same way, without keeping them as "
+            "counts."
+        )
+    if kind == "log" and summary.largest > LARGEST_GIVEN_LOG:
+        raise DataError(
+            f"kind is 'log', but {name} holds values up to {summary.largest:,.6g}; "
+            "use kind='normalised' if they are not logged."
+        )
+
+
+def _oddities(adata: AnnData, kind: Kind, layer: str | None, summary: Summary) -> list[str]:
+    odd: list[str] = []
+    if not adata.var_names.is_unique:
+        twice = adata.var_names[adata.var_names.duplicated()].unique()
+        odd.append(
+            f"{len(twice):,} gene names occur more than once ({quoted(twice)}); preparing makes them unique "
+            "by adding -1, -2, ... to all but the first."
+        )
+    if kind != "scaled" and (empty := int((summary.cell_sums == 0).sum())):
+        odd.append(
+            f"{empty:,} cells have no expression at all; they are kept with all values 0. "
+            "scanpy.pp.filter_cells(adata, min_genes=1) leaves them out."
+        )
+    raw = adata.raw
+    if layer is None and kind in ("counts", "normalised") and raw is not None and raw.n_vars > adata.n_vars:
+        odd.append(
+            f"adata.raw has {raw.n_vars:,} genes and adata.X {adata.n_vars:,}: totals of cells are taken "
+            "over the latter only; pass adata.raw.to_adata() to use all genes."
+        )
+    return odd
+
+
+def unique_names(names: Any) -> np.ndarray:
+    """Return names with -1, -2, ... added to all but the first of those that occur more than once."""
+    import warnings
+
+    from anndata.utils import make_index_unique
+
+    if names.is_unique:
+        return names.to_numpy()
+    with warnings.catch_warnings():
+        # anndata remarks that a name already ends in a number; the result is unique all the same.
+        warnings.simplefilter("ignore")
+        return make_index_unique(names).to_numpy()

@@ -1,0 +1,126 @@
+"""Bringing expression to a log scale and choosing the genes that vary."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from diffvae._errors import DataError
+from diffvae.pp._check import MIN_CELLS
+from diffvae.pp._kind import Kind
+from diffvae.pp._matrix import as_float32, quoted
+
+
+def log_normalise(x: Any, kind: Kind, target_sum: float) -> Any:
+    """Return log(1 + target_sum x / total of the cell) as a float32 copy; logs are only copied.
+
+    Cells without expression keep their zeros.
+    """
+    x = as_float32(x)
+    if kind == "log":
+        return x
+    import scanpy as sc
+
+    adata = AnnData(X=x)
+    with warnings.catch_warnings():
+        # scanpy remarks on cells without counts; the report does too, with the way out.
+        warnings.simplefilter("ignore", UserWarning)
+        sc.pp.normalize_total(adata, target_sum=target_sum)
+        sc.pp.log1p(adata)
+    return adata.X
+
+
+def variable_genes(
+    x: Any, constant: np.ndarray, *, n_top_genes: int | None, batch: pd.Series | None
+) -> tuple[np.ndarray, list[str]]:
+    """Return which genes to keep (a mask) and remarks on how they were chosen.
+
+    Parameters
+    ----------
+    x
+        Log-normalised expression, cells x genes.
+    constant
+        Genes that don't vary; never kept.
+    n_top_genes
+        How many; all that vary if there are no more, or if None.
+    batch
+        Batch of each cell: genes are ranked within each and the ranks combined (scanpy). Batches with
+        fewer than 10 cells have no say.
+    """
+    candidates = np.flatnonzero(~constant)
+    if n_top_genes is None or n_top_genes >= candidates.size:
+        return ~constant, []
+    cells, labels, remarks = _voting(batch, x.shape[0])
+    part = x[cells][:, candidates]
+    obs = pd.DataFrame({"batch": labels[cells]}, index=pd.RangeIndex(cells.sum()).astype(str), dtype="category")
+    adata = AnnData(X=part, obs=obs, var=pd.DataFrame(index=pd.RangeIndex(candidates.size).astype(str)))
+    import scanpy as sc
+
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            # Genes that don't vary within one batch make scanpy divide by 0; they rank last.
+            warnings.simplefilter("ignore")
+            table = sc.pp.highly_variable_genes(
+                adata,
+                n_top_genes=n_top_genes,
+                flavor="seurat",
+                batch_key="batch" if obs["batch"].nunique() > 1 else None,
+                inplace=False,
+            )
+    except (IndexError, ValueError):
+        # Scanpy bins genes by mean expression; in tiny or degenerate data no bin may have a spread.
+        remarks.append("Variable genes were chosen by their variance alone: their means can't be binned.")
+        table = pd.DataFrame({"dispersions": _variance(part)})
+    # Scanpy's order, with ties broken so that neither more nor fewer genes than wanted are kept.
+    keys = ["highly_variable_nbatches", "dispersions_norm", "dispersions"]
+    order = table.reset_index(drop=True).sort_values(
+        [key for key in keys if key in table], ascending=False, na_position="last", kind="stable"
+    )
+    keep = np.zeros(x.shape[1], dtype=bool)
+    keep[candidates[order.index[:n_top_genes]]] = True
+    return keep, remarks
+
+
+def _voting(batch: pd.Series | None, n_cells: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return the cells that take part in the choice (a mask), the batch of every cell, and remarks."""
+    if batch is None:
+        return np.ones(n_cells, dtype=bool), np.full(n_cells, "all"), []
+    labels = batch.astype(str).to_numpy()
+    names, at, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    cells = sizes[at] >= MIN_CELLS
+    if cells.all():
+        return cells, labels, []
+    small = quoted(names[sizes < MIN_CELLS])
+    if not cells.any():
+        remark = f"Every batch of {batch.name!r} has fewer than {MIN_CELLS} cells ({small}): batches were ignored."
+        return ~cells, np.full(n_cells, "all"), [remark]
+    remark = f"Batches of {batch.name!r} with fewer than {MIN_CELLS} cells had no say in the choice of genes: {small}."
+    return cells, labels, [remark]
+
+
+def _variance(x: Any) -> np.ndarray:
+    squares = x.multiply(x) if sp.issparse(x) else x * x
+    means = [np.asarray(values.mean(axis=0)).ravel() for values in (squares, x)]
+    return means[0] - means[1] ** 2
+
+
+def batch_of(adata: AnnData, batch_key: str | None) -> pd.Series | None:
+    """Return the batch of each cell, or None."""
+    if batch_key is None:
+        return None
+    if batch_key not in adata.obs:
+        raise DataError(
+            f"adata.obs has no column {batch_key!r} (batch_key); it has "
+            f"{quoted(adata.obs.columns) or 'none'}."
+        )
+    if missing := int(adata.obs[batch_key].isna().sum()):
+        raise DataError(
+            f"adata.obs[{batch_key!r}] is missing for {missing:,} cells; give them a batch, or leave "
+            "batch_key out."
+        )
+    return adata.obs[batch_key]

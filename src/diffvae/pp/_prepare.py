@@ -1,0 +1,241 @@
+"""From an expression matrix to what the models are trained on."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+
+from diffvae import __version__, _keys
+from diffvae._errors import DataError
+from diffvae._random import Rng, generator
+from diffvae.pp._check import examine, unique_names, way_out_of_scaled
+from diffvae.pp._kind import Kind, summarise, tell_kind
+from diffvae.pp._matrix import gene_range, matrix_of
+from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
+from diffvae.pp._scale import to_unit
+
+
+def prepare(
+    adata: AnnData,
+    *,
+    n_top_genes: int | None = 2000,
+    target_sum: float | None = 1e4,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    kind: Kind | None = None,
+    validation_size: float = 0.2,
+    rng: Rng = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Normalise, keep the variable genes, set validation cells aside and scale each gene to [0, 1].
+
+    With x the counts or normalised values of a cell and s the target sum,
+
+    .. math::
+
+        y_g = \log\Bigl(1 + s \frac{x_g}{\sum_h x_h}\Bigr), \qquad
+        u_g = \min\Bigl(1, \max\Bigl(0, \frac{y_g - a_g}{b_g - a_g}\Bigr)\Bigr),
+
+    where a and b are the smallest and the largest y of the gene among the *training* cells. Values that are
+    log-normalised already are taken as y. A cell without any expression stays, with all its values 0, and
+    is warned about.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes. See :func:`check` for what is refused.
+    n_top_genes
+        Number of variable genes to keep, by scanpy's ``highly_variable_genes``, flavour "seurat". All genes
+        that vary if None or if there are no more than that.
+    target_sum
+        Total of each cell before the logarithm. None takes the median of the totals.
+    layer
+        Layer to start from; ``adata.X`` by default.
+    batch_key
+        Column of ``adata.obs``: variable genes are then chosen within each batch and combined.
+    kind
+        What the values are, if you know better: ``"counts"``, ``"normalised"`` or ``"log"``.
+    validation_size
+        Share of the cells that are set aside, drawn at random. They don't take part in fitting the scaling.
+    rng
+        Seed or generator for the draw.
+    copy
+        Return a new object and leave ``adata`` as it is.
+
+    Returns
+    -------
+    AnnData or None
+        A new object if ``copy``, else None, with ``adata`` changed in one last step: if anything fails, it is
+        as it was. The result holds the kept genes only, and
+
+        ``X``
+            log-normalised expression, float32; CSR where it was sparse.
+        ``layers["unit"]``
+            X scaled to [0, 1], float32; sparse where X is (see :func:`to_unit` for why zeros stay zeros).
+        ``layers["counts"]``
+            The counts, where they came as counts.
+        ``var["unit_min"]``, ``var["unit_max"]``
+            The limits a and b.
+        ``var["highly_variable"]``
+            True for all, so that scanpy's PCA uses them.
+        ``obs["diffvae_split"]``
+            "train" or "validation".
+        ``raw``
+            Log-normalised expression of all genes, float32. An ``adata.raw`` of logs with more genes than X
+            is kept instead, where X itself came as logs.
+        ``uns["diffvae"]["prepare"]``
+            All parameters, the kind found and why, warnings, and the share of the validation cells' values
+            that the scaling cut off. Entries of later steps, which no longer fit, are dropped.
+
+    Raises
+    ------
+    DataError
+        If the data can't be used (:func:`check`), have negative values, or have been prepared before.
+
+    Examples
+    --------
+    >>> import diffvae as dv, numpy as np
+    >>> from anndata import AnnData
+    >>> counts = np.random.default_rng(0).poisson(2.0, (50, 30)).astype("float32")
+    >>> adata = dv.pp.prepare(AnnData(counts), n_top_genes=20, copy=True)
+    >>> adata.shape, adata.raw.shape, sorted(adata.layers)
+    ((50, 20), (50, 30), ['counts', 'unit'])
+    >>> adata.uns["diffvae"]["prepare"]["kind"]
+    'counts'
+    """
+    _refuse_arguments(n_top_genes, target_sum, validation_size)
+    if (
+        isinstance(adata, AnnData)
+        and _keys.UNIT in adata.layers
+        and "prepare" in adata.uns.get(_keys.UNS, {})
+    ):
+        raise DataError(
+            "adata has been prepared already (it has layers['unit']); train on it as it is, or prepare "
+            "the data that it came from: normalising the kept genes alone would be wrong."
+        )
+    report, summary = examine(adata, layer=layer, kind=kind)
+    if report.kind == "scaled":
+        raise DataError(way_out_of_scaled(adata, layer, summary))
+    batch = batch_of(adata, batch_key)
+
+    given = matrix_of(adata, layer)
+    total = (
+        target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
+    )
+    log = log_normalise(given, report.kind, total)
+    low, high = gene_range(log)
+    # Equal up to float32: genes that vary in counts may be constant once cells have equal totals.
+    constant = high - low <= 1e-6 * np.abs(high)
+    if constant.all():
+        raise DataError("No gene varies once every cell has the same total; at least two genes must differ.")
+    keep, remarks = variable_genes(log, constant, n_top_genes=n_top_genes, batch=batch)
+    kept = log if keep.all() else log[:, keep]
+    kept = kept if sp.issparse(kept) else np.ascontiguousarray(kept)
+    is_validation = _draw(report.n_cells, validation_size, rng)
+    limits = gene_range(kept[~is_validation])
+    minimum, maximum = (limit.astype(np.float32) for limit in limits)
+    unit, _ = to_unit(kept, minimum, maximum)
+    clipped = to_unit(kept[is_validation], minimum, maximum)[1]
+
+    out = adata[:, keep].copy()
+    names = unique_names(adata.var_names)
+    out.var_names = names[keep]
+    out.X = kept
+    out.layers[_keys.UNIT] = unit
+    if report.kind == "counts":
+        out.layers[_keys.COUNTS] = _as_counts(given[:, keep])
+    out.var["highly_variable"] = True
+    out.var[_keys.UNIT_MIN], out.var[_keys.UNIT_MAX] = minimum, maximum
+    split = np.where(is_validation, "validation", "train")
+    out.obs[_keys.SPLIT] = pd.Categorical(split, categories=["train", "validation"])
+    if not (report.kind == "log" and layer is None and _raw_is_better(adata)):
+        var = adata.var.set_axis(names, axis=0)
+        out.raw = AnnData(X=_compact(log), obs=adata.obs[[]], var=var.assign(highly_variable=keep))
+    if report.kind != "log":
+        # Scanpy's sign that X has been logged; without the base None, which older anndata can't write.
+        out.uns["log1p"] = {}
+    warned = [*report.warnings, *remarks]
+    record = {
+        "n_top_genes": n_top_genes,
+        "target_sum": None if report.kind == "log" else float(total),
+        "layer": layer,
+        "batch_key": batch_key,
+        "kind": report.kind,
+        "reason": report.reason,
+        "validation_size": validation_size,
+        "rng": int(rng) if not isinstance(rng, np.random.Generator) else "generator",
+        "n_cells": report.n_cells,
+        "n_genes": report.n_genes,
+        "n_genes_kept": int(keep.sum()),
+        "n_constant_genes": int(constant.sum()),
+        "n_constant_in_training": int((minimum == maximum).sum()),
+        "validation_clipped_share": clipped,
+        "warnings": np.array(warned, dtype=object),
+        "version": __version__,
+    }
+    # What is None is left out: h5ad files had no way to say it before anndata 0.12.
+    out.uns[_keys.UNS] = {"prepare": {key: value for key, value in record.items() if value is not None}}
+    for message in warned:
+        warnings.warn(message, UserWarning, stacklevel=2)
+    if copy:
+        return out
+    # The step by which anndata turns a view into an object: all or nothing.
+    adata._init_as_actual(out)
+    return None
+
+
+def _refuse_arguments(n_top_genes: int | None, target_sum: float | None, validation_size: float) -> None:
+    if n_top_genes is not None and (
+        isinstance(n_top_genes, bool) or int(n_top_genes) != n_top_genes or n_top_genes < 1
+    ):
+        raise ValueError(
+            f"n_top_genes is {n_top_genes!r}; give a positive whole number, or None for all genes."
+        )
+    if target_sum is not None and not 0 < target_sum < np.inf:
+        raise ValueError(
+            f"target_sum is {target_sum!r}; give a positive number, or None for the median total."
+        )
+    if not 0 <= validation_size < 1:
+        raise ValueError(
+            f"validation_size is {validation_size!r}; give a share from 0 to below 1, such as 0.2."
+        )
+
+
+def _draw(n_cells: int, validation_size: float, rng: Rng) -> np.ndarray:
+    n_validation = round(validation_size * n_cells)
+    if n_cells - n_validation < 2:
+        raise ValueError(
+            f"validation_size is {validation_size!r}, which leaves {n_cells - n_validation} of {n_cells} "
+            "cells for training; take a smaller share."
+        )
+    chosen = np.zeros(n_cells, dtype=bool)
+    chosen[generator(rng, "split").permutation(n_cells)[:n_validation]] = True
+    return chosen
+
+
+def _as_counts(x: Any) -> Any:
+    """Return counts in their own type, rid of rounding errors; bool and half floats as float32."""
+    x = x.tocsr() if sp.issparse(x) else np.ascontiguousarray(x)
+    x = x.astype(np.float32 if x.dtype.kind == "b" or x.dtype == np.float16 else x.dtype, copy=True)
+    if x.dtype.kind == "f":
+        np.rint(x.data if sp.issparse(x) else x, out=x.data if sp.issparse(x) else x)
+    return x
+
+
+def _compact(x: Any) -> Any:
+    """Return a dense matrix that is mostly zeros as CSR."""
+    return sp.csr_matrix(x) if not sp.issparse(x) and np.count_nonzero(x) < 0.5 * x.size else x
+
+
+def _raw_is_better(adata: AnnData) -> bool:
+    """Return whether adata.raw holds logs of more genes than X, the genes of X among them."""
+    raw = adata.raw
+    if raw is None or raw.n_vars <= adata.n_vars or not adata.var_names.isin(raw.var_names).all():
+        return False
+    summary = summarise(raw.X)
+    return not summary.n_bad and tell_kind(raw.X, summary)[0] == "log"

@@ -1,0 +1,20 @@
+"""Tools: one file per question a user asks of a latent representation."""
+
+from diffvae.tl._annotate import annotate, load_markers
+from diffvae.tl._cluster import cluster
+from diffvae.tl._dimensions import latent_dimensions
+from diffvae.tl._embed import embed
+from diffvae.tl._gene_weights import gene_weights, high_weight_genes
+from diffvae.tl._tsne import tsne, tsne_transform
+
+__all__ = [
+    "annotate",
+    "cluster",
+    "embed",
+    "gene_weights",
+    "high_weight_genes",
+    "latent_dimensions",
+    "load_markers",
+    "tsne",
+    "tsne_transform",
+]

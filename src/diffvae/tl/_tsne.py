@@ -1,0 +1,221 @@
+"""A map of the cells, and the place of other cells in it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import sparse
+
+from diffvae import _keys, _random
+from diffvae._adata import representation, result, results
+from diffvae._errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+AFFINITIES = "diffvae_tsne_affinities"
+"""``obsp``: the symmetric affinities P of the last map, from which it can be repeated with another seed."""
+
+
+def tsne(
+    adata: AnnData,
+    *,
+    use_rep: str = _keys.LATENT,
+    perplexity: float = 30,
+    n_iter: int = 500,
+    init: str = "pca",
+    key_added: str = _keys.TSNE,
+    n_jobs: int = -1,
+    rng: _random.Rng = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    r"""Embed the latent representation in two dimensions by t-SNE (openTSNE).
+
+    Minimises :math:`KL(P \| Q)` between affinities P of cells in the latent space and Q on the map, after 250 iterations
+    of early exaggeration. Linear in the number of cells up to logarithms.
+
+    Parameters
+    ----------
+    adata
+        With ``obsm[use_rep]``.
+    use_rep
+        Key in ``obsm``.
+    perplexity
+        Effective number of neighbours; lowered to a third of the cells where there are too few.
+    n_iter
+        Iterations after the early exaggeration.
+    init
+        ``"pca"``: the global layout follows the first two principal components, and seeds hardly matter.
+        ``"random"``: for repeats that should be independent.
+    key_added
+        Key in ``obsm``.
+    n_jobs
+        Threads; -1 for all cores.
+    rng
+        Seed of the initial layout and of the neighbour search.
+    copy
+        Return a copy instead of writing into ``adata``.
+
+    Returns
+    -------
+    None, or the copy. Writes ``obsm[key_added]`` (cells x 2), ``obsp["diffvae_tsne_affinities"]`` (sparse; used again as
+    long as ``use_rep`` and ``perplexity`` stay the same) and ``uns["diffvae"]["tsne"]``.
+
+    References
+    ----------
+    van der Maaten and Hinton 2008; Kobak and Berens 2019 (initialisation); Poličar et al. 2024 (openTSNE).
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> dv.tl.embed(adata, dv.model.PCA(n_latent=5).train(adata))
+    >>> dv.tl.tsne(adata, n_iter=50)
+    >>> adata.obsm["X_diffvae_tsne"].shape
+    (700, 2)
+    """
+    from openTSNE import TSNEEmbedding, initialization
+    from openTSNE.affinity import PrecomputedAffinities
+
+    if init not in ("pca", "random"):
+        raise ValueError(f"init is {init!r}; it is 'pca' or 'random'.")
+    x = _float64(adata, use_rep)
+    random_state = _int32_seed(rng, "tsne")
+    used = _possible_perplexity(perplexity, len(x))
+    stored = adata.uns.get(_keys.UNS, {}).get("tsne", {})
+    mark = _mark(x)
+    if AFFINITIES in adata.obsp and stored.get("mark") == mark and stored.get("perplexity") == used:
+        p = sparse.csr_matrix(adata.obsp[AFFINITIES])
+    else:
+        p = _affinities(x, used, random_state, n_jobs).P
+    if init == "pca" and x.shape[1] > 1:
+        start = initialization.pca(x, random_state=random_state)
+    else:
+        start = initialization.random(len(x), random_state=random_state)
+    embedding = TSNEEmbedding(
+        start, PrecomputedAffinities(p, normalize=False), random_state=random_state, n_jobs=n_jobs
+    )
+    embedding = embedding.optimize(250, exaggeration=12, momentum=0.5).optimize(n_iter, momentum=0.8)
+
+    adata = adata.copy() if copy else adata
+    adata.obsm[key_added] = np.asarray(embedding, dtype=np.float32)
+    adata.obsp[AFFINITIES] = sparse.csr_matrix(p)
+    results(adata)["tsne"] = {
+        "use_rep": use_rep,
+        "perplexity": used,
+        "n_iter": n_iter,
+        "init": init,
+        "key_added": key_added,
+        "random_state": random_state,
+        "kl_divergence": float(embedding.kl_divergence),
+        "mark": mark,
+    }
+    return adata if copy else None
+
+
+def tsne_transform(
+    adata: AnnData,
+    new: AnnData | np.ndarray,
+    *,
+    use_rep: str = _keys.LATENT,
+    perplexity: float = 5,
+    n_iter: int = 100,
+    key_added: str = _keys.TSNE,
+    n_jobs: int = -1,
+) -> np.ndarray:
+    """Place new or changed cells into an existing map without moving it.
+
+    Each new cell starts at the median of its nearest neighbours on the map and is then moved by t-SNE's own forces, the
+    map's cells being fixed and the new ones blind to each other: a cell's place does not depend on its company.
+
+    Parameters
+    ----------
+    adata
+        Cells with a map, from :func:`tsne`.
+    new
+        Cells with ``obsm[use_rep]`` (the map is then written into ``new.obsm[key_added]``), or an array of cells x latent
+        dimensions.
+    use_rep
+        Key of the latent representation in both.
+    perplexity
+        Effective number of neighbours of a new cell.
+    n_iter
+        Iterations.
+    key_added
+        Key of the map.
+    n_jobs
+        Threads.
+
+    Returns
+    -------
+    Places, new cells x 2, float32.
+
+    References
+    ----------
+    Poličar, Stražar, Zupan, Embedding to reference t-SNE space addresses batch effects, Machine Learning 2021.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> dv.tl.embed(adata, dv.model.PCA(n_latent=5).train(adata))
+    >>> dv.tl.tsne(adata, n_iter=50)
+    >>> dv.tl.tsne_transform(adata, adata.obsm["X_diffvae"][:3]).shape
+    (3, 2)
+    """
+    from openTSNE import TSNEEmbedding
+
+    parameters = result(adata, "tsne")
+    x = _float64(adata, use_rep)
+    map_ = representation(adata, key_added).astype(np.float64)
+    if parameters["mark"] != _mark(x):
+        raise DataError(
+            f"adata.obsm[{use_rep!r}] is not what the map was made from; run diffvae.tl.tsne(adata, use_rep={use_rep!r})."
+        )
+    points = np.asarray(new, dtype=np.float64) if isinstance(new, np.ndarray) else _float64(new, use_rep)
+    if points.ndim != 2 or points.shape[1] != x.shape[1]:
+        raise DataError(f"The new cells have shape {points.shape}, the map was made from {x.shape[1]} dimensions.")
+    affinities = _affinities(x, parameters["perplexity"], int(parameters["random_state"]), n_jobs)
+    embedding = TSNEEmbedding(map_, affinities, random_state=int(parameters["random_state"]), n_jobs=n_jobs)
+    partial = embedding.prepare_partial(points, perplexity=_possible_perplexity(perplexity, len(x)), k=25)
+    partial = partial.optimize(n_iter, learning_rate=0.1, momentum=0.8)
+    placed = np.asarray(partial, dtype=np.float32)
+    if not isinstance(new, np.ndarray):
+        new.obsm[key_added] = placed
+    return placed
+
+
+def _affinities(x: np.ndarray, perplexity: float, random_state: int, n_jobs: int):  # noqa: ANN202 - an openTSNE type
+    from openTSNE.affinity import PerplexityBasedNN
+
+    # exact neighbours where that is cheap; above it pynndescent, which is openTSNE's choice for large sets
+    method = "exact" if len(x) <= 10_000 else "pynndescent"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # openTSNE and numba on their own internals
+        return PerplexityBasedNN(x, perplexity, method=method, random_state=random_state, n_jobs=n_jobs)
+
+
+def _possible_perplexity(perplexity: float, n_cells: int) -> float:
+    if not perplexity > 1:
+        raise ValueError(f"perplexity is {perplexity}; it must be above 1.")
+    if n_cells < 7:
+        raise DataError(f"A t-SNE of {n_cells} cells says nothing; 7 are the least.")
+    return float(min(perplexity, (n_cells - 1) / 3))
+
+
+def _float64(adata: AnnData, use_rep: str) -> np.ndarray:
+    return np.ascontiguousarray(representation(adata, use_rep), dtype=np.float64)
+
+
+def _int32_seed(rng: _random.Rng, purpose: str) -> int:
+    return _random.seed(rng, purpose) % 2**31
+
+
+def _mark(x: np.ndarray) -> str:
+    from diffvae.model._input import fingerprint
+
+    return fingerprint(x.astype(np.float32))

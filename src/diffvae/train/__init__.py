@@ -1,0 +1,15 @@
+"""The one training loop, and how its batches reach it."""
+
+from diffvae.train._data import RowSource
+from diffvae.train._engine import best_device, best_precision, flushed_denormals
+from diffvae.train._loop import Objective, TrainingError, fit
+
+__all__ = [
+    "Objective",
+    "RowSource",
+    "TrainingError",
+    "best_device",
+    "best_precision",
+    "fit",
+    "flushed_denormals",
+]

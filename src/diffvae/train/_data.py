@@ -1,0 +1,76 @@
+"""Rows of a matrix as batches on a device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+RESIDENT_LIMIT = 2 * 2**30
+"""Bytes of dense float32 up to which a matrix is kept whole on the device."""
+
+
+class RowSource:
+    """Rows of a cells x genes matrix, dense or sparse, as float32 tensors.
+
+    Up to ``resident_limit`` bytes the matrix is made dense once and stays on the device, so that a batch is one
+    gather. A larger sparse one stays sparse and only the rows of a batch are made dense.
+
+    Parameters
+    ----------
+    matrix
+        numpy array or scipy sparse matrix, cells x genes.
+    device
+        Where batches are wanted.
+    resident_limit
+        Bytes.
+
+    Examples
+    --------
+    >>> RowSource(np.eye(3), "cpu").rows(np.array([2, 0])).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+
+    def __init__(
+        self,
+        matrix: np.ndarray | sparse.spmatrix,
+        device: str | torch.device = "cpu",
+        *,
+        resident_limit: int = RESIDENT_LIMIT,
+    ) -> None:
+        self.device = torch.device(device)
+        self.shape: tuple[int, int] = matrix.shape
+        self._sparse: sparse.csr_matrix | None = None
+        if sparse.issparse(matrix) and 4 * self.shape[0] * self.shape[1] > resident_limit:
+            self._sparse = matrix.tocsr()
+        else:
+            dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+            self._dense = torch.from_numpy(np.ascontiguousarray(dense, dtype=np.float32)).to(self.device)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def rows(self, index: np.ndarray) -> Tensor:
+        """Return the given rows, dense, on the device."""
+        if self._sparse is not None:
+            return torch.from_numpy(self._sparse[index].toarray().astype(np.float32, copy=False)).to(self.device)
+        return self._dense.index_select(0, torch.from_numpy(index).to(self.device, non_blocking=True))
+
+    def blocks(self, batch_size: int = 4096) -> list[np.ndarray]:
+        """Return row numbers in their order, cut into blocks: for passes that don't shuffle."""
+        return [np.arange(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size)]
+
+
+def even_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Cut rows into the fewest batches of at most ``batch_size`` whose sizes differ by one at most.
+
+    A short last batch would weigh each of its cells more, and one cell alone has neither a batch norm nor an
+    unbiased MMD.
+
+    Examples
+    --------
+    >>> [len(b) for b in even_batches(np.arange(257), 128)]
+    [86, 86, 85]
+    """
+    return np.array_split(order, max(1, -(-len(order) // batch_size)))

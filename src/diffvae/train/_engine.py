@@ -1,0 +1,67 @@
+"""What the machine can do: device, precision, denormals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def best_device(device: str = "auto") -> torch.device:
+    """Return the device that a name stands for; ``"auto"`` is the first GPU, or the processor.
+
+    Raises
+    ------
+    ValueError
+        If torch can't use that device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={device!r} can't be used here ({reason}); device='auto' always works.") from error
+    return chosen
+
+
+def best_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Return the type of the matrix products; weights, sums and losses stay float32.
+
+    ``"auto"`` is bfloat16 where the hardware multiplies it: NVIDIA cards since Ampere, processors with AVX512-BF16 or
+    AMX. Elsewhere it is emulated and slower than float32.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it is one of {', '.join(PRECISIONS)}.")
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and _cpu_multiplies_bf16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _cpu_multiplies_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Treat numbers below 1e-38 as zero for a while.
+
+    Adam's moments of weights that no longer move decay into that range, where each operation takes the processor a
+    hundred cycles. The setting belongs to the thread, so it is put back at the end.
+    """
+    smallest = torch.tensor([1e-39])
+    already = bool((smallest * 1.0 == 0).item())
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)

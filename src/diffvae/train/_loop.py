@@ -1,0 +1,174 @@
+"""The one training loop: any module, any objective, batches of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from diffvae import _random
+from diffvae._progress import progress_bar
+from diffvae.train._data import RowSource, even_batches
+from diffvae.train._engine import flushed_denormals
+
+
+class TrainingError(RuntimeError):
+    """Training can't go on; the message says at which epoch, why, and what to try."""
+
+
+class Objective(Protocol):
+    """A loss: ``objective(module, x, rows, generator)``.
+
+    It returns means over the cells of the batch by name, the one to minimise under ``"loss"``. ``rows`` are the cells'
+    numbers, for objectives that look something up (labels, say); ``generator`` makes the noise.
+    """
+
+    def __call__(
+        self, module: nn.Module, x: Tensor, rows: np.ndarray, generator: torch.Generator
+    ) -> Mapping[str, Tensor]: ...
+
+
+def fit(
+    module: nn.Module,
+    source: RowSource,
+    objective: Objective,
+    *,
+    train_rows: np.ndarray,
+    validation_rows: np.ndarray,
+    max_epochs: int = 100,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    patience: int | None = None,
+    precision: torch.dtype = torch.float32,
+    rng: _random.Rng = 0,
+    progress: bool = True,
+    description: str = "training",
+) -> pd.DataFrame:
+    """Minimise an objective with Adam and leave the module in evaluation mode.
+
+    Nothing in an epoch waits for a number: the terms are summed on the device and read once at its end. Validation
+    uses the same noise in each epoch, so that its curve moves with the weights alone.
+
+    Parameters
+    ----------
+    module
+        On ``source.device``.
+    source
+        The cells.
+    objective
+        See :class:`Objective`.
+    train_rows, validation_rows
+        Numbers of the cells to learn from and to watch; the latter may be empty.
+    max_epochs, batch_size, lr
+        ``batch_size`` is an upper limit: an epoch is cut into batches of equal size.
+    patience
+        Stop when the validation loss has not improved for so many epochs, and go back to the best weights.
+    precision
+        Type of the matrix products; the weights are float32.
+    rng
+        Seed or generator of the order of cells and of the noise.
+    progress
+        Show a bar on a terminal.
+    description
+        Text beside the bar.
+
+    Returns
+    -------
+    One row per epoch (index ``epoch``, from 1), columns ``train_<term>`` and ``validation_<term>``.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is no longer finite.
+    """
+    order_rng = _random.generator(rng, "order")
+    noise = _random.torch_generator(rng, "noise", device=source.device)
+    validation_seed = _random.seed(rng, "validation noise")
+    watched = np.asarray(validation_rows, dtype=np.int64)
+    optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
+    cast = torch.autocast(source.device.type, precision) if precision != torch.float32 else nullcontext()
+    records: list[dict[str, float]] = []
+    best_loss, best_epoch, best_weights = math.inf, 0, None
+
+    with flushed_denormals(), progress_bar(description, max_epochs, show=progress) as advance:
+        for epoch in range(1, max_epochs + 1):
+            module.train()
+            sums = _Sums()
+            for rows in even_batches(order_rng.permutation(train_rows), batch_size):
+                with cast:
+                    terms = objective(module, source.rows(rows), rows, noise)
+                optimizer.zero_grad(set_to_none=True)
+                terms["loss"].backward()
+                optimizer.step()
+                sums.add(terms, len(rows))
+            record = sums.means("train_")
+            if len(watched):
+                record |= _evaluate(module, source, objective, watched, batch_size, validation_seed, cast)
+            _require_finite(record, epoch, lr)
+            records.append(record)
+            loss = record.get("validation_loss", record["train_loss"])
+            advance(f"loss {loss:.1f}")
+            if patience is not None:
+                if loss < best_loss:
+                    best_loss, best_epoch = loss, epoch
+                    best_weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
+                elif epoch - best_epoch >= patience:
+                    break
+    if best_weights is not None:
+        module.load_state_dict(best_weights)
+    module.eval()
+    return pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))
+
+
+class _Sums:
+    """Sums of the terms over cells, kept on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.names: Sequence[str] = ()
+        self.total: Tensor | None = None
+        self.n_cells = 0
+
+    def add(self, terms: Mapping[str, Tensor], n_cells: int) -> None:
+        values = torch.stack([t.detach().float() for t in terms.values()]) * n_cells
+        self.names = tuple(terms)
+        self.total = values if self.total is None else self.total.add_(values)
+        self.n_cells += n_cells
+
+    def means(self, prefix: str) -> dict[str, float]:
+        assert self.total is not None
+        values = (self.total / self.n_cells).tolist()
+        return {prefix + name: value for name, value in zip(self.names, values, strict=True)}
+
+
+@torch.no_grad()
+def _evaluate(
+    module: nn.Module,
+    source: RowSource,
+    objective: Objective,
+    rows: np.ndarray,
+    batch_size: int,
+    noise_seed: int,
+    cast: torch.autocast | nullcontext,
+) -> dict[str, float]:
+    module.eval()
+    noise = torch.Generator(device=source.device).manual_seed(noise_seed)
+    sums = _Sums()
+    for batch in even_batches(rows, batch_size):
+        with cast:
+            sums.add(objective(module, source.rows(batch), batch, noise), len(batch))
+    return sums.means("validation_")
+
+
+def _require_finite(record: Mapping[str, float], epoch: int, lr: float) -> None:
+    bad = [name for name, value in record.items() if not math.isfinite(value)]
+    if bad:
+        raise TrainingError(
+            f"At epoch {epoch} {bad[-1].replace('_', ' ')} is {record[bad[-1]]}: the training diverged. "
+            f"Lower the learning rate (it is {lr:g}) and make sure that the layer is scaled to [0, 1]."
+        )
