@@ -1,32 +1,39 @@
-"""Real cells with the tables that diffvae.tl writes, computed here in the plainest way, for the tests of diffvae.pl."""
+"""Real cells with tables like those of diffvae.tl, computed in the plainest way, for tests of diffvae.pl."""
 
+import warnings
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import scanpy as sc
 from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.text import Text
 from sklearn.cluster import KMeans
 
 
 def dimension_table(z: np.ndarray, groups: pd.Series, n_top: int = 10) -> pd.DataFrame:
     centred = (z - z.mean(0)) / z.std(0)
-    rows = []
+    low, high = centred <= -1, centred >= 1
+    out, n = low | high, len(z)
+    parts = []
     for group in groups.cat.categories:
         inside = (groups == group).to_numpy()
-        for k in range(z.shape[1]):
-            low, high = centred[:, k] <= -1, centred[:, k] >= 1
-            out = low | high
-            table = np.array([[(out & inside).sum(), (out & ~inside).sum()], [0, 0]], dtype=float)
-            table[1] = [inside.sum() - table[0, 0], (~inside).sum() - table[0, 1]]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                odds = table[0, 0] * table[1, 1] / (table[0, 1] * table[1, 0])
-            side = "+" if inside[high].sum() >= inside[low].sum() else "-"
-            rows.append(
-                (group, k, out.sum(), inside[out].mean(), inside[high].mean(), inside[low].mean(), odds, side)
-            )
-    names = ["group", "dimension", "n_cells", "share", "share_high", "share_low", "odds_ratio", "side"]
-    frame = pd.DataFrame(rows, columns=names)
+        both = (out & inside[:, None]).sum(0)
+        a, b, c = both + 0.5, out.sum(0) - both + 0.5, inside.sum() - both + 0.5
+        columns = {
+            "group": group,
+            "dimension": np.arange(z.shape[1]),
+            "n_cells": out.sum(0),
+            "share": inside @ out / out.sum(0),
+            "share_high": inside @ high / high.sum(0).clip(1),
+            "share_low": inside @ low / low.sum(0).clip(1),
+            "odds_ratio": a * (n - out.sum(0) - inside.sum() + both + 0.5) / (b * c),
+            "side": np.where(inside @ high >= inside @ low, "+", "-"),
+        }
+        parts.append(pd.DataFrame(columns))
+    frame = pd.concat(parts, ignore_index=True)
     frame["rank"] = frame.groupby("group")["share"].rank(ascending=False, method="first").astype(int)
     frame["chosen"] = frame["rank"] <= n_top
     return frame.assign(p_value=0.01, q_value=0.02)
@@ -41,19 +48,20 @@ def gene_table(adata: AnnData, groups: pd.Series, n_genes: int = 5) -> pd.DataFr
         for direction, sign in (("up", 1), ("down", -1)):
             best = (sign * gap).nlargest(n_genes)
             rows += [
-                (group, gene, direction, 3, sign * w, "weights", i + 1)
-                for i, (gene, w) in enumerate(best.items())
+                (group, gene, direction, 3, sign * w, "weights", i + 1) for i, (gene, w) in enumerate(best.items())
             ]
     return pd.DataFrame(rows, columns=["group", "gene", "direction", "n_dims", "weight", "ranking", "rank"])
 
 
 def name_of(i: int) -> str:
-    return f"common myeloid progenitor-like cells n {i:02d}"[:41]
+    return f"common myeloid progenitor-like cells n{i:02d}"  # 40 characters
 
 
 @cache
 def _cells() -> AnnData:
-    adata = sc.datasets.pbmc68k_reduced()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an old file, read by a new anndata
+        adata = sc.datasets.pbmc68k_reduced()
     adata.obsm["X_diffvae_tsne"] = adata.obsm["X_umap"].astype(float)
     adata.obsm["X_diffvae"] = adata.obsm["X_pca"][:, :50].astype(float)
     adata.obs["cell_type"] = adata.obs["bulk_labels"]
@@ -67,11 +75,49 @@ def _cells() -> AnnData:
     return adata
 
 
+@cache
+def _tables(groupby: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    adata = _cells()
+    groups = adata.obs[groupby]
+    return dimension_table(adata.obsm["X_diffvae"], groups), gene_table(adata, groups)
+
+
 def cells(groupby: str = "diffvae_cluster") -> AnnData:
     """Return pbmc68k_reduced with UMAP for t-SNE, PCA for the latent space, and tables about `groupby`."""
     adata = _cells().copy()
-    adata.uns["diffvae"] = {
-        "latent_dimensions": dimension_table(adata.obsm["X_diffvae"], adata.obs[groupby]),
-        "high_weight_genes": gene_table(adata, adata.obs[groupby]),
-    }
+    dimensions, genes = _tables(groupby)
+    adata.uns["diffvae"] = {"latent_dimensions": dimensions.copy(), "high_weight_genes": genes.copy()}
     return adata
+
+
+def shown_texts(ax: Axes) -> list[Text]:
+    """Return every text that is drawn in the figure of `ax`."""
+    figure = ax.figure.figure
+    figure.draw_without_rendering()
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    # Matplotlib keeps spare ticks outside the limits and doesn't draw them.
+    spare = [
+        tick
+        for axes in figure.findobj(Axes)
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in [*axis.majorTicks, *axis.minorTicks]
+        if tick not in axis._update_ticks() or not axes.axison
+    ]
+    hidden = {id(label) for tick in spare for label in (tick.label1, tick.label2)}
+    return [t for t in texts if id(t) not in hidden]
+
+
+def assert_legible(ax: Axes) -> None:
+    """Every text is at least 9 points, inside the figure, and clear of every other text."""
+    texts = shown_texts(ax)
+    boxes = [Text.get_window_extent(t) for t in texts]  # an annotation's own counts its line too
+    width, height = ax.figure.figure.bbox.size
+    for text, box in zip(texts, boxes, strict=True):
+        assert text.get_fontsize() >= 9, text
+        assert box.x0 > -2, (text, box)
+        assert box.y0 > -2, (text, box)
+        assert box.x1 < width + 2, (text, box)
+        assert box.y1 < height + 2, (text, box)
+    for (one, a), (other, b) in combinations(zip(texts, boxes, strict=True), 2):
+        across, down = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert min(across, down) < 1.5, (one, other, across, down)  # pixels; a box is higher than its letters

@@ -60,7 +60,7 @@ def test_align_by_hand(form):
 )
 def test_names_that_do_not_match_are_explained(var, hint):
     adata = AnnData(np.ones((3, 60)), var=var)
-    with pytest.raises(DataError, match="60 of the 60 genes.*more than max_missing=0.2 allows") as error:
+    with pytest.raises(DataError, match=r"60 of the 60 genes.*more than max_missing=0.2 allows") as error:
         align_genes(adata, NAMES)
     assert error.match(hint)
 
@@ -150,5 +150,5 @@ def test_sentences(model):
         prepare_new(counts(), **(scaling | {"target_sum": None}))
     scaled = trained.copy()
     scaled.X = trained.X.toarray() - 1
-    with pytest.raises(DataError, match="pass adata.raw.to_adata"):
+    with pytest.raises(DataError, match=r"pass adata\.raw\.to_adata"):
         prepare_new(scaled, **scaling)

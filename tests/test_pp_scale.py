@@ -87,7 +87,7 @@ def test_sentences():
     with pytest.raises(ValueError, match="maximum is below minimum for 3 genes"):
         to_unit(X, np.ones(3), np.zeros(3))
     adata = AnnData(X)
-    with pytest.raises(DataError, match="run diffvae.pp.prepare"):
+    with pytest.raises(DataError, match=r"run diffvae\.pp\.prepare"):
         unscale(adata)
     adata.var["unit_min"], adata.var["unit_max"] = LOW, HIGH
     with pytest.raises(DataError, match=r"layers\['unit'\] is missing; there are none"):

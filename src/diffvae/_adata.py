@@ -49,7 +49,9 @@ def groups(adata: AnnData, groupby: str) -> pd.Categorical:
         raise DataError(f"adata.obs[{groupby!r}] is missing; {_way_out(groupby, list(adata.obs))}.")
     column = adata.obs[groupby]
     if column.isna().any():
-        raise DataError(f"adata.obs[{groupby!r}] has {int(column.isna().sum())} cells without a value; name or drop them.")
+        raise DataError(
+            f"adata.obs[{groupby!r}] has {int(column.isna().sum())} cells without a value; name or drop them."
+        )
     if isinstance(column.dtype, pd.CategoricalDtype):
         used = column.cat.remove_unused_categories()
         return pd.Categorical(used.astype(str), categories=[str(c) for c in used.cat.categories])

@@ -74,14 +74,10 @@ def refuse_folder(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         if not written_by_us(path):
             if overwrite:
-                raise OutputError(
-                    f"{name} holds files that diffvae did not write, so it isn't replaced; name another."
-                )
+                raise OutputError(f"{name} holds files that diffvae did not write, so it isn't replaced; name another.")
             raise OutputError(f"{name} is not empty; name another folder.")
         if any(path.iterdir()) and not overwrite:
-            raise OutputError(
-                f"{name} has results already; name another folder, or pass overwrite (--overwrite)."
-            )
+            raise OutputError(f"{name} has results already; name another folder, or pass overwrite (--overwrite).")
         if path == Path.cwd() or path in Path.cwd().parents or os.path.ismount(path):
             what = "a mount point" if os.path.ismount(path) else "the current folder, or holds it,"
             inside = repr(str(path / "results"))
@@ -124,9 +120,11 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
     # Links are followed, so that what they point to is replaced, not the link.
     path = Path(path).expanduser().resolve()
     refuse_folder(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
-    part.mkdir()
+    try:
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(f"{str(path)!r} can't be written ({error.strerror}); name a folder elsewhere.") from error
     try:
         yield part
         _swap(part, path)

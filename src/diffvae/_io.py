@@ -15,9 +15,7 @@ from diffvae._io_mtx import read_10x_folder, read_mtx
 from diffvae._io_table import read_table
 
 TABLES = tuple(kind + packed for kind in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
-_KNOWN = (
-    ".h5ad, 10x .h5, a 10x folder with matrix.mtx(.gz), .mtx(.gz), .csv, .tsv or .txt (.gz), .loom, .zarr"
-)
+_KNOWN = ".h5ad, 10x .h5, a 10x folder with matrix.mtx(.gz), .mtx(.gz), .csv, .tsv or .txt (.gz), .loom, .zarr"
 
 
 def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnData:
@@ -102,8 +100,7 @@ def _guarded(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
         # Readers of foreign files fail in as many ways as there are files.
         text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(
-            f"{str(path)!r} can't be read; it may be damaged, cut off, or of another form than its name "
-            f"says ({text})."
+            f"{str(path)!r} can't be read; it may be damaged, cut off, or of another form than its name says ({text})."
         ) from error
 
 
@@ -116,9 +113,7 @@ def _read_10x_h5(path: Path) -> AnnData:
             return ad.io.read_h5ad(path)
         # Cell Ranger 3 and later write one group "matrix", earlier versions one for each genome.
         if not any(isinstance(group, h5py.Group) and "barcodes" in group for group in file.values()):
-            raise DataError(
-                f"{str(path)!r} is HDF5, but not a 10x matrix: it holds {', '.join(map(repr, file))}."
-            )
+            raise DataError(f"{str(path)!r} is HDF5, but not a 10x matrix: it holds {', '.join(map(repr, file))}.")
     adata = sc.read_10x_h5(path)
     # Symbols occur twice in every 10x reference; scanpy's reader of folders does the same.
     adata.var_names_make_unique()

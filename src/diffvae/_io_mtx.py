@@ -15,11 +15,7 @@ _MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 
 def read_mtx(path: Path) -> AnnData:
     """Read one ``.mtx(.gz)``: genes x cells if it is 10x's, else cells x genes without names."""
-    if (
-        path.name.endswith(_MATRIX)
-        and _beside(path, "barcodes.tsv")
-        and _beside(path, "features.tsv", "genes.tsv")
-    ):
+    if path.name.endswith(_MATRIX) and _beside(path, "barcodes.tsv") and _beside(path, "features.tsv", "genes.tsv"):
         return _read_10x(path)
     return ad.io.read_mtx(path)
 
@@ -38,9 +34,7 @@ def read_10x_folder(folder: Path) -> AnnData:
     inner = [file.parent for file in folder.glob("*/*matrix.mtx*")]
     inner += [file for pattern in ("*.h5ad", "*.h5", "*.loom", "*.zarr") for file in folder.glob(pattern)]
     hint = f" Perhaps you mean {str(sorted(inner)[0])!r}." if inner else ""
-    raise DataError(
-        f"Folder {str(folder)!r} holds no matrix.mtx or matrix.mtx.gz, and is no .zarr either.{hint}"
-    )
+    raise DataError(f"Folder {str(folder)!r} holds no matrix.mtx or matrix.mtx.gz, and is no .zarr either.{hint}")
 
 
 def _beside(matrix: Path, *names: str) -> Path | None:

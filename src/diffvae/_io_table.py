@@ -15,9 +15,7 @@ from anndata import AnnData
 
 from diffvae._errors import DataError
 
-_GENE_CORNER = re.compile(
-    r"^(gene|genes|gene_?(id|name|symbol)s?|symbols?|geneid|ensembl(_?id)?)$", re.IGNORECASE
-)
+_GENE_CORNER = re.compile(r"^(gene|genes|gene_?(id|name|symbol)s?|symbols?|geneid|ensembl(_?id)?)$", re.IGNORECASE)
 _ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
 _BARCODE = re.compile(r"^([A-Za-z0-9]+[_#-])?[ACGT]{10,}([-_.]\w+)?$")
 
@@ -29,9 +27,7 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
     genes = header if len(header) == len(first) - 1 else header[1:]
     corner = "" if len(header) == len(first) - 1 else header[0]
     if not genes:
-        raise DataError(
-            f"{str(path)!r} has one column only; columns are separated by commas, tabs or semicolons."
-        )
+        raise DataError(f"{str(path)!r} has one column only; columns are separated by commas, tabs or semicolons.")
     if all(_is_number(name) for name in genes):
         raise DataError(
             f"The first line of {str(path)!r} holds numbers ({genes[0]!r}, ...) where gene names should be; "
@@ -63,9 +59,7 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
         )
     x = table.to_numpy(dtype=np.float32)
     matrix = sp.csr_matrix(x) if np.count_nonzero(x) < 0.5 * x.size else x
-    adata = AnnData(
-        X=matrix, obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=pd.Index(genes, dtype=str))
-    )
+    adata = AnnData(X=matrix, obs=pd.DataFrame(index=rows), var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
     adata.obs_names.name = adata.var_names.name = None
     if not transpose:
         return adata

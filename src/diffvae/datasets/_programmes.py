@@ -1,4 +1,4 @@
-"""Which simulated gene does what: base expression, drivers of branches, programmes that have nothing to do with them."""
+"""Which simulated gene does what: base expression, drivers of branches, programmes that ignore the tree."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Genes:
     """phi of each gene; the variance of its counts is lambda + phi lambda^2."""
     housekeeping: np.ndarray
     """Boolean, one per gene."""
+    in_noise: np.ndarray
+    """Programmes x genes, boolean: which gene belongs to which noise programme."""
     noise: np.ndarray
     """Programmes x genes: log fold change of each gene at full activity of each noise programme."""
     drivers: pd.DataFrame
@@ -51,27 +53,31 @@ def draw_genes(
     dispersion: float,
     rng: np.random.Generator,
 ) -> Genes:
-    """Deal the genes out; ``n_drivers`` are the own drivers per branch, ``n_noise`` the genes per noise programme."""
+    """Deal the genes out: ``n_drivers`` own drivers per branch, ``n_noise`` genes per noise programme."""
     order = rng.permutation(n_genes)
     n_all_noise = n_noise * len(NOISE_PROGRAMMES)
     housekeeping = np.zeros(n_genes, dtype=bool)
     housekeeping[order[:n_housekeeping]] = True
-    weights = np.zeros((len(NOISE_PROGRAMMES), n_genes))
+    in_noise = np.zeros((len(NOISE_PROGRAMMES), n_genes), dtype=bool)
     of_noise = order[n_housekeeping : n_housekeeping + n_all_noise].reshape(len(NOISE_PROGRAMMES), n_noise)
-    for programme, genes in zip(weights, of_noise, strict=True):
-        programme[genes] = noise * rng.gamma(4, 1 / 4, size=n_noise)
+    np.put_along_axis(in_noise, of_noise, True, axis=1)
     base = _BASE_SD * rng.standard_normal(n_genes) + _HOUSEKEEPING_SHIFT * housekeeping
     return Genes(
         log_share=base - np.log(np.exp(base).sum()),
         dispersion=dispersion * rng.lognormal(-0.125, 0.5, size=n_genes),
         housekeeping=housekeeping,
-        noise=weights,
+        in_noise=in_noise,
+        noise=in_noise * noise * rng.gamma(4, 1 / 4, size=in_noise.shape),
         drivers=_draw_drivers(order[n_housekeeping + n_all_noise :], parents, n_drivers, effect, rng),
     )
 
 
 def _draw_drivers(
-    pool: np.ndarray, parents: Mapping[str, str | None], n_drivers: int, effect: float, rng: np.random.Generator
+    pool: np.ndarray,
+    parents: Mapping[str, str | None],
+    n_drivers: int,
+    effect: float,
+    rng: np.random.Generator,
 ) -> pd.DataFrame:
     """Draw every branch's own drivers and let part of what rose on its parent's branch fall back."""
     import pandas as pd
@@ -97,8 +103,8 @@ def _draw_drivers(
 def activation(position: np.ndarray, onset: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return how far genes are switched on: 3 t^2 - 2 t^3 of t = (s - onset) / (end - onset), cut to [0, 1].
 
-    Cells x genes, from cells' positions s on a branch. Exactly 0 up to the onset and 1 from the end on, so that
-    expression is continuous where branches join.
+    Cells x genes, from cells' positions s on a branch. Exactly 0 up to the onset and 1 from the end on, so
+    that expression is continuous where branches join.
     """
     t = np.clip((position[:, None] - onset) / (end - onset), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)

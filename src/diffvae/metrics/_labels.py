@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 def as_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.str_]:
     """Return one string per cell; refuse missing values, since no partition says where those cells belong."""
-    series = pd.Series(labels) if not isinstance(labels, pd.Series) else labels
-    if np.ndim(series) != 1 or len(series) == 0:
+    if np.ndim(labels) != 1 or np.size(labels) == 0:
         raise ValueError(f"{name} has the shape {np.shape(labels)}; give one label per cell.")
+    series = pd.Series(labels)
     n_missing = int(series.isna().sum())
     if n_missing:
         raise ValueError(

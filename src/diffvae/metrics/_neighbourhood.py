@@ -74,8 +74,7 @@ def silhouette(
         n_groups = len(np.unique(groups))
         if not 2 <= n_groups < len(groups):
             raise ValueError(
-                f"the {sample_size} cells drawn fall into {n_groups} groups; raise sample_size or set it "
-                "to None."
+                f"the {sample_size} cells drawn fall into {n_groups} groups; raise sample_size or set it to None."
             )
     return float(silhouette_score(points, groups, metric=metric))
 
@@ -118,8 +117,7 @@ def knn_purity(x: ArrayLike, labels: ArrayLike, *, n_neighbors: int = 15, metric
     points = as_points(x, len(groups))
     if not 1 <= n_neighbors < len(groups):
         raise ValueError(
-            f"n_neighbors is {n_neighbors} for {len(groups)} cells; give a number from 1 to "
-            f"{len(groups) - 1}."
+            f"n_neighbors is {n_neighbors} for {len(groups)} cells; give a number from 1 to {len(groups) - 1}."
         )
     neighbours = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(points)
     # Asked without points, scikit-learn leaves each cell out of its own neighbours, duplicates included.

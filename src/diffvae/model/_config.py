@@ -51,7 +51,9 @@ class AutoencoderConfig:
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}; the learning rate must be a positive number.")
         if self.mmd_bandwidth is not None and not self.mmd_bandwidth > 0:
-            raise ValueError(f"mmd_bandwidth is {self.mmd_bandwidth}; it must be positive, or None for the median rule.")
+            raise ValueError(
+                f"mmd_bandwidth is {self.mmd_bandwidth}; it must be positive, or None for the median rule."
+            )
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
@@ -76,8 +77,10 @@ def read_features(adata: AnnData, layer: str | None, matrix: Matrix) -> Features
     if layer == _keys.UNIT and _keys.UNIT_MIN in adata.var and _keys.UNIT_MAX in adata.var:
         minimum = adata.var[_keys.UNIT_MIN].to_numpy(np.float64)
         maximum = adata.var[_keys.UNIT_MAX].to_numpy(np.float64)
-        recorded: Any = adata.uns.get(_keys.UNS, {}).get("prepare", {})
-        target_sum = float(recorded.get("target_sum", 1e4))
+        recorded = (
+            adata.uns.get(_keys.UNS, {}).get("prepare", {}).get("target_sum")
+        )  # none where the values came as logs
+        target_sum = None if recorded is None else float(recorded)
     return Features(
         tuple(map(str, adata.var_names)), layer, minimum, maximum, target_sum, adata.n_obs, fingerprint(matrix)
     )
@@ -123,7 +126,7 @@ def match_new(adata: AnnData, features: Features, max_missing: float) -> Matrix:
     if features.scaled and not _same_scaling(adata, features):
         from diffvae import pp
 
-        unit, _ = pp.prepare_new(
+        unit, report = pp.prepare_new(
             adata,
             gene_names=names,
             minimum=features.minimum,
@@ -131,6 +134,8 @@ def match_new(adata: AnnData, features: Features, max_missing: float) -> Matrix:
             target_sum=features.target_sum,
             max_missing=max_missing,
         )
+        for message in report["warnings"]:
+            warnings.warn(message, UserWarning, stacklevel=4)
         return unit
     matrix = layer_matrix(adata, features.layer)
     if list(map(str, adata.var_names)) == names:

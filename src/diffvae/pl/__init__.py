@@ -1,12 +1,13 @@
 """Figures: Axes in, Axes out. Nothing is computed here but what is drawn.
 
-Every function takes ``ax`` and draws into it; without one it makes a figure 6 inches wide (half a slide) whose text
-is 9 points or more. It returns the Axes. A figure of our own isn't registered with pyplot: none stays open, it works
-without a display, and a notebook shows it when the returned Axes are the last line of a cell. Elsewhere use
-``diffvae.pl.save(ax, "path")`` or ``ax.figure.savefig``; to see it in a window, make the Axes with
-``pyplot.subplots(layout="constrained")`` and hand them in.
+Every function takes ``ax`` and draws into it; without one it makes a figure 6 inches wide (half a slide)
+whose text is 9 points or more. It returns the Axes. A figure of our own isn't registered with pyplot: none
+stays open, it works without a display, and a notebook shows it when the returned Axes are the last line of
+a cell. Elsewhere use ``diffvae.pl.save(ax, "path")`` or ``ax.figure.savefig``; to see it in a window, make
+the Axes with ``pyplot.subplots(layout="constrained")`` and hand them in.
 
-rcParams are left as they are: one style is applied while a function draws. A category keeps its colour in all figures.
+rcParams are left as they are: one style is applied while a function draws. A category keeps its colour in
+all figures that are coloured by the same column.
 """
 
 from diffvae.pl._dimensions import dimension_composition, latent_dimensions

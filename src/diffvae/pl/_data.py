@@ -28,6 +28,11 @@ def noun(key: str, n: int = 1) -> str:
     return _NOUNS.get(key, (f"group of {key}", f"groups of {key}"))[n != 1]
 
 
+def cells(n: int) -> str:
+    """Return "1 cell", "2,730 cells"."""
+    return "1 cell" if n == 1 else f"{n:,} cells"
+
+
 def called(key: str, group: str) -> str:
     """Return what one group of an ``obs`` column is called in a title."""
     if key == _keys.CLUSTER:

@@ -14,7 +14,7 @@ from diffvae import _keys
 from diffvae._errors import DataError
 from diffvae.pl import _data, _text
 from diffvae.pl._palette import DIVERGING, INK, SEQUENTIAL, Palette, colours, ink_on
-from diffvae.pl._style import TEXT, axes_or_new, check_axes, slot, styled
+from diffvae.pl._style import TEXT, axes_or_new, check_axes, colour_bar, slot, styled
 
 _TABLE = "latent_dimensions"
 _SIDES = {"+": "+", "-": "−"}
@@ -32,7 +32,7 @@ def latent_dimensions(
 ) -> Axes:
     r"""Draw groups x latent dimensions: how much each dimension encodes each group.
 
-    A cell of the map is the share :math:`|D_k \\cap C| / |D_k|` of the cells at least one standard deviation
+    A cell of the map is the share :math:`|D_k \cap C| / |D_k|` of the cells at least one standard deviation
     from the mean of dimension k (:math:`D_k`, equation 3 of the paper) that belong to group C, or the odds
     ratio of the two memberships (log2, so 0 is chance).
 
@@ -66,14 +66,12 @@ def latent_dimensions(
     table = _data.table(adata, _TABLE, ["group", "dimension", value, "side", "rank", "chosen"], groupby)
     rows = [g for g in _data.groups(adata, groupby).cat.categories if g in set(table["group"])]
     wide = slot(ax, 0)[0]
-    label = min(max(map(_text.width, rows)) + 8, 0.36 * wide)
+    label = min(max(map(_text.width, rows)) + 9, 0.36 * wide)
     pitch = max(15.0 if max(map(_text.width, rows)) <= label - 8 else 24.0, min(26.0, 180 / len(rows)))
-    most = max(1, int((wide - label - 16) / (TEXT * 1.3)))
+    most = max(1, int((wide - label - 16) / (TEXT * 1.4)))
     dimensions = _columns(table, rows, n_top, most)
     if not dimensions:
-        raise DataError(
-            f"No dimension is chosen for any group; run diffvae.tl.{_TABLE}(adata, {groupby!r}, max_q=1)."
-        )
+        raise DataError(f"No dimension is chosen for any group; run diffvae.tl.{_TABLE}(adata, {groupby!r}, max_q=1).")
 
     ax = axes_or_new(ax, (pitch * len(rows) + 145) / 72)
     grid = table.pivot(index="group", columns="dimension", values=value).loc[rows, dimensions].to_numpy(float)
@@ -87,34 +85,26 @@ def latent_dimensions(
         most_odds = min(float(finite.max(initial=0)), 6.0) or 1.0  # 64 to 1 is as good as certain
         limits, cmap, told = (-most_odds, most_odds), DIVERGING, "odds ratio (log2)"
     low, high = limits
-    beyond = (bool((drawn < low).any()), bool((drawn > high).any()))
     image = ax.imshow(np.clip(drawn, low, high), vmin=low, vmax=high, cmap=cmap, aspect="auto")
     column = {d: i for i, d in enumerate(dimensions)}
-    for entry in table[table["chosen"].astype(bool) & table["dimension"].isin(dimensions)].itertuples():
-        x, y = column[entry.dimension], rows.index(entry.group)
-        colour = ink_on(cmap(image.norm(np.clip(drawn[y, x], low, high))))
-        ax.text(
-            x, y, _SIDES.get(entry.side, str(entry.side)), color=colour,
-            ha="center", va="center", fontsize=TEXT, weight="bold",
-        )  # fmt: skip
+    marked = table[table["chosen"].astype(bool) & table["dimension"].isin(dimensions)]
+    for group, d, side in zip(marked["group"], marked["dimension"], marked["side"].astype(str), strict=True):
+        x, y = column[int(d)], rows.index(group)
+        red, green, blue, _ = image.to_rgba(np.clip(drawn[y, x], low, high))
+        colour = ink_on((red, green, blue))
+        ax.text(x, y, _SIDES.get(side, side), color=colour, ha="center", va="center", weight="bold")
     _text.row_labels(ax, rows, room=label - 8, pitch=pitch)
-    _text.column_labels(
-        ax, _text.column_plan([str(d) for d in dimensions], (wide - label - 16) / len(dimensions))
+    feet = _text.column_plan([str(d) for d in dimensions], (wide - label - 16) / len(dimensions))
+    _text.column_labels(ax, feet)
+    ax.set_xlabel(
+        "latent dimension\n+ −  chosen for the group, on that side of the mean",
+        linespacing=1.3,
+        fontsize=TEXT,
     )
-    ax.set_xlabel("latent dimension\n+ −  chosen for the group, on that side of the mean", linespacing=1.3)
-    ax.xaxis.label.set_size(TEXT)
     ax.spines[:].set_visible(False)
-    bar = ax.figure.colorbar(
-        image, ax=ax, location="bottom", shrink=0.5, aspect=22, pad=0.03,
-        extend={(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond],
-    )  # fmt: skip
-    if value == "share":
-        bar.ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    bar.set_label(told)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    _text.title(
-        ax, title if title is not None else f"Latent dimensions that encode each {_data.noun(groupby)}"
-    )
+    colour_bar(ax, image, told, values=drawn, percent=value == "share")
+    told = f"Latent dimensions that encode each {_data.noun(groupby)}"
+    _text.title(ax, title if title is not None else told)
     return ax
 
 
@@ -146,9 +136,10 @@ def dimension_composition(
 ) -> Axes:
     r"""Draw of which groups the cells consist that a group's chosen dimensions single out.
 
-    One bar per dimension k chosen for `group`, most relevant first: the composition of :math:`D_k`, the cells at
-    least one standard deviation from the mean of dimension k (equation 3 of the paper). `group` comes first;
-    where its part ends right of the dashed line (its share of all cells), the dimension is enriched in it.
+    One bar per dimension k chosen for `group`, most relevant first: the composition of :math:`D_k`, the cells
+    at least one standard deviation from the mean of dimension k (equation 3 of the paper). `group` comes
+    first; where its part ends right of the dashed line (its share of all cells), the dimension is enriched in
+    it.
 
     Parameters
     ----------
@@ -175,9 +166,7 @@ def dimension_composition(
     _data.check_adata(adata)
     if n_dims < 1:
         raise ValueError(f"n_dims is {n_dims}; give at least 1.")
-    table = _data.table(
-        adata, _TABLE, ["group", "dimension", "n_cells", "share", "side", "rank", "chosen"], groupby
-    )
+    table = _data.table(adata, _TABLE, ["group", "dimension", "n_cells", "share", "side", "rank", "chosen"], groupby)
     column, group = _data.groups(adata, groupby), str(group)
     if group not in set(table["group"]):
         raise ValueError(f"group is {group!r}; the groups are {_data.listed(table['group'].unique(), 30)}.")
@@ -203,9 +192,7 @@ def dimension_composition(
         left = left + part
     chance = sizes.get(group, 0) / adata.n_obs
     ax.axvline(chance, color=INK, linestyle=(0, (4, 2)), linewidth=1.4, zorder=3)
-    names = [
-        f"{d} ({_SIDES.get(s, s)})" for d, s in zip(mine["dimension"], mine["side"].astype(str), strict=True)
-    ]
+    names = [f"{d} ({_SIDES.get(s, s)})" for d, s in zip(mine["dimension"], mine["side"].astype(str), strict=True)]
     _text.row_labels(ax, names, room=60, pitch=15)
     for y, n in enumerate(mine["n_cells"]):
         ax.text(1.012, y, f"{int(n):,}", va="center", fontsize=TEXT, transform=ax.get_yaxis_transform())

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from diffvae import _keys
 from diffvae.pl import _data, _text
 from diffvae.pl._palette import INK, SEQUENTIAL, Palette, colours
-from diffvae.pl._style import axes_or_new, check_axes, slot, styled
+from diffvae.pl._style import axes_or_new, check_axes, colour_bar, slot, styled
 
 _TABLE = "high_weight_genes"
 _ROW = 13.5  # points
@@ -33,15 +33,16 @@ def gene_heatmap(
     title: str | None = None,
     palette: Palette | None = None,
 ) -> Axes:
-    r"""Draw genes x groups: a dot's colour is the mean expression, its area the share of cells that express the gene.
+    r"""Draw genes x groups: a dot's colour is the mean expression, its area the share of expressing cells.
 
     Genes run down, so that however many there are, the figure keeps the width at which its text is legible.
 
     Parameters
     ----------
     adata
-        Log-normalised expression, from `layer`, or as in scanpy from ``raw`` where there is one, or from ``X``;
-        without `genes` also ``uns["diffvae"]["high_weight_genes"]``, from ``diffvae.tl.high_weight_genes``.
+        Log-normalised expression, from `layer`, or as in scanpy from ``raw`` where there is one, or from
+        ``X``; without `genes` also ``uns["diffvae"]["high_weight_genes"]``, from
+        ``diffvae.tl.high_weight_genes``.
     groupby
         Column of ``obs``.
     genes
@@ -49,8 +50,8 @@ def gene_heatmap(
     n_genes
         Genes per group from the table. A gene that several groups share is shown once, with the first.
     standard_scale
-        Bring each gene's means to 0..1: :math:`(m_{gc} - \\min_c m_{gc}) / (\\max_c m_{gc} - \\min_c m_{gc})`.
-        False: mean expression as it is.
+        Bring each gene's means over groups to [0, 1]:
+        :math:`(m_{gc} - \min_c m_{gc}) / (\max_c m_{gc} - \min_c m_{gc})`. False: means as they are.
     layer
         Entry of ``layers`` to take expression from.
     ax
@@ -86,9 +87,7 @@ def gene_heatmap(
     if np.nanmin(values) < 0:
         raise ValueError(
             f"expression goes down to {np.nanmin(values):.3g}; the share of expressing cells needs values "
-            "without negatives: give layer=, one of "
-            + _data.listed(adata.layers)
-            + ", or log-normalise first."
+            "without negatives: give layer=, one of " + _data.listed(adata.layers) + ", or log-normalise first."
         )
     member = np.array([column.to_numpy() == g for g in columns], dtype=float)
     member /= member.sum(1, keepdims=True)
@@ -114,17 +113,21 @@ def gene_heatmap(
     _text.row_labels(ax, rows, room=label - 6, pitch=row)
     _text.column_labels(ax, heads, top=True)
     ax.spines[:].set_visible(False)
-    bar = ax.figure.colorbar(dots, ax=ax, location="bottom", shrink=0.5, aspect=22, pad=0.02)
-    bar.set_label(
-        "mean expression" + (", each gene from its lowest to its highest group" if standard_scale else "")
-    )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    scaled = ", each gene from its lowest to its highest group" if standard_scale else ""
+    colour_bar(ax, dots, "mean expression" + scaled)
     steps = (0.25, 0.5, 1.0)
     keys = [Line2D([], [], ls="", marker="o", color="#888888", ms=widest * s**0.5, mew=0) for s in steps]
     ax.legend(
-        keys, [f"{s:.0%}" for s in steps], title="cells that express it: ", ncols=3, loc="upper center",
-        bbox_to_anchor=(0.5, 0.0), handletextpad=0.1, columnspacing=1.0, borderaxespad=0.3, alignment="center",
-    )  # fmt: skip
+        keys,
+        [f"{s:.0%}" for s in steps],
+        title="cells that express it",
+        ncols=3,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        handletextpad=0.1,
+        columnspacing=1.0,
+        borderaxespad=0.3,
+    )
     n = len(rows)
     told = f"{n} gene{'s' * (n != 1)} in {len(columns)} {_data.noun(groupby, len(columns))}"
     if genes is None:
@@ -151,24 +154,25 @@ def _blocks(
         if "ranking" in table and table["ranking"].nunique() > 1:
             table = table[table["ranking"] == "weights"]
         wanted: Mapping[str, Sequence[str]] = {
-            g: list(dict.fromkeys(table.loc[table["group"] == g, "gene"].astype(str)))[:n_genes]
-            for g in columns
+            g: list(dict.fromkeys(table.loc[table["group"] == g, "gene"].astype(str)))[:n_genes] for g in columns
         }
     elif isinstance(genes, Mapping):
         wanted = {str(g): list(map(str, names)) for g, names in genes.items()}
     else:
         wanted = {"": list(map(str, genes))}
-    seen: set[str] = set()
-    blocks = {
-        g: [n for n in dict.fromkeys(names) if n not in seen and not seen.add(n)]
-        for g, names in wanted.items()
-    }  # type: ignore[func-returns-value]
+    seen: dict[str, str] = {}
+    for group, names in wanted.items():
+        for name in names:
+            seen.setdefault(name, group)
     if not seen:
         raise ValueError("there are no genes to show; give genes=, a list or a dictionary group -> genes.")
     known = set(adata.var_names) | (set(adata.raw.var_names) if adata.raw is not None else set())
-    for gene in seen - known:
+    for gene in seen.keys() - known:
         raise _data.unknown_gene(adata, gene, "not")
-    return {g: names for g, names in blocks.items() if names}
+    blocks: dict[str, list[str]] = {}
+    for gene, group in seen.items():
+        blocks.setdefault(group, []).append(gene)
+    return blocks
 
 
 def _frames(ax: Axes, blocks: dict[str, list[str]], columns: list[str], of: dict[str, str]) -> None:

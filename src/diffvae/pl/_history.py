@@ -16,7 +16,14 @@ from diffvae.pl._palette import CATEGORIES, INK
 from diffvae.pl._style import TEXT, axes_or_new, check_axes, styled
 
 _SPLITS = {"train": "-", "validation": (0, (4, 1.5))}
-_NAMES = {"loss": "loss", "nll": "reconstruction (nll)", "kl": "KL divergence", "mmd": "MMD"}
+_NAMES = {
+    "loss": "loss",
+    "nll": "reconstruction (nll)",
+    "kl": "KL divergence",
+    "mmd": "MMD",
+    "mse": "squared error",
+}
+_UNITS = {"mmd": "squared distance", "mse": "per cell"}
 
 
 @styled
@@ -35,8 +42,8 @@ def history(
         A trained model (its ``history`` is drawn) or such a data frame: a row per epoch, columns
         ``train_<term>`` and ``validation_<term>``.
     terms
-        Terms to draw, "loss" or ["nll", "kl"], say. None: all. Terms differ in scale by orders of magnitude, so
-        each gets a panel of its own, with a logarithmic axis where it falls more than tenfold.
+        Terms to draw, "loss" or ["nll", "kl"], say. None: all. Terms differ in scale by orders of magnitude,
+        so each gets a panel of its own, with a logarithmic axis where it falls more than tenfold.
     ax
         Axes to draw into; None makes a figure, 6 inches wide.
     title
@@ -58,20 +65,17 @@ def history(
     check_axes(ax)
     frame = model if isinstance(model, pd.DataFrame) else getattr(model, "history", None)
     if not isinstance(frame, pd.DataFrame):
-        raise ValueError(
-            f"model is a {type(model).__name__} without a history; give a trained model or its history data frame."
-        )
+        raise ValueError(f"model is a {type(model).__name__} without a history; give a trained model or its history.")
     if frame.empty:
         raise ValueError("the history has no epochs; run model.train(adata) first.")
-    there = list(
-        dict.fromkeys(c.split("_", 1)[1] for c in frame if str(c).split("_", 1)[0] in _SPLITS and "_" in c)
-    )
+    parts = [str(c).split("_", 1) for c in frame]
+    there = list(dict.fromkeys(p[1] for p in parts if len(p) == 2 and p[0] in _SPLITS))
     wanted = [terms] if isinstance(terms, str) else list(terms) if terms is not None else there
     unknown = [t for t in wanted if t not in there]
     if unknown or not wanted:
         raise ValueError(
-            f"the history has no term {', '.join(unknown) or 'at all'}; it has {', '.join(there) or 'no columns'} "
-            "(columns are called train_<term> and validation_<term>)."
+            f"the history has no term {', '.join(unknown) or 'at all'}; it has "
+            f"{', '.join(there) or 'none'} (columns are called train_<term> and validation_<term>)."
         )
 
     rows = -(-len(wanted) // 2)
@@ -95,9 +99,7 @@ def history(
         keys, splits, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, borderaxespad=0.0,
         bbox_transform=_text.moved(ax, 0, -38), fontsize=TEXT,
     )  # fmt: skip
-    _text.title(
-        ax, title if title is not None else _say(frame, best, wanted), pad=6 if len(panels) == 1 else 22
-    )
+    _text.title(ax, title if title is not None else _say(frame, best, wanted), pad=6 if len(panels) == 1 else 22)
     return ax
 
 
@@ -111,7 +113,8 @@ def _say(frame: pd.DataFrame, best: Any, wanted: Sequence[str]) -> str:
     if best is not None:
         value = frame.loc[best, "validation_loss"]
         return f"Validation loss is lowest at epoch {best}: {value:,.4g} nats per cell"
-    return f"Training over {len(frame)} epochs: " + ", ".join(_NAMES.get(t, t) for t in wanted)
+    epochs = "1 epoch" if len(frame) == 1 else f"{len(frame)} epochs"
+    return f"Training over {epochs}: " + ", ".join(_NAMES.get(t, t) for t in wanted)
 
 
 def _panels(ax: Axes, n: int, rows: int) -> list[Axes]:
@@ -130,7 +133,8 @@ def _curves(ax: Axes, frame: pd.DataFrame, term: str, colour: str, best: Any) ->
         if (name := f"{split}_{term}") in frame:
             values = frame[name].to_numpy(float)
             drawn.append(values[np.isfinite(values)])
-            ax.plot(frame.index, values, linestyle=line, color=colour)
+            marker = "o" if len(values) == 1 else None
+            ax.plot(frame.index, values, linestyle=line, color=colour, marker=marker)
     if best is not None:
         ax.axvline(best, color=INK, linestyle=":", linewidth=1.2, zorder=1)
     every = np.concatenate(drawn)
@@ -139,4 +143,4 @@ def _curves(ax: Axes, frame: pd.DataFrame, term: str, colour: str, best: Any) ->
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.set_ylabel("squared distance" if term == "mmd" else "nats per cell")
+    ax.set_ylabel(_UNITS.get(term, "nats per cell"))

@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 from scipy.optimize import linear_sum_assignment
 
 from diffvae import _keys
 from diffvae.pl import _data, _text
 from diffvae.pl._palette import SEQUENTIAL, ink_on, is_unassigned
-from diffvae.pl._style import TEXT, axes_or_new, check_axes, slot, styled
+from diffvae.pl._style import TEXT, axes_or_new, check_axes, colour_bar, slot, styled
 
 
 @styled
@@ -30,7 +29,8 @@ def overlap(
     ----------
     data
         An AnnData (its ``obs`` is read), a data frame with a row per cell and the columns `reference` and
-        `groupby`, or the counts themselves: a data frame with a row per reference label and a column per group.
+        `groupby`, or the counts themselves (``diffvae.metrics.overlap(...).contingency``): a data frame with
+        a row per reference label and a column per group.
     reference
         Column with the reference labels; with counts, what to call the rows.
     groupby
@@ -42,9 +42,9 @@ def overlap(
 
     Returns
     -------
-    The Axes. Colours are shares of a row, numbers (where they fit) cells. Rows run from the largest label to the
-    smallest and columns follow them, the pairs of the best one-to-one matching first, on the diagonal; what has no
-    partner, and "unassigned", comes after them.
+    The Axes. Colours are shares of a row, numbers (where they fit) cells. Rows run from the largest label to
+    the smallest and columns follow them, the pairs of the best one-to-one matching first, on the diagonal;
+    what has no partner, and "unassigned", comes after them.
 
     Examples
     --------
@@ -66,14 +66,12 @@ def overlap(
     down = [f"{r} ({n:,})" for r, n in counts.sum(axis=1).items()]
     along = [f"{c} ({n:,})" for c, n in counts.sum().items()]
     wide = slot(ax, 0)[0]
-    label = min(max(map(_text.width, down)) + 8, 0.36 * wide)
+    label = min(max(map(_text.width, down)) + 9, 0.36 * wide)
     row = max(15.0 if max(map(_text.width, down)) <= label - 8 else 24.0, min(26.0, 180 / len(rows)))
     pitch = (wide - label - 20) / len(along)
     feet = _text.column_plan(along, pitch)
     ax = axes_or_new(ax, (row * len(rows) + feet.height + 125) / 72)
-    ax.hlines(
-        np.arange(len(rows) + 1) - 0.5, -0.5, len(along) - 0.5, color="#DDDDDD", linewidth=0.6, zorder=0
-    )
+    ax.hlines(np.arange(len(rows) + 1) - 0.5, -0.5, len(along) - 0.5, color="#DDDDDD", linewidth=0.6, zorder=0)
     image = ax.imshow(np.where(share > 0, share, np.nan), vmin=0, vmax=1, cmap=SEQUENTIAL, aspect="auto")
     if max(_text.width(f"{n:,}") for n in counts.to_numpy().ravel()) <= pitch - 3:
         for (i, j), n in np.ndenumerate(counts.to_numpy()):
@@ -92,11 +90,9 @@ def overlap(
     ax.spines[:].set_visible(False)
     ax.set_xlabel(_text.plain(_data.noun(groupby) + " (cells)"))
     ax.set_ylabel(_text.plain(_data.noun(reference) + " (cells)"))
-    bar = ax.figure.colorbar(image, ax=ax, location="bottom", shrink=0.5, aspect=22, pad=0.03)
-    bar.set_label(f"share of the {_data.noun(reference)}")
-    bar.ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    told = f"{matched / counts.to_numpy().sum():.0%} of {counts.to_numpy().sum():,} cells lie on the best one-to-one matching"
+    colour_bar(ax, image, f"share of the {_data.noun(reference)}", percent=True)
+    total = int(counts.to_numpy().sum())
+    told = f"{matched / total:.0%} of {_data.cells(total)} lie on the best one-to-one matching"
     _text.title(ax, title if title is not None else told)
     return ax
 
@@ -135,8 +131,6 @@ def _order(counts: pd.DataFrame) -> tuple[list[str], list[str], int]:
     rows, columns = [down[r] for r, _ in pairs], [along[c] for _, c in pairs]
     rows += [r for r in down if r not in rows]
     rows += [r for r in counts.index if is_unassigned(r)]
-    rest = sorted(
-        (c for c in along if c not in columns), key=lambda c: int(np.argmax(counts.loc[rows, c].to_numpy()))
-    )
+    rest = sorted((c for c in along if c not in columns), key=lambda c: int(np.argmax(counts.loc[rows, c].to_numpy())))
     columns += rest + [c for c in counts.columns if is_unassigned(c)]
     return rows, columns, int(sum(part[r, c] for r, c in pairs))

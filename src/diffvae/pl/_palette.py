@@ -9,14 +9,17 @@ from typing import Final
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, LinearSegmentedColormap, is_color_like, to_hex, to_rgb
 
-# Okabe and Ito's seven colours (yellow darkened, since it is read on white; black left to text), then 25 found
-# greedily: each is the sRGB colour farthest, in OKLab, from those before it, from white and from GREY, the
-# distance being the least of normal, deuteranopic and protanopic vision (Machado et al. 2009).
+# Okabe and Ito's seven colours (yellow darkened, since it is read on white; black left to text), then 25
+# found greedily: each is the sRGB colour farthest, in OKLab, from those before it, from white and from GREY,
+# the distance being the least of normal, deuteranopic and protanopic vision (Machado et al. 2009).
+# fmt: off
 CATEGORIES: Final = (
-    "#0072B2 #E69F00 #009E73 #CC79A7 #56B4E9 #D55E00 #E3D21B "
-    "#78003C #480CA8 #906CFC #6C5418 #B41878 #00CC78 #186060 #1848CC #48306C #00E4F0 #9C6048 #84E490 "
-    "#3C90D8 #F0546C #603000 #54489C #6060D8 #906C90 #FC84FC #908448 #C078FC #843C48 #C00018 #FC9C6C #CC9CB4"
-).split()
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#E3D21B",
+    "#78003C", "#480CA8", "#906CFC", "#6C5418", "#B41878", "#00CC78", "#186060", "#1848CC", "#48306C",
+    "#00E4F0", "#9C6048", "#84E490", "#3C90D8", "#F0546C", "#603000", "#54489C", "#6060D8", "#906C90",
+    "#FC84FC", "#908448", "#C078FC", "#843C48", "#C00018", "#FC9C6C", "#CC9CB4",
+)
+# fmt: on
 GREY: Final = "#BDBDBD"
 INK: Final = "#262626"
 
@@ -31,7 +34,7 @@ def _luma(colour: Sequence[float]) -> float:
 
 
 def _sequential() -> Colormap:
-    """Magma from light to dark, perceptually uniform; its light end is cut and grey, so that zero shows on white."""
+    """Return magma from light to dark, perceptually uniform; the light end is grey: zero shows on white."""
     steps = []
     for i in range(64):
         t = i / 63
@@ -83,9 +86,7 @@ def colours(categories: Sequence[str], palette: Palette | None = None) -> dict[s
     {'B': '#0072b2', 'T': '#e69f00', 'unassigned': '#bdbdbd', 'NK': '#009e73'}
     """
     if isinstance(palette, str):
-        raise ValueError(
-            f"palette is {palette!r}; give a list of colours or a dictionary category -> colour."
-        )
+        raise ValueError(f"palette is {palette!r}; give a list of colours or a dictionary category -> colour.")
     assigned = [c for c in categories if not is_unassigned(c)]
     result = {c: to_hex(GREY) for c in categories} | {c: _nth(i) for i, c in enumerate(assigned)}
     if palette is None:
@@ -101,9 +102,7 @@ def colours(categories: Sequence[str], palette: Palette | None = None) -> dict[s
         chosen = dict(zip(categories, palette, strict=False))
     for category, colour in chosen.items():
         if not is_color_like(colour):
-            raise ValueError(
-                f"palette gives {category!r} the colour {colour!r}, which matplotlib doesn't know."
-            )
+            raise ValueError(f"palette gives {category!r} the colour {colour!r}, which matplotlib doesn't know.")
     return result | {c: to_hex(v) for c, v in chosen.items()}
 
 

@@ -34,8 +34,8 @@ def save(
 ) -> list[Path]:
     """Write a figure, one file per format, and close it.
 
-    The same figure gives the same bytes (no dates, no random ids). A file is there as a whole or not at all: each
-    is written beside its place and then moved there.
+    The same figure gives the same bytes (no dates, no random ids). Files are there as a whole or not at all:
+    they are written beside their places and then moved there.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ def save(
     if not isinstance(drawn, Figure):
         raise ValueError(f"figure is a {type(figure).__name__}; give a matplotlib Axes or Figure.")
     formats = [formats] if isinstance(formats, str) else list(formats)
-    if wrong := [f for f in formats if f not in _DATELESS] or not formats:
+    wrong = [f for f in formats if f not in _DATELESS]
+    if wrong or not formats:
         raise ValueError(f"formats has {wrong or 'nothing'}; give some of {', '.join(_DATELESS)}.")
     path = Path(path)
     if path.suffix.lstrip(".") in _DATELESS:

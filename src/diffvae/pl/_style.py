@@ -8,9 +8,12 @@ from functools import wraps
 from io import BytesIO
 from typing import Any, Final, ParamSpec, TypeVar
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from diffvae.pl._palette import INK
 
@@ -109,9 +112,7 @@ def axes_or_new(ax: Axes | None, height: float) -> Axes:
 def check_axes(ax: object) -> None:
     """Raise unless `ax` is None or one matplotlib Axes."""
     if ax is not None and not isinstance(ax, Axes):
-        raise ValueError(
-            f"ax is a {type(ax).__name__}; give one matplotlib Axes (of an array of them, say, axes[0]) or None."
-        )
+        raise ValueError(f"ax is a {type(ax).__name__}; give one matplotlib Axes (axes[0] of several, say) or None.")
 
 
 def slot(ax: Axes | None, height: float) -> tuple[float, float]:
@@ -126,3 +127,31 @@ def slot(ax: Axes | None, height: float) -> tuple[float, float]:
         return width * box.width, tall * box.height
     rows, columns = spec.get_gridspec().get_geometry()
     return width * len(spec.colspan) / columns, tall * len(spec.rowspan) / rows
+
+
+def colour_bar(
+    ax: Axes,
+    drawn: ScalarMappable,
+    label: str,
+    *,
+    values: np.ndarray | None = None,
+    percent: bool = False,
+    right: bool = False,
+) -> None:
+    """Draw the scale of colours below `ax`, or to its right; arrows where some of `values` lie beyond it."""
+    extend = "neither"
+    if values is not None and (shown := values[~np.isnan(values)]).size:
+        low, high = drawn.get_clim()
+        beyond = bool((shown < low).any()), bool((shown > high).any())
+        extend = {(True, False): "min", (False, True): "max", (True, True): "both"}.get(beyond, extend)
+    place: dict[str, Any] = (
+        {"shrink": 0.5, "aspect": 14, "pad": 0.02}
+        if right
+        else {"location": "bottom", "shrink": 0.5, "aspect": 22, "pad": 0.03}
+    )
+    bar = ax.figure.colorbar(drawn, ax=ax, extend=extend, **place)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    if percent:
+        axis = bar.ax.yaxis if right else bar.ax.xaxis
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))

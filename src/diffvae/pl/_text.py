@@ -38,7 +38,7 @@ def shorten(text: str, room: float, size: float = TEXT, weight: str = "normal") 
     Examples
     --------
     >>> shorten("CD8+ T", room=100), shorten("plasmacytoid dendritic cell 2", room=100)
-    ('CD8+ T', 'plasmacy…c cell 2')
+    ('CD8+ T', 'plasmacyto…tic cell 2')
     """
     if width(text, size, weight) <= room:
         return text
@@ -50,14 +50,14 @@ def shorten(text: str, room: float, size: float = TEXT, weight: str = "normal") 
 
 
 def wrap(text: str, room: float, *, lines: int = 2, size: float = TEXT, weight: str = "normal") -> str:
-    """Break a text into at most `lines` lines, each at most `room` points wide.
+    r"""Break a text into at most `lines` lines, each at most `room` points wide.
 
     Lines break after blanks, "_", "-", "/" and ","; what is too long even so is shortened in the middle.
 
     Examples
     --------
     >>> wrap("CD4+/CD45RA+/CD25- Naive T", room=90)
-    'CD4+/CD45RA+/\\nCD25- Naive T'
+    'CD4+/CD45RA+/\nCD25- Naive T'
     """
     if width(text, size, weight) <= room:
         return text
@@ -108,7 +108,7 @@ class ColumnPlan(NamedTuple):
 
 
 def column_plan(names: Sequence[str], pitch: float, room: float = 210.0) -> ColumnPlan:
-    """Decide how to write names on columns that are `pitch` points wide; `room` is the most height they may take."""
+    """Decide how to write names on columns `pitch` points wide; `room` is the most height they may take."""
     if max(map(width, names), default=0) <= pitch - 4:
         return ColumnPlan(list(names), 0, TEXT * LINE)
     lines = 2 if pitch >= 2.4 * TEXT else 1
@@ -118,9 +118,7 @@ def column_plan(names: Sequence[str], pitch: float, room: float = 210.0) -> Colu
 
 def column_labels(ax: Axes, plan: ColumnPlan, *, top: bool = False) -> None:
     """Label columns 0, 1, ... below or above them."""
-    ax.set_xticks(
-        range(len(plan.labels)), [plain(s) for s in plan.labels], rotation=plan.turned, linespacing=1.0
-    )
+    ax.set_xticks(range(len(plan.labels)), [plain(s) for s in plan.labels], rotation=plan.turned, linespacing=1.0)
     ax.tick_params(axis="x", length=0, top=top, bottom=not top, labeltop=top, labelbottom=not top)
     ax.xaxis.set_label_position("top" if top else "bottom")  # the title keeps clear of labels on this side
 

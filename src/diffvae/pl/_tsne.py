@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from diffvae._random import generator
 from diffvae.pl import _data, _text
 from diffvae.pl._labels import place_names
 from diffvae.pl._palette import DIVERGING, GREY, SEQUENTIAL, Palette, colours, is_unassigned
-from diffvae.pl._style import WIDTH, axes_or_new, check_axes, slot, styled
+from diffvae.pl._style import WIDTH, axes_or_new, check_axes, colour_bar, slot, styled
 
 _AXES = {
     _keys.TSNE: "t-SNE",
@@ -51,7 +51,7 @@ def tsne(
     color
         What the colour of a dot means:
 
-        - a column of ``obs``: groups, or numbers;
+        - a column of ``obs``: groups, or numbers (centred at 0 if they have both signs; hollow where missing);
         - otherwise the name of a gene (from `layer`, or as in scanpy from ``raw`` where there is one, or from
           ``X``);
         - an integer: that dimension of ``obsm["X_diffvae"]``, counted from 0, on a scale centred at 0.
@@ -99,7 +99,7 @@ def tsne(
     values, told = _values(adata, color, layer)
     room = slot(ax, _HEIGHT)
     area = size if size is not None else float(np.clip(0.33 * min(room) ** 2 / adata.n_obs, 0.5, 40))
-    dots = {"s": area, "linewidths": 0, "rasterized": True}
+    dots: dict[str, Any] = {"s": area, "linewidths": 0, "rasterized": True}
 
     if isinstance(values.dtype, pd.CategoricalDtype):
         of = colours(list(values.cat.categories), palette)
@@ -111,38 +111,32 @@ def tsne(
         # In random order no group hides another; cells without a group lie behind.
         order = generator(0, "order of drawing").permutation(len(names))
         order = order[np.argsort([not is_unassigned(n) for n in names[order]], kind="stable")]
-        ax.scatter(*xy[order].T, c=[of[n] for n in names[order]], **dots)
+        ax.scatter(xy[order, 0], xy[order, 1], c=[of[n] for n in names[order]], **dots)
         _map(ax, basis)
         assigned = [g for g in sizes if not is_unassigned(g)]
         named = legend == "on data" and place_names(ax, xy, names, assigned, np.sqrt(area) / 2)
         if legend and not named:
             if own and not plan.right:
-                ax.figure.set_size_inches(WIDTH, _HEIGHT + plan.height / 72)
+                ax.figure.figure.set_size_inches(WIDTH, _HEIGHT + plan.height / 72)
             _text.legend(ax, plan, [of[g] for g in sizes], "o", below=16)
         told = title if title is not None else _say(str(color), sizes, len(names))
     else:
         ax = axes_or_new(ax, _HEIGHT)
         numbers = values.to_numpy(dtype=float)
         known = np.isfinite(numbers)
-        ax.scatter(*xy[~known].T, **dots | {"c": "none", "edgecolors": GREY, "linewidths": 0.5})
-        centred = not isinstance(color, str) or numbers[known].min(initial=0) < 0 < numbers[known].max(
-            initial=0
-        )
+        hollow = dots | {"facecolors": "none", "edgecolors": GREY, "linewidths": 0.5}
+        ax.scatter(xy[~known, 0], xy[~known, 1], **hollow)
+        least, most = numbers[known].min(initial=0), numbers[known].max(initial=0)
+        centred = not isinstance(color, str) or least < 0 < most
         low, high = _limits(numbers[known], centred)
         norm, cmap = Normalize(low, high), DIVERGING if centred else SEQUENTIAL
         order = np.flatnonzero(known)
         order = order[np.argsort(np.abs(numbers[order]) if centred else numbers[order], kind="stable")]
-        ax.scatter(*xy[order].T, c=numbers[order], cmap=cmap, norm=norm, **dots)
+        ax.scatter(xy[order, 0], xy[order, 1], c=numbers[order], cmap=cmap, norm=norm, **dots)
         _map(ax, basis)
         if legend and known.any():
-            beyond = (numbers[known].min() < low, numbers[known].max() > high)
-            extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
-            bar = ax.figure.colorbar(
-                ScalarMappable(norm, cmap), ax=ax, shrink=0.5, aspect=14, pad=0.02, extend=extend
-            )
-            bar.set_label(told)
-            bar.outline.set_visible(False)  # type: ignore[operator]
-        told = title if title is not None else f"{_subject(color)} in {known.sum():,} cells"
+            colour_bar(ax, ScalarMappable(norm, cmap), told, values=numbers, right=True)
+        told = title if title is not None else f"{_subject(color)} in {_data.cells(int(known.sum()))}"
     _text.title(ax, told)
     return ax
 
@@ -166,11 +160,9 @@ def _values(adata: AnnData, color: str | int, layer: str | None) -> tuple[pd.Ser
             raise ValueError(f"color is dimension {color}; the latent space has 0 to {latent.shape[1] - 1}.")
         return pd.Series(latent[:, color]), "posterior mean"
     if not isinstance(color, str):
-        raise ValueError(
-            f"color is {color!r}; give a column of adata.obs, a gene or the number of a latent dimension."
-        )
+        raise ValueError(f"color is {color!r}; give a column of adata.obs, a gene or the number of a latent dimension.")
     if color in adata.obs or color in (_keys.CLUSTER, _keys.CELL_TYPE):
-        column = adata.obs[color] if color in adata.obs else None
+        column = adata.obs.get(color)
         if column is not None and pd.api.types.is_numeric_dtype(column) and column.dtype != bool:
             return column, color
         return _data.groups(adata, color), color
@@ -199,7 +191,7 @@ def _subject(color: str | int) -> str:
 def _say(key: str, sizes: dict[str, int], n: int) -> str:
     assigned = [g for g in sizes if not is_unassigned(g)]
     rest = n - sum(sizes[g] for g in assigned)
-    return f"{len(assigned)} {_data.noun(key, len(assigned))} in {n:,} cells" + (
+    return f"{len(assigned)} {_data.noun(key, len(assigned))} in {_data.cells(n)}" + (
         f", {rest:,} unassigned" if rest else ""
     )
 

@@ -59,9 +59,7 @@ def align_genes(
     return align(matrix_of(adata, layer), adata.var, gene_names, max_missing)
 
 
-def align(
-    x: Any, var: pd.DataFrame, gene_names: Sequence[str], max_missing: float
-) -> tuple[Any, dict[str, Any]]:
+def align(x: Any, var: pd.DataFrame, gene_names: Sequence[str], max_missing: float) -> tuple[Any, dict[str, Any]]:
     """Do what :func:`align_genes` does for a matrix and the table of its genes."""
     if not 0 <= max_missing <= 1:
         raise ValueError(f"max_missing is {max_missing!r}; give a share from 0 to 1.")
@@ -77,8 +75,7 @@ def align(
         what = f"{len(missing):,} of the {len(wanted):,} genes that the model needs ({share:.1%}) are missing"
         if share > max_missing or len(missing) == len(wanted):
             raise DataError(
-                f"{what}, more than max_missing={max_missing:g} allows: {quoted(missing)}. "
-                f"{_hint(wanted, names, var)}"
+                f"{what}, more than max_missing={max_missing:g} allows: {quoted(missing)}. {_hint(wanted, names, var)}"
             )
         warnings.append(f"{what} and were taken as 0: {quoted(missing)}.")
     present = np.flatnonzero(at >= 0)
@@ -109,16 +106,12 @@ def _hint(wanted: pd.Index, names: pd.Index, var: pd.DataFrame) -> str:
 
     for column in var.columns:
         if var[column].dtype.kind not in "biufcmM" and better(var[column].astype(str)):
-            return (
-                f"adata.var[{column!r}] holds matching names: adata.var_names = adata.var[{column!r}] first."
-            )
+            return f"adata.var[{column!r}] holds matching names: adata.var_names = adata.var[{column!r}] first."
     folded = {name.casefold(): name for name in wanted}
     if better([name.casefold() for name in names], set(folded)):
         mine = next(name for name in names if name.casefold() in folded and name not in target)
         return f"They differ in case only: the model has {folded[mine.casefold()]!r}, the data {mine!r}."
     stem = re.compile(r"^(ENS\w+)\.\d+$")
-    if better([stem.sub(r"\1", name) for name in names]) or better(
-        names, {stem.sub(r"\1", n) for n in wanted}
-    ):
+    if better([stem.sub(r"\1", name) for name in names]) or better(names, {stem.sub(r"\1", n) for n in wanted}):
         return f"They differ in the Ensembl version only: the model has {wanted[0]!r}, the data {names[0]!r}."
     return f"The model has names such as {quoted(wanted[:2])}, the data {quoted(names[:2])}."

@@ -124,10 +124,7 @@ def examine(
         )
     if fitting and not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
-        raise DataError(
-            f"{len(twice):,} cell names occur more than once ({quoted(twice)}); "
-            "call adata.obs_names_make_unique() first."
-        )
+        raise DataError(f"Cell names occur more than once: {quoted(twice)}; call adata.obs_names_make_unique() first.")
     summary = summarise(x)
     _refuse_bad_values(adata, summary, name)
     if fitting and summary.constant_genes.all():
@@ -192,12 +189,12 @@ def _oddities(adata: AnnData, kind: Kind, layer: str | None, summary: Summary) -
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()].unique()
         odd.append(
-            f"{len(twice):,} gene names occur more than once ({quoted(twice)}); preparing makes them unique "
-            "by adding -1, -2, ... to all but the first."
+            f"Gene names occur more than once: {quoted(twice)}; preparing makes them unique by adding -1, -2, ... to "
+            "all but the first."
         )
     if kind != "scaled" and (empty := int((summary.cell_sums == 0).sum())):
         odd.append(
-            f"{empty:,} cells have no expression at all; they are kept with all values 0. "
+            f"Cells without any expression: {empty:,}; they are kept with all values 0. "
             "scanpy.pp.filter_cells(adata, min_genes=1) leaves them out."
         )
     raw = adata.raw

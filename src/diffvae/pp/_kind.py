@@ -59,9 +59,7 @@ def summarise(x: Any) -> Summary:
             bad = ~np.isfinite(stored)
             n_bad += int(bad.sum())
             at = block.tocoo() if sp.issparse(block) else None
-            row, column = (
-                (at.row[bad], at.col[bad]) if at is not None else np.divmod(bad.nonzero()[0], block.shape[1])
-            )
+            row, column = (at.row[bad], at.col[bad]) if at is not None else np.divmod(bad.nonzero()[0], block.shape[1])
             first = min(zip(row.tolist(), column.tolist(), strict=True))
             first_bad = min(first_bad, (first[0] + rows.start, first[1] + columns.start))
             continue

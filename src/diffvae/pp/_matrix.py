@@ -38,7 +38,7 @@ def matrix_of(adata: AnnData, layer: str | None) -> Any:
         raise DataError(f"adata.layers[{layer!r}] is missing; {layers}.")
     x = adata.X if layer is None else adata.layers[layer]
     if x is None:
-        raise DataError(f"adata.X is missing; {layers}: choose one with layer=...")
+        raise DataError(f"adata.X is missing; {layers}{': choose one with layer=...' if len(adata.layers) else '.'}")
     if not sp.issparse(x):
         if not isinstance(x, np.ndarray):
             raise DataError(
@@ -92,7 +92,8 @@ def as_float32(x: Any) -> Any:
     """Return a copy that may be written to: float32, CSR without stored zeros, or C-ordered."""
     if not sp.issparse(x):
         return np.array(x, dtype=np.float32, order="C")
-    x = x.tocsr().astype(np.float32, copy=True)
+    # A csr_array becomes a csr_matrix: scanpy 1.11 can't normalise the former.
+    x = sp.csr_matrix(x, dtype=np.float32, copy=True)
     x.sum_duplicates()
     x.eliminate_zeros()
     return x

@@ -115,12 +115,10 @@ def batch_of(adata: AnnData, batch_key: str | None) -> pd.Series | None:
         return None
     if batch_key not in adata.obs:
         raise DataError(
-            f"adata.obs has no column {batch_key!r} (batch_key); it has "
-            f"{quoted(adata.obs.columns) or 'none'}."
+            f"adata.obs has no column {batch_key!r} (batch_key); it has {quoted(adata.obs.columns) or 'none'}."
         )
     if missing := int(adata.obs[batch_key].isna().sum()):
         raise DataError(
-            f"adata.obs[{batch_key!r}] is missing for {missing:,} cells; give them a batch, or leave "
-            "batch_key out."
+            f"adata.obs[{batch_key!r}] is missing for {missing:,} cells; give them a batch, or leave batch_key out."
         )
     return adata.obs[batch_key]

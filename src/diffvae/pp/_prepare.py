@@ -109,11 +109,7 @@ def prepare(
     'counts'
     """
     _refuse_arguments(n_top_genes, target_sum, validation_size)
-    if (
-        isinstance(adata, AnnData)
-        and _keys.UNIT in adata.layers
-        and "prepare" in adata.uns.get(_keys.UNS, {})
-    ):
+    if isinstance(adata, AnnData) and _keys.UNIT in adata.layers and "prepare" in adata.uns.get(_keys.UNS, {}):
         raise DataError(
             "adata has been prepared already (it has layers['unit']); train on it as it is, or prepare "
             "the data that it came from: normalising the kept genes alone would be wrong."
@@ -124,9 +120,7 @@ def prepare(
     batch = batch_of(adata, batch_key)
 
     given = matrix_of(adata, layer)
-    total = (
-        target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
-    )
+    total = target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
     log = log_normalise(given, report.kind, total)
     low, high = gene_range(log)
     # Equal up to float32: genes that vary in counts may be constant once cells have equal totals.
@@ -142,7 +136,10 @@ def prepare(
     unit, _ = to_unit(kept, minimum, maximum)
     clipped = to_unit(kept[is_validation], minimum, maximum)[1]
 
-    out = adata[:, keep].copy()
+    with warnings.catch_warnings():
+        # anndata remarks on names that occur twice; the report has, and the next lines repair it.
+        warnings.simplefilter("ignore", UserWarning)
+        out = adata[:, keep].copy()
     names = unique_names(adata.var_names)
     out.var_names = names[keep]
     out.X = kept
@@ -193,17 +190,11 @@ def _refuse_arguments(n_top_genes: int | None, target_sum: float | None, validat
     if n_top_genes is not None and (
         isinstance(n_top_genes, bool) or int(n_top_genes) != n_top_genes or n_top_genes < 1
     ):
-        raise ValueError(
-            f"n_top_genes is {n_top_genes!r}; give a positive whole number, or None for all genes."
-        )
+        raise ValueError(f"n_top_genes is {n_top_genes!r}; give a positive whole number, or None for all genes.")
     if target_sum is not None and not 0 < target_sum < np.inf:
-        raise ValueError(
-            f"target_sum is {target_sum!r}; give a positive number, or None for the median total."
-        )
+        raise ValueError(f"target_sum is {target_sum!r}; give a positive number, or None for the median total.")
     if not 0 <= validation_size < 1:
-        raise ValueError(
-            f"validation_size is {validation_size!r}; give a share from 0 to below 1, such as 0.2."
-        )
+        raise ValueError(f"validation_size is {validation_size!r}; give a share from 0 to below 1, such as 0.2.")
 
 
 def _draw(n_cells: int, validation_size: float, rng: Rng) -> np.ndarray:

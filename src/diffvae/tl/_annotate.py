@@ -7,32 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from diffvae import _keys
 from diffvae._adata import groups, results
 from diffvae._errors import DataError
 from diffvae._random import Rng
 from diffvae.pp._kind import near_whole
-from diffvae.pp._matrix import blocks, matrix_of, quoted, values
+from diffvae.pp._matrix import blocks, matrix_of, values
 from diffvae.pp._matrix import source as matrix_name
 from diffvae.tl._by_weights import name_by_weights
-from diffvae.tl._evidence import GeneLevels, dominance, score_sets
-from diffvae.tl._marker_tables import Markers, bundled_names, load_markers, match_genes, read_markers
+from diffvae.tl._cluster import NOISE
+from diffvae.tl._marker_tables import Markers, load_markers
+from diffvae.tl._naming import SCORES, candidates, choose, reasons, score, summarise
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 __all__ = ["annotate", "load_markers"]
-
-MIN_FOUND = 0.1
-"""``markers="auto"``: share of a table's genes that the data must have, spelled alike, for it to be tried."""
-MIN_NAMED = 0.5
-"""``markers="auto"``: share of the cells that a table must name; one that names fewer is of another tissue."""
-NEAR = 0.8
-"""A runner-up with this share of the best score makes the name doubtful."""
-SCORES = ["group", "cell_type", "score", "p_value", "q_value", "n_markers", "n_up", "genes"]
-"""Columns of ``uns["diffvae"]["annotation_scores"]``."""
 
 
 def annotate(
@@ -66,7 +57,8 @@ def annotate(
     the cluster if q is at most ``max_q``, the score at least ``min_score`` and at least ``min_genes`` of its
     markers lie above the other clusters; otherwise the cells are "unassigned". A name whose runner-up has at
     least 80 % of its score stays, with ``confident`` False. All evidence is relative to the other clusters: it
-    can't name what all cells have in common, and a single cluster stays unassigned.
+    can't name what all cells have in common, and a single cluster stays unassigned. Cells that the clustering
+    called "noise" are left out and unassigned.
 
     Where ``high_weight_genes`` has run, each cluster is also named from the genes that the decoder's weights
     raise in it (hypergeometric overlap with the markers), and ``agree`` says whether the two names are the same.
@@ -80,7 +72,8 @@ def annotate(
         TSV file with the columns ``cell_type``, ``gene`` and optionally ``direction`` ("up", "down") and
         ``source``; or ``"auto"``: of the bundled tables whose genes are found, spelled alike (which tells the
         species), the one with the largest mean score over cells (which tells the tissue), if it names at least
-        half of the cells. If none does, all cells are "unassigned", with a warning.
+        half of the cells and three different types (or every cluster differently, where there are fewer than
+        three). If none does, all cells are "unassigned", with a warning.
     groupby
         Column of ``adata.obs`` with the clusters.
     key_added
@@ -120,7 +113,7 @@ def annotate(
         ``n_markers``, ``n_up``.
     ``uns["diffvae"]["annotation_tables"]``
         With ``"auto"``, one row per bundled table: ``markers``, ``found`` (share of its genes), ``named`` (share
-        of the cells), ``evidence`` (mean score over cells).
+        of the cells), ``n_types`` (different names), ``evidence`` (mean score over cells).
     ``uns["diffvae"]["annotation_params"]``
         All parameters, the table used (``markers``; "" if none fits) and a ``message``.
 
@@ -136,18 +129,31 @@ def annotate(
     >>> adata = sc.datasets.pbmc68k_reduced()
     >>> dv.tl.annotate(adata, "blood-human", groupby="louvain", n_permutations=1000)
     >>> table = adata.uns["diffvae"]["annotation"].set_index("group")
-    >>> table.loc["3", "cell_type"], table.loc["3", "genes"].split(",")[0]
-    ('B cell', 'CD79A')
+    >>> table.loc["4", "cell_type"], table.loc["4", "genes"].split(",")[:2]
+    ('B cell', ['CD79B', 'CD79A'])
     """
     _refuse_arguments(min_genes, max_q, n_permutations)
     labels = groups(adata, groupby)
     x, names, source = _expression(adata, use_raw, layer, gene_symbols)
-    tables, tried = _candidates(markers, names, source)
-    scores = _score(x, labels, names, tables, min_genes=min_genes, n_permutations=n_permutations, rng=rng)
-    scores["reason"] = _reasons(scores, min_genes, max_q, min_score)
-    table = {name: _summarise(scores[scores["markers"] == name], labels) for name in tables}
-    used, message = _choose(table, scores, tried, labels, min_genes)
-    chosen = table[used] if used else _summarise(scores.iloc[:0], labels)
+    tables, tried = candidates(markers, names, source)
+    noise = np.asarray(labels == NOISE)
+    clusters = labels[~noise].remove_unused_categories()
+    scores = score(
+        x[~noise] if noise.any() else x,
+        clusters,
+        names,
+        tables,
+        min_genes=min_genes,
+        n_permutations=n_permutations,
+        rng=rng,
+    )
+    scores["reason"] = reasons(scores, min_genes, max_q, min_score)
+    table = {name: summarise(scores[scores["markers"] == name], clusters) for name in tables}
+    used, message = choose(table, scores, tried, clusters, min_genes)
+    chosen = table[used] if used else summarise(scores.iloc[:0], clusters)
+    if noise.any():
+        row = summarise(scores.iloc[:0], labels[noise].remove_unused_categories()).assign(reason="noise, no cluster")
+        chosen = pd.concat([chosen, row], ignore_index=True)
     by_weights = name_by_weights(
         adata.uns.get(_keys.UNS, {}).get("high_weight_genes"),
         tables[used] if used else None,
@@ -164,7 +170,8 @@ def annotate(
     categories = [name for name in dict.fromkeys(chosen["cell_type"]) if name != _keys.UNASSIGNED]
     if (chosen["cell_type"] == _keys.UNASSIGNED).any():
         categories.append(_keys.UNASSIGNED)
-    adata.obs[key_added] = pd.Categorical(chosen["cell_type"].to_numpy()[labels.codes], categories=categories)
+    name_of = dict(zip(chosen["group"], chosen["cell_type"], strict=True))
+    adata.obs[key_added] = pd.Categorical([name_of[group] for group in labels], categories=categories)
     stored = results(adata)
     stored["annotation"] = chosen
     stored["annotation_scores"] = scores.loc[scores["markers"] == used, SCORES].reset_index(drop=True)
@@ -227,149 +234,6 @@ def _expression(
         )
     names = _symbols(adata.raw.var if from_raw else adata.var, gene_symbols, f"{where.split('.X')[0]}.var")
     return x, names, where
-
-
-def _candidates(
-    markers: Markers, names: pd.Index, source: str
-) -> tuple[dict[str, pd.DataFrame], pd.DataFrame | None]:
-    """Return the tables to score, and with "auto" the list of all bundled ones with the share found."""
-    if not (isinstance(markers, str) and markers == "auto"):
-        name, table = read_markers(markers)
-        if (match_genes(table["gene"], names) < 0).all():
-            raise DataError(
-                f"None of the {table['gene'].nunique()} marker genes ({quoted(table['gene'].unique())}) is among the "
-                f"genes of {source} ({quoted(names)}); give markers for this species, or name the column of symbols "
-                "with gene_symbols=..."
-            )
-        return {name: table}, None
-    tables = {name: load_markers(name) for name in bundled_names()}
-    found = [table["gene"].drop_duplicates().isin(names).mean() for table in tables.values()]
-    tried = pd.DataFrame({"markers": list(tables), "found": found, "named": 0.0, "evidence": 0.0})
-    return {name: tables[name] for name in tried.loc[tried["found"] >= MIN_FOUND, "markers"]}, tried
-
-
-def _gene_sets(table: pd.DataFrame, names: pd.Index, min_genes: int) -> dict[str, pd.DataFrame]:
-    """Return per cell type the markers that the data have, weighted by how few types share them."""
-    table = table.assign(position=match_genes(table["gene"], names).to_numpy())
-    table = table[table["position"] >= 0].drop_duplicates(["cell_type", "position"])
-    table["gene"] = names.to_numpy()[table["position"].to_numpy()]
-    table["sign"] = np.where(table["direction"] == "up", 1.0, -1.0)
-    table["weight"] = 1.0 / table.groupby(["position", "sign"])["gene"].transform("size")
-    by_type = {str(name): genes for name, genes in table.groupby("cell_type", sort=False)}
-    return {name: genes for name, genes in by_type.items() if (genes["sign"] > 0).sum() >= min_genes}
-
-
-def _score(
-    x: Any,
-    labels: pd.Categorical,
-    names: pd.Index,
-    tables: dict[str, pd.DataFrame],
-    *,
-    min_genes: int,
-    n_permutations: int,
-    rng: Rng,
-) -> pd.DataFrame:
-    """Return the score of every group with every type of every table; no rows where nothing can be compared."""
-    sets = {name: _gene_sets(table, names, min_genes) for name, table in tables.items()}
-    positions = [genes["position"].to_numpy() for types in sets.values() for genes in types.values()]
-    n_groups = len(labels.categories)
-    if not positions or n_groups < 2:
-        return pd.DataFrame({column: [] for column in ["markers", *SCORES]})
-    levels = GeneLevels(x, rng)
-    needed = np.unique(np.concatenate([*positions, *levels.controls]))
-    delta = np.zeros((n_groups, len(names)))
-    delta[:, needed] = dominance(x[:, needed], np.asarray(labels.codes), n_groups)
-    frames = [
-        score_sets(delta, types, levels, n_permutations, rng).assign(markers=name)
-        for name, types in sets.items()
-        if types
-    ]
-    scores = pd.concat(frames, ignore_index=True)
-    scores["group"] = np.asarray(labels.categories.astype(str))[scores["group"]]
-    scores["q_value"] = false_discovery_control(scores["p_value"])
-    return scores
-
-
-def _reasons(scores: pd.DataFrame, min_genes: int, max_q: float, min_score: float) -> list[str]:
-    """Return per row why the type can't name the group, "" if it can."""
-    return [
-        f"q-value above {max_q:g}"
-        if row.q_value > max_q
-        else f"score below {min_score:g}"
-        if row.score < min_score
-        else f"fewer than {min_genes} markers above the other clusters"
-        if row.n_up < min_genes
-        else ""
-        for row in scores.itertuples()
-    ]
-
-
-def _summarise(scores: pd.DataFrame, labels: pd.Categorical) -> pd.DataFrame:
-    """Return one row per group: the best type that can name it, or the best that can't, and the second best."""
-    sizes = np.bincount(labels.codes, minlength=len(labels.categories))
-    rows = []
-    for group, n_cells in zip(labels.categories, sizes, strict=True):
-        own = scores[scores["group"] == group].sort_values("score", ascending=False, kind="stable")
-        own = own.loc[own["reason"].ne("").sort_values(kind="stable").index]
-        first = own.iloc[0] if len(own) else None
-        second = own.iloc[1:].nlargest(1, "score")
-        second_score = float(second["score"].iloc[0]) if len(second) else np.nan
-        named = first is not None and first["reason"] == ""
-        rows.append(
-            {
-                "group": str(group),
-                "n_cells": int(n_cells),
-                "cell_type": first["cell_type"] if named else _keys.UNASSIGNED,
-                "best": first["cell_type"] if first is not None else "",
-                "score": float(first["score"]) if first is not None else np.nan,
-                "q_value": float(first["q_value"]) if first is not None else np.nan,
-                "n_markers": int(first["n_markers"]) if first is not None else 0,
-                "n_up": int(first["n_up"]) if first is not None else 0,
-                "genes": first["genes"] if first is not None else "",
-                "runner_up": second["cell_type"].iloc[0] if len(second) else "",
-                "runner_up_score": second_score,
-                "confident": bool(named and not second_score > NEAR * first["score"]),
-                "reason": first["reason"] if first is not None else "nothing to compare",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _choose(
-    table: dict[str, pd.DataFrame],
-    scores: pd.DataFrame,
-    tried: pd.DataFrame | None,
-    labels: pd.Categorical,
-    min_genes: int,
-) -> tuple[str, str]:
-    """Return the name of the table to use, "" if none fits, and a sentence about what stands in the way."""
-    if not table:
-        return "", (
-            f"None of the bundled marker tables has {MIN_FOUND:.0%} of its genes among those of the data, so no "
-            "cluster is named; pass markers=..., or gene_symbols=... if the genes go by identifiers."
-        )
-    if len(labels.categories) < 2:
-        return "", "There is one cluster only, and markers compare clusters; it is not named."
-    if scores.empty:
-        return "", f"No cell type has {min_genes} of its markers among the genes of the data; nothing is named."
-    if tried is None:
-        return next(iter(table)), ""
-    for name, rows in table.items():
-        named = rows["cell_type"] != _keys.UNASSIGNED
-        share = rows["n_cells"] / rows["n_cells"].sum()
-        tried.loc[tried["markers"] == name, ["named", "evidence"]] = (
-            share[named].sum(),
-            (share * rows["score"])[named].sum(),
-        )
-    fits = tried[tried["named"] >= MIN_NAMED]
-    if fits.empty:
-        most = tried.loc[tried["named"].idxmax()]
-        return "", (
-            f"None of the bundled marker tables names {MIN_NAMED:.0%} of the cells ({most['markers']} names "
-            f"{most['named']:.0%}), so the cells are taken to be of another tissue and nothing is named; pass "
-            "markers=... to choose a table, bundled or your own."
-        )
-    return str(fits.loc[fits["evidence"].idxmax(), "markers"]), ""
 
 
 def _agree(cell_type: pd.Series, by_weights: pd.Series) -> pd.Series:

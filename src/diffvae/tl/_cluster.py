@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,14 +137,10 @@ def _kmeans(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     if n_clusters != "auto":
         return _partitions.kmeans(x, int(n_clusters), seed), {"chosen_by": "user"}
-
-    def partition(rows: np.ndarray, k: float, data: np.ndarray = x) -> np.ndarray:
-        return _partitions.kmeans(data[rows], int(k), seed, n_init=3)
-
-    k, table = _stability.choose(partition, _numbers(len(x)), len(x), rng)
-    cloud = _stability.structureless(x, rng)
-    null = _stability.stability(lambda r, c: partition(r, c, cloud), k, _stability.subsamples(len(x), rng))
-    return _partitions.kmeans(x, int(k), seed), _report(table, null)
+    k, table = _stability.choose(
+        lambda part: lambda k: _partitions.kmeans(part, int(k), seed, n_init=3), x, _numbers(len(x)), rng
+    )
+    return _partitions.kmeans(x, int(k), seed), _report(table)
 
 
 def _leiden(
@@ -154,24 +151,17 @@ def _leiden(
     seed: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    graph = _partitions.neighbor_graph(x, seed, n_neighbors)
+    def communities(part: np.ndarray) -> Callable[[float], np.ndarray]:
+        graph = _partitions.neighbor_graph(part, seed, n_neighbors)
+        return lambda r: _partitions.leiden(graph, r, seed)
+
     if resolution is not None:
-        return _partitions.leiden(graph, resolution, seed), {"chosen_by": "user", "resolution": resolution}
+        return communities(x)(resolution), {"chosen_by": "user", "resolution": resolution}
     if n_clusters != "auto":
-        labels, resolution = _partitions.leiden_with(graph, int(n_clusters), seed)
-        return labels, {"chosen_by": "user", "resolution": resolution}
-
-    def partition(rows: np.ndarray, r: float) -> np.ndarray:
-        return _partitions.leiden(graph[rows][:, rows], r, seed)
-
-    chosen, table = _stability.choose(partition, RESOLUTIONS, len(x), rng)
-    null_graph = _partitions.neighbor_graph(_stability.structureless(x, rng), seed, n_neighbors)
-    null = _stability.stability(
-        lambda rows, r: _partitions.leiden(null_graph[rows][:, rows], r, seed),
-        chosen,
-        _stability.subsamples(len(x), rng),
-    )
-    return _partitions.leiden(graph, chosen, seed), _report(table, null) | {"resolution": chosen}
+        labels, found = _partitions.leiden_with(communities(x), int(n_clusters))
+        return labels, {"chosen_by": "user", "resolution": found}
+    chosen, table = _stability.choose(communities, x, RESOLUTIONS, rng)
+    return communities(x)(chosen), _report(table) | {"resolution": chosen}
 
 
 def _mixture(x: np.ndarray, n_clusters: int | str, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -184,14 +174,9 @@ def _mixture(x: np.ndarray, n_clusters: int | str, seed: int) -> tuple[np.ndarra
     return _partitions.gaussian_mixture(x, best, seed)[0], {"chosen_by": "bic", "candidates": table}
 
 
-def _report(table: pd.DataFrame, null: float) -> dict[str, Any]:
-    reached = float(table.loc[table["chosen"], "stability"].iloc[0])
-    report: dict[str, Any] = {
-        "chosen_by": "stability",
-        "candidates": table,
-        "stability": reached,
-        "null_stability": null,
-    }
+def _report(table: pd.DataFrame) -> dict[str, Any]:
+    reached, null = (float(table.loc[table["chosen"], c].iloc[0]) for c in ("stability", "null_stability"))
+    report = {"chosen_by": "stability", "candidates": table, "stability": reached, "null_stability": null}
     if reached <= null:
         report["warning"] = (
             f"The clusters are no more stable ({reached:.2f}) than those of a cloud without clusters ({null:.2f}): they "

@@ -19,50 +19,68 @@ N_SHOWN = 5
 """Genes shown as those that decided."""
 
 
-def dominance(x: Any, codes: np.ndarray, n_groups: int) -> np.ndarray:
+def dominance(x: Any, codes: np.ndarray, votes: np.ndarray) -> np.ndarray:
     r"""Return, per group and gene, how far the group's cells lie above those of the other groups.
 
-    .. math:: \delta_{cg} = \frac{1}{K-1} \sum_{c' \ne c} \left(2\, \mathrm{AUC}_g(c, c') - 1\right)
+    .. math:: \delta_{cg} = \frac{\sum_{c' \ne c} v_{c'} \left(2\, \mathrm{AUC}_g(c, c') - 1\right)}
+        {\sum_{c' \ne c} v_{c'}}
 
     with :math:`\mathrm{AUC}_g(c, c')` the probability that a cell of c has more of gene g than a cell of c', ties
-    counting half. Every other group has one vote, whatever its size: against all other *cells*, markers of a
-    common type would look weak only because many of those cells are of the same type.
+    counting half, and :math:`v` the votes of the groups, whatever their size: against all other *cells*, markers
+    of a common type would look weak only because many of those cells are of the same type.
 
     Parameters
     ----------
     x
         Cells x genes, dense or sparse.
     codes
-        Group of each cell, 0 to n_groups - 1, none empty.
-    n_groups
-        K.
+        Group of each cell, 0 to K - 1, none empty.
+    votes
+        Positive, one per group.
 
     Returns
     -------
-    n_groups x genes, in [-1, 1]; all 0 for a single group.
+    K x genes, in [-1, 1]; all 0 for a single group.
     """
     columns = sp.csc_matrix(x, copy=True)
     columns.sum_duplicates()
     columns.eliminate_zeros()
+    n_groups = len(votes)
     out = np.zeros((n_groups, columns.shape[1]))
     if n_groups < 2:
         return out
     sizes = np.bincount(codes, minlength=n_groups)
-    vote = 1.0 / (n_groups * sizes)
+    votes = votes / votes.sum()
+    mass_of_cell = votes / sizes
     for gene in range(columns.shape[1]):
         stored = slice(columns.indptr[gene], columns.indptr[gene + 1])
         group = codes[columns.indices[stored]]
         distinct, level = np.unique(columns.data[stored], return_inverse=True)
-        mass = np.bincount(level, weights=vote[group], minlength=len(distinct))
-        # Distribution function over all groups with equal votes, at the middle of its steps; zeros are one step.
+        mass = np.bincount(level, weights=mass_of_cell[group], minlength=len(distinct))
+        # Distribution function over all groups by their votes, at the middle of its steps; zeros are one step.
         zero = max(0.0, 1.0 - mass.sum())
         middle = np.cumsum(mass) - mass / 2 + zero * (distinct > 0)
         middle_of_zero = mass[distinct < 0].sum() + zero / 2
-        total = np.bincount(group, weights=middle[level], minlength=n_groups)
-        total += (sizes - np.bincount(group, minlength=n_groups)) * middle_of_zero
+        zeros = sizes - np.bincount(group, minlength=n_groups)
+        total = np.bincount(group, weights=middle[level], minlength=n_groups) + zeros * middle_of_zero
         # The mean holds the group against itself too, which is one half by definition.
-        out[:, gene] = (2 * n_groups * total / sizes - 1) / (n_groups - 1) - 1
+        out[:, gene] = (2 * total / sizes - votes) / (1 - votes) - 1
     return out
+
+
+def share_votes(delta: np.ndarray) -> np.ndarray:
+    r"""Return votes for groups such that groups that look alike share one.
+
+    .. math:: v_c = 1 / \sum_{c'} \max(0, \rho_{cc'})
+
+    with :math:`\rho` the correlation of the rows of :func:`dominance` under equal votes. A type that the clustering
+    cut into ten parts would otherwise hold most votes against its own markers.
+    """
+    centred = delta - delta.mean(axis=1, keepdims=True)
+    length = np.sqrt((centred**2).sum(axis=1))
+    alike = centred @ centred.T / np.maximum(np.outer(length, length), 1e-12)
+    np.fill_diagonal(alike, 1.0)
+    return 1.0 / np.clip(alike, 0.0, 1.0).sum(axis=1)
 
 
 class GeneLevels:

@@ -50,7 +50,8 @@ def load_markers(name: str) -> pd.DataFrame:
     """
     if name not in bundled_names():
         raise ValueError(f"There is no bundled marker table {name!r}; there are: {', '.join(bundled_names())}.")
-    return pd.read_csv((_BUNDLED / f"{name}.csv").open(), dtype=str)
+    with (_BUNDLED / f"{name}.csv").open() as file:
+        return pd.read_csv(file, dtype=str)
 
 
 def read_markers(markers: Markers) -> tuple[str, pd.DataFrame]:

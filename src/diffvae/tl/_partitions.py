@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from scipy import sparse
@@ -97,8 +98,8 @@ def leiden(graph: sparse.csr_matrix, resolution: float, seed: int, n_iterations:
     return nodes.obs["leiden"].cat.codes.to_numpy().astype(np.int64)
 
 
-def leiden_with(graph: sparse.csr_matrix, n_clusters: int, seed: int) -> tuple[np.ndarray, float]:
-    """Return the Leiden partition with that many communities, or the nearest number found, and its resolution.
+def leiden_with(communities: Callable[[float], np.ndarray], n_clusters: int) -> tuple[np.ndarray, float]:
+    """Return the partition with that many communities, or the nearest number found, and its resolution.
 
     Bisection on the logarithm of the resolution: the number of communities grows with it, if not quite steadily.
     """
@@ -106,7 +107,7 @@ def leiden_with(graph: sparse.csr_matrix, n_clusters: int, seed: int) -> tuple[n
     best: tuple[int, np.ndarray, float] | None = None
     for _ in range(20):
         middle = (low + high) / 2
-        labels = leiden(graph, float(np.exp(middle)), seed)
+        labels = communities(float(np.exp(middle)))
         found = int(labels.max()) + 1
         if best is None or abs(found - n_clusters) < best[0]:
             best = abs(found - n_clusters), labels, float(np.exp(middle))

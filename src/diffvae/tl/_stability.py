@@ -12,40 +12,47 @@ N_SUBSAMPLES = 5
 SUBSAMPLE_SHARE = 0.8
 TOLERANCE = 0.9
 
-Partition = Callable[[np.ndarray, float], np.ndarray]
-"""Takes rows and a candidate (number of clusters or resolution), gives labels of these rows."""
+Clustering = Callable[[np.ndarray], Callable[[float], np.ndarray]]
+"""Takes cells x dimensions; gives a function from a candidate (number of clusters, resolution) to labels."""
 
 
-def stability(partition: Partition, candidate: float, subsamples: Sequence[np.ndarray]) -> float:
-    """Return the mean adjusted Rand index between partitions of random subsamples, on the cells that they share."""
-    labels = [partition(rows, candidate) for rows in subsamples]
+def stability(
+    clustering: Clustering, x: np.ndarray, candidates: Sequence[float], rng: np.random.Generator
+) -> list[float]:
+    """Return for each candidate the mean adjusted Rand index between partitions of random subsamples.
+
+    Five subsamples of 80 % of the cells are clustered from scratch and compared in pairs on the cells they share.
+    """
+    size = max(2, int(SUBSAMPLE_SHARE * len(x)))
+    drawn = [np.sort(rng.choice(len(x), size, replace=False)) for _ in range(N_SUBSAMPLES)]
+    fitted = [clustering(x[rows]) for rows in drawn]
     scores = []
-    for i, rows in enumerate(subsamples):
-        for j in range(i):
-            _, mine, theirs = np.intersect1d(rows, subsamples[j], assume_unique=True, return_indices=True)
-            scores.append(adjusted_rand_score(labels[i][mine], labels[j][theirs]))
-    return float(np.mean(scores))
+    for candidate in candidates:
+        labels = [fit(candidate) for fit in fitted]
+        pairs = [(i, j) for i in range(N_SUBSAMPLES) for j in range(i)]
+        scores.append(float(np.mean([_agreement(drawn[i], labels[i], drawn[j], labels[j]) for i, j in pairs])))
+    return scores
 
 
-def subsamples(n_cells: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Draw the subsamples that all candidates share."""
-    size = max(2, int(SUBSAMPLE_SHARE * n_cells))
-    return [np.sort(rng.choice(n_cells, size, replace=False)) for _ in range(N_SUBSAMPLES)]
+def _agreement(rows: np.ndarray, labels: np.ndarray, other_rows: np.ndarray, other_labels: np.ndarray) -> float:
+    _, mine, theirs = np.intersect1d(rows, other_rows, assume_unique=True, return_indices=True)
+    return float(adjusted_rand_score(labels[mine], other_labels[theirs]))
 
 
 def choose(
-    partition: Partition, candidates: Sequence[float], n_cells: int, rng: np.random.Generator
+    clustering: Clustering, x: np.ndarray, candidates: Sequence[float], rng: np.random.Generator
 ) -> tuple[float, pd.DataFrame]:
     """Return the finest candidate that is nearly as stable as the most stable one, and the table behind it.
 
     Stability by itself prefers few clusters, so not the maximum is taken but the last candidate with at least 90 % of it.
+    Beside each stands the same for a Gaussian cloud of the same covariance, which has no clusters.
 
     References
     ----------
     Ben-Hur, Elisseeff, Guyon 2002; von Luxburg, Clustering stability: an overview, 2010.
     """
-    drawn = subsamples(n_cells, rng)
-    table = pd.DataFrame({"candidate": candidates, "stability": [stability(partition, c, drawn) for c in candidates]})
+    table = pd.DataFrame({"candidate": candidates, "stability": stability(clustering, x, candidates, rng)})
+    table["null_stability"] = stability(clustering, structureless(x, rng), candidates, rng)
     good = table["stability"] >= TOLERANCE * table["stability"].max()
     chosen = float(table.loc[good, "candidate"].max())
     table["chosen"] = table["candidate"] == chosen

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
+Result = TypeVar("Result")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -51,17 +54,29 @@ def _cpu_multiplies_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Treat numbers below 1e-38 as zero for a while.
+def run_flushing_denormals(work: Callable[[threading.Event], Result]) -> Result:
+    """Run ``work(stop)`` in a thread in which numbers below 1e-38 count as zero; return or raise what it does.
 
-    Adam's moments of weights that no longer move decay into that range, where each operation takes the processor a
-    hundred cycles. The setting belongs to the thread, so it is put back at the end.
+    Adam's moments of weights that no longer move decay into that range, where each operation takes the processor a hundred
+    cycles: with rarely expressed genes an epoch takes several times as long. The setting belongs to a thread and is
+    inherited by the threads that it starts. So a fresh one gets a fresh team of workers that flush as well, which setting
+    it here would not give, and nothing of it outlives the work.
+
+    Parameters
+    ----------
+    work
+        It should look at the event now and then and leave when it is set: the caller was interrupted.
     """
-    smallest = torch.tensor([1e-39])
-    already = bool((smallest * 1.0 == 0).item())
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(already)
+    stop = threading.Event()
+
+    def flushed() -> Result:
+        torch.set_flush_denormal(True)
+        return work(stop)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="diffvae-train") as executor:
+        future = executor.submit(flushed)
+        try:
+            return future.result()
+        except BaseException:
+            stop.set()
+            raise

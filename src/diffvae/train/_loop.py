@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Protocol
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from diffvae import _random
 from diffvae._progress import progress_bar
 from diffvae.train._data import RowSource, even_batches
-from diffvae.train._engine import flushed_denormals
+from diffvae.train._engine import run_flushing_denormals
 
 
 class TrainingError(RuntimeError):
@@ -93,37 +94,62 @@ def fit(
     watched = np.asarray(validation_rows, dtype=np.int64)
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
     cast = torch.autocast(source.device.type, precision) if precision != torch.float32 else nullcontext()
-    records: list[dict[str, float]] = []
-    best_loss, best_epoch, best_weights = math.inf, 0, None
+    best = _Best(module, patience)
 
-    with flushed_denormals(), progress_bar(description, max_epochs, show=progress) as advance:
-        for epoch in range(1, max_epochs + 1):
-            module.train()
-            sums = _Sums()
-            for rows in even_batches(order_rng.permutation(train_rows), batch_size):
-                with cast:
-                    terms = objective(module, source.rows(rows), rows, noise)
-                optimizer.zero_grad(set_to_none=True)
-                terms["loss"].backward()
-                optimizer.step()
-                sums.add(terms, len(rows))
-            record = sums.means("train_")
-            if len(watched):
-                record |= _evaluate(module, source, objective, watched, batch_size, validation_seed, cast)
-            _require_finite(record, epoch, lr)
-            records.append(record)
-            loss = record.get("validation_loss", record["train_loss"])
-            advance(f"loss {loss:.1f}")
-            if patience is not None:
-                if loss < best_loss:
-                    best_loss, best_epoch = loss, epoch
-                    best_weights = {k: v.detach().clone() for k, v in module.state_dict().items()}
-                elif epoch - best_epoch >= patience:
+    def epochs(stop: threading.Event) -> list[dict[str, float]]:
+        records: list[dict[str, float]] = []
+        with progress_bar(description, max_epochs, show=progress) as advance:
+            for epoch in range(1, max_epochs + 1):
+                module.train()
+                sums = _Sums()
+                for rows in even_batches(order_rng.permutation(train_rows), batch_size):
+                    if stop.is_set():
+                        return records
+                    with cast:
+                        terms = objective(module, source.rows(rows), rows, noise)
+                    optimizer.zero_grad(set_to_none=True)
+                    terms["loss"].backward()
+                    optimizer.step()
+                    sums.add(terms, len(rows))
+                record = sums.means("train_")
+                if len(watched):
+                    record |= _evaluate(module, source, objective, watched, batch_size, validation_seed, cast)
+                _require_finite(record, epoch, lr)
+                records.append(record)
+                loss = record.get("validation_loss", record["train_loss"])
+                advance(f"loss {loss:.1f}")
+                if best.is_past(loss):
                     break
-    if best_weights is not None:
-        module.load_state_dict(best_weights)
+        return records
+
+    records = run_flushing_denormals(epochs)
+    best.restore()
     module.eval()
     return pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))
+
+
+class _Best:
+    """The weights of the best epoch so far, where early stopping asks for them."""
+
+    def __init__(self, module: nn.Module, patience: int | None) -> None:
+        self.module, self.patience = module, patience
+        self.loss, self.waited = math.inf, 0
+        self.weights: dict[str, Tensor] | None = None
+
+    def is_past(self, loss: float) -> bool:
+        """Take note of an epoch's loss and say whether patience has run out."""
+        if self.patience is None:
+            return False
+        if loss < self.loss:
+            self.loss, self.waited = loss, 0
+            self.weights = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+    def restore(self) -> None:
+        if self.weights is not None:
+            self.module.load_state_dict(self.weights)
 
 
 class _Sums:

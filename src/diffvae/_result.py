@@ -1,0 +1,173 @@
+"""The result of a run, in memory and as a folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _files, _keys
+from diffvae._errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model import Model
+
+SUMMARY, RESULTS, MODEL = "summary.json", "results.h5ad", "model"
+
+
+@dataclass
+class Result:
+    """What a run found.
+
+    Attributes
+    ----------
+    adata
+        The cells with everything that was written into them.
+    model
+        The trained model.
+    clusters
+        One row per cluster: size, name, evidence, dimensions, genes.
+    scores
+        Scores against reference labels beside PCA's and a null's; None without labels.
+    summary
+        Parameters, versions, timings, warnings: what ``summary.json`` holds.
+    path
+        The folder, if one was written.
+    """
+
+    adata: AnnData
+    model: Model
+    clusters: pd.DataFrame
+    scores: pd.DataFrame | None
+    summary: dict[str, Any]
+    path: Path | None = None
+
+
+def cluster_table(adata: AnnData) -> pd.DataFrame:
+    """Put what was found about each cluster into one row."""
+    stored = adata.uns[_keys.UNS]
+    named = stored["annotation"].set_index("group")
+    dimensions = stored["latent_dimensions"]
+    genes = stored["high_weight_genes"]
+    rows = []
+    for group, size in adata.obs[_keys.CLUSTER].value_counts(sort=False).items():
+        chosen = dimensions[(dimensions["group"] == group) & dimensions["chosen"]]
+        own = genes[(genes["group"] == group) & (genes["ranking"] == "weights")]
+        row = named.loc[group]
+        rows.append(
+            {
+                "cluster": group,
+                "n_cells": int(size),
+                "cell_type": row["cell_type"],
+                "score": row["score"],
+                "q_value": row["q_value"],
+                "confident": row["confident"],
+                "marker_genes": row["genes"],
+                "runner_up": row["runner_up"],
+                "by_weights": row["by_weights"],
+                "dimensions": ", ".join((chosen["dimension"].astype(str) + chosen["side"]).head(5)),
+                "genes_up": ", ".join(own.loc[own["direction"] == "up", "gene"].head(5)),
+                "genes_down": ", ".join(own.loc[own["direction"] == "down", "gene"].head(5)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def write(result: Result, out: str | PathLike[str], *, label_key: str | None = None, overwrite: bool = False) -> None:
+    """Write a result into a folder, whole or not at all."""
+    stored = result.adata.uns[_keys.UNS]
+    with _files.new_folder(out, overwrite=overwrite) as folder:
+        _files.write_h5ad(result.adata, folder / RESULTS)
+        result.model.save(folder / MODEL)
+        tables = {
+            "clusters": result.clusters,
+            "cells": _cell_table(result.adata),
+            "annotation": stored["annotation"],
+            "latent_dimensions": stored["latent_dimensions"],
+            "high_weight_genes": stored["high_weight_genes"],
+            "gene_weight_agreement": stored["gene_weights"],
+            "history": result.model.history.reset_index(),
+        }
+        if "candidates" in stored["cluster"]:
+            tables["cluster_candidates"] = stored["cluster"]["candidates"]
+        if result.scores is not None and label_key is not None:
+            tables["scores"] = result.scores
+            tables["overlap"] = _overlap(result.adata, label_key)
+        for name, table in tables.items():
+            _files.write_csv(table, folder / "tables" / f"{name}.csv")
+        _figures(result, folder / "figures", label_key)
+        _files.write_text(json.dumps(result.summary, indent=1, default=_number) + "\n", folder / SUMMARY)
+    result.path = Path(out)
+
+
+def _cell_table(adata: AnnData) -> pd.DataFrame:
+    map_ = np.asarray(adata.obsm[_keys.TSNE])
+    return pd.DataFrame(
+        {
+            "cell": adata.obs_names,
+            "cluster": adata.obs[_keys.CLUSTER].to_numpy(),
+            "cell_type": adata.obs[_keys.CELL_TYPE].to_numpy(),
+            "tsne_1": map_[:, 0],
+            "tsne_2": map_[:, 1],
+        }
+    )
+
+
+def _overlap(adata: AnnData, label_key: str) -> pd.DataFrame:
+    from diffvae import metrics
+
+    labelled = adata[adata.obs[label_key].notna()]
+    return metrics.overlap(
+        labelled.obs[label_key].astype(str), labelled.obs[_keys.CLUSTER].astype(str)
+    ).table.reset_index()
+
+
+def _figures(result: Result, folder: Path, label_key: str | None) -> None:
+    from diffvae import pl
+
+    adata = result.adata
+    figures = {
+        "tsne_clusters": lambda: pl.tsne(adata, color=_keys.CLUSTER),
+        "tsne_cell_types": lambda: pl.tsne(adata, color=_keys.CELL_TYPE),
+        "latent_dimensions": lambda: pl.latent_dimensions(adata),
+        "genes": lambda: pl.gene_heatmap(adata),
+        "history": lambda: pl.history(result.model.history),
+    }
+    if label_key is not None:
+        figures["tsne_labels"] = lambda: pl.tsne(adata, color=label_key)
+        figures["overlap"] = lambda: pl.overlap(adata, reference=label_key, groupby=_keys.CELL_TYPE)
+    largest = str(adata.obs[_keys.CLUSTER].value_counts().index[0])
+    table = adata.uns[_keys.UNS]["latent_dimensions"]
+    encoded = table.loc[table["chosen"], "group"].unique()
+    for group in encoded[:1] if largest not in encoded else [largest]:
+        figures["dimension_composition"] = lambda group=group: pl.dimension_composition(adata, group=group)
+    folder.mkdir(parents=True)
+    for name, draw in figures.items():
+        pl.save(draw(), folder / name)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} has no place in summary.json.")
+
+
+def read(path: str | PathLike[str]) -> tuple[AnnData, Model, dict[str, Any]]:
+    """Return cells, model and summary of a result folder."""
+    import anndata as ad
+
+    from diffvae import model
+
+    folder = Path(path)
+    missing = [name for name in (SUMMARY, RESULTS) if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{folder} holds no {missing[0]}; name a folder that 'diffvae run' wrote.")
+    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    return ad.read_h5ad(folder / RESULTS), model.load(folder / MODEL), summary

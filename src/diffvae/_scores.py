@@ -1,0 +1,89 @@
+"""Scores of a run against reference labels, each beside a baseline and a null."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _keys, _random, metrics
+from diffvae._adata import groups
+from diffvae.model import PCA
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+N_SEEDS = 10
+
+
+def score(adata: AnnData, label_key: str, *, layer: str | None = _keys.UNIT, rng: _random.Rng = 0) -> pd.DataFrame:
+    """Compare the latent space and the clusters of a run with reference labels.
+
+    Parameters
+    ----------
+    adata
+        With ``obsm["X_diffvae"]`` and ``obs["diffvae_cluster"]``.
+    label_key
+        Reference labels in ``obs``; cells without one are left out.
+    layer
+        Layer from which the baseline, PCA with as many dimensions, is computed.
+    rng
+        Seed.
+
+    Returns
+    -------
+    One row per method and score: ``method`` ("DiffVAE", "PCA", "null"), ``score``, ``mean``, ``sd`` and ``n`` (repeats of
+    k-means or of the permutation; the sd of a single value is NaN). The null of clusters are the same clusters on
+    permuted labels.
+    """
+    adata = adata[adata.obs[label_key].notna()]
+    labels = groups(adata, label_key)
+    names = np.asarray(labels)
+    k = len(labels.categories)
+    z = np.asarray(adata.obsm[_keys.LATENT])
+    n_components = min(z.shape[1], adata.n_vars - 1, int(0.8 * adata.n_obs) - 1)
+    pca = PCA(n_components).train(adata, layer=layer).get_latent_representation()
+    rows = []
+    for method, x in (("DiffVAE", z), ("PCA", pca)):
+        rows += [(method, name, *_summary(values)) for name, values in _of_space(x, names, k, rng).items()]
+    clusters = np.asarray(groups(adata, _keys.CLUSTER))
+    permuter = _random.generator(rng, "permuted labels")
+    shuffled = [permuter.permutation(names) for _ in range(N_SEEDS)]
+    for method, references in (("DiffVAE", [names]), ("null", shuffled)):
+        for name, function in _OF_CLUSTERS.items():
+            rows.append((method, name, *_summary([function(r, clusters) for r in references])))
+    return pd.DataFrame(rows, columns=["method", "score", "mean", "sd", "n"])
+
+
+_OF_CLUSTERS = {
+    "clusters: adjusted Rand index": metrics.adjusted_rand_index,
+    "clusters: normalised mutual information": metrics.normalized_mutual_info,
+    "clusters: overlap, one to one": lambda labels, clusters: metrics.overlap(labels, clusters).share,
+}
+
+
+def _of_space(x: np.ndarray, names: np.ndarray, k: int, rng: _random.Rng) -> dict[str, list[float]]:
+    from diffvae.tl._partitions import kmeans
+
+    scores: dict[str, list[float]] = {"kNN purity (15)": [metrics.knn_purity(x, names)]}
+    if k > 1:
+        seeds = _random.generator(rng, "k-means of the scores").integers(2**31, size=N_SEEDS)
+        partitions = [kmeans(x, k, int(s), n_init=1) for s in seeds]
+        scores[f"k-means, k = {k}: adjusted Rand index"] = [metrics.adjusted_rand_index(names, p) for p in partitions]
+        scores["silhouette of the labels"] = [metrics.silhouette(x, names, rng=rng)]
+    return scores
+
+
+def _summary(values: list[float]) -> tuple[float, float, int]:
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan"), len(values)
+
+
+def verdict(scores: pd.DataFrame) -> list[str]:
+    """Say where the trivial baseline is as good or better."""
+    sentences = []
+    wide = scores[scores["method"].isin(["DiffVAE", "PCA"])].pivot(index="score", columns="method", values="mean")
+    for name, row in wide.dropna().iterrows():
+        if row["PCA"] >= row["DiffVAE"]:
+            sentences.append(f"PCA does at least as well on '{name}': {row['PCA']:.3f} against {row['DiffVAE']:.3f}.")
+    return sentences

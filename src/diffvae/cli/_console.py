@@ -1,0 +1,93 @@
+"""What is said on the terminal: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass
+class Settings:
+    """Options that belong to all commands."""
+
+    debug: bool = False
+
+
+settings = Settings()
+
+
+def step(name: str) -> None:
+    """Tell that a step begins."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False).print(f"[dim]·[/dim] {name}")
+
+
+def say(text: str = "") -> None:
+    """Print a line of the result."""
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def note(text: str) -> None:
+    """Print a remark on stderr."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print("! " + text, style="yellow", markup=False)
+
+
+def error(text: str) -> None:
+    """Print an error on stderr."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print("Error: " + text, style="red", markup=False)
+
+
+def sentence(exception: Exception) -> str:
+    """Return what an exception says, in one line."""
+    text = " ".join(str(exception).split()) or type(exception).__name__
+    if isinstance(exception, ValueError | OSError | RuntimeError):
+        return text
+    return f"{text} ({type(exception).__name__}; run with 'diffvae --debug ...' for the traceback)"
+
+
+@contextmanager
+def warnings_as_notes() -> Iterator[None]:
+    """Print what is warned of in the block as remarks."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        if warning.category is UserWarning:
+            note(str(warning.message))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; plain text when piped, so that columns are never cut."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=10_000)
+    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    cells = [["" if v is None else str(v) for v in row] for row in rows]
+    for i, name in enumerate(columns):
+        numeric = bool(cells) and all(_is_number(row[i]) for row in cells)
+        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        drawn.add_row(*(Text(v) for v in row))  # Text: names are never read as markup
+    console.print(drawn)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return text == ""
+    return True

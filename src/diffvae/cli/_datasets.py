@@ -1,0 +1,16 @@
+"""``diffvae datasets``: what there is to try."""
+
+from __future__ import annotations
+
+from diffvae.cli import _console
+
+NAME = "datasets"
+EXAMPLE = "Example:  diffvae datasets"
+
+
+def command() -> None:
+    """List the data sets that diffvae can read by name, and where they come from."""
+    from diffvae import datasets
+
+    listed = datasets.list_datasets()
+    _console.table("Data sets (diffvae.datasets)", list(listed.columns), listed.itertuples(index=False))

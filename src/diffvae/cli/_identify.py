@@ -1,0 +1,49 @@
+"""``diffvae identify``: other clusters or names for an existing result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffvae.cli import _console
+from diffvae.cli import _options as o
+from diffvae.cli._run import show
+
+NAME = "identify"
+EXAMPLE = "Example:  diffvae identify results --out results_kmeans --cluster-method kmeans --n-clusters 8"
+
+
+def command(
+    result: Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new result.")],
+    label_key: Annotated[
+        str | None, typer.Option("--label-key", help="Reference labels in obs, for scores only.")
+    ] = None,
+    markers: o.Markers = "auto",
+    n_clusters: o.NClusters = "auto",
+    cluster_method: o.ClusterMethod = "leiden",
+    cluster_on: o.ClusterOn = "latent",
+    seed: o.Seed = 0,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Cluster and name the cells of a result again, without training.
+
+    Reads the model and the latent representation of the result; the result itself is left as it is.
+    """
+    from diffvae import pipeline
+
+    found = pipeline.identify_again(
+        result,
+        out,
+        label_key=label_key,
+        markers=markers,
+        n_clusters=o.number_of_clusters(n_clusters),
+        cluster_method=cluster_method,
+        cluster_on=cluster_on,
+        seed=seed,
+        overwrite=overwrite,
+        tell=_console.step,
+    )
+    show(found)

@@ -1,0 +1,62 @@
+"""The program ``diffvae``: its commands, and what becomes of an error."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from diffvae import __version__
+from diffvae.cli import _console, _datasets, _embed, _generate, _identify, _run, _train
+
+app = typer.Typer(
+    name="diffvae",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example:  diffvae run mydata.h5ad --out results   (without a file: on bundled real data)",
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"diffvae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Cell types, changed states and links between cells from single-cell RNA-seq.
+
+    Every result stands beside a null or a baseline.
+    """
+    _console.settings.debug = debug
+
+
+for module in (_run, _train, _embed, _identify, _generate, _datasets):
+    app.command(name=module.NAME, epilog=module.EXAMPLE)(module.command)
+
+
+def main() -> None:
+    """Run the program: exit code 0, 2 for bad usage or input, 1 for a failure, 130 when interrupted."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        _console.error("Interrupted; nothing was written.")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has left, which is its right
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        if _console.settings.debug:
+            raise
+        _console.error(_console.sentence(error))
+        sys.exit(2 if isinstance(error, ValueError | FileNotFoundError) else 1)

@@ -1,0 +1,126 @@
+"""``diffvae run``: from a file to named cell types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffvae.cli import _console
+from diffvae.cli import _options as o
+
+if TYPE_CHECKING:
+    from diffvae.pipeline import Result
+
+NAME = "run"
+EXAMPLE = (
+    "Examples:  diffvae run --out demo   ·   diffvae run mydata.h5ad --out results --label-key cell_type   ·   "
+    "diffvae run filtered_feature_bc_matrix.h5 --out results --markers my_markers.csv"
+)
+
+
+def command(
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[INPUT]",
+            help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; bundled real data without it.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("diffvae_results"),
+    label_key: Annotated[
+        str | None, typer.Option("--label-key", help="Reference labels in obs, for scores only.")
+    ] = None,
+    markers: o.Markers = "auto",
+    layer: o.Layer = None,
+    n_top_genes: o.NTopGenes = 2000,
+    batch_key: Annotated[
+        str | None, typer.Option("--batch-key", help="Batches in obs; variable genes are chosen within each.")
+    ] = None,
+    preset: o.Preset = "default",
+    n_latent: o.NLatent = 50,
+    n_clusters: o.NClusters = "auto",
+    cluster_method: o.ClusterMethod = "leiden",
+    cluster_on: o.ClusterOn = "latent",
+    max_epochs: o.MaxEpochs = 100,
+    batch_size: o.BatchSize = 128,
+    lr: o.LearningRate = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Go from an expression matrix to named cell types, with the evidence.
+
+    Prepares the data, trains DiffVAE, clusters the cells, finds the latent dimensions and genes that tell the clusters
+    apart, and names them by markers. Writes results.h5ad, model/, tables/, figures/ and summary.json.
+    """
+    from diffvae import pipeline
+
+    result = pipeline.run(
+        data,
+        out,
+        label_key=label_key,
+        markers=markers,
+        layer=layer,
+        n_top_genes=n_top_genes,
+        batch_key=batch_key,
+        preset=preset,
+        n_latent=n_latent,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        lr=lr,
+        n_clusters=o.number_of_clusters(n_clusters),
+        cluster_method=cluster_method,
+        cluster_on=cluster_on,
+        device=device,
+        seed=seed,
+        overwrite=overwrite,
+        tell=_console.step,
+    )
+    show(result)
+
+
+def show(result: Result) -> None:
+    """Print what was found and where it is."""
+    summary = result.summary
+    clusters = result.clusters
+    n_named = (clusters["cell_type"] != "unassigned").sum()
+    _console.table(
+        f"{summary['n_cells']:,} cells of {summary['source']} in {len(clusters)} clusters, {n_named} of them named "
+        f"(markers: {summary['markers'] or 'none fits'})",
+        ["cluster", "cells", "cell type", "q", "marker genes", "dimensions", "high-weight genes up"],
+        (
+            (
+                c.cluster,
+                c.n_cells,
+                c.cell_type + ("" if c.confident or c.cell_type == "unassigned" else " ?"),
+                f"{c.q_value:.2g}",
+                c.marker_genes.replace(",", " "),
+                c.dimensions.replace(",", ""),
+                c.genes_up.replace(",", ""),
+            )
+            for c in clusters.itertuples()
+        ),
+    )
+    if result.scores is not None:
+        show_scores(result)
+    for message in [*summary["warnings"], *summary["diagnosis"]["messages"], *summary["verdict"]]:
+        _console.note(message)
+    if result.path is not None:
+        _console.say(f"Written to {result.path}: results.h5ad, model, tables, figures, summary.json")
+
+
+def show_scores(result: Result) -> None:
+    """Print the scores, one row each, methods side by side."""
+    assert result.scores is not None
+    wide: dict[str, dict[str, str]] = {}
+    for row in result.scores.itertuples():
+        spread = f" ± {row.sd:.3f}" if row.n > 1 else ""
+        wide.setdefault(row.score, {})[row.method] = f"{row.mean:.3f}{spread}"
+    methods = ["DiffVAE", "PCA", "null"]
+    _console.table(
+        f"Against obs[{result.summary['parameters']['label_key']!r}] (mean ± sd over repeats)",
+        ["score", *methods],
+        ([score, *(values.get(m, "") for m in methods)] for score, values in wide.items()),
+    )

@@ -1,0 +1,69 @@
+"""``diffvae train``: a model and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffvae.cli import _console
+from diffvae.cli import _options as o
+
+NAME = "train"
+EXAMPLE = "Example:  diffvae train mydata.h5ad --out model --n-latent 50"
+
+
+def command(
+    data: o.Input,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
+    model: Annotated[str, typer.Option("--kind", help="diffvae, vae, ae or pca.")] = "diffvae",
+    layer: o.Layer = None,
+    n_top_genes: o.NTopGenes = 2000,
+    preset: o.Preset = "default",
+    n_latent: o.NLatent = 50,
+    max_epochs: o.MaxEpochs = 100,
+    batch_size: o.BatchSize = 128,
+    lr: o.LearningRate = None,
+    early_stopping: Annotated[
+        bool, typer.Option("--early-stopping", help="Stop when the validation loss no longer improves.")
+    ] = False,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    overwrite: o.Overwrite = False,
+) -> None:
+    """Train a model on a file and save it.
+
+    The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells.
+    """
+    from diffvae import _files, _io, pp
+    from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
+
+    kinds = {
+        "diffvae": lambda: DiffVAE(preset, n_latent=n_latent, lr=lr),
+        "vae": lambda: VAE(n_latent=n_latent, **({} if lr is None else {"lr": lr})),
+        "ae": lambda: AutoEncoder(n_latent=n_latent, **({} if lr is None else {"lr": lr})),
+        "pca": lambda: PCA(n_latent),
+    }
+    if model not in kinds:
+        raise ValueError(f"--kind is {model!r}; it is one of {', '.join(kinds)}.")
+    _files.refuse_folder(out.expanduser().resolve(), overwrite)
+    chosen = kinds[model]()
+    adata = _io.read(data)
+    with _console.warnings_as_notes():
+        pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, rng=seed)
+    chosen.train(
+        adata,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        early_stopping=early_stopping,
+        device=device,
+        rng=seed,
+    )
+    chosen.save(out, overwrite=overwrite)
+    last = chosen.history.iloc[-1]
+    _console.say(", ".join(f"{name} {value:.4g}" for name, value in last.items()))
+    if isinstance(chosen, DiffVAE):
+        for message in chosen.diagnose(rng=seed).messages:
+            _console.note(message)
+    _console.say(f"Written to {out}: {chosen!r}")

@@ -1,0 +1,315 @@
+"""The paper's whole road, in the order in which a reader expects it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from diffvae import _files, _io, _keys, _result, pp, tl
+from diffvae._errors import DataError
+from diffvae._journal import Journal
+from diffvae._result import Result
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model import Model
+
+__all__ = ["Result", "identify", "identify_again", "run"]
+
+
+def run(
+    data: AnnData | str | PathLike[str] | None = None,
+    out: str | PathLike[str] | None = None,
+    *,
+    label_key: str | None = None,
+    markers: Any = "auto",
+    layer: str | None = None,
+    n_top_genes: int | None = 2000,
+    batch_key: str | None = None,
+    preset: str = "default",
+    n_latent: int = 50,
+    max_epochs: int = 100,
+    batch_size: int = 128,
+    lr: float | None = None,
+    n_clusters: int | str = "auto",
+    cluster_method: str = "leiden",
+    cluster_on: str = "latent",
+    n_dims: int = 10,
+    n_genes: int = 3,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = True,
+    tell: Callable[[str], None] = lambda step: None,
+) -> Result:
+    """Go from an expression matrix to named cell types, with the dimensions and genes that say why.
+
+    Check and prepare, train DiffVAE, embed, t-SNE, cluster, find the latent dimensions that encode each cluster and the
+    genes behind them, name the clusters by markers, and score against labels where there are any.
+
+    Parameters
+    ----------
+    data
+        AnnData (left as it is), a file or folder that :func:`anndata.io` or scanpy reads, or None for the bundled
+        :func:`diffvae.datasets.pbmc68k_reduced`.
+    out
+        Folder for the results, written whole or not at all; None writes nothing.
+    label_key
+        Reference labels in ``obs``, for scores only: nothing is learnt from them. The bundled data have ``"cell_type"``.
+    markers
+        See :func:`diffvae.tl.annotate`.
+    layer, n_top_genes, batch_key
+        See :func:`diffvae.pp.prepare`.
+    preset, n_latent, max_epochs, batch_size, lr, device, precision
+        See :class:`diffvae.model.DiffVAE`.
+    n_clusters, cluster_method
+        See :func:`diffvae.tl.cluster`.
+    cluster_on
+        ``"latent"`` or ``"tsne"``.
+    n_dims, n_genes
+        See :func:`diffvae.tl.high_weight_genes`.
+    seed
+        Of everything: the same seed gives the same tables.
+    overwrite
+        Replace an earlier result in ``out``.
+    progress
+        Show bars on a terminal.
+    tell
+        Called with the name of each step as it begins.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    DataError
+        If the data can't be used; nothing has been written then.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> result = dv.pipeline.run(max_epochs=2, n_latent=10, progress=False)
+    >>> result.clusters.columns[:3].tolist()
+    ['cluster', 'n_cells', 'cell_type']
+    """
+    from diffvae.model import DiffVAE
+
+    parameters = {
+        k: v for k, v in locals().items() if k not in ("data", "out", "tell", "progress", "overwrite", "DiffVAE")
+    }
+    if cluster_on not in ("latent", "tsne"):
+        raise ValueError(f"cluster_on is {cluster_on!r}; it is 'latent' or 'tsne'.")
+    if out is not None:
+        _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
+    model = DiffVAE(preset, n_latent=n_latent, lr=lr)  # bad parameters are refused before anything is read
+    journal = Journal(tell)
+
+    with journal.step("read"):
+        adata, source = _read(data)
+        if data is None and label_key is None:
+            label_key = _keys.LABEL
+        _require_labels(adata, label_key)
+    with journal.step("check and prepare"):
+        report = pp.check(adata, layer=layer)
+        adata = pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key, rng=seed, copy=True)
+    with journal.step("train DiffVAE"):
+        model.train(
+            adata,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            rng=seed,
+            progress=progress,
+        )
+        tl.embed(adata, model)
+        diagnosis = model.diagnose(rng=seed)
+    with journal.step("t-SNE"):
+        tl.tsne(adata, rng=seed)
+    identify(
+        adata,
+        model,
+        markers=markers,
+        n_clusters=n_clusters,
+        cluster_method=cluster_method,
+        cluster_on=cluster_on,
+        n_dims=n_dims,
+        n_genes=n_genes,
+        seed=seed,
+        journal=journal,
+    )
+    scores = _score(adata, label_key, seed, journal)
+    about = {
+        "source": source,
+        "n_cells": report.n_cells,
+        "n_genes": report.n_genes,
+        "n_genes_kept": adata.n_vars,
+        "kind": report.kind,
+        "diagnosis": {"n_active": diagnosis.n_active, "messages": list(diagnosis.messages)},
+    }
+    return _finish(adata, model, about, parameters | {"label_key": label_key}, journal, scores, out, overwrite)
+
+
+def identify(
+    adata: AnnData,
+    model: Model,
+    *,
+    markers: Any = "auto",
+    n_clusters: int | str = "auto",
+    cluster_method: str = "leiden",
+    cluster_on: str = "latent",
+    n_dims: int = 10,
+    n_genes: int = 3,
+    seed: int = 0,
+    journal: Journal | None = None,
+) -> None:
+    """Go from the latent representation to named clusters; the second half of :func:`run`, for an existing result.
+
+    Parameters
+    ----------
+    adata
+        With ``obsm["X_diffvae"]`` and ``obsm["X_diffvae_tsne"]``.
+    model
+        The model that made them.
+    markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed
+        As in :func:`run`.
+    journal
+        Where timings and warnings go.
+    """
+    journal = journal or Journal(lambda step: None)
+    with journal.step("cluster"):
+        use_rep = _keys.LATENT if cluster_on == "latent" else _keys.TSNE
+        tl.cluster(adata, cluster_method, n_clusters=n_clusters, use_rep=use_rep, rng=seed)
+        found = adata.uns[_keys.UNS]["cluster"]
+        if "warning" in found:
+            journal.warnings.append(found["warning"])
+        if adata.obs[_keys.CLUSTER].nunique() < 2:
+            raise DataError(
+                f"{cluster_method} finds one cluster only, so there is nothing to tell apart; try another cluster_method, or "
+                "say n_clusters."
+            )
+    with journal.step("latent dimensions and genes"):
+        tl.latent_dimensions(adata, n_top=n_dims)
+        tl.gene_weights(adata, model, rng=seed)
+        tl.high_weight_genes(adata, n_dims=n_dims, n_genes=n_genes)
+    with journal.step("name the clusters"):
+        tl.annotate(adata, markers, rng=seed)
+
+
+def identify_again(
+    path: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    label_key: str | None = None,
+    markers: Any = "auto",
+    n_clusters: int | str = "auto",
+    cluster_method: str = "leiden",
+    cluster_on: str = "latent",
+    n_dims: int = 10,
+    n_genes: int = 3,
+    seed: int = 0,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda step: None,
+) -> Result:
+    """Cluster and name the cells of an existing result again, without training.
+
+    Parameters
+    ----------
+    path
+        Folder that :func:`run` wrote; it is left as it is.
+    out
+        Folder for the new result; None writes nothing.
+    label_key
+        Reference labels in ``obs``; None for those of the first run.
+    markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed, overwrite, tell
+        As in :func:`run`.
+
+    Returns
+    -------
+    Result
+    """
+    options = {"markers": markers, "n_clusters": n_clusters, "cluster_method": cluster_method, "cluster_on": cluster_on}
+    options |= {"n_dims": n_dims, "n_genes": n_genes, "seed": seed}
+    if out is not None:
+        _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
+    journal = Journal(tell)
+    with journal.step("read"):
+        adata, model, earlier = _result.read(path)
+    label_key = label_key or earlier["parameters"].get("label_key")
+    _require_labels(adata, label_key)
+    identify(adata, model, **options, journal=journal)
+    scores = _score(adata, label_key, seed, journal)
+    about = {k: earlier[k] for k in ("source", "n_cells", "n_genes", "n_genes_kept", "kind", "diagnosis")}
+    parameters = earlier["parameters"] | options | {"label_key": label_key}
+    return _finish(adata, model, about, parameters, journal, scores, out, overwrite)
+
+
+def _require_labels(adata: AnnData, label_key: str | None) -> None:
+    if label_key is not None and label_key not in adata.obs:
+        raise DataError(f"adata.obs[{label_key!r}] is missing; the columns are: {', '.join(adata.obs) or 'none'}.")
+
+
+def _read(data: AnnData | str | PathLike[str] | None) -> tuple[AnnData, str]:
+    if data is None:
+        from diffvae import datasets
+
+        return datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
+    if isinstance(data, str | PathLike):
+        return _io.read(data), Path(data).name
+    return data, "AnnData in memory"
+
+
+def _score(adata: AnnData, label_key: str | None, seed: int, journal: Journal) -> pd.DataFrame | None:
+    if label_key is None:
+        return None
+    from diffvae._scores import score
+
+    with journal.step("score against labels and PCA"):
+        return score(adata, label_key, rng=seed)
+
+
+def _finish(
+    adata: AnnData,
+    model: Model,
+    about: dict[str, Any],
+    parameters: dict[str, Any],
+    journal: Journal,
+    scores: pd.DataFrame | None,
+    out: str | PathLike[str] | None,
+    overwrite: bool,
+) -> Result:
+    """Put the summary together and write the folder."""
+    from diffvae._scores import verdict
+    from diffvae.model._storage import versions
+
+    clusters = _result.cluster_table(adata)
+    stored = adata.uns[_keys.UNS]
+    summary = about | {
+        "clusters": json.loads(clusters.to_json(orient="records")),
+        "clustering": {k: v for k, v in stored["cluster"].items() if not isinstance(v, pd.DataFrame)},
+        "markers": stored["annotation_params"]["markers"],
+        "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
+        "verdict": [] if scores is None else verdict(scores),
+        "warnings": journal.warnings,
+        "parameters": {k: v if _plain(v) else "given in memory" for k, v in parameters.items()},
+        "seconds": journal.seconds,
+        "versions": versions(),
+    }
+    stored["run"] = {"source": about["source"], "seed": parameters["seed"], "version": summary["versions"]["diffvae"]}
+    result = Result(adata, model, clusters, scores, summary)
+    if out is not None:
+        journal.tell("write")
+        _result.write(result, out, label_key=parameters["label_key"], overwrite=overwrite)
+    return result
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)

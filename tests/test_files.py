@@ -1,0 +1,144 @@
+import os
+import stat
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData, read_h5ad
+
+from diffvae._errors import OutputError
+from diffvae._files import new_folder, write_csv, write_h5ad, write_text
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def result(folder, text="{}"):
+    folder.mkdir()
+    (folder / "summary.json").write_text('{"versions": {"diffvae": "0.1.0"}}')
+    (folder / "old.txt").write_text(text)
+    return folder
+
+
+def test_files_arrive_whole(tmp_path):
+    write_text("ä\n", tmp_path / "new" / "a.txt")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == "ä\n".encode()
+    write_csv(pd.DataFrame({"a": [1]}), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == "a\n1\n"
+    write_h5ad(AnnData(np.ones((2, 3), np.float32)), tmp_path / "a.h5ad")
+    assert read_h5ad(tmp_path / "a.h5ad").shape == (2, 3)
+    assert names(tmp_path) == ["a.csv", "a.h5ad", "new"]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    file = tmp_path / "a.h5ad"
+    write_h5ad(AnnData(np.ones((2, 3), np.float32)), file)
+    with pytest.raises(Exception, match="object"):
+        write_h5ad(AnnData(np.ones((5, 3), np.float32), uns={"x": object()}), file)
+    assert read_h5ad(file).shape == (2, 3)
+    assert names(tmp_path) == ["a.h5ad"]
+    with pytest.raises(OutputError, match="is a folder; give the name of a file"):
+        write_text("", tmp_path)
+
+
+def test_files_and_folders_are_as_readable_as_others(tmp_path):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "a").write_text("")
+    with new_folder(tmp_path / "out") as folder:
+        write_text("", folder / "a")
+    for name in (".", "a"):
+        modes = [stat.S_IMODE(os.stat(tmp_path / base / name).st_mode) for base in ("plain", "out")]
+        assert modes[0] == modes[1]
+
+
+def test_folder_appears_at_the_end(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with new_folder(out) as folder:
+        (folder / "a").write_text("")
+        assert not out.exists()
+        assert folder.parent == out.parent
+    assert names(out) == ["a"]
+    assert names(out.parent) == ["out"]
+
+
+def test_empty_folder_is_taken(tmp_path):
+    (tmp_path / "out").mkdir()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("")
+    assert names(tmp_path / "out") == ["a"]
+    assert names(tmp_path) == ["out"]
+
+
+def fail_halfway(path, error, **kwargs):
+    with new_folder(path, **kwargs) as folder:
+        (folder / "half").write_text("")
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_failure_leaves_nothing_and_the_old_result_as_it_was(tmp_path, error):
+    old = result(tmp_path / "out", "precious")
+    for path, kwargs in ((tmp_path / "new", {}), (old, {"overwrite": True})):
+        with pytest.raises(error):
+            fail_halfway(path, error, **kwargs)
+    assert names(tmp_path) == ["out"]
+    assert (old / "old.txt").read_text() == "precious"
+
+
+def test_old_result_is_replaced_as_a_whole(tmp_path):
+    old = result(tmp_path / "out")
+    with new_folder(old, overwrite=True) as folder:
+        (folder / "new.txt").write_text("")
+        assert (old / "old.txt").exists()
+    assert names(old) == ["new.txt"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_old_result_comes_back_if_the_swap_fails(tmp_path, monkeypatch):
+    old = result(tmp_path / "out", "precious")
+    rename = type(old).rename
+
+    def failing(self, target):
+        if "new.txt" in names(self):
+            raise OSError("disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(old), "rename", failing)
+    with pytest.raises(OSError, match="disk is gone"), new_folder(old, overwrite=True) as folder:
+        (folder / "new.txt").write_text("")
+    assert (old / "old.txt").read_text() == "precious"
+    assert names(tmp_path) == ["out"]
+
+
+def test_link_is_followed(tmp_path):
+    old = result(tmp_path / "out")
+    (tmp_path / "link").symlink_to(old)
+    with new_folder(tmp_path / "link", overwrite=True) as folder:
+        (folder / "new.txt").write_text("")
+    assert (tmp_path / "link").is_symlink()
+    assert names(old) == ["new.txt"]
+
+
+def test_refusals(tmp_path, monkeypatch):
+    def refused(path, message, **kwargs):
+        with pytest.raises(OutputError, match=message), new_folder(path, **kwargs):
+            pytest.fail("was not refused")
+
+    old = result(tmp_path / "old")
+    refused(old, "has results already; name another folder, or pass overwrite")
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("")
+    (foreign / "config.json").write_text('{"model": "bert"}')
+    refused(foreign, "is not empty; name another")
+    refused(foreign, "holds files that diffvae did not write", overwrite=True)
+    refused(foreign / "thesis.tex", "is a file; give the name of a folder")
+    refused(foreign / "thesis.tex" / "out", "Nothing can be written in")
+    refused("/proc/x/y", "Nothing can be written in|can't be written")
+    monkeypatch.chdir(old)
+    refused(".", "is the current folder, or holds it, and can't be replaced", overwrite=True)
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    refused(old, "is a mount point", overwrite=True)
+    assert names(tmp_path) == ["foreign", "old"]

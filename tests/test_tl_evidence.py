@@ -1,0 +1,120 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from diffvae.tl._evidence import GeneLevels, dominance, score_sets
+
+
+def brute_force(x, codes):
+    groups = np.unique(codes)
+    out = np.zeros((len(groups), x.shape[1]))
+    for c in groups:
+        for other in groups[groups != c]:
+            a, b = x[codes == c][:, None], x[codes == other][None]
+            out[c] += (np.sign(a - b)).mean(axis=(0, 1)) / (len(groups) - 1)
+    return out
+
+
+def test_dominance_worked_by_hand():
+    x, codes = np.array([[2.0], [0.0], [1.0], [0.0], [0.0], [0.0]]), np.array([0, 0, 1, 1, 2, 2])
+    # First against second: 2 > 1, 2 > 0, 0 < 1, 0 = 0: (1 + 1 - 1 + 0) / 4; against third: 2 of 4, no losses.
+    assert dominance(x, codes, 3)[0, 0] == pytest.approx((0.25 + 0.5) / 2)
+
+
+@pytest.mark.parametrize("shift", [0.0, -1.0])
+def test_dominance_is_the_mean_over_pairs_of_cells_dense_and_sparse(shift):
+    rng = np.random.default_rng(0)
+    x = rng.poisson(0.7, (50, 8)).astype(float)
+    x[:, 7] = 0.0
+    x[x > 0] += shift * 1.5
+    codes = np.repeat([0, 1, 2, 3], [3, 7, 30, 10])
+    expected = brute_force(x, codes)
+    np.testing.assert_allclose(dominance(x, codes, 4), expected, atol=1e-12)
+    for format in (sp.csr_matrix, sp.csc_matrix, sp.csr_array):
+        np.testing.assert_allclose(dominance(format(x), codes, 4), expected, atol=1e-12)
+
+
+def test_dominance_does_not_depend_on_how_many_cells_a_group_has():
+    x, codes = np.array([[3.0], [1.0], [2.0], [0.0], [0.0], [1.0]]), np.array([0, 0, 1, 1, 2, 2])
+    many = np.r_[np.arange(6), np.repeat([2, 3], 20)]
+    np.testing.assert_allclose(dominance(x, codes, 3), dominance(x[many], codes[many], 3))
+
+
+def test_dominance_of_one_group_is_zero():
+    assert not dominance(np.ones((4, 2)), np.zeros(4, int), 1).any()
+
+
+def test_input_is_left_as_it_is():
+    x = sp.csr_matrix((np.array([1.0, 0.0, 2.0]), np.array([0, 1, 1]), np.array([0, 2, 3])))
+    dominance(x, np.array([0, 1]), 2)
+    assert x.nnz == 3
+
+
+def simulate(n_genes=600, seed=0):
+    rng = np.random.default_rng(seed)
+    codes = np.repeat([0, 1, 2], 40)
+    x = rng.exponential(1.0, (120, n_genes)) * (rng.random((120, n_genes)) < 0.5)
+    x[codes == 0, :5] += 1.0
+    return x, codes
+
+
+def gene_set(*positions, sign=1.0):
+    size = len(positions)
+    frame = {"gene": [f"g{p}" for p in positions], "position": positions}
+    return pd.DataFrame(frame | {"weight": np.ones(size), "sign": np.full(size, sign)})
+
+
+def test_score_sees_the_set_and_counts_it():
+    x, codes = simulate()
+    delta = dominance(x, codes, 3)
+    sets = {"true": gene_set(0, 1, 2, 3, 4), "other": gene_set(50, 51, 52)}
+    table = score_sets(delta, sets, GeneLevels(x, 0), 999, 0).set_index(["group", "cell_type"])
+    assert table.loc[(0, "true"), "p_value"] == 0.001
+    assert table.loc[(0, "true"), "score"] == pytest.approx(delta[0, :5].mean(), abs=0.1)
+    assert table.loc[(0, "true"), "n_up"] == table.loc[(0, "true"), "n_markers"] == 5
+    assert table.loc[(1, "true"), "p_value"] > 0.9
+    assert table.loc[(0, "other"), "p_value"] > 0.01
+    assert set(table.loc[(0, "true"), "genes"].split(",")) == {"g0", "g1", "g2", "g3", "g4"}
+
+
+def test_genes_that_should_be_absent_count_by_their_absence():
+    x, codes = simulate()
+    delta, levels = dominance(x, codes, 3), GeneLevels(x, 0)
+    up = score_sets(delta, {"t": gene_set(0, 1)}, levels, 99, 0)["score"]
+    down = score_sets(delta, {"t": gene_set(0, 1, sign=-1.0)}, levels, 99, 0)
+    np.testing.assert_allclose(down["score"], -up)
+    assert down.loc[1, "genes"] in {"g0-,g1-", "g1-,g0-"}
+
+
+def test_p_values_of_random_sets_are_uniform():
+    x, codes = simulate()
+    delta, levels = dominance(x, codes, 3), GeneLevels(x, 0)
+    rng = np.random.default_rng(1)
+    sets = {str(i): gene_set(*rng.choice(np.arange(5, 600), 6, replace=False)) for i in range(150)}
+    p = score_sets(delta, sets, levels, 200, 0)["p_value"]
+    assert 0.02 < (p <= 0.05).mean() < 0.09
+    assert 0.43 < p.mean() < 0.57
+
+
+def test_controls_are_of_the_same_level_and_not_of_the_set():
+    x, _ = simulate(n_genes=400)
+    levels = GeneLevels(x, 0)
+    assert levels.level.max() == 400 // 50 - 1
+    own = np.array([7, 8])
+    pool = levels.pool(7, own)
+    assert (levels.level[pool] == levels.level[7]).all()
+    assert not np.isin(own, pool).any()
+
+
+def test_genes_that_no_cell_has_are_no_controls():
+    x, _ = simulate(n_genes=100)
+    x[:, 60:] = 0.0
+    levels = GeneLevels(sp.csr_matrix(x), 0)
+    assert np.concatenate(levels.controls).max() < 60
+
+
+def test_a_set_of_all_genes_is_never_special():
+    x, codes = simulate(n_genes=4)
+    table = score_sets(dominance(x, codes, 3), {"all": gene_set(0, 1, 2, 3)}, GeneLevels(x, 0), 99, 0)
+    assert (table["p_value"] > 0.05).all()
