@@ -136,18 +136,20 @@ def _figures(result: Result, folder: Path, label_key: str | None) -> None:
     figures = {
         "tsne_clusters": lambda: pl.tsne(adata, color=_keys.CLUSTER),
         "tsne_cell_types": lambda: pl.tsne(adata, color=_keys.CELL_TYPE),
-        "latent_dimensions": lambda: pl.latent_dimensions(adata),
-        "genes": lambda: pl.gene_heatmap(adata),
         "history": lambda: pl.history(result.model.history),
     }
     if label_key is not None:
         figures["tsne_labels"] = lambda: pl.tsne(adata, color=label_key)
         figures["overlap"] = lambda: pl.overlap(adata, reference=label_key, groupby=_keys.CELL_TYPE)
-    largest = str(adata.obs[_keys.CLUSTER].value_counts().index[0])
-    table = adata.uns[_keys.UNS]["latent_dimensions"]
-    encoded = table.loc[table["chosen"], "group"].unique()
-    for group in encoded[:1] if largest not in encoded else [largest]:
-        figures["dimension_composition"] = lambda group=group: pl.dimension_composition(adata, group=group)
+    stored = adata.uns[_keys.UNS]
+    chosen = stored["latent_dimensions"].loc[stored["latent_dimensions"]["chosen"], "group"]
+    if len(chosen):
+        figures["latent_dimensions"] = lambda: pl.latent_dimensions(adata)
+        sizes = adata.obs[_keys.CLUSTER].value_counts()
+        largest = str(sizes[sizes.index.astype(str).isin(chosen)].index[0])
+        figures["dimension_composition"] = lambda: pl.dimension_composition(adata, group=largest)
+    if (stored["high_weight_genes"]["direction"] == "up").any():
+        figures["genes"] = lambda: pl.gene_heatmap(adata)
     folder.mkdir(parents=True)
     for name, draw in figures.items():
         pl.save(draw(), folder / name)

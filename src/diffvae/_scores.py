@@ -33,8 +33,8 @@ def score(adata: AnnData, label_key: str, *, layer: str | None = _keys.UNIT, rng
 
     Returns
     -------
-    One row per method and score: ``method`` ("DiffVAE", "PCA", "null"), ``score``, ``mean``, ``sd`` and ``n`` (repeats of
-    k-means or of the permutation; the sd of a single value is NaN). The null of clusters are the same clusters on
+    One row per method and score: ``method`` ("DiffVAE", "PCA", "null"), ``score``, ``mean``, ``sd`` and ``n`` (repeats
+    of k-means or of the permutation; the sd of a single value is NaN). The null of clusters are the same clusters on
     permuted labels.
     """
     adata = adata[adata.obs[label_key].notna()]

@@ -62,7 +62,8 @@ def run(
     out
         Folder for the results, written whole or not at all; None writes nothing.
     label_key
-        Reference labels in ``obs``, for scores only: nothing is learnt from them. The bundled data have ``"cell_type"``.
+        Reference labels in ``obs``, for scores only: nothing is learnt from them. The bundled data have
+        ``"cell_type"``.
     markers
         See :func:`diffvae.tl.annotate`.
     layer, n_top_genes, batch_key
@@ -119,7 +120,7 @@ def run(
         _require_labels(adata, label_key)
     with journal.step("check and prepare"):
         report = pp.check(adata, layer=layer)
-        adata = pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key, rng=seed, copy=True)
+        pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key, rng=seed)
     with journal.step("train DiffVAE"):
         model.train(
             adata,
@@ -193,8 +194,8 @@ def identify(
             journal.warnings.append(found["warning"])
         if adata.obs[_keys.CLUSTER].nunique() < 2:
             raise DataError(
-                f"{cluster_method} finds one cluster only, so there is nothing to tell apart; try another cluster_method, or "
-                "say n_clusters."
+                f"{cluster_method} finds one cluster only, so there is nothing to tell apart; try another "
+                "cluster_method, or say n_clusters."
             )
     with journal.step("latent dimensions and genes"):
         tl.latent_dimensions(adata, n_top=n_dims)
@@ -264,7 +265,7 @@ def _read(data: AnnData | str | PathLike[str] | None) -> tuple[AnnData, str]:
         return datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
     if isinstance(data, str | PathLike):
         return _io.read(data), Path(data).name
-    return data, "AnnData in memory"
+    return data.copy(), "AnnData in memory"
 
 
 def _score(adata: AnnData, label_key: str | None, seed: int, journal: Journal) -> pd.DataFrame | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,10 +40,10 @@ def command(
     from diffvae import _files, _io, pp
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
 
-    kinds = {
+    kinds: dict[str, Callable[[], Any]] = {
         "diffvae": lambda: DiffVAE(preset, n_latent=n_latent, lr=lr),
-        "vae": lambda: VAE(n_latent=n_latent, **({} if lr is None else {"lr": lr})),
-        "ae": lambda: AutoEncoder(n_latent=n_latent, **({} if lr is None else {"lr": lr})),
+        "vae": lambda: VAE(n_latent=n_latent, lr=lr or 1e-3),
+        "ae": lambda: AutoEncoder(n_latent=n_latent, lr=lr or 1e-3),
         "pca": lambda: PCA(n_latent),
     }
     if model not in kinds:

@@ -78,8 +78,8 @@ class NeuralModel(Model):
         lr
             Learning rate; None for the preset's.
         validation_size
-            Share of the cells that is watched and not learnt from. None for the split of ``pp.prepare``, on whose training
-            cells the scaling was fitted, or a fifth where there is none.
+            Share of the cells that is watched and not learnt from. None for the split of ``pp.prepare``, on whose
+            training cells the scaling was fitted, or a fifth where there is none.
         early_stopping, patience
             Stop after ``patience`` epochs in which the validation loss did not improve, and keep the best weights.
         device

@@ -43,7 +43,7 @@ class Model(ABC):
         self._training_matrix: Matrix | None = None
 
     @abstractmethod
-    def train(self, adata: AnnData) -> Self:
+    def train(self, adata: AnnData, *, layer: str | None, validation_size: float | None, rng: _random.Rng) -> Self:
         """Learn from the cells of an AnnData."""
 
     @abstractmethod
@@ -114,8 +114,8 @@ class Model(ABC):
         Parameters
         ----------
         adata
-            Cells, raw or prepared; None for those of the training. Genes are matched by name and new cells scaled by the
-            training scaling.
+            Cells, raw or prepared; None for those of the training. Genes are matched by name and new cells scaled by
+            the training scaling.
         max_missing
             Share of the model's genes that may be missing (they count as not expressed) before the data are refused.
 

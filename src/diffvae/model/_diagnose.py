@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,9 +37,9 @@ class Diagnosis:
         Per term of the objective: weight, value (nats per cell; MMD has no unit), share of the loss, share of the
         gradient norm at the encoder.
     mmd
-        The MMD of a batch (``value``) beside its noise floor (``floor_mean``, ``floor_95``: what a posterior equal to the
-        prior scores, drawn as the model draws), and whether the kernel sees anything: what independent draws from the
-        prior score (``matched``) and a latent in one point (``collapsed``). Empty for a model without posterior.
+        The MMD of a batch (``value``) beside its noise floor (``floor_mean``, ``floor_95``: what a posterior equal to
+        the prior scores, drawn as the model draws), and whether the kernel sees anything: what independent draws from
+        the prior score (``matched``) and a latent in one point (``collapsed``). Empty for a model without posterior.
     dimensions
         Per latent dimension: variance of the mean, mean posterior variance, KL in nats, active, duplicate_of.
     messages
@@ -89,18 +88,17 @@ def _terms(
     noise: torch.Generator,
 ) -> pd.DataFrame:
     c = objective.config
-    encoder = list(module.encoder.parameters())
+    encoder: list[Tensor] = list(module.encoder.parameters())
+    weights = {"nll": 1.0, "kl": c.kl_weight, "mmd": c.mmd_weight}
     values: list[dict[str, float]] = []
     norms: list[dict[str, float]] = []
     for rows in batches:
         x = source.rows(rows)
         mu, logvar = (t.float() for t in module.encoder(x))
         z = objective.draw(mu, logvar, noise)
-        parts: dict[str, Callable[[], Tensor]] = {"nll": lambda: objective.reconstruction(module, module.decoder(z), x)}
+        computed = {"nll": objective.reconstruction(module, module.decoder(z), x)}
         if c.noise != "none":
-            parts |= {"kl": lambda: objective.kl(mu, logvar), "mmd": lambda: objective.mmd(z, noise)}
-        weights = {"nll": 1.0, "kl": c.kl_weight, "mmd": c.mmd_weight}
-        computed = {name: part() for name, part in parts.items()}
+            computed |= {"kl": objective.kl(mu, logvar), "mmd": objective.mmd(z, noise)}
         values.append({name: float(value.detach()) for name, value in computed.items()})
         norms.append({n: _gradient_norm(v, encoder, weights[n]) for n, v in computed.items()})
     terms = pd.DataFrame({"value": pd.DataFrame(values).mean()})
@@ -173,21 +171,21 @@ def _duplicates(mu: np.ndarray, active: np.ndarray) -> np.ndarray:
 def _sentences(terms: pd.DataFrame, floor: dict[str, float], dimensions: pd.DataFrame) -> list[str]:
     found = []
     if floor and terms.loc["mmd", "weight"] > 0:
-        share = terms.loc["mmd", "gradient_share"]
+        share, of_loss = terms.loc["mmd", "gradient_share"], terms.loc["mmd", "loss_share"]
         blind = floor["collapsed"] <= 20 * max(abs(floor["matched"]), 1e-12)
         at_floor = floor["value"] <= floor["floor_95"]
         if share < NEGLIGIBLE_SHARE:
             where = "is at its noise floor and contributes" if at_floor else "contributes"
             found.append(
-                f"The MMD term {where} {share:.1%} of the gradient: it regularises nothing. "
-                "Raise mmd_weight, or choose a kernel that sees collapse (mmd_kernel='imq')."
+                f"The MMD term {where} {of_loss:.1%} of the loss and {share:.1%} of the gradient: it "
+                "regularises nothing. Raise mmd_weight, or choose a kernel that sees collapse (mmd_kernel='imq')."
             )
         if blind:
             found.append(
                 f"The kernel is blind: a collapsed latent scores {floor['collapsed']:.2g} and a matched one "
                 f"{floor['matched']:.2g}."
             )
-    if "kl" in terms.index and 0 < terms.loc["kl", "weight"] and terms.loc["kl", "gradient_share"] < NEGLIGIBLE_SHARE:
+    if "kl" in terms.index and terms.loc["kl", "weight"] > 0 and terms.loc["kl", "gradient_share"] < NEGLIGIBLE_SHARE:
         found.append(f"The KL term contributes {terms.loc['kl', 'gradient_share']:.1%} of the gradient.")
     n, n_active = len(dimensions), int(dimensions["active"].sum())
     if n_active < n:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from scipy import sparse
@@ -16,7 +16,8 @@ from diffvae._errors import DataError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-Matrix = np.ndarray | sparse.csr_matrix
+Matrix: TypeAlias = Any
+"""numpy array or scipy CSR matrix, cells x genes."""
 
 
 @dataclass(frozen=True)
@@ -156,4 +157,4 @@ def _same_scaling(adata: AnnData, features: Features) -> bool:
     if not set(features.gene_names) <= set(adata.var_names):
         return False
     scaling = adata.var.loc[list(features.gene_names), [_keys.UNIT_MIN, _keys.UNIT_MAX]].to_numpy(np.float64)
-    return np.array_equal(scaling[:, 0], features.minimum) and np.array_equal(scaling[:, 1], features.maximum)
+    return bool(([features.minimum, features.maximum] == scaling.T).all())

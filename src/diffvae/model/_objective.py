@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,9 +28,7 @@ class InfoVAEObjective:
     def __init__(self, config: AutoencoderConfig) -> None:
         self.config = config
 
-    def __call__(
-        self, module: nn.Autoencoder, x: Tensor, rows: np.ndarray, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and its unweighted terms: ``nll``, and ``kl`` and ``mmd`` where there is a posterior."""
         mu, logvar = module.encoder(x)
         mu, logvar = mu.float(), logvar.float()

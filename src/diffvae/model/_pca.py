@@ -29,9 +29,9 @@ class PCA(Model):
 
     Notes
     -----
-    Computed from the G x G covariance (exact; a sparse matrix is made dense a block of cells at a time), so genes should
-    number some thousands. :meth:`sample` draws from the Gaussian with the components' variances, which is the generative model of
-    probabilistic PCA without its noise.
+    Computed from the G x G covariance (exact; a sparse matrix is made dense a block of cells at a time), so genes
+    should number some thousands. :meth:`sample` draws from the Gaussian with the components' variances, which is the
+    generative model of probabilistic PCA without its noise.
 
     Examples
     --------

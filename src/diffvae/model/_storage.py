@@ -29,7 +29,7 @@ def save(model: Model, path: str | PathLike[str], *, overwrite: bool = False) ->
 
     features = model.features
     arrays = {k: np.ascontiguousarray(v) for k, v in model._arrays().items()}
-    if features.scaled:
+    if features.minimum is not None and features.maximum is not None:
         arrays |= {_SCALING + "minimum": features.minimum, _SCALING + "maximum": features.maximum}
     config = {
         "format": FORMAT,

@@ -12,7 +12,7 @@ BLOCK_BYTES = 128 * 2**20
 
 def weight_product(decoder: Decoder) -> Tensor:
     r"""Return :math:`\omega = W_0 W_1 W_2`, latent dimensions x genes (the paper's high-weight connections)."""
-    product, *rest = decoder.weights
+    product, *rest = (layer.weight.T for layer in decoder.linears)
     for weight in rest:
         product = product @ weight
     return product
@@ -41,10 +41,10 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
     Latent dimensions x genes. Exact, by one forward pass of all D directions per block of points; a block is so small
     that its derivatives stay under 128 MiB.
     """
-    *hidden, last = decoder.layers
-    n_latent, n_genes = z.shape[1], last.weight.shape[0]  # type: ignore[union-attr]
-    block = max(1, BLOCK_BYTES // (4 * n_latent * int(n_genes)))  # type: ignore[arg-type]
-    total = torch.zeros(int(n_genes), n_latent, device=z.device, dtype=torch.float64)  # type: ignore[arg-type]
+    *hidden, last = decoder.linears
+    n_latent, n_genes = z.shape[1], last.out_features
+    block = max(1, BLOCK_BYTES // (4 * n_latent * n_genes))
+    total = torch.zeros(n_genes, n_latent, device=z.device, dtype=torch.float64)
     for points in z.split(block):
         activation = points
         slopes = torch.eye(n_latent, device=z.device).expand(len(points), -1, -1)  # points x units x dimensions

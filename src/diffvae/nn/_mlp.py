@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -96,9 +97,9 @@ class Decoder(nn.Module):
         return last(z)
 
     @property
-    def weights(self) -> list[Tensor]:
-        """W_0, W_1, ... in the paper's orientation, inputs x outputs."""
-        return [layer.weight.T for layer in self.layers]  # type: ignore[union-attr, operator]
+    def linears(self) -> list[nn.Linear]:
+        """The layers in their order."""
+        return [cast(nn.Linear, layer) for layer in self.layers]
 
 
 class Autoencoder(nn.Module):

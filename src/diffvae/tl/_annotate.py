@@ -45,8 +45,9 @@ def annotate(
     r"""Name clusters by marker genes, with the evidence, its null, and the second best name.
 
     A marker speaks for cluster c as far as the cells of c have more of it than those of the other clusters:
-    :math:`\delta_{cg}`, twice the area under the ROC curve less 1, averaged over the other clusters, each with
-    one vote. The score of type t is
+    :math:`\delta_{cg}`, twice the area under the ROC curve less 1, averaged over the other clusters. Each has one
+    vote whatever its size, and clusters that look alike share a vote, so that neither a common type nor one that
+    the clustering cut into many parts drowns its own markers. The score of type t is
 
     .. math:: S_{ct} = \frac{\sum_{g \in t} w_g s_g (\delta_{cg} - \bar\delta_{cg})}{\sum_{g \in t} w_g}
 

@@ -46,10 +46,10 @@ def cluster(
     method
         ``"leiden"`` on the shared-neighbour graph; ``"kmeans"``; ``"gmm"``, a Gaussian mixture; ``"dbscan"``.
     n_clusters
-        A number, or ``"auto"``. For k-means and Leiden "auto" takes the finest partition (2 to 20 clusters; resolution 0.1
-        to 2) whose stability is at least 90 % of the highest: stability is the mean adjusted Rand index between partitions
-        of five random subsamples of 80 % of the cells. For mixtures "auto" takes the lowest BIC. DBSCAN finds its own
-        number and takes no other.
+        A number, or ``"auto"``. For k-means and Leiden "auto" takes the finest partition (2 to 20 clusters; resolution
+        0.1 to 2) whose stability is at least 90 % of the highest: stability is the mean adjusted Rand index between
+        partitions of five random subsamples of 80 % of the cells. For mixtures "auto" takes the lowest BIC. DBSCAN
+        finds its own number and takes no other.
     use_rep
         ``"X_diffvae"`` (latent) or ``"X_diffvae_tsne"`` (its map), or any key of ``obsm``.
     resolution
@@ -68,10 +68,10 @@ def cluster(
 
     Returns
     -------
-    None, or the copy. Writes ``obs[key_added]`` (categorical "0", "1", ... from the largest cluster to the smallest; "noise"
-    for what DBSCAN leaves out) and ``uns["diffvae"]["cluster"]``: every parameter, and for "auto" the table of candidates
-    and, for k-means and Leiden, ``null_stability``: the chosen candidate on a Gaussian cloud of the same covariance, which
-    has no clusters. Where stability isn't above it the partition cuts a continuum: see ``warning``.
+    None, or the copy. Writes ``obs[key_added]`` (categorical "0", "1", ... from the largest cluster to the smallest;
+    "noise" for what DBSCAN leaves out) and ``uns["diffvae"]["cluster"]``: every parameter, and for "auto" the table of
+    candidates and, for k-means and Leiden, ``null_stability``: the chosen candidate on a Gaussian cloud of the same
+    covariance, which has no clusters. Where stability isn't above it the partition cuts a continuum: see ``warning``.
 
     References
     ----------
@@ -122,7 +122,7 @@ def _check_number(method: str, n_clusters: int | str, n_cells: int) -> None:
         return
     if method == "dbscan":
         raise ValueError(f"n_clusters is {n_clusters}, but DBSCAN finds the number itself; set eps to steer it.")
-    if isinstance(n_clusters, str) or isinstance(n_clusters, bool) or n_clusters < 1:
+    if isinstance(n_clusters, str | bool) or n_clusters < 1:
         raise ValueError(f"n_clusters is {n_clusters!r}; it is 'auto' or a positive integer.")
     if n_clusters > n_cells:
         raise DataError(f"n_clusters is {n_clusters}, but there are {n_cells} cells.")
@@ -179,8 +179,8 @@ def _report(table: pd.DataFrame) -> dict[str, Any]:
     report = {"chosen_by": "stability", "candidates": table, "stability": reached, "null_stability": null}
     if reached <= null:
         report["warning"] = (
-            f"The clusters are no more stable ({reached:.2f}) than those of a cloud without clusters ({null:.2f}): they "
-            "may cut a continuum."
+            f"The clusters are no more stable ({reached:.2f}) than those of a cloud without clusters ({null:.2f}): "
+            "they may cut a continuum."
         )
     return report
 

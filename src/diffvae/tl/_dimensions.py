@@ -31,9 +31,9 @@ def latent_dimensions(
 
     .. math:: D_k = \{ i : z_k^{(i)} \ge \mu_k + \sigma_k \} \cup \{ i : z_k^{(i)} \le \mu_k - \sigma_k \}
 
-    The paper ranks by the *share* of D_k that is the group, which a big group wins by its size alone; so the *enrichment*
-    stands beside it: odds ratio of belonging to the group inside D_k against outside, and a one-sided hypergeometric test,
-    Benjamini-Hochberg over all groups and dimensions.
+    The paper ranks by the *share* of D_k that is the group, which a big group wins by its size alone; so the
+    *enrichment* stands beside it: odds ratio of belonging to the group inside D_k against outside, and a one-sided
+    hypergeometric test, Benjamini-Hochberg over all groups and dimensions.
 
     Parameters
     ----------
@@ -57,10 +57,11 @@ def latent_dimensions(
 
     Returns
     -------
-    One row per group and dimension, sorted by group and rank, with columns ``group``, ``dimension``, ``n_cells`` (size of
-    D_k), ``n_group`` (of them in the group), ``share``, ``share_high``, ``share_low`` (of either side of D_k),
-    ``expected_share`` (the group's share of all cells), ``odds_ratio``, ``p_value``, ``q_value``, ``side`` ("+" or "-": where
-    the group's cells are), ``rank`` and ``chosen``. Written to ``uns["diffvae"]["latent_dimensions"]`` unless ``copy``.
+    One row per group and dimension, sorted by group and rank, with columns ``group``, ``dimension``, ``n_cells`` (size
+    of D_k), ``n_group`` (of them in the group), ``share``, ``share_high``, ``share_low`` (of either side of D_k),
+    ``expected_share`` (the group's share of all cells), ``odds_ratio``, ``p_value``, ``q_value``, ``side`` ("+" or "-":
+    where the group's cells are), ``rank`` and ``chosen``. Written to ``uns["diffvae"]["latent_dimensions"]`` unless
+    ``copy``.
 
     Examples
     --------

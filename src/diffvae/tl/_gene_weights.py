@@ -54,9 +54,10 @@ def gene_weights(
 
     Returns
     -------
-    None, or the copy. Writes ``varm["diffvae_gene_weights"]`` and ``varm["diffvae_gene_jacobian"]`` (genes x dimensions;
-    signed) and ``uns["diffvae"]["gene_weights"]``: per dimension Spearman's correlation of the two and the share of their
-    top genes (by absolute value) in common. Cost: n_cells x D forward passes of the decoder; memory under 256 MiB.
+    None, or the copy. Writes ``varm["diffvae_gene_weights"]`` and ``varm["diffvae_gene_jacobian"]`` (genes x
+    dimensions; signed) and ``uns["diffvae"]["gene_weights"]``: per dimension Spearman's correlation of the two and the
+    share of their top genes (by absolute value) in common. Cost: n_cells x D forward passes of the decoder; memory
+    under 256 MiB.
 
     Raises
     ------
@@ -134,9 +135,9 @@ def high_weight_genes(
     -------
     One row per group, ranking (``"weights"`` or ``"jacobian"``) and gene: ``group``, ``ranking``, ``rank``, ``gene``,
     ``direction`` (by the summed signed weight), ``n_dims`` (how many of the chosen dimensions share it), ``dimensions``
-    (with side, for instance "3+, 17-"), ``weight`` (mean over them of weight times side, positive for up), and the check
-    against the cells themselves: ``difference`` (mean expression of X in the group less that of the other cells) and
-    ``confirmed`` (whether its sign is that of ``direction``). Sorted by n_dims, then |weight|. Written to
+    (with side, for instance "3+, 17-"), ``weight`` (mean over them of weight times side, positive for up), and the
+    check against the cells themselves: ``difference`` (mean expression of X in the group less that of the other cells)
+    and ``confirmed`` (whether its sign is that of ``direction``). Sorted by n_dims, then |weight|. Written to
     ``uns["diffvae"]["high_weight_genes"]`` unless ``copy``.
     """
     if n_dims < 1 or n_genes < 1:
@@ -145,7 +146,8 @@ def high_weight_genes(
     made_for = results(adata).get("latent_dimensions_params", {}).get("groupby", groupby)
     if made_for != groupby:
         raise DataError(
-            f"The latent dimensions were ranked for {made_for!r}; run diffvae.tl.latent_dimensions(adata, {groupby!r}) first."
+            f"The latent dimensions were ranked for {made_for!r}; run diffvae.tl.latent_dimensions(adata, {groupby!r}) "
+            "first."
         )
     missing = [key for key in RANKINGS.values() if key not in adata.varm]
     if missing:
@@ -183,8 +185,9 @@ def _recurrence(signed: np.ndarray, own: pd.DataFrame, names: pd.Index, n_genes:
         (names[gene], len(at), ", ".join(tags[at]), float(signed[gene, at].mean())) for gene, at in found.items()
     ]
     frame = pd.DataFrame(records, columns=["gene", "n_dims", "dimensions", "weight"])
+    frame = frame.astype({"n_dims": np.int64, "weight": np.float64})  # also where a group has no dimension
     frame["direction"] = np.where(frame["weight"] > 0, "up", "down")
-    order = np.lexsort([frame["gene"].astype(str), -frame["weight"].abs(), -frame["n_dims"]]) if len(frame) else []
+    order = np.lexsort([frame["gene"].astype(str), -frame["weight"].abs(), -frame["n_dims"]])
     frame = frame.iloc[order].reset_index(drop=True)
     frame.insert(0, "rank", np.arange(1, len(frame) + 1))
     return frame[["rank", "gene", "direction", "n_dims", "dimensions", "weight"]]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from diffvae._errors import DataError
 
-Markers = str | PathLike[str] | Mapping[str, Iterable[str]] | pd.DataFrame
+Markers: TypeAlias = str | PathLike[str] | Mapping[str, Iterable[str]] | pd.DataFrame
 COLUMNS = ["cell_type", "gene", "direction", "source"]
 _BUNDLED = files("diffvae") / "_markers"
 

@@ -37,8 +37,9 @@ def gaussian_mixture(x: np.ndarray, n_clusters: int, seed: int, n_init: int = 3)
 def dbscan(x: np.ndarray, eps: float | None, min_samples: int | None) -> tuple[np.ndarray, float, int]:
     """Return DBSCAN labels (-1 = noise), eps and min_samples.
 
-    Where they are not given min_samples is twice the dimensions, between 5 and 20 (Sander et al. 1998), and eps the knee of
-    the sorted distances to the min_samples-th neighbour (Ester et al. 1996): the point furthest below the chord.
+    Where they are not given min_samples is twice the dimensions, between 5 and 20 (Sander et al. 1998), and eps the
+    knee of the sorted distances to the min_samples-th neighbour (Ester et al. 1996): the point furthest below the
+    chord.
     """
     from sklearn.cluster import DBSCAN
     from sklearn.neighbors import NearestNeighbors

@@ -21,7 +21,8 @@ def stability(
 ) -> list[float]:
     """Return for each candidate the mean adjusted Rand index between partitions of random subsamples.
 
-    Five subsamples of 80 % of the cells are clustered from scratch and compared in pairs on the cells they share.
+    Five subsamples of 80 % of the cells are clustered from scratch and compared in pairs on the cells they share. A
+    candidate that leaves some subsample in one piece has no stability (NaN): one piece always agrees with itself.
     """
     size = max(2, int(SUBSAMPLE_SHARE * len(x)))
     drawn = [np.sort(rng.choice(len(x), size, replace=False)) for _ in range(N_SUBSAMPLES)]
@@ -29,6 +30,9 @@ def stability(
     scores = []
     for candidate in candidates:
         labels = [fit(candidate) for fit in fitted]
+        if min(len(np.unique(found)) for found in labels) < 2:
+            scores.append(float("nan"))
+            continue
         pairs = [(i, j) for i in range(N_SUBSAMPLES) for j in range(i)]
         scores.append(float(np.mean([_agreement(drawn[i], labels[i], drawn[j], labels[j]) for i, j in pairs])))
     return scores
@@ -44,8 +48,8 @@ def choose(
 ) -> tuple[float, pd.DataFrame]:
     """Return the finest candidate that is nearly as stable as the most stable one, and the table behind it.
 
-    Stability by itself prefers few clusters, so not the maximum is taken but the last candidate with at least 90 % of it.
-    Beside each stands the same for a Gaussian cloud of the same covariance, which has no clusters.
+    Stability by itself prefers few clusters, so not the maximum is taken but the last candidate with at least 90 % of
+    it. Beside each stands the same for a Gaussian cloud of the same covariance, which has no clusters.
 
     References
     ----------
@@ -54,7 +58,7 @@ def choose(
     table = pd.DataFrame({"candidate": candidates, "stability": stability(clustering, x, candidates, rng)})
     table["null_stability"] = stability(clustering, structureless(x, rng), candidates, rng)
     good = table["stability"] >= TOLERANCE * table["stability"].max()
-    chosen = float(table.loc[good, "candidate"].max())
+    chosen = float(table.loc[good if good.any() else slice(None), "candidate"].max())
     table["chosen"] = table["candidate"] == chosen
     return chosen, table
 

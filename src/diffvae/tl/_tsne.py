@@ -14,6 +14,7 @@ from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from openTSNE.affinity import PerplexityBasedNN
 
 AFFINITIES = "diffvae_tsne_affinities"
 """``obsp``: the symmetric affinities P of the last map, from which it can be repeated with another seed."""
@@ -33,8 +34,8 @@ def tsne(
 ) -> AnnData | None:
     r"""Embed the latent representation in two dimensions by t-SNE (openTSNE).
 
-    Minimises :math:`KL(P \| Q)` between affinities P of cells in the latent space and Q on the map, after 250 iterations
-    of early exaggeration. Linear in the number of cells up to logarithms.
+    Minimises :math:`KL(P \| Q)` between affinities P of cells in the latent space and Q on the map, after 250
+    iterations of early exaggeration. Linear in the number of cells up to logarithms.
 
     Parameters
     ----------
@@ -60,8 +61,8 @@ def tsne(
 
     Returns
     -------
-    None, or the copy. Writes ``obsm[key_added]`` (cells x 2), ``obsp["diffvae_tsne_affinities"]`` (sparse; used again as
-    long as ``use_rep`` and ``perplexity`` stay the same) and ``uns["diffvae"]["tsne"]``.
+    None, or the copy. Writes ``obsm[key_added]`` (cells x 2), ``obsp["diffvae_tsne_affinities"]`` (sparse; used again
+    as long as ``use_rep`` and ``perplexity`` stay the same) and ``uns["diffvae"]["tsne"]``.
 
     References
     ----------
@@ -136,8 +137,8 @@ def tsne_transform(
     adata
         Cells with a map, from :func:`tsne`.
     new
-        Cells with ``obsm[use_rep]`` (the map is then written into ``new.obsm[key_added]``), or an array of cells x latent
-        dimensions.
+        Cells with ``obsm[use_rep]`` (the map is then written into ``new.obsm[key_added]``), or an array of cells x
+        latent dimensions.
     use_rep
         Key of the latent representation in both.
     perplexity
@@ -174,7 +175,8 @@ def tsne_transform(
     map_ = representation(adata, key_added).astype(np.float64)
     if parameters["mark"] != _mark(x):
         raise DataError(
-            f"adata.obsm[{use_rep!r}] is not what the map was made from; run diffvae.tl.tsne(adata, use_rep={use_rep!r})."
+            f"adata.obsm[{use_rep!r}] is not what the map was made from; run diffvae.tl.tsne(adata, "
+            f"use_rep={use_rep!r}) again."
         )
     points = np.asarray(new, dtype=np.float64) if isinstance(new, np.ndarray) else _float64(new, use_rep)
     if points.ndim != 2 or points.shape[1] != x.shape[1]:
@@ -189,7 +191,7 @@ def tsne_transform(
     return placed
 
 
-def _affinities(x: np.ndarray, perplexity: float, random_state: int, n_jobs: int):  # noqa: ANN202 - an openTSNE type
+def _affinities(x: np.ndarray, perplexity: float, random_state: int, n_jobs: int) -> PerplexityBasedNN:
     from openTSNE.affinity import PerplexityBasedNN
 
     # exact neighbours where that is cheap; above it pynndescent, which is openTSNE's choice for large sets

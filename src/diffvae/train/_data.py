@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -34,7 +36,7 @@ class RowSource:
 
     def __init__(
         self,
-        matrix: np.ndarray | sparse.spmatrix,
+        matrix: Any,
         device: str | torch.device = "cpu",
         *,
         resident_limit: int = RESIDENT_LIMIT,

@@ -57,10 +57,10 @@ def _cpu_multiplies_bf16() -> bool:
 def run_flushing_denormals(work: Callable[[threading.Event], Result]) -> Result:
     """Run ``work(stop)`` in a thread in which numbers below 1e-38 count as zero; return or raise what it does.
 
-    Adam's moments of weights that no longer move decay into that range, where each operation takes the processor a hundred
-    cycles: with rarely expressed genes an epoch takes several times as long. The setting belongs to a thread and is
-    inherited by the threads that it starts. So a fresh one gets a fresh team of workers that flush as well, which setting
-    it here would not give, and nothing of it outlives the work.
+    Adam's moments of weights that no longer move decay into that range, where each operation takes the processor a
+    hundred cycles: with rarely expressed genes an epoch takes several times as long. The setting belongs to a thread
+    and is inherited by the threads that it starts. So a fresh one gets a fresh team of workers that flush as well,
+    which setting it here would not give, and nothing of it outlives the work.
 
     Parameters
     ----------

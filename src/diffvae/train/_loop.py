@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ class Objective(Protocol):
     """
 
     def __call__(
-        self, module: nn.Module, x: Tensor, rows: np.ndarray, generator: torch.Generator
+        self, module: Any, x: Tensor, rows: np.ndarray, generator: torch.Generator
     ) -> Mapping[str, Tensor]: ...
 
 
