@@ -12,7 +12,7 @@ import torch
 from diffvae import _random, nn
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig, from_preset
-from diffvae.model._input import Matrix, layer_matrix, read_features, require_unit_interval, split_rows
+from diffvae.model._input import Matrix, layer_matrix, log_variance, read_features, require_unit_interval, split_rows
 from diffvae.model._objective import InfoVAEObjective
 from diffvae.train import RowSource, best_device, best_precision, fit
 
@@ -107,13 +107,18 @@ class NeuralModel(Model):
                 raise ValueError(f"{name} is {value}; it must be 1 or more.")
         if batch_size < 2:
             raise ValueError("batch_size is 1; batch normalisation and MMD need two cells at least.")
+        if lr is not None and not 0 < lr < float("inf"):
+            raise ValueError(f"lr is {lr}; the learning rate must be a positive number.")
         matrix = layer_matrix(adata, layer)
         if self.config.likelihood == "bernoulli":
             require_unit_interval(matrix, layer)
         train_rows, validation_rows = split_rows(adata, validation_size, rng)
         features = read_features(adata, layer, matrix)
         target = best_device(device)
-        module = self._build(matrix.shape[1], rng).to(target)
+        module = self._build(matrix.shape[1], rng)
+        if module.logvar_x is not None:  # start at the data: Adam's steps are too small to walk there from 1
+            module.logvar_x.data = torch.from_numpy(log_variance(matrix[train_rows]))
+        module = module.to(target)
         history = fit(
             module,
             RowSource(matrix, target),
@@ -135,7 +140,7 @@ class NeuralModel(Model):
     def _build(self, n_genes: int, rng: _random.Rng) -> nn.Autoencoder:
         c = self.config
         with torch.random.fork_rng(devices=[]):  # torch initialises from its global generator: lend it our seed
-            torch.manual_seed(_random.seed(rng, "weights"))
+            torch.default_generator.manual_seed(_random.seed(rng, "weights"))  # this one alone, not those of GPUs
             return nn.Autoencoder(
                 n_genes,
                 c.hidden,
@@ -149,11 +154,17 @@ class NeuralModel(Model):
     def _device(self) -> torch.device:
         return next(self.module.parameters()).device
 
+    def _points(self, z: np.ndarray) -> np.ndarray:
+        z = np.require(z, np.float32, ["C", "W"])
+        if z.ndim != 2 or z.shape[1] != self.n_latent:
+            raise ValueError(f"z has shape {z.shape}; it must be points x {self.n_latent} latent dimensions.")
+        return z
+
     @torch.no_grad()
     def _encode(self, matrix: Matrix) -> np.ndarray:
         source = RowSource(matrix, self._device(), resident_limit=0)
         blocks = [self.module.encoder(source.rows(b))[0].cpu().numpy() for b in source.blocks(DECODE_BLOCK)]
-        return np.concatenate(blocks)
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.n_latent), np.float32)
 
     @torch.no_grad()
     def decode(self, z: np.ndarray) -> np.ndarray:
@@ -168,9 +179,7 @@ class NeuralModel(Model):
         -------
         Points x genes, float32. Under the Bernoulli likelihood the logistic function of the decoder's output (eq 11).
         """
-        z = np.asarray(z, dtype=np.float32)
-        if z.ndim != 2 or z.shape[1] != self.n_latent:
-            raise ValueError(f"z has shape {z.shape}; it must be points x {self.n_latent} latent dimensions.")
+        z = self._points(z)
         blocks = []
         for i in range(0, len(z), DECODE_BLOCK):
             out = self.module.decoder(torch.from_numpy(z[i : i + DECODE_BLOCK]).to(self._device()))
@@ -184,7 +193,7 @@ class NeuralModel(Model):
 
     def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
         """Return the Jacobian of :meth:`decode`, averaged over points z: latent dimensions x genes."""
-        points = torch.from_numpy(np.asarray(z, dtype=np.float32)).to(self._device())
+        points = torch.from_numpy(self._points(z)).to(self._device())
         logistic = self.config.likelihood == "bernoulli"
         return nn.mean_jacobian(self.module.decoder, points, logistic=logistic).cpu().numpy()
 
@@ -394,5 +403,5 @@ class AutoEncoder(NeuralModel):
         return super()._arrays() | self._moments
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._moments = {k: v for k, v in arrays.items() if k.startswith("latent_")}
+        self._moments = {k: arrays[k] for k in ("latent_mean", "latent_covariance")}
         super()._set_arrays({k: v for k, v in arrays.items() if k not in self._moments})

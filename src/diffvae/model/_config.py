@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from diffvae.nn._mlp import HEADS
 
 LIKELIHOODS = ("bernoulli", "gaussian", "mse")
@@ -34,6 +36,10 @@ class AutoencoderConfig:
     lr: float = 1e-3
 
     def __post_init__(self) -> None:
+        # numbers of numpy become Python's, so that a saved configuration is plain JSON
+        for field in fields(self):
+            value = getattr(self, field.name)
+            object.__setattr__(self, field.name, value.item() if isinstance(value, np.generic) else value)
         object.__setattr__(self, "hidden", tuple(int(h) for h in self.hidden))
         _require_choice("likelihood", self.likelihood, LIKELIHOODS)
         _require_choice("mmd_kernel", self.mmd_kernel, KERNELS)
@@ -50,6 +56,8 @@ class AutoencoderConfig:
             raise ValueError(f"dropout is {self.dropout}; it is a share, at least 0 and below 1.")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}; the learning rate must be a positive number.")
+        if self.mmd_prior_size is not None and self.mmd_prior_size < 2:
+            raise ValueError(f"mmd_prior_size is {self.mmd_prior_size}; it must be 2 or more, or None for the batch size.")
         if self.mmd_bandwidth is not None and not self.mmd_bandwidth > 0:
             raise ValueError(
                 f"mmd_bandwidth is {self.mmd_bandwidth}; it must be positive, or None for the median rule."

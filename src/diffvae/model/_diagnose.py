@@ -106,7 +106,7 @@ def _terms(
     weighted = (terms["weight"] * terms["value"]).abs()
     gradient = pd.DataFrame(norms).mean()
     terms["loss_share"] = weighted / weighted.sum()
-    terms["gradient_share"] = gradient / gradient.sum()
+    terms["gradient_share"] = gradient / max(gradient.sum(), np.finfo(float).tiny)  # of a dead encoder: all zero
     terms.index.name = "term"
     return terms
 
@@ -150,6 +150,7 @@ def _dimensions(module: nn.Autoencoder, source: RowSource, *, has_posterior: boo
         frame["kl"] = 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).mean(axis=0)
     else:  # without a prior the scale of the latent is free, so activity is measured against its own
         threshold *= variance.mean()
+    frame.attrs["threshold"] = threshold
     frame["active"] = variance > threshold
     frame["duplicate_of"] = _duplicates(mu, frame["active"].to_numpy())
     return frame
@@ -189,9 +190,9 @@ def _sentences(terms: pd.DataFrame, floor: dict[str, float], dimensions: pd.Data
         found.append(f"The KL term contributes {terms.loc['kl', 'gradient_share']:.1%} of the gradient.")
     n, n_active = len(dimensions), int(dimensions["active"].sum())
     if n_active < n:
-        dead = dimensions.index[~dimensions["active"]]
+        dead, threshold = dimensions.index[~dimensions["active"]], dimensions.attrs["threshold"]
         listed = ", ".join(map(str, dead[:10])) + (", ..." if len(dead) > 10 else "")
-        found.append(f"{n - n_active} of {n} latent dimensions are dead (variance below {ACTIVE_VARIANCE}): {listed}.")
+        found.append(f"{n - n_active} of {n} latent dimensions are dead (variance below {threshold:.2g}): {listed}.")
     duplicates = dimensions.index[dimensions["duplicate_of"] >= 0]
     if len(duplicates):
         pairs = ", ".join(f"{d} = {dimensions.loc[d, 'duplicate_of']}" for d in duplicates[:5])

@@ -51,6 +51,8 @@ def layer_matrix(adata: AnnData, layer: str | None) -> Matrix:
         raise DataError("adata.X is empty; name the layer that holds the expression values.")
     matrix = matrix.tocsr() if sparse.issparse(matrix) else np.asarray(matrix)
     values = matrix.data if sparse.issparse(matrix) else matrix
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{_place(layer)} holds {values.dtype}, not numbers; convert it to float first.")
     if not np.isfinite(values).all():
         raise DataError(f"{_place(layer)} holds NaN or infinite values; diffvae.pp.check(adata) says where.")
     return matrix
@@ -68,6 +70,14 @@ def require_unit_interval(matrix: Matrix, layer: str | None) -> None:
             f"{_place(layer)} holds values from {low:.3g} to {high:.3g}, but the Bernoulli likelihood needs [0, 1]; "
             "train on layer='unit' (diffvae.pp.prepare makes it) or choose likelihood='gaussian'."
         )
+
+
+def log_variance(matrix: Matrix) -> np.ndarray:
+    """Return log sigma^2 of each gene over the cells, float32; a gene that hardly varies gets the floor 1e-4."""
+    mean = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
+    squares = matrix.multiply(matrix) if sparse.issparse(matrix) else np.square(matrix, dtype=np.float64)
+    variance = np.asarray(squares.mean(axis=0), dtype=np.float64).ravel() - mean**2
+    return np.log(variance.clip(min=1e-4)).astype(np.float32)
 
 
 def read_features(adata: AnnData, layer: str | None, matrix: Matrix) -> Features:
@@ -141,6 +151,8 @@ def match_new(adata: AnnData, features: Features, max_missing: float) -> Matrix:
     matrix = layer_matrix(adata, features.layer)
     if list(map(str, adata.var_names)) == names:
         return matrix
+    if not adata.var_names.is_unique:
+        raise DataError("adata.var_names has duplicates; run adata.var_names_make_unique() first.")
     positions = adata.var_names.get_indexer(names)
     if (positions < 0).any():
         missing = [n for n, p in zip(names, positions, strict=True) if p < 0]
@@ -154,7 +166,7 @@ def match_new(adata: AnnData, features: Features, max_missing: float) -> Matrix:
 def _same_scaling(adata: AnnData, features: Features) -> bool:
     if features.layer not in adata.layers or not {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(adata.var):
         return False
-    if not set(features.gene_names) <= set(adata.var_names):
+    if not (adata.var_names.is_unique and set(features.gene_names) <= set(adata.var_names)):
         return False
     scaling = adata.var.loc[list(features.gene_names), [_keys.UNIT_MIN, _keys.UNIT_MAX]].to_numpy(np.float64)
     return bool(([features.minimum, features.maximum] == scaling.T).all())

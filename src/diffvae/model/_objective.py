@@ -30,7 +30,7 @@ class InfoVAEObjective:
 
     def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and its unweighted terms: ``nll``, and ``kl`` and ``mmd`` where there is a posterior."""
-        mu, logvar = module.encoder(x)
+        mu, logvar = module.encoder(x, generator)
         mu, logvar = mu.float(), logvar.float()
         z = self.draw(mu, logvar, generator)
         nll = self.reconstruction(module, module.decoder(z), x)

@@ -46,7 +46,7 @@ class PCA(Model):
         super().__init__()
         if n_latent < 1:
             raise ValueError(f"n_latent is {n_latent}; it must be positive.")
-        self.n_latent = n_latent
+        self.n_latent = int(n_latent)
 
     def __repr__(self) -> str:
         return f"PCA(n_latent={self.n_latent}; {'trained' if self.is_trained else 'not trained'})"
@@ -82,8 +82,8 @@ class PCA(Model):
         limit = min(len(train_rows), matrix.shape[1]) - 1
         if self.n_latent > limit:
             raise ValueError(
-                f"n_latent is {self.n_latent}, but {len(train_rows)} training cells with {matrix.shape[1]} genes have at "
-                f"most {limit} principal components to tell; ask for fewer."
+                f"n_latent is {self.n_latent}, but {len(train_rows)} training cells with {matrix.shape[1]} genes have "
+                f"at most {limit} principal components to tell; ask for fewer."
             )
         features = read_features(adata, layer, matrix)
         x = matrix[train_rows]

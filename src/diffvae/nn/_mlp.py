@@ -61,11 +61,12 @@ class Encoder(nn.Module):
         self.mu_norm = nn.BatchNorm1d(n_latent) if heads_normed else nn.Identity()
         self.logvar_norm = nn.BatchNorm1d(n_latent) if heads_normed else nn.Identity()
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mu and logvar, cells x latent dimensions."""
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Return mu and logvar, cells x latent dimensions; ``generator`` draws what dropout leaves out."""
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            if self.dropout:
-                x = F.dropout(x, self.dropout, self.training)
+            if self.dropout and self.training:
+                kept = torch.rand(x.shape, generator=generator, device=x.device) >= self.dropout
+                x = x * kept / (1 - self.dropout)
             x = norm(F.relu(layer(x)))
         mu, logvar = self.mu(x), self.logvar(x)
         if self.head != "linear":

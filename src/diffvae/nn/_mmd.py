@@ -69,7 +69,8 @@ def released_kernel(n_latent: int) -> Kernel:
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """Squared Euclidean distances between the rows of x and of y, by one matrix product."""
-    gram = x @ y.T
+    with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the difference of large norms would be noise
+        gram = x @ y.T
     return (x.square().sum(1)[:, None] + y.square().sum(1)[None] - 2 * gram).clamp_min(0)
 
 

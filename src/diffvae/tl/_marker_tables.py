@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from os import PathLike, fspath
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 

@@ -48,7 +48,8 @@ class RowSource:
             self._sparse = matrix.tocsr()
         else:
             dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-            self._dense = torch.from_numpy(np.ascontiguousarray(dense, dtype=np.float32)).to(self.device)
+            # torch shares the memory of an array and warns of one that is read-only
+            self._dense = torch.from_numpy(np.require(dense, np.float32, ["C", "W"])).to(self.device)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -68,11 +69,12 @@ def even_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Cut rows into the fewest batches of at most ``batch_size`` whose sizes differ by one at most.
 
     A short last batch would weigh each of its cells more, and one cell alone has neither a batch norm nor an
-    unbiased MMD.
+    unbiased MMD: of an odd number in pairs, the last three stay together.
 
     Examples
     --------
     >>> [len(b) for b in even_batches(np.arange(257), 128)]
     [86, 86, 85]
     """
-    return np.array_split(order, max(1, -(-len(order) // batch_size)))
+    fewest = -(-len(order) // batch_size)
+    return np.array_split(order, max(1, min(fewest, len(order) // 2)))
