@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from diffvae.model import Model
 
 SUMMARY, RESULTS, MODEL = "summary.json", "results.h5ad", "model"
+ABOUT = ("source", "n_cells", "n_genes", "n_genes_kept", "kind", "diagnosis")
+"""What a summary says of the data and the model."""
 
 
 @dataclass
@@ -103,7 +105,8 @@ def write(result: Result, out: str | PathLike[str], *, label_key: str | None = N
         for name, table in tables.items():
             _files.write_csv(table, folder / "tables" / f"{name}.csv")
         _figures(result, folder / "figures", label_key)
-        _files.write_text(json.dumps(result.summary, indent=1, default=_number) + "\n", folder / SUMMARY)
+        summary = json.dumps(result.summary, indent=1, default=_number, allow_nan=False)
+        _files.write_text(summary + "\n", folder / SUMMARY)
     result.path = Path(out)
 
 
@@ -163,13 +166,18 @@ def _number(value: Any) -> Any:
 
 def read(path: str | PathLike[str]) -> tuple[AnnData, Model, dict[str, Any]]:
     """Return cells, model and summary of a result folder."""
-    import anndata as ad
+    from diffvae import _io, model
 
-    from diffvae import model
-
-    folder = Path(path)
+    folder = Path(path).expanduser()
     missing = [name for name in (SUMMARY, RESULTS) if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder} holds no {missing[0]}; name a folder that 'diffvae run' wrote.")
-    summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    return ad.read_h5ad(folder / RESULTS), model.load(folder / MODEL), summary
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{folder / SUMMARY} can't be read ({error}); name a folder that 'diffvae run' wrote."
+        ) from error
+    if not isinstance(summary, dict) or not {"parameters", *ABOUT} <= set(summary):
+        raise DataError(f"{folder / SUMMARY} is no summary of a run; name a folder that 'diffvae run' wrote.")
+    return _io.read(folder / RESULTS), model.load(folder / MODEL), summary

@@ -10,11 +10,13 @@ import pandas as pd
 from diffvae import _keys, _random, metrics
 from diffvae._adata import groups
 from diffvae.model import PCA
+from diffvae.model._input import split_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 N_SEEDS = 10
+N_NEIGHBORS = 15
 
 
 def score(adata: AnnData, label_key: str, *, layer: str | None = _keys.UNIT, rng: _random.Rng = 0) -> pd.DataFrame:
@@ -37,23 +39,28 @@ def score(adata: AnnData, label_key: str, *, layer: str | None = _keys.UNIT, rng
     of k-means or of the permutation; the sd of a single value is NaN). The null of clusters are the same clusters on
     permuted labels.
     """
-    adata = adata[adata.obs[label_key].notna()]
-    labels = groups(adata, label_key)
+    labelled = adata.obs[label_key].notna().to_numpy()
+    labels = groups(adata[labelled], label_key)
     names = np.asarray(labels)
     k = len(labels.categories)
     z = np.asarray(adata.obsm[_keys.LATENT])
-    n_components = min(z.shape[1], adata.n_vars - 1, int(0.8 * adata.n_obs) - 1)
-    pca = PCA(n_components).train(adata, layer=layer).get_latent_representation()
     rows = []
-    for method, x in (("DiffVAE", z), ("PCA", pca)):
-        rows += [(method, name, *_summary(values)) for name, values in _of_space(x, names, k, rng).items()]
-    clusters = np.asarray(groups(adata, _keys.CLUSTER))
+    for method, x in (("DiffVAE", z), ("PCA", _baseline(adata, z.shape[1], layer))):
+        rows += [(method, name, *_summary(values)) for name, values in _of_space(x[labelled], names, k, rng).items()]
+    clusters = np.asarray(groups(adata, _keys.CLUSTER))[labelled]
     permuter = _random.generator(rng, "permuted labels")
     shuffled = [permuter.permutation(names) for _ in range(N_SEEDS)]
     for method, references in (("DiffVAE", [names]), ("null", shuffled)):
         for name, function in _OF_CLUSTERS.items():
             rows.append((method, name, *_summary([function(r, clusters) for r in references])))
     return pd.DataFrame(rows, columns=["method", "score", "mean", "sd", "n"])
+
+
+def _baseline(adata: AnnData, n_latent: int, layer: str | None) -> np.ndarray:
+    """Return the principal components of the same cells, as many as the latent has dimensions or the data allow."""
+    train_rows, _ = split_rows(adata, None, 0)
+    n_components = min(n_latent, adata.n_vars - 1, len(train_rows) - 1)
+    return PCA(n_components).train(adata, layer=layer).get_latent_representation()
 
 
 _OF_CLUSTERS = {
@@ -66,8 +73,10 @@ _OF_CLUSTERS = {
 def _of_space(x: np.ndarray, names: np.ndarray, k: int, rng: _random.Rng) -> dict[str, list[float]]:
     from diffvae.tl._partitions import kmeans
 
-    scores: dict[str, list[float]] = {"kNN purity (15)": [metrics.knn_purity(x, names)]}
-    if k > 1:
+    scores: dict[str, list[float]] = {}
+    if len(names) > N_NEIGHBORS:
+        scores[f"kNN purity ({N_NEIGHBORS})"] = [metrics.knn_purity(x, names, n_neighbors=N_NEIGHBORS)]
+    if 1 < k < len(names):
         seeds = _random.generator(rng, "k-means of the scores").integers(2**31, size=N_SEEDS)
         partitions = [kmeans(x, k, int(s), n_init=1) for s in seeds]
         scores[f"k-means, k = {k}: adjusted Rand index"] = [metrics.adjusted_rand_index(names, p) for p in partitions]

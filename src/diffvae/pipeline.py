@@ -8,12 +8,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from diffvae import _files, _io, _keys, _result, pp, tl
 from diffvae._errors import DataError
 from diffvae._journal import Journal
 from diffvae._result import Result
+from diffvae.tl import _cluster, _marker_tables
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,11 +108,11 @@ def run(
     parameters = {
         k: v for k, v in locals().items() if k not in ("data", "out", "tell", "progress", "overwrite", "DiffVAE")
     }
-    if cluster_on not in ("latent", "tsne"):
-        raise ValueError(f"cluster_on is {cluster_on!r}; it is 'latent' or 'tsne'.")
+    # what can't work is refused now, not after the training
+    _check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
-    model = DiffVAE(preset, n_latent=n_latent, lr=lr)  # bad parameters are refused before anything is read
+    model = DiffVAE(preset, n_latent=n_latent, lr=lr)
     journal = Journal(tell)
 
     with journal.step("read"):
@@ -118,6 +120,7 @@ def run(
         if data is None and label_key is None:
             label_key = _keys.LABEL
         _require_labels(adata, label_key)
+        _require_cells(adata, n_clusters)
     with journal.step("check and prepare"):
         report = pp.check(adata, layer=layer)
         pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key, rng=seed)
@@ -185,6 +188,7 @@ def identify(
     journal
         Where timings and warnings go.
     """
+    _check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     journal = journal or Journal(lambda step: None)
     with journal.step("cluster"):
         use_rep = _keys.LATENT if cluster_on == "latent" else _keys.TSNE
@@ -192,10 +196,11 @@ def identify(
         found = adata.uns[_keys.UNS]["cluster"]
         if "warning" in found:
             journal.warnings.append(found["warning"])
-        if adata.obs[_keys.CLUSTER].nunique() < 2:
+        if found["n_clusters"] < 2:
+            number = {0: "no cluster", 1: "one cluster only"}[found["n_clusters"]]
             raise DataError(
-                f"{cluster_method} finds one cluster only, so there is nothing to tell apart; try another "
-                "cluster_method, or say n_clusters."
+                f"{cluster_method} finds {number} on the {cluster_on} representation, so there is nothing to tell "
+                "apart; try another cluster_method, another cluster_on, or say n_clusters."
             )
     with journal.step("latent dimensions and genes"):
         tl.latent_dimensions(adata, n_top=n_dims)
@@ -239,6 +244,7 @@ def identify_again(
     """
     options = {"markers": markers, "n_clusters": n_clusters, "cluster_method": cluster_method, "cluster_on": cluster_on}
     options |= {"n_dims": n_dims, "n_genes": n_genes, "seed": seed}
+    _check_options(**options)
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
     journal = Journal(tell)
@@ -246,16 +252,48 @@ def identify_again(
         adata, model, earlier = _result.read(path)
     label_key = label_key or earlier["parameters"].get("label_key")
     _require_labels(adata, label_key)
+    _require_cells(adata, n_clusters)
     identify(adata, model, **options, journal=journal)
     scores = _score(adata, label_key, seed, journal)
-    about = {k: earlier[k] for k in ("source", "n_cells", "n_genes", "n_genes_kept", "kind", "diagnosis")}
+    about = {k: earlier[k] for k in _result.ABOUT}
     parameters = earlier["parameters"] | options | {"label_key": label_key}
     return _finish(adata, model, about, parameters, journal, scores, out, overwrite)
 
 
+def _check_options(
+    markers: Any, n_clusters: int | str, cluster_method: str, cluster_on: str, n_dims: int, n_genes: int, seed: int
+) -> None:
+    if cluster_on not in ("latent", "tsne"):
+        raise ValueError(f"cluster_on is {cluster_on!r}; it is 'latent' or 'tsne'.")
+    _cluster.check_options(cluster_method, n_clusters)
+    if n_dims < 1 or n_genes < 1:
+        raise ValueError(f"n_dims={n_dims} and n_genes={n_genes} must be positive.")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; give a non-negative integer.")
+    if not (isinstance(markers, str) and markers == "auto"):
+        _marker_tables.read_markers(markers)
+
+
 def _require_labels(adata: AnnData, label_key: str | None) -> None:
-    if label_key is not None and label_key not in adata.obs:
+    if label_key is None:
+        return
+    if label_key not in adata.obs:
         raise DataError(f"adata.obs[{label_key!r}] is missing; the columns are: {', '.join(adata.obs) or 'none'}.")
+    labels = adata.obs[label_key].dropna()
+    if labels.nunique() < 2:
+        raise DataError(
+            f"adata.obs[{label_key!r}] has {labels.nunique()} different labels; two are needed to compare with."
+        )
+    if labels.nunique() > len(labels) / 2:
+        raise DataError(
+            f"adata.obs[{label_key!r}] has {labels.nunique():,} different values in {len(labels):,} cells, so they are "
+            "no labels of groups; name another column."
+        )
+
+
+def _require_cells(adata: AnnData, n_clusters: int | str) -> None:
+    if n_clusters != "auto" and int(n_clusters) > adata.n_obs:
+        raise DataError(f"n_clusters is {n_clusters}, but there are {adata.n_obs} cells.")
 
 
 def _read(data: AnnData | str | PathLike[str] | None) -> tuple[AnnData, str]:
@@ -295,7 +333,7 @@ def _finish(
     stored = adata.uns[_keys.UNS]
     summary = about | {
         "clusters": json.loads(clusters.to_json(orient="records")),
-        "clustering": {k: v for k, v in stored["cluster"].items() if not isinstance(v, pd.DataFrame)},
+        "clustering": {k: _finite(v) for k, v in stored["cluster"].items() if not isinstance(v, pd.DataFrame)},
         "markers": stored["annotation_params"]["markers"],
         "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
         "verdict": [] if scores is None else verdict(scores),
@@ -310,6 +348,11 @@ def _finish(
         journal.tell("write")
         _result.write(result, out, label_key=parameters["label_key"], overwrite=overwrite)
     return result
+
+
+def _finite(value: Any) -> Any:
+    """Return None for NaN, which JSON can't say."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _plain(value: Any) -> bool:

@@ -29,28 +29,36 @@ def say(text: str = "") -> None:
     """Print a line of the result."""
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    Console(highlight=False, soft_wrap=True, emoji=False).print(text, markup=False)
 
 
 def note(text: str) -> None:
     """Print a remark on stderr."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print("! " + text, style="yellow", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print("! " + text, style="yellow", markup=False)
 
 
 def error(text: str) -> None:
     """Print an error on stderr."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print("Error: " + text, style="red", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(
+        "Error: " + text, style="red", markup=False
+    )
+
+
+def full_stop(text: str) -> str:
+    """Return a text in one line that ends as a sentence does."""
+    text = " ".join(text.split())
+    return text if text.endswith((".", "!", "?", ":")) else text + "."
 
 
 def sentence(exception: Exception) -> str:
     """Return what an exception says, in one line."""
     text = " ".join(str(exception).split()) or type(exception).__name__
     if isinstance(exception, ValueError | OSError | RuntimeError):
-        return text
+        return full_stop(text)
     return f"{text} ({type(exception).__name__}; run with 'diffvae --debug ...' for the traceback)"
 
 
@@ -75,7 +83,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=10_000)
-    drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     cells = [["" if v is None else str(v) for v in row] for row in rows]
     for i, name in enumerate(columns):
         numeric = bool(cells) and all(_is_number(row[i]) for row in cells)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -45,18 +47,32 @@ for module in (_run, _train, _embed, _identify, _generate, _datasets):
     app.command(name=module.NAME, epilog=module.EXAMPLE)(module.command)
 
 
+INTERRUPTED = 130
+"""128 + SIGINT, as shells count."""
+
+
 def main() -> None:
     """Run the program: exit code 0, 2 for bad usage or input, 1 for a failure, 130 when interrupted."""
+    # a scheduler's kind request to stop ends as a failure does: what was half written is removed
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    _console.settings.debug = False
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except KeyboardInterrupt:
-        _console.error("Interrupted; nothing was written.")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has left, which is its right
-        sys.stderr.close()
-        sys.exit(0)
+        code = INTERRUPTED
     except Exception as error:
-        if _console.settings.debug:
-            raise
-        _console.error(_console.sentence(error))
-        sys.exit(2 if isinstance(error, ValueError | FileNotFoundError) else 1)
+        code = _report(error)
+    if code == INTERRUPTED:
+        _console.error("Interrupted; nothing was written.")
+    sys.exit(code or 0)
+
+
+def _report(error: Exception) -> int:
+    """Say what went wrong, in one line, and return the exit code."""
+    if _console.settings.debug:
+        traceback.print_exception(error)
+    if (usage := getattr(error, "format_message", None)) is not None:  # typer's own: an unknown option, say
+        _console.error(_console.full_stop(usage()) + " See 'diffvae --help' and 'diffvae COMMAND --help'.")
+        return 2
+    _console.error(_console.sentence(error))
+    return 2 if isinstance(error, ValueError | FileNotFoundError) else 1

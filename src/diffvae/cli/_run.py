@@ -95,7 +95,7 @@ def show(result: Result) -> None:
                 c.cluster,
                 c.n_cells,
                 c.cell_type + ("" if c.confident or c.cell_type == "unassigned" else " ?"),
-                f"{c.q_value:.2g}",
+                "" if c.q_value != c.q_value else f"{c.q_value:.2g}",  # NaN: nothing could be compared
                 c.marker_genes.replace(",", " "),
                 c.dimensions.replace(",", ""),
                 c.genes_up.replace(",", ""),

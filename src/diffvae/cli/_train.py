@@ -40,14 +40,17 @@ def command(
     from diffvae import _files, _io, pp
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
 
+    rate = {} if lr is None else {"lr": lr}
     kinds: dict[str, Callable[[], Any]] = {
         "diffvae": lambda: DiffVAE(preset, n_latent=n_latent, lr=lr),
-        "vae": lambda: VAE(n_latent=n_latent, lr=lr or 1e-3),
-        "ae": lambda: AutoEncoder(n_latent=n_latent, lr=lr or 1e-3),
+        "vae": lambda: VAE(n_latent=n_latent, **rate),
+        "ae": lambda: AutoEncoder(n_latent=n_latent, **rate),
         "pca": lambda: PCA(n_latent),
     }
     if model not in kinds:
         raise ValueError(f"--kind is {model!r}; it is one of {', '.join(kinds)}.")
+    if preset != "default" and model != "diffvae":
+        raise ValueError(f"--preset is {preset!r}, but presets belong to --kind diffvae; leave one of them out.")
     _files.refuse_folder(out.expanduser().resolve(), overwrite)
     chosen = kinds[model]()
     adata = _io.read(data)

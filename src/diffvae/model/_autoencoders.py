@@ -12,7 +12,7 @@ import torch
 from diffvae import _random, nn
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig, from_preset
-from diffvae.model._input import Matrix, layer_matrix, log_variance, read_features, require_unit_interval, split_rows
+from diffvae.model._input import Matrix, gene_moments, layer_matrix, read_features, require_unit_interval, split_rows
 from diffvae.model._objective import InfoVAEObjective
 from diffvae.train import RowSource, best_device, best_precision, fit
 
@@ -26,7 +26,13 @@ DECODE_BLOCK = 4096
 
 
 class NeuralModel(Model):
-    """An autoencoder made of :class:`diffvae.nn.Autoencoder`; the subclasses fix its objective."""
+    """An autoencoder made of :class:`diffvae.nn.Autoencoder`; the subclasses fix its objective.
+
+    Parameters
+    ----------
+    config
+        Hyper-parameters.
+    """
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
@@ -116,8 +122,10 @@ class NeuralModel(Model):
         features = read_features(adata, layer, matrix)
         target = best_device(device)
         module = self._build(matrix.shape[1], rng)
-        if module.logvar_x is not None:  # start at the data: Adam's steps are too small to walk there from 1
-            module.logvar_x.data = torch.from_numpy(log_variance(matrix[train_rows]))
+        if module.logvar_x is not None:  # start at each gene's own Gaussian: Adam's steps are too small to walk there
+            mean, logvar = gene_moments(matrix[train_rows])
+            module.decoder.linears[-1].bias.data = torch.from_numpy(mean)
+            module.logvar_x.data = torch.from_numpy(logvar)
         module = module.to(target)
         history = fit(
             module,
@@ -265,6 +273,8 @@ class DiffVAE(NeuralModel):
         After each hidden layer of the encoder.
     dropout
         In the encoder.
+    lr
+        Adam's learning rate, unless :meth:`train` is given another.
 
     References
     ----------

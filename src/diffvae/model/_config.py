@@ -34,6 +34,7 @@ class AutoencoderConfig:
     batch_norm: bool = True
     dropout: float = 0.0
     lr: float = 1e-3
+    min_steps: int = 1000
 
     def __post_init__(self) -> None:
         # numbers of numpy become Python's, so that a saved configuration is plain JSON
@@ -57,7 +58,11 @@ class AutoencoderConfig:
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}; the learning rate must be a positive number.")
         if self.mmd_prior_size is not None and self.mmd_prior_size < 2:
-            raise ValueError(f"mmd_prior_size is {self.mmd_prior_size}; it must be 2 or more, or None for the batch size.")
+            raise ValueError(
+                f"mmd_prior_size is {self.mmd_prior_size}; it must be 2 or more, or None for the batch size."
+            )
+        if self.min_steps < 0:
+            raise ValueError(f"min_steps is {self.min_steps}; it must be zero or more.")
         if self.mmd_bandwidth is not None and not self.mmd_bandwidth > 0:
             raise ValueError(
                 f"mmd_bandwidth is {self.mmd_bandwidth}; it must be positive, or None for the median rule."
@@ -74,7 +79,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # KL keeps the posterior from vanishing, MMD keeps dimensions alive: see the method page.
         "default": {"kl_weight": 1.0, "mmd_weight": 1000.0, "mmd_kernel": "imq", "lr": 3e-4},
         # Eqs 2-12 to the letter; the paper names no kernel, so a Gaussian with the median bandwidth.
-        "paper": {"mmd_weight": 1.0, "mmd_kernel": "rbf", "head": "relu", "lr": 1e-3},
+        "paper": {"mmd_weight": 1.0, "mmd_kernel": "rbf", "head": "relu", "lr": 1e-3, "min_steps": 0},
         # What the authors ran: batch norm on both heads, one noise value per batch, a kernel that sees nothing.
         "code": {
             "mmd_weight": 1.0,
@@ -84,9 +89,26 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "head": "relu_bn",
             "noise": "shared",
             "lr": 1e-3,
+            "min_steps": 0,
         },
     }
 )
+
+
+EPOCHS = 100
+"""Passes over the data, as the paper has it."""
+
+
+def default_epochs(config: AutoencoderConfig, n_cells: int, batch_size: int) -> int:
+    """Return the paper's 100 epochs, or as many as make ``min_steps`` steps where there are few cells.
+
+    Examples
+    --------
+    >>> default_epochs(AutoencoderConfig(), 5000, 128), default_epochs(AutoencoderConfig(), 217, 128)
+    (100, 500)
+    """
+    steps_per_epoch = -(-n_cells // batch_size)
+    return max(EPOCHS, -(-config.min_steps // steps_per_epoch))
 
 
 def from_preset(preset: str, overrides: Mapping[str, Any]) -> AutoencoderConfig:

@@ -16,6 +16,9 @@ from diffvae.model._input import Matrix, layer_matrix, read_features, split_rows
 if TYPE_CHECKING:
     from anndata import AnnData
 
+ITERATIVE = {"max_epochs", "batch_size", "lr", "early_stopping", "patience", "device", "precision", "progress"}
+"""Arguments of the other models' training that mean nothing here."""
+
 
 class PCA(Model):
     r"""Principal component analysis: the projection that loses least squared error among all linear ones.
@@ -77,6 +80,10 @@ class PCA(Model):
         -------
         The model itself. ``history`` has one row with the squared error per cell on both splits.
         """
+        if unknown := set(ignored) - ITERATIVE:
+            raise TypeError(
+                f"train() got an unexpected argument {min(unknown)!r}; PCA takes layer, validation_size, rng."
+            )
         matrix = layer_matrix(adata, layer)
         train_rows, validation_rows = split_rows(adata, validation_size, rng)
         limit = min(len(train_rows), matrix.shape[1]) - 1
@@ -147,6 +154,9 @@ class PCA(Model):
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._mean, self._components, self._variances = (arrays[k] for k in ("mean", "components", "variances"))
+        expected = (len(self.gene_names), self.n_latent)
+        if self._components.shape != expected:
+            raise ValueError(f"the components are {self._components.shape}, not {expected}")
 
 
 def _gram(x: Matrix) -> np.ndarray:

@@ -87,11 +87,14 @@ def load(path: str | PathLike[str]) -> Model:
     try:
         config = json.loads((folder / CONFIG).read_text())
         if config["format"] > FORMAT:
-            raise DataError(f"{folder} was written by a newer diffvae ({config['versions']['diffvae']}); update yours.")
+            written_by = config.get("versions", {}).get("diffvae", "unknown version")
+            raise DataError(f"{folder} was written by a newer diffvae ({written_by}); update yours.")
         cls = _class(config["model"])
         arrays = load_file(folder / WEIGHTS)
         minimum, maximum = (arrays.pop(_SCALING + side, None) for side in ("minimum", "maximum"))
         described = config["features"]
+        if minimum is not None and len(minimum) != len(described["gene_names"]):
+            raise ValueError(f"{len(described['gene_names'])} genes with a scaling of {len(minimum)}")
         model = cls(**config["params"])
         model._features = Features(
             gene_names=tuple(described["gene_names"]),

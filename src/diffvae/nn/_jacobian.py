@@ -11,7 +11,17 @@ BLOCK_BYTES = 128 * 2**20
 
 
 def weight_product(decoder: Decoder) -> Tensor:
-    r"""Return :math:`\omega = W_0 W_1 W_2`, latent dimensions x genes (the paper's high-weight connections)."""
+    r"""Return :math:`\omega = W_0 W_1 W_2`, the paper's high-weight connections.
+
+    Parameters
+    ----------
+    decoder
+        The decoder.
+
+    Returns
+    -------
+    Latent dimensions x genes. It passes over biases, gates and the logistic function: see :func:`mean_jacobian`.
+    """
     product, *rest = (layer.weight.T for layer in decoder.linears)
     for weight in rest:
         product = product @ weight

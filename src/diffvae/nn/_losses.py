@@ -75,7 +75,18 @@ def gaussian_nll(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
 
 
 def squared_error(prediction: Tensor, x: Tensor) -> Tensor:
-    """Sum over genes of the squared error, mean over cells (the paper's loss for the plain autoencoder).
+    r"""Sum over genes of the squared error, mean over cells (the paper's loss for the plain autoencoder).
+
+    .. math:: \sum_g (\hat x_g - x_g)^2
+
+    Parameters
+    ----------
+    prediction, x
+        Prediction and expression, cells x genes.
+
+    Returns
+    -------
+    Mean over cells; no nats, but what a Gaussian of variance 1/2 would give up to a constant.
 
     Examples
     --------

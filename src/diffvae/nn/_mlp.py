@@ -104,7 +104,15 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Encoder and mirrored decoder; ``logvar_x`` is the variance per gene of the Gaussian likelihood."""
+    """Encoder and mirrored decoder.
+
+    Parameters
+    ----------
+    n_input, hidden, n_latent, head, batch_norm, dropout
+        As in :class:`Encoder`; the decoder has the widths in reverse and nothing else of these.
+    gene_variance
+        Give it ``logvar_x``, the log sigma^2 of each gene under the Gaussian likelihood; None without.
+    """
 
     def __init__(
         self,

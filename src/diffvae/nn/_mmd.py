@@ -21,6 +21,17 @@ def imq_kernel(n_latent: int, scales: tuple[float, ...] = IMQ_SCALES) -> Kernel:
     2 D is the expected squared distance of two draws from the D-dimensional prior, so that some scale fits however
     far the posterior is from it; heavy tails keep a gradient for outliers.
 
+    Parameters
+    ----------
+    n_latent
+        Dimensions D.
+    scales
+        The factors s.
+
+    Returns
+    -------
+    Function of squared distances, for :func:`mmd`.
+
     References
     ----------
     Tolstikhin et al., Wasserstein auto-encoders, ICLR 2018, section 4.
@@ -39,6 +50,15 @@ def imq_kernel(n_latent: int, scales: tuple[float, ...] = IMQ_SCALES) -> Kernel:
 def rbf_kernel(bandwidth: float | Tensor) -> Kernel:
     r"""Gaussian kernel :math:`k(x, y) = \exp(-\|x - y\|^2 / (2 h^2))` with bandwidth h.
 
+    Parameters
+    ----------
+    bandwidth
+        h, in units of distance; :func:`median_bandwidth` gives one.
+
+    Returns
+    -------
+    Function of squared distances, for :func:`mmd`.
+
     References
     ----------
     Gretton et al., A kernel two-sample test, JMLR 13 (2012).
@@ -55,6 +75,15 @@ def released_kernel(n_latent: int) -> Kernel:
 
     At D = 50 every distance that occurs is small beside D^2, so that the kernel is nearly constant and a collapsed
     latent scores like a matched one. It is here to reproduce that code and for nothing else.
+
+    Parameters
+    ----------
+    n_latent
+        Dimensions D.
+
+    Returns
+    -------
+    Function of squared distances, for :func:`mmd`.
 
     References
     ----------
@@ -75,7 +104,22 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
-    """Median distance over the joined sample: the usual rule for the width of a Gaussian kernel."""
+    """Median distance between the points of the joined sample: the usual width of a Gaussian kernel.
+
+    Parameters
+    ----------
+    x, y
+        Samples, n x D and m x D.
+
+    Returns
+    -------
+    A scalar without gradient. Of an even number of pairs, the lower of the two in the middle.
+
+    Examples
+    --------
+    >>> float(median_bandwidth(torch.tensor([[0.0], [1.0]]), torch.tensor([[5.0]])))  # of 1, 4 and 5
+    4.0
+    """
     joined = torch.cat([x, y]).detach()
     rows, columns = torch.triu_indices(len(joined), len(joined), offset=1, device=joined.device)
     return squared_distances(joined, joined)[rows, columns].median().sqrt()

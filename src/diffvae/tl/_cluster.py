@@ -21,6 +21,7 @@ NOISE = "noise"
 """Name of the cells that DBSCAN leaves out."""
 RESOLUTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
 MAX_CLUSTERS = 20
+MIN_CELLS = 3
 
 
 def cluster(
@@ -88,12 +89,14 @@ def cluster(
     >>> adata.obs["diffvae_cluster"].value_counts().tolist()
     [50, 50, 50]
     """
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; it is one of {', '.join(METHODS)}.")
-    x = np.ascontiguousarray(representation(adata, use_rep))
-    _check_number(method, n_clusters, len(x))
-    if resolution is not None and not resolution > 0:
-        raise ValueError(f"resolution is {resolution}; it must be positive.")
+    check_options(method, n_clusters)
+    _check_steering(method, n_clusters, {"resolution": resolution, "eps": eps, "min_samples": min_samples}, n_neighbors)
+    x = representation(adata, use_rep)
+    x = np.ascontiguousarray(x, dtype=np.result_type(x, np.float32))  # whole numbers can't hold a null
+    if len(x) < MIN_CELLS:
+        raise DataError(f"Clusters of {len(x)} cells say nothing; {MIN_CELLS} are the least.")
+    if n_clusters != "auto" and int(n_clusters) > len(x):
+        raise DataError(f"n_clusters is {n_clusters}, but there are {len(x)} cells.")
     seed = _random.seed(rng, "cluster") % 2**31
     random = _random.generator(rng, "cluster", "auto")
     parameters: dict[str, Any] = {"method": method, "use_rep": use_rep, "key_added": key_added, "seed": seed}
@@ -110,22 +113,37 @@ def cluster(
         labels, more = _leiden(x, n_clusters, resolution, n_neighbors, seed, random)
         parameters |= more | {"n_neighbors": n_neighbors}
     named = _by_size(labels)
-    parameters["n_clusters"] = int(labels.max()) + 1
+    parameters["n_clusters"] = len(named.categories.drop(NOISE, errors="ignore"))
     adata = adata.copy() if copy else adata
     adata.obs[key_added] = named
     results(adata)["cluster"] = parameters
     return adata if copy else None
 
 
-def _check_number(method: str, n_clusters: int | str, n_cells: int) -> None:
-    if n_clusters == "auto":
+def check_options(method: str, n_clusters: int | str) -> None:
+    """Refuse a method or a number that no data can be clustered by."""
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; it is one of {', '.join(METHODS)}.")
+    if isinstance(n_clusters, str) and n_clusters == "auto":
         return
+    if isinstance(n_clusters, bool) or not isinstance(n_clusters, int | np.integer) or n_clusters < 1:
+        raise ValueError(f"n_clusters is {n_clusters!r}; it is 'auto' or a positive integer.")
     if method == "dbscan":
         raise ValueError(f"n_clusters is {n_clusters}, but DBSCAN finds the number itself; set eps to steer it.")
-    if isinstance(n_clusters, str | bool) or n_clusters < 1:
-        raise ValueError(f"n_clusters is {n_clusters!r}; it is 'auto' or a positive integer.")
-    if n_clusters > n_cells:
-        raise DataError(f"n_clusters is {n_clusters}, but there are {n_cells} cells.")
+
+
+def _check_steering(method: str, n_clusters: int | str, steering: dict[str, float | None], n_neighbors: int) -> None:
+    """Refuse numbers out of their range, and those that the method wouldn't read."""
+    for name, value in steering.items():
+        owner = "leiden" if name == "resolution" else "dbscan"
+        if value is not None and method != owner:
+            raise ValueError(f"{name} is {value}, but {method} has none; it belongs to {owner}.")
+        if value is not None and not 0 < value < np.inf:
+            raise ValueError(f"{name} is {value}; it must be positive.")
+    if steering["resolution"] is not None and n_clusters != "auto":
+        raise ValueError(f"n_clusters={n_clusters} and resolution={steering['resolution']} exclude each other.")
+    if n_neighbors < 1:
+        raise ValueError(f"n_neighbors is {n_neighbors}; it must be 1 or more.")
 
 
 def _numbers(n_cells: int) -> list[int]:
@@ -159,7 +177,13 @@ def _leiden(
         return communities(x)(resolution), {"chosen_by": "user", "resolution": resolution}
     if n_clusters != "auto":
         labels, found = _partitions.leiden_with(communities(x), int(n_clusters))
-        return labels, {"chosen_by": "user", "resolution": found}
+        more: dict[str, Any] = {"chosen_by": "user", "resolution": found}
+        if labels.max() + 1 != n_clusters:
+            more["warning"] = (
+                f"No resolution gives {n_clusters} clusters, {labels.max() + 1} is the nearest number; kmeans and gmm "
+                "give any."
+            )
+        return labels, more
     chosen, table = _stability.choose(communities, x, RESOLUTIONS, rng)
     return communities(x)(chosen), _report(table) | {"resolution": chosen}
 

@@ -49,7 +49,7 @@ def latent_dimensions(
         ``"share"`` (paper) or ``"odds_ratio"``.
     max_q
         Only enriched dimensions (odds ratio above 1, q at most this) are chosen, so that a group that no dimension
-        encodes has none. 1 chooses whatever the rank says, as the paper does.
+        encodes has none. 1 chooses whatever the rank says, as the paper does, if D_k has a cell of the group at all.
     use_rep
         Key of the latent representation.
     copy
@@ -77,6 +77,8 @@ def latent_dimensions(
         raise ValueError(f"rank_by is {rank_by!r}; it is 'share' or 'odds_ratio'.")
     if n_top < 1 or not n_sd > 0:
         raise ValueError(f"n_top={n_top} and n_sd={n_sd} must be positive.")
+    if not 0 < max_q <= 1:
+        raise ValueError(f"max_q is {max_q}; it is above 0 and at most 1.")
     z = representation(adata, use_rep).astype(np.float64)
     labels = groups(adata, groupby)
     if len(labels.categories) < 2:
@@ -116,8 +118,10 @@ def latent_dimensions(
     # ties (all cells of a small D_k in the group) go to the stronger evidence
     ordered = frame.sort_values([rank_by, "p_value", "dimension"], ascending=[False, True, True])
     frame["rank"] = ordered.groupby("group", sort=False).cumcount() + 1
-    enriched = (frame["odds_ratio"] > 1) & (frame["q_value"] <= max_q) if max_q < 1 else True
-    position = frame[enriched]["rank"].groupby(frame["group"]).rank() if max_q < 1 else frame["rank"]
+    able = frame["n_group"] > 0
+    if max_q < 1:
+        able &= (frame["odds_ratio"] > 1) & (frame["q_value"] <= max_q)
+    position = frame.loc[able, "rank"].groupby(frame["group"]).rank()
     frame["chosen"] = position.reindex(frame.index).le(n_top)
     order = {c: i for i, c in enumerate(labels.categories)}
     frame = frame.sort_values(["group", "rank"], key=lambda s: s.map(order) if s.name == "group" else s)

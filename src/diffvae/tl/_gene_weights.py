@@ -75,6 +75,8 @@ def gene_weights(
     >>> adata.varm["diffvae_gene_weights"].shape
     (765, 5)
     """
+    if n_cells < 1 or n_compared < 1:
+        raise ValueError(f"n_cells={n_cells} and n_compared={n_compared} must be positive.")
     if not model.gene_names.equals(pd.Index(adata.var_names.astype(str))):
         raise DataError("The genes of adata are not those of the model, in its order; use the cells it was trained on.")
     z = representation(adata, use_rep)
@@ -180,7 +182,8 @@ def _recurrence(signed: np.ndarray, own: pd.DataFrame, names: pd.Index, n_genes:
     found: dict[int, list[int]] = {}
     for position in range(signed.shape[1]):
         for gene in top[:, position]:
-            found.setdefault(int(gene), []).append(position)
+            if signed[gene, position] != 0:  # fewer genes hang on the dimension than were asked for
+                found.setdefault(int(gene), []).append(position)
     records = [
         (names[gene], len(at), ", ".join(tags[at]), float(signed[gene, at].mean())) for gene, at in found.items()
     ]

@@ -83,7 +83,11 @@ def tsne(
 
     if init not in ("pca", "random"):
         raise ValueError(f"init is {init!r}; it is 'pca' or 'random'.")
+    if n_iter < 0:
+        raise ValueError(f"n_iter is {n_iter}; it is zero or more.")
     x = _float64(adata, use_rep)
+    if (x == x[0]).all():
+        raise DataError(f"All cells have the same place in {use_rep!r}, so there is nothing to map.")
     random_state = _int32_seed(rng, "tsne")
     used = _possible_perplexity(perplexity, len(x))
     stored = adata.uns.get(_keys.UNS, {}).get("tsne", {})
@@ -173,14 +177,21 @@ def tsne_transform(
     parameters = result(adata, "tsne")
     x = _float64(adata, use_rep)
     map_ = representation(adata, key_added).astype(np.float64)
+    if parameters["key_added"] != key_added:
+        raise DataError(
+            f"The last map is adata.obsm[{parameters['key_added']!r}], not {key_added!r}; run diffvae.tl.tsne(adata, "
+            f"key_added={key_added!r}) again."
+        )
     if parameters["mark"] != _mark(x):
         raise DataError(
             f"adata.obsm[{use_rep!r}] is not what the map was made from; run diffvae.tl.tsne(adata, "
             f"use_rep={use_rep!r}) again."
         )
     points = np.asarray(new, dtype=np.float64) if isinstance(new, np.ndarray) else _float64(new, use_rep)
-    if points.ndim != 2 or points.shape[1] != x.shape[1]:
+    if points.ndim != 2 or points.shape[1] != x.shape[1] or not len(points):
         raise DataError(f"The new cells have shape {points.shape}, the map was made from {x.shape[1]} dimensions.")
+    if not np.isfinite(points).all():
+        raise DataError("The new cells hold NaN or infinite values; compute them again.")
     affinities = _affinities(x, parameters["perplexity"], int(parameters["random_state"]), n_jobs)
     embedding = TSNEEmbedding(map_, affinities, random_state=int(parameters["random_state"]), n_jobs=n_jobs)
     partial = embedding.prepare_partial(points, perplexity=_possible_perplexity(perplexity, len(x)), k=25)

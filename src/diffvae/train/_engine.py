@@ -16,6 +16,11 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 def best_device(device: str = "auto") -> torch.device:
     """Return the device that a name stands for; ``"auto"`` is the first GPU, or the processor.
 
+    Parameters
+    ----------
+    device
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+
     Raises
     ------
     ValueError
@@ -35,8 +40,18 @@ def best_device(device: str = "auto") -> torch.device:
 def best_precision(precision: str, device: torch.device) -> torch.dtype:
     """Return the type of the matrix products; weights, sums and losses stay float32.
 
-    ``"auto"`` is bfloat16 where the hardware multiplies it: NVIDIA cards since Ampere, processors with AVX512-BF16 or
-    AMX. Elsewhere it is emulated and slower than float32.
+    Parameters
+    ----------
+    precision
+        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 where the hardware multiplies it (NVIDIA cards since
+        Ampere, processors with AVX512-BF16 or AMX). Elsewhere it is emulated and slower than float32.
+    device
+        From :func:`best_device`.
+
+    Raises
+    ------
+    ValueError
+        For any other name.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it is one of {', '.join(PRECISIONS)}.")
