@@ -36,7 +36,7 @@ def run(
     batch_key: str | None = None,
     preset: str = "default",
     n_latent: int = 50,
-    max_epochs: int = 100,
+    max_epochs: int | None = None,
     batch_size: int = 128,
     lr: float | None = None,
     n_clusters: int | str = "auto",

@@ -15,7 +15,10 @@ Preset = Annotated[
 ]
 NLatent = Annotated[int, typer.Option("--n-latent", min=1, help="Latent dimensions.")]
 NTopGenes = Annotated[int, typer.Option("--n-top-genes", min=1, help="Variable genes to keep.")]
-MaxEpochs = Annotated[int, typer.Option("--max-epochs", min=1, help="Passes over the training cells.")]
+MaxEpochs = Annotated[
+    int | None,
+    typer.Option("--max-epochs", min=1, help="Passes over the training cells; 100, or more where cells are few."),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=2, help="Cells per step.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate; the preset's by default.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]

@@ -43,7 +43,7 @@ def command(
     n_clusters: o.NClusters = "auto",
     cluster_method: o.ClusterMethod = "leiden",
     cluster_on: o.ClusterOn = "latent",
-    max_epochs: o.MaxEpochs = 100,
+    max_epochs: o.MaxEpochs = None,
     batch_size: o.BatchSize = 128,
     lr: o.LearningRate = None,
     device: o.Device = "auto",

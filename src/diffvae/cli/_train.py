@@ -23,7 +23,7 @@ def command(
     n_top_genes: o.NTopGenes = 2000,
     preset: o.Preset = "default",
     n_latent: o.NLatent = 50,
-    max_epochs: o.MaxEpochs = 100,
+    max_epochs: o.MaxEpochs = None,
     batch_size: o.BatchSize = 128,
     lr: o.LearningRate = None,
     early_stopping: Annotated[
@@ -40,7 +40,7 @@ def command(
     from diffvae import _files, _io, pp
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
 
-    rate = {} if lr is None else {"lr": lr}
+    rate: dict[str, Any] = {} if lr is None else {"lr": lr}
     kinds: dict[str, Callable[[], Any]] = {
         "diffvae": lambda: DiffVAE(preset, n_latent=n_latent, lr=lr),
         "vae": lambda: VAE(n_latent=n_latent, **rate),

@@ -11,7 +11,7 @@ import torch
 
 from diffvae import _random, nn
 from diffvae.model._base import Model
-from diffvae.model._config import AutoencoderConfig, from_preset
+from diffvae.model._config import AutoencoderConfig, default_epochs, from_preset
 from diffvae.model._input import Matrix, gene_moments, layer_matrix, read_features, require_unit_interval, split_rows
 from diffvae.model._objective import InfoVAEObjective
 from diffvae.train import RowSource, best_device, best_precision, fit
@@ -60,7 +60,7 @@ class NeuralModel(Model):
         adata: AnnData,
         *,
         layer: str | None = "unit",
-        max_epochs: int = 100,
+        max_epochs: int | None = None,
         batch_size: int = 128,
         lr: float | None = None,
         validation_size: float | None = None,
@@ -79,8 +79,11 @@ class NeuralModel(Model):
             Cells that went through :func:`diffvae.pp.prepare`.
         layer
             Where the expression values are; None for X.
-        max_epochs, batch_size
-            Passes over the training cells, cells per step (the paper's 100 and 128).
+        max_epochs
+            Passes over the training cells. None for the paper's 100, or as many as make ``min_steps`` steps (1,000 in
+            the default preset) where there are so few cells that 100 would leave the model half trained.
+        batch_size
+            Cells per step, at most.
         lr
             Learning rate; None for the preset's.
         validation_size
@@ -108,7 +111,11 @@ class NeuralModel(Model):
         TrainingError
             If the loss diverges.
         """
-        for name, value in (("max_epochs", max_epochs), ("batch_size", batch_size), ("patience", patience)):
+        for name, value in (
+            ("max_epochs", 1 if max_epochs is None else max_epochs),
+            ("batch_size", batch_size),
+            ("patience", patience),
+        ):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more.")
         if batch_size < 2:
@@ -133,7 +140,7 @@ class NeuralModel(Model):
             InfoVAEObjective(self.config),
             train_rows=train_rows,
             validation_rows=validation_rows,
-            max_epochs=max_epochs,
+            max_epochs=max_epochs or default_epochs(self.config, len(train_rows), batch_size),
             batch_size=batch_size,
             lr=self.config.lr if lr is None else lr,
             patience=patience if early_stopping else None,
@@ -275,6 +282,8 @@ class DiffVAE(NeuralModel):
         In the encoder.
     lr
         Adam's learning rate, unless :meth:`train` is given another.
+    min_steps
+        Least number of optimisation steps where :meth:`train` chooses the epochs itself.
 
     References
     ----------
@@ -309,6 +318,7 @@ class DiffVAE(NeuralModel):
         batch_norm: bool | None = None,
         dropout: float | None = None,
         lr: float | None = None,
+        min_steps: int | None = None,
     ) -> None:
         overrides = {k: v for k, v in locals().items() if k not in ("self", "preset", "__class__")}
         super().__init__(from_preset(preset, overrides))
@@ -326,7 +336,7 @@ class VAE(NeuralModel):
 
     Parameters
     ----------
-    n_latent, hidden, likelihood, kl_weight, head, batch_norm, dropout, lr
+    n_latent, hidden, likelihood, kl_weight, head, batch_norm, dropout, lr, min_steps
         As in :class:`DiffVAE`.
 
     References
@@ -350,6 +360,7 @@ class VAE(NeuralModel):
         batch_norm: bool = True,
         dropout: float = 0.0,
         lr: float = 1e-3,
+        min_steps: int = 1000,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(AutoencoderConfig(**arguments))
@@ -365,7 +376,7 @@ class AutoEncoder(NeuralModel):
 
     Parameters
     ----------
-    n_latent, hidden, batch_norm, dropout, lr
+    n_latent, hidden, batch_norm, dropout, lr, min_steps
         As in :class:`DiffVAE`.
     likelihood
         ``"mse"``, as the paper says, or ``"bernoulli"``, as its code has it.
@@ -389,13 +400,14 @@ class AutoEncoder(NeuralModel):
         batch_norm: bool = True,
         dropout: float = 0.0,
         lr: float = 1e-3,
+        min_steps: int = 1000,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(AutoencoderConfig(noise="none", **arguments))
 
     def get_params(self) -> dict[str, Any]:
         """Return the hyper-parameters."""
-        kept = ("n_latent", "hidden", "likelihood", "batch_norm", "dropout", "lr")
+        kept = ("n_latent", "hidden", "likelihood", "batch_norm", "dropout", "lr", "min_steps")
         return {k: v for k, v in super().get_params().items() if k in kept}
 
     def train(self, adata: AnnData, **kwargs: Any) -> Self:
