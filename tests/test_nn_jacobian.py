@@ -21,8 +21,8 @@ def z():
 
 def test_weight_product_is_the_explicit_product(decoder):
     w = [layer.weight.detach().T for layer in decoder.linears]
-    omega = weight_product(decoder)
-    torch.testing.assert_close(omega.detach(), w[0] @ w[1] @ w[2])
+    omega = weight_product(decoder).detach()
+    torch.testing.assert_close(omega, w[0] @ w[1] @ w[2])
     assert omega.shape == (3, 5)
     one_path = sum(w[0][1, i] * w[1][i, j] * w[2][j, 4] for i in range(6) for j in range(8))
     assert float(omega[1, 4]) == pytest.approx(float(one_path), rel=1e-5)

@@ -27,8 +27,8 @@ def test_bernoulli_nll_of_large_logits_is_finite_and_exact(logit, x, nats):
     logits = torch.tensor([[float(logit)]], requires_grad=True)
     value = bernoulli_nll(logits, torch.tensor([[float(x)]]))
     value.backward()
-    assert float(value) == pytest.approx(nats, abs=1e-6)
-    assert float(logits.grad) == (logit > 0) - x  # the logistic function is 0 or 1 here
+    assert value.item() == pytest.approx(nats, abs=1e-6)
+    assert logits.grad.item() == (logit > 0) - x  # the logistic function is 0 or 1 here
 
 
 def test_bernoulli_nll_equals_torch_in_value_and_gradient():

@@ -77,7 +77,7 @@ def test_dropout_keeps_the_mean_and_leaves_out_its_share():
         encoder.layers[0].bias.zero_()
         encoder.mu.weight.fill_(1.0)
         encoder.mu.bias.zero_()
-    sums = encoder(torch.ones(200, 1000), torch.Generator().manual_seed(0))[0]
+    sums = encoder(torch.ones(200, 1000), torch.Generator().manual_seed(0))[0].detach()
     # binomial: 1000 inputs, each kept with 3/4 and then 4/3; sd of a sum sqrt(1000 * 1/3) = 18.3
     assert float(sums.mean()) == pytest.approx(1000, abs=4 * 18.3 / 200**0.5)
     assert float(sums.std()) == pytest.approx(18.3, rel=0.2)

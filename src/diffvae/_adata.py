@@ -20,6 +20,8 @@ MADE_BY = {
     _keys.CELL_TYPE: "diffvae.tl.annotate(adata)",
     _keys.GENE_WEIGHTS: "diffvae.tl.gene_weights(adata, model)",
     _keys.GENE_JACOBIAN: "diffvae.tl.gene_weights(adata, model)",
+    "tsne": "diffvae.tl.tsne(adata)",
+    "cluster": "diffvae.tl.cluster(adata)",
     "latent_dimensions": "diffvae.tl.latent_dimensions(adata)",
     "high_weight_genes": "diffvae.tl.high_weight_genes(adata)",
     "annotation": "diffvae.tl.annotate(adata)",

@@ -50,7 +50,7 @@ def layer_matrix(adata: AnnData, layer: str | None) -> Matrix:
     if matrix is None:
         raise DataError("adata.X is empty; name the layer that holds the expression values.")
     matrix = matrix.tocsr() if sparse.issparse(matrix) else np.asarray(matrix)
-    values = matrix.data if sparse.issparse(matrix) else matrix
+    values: Any = matrix.data if sparse.issparse(matrix) else matrix
     if values.dtype.kind not in "biuf":
         raise DataError(f"{_place(layer)} holds {values.dtype}, not numbers; convert it to float first.")
     if not np.isfinite(values).all():

@@ -46,7 +46,8 @@ def gene_heatmap(
     groupby
         Column of ``obs``.
     genes
-        Genes, or group -> genes. None: per group the first `n_genes` genes of direction "up" in the table.
+        Genes, or group -> genes. None: per group the first `n_genes` genes of direction "up" in the table that
+        are higher in the group's cells, too.
     n_genes
         Genes per group from the table. A gene that several groups share is shown once, with the first.
     standard_scale
@@ -151,6 +152,8 @@ def _blocks(
             raise ValueError(f"n_genes is {n_genes}; give at least 1.")
         table = _data.table(adata, _TABLE, ["group", "gene", "direction", "rank"], groupby)
         table = table[table["direction"] == "up"].sort_values("rank")
+        if "confirmed" in table:  # what the decoder raises but the cells of the group don't have is in the table, not here
+            table = table[table["confirmed"].astype(bool)]
         if "ranking" in table and table["ranking"].nunique() > 1:
             table = table[table["ranking"] == "weights"]
         wanted: Mapping[str, Sequence[str]] = {

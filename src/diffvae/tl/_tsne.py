@@ -100,9 +100,9 @@ def tsne(
         start = initialization.pca(x, random_state=random_state)
     else:
         start = initialization.random(len(x), random_state=random_state)
-    embedding = TSNEEmbedding(
-        start, PrecomputedAffinities(p, normalize=False), random_state=random_state, n_jobs=n_jobs
-    )
+    # a copy: openTSNE exaggerates P in place, and what is stored must give the same map again, to the last digit
+    affinities = PrecomputedAffinities(p.copy(), normalize=False)
+    embedding = TSNEEmbedding(start, affinities, random_state=random_state, n_jobs=n_jobs)
     embedding = embedding.optimize(250, exaggeration=12, momentum=0.5).optimize(n_iter, momentum=0.8)
 
     adata = adata.copy() if copy else adata

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -91,6 +91,8 @@ def run_flushing_denormals(work: Callable[[threading.Event], Result]) -> Result:
     with ThreadPoolExecutor(1, thread_name_prefix="diffvae-train") as executor:
         future = executor.submit(flushed)
         try:
+            while not future.done():  # look up now and then: not every interrupt wakes a thread that waits
+                wait([future], timeout=0.2)
             return future.result()
         except BaseException:
             stop.set()
