@@ -22,7 +22,9 @@ def test_bernoulli_nll_by_hand():
     assert float(bernoulli_nll(logits, x)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize(("logit", "x", "nats"), [(100, 1, 0), (-100, 0, 0), (-100, 1, 100), (1e4, 0, 1e4), (-1e4, 1, 1e4)])
+@pytest.mark.parametrize(
+    ("logit", "x", "nats"), [(100, 1, 0), (-100, 0, 0), (-100, 1, 100), (1e4, 0, 1e4), (-1e4, 1, 1e4)]
+)
 def test_bernoulli_nll_of_large_logits_is_finite_and_exact(logit, x, nats):
     logits = torch.tensor([[float(logit)]], requires_grad=True)
     value = bernoulli_nll(logits, torch.tensor([[float(x)]]))

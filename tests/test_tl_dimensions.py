@@ -43,7 +43,10 @@ def test_p_values_are_fishers_and_q_values_benjamini_hochbergs():
     outlying = np.abs(z - z.mean(0)) >= z.std(0)
     for _, r in table.iterrows():
         inside, member = outlying[:, r["dimension"]], groups == r["group"]
-        counts = [[(inside & member).sum(), (inside & ~member).sum()], [(~inside & member).sum(), (~inside & ~member).sum()]]
+        counts = [
+            [(inside & member).sum(), (inside & ~member).sum()],
+            [(~inside & member).sum(), (~inside & ~member).sum()],
+        ]
         assert r["p_value"] == pytest.approx(stats.fisher_exact(counts, alternative="greater").pvalue)
     p = np.sort(table["p_value"])
     by_hand = np.minimum.accumulate((p * len(p) / np.arange(1, len(p) + 1))[::-1])[::-1]

@@ -62,7 +62,7 @@ def cluster_table(adata: AnnData) -> pd.DataFrame:
     for group, size in adata.obs[_keys.CLUSTER].value_counts(sort=False).items():
         chosen = dimensions[(dimensions["group"] == group) & dimensions["chosen"]]
         # of the genes that the decoder raises or lowers those that the cells themselves show so; the table has all
-        own = genes[(genes["group"] == group) & (genes["ranking"] == "weights") & genes["confirmed"]]
+        own = genes[(genes["group"] == group) & (genes["ranking"] == "jacobian") & genes["confirmed"]]
         row = named.loc[group]
         rows.append(
             {

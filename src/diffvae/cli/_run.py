@@ -89,7 +89,7 @@ def show(result: Result) -> None:
     _console.table(
         f"{summary['n_cells']:,} cells of {summary['source']} in {len(clusters)} clusters, {n_named} of them named "
         f"(markers: {summary['markers'] or 'none fits'})",
-        ["cluster", "cells", "cell type", "q", "marker genes", "dimensions", "high-weight genes up"],
+        ["cluster", "cells", "cell type", "q", "marker genes", "dimensions", "genes up by the decoder"],
         (
             (
                 c.cluster,

@@ -47,7 +47,7 @@ def gene_heatmap(
         Column of ``obs``.
     genes
         Genes, or group -> genes. None: per group the first `n_genes` genes of direction "up" in the table that
-        are higher in the group's cells, too.
+        are higher in the group's cells, too, by the mean Jacobian of the decoder where both rankings are there.
     n_genes
         Genes per group from the table. A gene that several groups share is shown once, with the first.
     standard_scale
@@ -152,10 +152,12 @@ def _blocks(
             raise ValueError(f"n_genes is {n_genes}; give at least 1.")
         table = _data.table(adata, _TABLE, ["group", "gene", "direction", "rank"], groupby)
         table = table[table["direction"] == "up"].sort_values("rank")
-        if "confirmed" in table:  # what the decoder raises but the cells of the group don't have is in the table, not here
+        if (
+            "confirmed" in table
+        ):  # what the decoder raises but the cells of the group don't have is in the table, not here
             table = table[table["confirmed"].astype(bool)]
         if "ranking" in table and table["ranking"].nunique() > 1:
-            table = table[table["ranking"] == "weights"]
+            table = table[table["ranking"] == "jacobian"]
         wanted: Mapping[str, Sequence[str]] = {
             g: list(dict.fromkeys(table.loc[table["group"] == g, "gene"].astype(str)))[:n_genes] for g in columns
         }

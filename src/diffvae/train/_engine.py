@@ -89,8 +89,8 @@ def run_flushing_denormals(work: Callable[[threading.Event], Result]) -> Result:
         return work(stop)
 
     with ThreadPoolExecutor(1, thread_name_prefix="diffvae-train") as executor:
-        future = executor.submit(flushed)
         try:
+            future = executor.submit(flushed)
             while not future.done():  # look up now and then: not every interrupt wakes a thread that waits
                 wait([future], timeout=0.2)
             return future.result()

@@ -1,0 +1,259 @@
+"""What every model must do, whichever it is."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from _model_data import MAKERS, N_CELLS, N_GENES, N_LATENT, QUICK, counts, prepared, trained
+
+import diffvae as dv
+from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE, Model, load
+
+NAMES = list(MAKERS)
+NEURAL = [name for name in NAMES if name != "PCA"]
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def model(name):
+    return trained(name)
+
+
+def test_train_returns_the_model_and_leaves_the_data_as_they_are(name):
+    adata = prepared()
+    before = adata.copy()
+    model = MAKERS[name]()
+    assert not model.is_trained
+    assert model.train(adata, **QUICK) is model
+    assert model.is_trained
+    assert isinstance(model, Model)
+    np.testing.assert_array_equal(adata.layers["unit"], before.layers["unit"])
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert list(adata.uns["diffvae"]) == list(before.uns["diffvae"])
+    assert not adata.obsm
+
+
+def test_latent_representation(model):
+    z = model.get_latent_representation()
+    assert z.shape == (N_CELLS, N_LATENT)
+    assert z.dtype == np.float32
+    assert (z.std(axis=0) > 0).any()
+    np.testing.assert_array_equal(model.get_latent_representation(), z)  # the mean, never a draw
+    np.testing.assert_array_equal(model.get_latent_representation(prepared()), z)
+
+
+def test_a_cell_is_encoded_alone_as_among_others(model):
+    z = model.get_latent_representation()
+    np.testing.assert_allclose(model.get_latent_representation(prepared()[7].copy()), z[[7]], rtol=1e-4, atol=1e-5)
+
+
+def test_decode_and_reconstruct(model):
+    z = model.get_latent_representation()
+    x = model.decode(z)
+    assert x.shape == (N_CELLS, N_GENES)
+    assert x.dtype == np.float32
+    np.testing.assert_array_equal(model.reconstruct(), x)
+    np.testing.assert_allclose(model.decode(z[5:6]), x[5:6], rtol=1e-4, atol=1e-6)
+    assert model.decode(np.zeros((0, N_LATENT))).shape == (0, N_GENES)
+    if not isinstance(model, PCA):
+        assert (x > 0).all()
+        assert (x < 1).all()
+
+
+@pytest.mark.parametrize("shape", [(3, N_LATENT + 1), (N_LATENT,)])
+def test_points_of_another_space_are_refused(model, shape):
+    sentence = re.escape(f"z has shape {shape}; it must be points x {N_LATENT} latent dimensions.")
+    with pytest.raises(ValueError, match=sentence):
+        model.decode(np.zeros(shape))
+    if not isinstance(model, PCA):
+        with pytest.raises(ValueError, match=sentence):
+            model.gene_jacobian(np.zeros(shape))
+
+
+def test_sample(model):
+    cells = model.sample(6, rng=3)
+    assert cells.shape == (6, N_GENES)
+    assert list(cells.var_names) == list(model.gene_names)
+    np.testing.assert_allclose(cells.layers["unit"], model.decode(cells.obsm["X_diffvae"]), rtol=1e-4, atol=1e-6)
+    low, high = model.features.minimum, model.features.maximum
+    np.testing.assert_allclose(cells.X, low + cells.layers["unit"] * (high - low), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(model.sample(6, rng=3).X, cells.X)
+    assert not np.array_equal(model.sample(6, rng=4).X, cells.X)
+    with pytest.raises(ValueError, match="n is 0; ask for one cell at least"):
+        model.sample(0)
+
+
+def test_draws_of_sample_have_the_spread_of_the_prior(model):
+    z = model.sample(4000).obsm["X_diffvae"]
+    latent = model.get_latent_representation().astype(float)
+    if isinstance(model, AutoEncoder):  # the Gaussian of the training cells
+        mean, covariance = latent.mean(0), np.cov(latent.T)
+    elif isinstance(model, PCA):
+        train = latent[(prepared().obs["diffvae_split"] == "train").to_numpy()]
+        mean, covariance = np.zeros(N_LATENT), np.cov(train.T, bias=True)
+    else:
+        mean, covariance = np.zeros(N_LATENT), np.eye(N_LATENT)
+    scale = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose((z.mean(0) - mean) / scale, 0, atol=0.08)
+    np.testing.assert_allclose((np.cov(z.T) - covariance) / np.outer(scale, scale), 0, atol=0.1)
+
+
+def test_gene_weights_and_jacobian(model):
+    z = model.get_latent_representation()
+    weights, jacobian = model.gene_weights(), model.gene_jacobian(z)
+    assert weights.shape == jacobian.shape == (N_LATENT, N_GENES)
+    step = 1e-2 * np.eye(N_LATENT, dtype=np.float32)
+    slopes = [(model.decode(z + s).astype(float) - model.decode(z - s)).mean(0) / 2e-2 for s in step]
+    np.testing.assert_allclose(jacobian, slopes, atol=2e-3 * np.abs(jacobian).max())
+
+
+def test_history(model, name):
+    history = model.history
+    assert history.index.name == "epoch"
+    assert history.index[0] == 1
+    terms = {"PCA": ["mse"], "AutoEncoder": ["loss", "nll"]}.get(name, ["loss", "nll", "kl", "mmd"])
+    assert list(history.columns) == [f"{split}_{term}" for split in ("train", "validation") for term in terms]
+    assert len(history) == (1 if name == "PCA" else QUICK["max_epochs"])
+    assert np.isfinite(history.to_numpy()).all()
+
+
+def test_saved_and_loaded_it_says_the_same_of_new_cells(model, name, tmp_path):
+    model.save(tmp_path / "model")
+    new = counts(seed=5)
+    for again in (load(tmp_path / "model"), type(model).load(tmp_path / "model")):
+        assert type(again) is type(model)
+        assert again.get_params() == model.get_params()
+        z = model.get_latent_representation(new)
+        np.testing.assert_array_equal(again.get_latent_representation(new), z)
+        np.testing.assert_array_equal(again.reconstruct(new), model.reconstruct(new))
+        np.testing.assert_array_equal(again.sample(5).X, model.sample(5).X)
+        np.testing.assert_array_equal(again.gene_weights(), model.gene_weights())
+        np.testing.assert_array_equal(again.gene_jacobian(z), model.gene_jacobian(z))
+        pd.testing.assert_frame_equal(again.history, model.history)
+        assert again.gene_names.equals(model.gene_names)
+        assert repr(again) == repr(model)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda model: model.get_latent_representation(),
+        lambda model: model.get_latent_representation(prepared()),
+        lambda model: model.reconstruct(),
+        lambda model: model.decode(np.zeros((1, N_LATENT))),
+        lambda model: model.sample(2),
+        lambda model: model.history,
+        lambda model: model.features,
+        lambda model: model.gene_names,
+        lambda model: model.gene_weights(),
+        lambda model: model.gene_jacobian(np.zeros((1, N_LATENT))),
+        lambda model: model.save("never-written"),
+    ],
+)
+def test_model_that_is_not_trained_says_so(name, verb):
+    with pytest.raises(RuntimeError, match=rf"This {name} is not trained.*(train\(adata\) first|adata=\.\.\.)"):
+        verb(MAKERS[name]())
+
+
+def test_loaded_model_asks_for_cells(model, name, tmp_path):
+    model.save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    for verb in (again.get_latent_representation, again.reconstruct):
+        with pytest.raises(
+            RuntimeError, match=f"This {name} was loaded from disk and holds no cells; name them: adata="
+        ):
+            verb()
+
+
+def test_params_construct_an_equal_model(name):
+    model = MAKERS[name]()
+    assert type(model)(**model.get_params()).get_params() == model.get_params()
+
+
+def test_layer_that_is_not_there(name):
+    with pytest.raises(dv.pp.DataError, match=r"adata\.layers\['unit'\] is missing; run diffvae\.pp\.prepare\(adata\)"):
+        MAKERS[name]().train(counts(), **QUICK)
+    with pytest.raises(dv.pp.DataError, match=r"layers\['scaled'\] is missing; there are: \['counts', 'unit'\]|unit"):
+        MAKERS[name]().train(prepared(), layer="scaled", **QUICK)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(name, value):
+    adata = prepared()
+    adata.layers["unit"][3, 5] = value
+    model = MAKERS[name]()
+    with pytest.raises(dv.pp.DataError, match=r"adata\.layers\['unit'\] holds NaN or infinite values"):
+        model.train(adata, **QUICK)
+    assert not model.is_trained
+
+
+def test_values_that_are_no_numbers_are_refused(name):
+    adata = prepared()
+    adata.layers["text"] = np.full(adata.shape, "much")
+    with pytest.raises(dv.pp.DataError, match=r"adata\.layers\['text'\] holds <U4, not numbers"):
+        MAKERS[name]().train(adata, layer="text", **QUICK)
+
+
+def test_duplicated_genes_are_refused(name):
+    adata = prepared()
+    with pytest.warns(UserWarning, match="not unique"):
+        adata.var_names = ["gene0", *adata.var_names[:-1]]
+        with pytest.raises(dv.pp.DataError, match=r"run adata\.var_names_make_unique\(\) first"):
+            MAKERS[name]().train(adata, **QUICK)
+
+
+@pytest.mark.parametrize("name", NEURAL)
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"max_epochs": 0}, "max_epochs is 0; it must be 1 or more"),
+        ({"batch_size": 1}, "batch_size is 1; batch normalisation and MMD need two cells"),
+        ({"patience": 0}, "patience is 0; it must be 1 or more"),
+        ({"lr": -1}, "lr is -1; the learning rate must be a positive number"),
+        ({"lr": float("nan")}, "lr is nan; the learning rate"),
+        ({"validation_size": 1}, "validation_size is 1; it is a share of the cells"),
+        ({"validation_size": 0.995}, "0 of 100 cells are left to train on|1 of 100 cells are left to train on"),
+        ({"device": "gpu"}, "device='gpu' can't be used here"),
+        ({"precision": "half"}, "precision is 'half'; it is one of"),
+        ({"rng": -1}, "rng is -1; give a non-negative integer"),
+    ],
+)
+def test_bad_arguments_of_train(name, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MAKERS[name]().train(prepared(), **{**QUICK, **arguments})
+
+
+def test_bernoulli_needs_the_unit_interval():
+    adata = prepared()
+    adata.layers["wrong"] = adata.layers["unit"] * 2 - 0.5
+    sentence = r"adata\.layers\['wrong'\] holds values from -0\.5 to 1\.5, but the Bernoulli likelihood needs \[0, 1\]"
+    for name in NEURAL:
+        with pytest.raises(dv.pp.DataError, match=sentence):
+            MAKERS[name]().train(adata, layer="wrong", **QUICK)
+    for likelihood in ("gaussian", "mse"):
+        model = VAE(n_latent=2, hidden=(8,), likelihood=likelihood).train(adata, layer="wrong", **QUICK)
+        assert model.reconstruct().min() < 0.5
+
+
+def test_layer_none_is_x():
+    adata = prepared()
+    model = VAE(n_latent=2, hidden=(8,), likelihood="gaussian").train(adata, layer=None, **QUICK)
+    assert not model.features.scaled
+    np.testing.assert_array_equal(model.get_latent_representation(adata), model.get_latent_representation())
+    cells = model.sample(3)
+    assert not cells.layers
+    np.testing.assert_array_equal(cells.X, model.decode(cells.obsm["X_diffvae"]))
+
+
+def test_training_twice_starts_anew():
+    model = DiffVAE(n_latent=2, hidden=(8,))
+    first = model.train(prepared(), **QUICK).get_latent_representation()
+    again = model.train(prepared(), **QUICK).get_latent_representation()
+    np.testing.assert_array_equal(first, again)
+    other = model.train(prepared(seed=9), **QUICK).get_latent_representation()
+    assert not np.allclose(first, other)
