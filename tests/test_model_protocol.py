@@ -109,7 +109,7 @@ def test_gene_weights_and_jacobian(model):
     assert weights.shape == jacobian.shape == (N_LATENT, N_GENES)
     step = 1e-2 * np.eye(N_LATENT, dtype=np.float32)
     slopes = [(model.decode(z + s).astype(float) - model.decode(z - s)).mean(0) / 2e-2 for s in step]
-    np.testing.assert_allclose(jacobian, slopes, atol=2e-3 * np.abs(jacobian).max())
+    np.testing.assert_allclose(jacobian, slopes, atol=0.01 * np.abs(jacobian).max())
 
 
 def test_history(model, name):
@@ -178,7 +178,7 @@ def test_params_construct_an_equal_model(name):
 def test_layer_that_is_not_there(name):
     with pytest.raises(dv.pp.DataError, match=r"adata\.layers\['unit'\] is missing; run diffvae\.pp\.prepare\(adata\)"):
         MAKERS[name]().train(counts(), **QUICK)
-    with pytest.raises(dv.pp.DataError, match=r"layers\['scaled'\] is missing; there are: \['counts', 'unit'\]|unit"):
+    with pytest.raises(dv.pp.DataError, match=r"layers\['scaled'\] is missing; there are: \['unit', 'counts'\]"):
         MAKERS[name]().train(prepared(), layer="scaled", **QUICK)
 
 
@@ -201,10 +201,9 @@ def test_values_that_are_no_numbers_are_refused(name):
 
 def test_duplicated_genes_are_refused(name):
     adata = prepared()
-    with pytest.warns(UserWarning, match="not unique"):
-        adata.var_names = ["gene0", *adata.var_names[:-1]]
-        with pytest.raises(dv.pp.DataError, match=r"run adata\.var_names_make_unique\(\) first"):
-            MAKERS[name]().train(adata, **QUICK)
+    adata.var_names = ["gene0", *adata.var_names[:-1]]
+    with pytest.raises(dv.pp.DataError, match=r"run adata\.var_names_make_unique\(\) first"):
+        MAKERS[name]().train(adata, **QUICK)
 
 
 @pytest.mark.parametrize("name", NEURAL)
@@ -217,7 +216,7 @@ def test_duplicated_genes_are_refused(name):
         ({"lr": -1}, "lr is -1; the learning rate must be a positive number"),
         ({"lr": float("nan")}, "lr is nan; the learning rate"),
         ({"validation_size": 1}, "validation_size is 1; it is a share of the cells"),
-        ({"validation_size": 0.995}, "0 of 100 cells are left to train on|1 of 100 cells are left to train on"),
+        ({"validation_size": 0.995}, "0 of 100 cells are left to train on; two are the least"),
         ({"device": "gpu"}, "device='gpu' can't be used here"),
         ({"precision": "half"}, "precision is 'half'; it is one of"),
         ({"rng": -1}, "rng is -1; give a non-negative integer"),

@@ -69,7 +69,7 @@ def test_stability_and_its_null_are_reported(method, steers):
     assert chosen["candidate"].item() == report[steers]
     assert chosen["stability"].item() == report["stability"] == 1.0
     assert chosen["null_stability"].item() == report["null_stability"]
-    assert report["null_stability"] < 0.8
+    assert report["null_stability"] < 0.9
     assert "warning" not in report
 
 

@@ -38,7 +38,7 @@ def test_counts_shares_and_sides_by_hand():
 def test_p_values_are_fishers_and_q_values_benjamini_hochbergs():
     rng = np.random.default_rng(0)
     z, groups = rng.normal(size=(60, 4)), rng.choice(["a", "b", "c"], 60)
-    z[groups == "a", 2] += 2
+    z[groups == "a", 2] += 4
     table = tl.latent_dimensions(cells(z, groups), "group")
     outlying = np.abs(z - z.mean(0)) >= z.std(0)
     for _, r in table.iterrows():

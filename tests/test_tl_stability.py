@@ -14,48 +14,63 @@ def halves(part):
     return lambda k: np.floor(part[:, 0] * k / 20).astype(int)
 
 
-def test_agreement_by_hand():
-    # rows 1, 2, 3 are shared: labels 0, 1, 1 and 5, 5, 6 put no pair together in both
-    value = _stability._agreement(
-        np.array([0, 1, 2, 3]), np.array([0, 0, 1, 1]), np.array([1, 2, 3, 4]), np.array([5, 5, 6, 6])
-    )
-    # one pair together in each, none in both, 3 pairs: (0 - 1/3) / (1 - 1/3)
-    assert value == pytest.approx(-0.5)
-    same = _stability._agreement(np.arange(4), np.array([0, 0, 1, 1]), np.arange(4), np.array([7, 7, 3, 3]))
-    assert same == 1.0
+def test_agreement_with_the_whole_by_hand():
+    # The whole is cut into evens and odds; a subsample into its lower and upper half.
+    whole = np.arange(20) % 2
+
+    def clustering(part):
+        return lambda k: whole if len(part) == 20 else np.arange(len(part)) // 8
+
+    mean, sd = _stability.stability(clustering, line(), [2], np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    drawn = [np.sort(rng.choice(20, 16, replace=False)) for _ in range(5)]
+    by_hand = [adjusted_rand(whole[rows], np.arange(16) // 8) for rows in drawn]
+    assert mean[0] == pytest.approx(np.mean(by_hand))
+    assert sd[0] == pytest.approx(np.std(by_hand))
+    assert sd[0] > 0
+
+
+def adjusted_rand(a, b):
+    """The index from the pairs themselves."""
+    pairs = np.triu_indices(len(a), 1)
+    in_a, in_b = (np.equal.outer(x, x)[pairs] for x in (a, b))
+    expected = in_a.sum() * in_b.sum() / len(in_a)
+    return ((in_a & in_b).sum() - expected) / ((in_a.sum() + in_b.sum()) / 2 - expected)
 
 
 def test_a_partition_that_always_comes_back_scores_one():
-    assert _stability.stability(halves, line(), [2, 4], np.random.default_rng(0)) == [1.0, 1.0]
+    mean, sd = _stability.stability(halves, line(), [2, 4], np.random.default_rng(0))
+    assert mean.tolist() == [1, 1]
+    assert sd.tolist() == [0, 0]
 
 
 def test_labels_by_chance_score_nothing():
     chance = np.random.default_rng(1)
-    values = _stability.stability(
+    mean, _ = _stability.stability(
         lambda part: lambda k: chance.integers(k, size=len(part)), line(200), [2, 5], np.random.default_rng(0)
     )
-    assert np.abs(values).max() < 0.1
+    assert np.abs(mean).max() < 0.1
 
 
-def test_one_piece_has_no_stability():
-    values = _stability.stability(
-        lambda part: lambda k: np.zeros(len(part), int) if k == 1 else (part[:, 0] > 9).astype(int),
-        line(),
-        [1, 2],
-        np.random.default_rng(0),
-    )
-    assert np.isnan(values[0])
-    assert values[1] == 1.0
+def test_clusters_that_split_only_where_all_cells_are_there_are_not_stable():
+    def clustering(part):
+        return lambda k: part[:, 0].astype(int) // (5 if len(part) == 20 else 10)
+
+    mean, _ = _stability.stability(clustering, line(), [2], np.random.default_rng(0))
+    assert mean[0] < 0.7  # though all subsamples agree with each other
 
 
-def test_one_piece_in_a_single_subsample_is_enough():
-    sizes = iter(range(100))
+@pytest.mark.parametrize("piece", range(6))
+def test_one_piece_has_no_stability(piece):
+    fits = iter(range(100))
 
     def clustering(part):
-        piece = next(sizes) == 2  # the third of five subsamples falls into one piece
-        return lambda k: np.zeros(len(part), int) if piece else (part[:, 0] > 9).astype(int)
+        whole = next(fits) == piece  # all cells come first, then five subsamples
+        return lambda k: np.zeros(len(part), int) if whole else (part[:, 0] > 9).astype(int)
 
-    assert np.isnan(_stability.stability(clustering, line(), [2], np.random.default_rng(0))[0])
+    mean, sd = _stability.stability(clustering, line(), [2], np.random.default_rng(0))
+    assert np.isnan(mean[0])
+    assert np.isnan(sd[0])
 
 
 def test_subsamples_are_four_fifths_and_seeded():
@@ -67,30 +82,31 @@ def test_subsamples_are_four_fifths_and_seeded():
 
     for seed in (0, 0, 1):
         _stability.stability(clustering, line(), [2], np.random.default_rng(seed))
-    assert [len(s) for s in seen] == [16] * 15
-    assert seen[:5] == seen[5:10]
-    assert seen[:5] != seen[10:]
-    assert len({tuple(s) for s in seen[:5]}) == 5
+    assert [len(s) for s in seen] == [20, 16, 16, 16, 16, 16] * 3
+    assert seen[:6] == seen[6:12]
+    assert seen[:6] != seen[12:]
+    assert len({tuple(s) for s in seen[1:6]}) == 5
 
 
-def choice(monkeypatch, stability, null):
+def choice(monkeypatch, stability, sd, null):
     """Let ``choose`` decide on given stabilities."""
-    answers = iter([stability, null])
+    answers = iter([(np.array(stability), np.array(sd)), (np.array(null), np.zeros(len(null)))])
     monkeypatch.setattr(_stability, "stability", lambda *args: next(answers))
     return _stability.choose(halves, line(), list(range(2, 2 + len(stability))), np.random.default_rng(0))
 
 
-def test_the_finest_that_is_nearly_as_stable_is_chosen(monkeypatch):
-    chosen, table = choice(monkeypatch, [1.0, 0.95, 0.91, 0.5], [0.9, 0.8, 0.7, 0.6])
+def test_the_finest_within_a_standard_deviation_is_chosen(monkeypatch):
+    chosen, table = choice(monkeypatch, [0.8, 0.95, 0.91, 0.89], [0.5, 0.05, 0.5, 0.5], [0.9, 0.8, 0.7, 0.6])
     assert chosen == 4
     assert table["chosen"].tolist() == [False, False, True, False]
-    assert table.columns.tolist() == ["candidate", "stability", "null_stability", "chosen"]
+    assert table.columns.tolist() == ["candidate", "stability", "sd", "null_stability", "chosen"]
     assert table["null_stability"].tolist() == [0.9, 0.8, 0.7, 0.6]
 
 
 def test_candidates_without_stability_are_not_chosen(monkeypatch):
     nan = float("nan")
-    assert choice(monkeypatch, [0.5, 0.2, nan], [nan, nan, nan])[0] == 2
+    assert choice(monkeypatch, [0.5, 0.2, nan], [0.1, 0.1, nan], [nan, nan, nan])[0] == 2
+    assert choice(monkeypatch, [nan, nan, nan], [nan, nan, nan], [nan, nan, nan])[0] == 2
 
 
 def test_the_null_has_the_same_moments_and_no_clusters():

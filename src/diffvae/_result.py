@@ -128,9 +128,7 @@ def _overlap(adata: AnnData, label_key: str) -> pd.DataFrame:
     from diffvae import metrics
 
     labelled = adata[adata.obs[label_key].notna()]
-    return metrics.overlap(
-        labelled.obs[label_key].astype(str), labelled.obs[_keys.CLUSTER].astype(str)
-    ).table.reset_index()
+    return metrics.overlap(labelled.obs[label_key].astype(str), labelled.obs[_keys.CLUSTER].astype(str)).table
 
 
 def _figures(result: Result, folder: Path, label_key: str | None) -> None:
@@ -144,7 +142,9 @@ def _figures(result: Result, folder: Path, label_key: str | None) -> None:
     }
     if label_key is not None:
         figures["tsne_labels"] = lambda: pl.tsne(adata, color=label_key)
-        figures["overlap"] = lambda: pl.overlap(adata, reference=label_key, groupby=_keys.CELL_TYPE)
+        named = (adata.obs[_keys.CELL_TYPE] != _keys.UNASSIGNED).any()
+        groups = _keys.CELL_TYPE if named else _keys.CLUSTER
+        figures["overlap"] = lambda: pl.overlap(adata, reference=label_key, groupby=groups)
     stored = adata.uns[_keys.UNS]
     chosen = stored["latent_dimensions"].loc[stored["latent_dimensions"]["chosen"], "group"]
     if len(chosen):

@@ -130,9 +130,10 @@ class NeuralModel(Model):
         target = best_device(device)
         module = self._build(matrix.shape[1], rng)
         if module.logvar_x is not None:  # start at each gene's own Gaussian: Adam's steps are too small to walk there
-            mean, logvar = gene_moments(matrix[train_rows])
-            module.decoder.linears[-1].bias.data = torch.from_numpy(mean)
-            module.logvar_x.data = torch.from_numpy(logvar)
+            mean, logvar = map(torch.from_numpy, gene_moments(matrix[train_rows]))
+            module.logvar_x.data = logvar
+            module.decoder.linears[-1].bias.data = mean
+            module.decoder.linears[-1].weight.data *= torch.exp(0.5 * logvar)[:, None]
         module = module.to(target)
         history = fit(
             module,

@@ -74,9 +74,10 @@ def require_unit_interval(matrix: Matrix, layer: str | None) -> None:
 
 def gene_moments(matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and log sigma^2 of each gene, float32; one that hardly varies gets a variance of 1e-4."""
-    mean = np.asarray(matrix.mean(axis=0), dtype=np.float64).ravel()
-    squares = matrix.multiply(matrix) if sparse.issparse(matrix) else np.square(matrix, dtype=np.float64)
-    variance = np.asarray(squares.mean(axis=0), dtype=np.float64).ravel() - mean**2
+    mean = np.asarray(matrix.mean(axis=0, dtype=np.float64)).ravel()
+    wide = matrix.astype(np.float64)
+    squares = wide.multiply(wide) if sparse.issparse(wide) else np.square(wide)
+    variance = np.asarray(squares.mean(axis=0)).ravel() - mean**2
     return mean.astype(np.float32), np.log(variance.clip(min=1e-4)).astype(np.float32)
 
 

@@ -47,10 +47,11 @@ def cluster(
     method
         ``"leiden"`` on the shared-neighbour graph; ``"kmeans"``; ``"gmm"``, a Gaussian mixture; ``"dbscan"``.
     n_clusters
-        A number, or ``"auto"``. For k-means and Leiden "auto" takes the finest partition (2 to 20 clusters; resolution
-        0.1 to 2) whose stability is at least 90 % of the highest: stability is the mean adjusted Rand index between
-        partitions of five random subsamples of 80 % of the cells. For mixtures "auto" takes the lowest BIC. DBSCAN
-        finds its own number and takes no other.
+        A number, or ``"auto"``. For k-means (2 to 20 clusters) and Leiden (resolution 0.1 to 2) "auto" takes the
+        partition whose stability exceeds that of cells without clusters by most. Stability is the mean adjusted Rand
+        index of the partition with those of five random subsamples of 80 % of the cells; the cells without clusters are
+        a Gaussian cloud of the same covariance. For mixtures "auto" takes the lowest BIC. DBSCAN finds its own number
+        and takes no other.
     use_rep
         ``"X_diffvae"`` (latent) or ``"X_diffvae_tsne"`` (its map), or any key of ``obsm``.
     resolution
@@ -77,7 +78,7 @@ def cluster(
     References
     ----------
     Traag et al. 2019 (Leiden); Levine et al. 2015 (shared neighbours); Ester et al. 1996 (DBSCAN and its knee);
-    von Luxburg 2010 (stability).
+    Dudoit and Fridlyand 2002, Hennig 2007 (stability).
 
     Examples
     --------

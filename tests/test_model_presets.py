@@ -1,0 +1,135 @@
+"""The presets of DiffVAE, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from _model_data import QUICK, prepared
+
+from diffvae.model import VAE, AutoEncoder, DiffVAE
+from diffvae.model._config import default_epochs
+
+PAPER_SIZE = {"n_latent": 50, "hidden": (512, 256), "likelihood": "bernoulli", "batch_norm": True, "dropout": 0.0}
+
+
+def test_default_follows_no_fault_of_the_paper():
+    params = DiffVAE().get_params()
+    expected = PAPER_SIZE | {
+        "preset": "default",
+        "head": "linear",
+        "noise": "independent",
+        "mmd_kernel": "imq",
+        "mmd_unbiased": True,
+        "mmd_prior_size": None,
+        "kl_weight": 1.0,
+    }
+    assert {key: params[key] for key in expected} == expected
+    assert params["mmd_weight"] > 1
+
+
+def test_paper_is_the_equations_as_printed():
+    params = DiffVAE("paper").get_params()
+    expected = PAPER_SIZE | {"head": "relu", "noise": "independent", "kl_weight": 0.0, "mmd_weight": 1.0, "lr": 1e-3}
+    assert {key: params[key] for key in expected} == expected
+    assert params["mmd_kernel"] != "released"
+
+
+def test_code_is_what_the_authors_ran():
+    """METHOD.md, section 8: numbers 1 to 8 of the table."""
+    params = DiffVAE("code").get_params()
+    expected = PAPER_SIZE | {
+        "head": "relu_bn",  # 1, 2, 4
+        "noise": "shared",  # 3
+        "mmd_kernel": "released",  # 5
+        "mmd_weight": 1.0,  # 6
+        "mmd_unbiased": False,  # 7
+        "mmd_prior_size": 128,
+        "kl_weight": 0.0,
+        "lr": 1e-3,
+    }
+    assert {key: params[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("preset", ["default", "paper", "code"])
+def test_anything_may_be_overridden(preset):
+    given = {
+        "n_latent": 7,
+        "hidden": (20, 10, 5),
+        "likelihood": "gaussian",
+        "kl_weight": 0.25,
+        "mmd_weight": 3.0,
+        "mmd_kernel": "rbf",
+        "mmd_bandwidth": 2.0,
+        "mmd_unbiased": True,
+        "mmd_prior_size": 64,
+        "noise": "independent",
+        "head": "linear",
+        "batch_norm": False,
+        "dropout": 0.1,
+        "lr": 0.01,
+        "min_steps": 10,
+    }
+    assert DiffVAE(preset, **given).get_params() == {"preset": preset, **given}
+
+
+def test_override_with_zero_or_false_counts():
+    params = DiffVAE(kl_weight=0, batch_norm=False).get_params()
+    assert (params["kl_weight"], params["batch_norm"]) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"preset": "best"}, "preset is 'best'; it is one of 'default', 'paper', 'code'"),
+        ({"mmd_kernel": "linear"}, "mmd_kernel is 'linear'; it is one of 'imq', 'rbf', 'released'"),
+        ({"head": "tanh"}, "head is 'tanh'; it is one of 'linear', 'relu', 'relu_bn'"),
+        ({"noise": "loud"}, "noise is 'loud'; it is one of 'independent', 'shared', 'none'"),
+        ({"likelihood": "nb"}, "likelihood is 'nb'; it is one of 'bernoulli', 'gaussian', 'mse'"),
+        ({"n_latent": 0}, r"n_latent=0 and hidden=\(512, 256\) must be positive"),
+        ({"hidden": ()}, r"hidden=\(\) must be positive, with one hidden layer"),
+        ({"hidden": (8, 0)}, r"hidden=\(8, 0\) must be positive"),
+        ({"kl_weight": -1}, "kl_weight is -1; it must be zero or a positive number"),
+        ({"mmd_weight": float("nan")}, "mmd_weight is nan"),
+        ({"mmd_bandwidth": 0}, "mmd_bandwidth is 0; it must be positive, or None for the median rule"),
+        ({"mmd_prior_size": 1}, "mmd_prior_size is 1; it must be 2 or more"),
+        ({"dropout": 1}, "dropout is 1; it is a share, at least 0 and below 1"),
+        ({"lr": 0}, "lr is 0; the learning rate must be a positive number"),
+        ({"min_steps": -1}, "min_steps is -1; it must be zero or more"),
+    ],
+)
+def test_what_is_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        DiffVAE(**arguments)
+
+
+def test_numbers_of_numpy_become_plain_json():
+    model = DiffVAE(
+        n_latent=np.int64(3),
+        hidden=np.array([8, 4]),
+        kl_weight=np.float32(0.5),
+        batch_norm=np.bool_(False),
+    )
+    assert json.loads(json.dumps(model.get_params()))["n_latent"] == 3
+    assert repr(model) == "DiffVAE(n_latent=3, hidden=(8, 4); not trained)"
+
+
+def test_baselines_are_the_same_network_under_another_objective():
+    vae, autoencoder = VAE().config, AutoEncoder().config
+    assert (vae.kl_weight, vae.mmd_weight, vae.noise) == (1.0, 0.0, "independent")
+    assert (autoencoder.kl_weight, autoencoder.mmd_weight, autoencoder.noise) == (0.0, 0.0, "none")
+    for config in (vae, autoencoder):
+        assert {key: getattr(config, key) for key in PAPER_SIZE} == PAPER_SIZE
+
+
+@pytest.mark.parametrize(
+    ("min_steps", "n_cells", "batch_size", "epochs"),
+    [(1000, 10**6, 128, 100), (1000, 128, 128, 1000), (1000, 129, 128, 500), (1000, 300, 128, 334), (0, 10, 128, 100)],
+)
+def test_small_sets_get_enough_steps(min_steps, n_cells, batch_size, epochs):
+    assert default_epochs(DiffVAE(min_steps=min_steps).config, n_cells, batch_size) == epochs
+
+
+def test_epochs_are_chosen_where_none_are_given():
+    quick = {key: value for key, value in QUICK.items() if key not in ("max_epochs", "batch_size")}
+    model = DiffVAE(n_latent=2, hidden=(4,), min_steps=102).train(prepared()[:20].copy(), **quick)
+    assert len(model.history) == 102  # fewer cells than a batch: one step an epoch

@@ -1,0 +1,323 @@
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+
+import diffvae as dv
+from diffvae import _result, pipeline
+from diffvae._errors import DataError, OutputError
+
+TINY = {"n_latent": 4, "max_epochs": 3, "batch_size": 32, "lr": 3e-3, "progress": False}
+GIVEN = {"n_clusters": 3, "cluster_method": "kmeans"}
+TABLES = [
+    "annotation",
+    "cells",
+    "cluster_candidates",
+    "clusters",
+    "gene_weight_agreement",
+    "high_weight_genes",
+    "history",
+    "latent_dimensions",
+    "overlap",
+    "scores",
+]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The road from end to end, on the bundled cells."""
+    out = tmp_path_factory.mktemp("pipeline") / "deep" / "out"
+    told: list[str] = []
+    result = pipeline.run(
+        out=out, n_latent=10, max_epochs=15, batch_size=64, lr=3e-3, progress=False, tell=told.append
+    )
+    return result, out, told
+
+
+@pytest.fixture(scope="module")
+def small():
+    return dv.datasets.simulate_differentiation(90, 60, tree={"stem": ["red", "white"]}, effect=2, rng=0)
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_the_folder_holds_everything(demo):
+    result, out, told = demo
+    assert result.path == out
+    assert names(out) == ["figures", "model", "results.h5ad", "summary.json", "tables"]
+    assert names(out.parent) == ["out"]  # nothing half written beside it
+    assert names(out / "tables") == [f"{name}.csv" for name in TABLES]
+    assert names(out / "model") == ["config.json", "history.csv", "weights.safetensors"]
+    figures = {file.stem for file in (out / "figures").iterdir()}
+    assert {"tsne_clusters", "tsne_cell_types", "tsne_labels", "history", "overlap", "latent_dimensions"} <= figures
+    assert names(out / "figures") == sorted(f"{f}.{form}" for f in figures for form in ("png", "svg"))
+    assert all(file.stat().st_size > 1000 for file in (out / "figures").iterdir())
+    assert told[0] == "read"
+    assert told[-1] == "write"
+
+
+def test_scanpy_reads_the_keys_of_the_architecture(demo):
+    result, out, _ = demo
+    adata = sc.read_h5ad(out / "results.h5ad")
+    assert adata.shape == (700, 765)
+    assert "unit" in adata.layers
+    assert adata.obsm["X_diffvae"].shape == (700, 10)
+    assert adata.obsm["X_diffvae_tsne"].shape == (700, 2)
+    assert adata.varm["diffvae_gene_weights"].shape == (765, 10)
+    assert adata.varm["diffvae_gene_jacobian"].shape == (765, 10)
+    assert isinstance(adata.obs["diffvae_cluster"].dtype, pd.CategoricalDtype)
+    assert isinstance(adata.obs["diffvae_cell_type"].dtype, pd.CategoricalDtype)
+    steps = ("prepare", "embed", "tsne", "cluster", "latent_dimensions", "gene_weights", "high_weight_genes", "annotation")
+    assert set(steps) <= set(adata.uns["diffvae"])
+    assert (adata.obsm["X_diffvae"] == result.adata.obsm["X_diffvae"]).all()
+    sc.pp.neighbors(adata, use_rep="X_diffvae", n_neighbors=5)
+
+
+def test_tables_and_cells_say_the_same(demo):
+    result, out, _ = demo
+    cells = pd.read_csv(out / "tables" / "cells.csv", index_col="cell", dtype={"cluster": str})
+    assert cells.index.tolist() == result.adata.obs_names.tolist()
+    assert cells["cluster"].tolist() == result.adata.obs["diffvae_cluster"].tolist()
+    assert np.allclose(cells[["tsne_1", "tsne_2"]], result.adata.obsm["X_diffvae_tsne"], rtol=1e-5)
+    clusters = pd.read_csv(out / "tables" / "clusters.csv", dtype={"cluster": str}).set_index("cluster")
+    assert clusters["n_cells"].to_dict() == cells["cluster"].value_counts().to_dict()
+    assert len(clusters) == result.adata.uns["diffvae"]["cluster"]["n_clusters"] >= 2
+    named = cells.groupby("cluster")["cell_type"].agg(lambda t: set(t).pop())
+    assert named.to_dict() == clusters["cell_type"].to_dict()
+    overlap = pd.read_csv(out / "tables" / "overlap.csv")
+    assert overlap["n_cells"].sum() == 700
+    assert overlap.columns[0] == "type"
+
+
+def test_cluster_table_collects_the_evidence(demo):
+    result, *_ = demo
+    stored = result.adata.uns["diffvae"]
+    annotation = stored["annotation"].set_index("group")
+    dimensions = stored["latent_dimensions"].query("chosen")
+    for row in result.clusters.itertuples():
+        assert row.marker_genes == annotation.loc[row.cluster, "genes"]
+        assert row.q_value == annotation.loc[row.cluster, "q_value"] or np.isnan(row.q_value)
+        own = dimensions[dimensions["group"] == row.cluster]
+        expected = [f"{d}{s}" for d, s in zip(own["dimension"], own["side"], strict=True)][:5]
+        assert row.dimensions == ", ".join(expected)
+    assert result.clusters["dimensions"].str.len().max() > 0
+
+
+def test_summary(demo):
+    result, out, told = demo
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    summary = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
+    assert summary["source"] == "diffvae.datasets.pbmc68k_reduced()"
+    assert (summary["n_cells"], summary["n_genes"], summary["n_genes_kept"]) == (700, 765, 765)
+    assert summary["kind"] == "log"
+    expected = {"label_key": "cell_type", "seed": 0, "n_latent": 10, "max_epochs": 15, "lr": 3e-3, "markers": "auto"}
+    assert expected.items() <= summary["parameters"].items()
+    assert {"diffvae", "torch", "scanpy", "anndata", "openTSNE"} <= set(summary["versions"])
+    assert list(summary["seconds"]) == told[:-1]
+    assert [c["cluster"] for c in summary["clusters"]] == result.clusters["cluster"].tolist()
+    assert {s["method"] for s in summary["scores"]} == {"DiffVAE", "PCA", "null"}
+    assert summary["clustering"]["method"] == "leiden"
+    assert summary["diagnosis"]["n_active"] <= 10
+    assert result.summary["verdict"] == summary["verdict"]
+
+
+def test_the_cells_are_told_apart(demo):
+    scores = demo[0].scores
+    own = scores[scores["method"] == "DiffVAE"].set_index("score")["mean"]
+    null = scores[scores["method"] == "null"].set_index("score")["mean"]
+    assert own["clusters: adjusted Rand index"] > null["clusters: adjusted Rand index"] + 0.15
+    assert own["kNN purity (15)"] > 0.5
+
+
+def test_figures_leave_nothing_open(demo):
+    from matplotlib import pyplot
+
+    assert pyplot.get_fignums() == []
+
+
+def test_saved_model_maps_cells_as_before(demo):
+    result, out, _ = demo
+    model = dv.model.load(out / "model")
+    again = model.get_latent_representation(result.adata)
+    assert np.allclose(again, result.adata.obsm["X_diffvae"], atol=1e-5)
+
+
+def tables(result):
+    stored = result.adata.uns["diffvae"]
+    kept = ("latent_dimensions", "gene_weights", "high_weight_genes", "annotation")
+    return [result.clusters, result.scores, result.model.history, *(stored[k] for k in kept)]
+
+
+def test_same_seed_same_tables_and_nothing_is_written(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = small.copy()
+    runs = [pipeline.run(small, label_key="cell_type", seed=seed, **TINY, **GIVEN) for seed in (0, 0, 1)]
+    for first, same in zip(tables(runs[0]), tables(runs[1]), strict=True):
+        pd.testing.assert_frame_equal(first, same)
+    for key in ("X_diffvae", "X_diffvae_tsne"):
+        assert (runs[0].adata.obsm[key] == runs[1].adata.obsm[key]).all()
+    assert not tables(runs[0])[2].equals(tables(runs[2])[2])
+    assert not np.allclose(runs[0].adata.obsm["X_diffvae"], runs[2].adata.obsm["X_diffvae"])
+    assert runs[0].path is None
+    assert names(tmp_path) == []
+    assert (small.X != before.X).nnz == 0  # what was given stays as it was
+    assert small.obs.equals(before.obs)
+    assert set(small.uns) == set(before.uns)
+    assert runs[0].summary["source"] == "AnnData in memory"
+
+
+def test_without_labels_there_are_no_scores(small, tmp_path):
+    markers = {"Red": small.var_names[:4].tolist(), "White": small.var_names[4:8].tolist()}
+    result = pipeline.run(small, tmp_path / "out", markers=markers, **TINY, **GIVEN)
+    assert result.scores is None
+    assert result.summary["scores"] is None
+    assert result.summary["verdict"] == []
+    assert result.summary["parameters"]["markers"] == "given in memory"
+    assert "scores.csv" not in names(tmp_path / "out" / "tables")
+    assert "tsne_labels.png" not in names(tmp_path / "out" / "figures")
+    json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_cells_without_a_label_take_part_in_all_but_the_scores(small, tmp_path):
+    adata = small.copy()
+    adata.obs["known"] = adata.obs["cell_type"].astype(object)
+    adata.obs.loc[adata.obs_names[:30], "known"] = None
+    result = pipeline.run(adata, tmp_path / "out", label_key="known", **TINY, **GIVEN)
+    assert len(pd.read_csv(tmp_path / "out" / "tables" / "cells.csv")) == 90
+    assert pd.read_csv(tmp_path / "out" / "tables" / "overlap.csv")["n_cells"].sum() == 60
+    assert len(result.scores)
+
+
+def test_nothing_named_means_the_overlap_of_clusters_is_drawn(demo, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(dv.pl, "overlap", lambda adata, **options: drawn.update(options))
+    for name in ("tsne", "history", "latent_dimensions", "dimension_composition", "gene_heatmap", "save"):
+        monkeypatch.setattr(dv.pl, name, lambda *args, **options: None)
+    result = demo[0]
+    _result._figures(result, tmp_path / "a", "cell_type")
+    assert drawn == {"reference": "cell_type", "groupby": "diffvae_cell_type"}
+    unnamed = result.adata.copy()
+    unnamed.obs["diffvae_cell_type"] = pd.Categorical(["unassigned"] * 700)
+    _result._figures(pipeline.Result(unnamed, result.model, result.clusters, None, {}), tmp_path / "b", "cell_type")
+    assert drawn == {"reference": "cell_type", "groupby": "diffvae_cluster"}
+
+
+def test_what_can_not_work_is_refused_before_anything_is_read(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "_read", lambda data: pytest.fail("read"))
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("")
+    with pytest.raises(OutputError, match="is not empty; name another folder"):
+        pipeline.run(small, full)
+    with pytest.raises(OutputError, match="did not write"):
+        pipeline.run(small, full, overwrite=True)
+    for options, sentence in (
+        ({"preset": "best"}, "preset is 'best'"),
+        ({"n_latent": 0}, "n_latent=0"),
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"cluster_method": "foo"}, "method is 'foo'"),
+        ({"cluster_on": "umap"}, "cluster_on is 'umap'"),
+        ({"n_clusters": "few"}, "n_clusters is 'few'"),
+        ({"cluster_method": "dbscan", "n_clusters": 3}, "DBSCAN finds the number itself"),
+        ({"n_dims": 0}, "n_dims=0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"markers": "no_such_file.csv"}, "neither a bundled marker table"),
+        ({"markers": {"T": []}}, "holds no marker genes"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            pipeline.run(small, tmp_path / "out", **options)
+    assert names(tmp_path) == ["full"]
+
+
+def test_labels_and_cells_are_looked_at_before_the_training(small, monkeypatch):
+    monkeypatch.setattr(dv.model.DiffVAE, "train", lambda *args, **options: pytest.fail("trained"))
+    adata = small.copy()
+    adata.obs["depth"] = np.arange(90) + 0.5
+    adata.obs["one"], adata.obs["none"] = "x", None
+    for options, sentence in (
+        ({"label_key": "type"}, r"adata.obs\['type'\] is missing; the columns are: cell_type"),
+        ({"label_key": "depth"}, "has 90 different values in 90 cells, so they are no labels"),
+        ({"label_key": "one"}, "has 1 different labels"),
+        ({"label_key": "none"}, "has 0 different labels"),
+        ({"n_clusters": 91}, "n_clusters is 91, but there are 90 cells"),
+        ({"batch_key": "donor"}, "donor"),
+        ({"layer": "spliced"}, "spliced"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            pipeline.run(adata, **options, **TINY)
+
+
+def test_a_single_cluster_is_refused(small, tmp_path):
+    with pytest.raises(DataError, match="kmeans finds one cluster only on the latent representation"):
+        pipeline.run(small, tmp_path / "out", n_clusters=1, cluster_method="kmeans", **TINY)
+    assert names(tmp_path) == []
+
+
+def test_a_failure_leaves_nothing_and_an_earlier_result_as_it_was(demo, tmp_path, monkeypatch):
+    result = demo[0]
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    (earlier / "summary.json").write_text('{"versions": {"diffvae": "0.1.0"}}')
+
+    def fail(*args):
+        raise RuntimeError("The disk is full.")
+
+    monkeypatch.setattr(dv.pl, "save", fail)  # after the cells, the model and the tables were written
+    for out, overwrite in ((tmp_path / "new", False), (earlier, True)):
+        with pytest.raises(RuntimeError, match="disk is full"):
+            _result.write(result, out, label_key="cell_type", overwrite=overwrite)
+        assert names(tmp_path) == ["earlier"]
+        assert names(earlier) == ["summary.json"]
+
+
+def test_a_failure_in_a_step_writes_nothing(small, tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dv.tl, "annotate", fail)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(small, tmp_path / "out", **TINY, **GIVEN)
+    assert names(tmp_path) == []
+
+
+def test_identify_again(demo, tmp_path, monkeypatch):
+    first, path, _ = demo
+    monkeypatch.setattr(dv.model.DiffVAE, "train", lambda *args, **options: pytest.fail("trained"))
+    monkeypatch.setattr(_result, "_figures", lambda *args: None)
+    before = (path / "summary.json").read_bytes()
+    again = pipeline.identify_again(path, tmp_path / "out", n_clusters=4, cluster_method="kmeans", seed=3)
+    assert len(again.clusters) == 4
+    assert (again.adata.obsm["X_diffvae_tsne"] == first.adata.obsm["X_diffvae_tsne"]).all()
+    assert again.summary["parameters"]["label_key"] == "cell_type"  # of the first run
+    assert again.summary["parameters"]["max_epochs"] == 15
+    assert again.summary["parameters"]["cluster_method"] == "kmeans"
+    assert again.summary["source"] == first.summary["source"]
+    assert again.summary["clustering"]["n_clusters"] == 4
+    assert "candidates" not in again.adata.uns["diffvae"]["cluster"]
+    written = ad.read_h5ad(tmp_path / "out" / "results.h5ad")
+    assert written.obs["diffvae_cluster"].nunique() == 4
+    assert "cluster_candidates.csv" not in names(tmp_path / "out" / "tables")
+    assert (path / "summary.json").read_bytes() == before
+    with pytest.raises(OutputError, match="has results already"):
+        pipeline.identify_again(path, path)
+    with pytest.raises(ValueError, match="cluster_on is 'umap'"):
+        pipeline.identify_again(path, cluster_on="umap")
+
+
+def test_identify_again_needs_a_result(tmp_path):
+    with pytest.raises(DataError, match="holds no summary.json; name a folder that 'diffvae run' wrote"):
+        pipeline.identify_again(tmp_path)
+    (tmp_path / "results.h5ad").write_text("")
+    for text, sentence in (("{", "can't be read"), ("[]", "is no summary of a run"), ("{}", "is no summary of a run")):
+        (tmp_path / "summary.json").write_text(text)
+        with pytest.raises(DataError, match=sentence):
+            pipeline.identify_again(tmp_path)

@@ -1,0 +1,98 @@
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from diffvae import metrics
+from diffvae._scores import score, verdict
+
+
+def cells(n=60, n_genes=12, n_latent=3) -> ad.AnnData:
+    """Three types; the latent tells them apart, the expression doesn't; the clusters are the types under other names."""
+    rng = np.random.default_rng(0)
+    types = np.repeat(["T", "B", "NK"], n // 3)
+    obs = pd.DataFrame({"type": types, "diffvae_cluster": pd.Categorical(pd.Series(types).map({"T": "0", "B": "1", "NK": "2"}))})
+    obs.index = [f"cell {i}" for i in range(n)]
+    x = rng.uniform(size=(n, n_genes)).astype(np.float32)
+    adata = ad.AnnData(x, obs=obs, layers={"unit": x})
+    centres = {"T": 0, "B": 5, "NK": 10}
+    z = rng.normal(0, 0.3, (n, n_latent)) + np.array([centres[t] for t in types])[:, None]
+    adata.obsm["X_diffvae"] = z.astype(np.float32)
+    return adata
+
+
+def value(table, method, name):
+    return table[(table["method"] == method) & table["score"].str.startswith(name)].iloc[0]
+
+
+def test_a_perfect_latent_beside_a_useless_baseline():
+    table = score(cells(), "type")
+    assert table.columns.tolist() == ["method", "score", "mean", "sd", "n"]
+    for name in ("kNN purity", "k-means, k = 3", "clusters: adjusted", "clusters: normalised", "clusters: overlap"):
+        assert value(table, "DiffVAE", name)["mean"] == pytest.approx(1)
+    assert value(table, "DiffVAE", "silhouette")["mean"] > 0.8
+    assert value(table, "PCA", "kNN purity")["mean"] < 0.5
+    assert value(table, "PCA", "k-means, k = 3")["mean"] < 0.2
+    assert abs(value(table, "null", "clusters: adjusted")["mean"]) < 0.05
+    assert 1 / 3 < value(table, "null", "clusters: overlap")["mean"] < 0.55
+    assert value(table, "null", "clusters: adjusted")["n"] == 10
+    assert value(table, "null", "clusters: adjusted")["sd"] > 0
+    assert value(table, "DiffVAE", "k-means, k = 3")["n"] == 10
+    assert np.isnan(value(table, "DiffVAE", "kNN purity")["sd"])
+
+
+def test_numbers_are_those_of_the_metrics():
+    adata = cells()
+    adata.obs["diffvae_cluster"] = pd.Categorical(["0"] * 30 + ["1"] * 30)
+    table = score(adata, "type")
+    labels, clusters = adata.obs["type"], adata.obs["diffvae_cluster"].astype(str)
+    assert value(table, "DiffVAE", "clusters: adj")["mean"] == metrics.adjusted_rand_index(labels, clusters)
+    assert value(table, "DiffVAE", "clusters: over")["mean"] == pytest.approx(2 / 3)
+
+
+def test_seed():
+    first, same, other = (score(cells(), "type", rng=seed) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, same)
+    assert not first.equals(other)
+
+
+def test_cells_without_a_label_are_left_out():
+    adata = cells()
+    # labels that would ruin every score, were they read as a type of their own
+    adata.obs.loc[adata.obs_names[::2], "type"] = None
+    table = score(adata, "type")
+    assert value(table, "DiffVAE", "clusters: adjusted")["mean"] == 1
+    assert value(table, "DiffVAE", "k-means, k = 3")["mean"] == 1
+
+
+def test_few_labelled_cells_still_get_scores():
+    adata = cells()
+    adata.obs["diffvae_split"] = ["train", "validation"] * 30
+    adata.obs.loc[adata.obs_names[5:55], "type"] = None
+    table = score(adata, "type")
+    assert not table["score"].str.startswith("kNN").any()  # ten cells have no fifteen neighbours
+    assert value(table, "PCA", "k-means")["n"] == 10
+
+
+def test_baseline_has_no_more_components_than_the_data_allow():
+    adata = cells(n_genes=4, n_latent=20)
+    table = score(adata, "type")
+    assert value(table, "PCA", "silhouette")["mean"] < 0.5
+
+
+def test_labels_may_be_numbers():
+    adata = cells()
+    adata.obs["type"] = adata.obs["type"].map({"T": 1, "B": 2, "NK": 10})
+    assert value(score(adata, "type"), "DiffVAE", "clusters: adjusted")["mean"] == 1
+
+
+def test_verdict_names_where_the_baseline_is_as_good():
+    rows = [
+        *[("DiffVAE", "a", 0.5), ("PCA", "a", 0.6), ("DiffVAE", "b", 0.5), ("PCA", "b", 0.4)],
+        *[("DiffVAE", "c", 0.5), ("PCA", "c", 0.5), ("DiffVAE", "clusters", 0.1), ("null", "clusters", 0.9)],
+    ]
+    sentences = verdict(pd.DataFrame(rows, columns=["method", "score", "mean"]))
+    assert sentences == [
+        "PCA does at least as well on 'a': 0.600 against 0.500.",
+        "PCA does at least as well on 'c': 0.500 against 0.500.",
+    ]
