@@ -117,7 +117,9 @@ def test_without_noise_z_is_mu():
 @pytest.mark.parametrize(("given", "expected"), [(None, 20), (128, 128)])
 def test_size_of_the_sample_of_the_prior(given, expected, monkeypatch):
     sizes = []
-    monkeypatch.setattr(nn, "mmd", lambda x, y, kernel, *, unbiased: sizes.append((len(x), len(y), unbiased)) or x.sum())
+    monkeypatch.setattr(
+        nn, "mmd", lambda x, y, kernel, *, unbiased: sizes.append((len(x), len(y), unbiased)) or x.sum()
+    )
     objective, _ = build(mmd_prior_size=given, mmd_unbiased=False)
     objective.mmd(torch.zeros(20, 3), generator())
     assert sizes == [(20, expected, False)]

@@ -52,7 +52,9 @@ def test_sign_is_that_of_the_heaviest_gene(adata):
 
 
 def test_more_components_than_the_data_have():
-    with pytest.raises(ValueError, match="n_latent is 40, but 80 training cells with 40 genes have at most 39 principal"):
+    with pytest.raises(
+        ValueError, match="n_latent is 40, but 80 training cells with 40 genes have at most 39 principal"
+    ):
         PCA(n_latent=40).train(prepared())
     with pytest.raises(ValueError, match="n_latent is 0; it must be positive"):
         PCA(n_latent=0)

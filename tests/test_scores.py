@@ -8,11 +8,11 @@ from diffvae._scores import score, verdict
 
 
 def cells(n=60, n_genes=12, n_latent=3) -> ad.AnnData:
-    """Three types; the latent tells them apart, the expression doesn't; the clusters are the types under other names."""
+    """Three types that the latent tells apart and the expression doesn't; the clusters are the types."""
     rng = np.random.default_rng(0)
     types = np.repeat(["T", "B", "NK"], n // 3)
-    obs = pd.DataFrame({"type": types, "diffvae_cluster": pd.Categorical(pd.Series(types).map({"T": "0", "B": "1", "NK": "2"}))})
-    obs.index = [f"cell {i}" for i in range(n)]
+    clusters = pd.Categorical(np.repeat(["0", "1", "2"], n // 3))
+    obs = pd.DataFrame({"type": types, "diffvae_cluster": clusters}, index=[f"cell {i}" for i in range(n)])
     x = rng.uniform(size=(n, n_genes)).astype(np.float32)
     adata = ad.AnnData(x, obs=obs, layers={"unit": x})
     centres = {"T": 0, "B": 5, "NK": 10}

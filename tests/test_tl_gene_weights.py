@@ -218,7 +218,7 @@ def test_what_does_not_fit_is_refused():
         tl.gene_weights(adata[:, ::-1].copy(), Linear())
     other = cells()
     other.obsm["X_diffvae"] = other.obsm["X_diffvae"][:, :2]
-    with pytest.raises(DataError, match="has 2 dimensions, the model 3; run diffvae.tl.embed"):
+    with pytest.raises(DataError, match=r"has 2 dimensions, the model 3; run diffvae.tl.embed"):
         tl.gene_weights(other, Linear())
     with pytest.raises(DataError, match=r"\['latent_dimensions'\] is missing; run diffvae.tl.latent_dimensions"):
         tl.high_weight_genes(adata, "group")

@@ -158,5 +158,5 @@ def test_transform_refuses_what_does_not_fit(mapped, z):
         tl.tsne_transform(changed, z[:3])
     other = mapped.copy()
     tl.tsne(other, n_iter=10, perplexity=10, n_jobs=1, key_added="another_map")
-    with pytest.raises(DataError, match="The last map is adata.obsm\\['another_map'\\], not 'X_diffvae_tsne'"):
+    with pytest.raises(DataError, match=r"The last map is adata.obsm\['another_map'\], not 'X_diffvae_tsne'"):
         tl.tsne_transform(other, z[:3])

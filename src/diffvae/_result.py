@@ -61,8 +61,7 @@ def cluster_table(adata: AnnData) -> pd.DataFrame:
     rows = []
     for group, size in adata.obs[_keys.CLUSTER].value_counts(sort=False).items():
         chosen = dimensions[(dimensions["group"] == group) & dimensions["chosen"]]
-        # of the genes that the decoder raises or lowers those that the cells themselves show so; the table has all
-        own = genes[(genes["group"] == group) & (genes["ranking"] == "jacobian") & genes["confirmed"]]
+        own = _shown(genes[genes["group"] == group])
         row = named.loc[group]
         rows.append(
             {
@@ -81,6 +80,11 @@ def cluster_table(adata: AnnData) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _shown(genes: pd.DataFrame) -> pd.DataFrame:
+    """Of the genes that the decoder raises or lowers those that the cells themselves show so; the table has all."""
+    return genes[(genes["ranking"] == "jacobian") & genes["confirmed"]]
 
 
 def write(result: Result, out: str | PathLike[str], *, label_key: str | None = None, overwrite: bool = False) -> None:
@@ -152,7 +156,7 @@ def _figures(result: Result, folder: Path, label_key: str | None) -> None:
         sizes = adata.obs[_keys.CLUSTER].value_counts()
         largest = str(sizes[sizes.index.astype(str).isin(chosen)].index[0])
         figures["dimension_composition"] = lambda: pl.dimension_composition(adata, group=largest)
-    if (stored["high_weight_genes"]["direction"] == "up").any():
+    if (_shown(stored["high_weight_genes"])["direction"] == "up").any():
         figures["genes"] = lambda: pl.gene_heatmap(adata)
     folder.mkdir(parents=True)
     for name, draw in figures.items():

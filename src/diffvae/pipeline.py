@@ -15,7 +15,7 @@ from diffvae import _files, _io, _keys, _result, pp, tl
 from diffvae._errors import DataError
 from diffvae._journal import Journal
 from diffvae._result import Result
-from diffvae.tl import _cluster, _marker_tables
+from diffvae.tl import _cluster, _marker_tables, _naming
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -124,6 +124,7 @@ def run(
     with journal.step("check and prepare"):
         report = pp.check(adata, layer=layer)
         pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key, rng=seed)
+        _require_markers(adata, markers)
     with journal.step("train DiffVAE"):
         model.train(
             adata,
@@ -289,6 +290,11 @@ def _require_labels(adata: AnnData, label_key: str | None) -> None:
             f"adata.obs[{label_key!r}] has {labels.nunique():,} different values in {len(labels):,} cells, so they are "
             "no labels of groups; name another column."
         )
+
+
+def _require_markers(adata: AnnData, markers: Any) -> None:
+    """Refuse markers of which the data have none."""
+    _naming.candidates(markers, (adata.raw or adata).var_names.astype(str), "the data")
 
 
 def _require_cells(adata: AnnData, n_clusters: int | str) -> None:

@@ -72,12 +72,17 @@ def require_unit_interval(matrix: Matrix, layer: str | None) -> None:
         )
 
 
+def gene_means(matrix: Matrix) -> np.ndarray:
+    """Return the mean of each gene in double precision, in which scipy doesn't take it of single precision values."""
+    if sparse.issparse(matrix):
+        return np.ones(matrix.shape[0]) @ matrix / matrix.shape[0]
+    return matrix.mean(axis=0, dtype=np.float64)
+
+
 def gene_moments(matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and log sigma^2 of each gene, float32; one that hardly varies gets a variance of 1e-4."""
-    mean = np.asarray(matrix.mean(axis=0, dtype=np.float64)).ravel()
-    wide = matrix.astype(np.float64)
-    squares = wide.multiply(wide) if sparse.issparse(wide) else np.square(wide)
-    variance = np.asarray(squares.mean(axis=0)).ravel() - mean**2
+    mean, wide = gene_means(matrix), matrix.astype(np.float64)
+    variance = gene_means(wide.multiply(wide).tocsr() if sparse.issparse(wide) else np.square(wide)) - mean**2
     return mean.astype(np.float32), np.log(variance.clip(min=1e-4)).astype(np.float32)
 
 

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from diffvae import _random
 from diffvae.model._base import Model
-from diffvae.model._input import Matrix, layer_matrix, read_features, split_rows
+from diffvae.model._input import Matrix, gene_means, layer_matrix, read_features, split_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -94,7 +94,7 @@ class PCA(Model):
             )
         features = read_features(adata, layer, matrix)
         x = matrix[train_rows]
-        self._mean = np.asarray(x.mean(axis=0), dtype=np.float64).ravel()
+        self._mean = gene_means(x)
         covariance = _gram(x) / len(train_rows) - np.outer(self._mean, self._mean)
         variances, vectors = np.linalg.eigh(covariance)
         top = np.argsort(variances)[::-1][: self.n_latent]
@@ -121,7 +121,7 @@ class PCA(Model):
     def _squared_error(self, x: Matrix) -> float:
         """|x - xhat|^2 = |x - mean|^2 - |z|^2, per cell: the components are orthonormal."""
         squares = x.multiply(x).sum() if sparse.issparse(x) else np.square(x, dtype=np.float64).sum()
-        mean_of_x = np.asarray(x.mean(axis=0), dtype=np.float64).ravel()
+        mean_of_x = gene_means(x)
         centred = squares / x.shape[0] - 2 * mean_of_x @ self._mean + self._mean @ self._mean
         return float(centred - np.square(self._project(x)).sum() / x.shape[0])
 
