@@ -1,0 +1,14 @@
+"""Draw the README's pictures anew from what ``make demo`` wrote: ``python docs/images.py``."""
+
+from pathlib import Path
+
+import anndata as ad
+
+import diffvae as dv
+
+root = Path(__file__).parents[1]
+adata = ad.read_h5ad(root / "demo" / "results.h5ad")
+images = root / "docs" / "images"
+images.mkdir(exist_ok=True)
+dv.pl.save(dv.pl.tsne(adata, color="diffvae_cell_type"), images / "tsne_cell_types", formats=("png",), dpi=100)
+dv.pl.save(dv.pl.latent_dimensions(adata), images / "latent_dimensions", formats=("png",), dpi=100)
