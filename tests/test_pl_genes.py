@@ -57,7 +57,9 @@ def test_genes_of_the_table_in_blocks_each_once():
 def test_two_rankings_in_one_table():
     adata = cells()
     table = adata.uns["diffvae"]["high_weight_genes"]
-    adata.uns["diffvae"]["high_weight_genes"] = pd.concat([table, table.assign(ranking="jacobian", gene="CST3")])
+    adata.uns["diffvae"]["high_weight_genes"] = pd.concat(
+        [table.assign(ranking="jacobian"), table.assign(ranking="weights", gene="CST3")]
+    )
     assert rows(dv.pl.gene_heatmap(adata)) == rows(dv.pl.gene_heatmap(cells()))
 
 

@@ -96,17 +96,19 @@ def choice(monkeypatch, stability, sd, null):
 
 
 def test_the_largest_excess_over_the_null_is_chosen(monkeypatch):
-    chosen, table = choice(monkeypatch, [1.0, 0.9, 0.8, 0.4], [0.0, 0.1, 0.2, 0.3], [0.75, 0.7, 0.5, 0.2])
+    chosen, table = choice(monkeypatch, [0.9, 0.85, 0.8, 0.4], [0.0, 0.1, 0.2, 0.3], [0.8, 0.7, 0.3, 0.2])
     assert chosen == 4
     assert table["chosen"].tolist() == [False, False, True, False]
     assert table.columns.tolist() == ["candidate", "stability", "sd", "null_stability", "excess", "chosen"]
-    assert table["null_stability"].tolist() == [0.75, 0.7, 0.5, 0.2]
-    assert table["excess"].tolist() == pytest.approx([0.25, 0.2, 0.3, 0.2])
+    assert table["null_stability"].tolist() == [0.8, 0.7, 0.3, 0.2]
+    assert table["excess"].tolist() == pytest.approx([0.5, 0.5, 5 / 7, 0.25])
 
 
 def test_without_an_excess_stability_decides_and_without_that_the_coarsest_is_taken(monkeypatch):
     nan = float("nan")
     assert choice(monkeypatch, [0.9, 0.5, nan], [0, 0, nan], [nan, 0.1, nan])[0] == 3
+    assert choice(monkeypatch, [0.9, 0.5, nan], [0, 0, nan], [1.0, 0.1, nan])[0] == 3
+    assert choice(monkeypatch, [1.0, 1.0, 0.5], [0, 0, 0], [0.2, 0.4, 0.1])[0] == 3
     assert choice(monkeypatch, [0.2, 0.5, nan], [0.1, 0.1, nan], [nan, nan, nan])[0] == 3
     assert choice(monkeypatch, [nan, nan, nan], [nan, nan, nan], [nan, nan, nan])[0] == 2
 

@@ -41,11 +41,15 @@ def stability(
 def choose(
     clustering: Clustering, x: np.ndarray, candidates: Sequence[float], rng: np.random.Generator
 ) -> tuple[float, pd.DataFrame]:
-    """Return the candidate whose stability exceeds that of cells without clusters by most, and the table behind it.
+    r"""Return the candidate whose stability exceeds that of cells without clusters by most, and the table behind it.
 
     Stability by itself prefers few clusters, on any data. So the same is done on a Gaussian cloud of the same mean and
-    covariance, which has no clusters, and the largest excess decides. Candidates that leave the cloud in one piece have
-    no excess (NaN) and count only if all do; then the most stable one is taken.
+    covariance, which has no clusters, and the stability S is corrected for it as the adjusted Rand index is for chance:
+
+    .. math:: excess = (S - S_{null}) / (1 - S_{null})
+
+    The largest excess decides, between equal ones the finer partition. Candidates that leave the cloud in one piece, or
+    at which it is perfectly stable, have none (NaN) and count only if all have none; then the most stable one is taken.
 
     References
     ----------
@@ -55,9 +59,11 @@ def choose(
     mean, sd = stability(clustering, x, candidates, rng)
     table = pd.DataFrame({"candidate": candidates, "stability": mean, "sd": sd})
     table["null_stability"] = stability(clustering, structureless(x, rng), candidates, rng)[0]
-    table["excess"] = table["stability"] - table["null_stability"]
+    room = (1 - table["null_stability"]).where(table["null_stability"] < 1)
+    table["excess"] = (table["stability"] - table["null_stability"]) / room
     decisive = table["stability"] if table["excess"].isna().all() else table["excess"]
-    chosen = float(min(candidates)) if decisive.isna().all() else float(table.loc[decisive.idxmax(), "candidate"])
+    best = table.loc[decisive >= decisive.max() - 1e-9, "candidate"]
+    chosen = float(best.max()) if len(best) else float(min(candidates))
     table["chosen"] = table["candidate"] == chosen
     return chosen, table
 
