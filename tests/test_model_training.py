@@ -165,7 +165,9 @@ def test_early_stopping_of_a_model():
 
 @pytest.mark.parametrize("name", NEURAL)
 def test_learning_rate_that_diverges(name):
-    sentence = r"At epoch \d+ \w+ \w+ is (nan|inf): the training diverged\. Lower the learning rate \(it is 1e\+06\)"
+    sentence = (
+        r"At epoch \d+ \w+ \w+ is (nan|inf|\d\S*): the training diverged\. Lower the learning rate \(it is 1e\+06\)"
+    )
     model = MAKERS[name]()
     with pytest.raises(TrainingError, match=sentence):
         model.train(prepared(), **{**QUICK, "max_epochs": 20, "lr": 1e6})
@@ -250,3 +252,8 @@ def test_raw_counts_are_refused_before_anything_is_built():
     adata.layers["unit"] = adata.X
     with pytest.raises(ValueError, match=r"holds values from 0 to .*, but the Bernoulli likelihood needs \[0, 1\]"):
         DiffVAE(**TINY).train(adata, **QUICK)
+
+
+def test_divergence_that_stays_finite():
+    with pytest.raises(TrainingError, match=r"train loss is \d\S*: the training diverged"):
+        VAE(**TINY).train(prepared(), **{**QUICK, "max_epochs": 20, "lr": 100.0})

@@ -86,7 +86,7 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is no longer finite.
+        If the loss is no longer finite, or a hundred times what it was at the first batch.
     """
     order_rng = _random.generator(rng, "order")
     noise = _random.torch_generator(rng, "noise", device=source.device)
@@ -98,6 +98,7 @@ def fit(
 
     def epochs(stop: threading.Event) -> list[dict[str, float]]:
         records: list[dict[str, float]] = []
+        begun: list[Tensor] = []  # the loss of the first batch, read at the end of an epoch
         with progress_bar(description, max_epochs, show=progress) as advance:
             for epoch in range(1, max_epochs + 1):
                 module.train()
@@ -111,10 +112,12 @@ def fit(
                     terms["loss"].backward()
                     optimizer.step()
                     sums.add(terms, len(rows))
+                    if not begun:
+                        begun.append(terms["loss"].detach())
                 record = sums.means("train_")
                 if len(watched):
                     record |= _evaluate(module, source, objective, watched, batch_size, validation_seed, cast)
-                _require_finite(record, epoch, lr)
+                _require_sane(record, float(begun[0]), epoch, lr)
                 records.append(record)
                 loss = record.get("validation_loss", record["train_loss"])
                 advance(f"loss {loss:.1f}")
@@ -191,10 +194,12 @@ def _evaluate(
     return sums.means("validation_")
 
 
-def _require_finite(record: Mapping[str, float], epoch: int, lr: float) -> None:
+def _require_sane(record: Mapping[str, float], begun: float, epoch: int, lr: float) -> None:
     bad = [name for name, value in record.items() if not math.isfinite(value)]
+    if not bad and record["train_loss"] > begun + 100 * (abs(begun) + 1):
+        bad = ["train_loss"]  # finite still, but lost: no training comes back from a hundred times where it began
     if bad:
         raise TrainingError(
-            f"At epoch {epoch} {bad[-1].replace('_', ' ')} is {record[bad[-1]]}: the training diverged. "
+            f"At epoch {epoch} {bad[-1].replace('_', ' ')} is {record[bad[-1]]:.4g}: the training diverged. "
             f"Lower the learning rate (it is {lr:g}) and make sure that the layer is scaled to [0, 1]."
         )
