@@ -11,7 +11,7 @@ import torch
 from _model_data import MAKERS, N_CELLS, QUICK, TINY, counts, prepared, trained
 
 from diffvae import _keys
-from diffvae.model import VAE, AutoEncoder, DiffVAE, _autoencoders
+from diffvae.model import VAE, AutoEncoder, DiffVAE, _neural
 from diffvae.model._objective import InfoVAEObjective
 from diffvae.train import RowSource, TrainingError, fit
 
@@ -96,7 +96,7 @@ def rows_of_fit(monkeypatch):
         seen.update(train=train_rows, validation=validation_rows)
         return fit(*args, train_rows=train_rows, validation_rows=validation_rows, **kwargs)
 
-    monkeypatch.setattr(_autoencoders, "fit", spy)
+    monkeypatch.setattr(_neural, "fit", spy)
     return seen
 
 

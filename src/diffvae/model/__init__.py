@@ -1,8 +1,9 @@
 """Models behind one protocol: ``train``, ``get_latent_representation``, ``decode``, ``sample``, ``save``, ``load``."""
 
-from diffvae.model._autoencoders import VAE, AutoEncoder, DiffVAE, NeuralModel
+from diffvae.model._autoencoders import VAE, AutoEncoder, DiffVAE
 from diffvae.model._base import Model
 from diffvae.model._diagnose import Diagnosis
+from diffvae.model._neural import NeuralModel
 from diffvae.model._pca import PCA
 from diffvae.model._storage import load
 

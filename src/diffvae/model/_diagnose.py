@@ -16,7 +16,7 @@ from diffvae.model._objective import InfoVAEObjective
 from diffvae.train import RowSource
 
 if TYPE_CHECKING:
-    from diffvae.model._autoencoders import NeuralModel
+    from diffvae.model._neural import NeuralModel
 
 N_BATCHES = 8
 BATCH_SIZE = 128

@@ -1,0 +1,243 @@
+"""An autoencoder behind the protocol: what DiffVAE, VAE and the plain autoencoder share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from diffvae import _random, nn
+from diffvae.model._base import Model
+from diffvae.model._config import AutoencoderConfig, default_epochs
+from diffvae.model._input import Matrix, gene_moments, layer_matrix, read_features, require_unit_interval, split_rows
+from diffvae.model._objective import InfoVAEObjective
+from diffvae.train import RowSource, best_device, best_precision, fit
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model._diagnose import Diagnosis
+
+DECODE_BLOCK = 4096
+"""Cells per pass where nothing is learnt; bounds the memory of activations."""
+
+
+class NeuralModel(Model):
+    """An autoencoder made of :class:`diffvae.nn.Autoencoder`; the subclasses fix its objective.
+
+    Parameters
+    ----------
+    config
+        Hyper-parameters.
+    """
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.n_latent = config.n_latent
+        self._module: nn.Autoencoder | None = None
+
+    def __repr__(self) -> str:
+        state = f"trained on {self.features.n_cells} cells" if self.is_trained else "not trained"
+        return f"{type(self).__name__}(n_latent={self.n_latent}, hidden={self.config.hidden}; {state})"
+
+    @property
+    def module(self) -> nn.Autoencoder:
+        """The torch module, in evaluation mode."""
+        self.features  # noqa: B018 - the sentence for an untrained model is there
+        assert self._module is not None
+        return self._module
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the hyper-parameters."""
+        return asdict(self.config)
+
+    def train(
+        self,
+        adata: AnnData,
+        *,
+        layer: str | None = "unit",
+        max_epochs: int | None = None,
+        batch_size: int = 128,
+        lr: float | None = None,
+        validation_size: float | None = None,
+        early_stopping: bool = False,
+        patience: int = 20,
+        device: str = "auto",
+        precision: str = "auto",
+        rng: _random.Rng = 0,
+        progress: bool = True,
+    ) -> Self:
+        """Learn from cells, with Adam. A second call starts anew.
+
+        Parameters
+        ----------
+        adata
+            Cells that went through :func:`diffvae.pp.prepare`.
+        layer
+            Where the expression values are; None for X.
+        max_epochs
+            Passes over the training cells. None for the paper's 100, or as many as make ``min_steps`` steps (1,000 in
+            the default preset) where there are so few cells that 100 would leave the model half trained.
+        batch_size
+            Cells per step, at most.
+        lr
+            Learning rate; None for the preset's.
+        validation_size
+            Share of the cells that is watched and not learnt from. None for the split of ``pp.prepare``, on whose
+            training cells the scaling was fitted, or a fifth where there is none.
+        early_stopping, patience
+            Stop after ``patience`` epochs in which the validation loss did not improve, and keep the best weights.
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        precision
+            ``"auto"``, ``"float32"`` or ``"bfloat16"``: type of the matrix products. Weights are float32 always.
+        rng
+            Seed of the initial weights, of the order of cells and of the noise.
+        progress
+            Show a bar on a terminal.
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        DataError
+            If the layer is missing, not finite, or outside [0, 1] under the Bernoulli likelihood.
+        TrainingError
+            If the loss diverges.
+        """
+        for name, value in (
+            ("max_epochs", 1 if max_epochs is None else max_epochs),
+            ("batch_size", batch_size),
+            ("patience", patience),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more.")
+        if batch_size < 2:
+            raise ValueError("batch_size is 1; batch normalisation and MMD need two cells at least.")
+        if lr is not None and not 0 < lr < float("inf"):
+            raise ValueError(f"lr is {lr}; the learning rate must be a positive number.")
+        matrix = layer_matrix(adata, layer)
+        if self.config.likelihood == "bernoulli":
+            require_unit_interval(matrix, layer)
+        train_rows, validation_rows = split_rows(adata, validation_size, rng)
+        features = read_features(adata, layer, matrix)
+        target = best_device(device)
+        module = self._build(matrix.shape[1], rng)
+        if module.logvar_x is not None:  # start at each gene's own Gaussian: Adam's steps are too small to walk there
+            mean, logvar = map(torch.from_numpy, gene_moments(matrix[train_rows]))
+            module.logvar_x.data = logvar
+            module.decoder.linears[-1].bias.data = mean
+            module.decoder.linears[-1].weight.data *= torch.exp(0.5 * logvar)[:, None]
+        module = module.to(target)
+        history = fit(
+            module,
+            RowSource(matrix, target),
+            InfoVAEObjective(self.config),
+            train_rows=train_rows,
+            validation_rows=validation_rows,
+            max_epochs=max_epochs or default_epochs(self.config, len(train_rows), batch_size),
+            batch_size=batch_size,
+            lr=self.config.lr if lr is None else lr,
+            patience=patience if early_stopping else None,
+            precision=best_precision(precision, target),
+            rng=rng,
+            progress=progress,
+            description=f"training {type(self).__name__}",
+        )
+        self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
+        return self
+
+    def _build(self, n_genes: int, rng: _random.Rng) -> nn.Autoencoder:
+        c = self.config
+        with torch.random.fork_rng(devices=[]):  # torch initialises from its global generator: lend it our seed
+            torch.default_generator.manual_seed(_random.seed(rng, "weights"))  # this one alone, not those of GPUs
+            return nn.Autoencoder(
+                n_genes,
+                c.hidden,
+                c.n_latent,
+                head=c.head,
+                batch_norm=c.batch_norm,
+                dropout=c.dropout,
+                gene_variance=c.likelihood == "gaussian",
+            )
+
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def _points(self, z: np.ndarray) -> np.ndarray:
+        z = np.require(z, np.float32, ["C", "W"])
+        if z.ndim != 2 or z.shape[1] != self.n_latent:
+            raise ValueError(f"z has shape {z.shape}; it must be points x {self.n_latent} latent dimensions.")
+        return z
+
+    @torch.no_grad()
+    def _encode(self, matrix: Matrix) -> np.ndarray:
+        source = RowSource(matrix, self._device(), resident_limit=0)
+        blocks = [self.module.encoder(source.rows(b))[0].cpu().numpy() for b in source.blocks(DECODE_BLOCK)]
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.n_latent), np.float32)
+
+    @torch.no_grad()
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Return expected expression, on the scale of the training layer, for points of the latent space.
+
+        Parameters
+        ----------
+        z
+            Points x latent dimensions.
+
+        Returns
+        -------
+        Points x genes, float32. Under the Bernoulli likelihood the logistic function of the decoder's output (eq 11).
+        """
+        z = self._points(z)
+        blocks = []
+        for i in range(0, len(z), DECODE_BLOCK):
+            out = self.module.decoder(torch.from_numpy(z[i : i + DECODE_BLOCK]).to(self._device()))
+            blocks.append((torch.sigmoid(out) if self.config.likelihood == "bernoulli" else out).cpu().numpy())
+        return np.concatenate(blocks) if blocks else np.zeros((0, len(self.gene_names)), np.float32)
+
+    @torch.no_grad()
+    def gene_weights(self) -> np.ndarray:
+        """Return omega = W_0 W_1 W_2, the product of the decoder's weights: latent dimensions x genes."""
+        return nn.weight_product(self.module.decoder).cpu().numpy()
+
+    def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
+        """Return the Jacobian of :meth:`decode`, averaged over points z: latent dimensions x genes."""
+        points = torch.from_numpy(self._points(z)).to(self._device())
+        logistic = self.config.likelihood == "bernoulli"
+        return nn.mean_jacobian(self.module.decoder, points, logistic=logistic).cpu().numpy()
+
+    def _draw_prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.standard_normal((n, self.n_latent), dtype=np.float32)
+
+    def diagnose(self, adata: AnnData | None = None, *, rng: _random.Rng = 0) -> Diagnosis:
+        """Examine whether each term of the objective does something and each dimension carries something.
+
+        Parameters
+        ----------
+        adata
+            Cells to examine it on; None for those of the training.
+        rng
+            Seed of the batches and draws.
+
+        Returns
+        -------
+        Diagnosis; ``print`` it for the sentences.
+        """
+        from diffvae.model._diagnose import diagnose
+
+        return diagnose(self, self._matrix(adata, max_missing=0.2), rng=rng)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {k: v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}
+
+    def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        module = self._build(len(self.features.gene_names), 0)
+        module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
+        self._module = module.eval()
