@@ -78,8 +78,8 @@ def test_a_cloud_is_hardly_more_stable_than_its_null(method):
     adata = cells(np.random.default_rng(0).normal(size=(120, 4)))
     tl.cluster(adata, method)
     table = found(adata)["candidates"]
-    assert table.loc[table["chosen"], "excess"].item() < 0.5  # separate blobs reach 1
-    assert found(adata)["stability"] < 0.9
+    assert abs(table["excess"].median()) < 0.25
+    assert table["excess"].max() < 0.9  # separate blobs reach 1
 
 
 def test_no_more_stable_than_the_null_is_a_warning():
