@@ -199,9 +199,10 @@ def identify(
             journal.warnings.append(found["warning"])
         if found["n_clusters"] < 2:
             number = {0: "no cluster", 1: "one cluster only"}[found["n_clusters"]]
+            way_out = "" if cluster_method == "dbscan" else ", or a larger n_clusters"
             raise DataError(
                 f"{cluster_method} finds {number} on the {cluster_on} representation, so there is nothing to tell "
-                "apart; try another cluster_method, another cluster_on, or say n_clusters."
+                f"apart; try another cluster_method or cluster_on{way_out}."
             )
     with journal.step("latent dimensions and genes"):
         tl.latent_dimensions(adata, n_top=n_dims)
