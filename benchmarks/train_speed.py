@@ -2,8 +2,9 @@
 
 The obvious loop is float32, eager, ``torch.optim.Adam`` and the loss written as in a textbook, on the paper's size
 (1422 cells x 1845 genes, 512-256-50, batch 128, 100 epochs). Prints the ratio, that of the obvious loop with denormals
-flushed (the one lever that a user could pull with a line), and the share of the matrix-product peak. Run it on
-an otherwise idle machine: ``python benchmarks/train_speed.py [--epochs 100]``.
+flushed (the one lever that a user could pull with a line), and the share of the matrix-product peak. From its second
+round on, the obvious loop has the freed memory that ours makes the C library keep, and the best round counts. Run it
+on an otherwise idle machine: ``python benchmarks/train_speed.py [--epochs 100]``.
 """
 
 from __future__ import annotations

@@ -199,7 +199,7 @@ def test_everything_can_be_written(tmp_path):
         ({"n_clusters": True}, "n_clusters is True"),
         ({"n_clusters": None}, "n_clusters is None"),
         ({"n_clusters": 1000}, "n_clusters is 1000, but there are 90 cells"),
-        ({"method": "dbscan", "n_clusters": 3}, "DBSCAN finds the number itself; set eps"),
+        ({"method": "dbscan", "n_clusters": 3}, "DBSCAN finds the number itself; leave it at 'auto'"),
         ({"resolution": 0}, "resolution is 0; it must be positive"),
         ({"resolution": 1, "n_clusters": 3}, "exclude each other"),
         ({"method": "kmeans", "resolution": 1}, "resolution is 1, but kmeans has none; it belongs to leiden"),

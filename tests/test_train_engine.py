@@ -1,19 +1,12 @@
-"""Device, precision, denormals: the choices, the sentences, and nothing left behind."""
-
-import _thread
-import threading
-import time
+"""Device, precision, moments: the choices and the sentences."""
 
 import pytest
 import torch
 
-from diffvae.train import best_device, best_precision, run_flushing_denormals
+from diffvae.train import best_device, best_precision
+from diffvae.train._engine import clear_denormal_moments
 
 CPU = torch.device("cpu")
-
-
-def is_flushed():
-    return (torch.tensor([1e-39]) * 1).item() == 0
 
 
 def test_best_device():
@@ -44,44 +37,13 @@ def test_unknown_precision():
         best_precision("half", CPU)
 
 
-def test_denormals_are_flushed_inside_and_not_outside():
-    assert not is_flushed()
-    assert run_flushing_denormals(lambda stop: is_flushed())
-    assert not is_flushed()
-
-
-@pytest.mark.skipif(torch.get_num_threads() < 2, reason="one thread")
-def test_denormals_are_flushed_in_the_threads_of_torch_too():
-    large = torch.full((4_000_000,), 1e-39)
-    assert run_flushing_denormals(lambda stop: int((large * 1).count_nonzero())) == 0
-    assert int((large * 1).count_nonzero()) == len(large)
-
-
-def test_result_and_exception_come_back():
-    assert run_flushing_denormals(lambda stop: (stop.is_set(), threading.current_thread().name)) == (
-        False,
-        "diffvae-train_0",
-    )
-    for error in (KeyError("here"), KeyboardInterrupt(), SystemExit(3)):
-
-        def fail(stop, error=error):
-            raise error
-
-        with pytest.raises(type(error)) as caught:
-            run_flushing_denormals(fail)
-        assert caught.value is error
-    assert not any(thread.name.startswith("diffvae-train") for thread in threading.enumerate())
-
-
-def test_work_is_told_to_stop_when_the_caller_is_interrupted():
-    told = []
-
-    def work(stop):
-        _thread.interrupt_main()  # what Ctrl-C does
-        told.append(stop.wait(5))
-
-    with pytest.raises(KeyboardInterrupt):
-        run_flushing_denormals(work)
-    while not told:
-        time.sleep(0.01)
-    assert told == [True]
+def test_moments_below_all_use_are_cleared_and_others_are_not():
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.Adam([weight])
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.state[weight]["exp_avg"].copy_(torch.tensor([1e-39, -1e-31, -1e-29]))
+    optimizer.state[weight]["exp_avg_sq"].copy_(torch.tensor([1e-40, 1e-29, 1.0]))
+    clear_denormal_moments(optimizer)
+    torch.testing.assert_close(optimizer.state[weight]["exp_avg"], torch.tensor([0.0, 0.0, -1e-29]), rtol=0, atol=0)
+    torch.testing.assert_close(optimizer.state[weight]["exp_avg_sq"], torch.tensor([0.0, 1e-29, 1.0]), rtol=0, atol=0)

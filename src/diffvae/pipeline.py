@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _files, _io, _keys, _result, pp, tl
+from diffvae import _files, _io, _keys, _preconditions, _result, pp, tl
 from diffvae._errors import DataError
 from diffvae._journal import Journal
 from diffvae._result import Result
-from diffvae.tl import _cluster, _marker_tables, _naming
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -109,7 +108,7 @@ def run(
         k: v for k, v in locals().items() if k not in ("data", "out", "tell", "progress", "overwrite", "DiffVAE")
     }
     # what can't work is refused now, not after the training
-    _check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
+    _preconditions.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
     model = DiffVAE(preset, n_latent=n_latent, lr=lr)
@@ -119,12 +118,12 @@ def run(
         adata, source = _read(data)
         if data is None and label_key is None:
             label_key = _keys.LABEL
-        _require_labels(adata, label_key)
-        _require_cells(adata, n_clusters)
+        _preconditions.require_labels(adata, label_key)
+        _preconditions.require_cells(adata, n_clusters)
     with journal.step("check and prepare"):
         report = pp.check(adata, layer=layer)
         pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key, rng=seed)
-        _require_markers(adata, markers)
+        _preconditions.require_markers(adata, markers)
     with journal.step("train DiffVAE"):
         model.train(
             adata,
@@ -189,7 +188,7 @@ def identify(
     journal
         Where timings and warnings go.
     """
-    _check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
+    _preconditions.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     journal = journal or Journal(lambda step: None)
     with journal.step("cluster"):
         use_rep = _keys.LATENT if cluster_on == "latent" else _keys.TSNE
@@ -246,61 +245,20 @@ def identify_again(
     """
     options = {"markers": markers, "n_clusters": n_clusters, "cluster_method": cluster_method, "cluster_on": cluster_on}
     options |= {"n_dims": n_dims, "n_genes": n_genes, "seed": seed}
-    _check_options(**options)
+    _preconditions.check_options(**options)
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
     journal = Journal(tell)
     with journal.step("read"):
         adata, model, earlier = _result.read(path)
     label_key = label_key or earlier["parameters"].get("label_key")
-    _require_labels(adata, label_key)
-    _require_cells(adata, n_clusters)
+    _preconditions.require_labels(adata, label_key)
+    _preconditions.require_cells(adata, n_clusters)
     identify(adata, model, **options, journal=journal)
     scores = _score(adata, label_key, seed, journal)
     about = {k: earlier[k] for k in _result.ABOUT}
     parameters = earlier["parameters"] | options | {"label_key": label_key}
     return _finish(adata, model, about, parameters, journal, scores, out, overwrite)
-
-
-def _check_options(
-    markers: Any, n_clusters: int | str, cluster_method: str, cluster_on: str, n_dims: int, n_genes: int, seed: int
-) -> None:
-    if cluster_on not in ("latent", "tsne"):
-        raise ValueError(f"cluster_on is {cluster_on!r}; it is 'latent' or 'tsne'.")
-    _cluster.check_options(cluster_method, n_clusters)
-    if n_dims < 1 or n_genes < 1:
-        raise ValueError(f"n_dims={n_dims} and n_genes={n_genes} must be positive.")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"seed is {seed!r}; give a non-negative integer.")
-    if not (isinstance(markers, str) and markers == "auto"):
-        _marker_tables.read_markers(markers)
-
-
-def _require_labels(adata: AnnData, label_key: str | None) -> None:
-    if label_key is None:
-        return
-    if label_key not in adata.obs:
-        raise DataError(f"adata.obs[{label_key!r}] is missing; the columns are: {', '.join(adata.obs) or 'none'}.")
-    labels = adata.obs[label_key].dropna()
-    if labels.nunique() < 2:
-        raise DataError(
-            f"adata.obs[{label_key!r}] has {labels.nunique()} different labels; two are needed to compare with."
-        )
-    if labels.nunique() > len(labels) / 2:
-        raise DataError(
-            f"adata.obs[{label_key!r}] has {labels.nunique():,} different values in {len(labels):,} cells, so they are "
-            "no labels of groups; name another column."
-        )
-
-
-def _require_markers(adata: AnnData, markers: Any) -> None:
-    """Refuse markers of which the data have none."""
-    _naming.candidates(markers, (adata.raw or adata).var_names.astype(str), "the data")
-
-
-def _require_cells(adata: AnnData, n_clusters: int | str) -> None:
-    if n_clusters != "auto" and int(n_clusters) > adata.n_obs:
-        raise DataError(f"n_clusters is {n_clusters}, but there are {adata.n_obs} cells.")
 
 
 def _read(data: AnnData | str | PathLike[str] | None) -> tuple[AnnData, str]:

@@ -88,7 +88,7 @@ class Model(ABC):
     def features(self) -> Features:
         """Genes, layer, scaling and fingerprint of the training data."""
         if self._features is None:
-            raise NotTrainedError(f"This {type(self).__name__} is not trained; call train(adata) first.")
+            raise self._not_trained()
         return self._features
 
     @property
@@ -105,8 +105,11 @@ class Model(ABC):
     def history(self) -> pd.DataFrame:
         """One row per epoch, columns ``train_<term>`` and ``validation_<term>``, in nats per cell."""
         if self._history is None:
-            raise NotTrainedError(f"This {type(self).__name__} is not trained; call train(adata) first.")
+            raise self._not_trained()
         return self._history
+
+    def _not_trained(self) -> NotTrainedError:
+        return NotTrainedError(f"This {type(self).__name__} is not trained; call train(adata) first.")
 
     def get_latent_representation(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
         """Return the latent representation of cells: the posterior mean, never a draw.

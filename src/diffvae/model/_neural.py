@@ -47,8 +47,8 @@ class NeuralModel(Model):
     @property
     def module(self) -> nn.Autoencoder:
         """The torch module, in evaluation mode."""
-        self.features  # noqa: B018 - the sentence for an untrained model is there
-        assert self._module is not None
+        if self._module is None:
+            raise self._not_trained()
         return self._module
 
     def get_params(self) -> dict[str, Any]:

@@ -115,7 +115,8 @@ class PCA(Model):
     @property
     def components(self) -> np.ndarray:
         """V, genes x components; each with its heaviest gene positive."""
-        self.features  # noqa: B018 - the sentence for an untrained model is there
+        if self._features is None:
+            raise self._not_trained()
         return self._components
 
     def _squared_error(self, x: Matrix) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,25 @@ Kernel = Callable[[Tensor], Tensor]
 """Takes squared Euclidean distances, gives kernel values."""
 
 IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class _MultiscaleIMQ(torch.autograd.Function):
+    """Mean over c of c / (d + c), whose slope in d is the mean of -1/c times the square of the same quotient.
+
+    A batch's matrix is small, so that operations cost by their number: all scales in one, and the quotients kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, squared: Tensor, constants: Tensor) -> Tensor:
+        quotients = constants[:, None] / (squared.reshape(1, -1) + constants[:, None])  # scales x pairs
+        ctx.save_for_backward(quotients, constants)
+        return quotients.mean(0).view(squared.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        quotients, constants = ctx.saved_tensors
+        slope = quotients.square().T @ (-1 / (len(constants) * constants))
+        return slope.view(grads[0].shape) * grads[0], None
 
 
 def imq_kernel(n_latent: int, scales: tuple[float, ...] = IMQ_SCALES) -> Kernel:
@@ -36,13 +56,10 @@ def imq_kernel(n_latent: int, scales: tuple[float, ...] = IMQ_SCALES) -> Kernel:
     ----------
     Tolstikhin et al., Wasserstein auto-encoders, ICLR 2018, section 4.
     """
-    constants = [2.0 * n_latent * s for s in scales]
+    constants = 2.0 * n_latent * torch.tensor(scales)
 
     def kernel(squared: Tensor) -> Tensor:
-        total = torch.zeros_like(squared)
-        for c in constants:
-            total = total + c / (squared + c)
-        return total / len(constants)
+        return _MultiscaleIMQ.apply(squared, constants.to(squared))
 
     return kernel
 
@@ -168,10 +185,13 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, unbiased: bool = True) -> Tenso
         raise ValueError(f"The unbiased MMD needs two points on each side; it got {n} and {m}.")
     joined = torch.cat([x, y])
     k = kernel(squared_distances(joined, joined))  # one pass for all three blocks: small operations cost by number
-    k_xx, k_yy, k_xy = k[:n, :n], k[n:, n:], k[:n, n:]
-    if unbiased:
-        within_x = (k_xx.sum() - k_xx.diagonal().sum()) / (n * (n - 1))
-        within_y = (k_yy.sum() - k_yy.diagonal().sum()) / (m * (m - 1))
-    else:
-        within_x, within_y = k_xx.mean(), k_yy.mean()
-    return within_x + within_y - 2 * k_xy.mean()
+    return torch.dot(k.reshape(-1), _pair_weights(n, m, unbiased).to(k).reshape(-1))
+
+
+def _pair_weights(n: int, m: int, unbiased: bool) -> Tensor:
+    """Return what each pair of the joined sample counts: plus within a sample, minus across, so that they sum to 0."""
+    own = int(unbiased)  # a point with itself
+    weights = torch.full((n + m, n + m), -1 / (n * m))
+    weights[:n, :n] = 1 / (n * (n - own))
+    weights[n:, n:] = 1 / (m * (m - own))
+    return weights.fill_diagonal_(0) if unbiased else weights

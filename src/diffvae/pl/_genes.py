@@ -106,7 +106,7 @@ def gene_heatmap(
     across, down = np.meshgrid(np.arange(len(columns)), np.arange(len(rows)))
     widest = 0.94 * min(row, pitch)
     dots = ax.scatter(
-        across, down, s=expressed * widest**2, c=mean, cmap=SEQUENTIAL, vmin=0, vmax=max(mean.max(), 1e-9),
+        across, down, s=expressed * widest**2, c=mean.ravel(), cmap=SEQUENTIAL, vmin=0, vmax=max(mean.max(), 1e-9),
         edgecolors=INK, linewidths=0.3, zorder=3,
     )  # fmt: skip
     ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))

@@ -130,7 +130,7 @@ def check_options(method: str, n_clusters: int | str) -> None:
     if isinstance(n_clusters, bool) or not isinstance(n_clusters, int | np.integer) or n_clusters < 1:
         raise ValueError(f"n_clusters is {n_clusters!r}; it is 'auto' or a positive integer.")
     if method == "dbscan":
-        raise ValueError(f"n_clusters is {n_clusters}, but DBSCAN finds the number itself; set eps to steer it.")
+        raise ValueError(f"n_clusters is {n_clusters}, but DBSCAN finds the number itself; leave it at 'auto'.")
 
 
 def _check_steering(method: str, n_clusters: int | str, steering: dict[str, float | None], n_neighbors: int) -> None:

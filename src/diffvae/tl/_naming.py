@@ -165,8 +165,8 @@ def choose(
     if fits.empty:
         most = tried.nlargest(1, "evidence").iloc[0]
         return "", (
-            f"None of the bundled marker tables fits: it would name {MIN_NAMED:.0%} of the cells and {n_types} "
-            f"types, and the nearest, {most['markers']}, names {most['named']:.0%} and {most['n_types']}. The "
+            f"None of the bundled marker tables fits: one that does names at least {MIN_NAMED:.0%} of the cells and "
+            f"{n_types} types; the nearest, {most['markers']}, names {most['named']:.0%} and {most['n_types']}. The "
             "cells are taken to be of another tissue and left unassigned; pass markers=... to choose a table, "
             "bundled or your own."
         )

@@ -1,7 +1,7 @@
 """The one training loop, and how its batches reach it."""
 
 from diffvae.train._data import RowSource
-from diffvae.train._engine import best_device, best_precision, run_flushing_denormals
+from diffvae.train._engine import best_device, best_precision
 from diffvae.train._loop import Objective, TrainingError, fit
 
 __all__ = [
@@ -11,5 +11,4 @@ __all__ = [
     "best_device",
     "best_precision",
     "fit",
-    "run_flushing_denormals",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -16,7 +15,10 @@ from torch import Tensor, nn
 from diffvae import _random
 from diffvae._progress import progress_bar
 from diffvae.train._data import RowSource, even_batches
-from diffvae.train._engine import run_flushing_denormals
+from diffvae.train._engine import clear_denormal_moments, keep_freed_memory
+
+CLEAR_EVERY = 100
+"""Steps between two looks for moments that have become too small to matter."""
 
 
 class TrainingError(RuntimeError):
@@ -96,36 +98,36 @@ def fit(
     cast = torch.autocast(source.device.type, precision) if precision != torch.float32 else nullcontext()
     best = _Best(module, patience)
 
-    def epochs(stop: threading.Event) -> list[dict[str, float]]:
-        records: list[dict[str, float]] = []
-        begun: list[Tensor] = []  # the loss of the first batch, read at the end of an epoch
-        with progress_bar(description, max_epochs, show=progress) as advance:
-            for epoch in range(1, max_epochs + 1):
-                module.train()
-                sums = _Sums()
-                for rows in even_batches(order_rng.permutation(train_rows), batch_size):
-                    if stop.is_set():
-                        return records
-                    with cast:
-                        terms = objective(module, source.rows(rows), rows, noise)
-                    optimizer.zero_grad(set_to_none=True)
-                    terms["loss"].backward()
-                    optimizer.step()
-                    sums.add(terms, len(rows))
-                    if not begun:
-                        begun.append(terms["loss"].detach())
-                record = sums.means("train_")
-                if len(watched):
-                    record |= _evaluate(module, source, objective, watched, batch_size, validation_seed, cast)
-                _require_sane(record, float(begun[0]), epoch, lr)
-                records.append(record)
-                loss = record.get("validation_loss", record["train_loss"])
-                advance(f"loss {loss:.1f}")
-                if best.is_past(loss):
-                    break
-        return records
-
-    records = run_flushing_denormals(epochs)
+    records: list[dict[str, float]] = []
+    begun: Tensor | None = None  # the loss of the first batch, read at the end of an epoch
+    step = 0
+    keep_freed_memory()
+    with progress_bar(description, max_epochs, show=progress) as advance:
+        for epoch in range(1, max_epochs + 1):
+            module.train()
+            sums = _Sums()
+            for rows in even_batches(order_rng.permutation(train_rows), batch_size):
+                with cast:
+                    terms = objective(module, source.rows(rows), rows, noise)
+                optimizer.zero_grad(set_to_none=True)
+                terms["loss"].backward()
+                optimizer.step()
+                sums.add(terms, len(rows))
+                step += 1
+                if begun is None:
+                    begun = terms["loss"].detach()
+                if source.device.type == "cpu" and step % CLEAR_EVERY == 0:
+                    clear_denormal_moments(optimizer)
+            record = sums.means("train_")
+            if len(watched):
+                record |= _evaluate(module, source, objective, watched, batch_size, validation_seed, cast)
+            assert begun is not None
+            _require_sane(record, float(begun), epoch, lr)
+            records.append(record)
+            loss = record.get("validation_loss", record["train_loss"])
+            advance(f"loss {loss:.1f}")
+            if best.is_past(loss):
+                break
     best.restore()
     module.eval()
     return pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))

@@ -1,0 +1,54 @@
+"""What a run refuses before it begins, each with a sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffvae._errors import DataError
+from diffvae.tl import _cluster, _marker_tables, _naming
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def check_options(
+    markers: Any, n_clusters: int | str, cluster_method: str, cluster_on: str, n_dims: int, n_genes: int, seed: int
+) -> None:
+    if cluster_on not in ("latent", "tsne"):
+        raise ValueError(f"cluster_on is {cluster_on!r}; it is 'latent' or 'tsne'.")
+    _cluster.check_options(cluster_method, n_clusters)
+    if n_dims < 1 or n_genes < 1:
+        raise ValueError(f"n_dims={n_dims} and n_genes={n_genes} must be positive.")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed is {seed!r}; give a non-negative integer.")
+    if not (isinstance(markers, str) and markers == "auto"):
+        _marker_tables.read_markers(markers)
+
+
+def require_labels(adata: AnnData, label_key: str | None) -> None:
+    if label_key is None:
+        return
+    if label_key not in adata.obs:
+        raise DataError(f"adata.obs[{label_key!r}] is missing; the columns are: {', '.join(adata.obs) or 'none'}.")
+    labels = adata.obs[label_key].dropna()
+    if labels.nunique() < 2:
+        raise DataError(
+            f"adata.obs[{label_key!r}] has {labels.nunique()} different labels; two are needed to compare with."
+        )
+    if labels.nunique() > len(labels) / 2:
+        raise DataError(
+            f"adata.obs[{label_key!r}] has {labels.nunique():,} different values in {len(labels):,} cells, so they are "
+            "no labels of groups; name another column."
+        )
+
+
+def require_markers(adata: AnnData, markers: Any) -> None:
+    """Refuse markers of which the data have none."""
+    _naming.candidates(markers, (adata.raw or adata).var_names.astype(str), "the data")
+
+
+def require_cells(adata: AnnData, n_clusters: int | str) -> None:
+    if n_clusters != "auto" and int(n_clusters) > adata.n_obs:
+        raise DataError(f"n_clusters is {n_clusters}, but there are {adata.n_obs} cells.")
