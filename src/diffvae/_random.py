@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -55,3 +57,13 @@ def torch_generator(rng: Rng, *purpose: str, device: str | torch.device = "cpu")
     import torch
 
     return torch.Generator(device=device).manual_seed(seed(rng, *purpose))
+
+
+@contextmanager
+def torch_seeded(rng: Rng, *purpose: str) -> Iterator[None]:
+    """Lend torch's global generator a seed: layers draw their first weights from nowhere else."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed(rng, *purpose))  # this one alone, not those of GPUs
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -55,6 +56,9 @@ def main() -> None:
     """Run the program: exit code 0, 2 for bad usage or input, 1 for a failure, 130 when interrupted."""
     # a scheduler's kind request to stop ends as a failure does: what was half written is removed
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    # torch's threads wait for each other by spinning; beside another busy program each wait lasts as long as that
+    # one's turn, and a training step eight times as long. Read when torch is imported, which nothing has done yet.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _console.settings.debug = False
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="diffvae", standalone_mode=False)

@@ -2,9 +2,21 @@
 
 from diffvae.model._autoencoders import VAE, AutoEncoder, DiffVAE
 from diffvae.model._base import Model
+from diffvae.model._classifier import CellStateClassifier, Evaluation
 from diffvae.model._diagnose import Diagnosis
 from diffvae.model._neural import NeuralModel
 from diffvae.model._pca import PCA
 from diffvae.model._storage import load
 
-__all__ = ["PCA", "VAE", "AutoEncoder", "Diagnosis", "DiffVAE", "Model", "NeuralModel", "load"]
+__all__ = [
+    "PCA",
+    "VAE",
+    "AutoEncoder",
+    "CellStateClassifier",
+    "Diagnosis",
+    "DiffVAE",
+    "Evaluation",
+    "Model",
+    "NeuralModel",
+    "load",
+]

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from os import PathLike
-from typing import TYPE_CHECKING, Any, Self
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random
-from diffvae._errors import DataError
-from diffvae.model._input import Features, Matrix, match_new
+from diffvae.model._estimator import Estimator
+from diffvae.model._input import Matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class NotTrainedError(RuntimeError):
-    """The model has no weights yet."""
-
-
-class Model(ABC):
+class Model(Estimator):
     """The protocol: hyper-parameters into the constructor, data into :meth:`train`, then the verbs below.
 
     Attributes
@@ -36,11 +30,6 @@ class Model(ABC):
     """
 
     n_latent: int
-
-    def __init__(self) -> None:
-        self._features: Features | None = None
-        self._history: pd.DataFrame | None = None
-        self._training_matrix: Matrix | None = None
 
     @abstractmethod
     def train(self, adata: AnnData, *, layer: str | None, validation_size: float | None, rng: _random.Rng) -> Self:
@@ -73,43 +62,6 @@ class Model(ABC):
     @abstractmethod
     def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
         """Return the mean slope of each gene along each dimension at points z, latent dimensions x genes."""
-
-    @abstractmethod
-    def get_params(self) -> dict[str, Any]:
-        """Return the arguments that construct an equal model."""
-
-    @abstractmethod
-    def _arrays(self) -> dict[str, np.ndarray]: ...
-
-    @abstractmethod
-    def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None: ...
-
-    @property
-    def features(self) -> Features:
-        """Genes, layer, scaling and fingerprint of the training data."""
-        if self._features is None:
-            raise self._not_trained()
-        return self._features
-
-    @property
-    def gene_names(self) -> pd.Index:
-        """Genes in the model's order."""
-        return pd.Index(self.features.gene_names)
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether the model has seen data."""
-        return self._features is not None
-
-    @property
-    def history(self) -> pd.DataFrame:
-        """One row per epoch, columns ``train_<term>`` and ``validation_<term>``, in nats per cell."""
-        if self._history is None:
-            raise self._not_trained()
-        return self._history
-
-    def _not_trained(self) -> NotTrainedError:
-        return NotTrainedError(f"This {type(self).__name__} is not trained; call train(adata) first.")
 
     def get_latent_representation(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
         """Return the latent representation of cells: the posterior mean, never a draw.
@@ -171,30 +123,3 @@ class Model(ABC):
         if features.layer is not None:
             artificial.layers[features.layer] = values
         return artificial
-
-    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the model into a folder: ``config.json``, ``weights.safetensors``, ``history.csv``.
-
-        Loading it again (:func:`diffvae.model.load`) executes nothing that is in the folder.
-        """
-        from diffvae.model._storage import save
-
-        save(self, path, overwrite=overwrite)
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
-        """Read a model that :meth:`save` wrote, of this class."""
-        from diffvae.model._storage import load
-
-        model = load(path)
-        if not isinstance(model, cls):
-            raise DataError(f"{path} holds a {type(model).__name__}, not a {cls.__name__}; use diffvae.model.load.")
-        return model
-
-    def _matrix(self, adata: AnnData | None, max_missing: float) -> Matrix:
-        if adata is not None:
-            return match_new(adata, self.features, max_missing)
-        if self._training_matrix is None:
-            reason = "was loaded from disk" if self.is_trained else "is not trained"
-            raise NotTrainedError(f"This {type(self).__name__} {reason} and holds no cells; name them: adata=...")
-        return self._training_matrix

@@ -33,6 +33,11 @@ class Features:
     fingerprint: str
 
     @property
+    def scaling(self) -> list[list[float]]:
+        """Lower and upper end of each gene; empty without a scaling."""
+        return [] if self.minimum is None or self.maximum is None else [self.minimum.tolist(), self.maximum.tolist()]
+
+    @property
     def scaled(self) -> bool:
         """Whether the values are on the unit scale of ``pp.prepare``."""
         return self.minimum is not None

@@ -155,8 +155,7 @@ class NeuralModel(Model):
 
     def _build(self, n_genes: int, rng: _random.Rng) -> nn.Autoencoder:
         c = self.config
-        with torch.random.fork_rng(devices=[]):  # torch initialises from its global generator: lend it our seed
-            torch.default_generator.manual_seed(_random.seed(rng, "weights"))  # this one alone, not those of GPUs
+        with _random.torch_seeded(rng, "weights"):
             return nn.Autoencoder(
                 n_genes,
                 c.hidden,

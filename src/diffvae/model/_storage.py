@@ -16,14 +16,14 @@ from diffvae._files import new_folder
 from diffvae.model._input import Features
 
 if TYPE_CHECKING:
-    from diffvae.model._base import Model
+    from diffvae.model._estimator import Estimator
 
 CONFIG, WEIGHTS, HISTORY = "config.json", "weights.safetensors", "history.csv"
 FORMAT = 1
 _SCALING = "features."
 
 
-def save(model: Model, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+def save(model: Estimator, path: str | PathLike[str], *, overwrite: bool = False) -> None:
     """Write a trained model into a folder, whole or not at all."""
     from safetensors.numpy import save_file
 
@@ -42,6 +42,7 @@ def save(model: Model, path: str | PathLike[str], *, overwrite: bool = False) ->
             "fingerprint": features.fingerprint,
             "gene_names": list(features.gene_names),
         },
+        "state": model._state(),
         "versions": versions(),
     }
     with new_folder(path, overwrite=overwrite) as folder:
@@ -50,7 +51,7 @@ def save(model: Model, path: str | PathLike[str], *, overwrite: bool = False) ->
         model.history.to_csv(folder / HISTORY)
 
 
-def load(path: str | PathLike[str]) -> Model:
+def load(path: str | PathLike[str]) -> Any:
     """Read a model that :meth:`Model.save` wrote.
 
     Parameters
@@ -106,6 +107,7 @@ def load(path: str | PathLike[str]) -> Model:
             fingerprint=described["fingerprint"],
         )
         model._history = pd.read_csv(folder / HISTORY, index_col="epoch", float_precision="round_trip")
+        model._set_state(config.get("state", {}))
         model._set_arrays(arrays)
     except DataError:
         raise
@@ -117,7 +119,8 @@ def load(path: str | PathLike[str]) -> Model:
 def _class(name: str) -> Any:
     from diffvae import model
 
-    known = {"DiffVAE": model.DiffVAE, "VAE": model.VAE, "AutoEncoder": model.AutoEncoder, "PCA": model.PCA}
+    classes = (model.DiffVAE, model.VAE, model.AutoEncoder, model.PCA, model.CellStateClassifier)
+    known = {cls.__name__: cls for cls in classes}
     if name not in known:
         raise DataError(f"The saved model is a {name!r}; this version of diffvae knows {', '.join(known)}.")
     return known[name]

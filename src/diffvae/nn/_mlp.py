@@ -74,33 +74,40 @@ class Encoder(nn.Module):
         return self.mu_norm(mu), self.logvar_norm(logvar).clamp(*LOGVAR_RANGE)
 
 
-class Decoder(nn.Module):
-    r"""Dense layers from z to one number per gene (eqs 9-11, before the logistic function).
+class MLP(nn.Module):
+    r"""Dense layers with ReLU between them.
 
-    .. math:: h_1 = ReLU(W_0 z + b_0), \quad h_2 = ReLU(W_1 h_1 + b_1), \quad l = W_2 h_2 + b_2
+    .. math:: h_1 = ReLU(W_0 x + b_0), \quad h_2 = ReLU(W_1 h_1 + b_1), \quad l = W_2 h_2 + b_2
 
     Parameters
     ----------
-    n_latent, hidden, n_output
-        Latent dimensions, widths in decoder order, genes.
+    n_input, hidden, n_output
+        Widths in their order.
     """
 
-    def __init__(self, n_latent: int, hidden: Sequence[int], n_output: int) -> None:
+    def __init__(self, n_input: int, hidden: Sequence[int], n_output: int) -> None:
         super().__init__()
-        widths = [n_latent, *hidden, n_output]
+        widths = [n_input, *hidden, n_output]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Return one value per cell and gene: logits, or means of a Gaussian."""
-        *hidden, last = self.layers
-        for layer in hidden:
-            z = F.relu(layer(z))
-        return last(z)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last layer's linear output."""
+        return self.after_first(self.linears[0](x))
+
+    def after_first(self, x: Tensor) -> Tensor:
+        """Return the output for a given linear output of the first layer."""
+        for layer in self.linears[1:]:
+            x = layer(F.relu(x))
+        return x
 
     @property
     def linears(self) -> list[nn.Linear]:
         """The layers in their order."""
         return [cast(nn.Linear, layer) for layer in self.layers]
+
+
+class Decoder(MLP):
+    """From z to one number per gene (eqs 9-11, before the logistic function): logits, or means of a Gaussian."""
 
 
 class Autoencoder(nn.Module):

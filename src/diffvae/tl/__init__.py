@@ -4,10 +4,16 @@ from diffvae.tl._annotate import annotate, load_markers
 from diffvae.tl._cluster import cluster
 from diffvae.tl._dimensions import latent_dimensions
 from diffvae.tl._embed import embed
+from diffvae.tl._gene_set_result import MinimalGenes
 from diffvae.tl._gene_weights import gene_weights, high_weight_genes
+from diffvae.tl._minimal_genes import minimal_genes
+from diffvae.tl._perturb import perturb
+from diffvae.tl._perturbation import Perturbation
 from diffvae.tl._tsne import tsne, tsne_transform
 
 __all__ = [
+    "MinimalGenes",
+    "Perturbation",
     "annotate",
     "cluster",
     "embed",
@@ -15,6 +21,8 @@ __all__ = [
     "high_weight_genes",
     "latent_dimensions",
     "load_markers",
+    "minimal_genes",
+    "perturb",
     "tsne",
     "tsne_transform",
 ]

@@ -1,0 +1,363 @@
+"""The fewest genes that must change, up or down, to turn a cell of one type into another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from diffvae import _random
+from diffvae._adata import results
+from diffvae._errors import DataError
+from diffvae._progress import progress_bar
+from diffvae.tl import _gene_sets
+from diffvae.tl._gene_set_result import MinimalGenes
+from diffvae.tl._perturb import check_pair, follow, read_cells
+from diffvae.tl._plausible import plausibility
+from diffvae.tl._prefix import EditedCells
+from diffvae.tl._shift import Cells, Way, enriched_dimensions, random_ways, ways
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model import CellStateClassifier, Model
+
+NULL_CELLS = 100
+N_DRAWS = 20
+"""Draws of random genes for the baseline."""
+MIN_SHARE = 0.05
+"""Genes in fewer of the sets aren't tested: they can't be called recurrent, and would cost the others power."""
+
+
+def minimal_genes(
+    adata: AnnData,
+    model: Model,
+    classifier: CellStateClassifier,
+    *,
+    source: str,
+    target: str,
+    groupby: str | None = None,
+    n_sd: float = 1.0,
+    n_dims: int = 5,
+    sd_from: str = "all",
+    order: str = "effect",
+    direction: str = "both",
+    restrict: Sequence[str] | str | PathLike[str] | None = None,
+    stable: bool = True,
+    method_genes: str = "effect",
+    min_probability: float = 0.5,
+    n_random: int = 200,
+    rng: _random.Rng = 0,
+    progress: bool = True,
+) -> MinimalGenes:
+    r"""Find, for each converted cell, the fewest genes that flip its call when set to their perturbed values.
+
+    .. math:: x'_g = x_g + \Delta_g \mbox{ for } g \in S, \qquad \Delta = decode(z + shift) - decode(z)
+
+    clipped to the range of the scaling; the smallest S with :math:`p(target \mid x') \ge p_{min}`. The cell that is
+    edited is the real one, x, not its reconstruction, and every reported set is classified again.
+
+    Parameters
+    ----------
+    adata, model, classifier, source, target, groupby, n_dims, sd_from, min_probability
+        As in :func:`perturb`.
+    n_sd
+        Standard deviations of the shift.
+    order
+        ``"effect"``: genes by the size of their change, as the paper; the call is looked at after every single one,
+        as its curve is not monotone. ``"gradient"``: by expected gain in log p(target), and ``"greedy"``: the best
+        next gene each time; both then drop every gene that is not needed.
+    direction
+        ``"both"``, or only genes that go ``"up"`` or ``"down"``.
+    restrict
+        Genes that may change: a list, or a text file with one per line (transcription factors, say; lists for human
+        and mouse are at AnimalTFDB and at humantfs.ccbr.utoronto.ca).
+    stable
+        Under ``"effect"``, count up to where the call stays for every longer prefix, not to where it first flips.
+    method_genes
+        ``"effect"``, or ``"paper"``: :math:`\Delta` = decode(z + shift) - x, which mixes the error of the
+        reconstruction with the effect.
+    n_random
+        Random directions of equal length for the null of the recurrence.
+    rng
+        Seed or generator.
+    progress
+        Show a bar on a terminal.
+
+    Returns
+    -------
+    MinimalGenes. Its tables are written to ``uns["diffvae"]["minimal_genes"]``.
+
+    Raises
+    ------
+    DataError
+        As :func:`perturb`, or if none of ``restrict`` is among the model's genes.
+
+    References
+    ----------
+    Bica et al. 2020, Methods ("Changing cell states").
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> found = dv.tl.minimal_genes(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=10
+    ... )
+    >>> found.counts["source"]
+    13
+    """
+    groupby = classifier.groupby if groupby is None else groupby
+    _check_options(n_sd, n_dims, sd_from, order, direction, method_genes, min_probability, n_random)
+    cells = read_cells(adata, model, classifier, groupby)
+    check_pair(classifier, cells, source, target)
+    allowed = _allowed(model.gene_names, restrict)
+    own, code = cells.of(source), classifier.code(target)
+    way = ways(cells, source, target, enriched_dimensions(cells, model, n_dims), sd_from=sd_from, direction="signed")[
+        "shift"
+    ]
+    converted = follow(model, classifier, cells, own, way, (n_sd,), target).converted(min_probability)[0]
+    edited = EditedCells(classifier)
+    before, leads = edited.answers(edited.hidden(cells.x[own]), code)
+    already = leads & (before >= min_probability)
+    rows = own[converted & ~already]
+    upper = 1.0 if model.features.scaled else None
+    change = _change(model, cells, rows, n_sd * way.z, method_genes, upper)
+    able = _able(change, allowed, direction)
+
+    found: dict[int, _gene_sets.Flip] = {}
+    with progress_bar("minimal genes", len(rows), show=progress) as advance:
+        for i, row in enumerate(rows):
+            flip = _gene_sets.find(
+                edited, cells.x[row], change[i], np.flatnonzero(able[i]), code,
+                order=order, stable=stable, min_probability=min_probability,
+            )  # fmt: skip
+            if flip is not None:
+                found[i] = flip
+            advance()
+    kept = np.array(list(found), dtype=int)
+    sets = [found[i].genes for i in kept]
+    x = cells.x[rows[kept]]
+    after_edit = _edit(x, change[kept], sets)
+    after, leads = edited.answers(edited.hidden(after_edit), code)
+    names = model.gene_names.to_numpy()
+    table = pd.DataFrame(
+        {
+            "cell": adata.obs_names.to_numpy()[rows[kept]],
+            "n_genes": [len(s) for s in sets],
+            "n_first": [found[i].n_first for i in kept],
+            "n_stable": [found[i].n_stable for i in kept],
+            "probability_before": edited.answers(edited.hidden(x), code)[0],
+            "probability_after": after,
+            "flipped": leads & (after >= min_probability),
+            "genes": [", ".join(names[s]) for s in sets],
+        }
+    )
+    distance, usual = plausibility(after_edit, cells.x[cells.of(target)])
+    table["distance"], table["usual_distance"] = distance, float(np.median(usual))
+    table["plausible"] = distance <= np.quantile(usual, 0.95)
+
+    random = _random.generator(rng, "minimal genes")
+    null = _null(model, edited, cells, rows[kept], sets, way, n_sd, allowed, direction, order, code, n_random, random)
+    genes = _recurrence(names, model, sets, change[kept], null)
+    baselines = _baselines(
+        edited, cells, rows[kept], sets, change[kept], able[kept], source, target, code, min_probability, random
+    )
+    counts = {
+        "source": len(own),
+        "already_target": int(already.sum()),
+        "converted": len(rows),
+        "flipped": len(kept),
+    }
+    params = {
+        "source": source, "target": target, "groupby": groupby, "n_sd": n_sd, "n_dims": n_dims, "order": order,
+        "direction": direction, "stable": stable, "method_genes": method_genes, "n_random": n_random,
+        "n_allowed": int(allowed.sum()),
+    }  # fmt: skip
+    results(adata)["minimal_genes"] = {"cells": table, "genes": genes, "baselines": baselines, "params": params}
+    return MinimalGenes(table, genes, baselines, counts, params, adata, model, rows[kept], after_edit)
+
+
+def _change(
+    model: Model, cells: Cells, rows: np.ndarray, shift: np.ndarray, method_genes: str, upper: float | None
+) -> np.ndarray:
+    """Return what is added to each gene of each cell, so that the result stays in the range of the scaling."""
+    x, z = cells.x[rows], cells.z[rows]
+    y = model.decode(z + shift.astype(np.float32))
+    change = y - (x if method_genes == "paper" else model.decode(z))
+    return (x + change).clip(0, upper) - x
+
+
+def _able(change: np.ndarray, allowed: np.ndarray, direction: str) -> np.ndarray:
+    sided = {"both": change != 0, "up": change > 0, "down": change < 0}[direction]
+    return sided & allowed
+
+
+def _edit(x: np.ndarray, change: np.ndarray, sets: Sequence[np.ndarray]) -> np.ndarray:
+    edited = x.copy()
+    for i, genes in enumerate(sets):
+        edited[i, genes] += change[i, genes]
+    return edited
+
+
+def _null(
+    model: Model,
+    edited: EditedCells,
+    cells: Cells,
+    rows: np.ndarray,
+    sets: Sequence[np.ndarray],
+    way: Way,
+    n_sd: float,
+    allowed: np.ndarray,
+    direction: str,
+    order: str,
+    code: int,
+    n_random: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return how often each gene would be in sets of these sizes under random directions: draws x genes, a share.
+
+    The sizes are those found; the genes are the first of the ranking that the random direction gives. So a gene that
+    moves whatever one does (a highly expressed one, say) is no finding.
+    """
+    if not len(rows):
+        return np.zeros((0, cells.x.shape[1]))
+    picked = np.arange(len(rows)) if len(rows) <= NULL_CELLS else rng.choice(len(rows), NULL_CELLS, replace=False)
+    x, z = cells.x[rows[picked]], cells.z[rows[picked]]
+    upper = 1.0 if model.features.scaled else None
+    still = model.decode(z)
+    sizes = [len(sets[i]) for i in picked]
+    shares = np.zeros((n_random, cells.x.shape[1]))
+    slope = None if order == "effect" else edited.gradient(x, code)
+    for draw, other in enumerate(random_ways(way, cells.z.std(0), n_random, rng)):
+        change = (x + model.decode(z + np.float32(n_sd) * other.z) - still).clip(0, upper) - x
+        score = np.abs(change) if slope is None else slope * change
+        score = np.where(_able(change, allowed, direction), score, -np.inf)
+        for values, size in zip(score, sizes, strict=True):
+            shares[draw, np.argpartition(-values, size - 1)[:size]] += 1
+    return shares / len(picked)
+
+
+def _recurrence(
+    names: np.ndarray, model: Model, sets: Sequence[np.ndarray], change: np.ndarray, null: np.ndarray
+) -> pd.DataFrame:
+    """Return one row per gene in any set: how many cells need it, which way, and whether chance would have it so."""
+    count = np.bincount(np.concatenate(sets) if sets else np.array([], int), minlength=len(names))
+    used = np.flatnonzero(count)
+    inside = np.zeros(change.shape, bool)
+    for i, genes in enumerate(sets):
+        inside[i, genes] = True
+    share = count / max(len(sets), 1)
+    mean = (change * inside).sum(0)[used] / count[used]
+    p = (1 + (null[:, used] >= share[used]).sum(0)) / (1 + len(null))
+    q = np.full(len(used), np.nan)
+    tested = share[used] >= MIN_SHARE
+    if tested.any():
+        q[tested] = stats.false_discovery_control(p[tested])
+    features = model.features
+    frame = pd.DataFrame(
+        {
+            "gene": names[used],
+            "n_cells": count[used],
+            "share": share[used],
+            "direction": np.where(mean >= 0, "up", "down"),
+            "mean_change": mean,
+            "null_share": null[:, used].mean(0) if len(null) else np.nan,
+            "p_value": p,
+            "q_value": q,
+        }
+    )
+    if features.minimum is not None and features.maximum is not None:
+        frame.insert(5, "mean_log_change", mean * (features.maximum - features.minimum)[used])
+    return frame.sort_values(["n_cells", "p_value"], ascending=[False, True], kind="stable").reset_index(drop=True)
+
+
+def _baselines(
+    edited: EditedCells,
+    cells: Cells,
+    rows: np.ndarray,
+    sets: Sequence[np.ndarray],
+    change: np.ndarray,
+    able: np.ndarray,
+    source: str,
+    target: str,
+    code: int,
+    min_probability: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Return the share of these cells that as many other genes, changed alike, would flip."""
+    x = cells.x[rows]
+
+    def flipped(choice: Sequence[np.ndarray]) -> float:
+        p, leads = edited.answers(edited.hidden(_edit(x, change, choice)), code)
+        return float((leads & (p >= min_probability)).mean())
+
+    if not len(rows):
+        return pd.DataFrame({"genes": ["found", "differentially expressed", "random"], "flipped": np.nan, "sd": np.nan})
+    sizes = [len(s) for s in sets]
+    t = stats.ttest_ind(cells.x[cells.of(target)], cells.x[cells.of(source)], equal_var=False).statistic
+    by_t = np.argsort(-np.abs(np.nan_to_num(t)), kind="stable")
+    ranked = [by_t[able[i, by_t]][:n] for i, n in enumerate(sizes)]
+    drawn = [
+        flipped([rng.permutation(np.flatnonzero(able[i]))[:n] for i, n in enumerate(sizes)]) for _ in range(N_DRAWS)
+    ]
+    return pd.DataFrame(
+        {
+            "genes": ["found", "differentially expressed", "random"],
+            "flipped": [flipped(sets), flipped(ranked), float(np.mean(drawn))],
+            "sd": [np.nan, np.nan, float(np.std(drawn, ddof=1))],
+        }
+    )
+
+
+def _allowed(genes: pd.Index, restrict: Sequence[str] | str | PathLike[str] | None) -> np.ndarray:
+    if restrict is None:
+        return np.ones(len(genes), bool)
+    if isinstance(restrict, str | PathLike):
+        path = Path(restrict).expanduser()
+        if not path.is_file():
+            raise DataError(
+                f"restrict is {str(restrict)!r}, and there is no such file; give a list of genes, or a text file with "
+                "one per line (transcription factors: AnimalTFDB, or humantfs.ccbr.utoronto.ca for human)."
+            )
+        restrict = [
+            line.split()[0].strip(",;\"'") for line in path.read_text(encoding="utf-8").splitlines() if line.split()
+        ]
+    allowed = np.asarray(genes.isin([str(g) for g in restrict]))
+    if not allowed.any():
+        raise DataError(f"None of the {len(restrict)} genes of restrict is among the model's {len(genes)} genes.")
+    return allowed
+
+
+def _check_options(
+    n_sd: float,
+    n_dims: int,
+    sd_from: str,
+    order: str,
+    direction: str,
+    method_genes: str,
+    min_probability: float,
+    n_random: int,
+) -> None:
+    if not (np.ndim(n_sd) == 0 and np.isfinite(n_sd) and n_sd > 0):
+        raise ValueError(f"n_sd is {n_sd}; give one finite number of standard deviations above 0.")
+    for name, value, choices in (
+        ("order", order, _gene_sets.ORDERS),
+        ("direction", direction, ("both", "up", "down")),
+        ("method_genes", method_genes, ("effect", "paper")),
+        ("sd_from", sd_from, ("all", "group")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; it is one of {', '.join(choices)}.")
+    if n_dims < 1 or n_random < 1:
+        raise ValueError(f"n_dims={n_dims} and n_random={n_random} must be 1 or more.")
+    if not 0 <= min_probability < 1:
+        raise ValueError(f"min_probability is {min_probability}; it is at least 0 and below 1.")
