@@ -70,25 +70,32 @@ def test_stability_and_its_null_are_reported(method, steers):
     assert chosen["stability"].item() == report["stability"] == 1.0
     assert chosen["null_stability"].item() == report["null_stability"]
     assert report["null_stability"] < 0.9
+    assert report["p_value"] == pytest.approx(1 / 9)
     assert "warning" not in report
 
 
 @pytest.mark.parametrize("method", ["leiden", "kmeans"])
-def test_a_cloud_is_hardly_more_stable_than_its_null(method):
-    adata = cells(np.random.default_rng(0).normal(size=(120, 4)))
+@pytest.mark.parametrize("widths", [(1, 1, 1, 1), (3, 1, 1, 0.5)])
+def test_the_choice_on_a_cloud_without_clusters_is_a_warning(method, widths):
+    adata = cells(np.random.default_rng(0).normal(size=(120, 4)) * widths)
     tl.cluster(adata, method)
-    table = found(adata)["candidates"]
-    assert abs(table["excess"].median()) < 0.25
-    assert table["excess"].max() < 0.9  # separate blobs reach 1
+    report = found(adata)
+    assert report["n_clusters"] > 1
+    assert report["p_value"] > 0.2
+    assert report["warning"].startswith("The clusters are no more stable than the best that the same choice finds")
+    assert abs(report["candidates"]["excess"].median()) < 0.25
+    assert report["candidates"]["excess"].max() < 0.9  # separate blobs reach 1
 
 
-def test_no_more_stable_than_the_null_is_a_warning():
+def test_only_more_than_every_cloud_is_enough():
     table = pd.DataFrame({"candidate": [2, 3], "stability": [0.9, 0.6], "null_stability": [0.2, 0.6]})
-    good = _cluster._report(table.assign(chosen=[True, False]))
-    assert (good["stability"], good["null_stability"], good["chosen_by"]) == (0.9, 0.2, "stability")
+    good = _cluster._report(table.assign(chosen=[True, False]), 1 / 9)
+    assert (good["stability"], good["null_stability"], good["p_value"]) == (0.9, 0.2, 1 / 9)
+    assert good["chosen_by"] == "stability"
     assert "warning" not in good
-    bad = _cluster._report(table.assign(chosen=[False, True]))
-    assert bad["warning"].startswith("The clusters are no more stable (0.60) than those of a cloud without clusters")
+    for p_value in (2 / 9, float("nan")):
+        bad = _cluster._report(table.assign(chosen=[False, True]), p_value)
+        assert f"(stability 0.60, clouds 0.60 on average; p = {p_value:.2f}): they may cut" in bad["warning"]
 
 
 def test_mixture_chooses_by_bic():

@@ -89,14 +89,15 @@ def test_subsamples_are_four_fifths_and_seeded():
 
 
 def choice(monkeypatch, stability, sd, null):
-    """Let ``choose`` decide on given stabilities."""
-    answers = iter([(np.array(stability), np.array(sd)), (np.array(null), np.zeros(len(null)))])
+    """Let ``choose`` decide on given stabilities; the null is that of every cloud, or one row for each of eight."""
+    clouds = np.broadcast_to(np.array(null, dtype=float), (8, len(stability)))
+    answers = iter([(np.array(stability), np.array(sd)), *((cloud, np.zeros(len(cloud))) for cloud in clouds)])
     monkeypatch.setattr(_stability, "stability", lambda *args: next(answers))
     return _stability.choose(halves, line(), list(range(2, 2 + len(stability))), np.random.default_rng(0))
 
 
 def test_the_largest_excess_over_the_null_is_chosen(monkeypatch):
-    chosen, table = choice(monkeypatch, [0.9, 0.85, 0.8, 0.4], [0.0, 0.1, 0.2, 0.3], [0.8, 0.7, 0.3, 0.2])
+    chosen, table, _ = choice(monkeypatch, [0.9, 0.85, 0.8, 0.4], [0.0, 0.1, 0.2, 0.3], [0.8, 0.7, 0.3, 0.2])
     assert chosen == 4
     assert table["chosen"].tolist() == [False, False, True, False]
     assert table.columns.tolist() == ["candidate", "stability", "sd", "null_stability", "excess", "chosen"]
@@ -111,6 +112,35 @@ def test_without_an_excess_stability_decides_and_without_that_the_coarsest_is_ta
     assert choice(monkeypatch, [1.0, 1.0, 0.5], [0, 0, 0], [0.2, 0.4, 0.1])[0] == 3
     assert choice(monkeypatch, [0.2, 0.5, nan], [0.1, 0.1, nan], [nan, nan, nan])[0] == 3
     assert choice(monkeypatch, [nan, nan, nan], [nan, nan, nan], [nan, nan, nan])[0] == 2
+
+
+def test_the_null_is_the_mean_of_the_clouds_and_each_of_them_chooses_too(monkeypatch):
+    null = np.full((8, 2), 0.5)
+    null[0] = (0.9, 0.1)
+    _, table, p_value = choice(monkeypatch, [0.8, 0.7], [0, 0], null)
+    assert table["null_stability"].tolist() == pytest.approx([0.55, 0.45])
+    assert table["excess"].tolist() == pytest.approx([0.25 / 0.45, 0.25 / 0.55])
+    # the first cloud's own choice exceeds the seven others by 0.4 / 0.5, more than the data exceed all eight
+    assert p_value == pytest.approx(2 / 9)
+    assert choice(monkeypatch, [0.96, 0.7], [0, 0], null)[2] == pytest.approx(1 / 9)
+    assert choice(monkeypatch, [0.1, 0.1], [0, 0], null)[2] == 1
+    null[3, 0] = np.nan  # one cloud stays in one piece there, so that nobody's choice counts
+    _, table, p_value = choice(monkeypatch, [0.8, 0.7], [0, 0], null)
+    assert np.isnan(table["excess"][0])
+    assert p_value == pytest.approx(1 / 9)
+    assert np.isnan(choice(monkeypatch, [0.8, 0.7], [0, 0], np.full((8, 2), np.nan))[2])
+
+
+def test_clouds_are_other_draws_with_fewer_subsamples():
+    seen = []
+
+    def clustering(part):
+        seen.append(part[:, 0].tolist())
+        return lambda k: (part[:, 0] > part[:, 0].mean()).astype(int)
+
+    _stability.choose(clustering, line(), [2], np.random.default_rng(0))
+    assert [len(s) for s in seen] == [20, 16, 16, 16, 16, 16] + [20, 16, 16] * 8
+    assert len({tuple(s) for s in seen if len(s) == 20}) == 9
 
 
 def test_the_null_has_the_same_moments_and_no_clusters():
@@ -133,7 +163,7 @@ def test_the_null_works_with_one_dimension_and_with_more_dimensions_than_cells()
 
 
 def test_table_is_a_frame_of_plain_columns():
-    _, table = _stability.choose(halves, line(), [2, 4], np.random.default_rng(0))
+    _, table, _ = _stability.choose(halves, line(), [2, 4], np.random.default_rng(0))
     assert isinstance(table, pd.DataFrame)
     assert table["stability"].tolist() == [1.0, 1.0]
     assert table["chosen"].tolist() == [False, True]

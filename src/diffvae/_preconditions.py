@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from diffvae.tl import _cluster, _marker_tables, _naming
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+MIN_TYPE = 10
+"""Cells of a type that is to be changed, or changed into: the classifier's minimum."""
 
 
 def check_options(
@@ -52,3 +56,23 @@ def require_markers(adata: AnnData, markers: Any) -> None:
 def require_cells(adata: AnnData, n_clusters: int | str) -> None:
     if n_clusters != "auto" and int(n_clusters) > adata.n_obs:
         raise DataError(f"n_clusters is {n_clusters}, but there are {adata.n_obs} cells.")
+
+
+def require_types(adata: AnnData, label_key: str | None, source: str | None, target: Sequence[str] | None) -> None:
+    """Refuse a source or targets that the labels don't have; names that clusters will get aren't known yet."""
+    if source is None:
+        if target:
+            raise ValueError("A target was named but no source; name the type whose cells are to be changed as well.")
+        return
+    if label_key is None:
+        return
+    types = sorted(adata.obs[label_key].dropna().astype(str).unique())
+    for name in (source, *(target or ())):
+        if name not in types:
+            raise DataError(f"{name!r} is no type of adata.obs[{label_key!r}]; the types are: {', '.join(types)}.")
+        if (n := int((adata.obs[label_key].astype(str) == name).sum())) < MIN_TYPE:
+            raise DataError(
+                f"{name!r} has {n} cells, fewer than the {MIN_TYPE} that a classifier needs; name another type."
+            )
+    if target and source in target:
+        raise DataError(f"{source!r} is source and target at once; name another target.")

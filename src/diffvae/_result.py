@@ -17,6 +17,7 @@ from diffvae._errors import DataError
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from diffvae._changes import Changes
     from diffvae.model import Model
 
 SUMMARY, RESULTS, MODEL = "summary.json", "results.h5ad", "model"
@@ -40,6 +41,8 @@ class Result:
         Scores against reference labels beside PCA's and a null's; None without labels.
     summary
         Parameters, versions, timings, warnings: what ``summary.json`` holds.
+    changes
+        What the cells of a source can be turned into; None if none was named.
     path
         The folder, if one was written.
     """
@@ -49,6 +52,7 @@ class Result:
     clusters: pd.DataFrame
     scores: pd.DataFrame | None
     summary: dict[str, Any]
+    changes: Changes | None = None
     path: Path | None = None
 
 
@@ -110,6 +114,10 @@ def write(result: Result, out: str | PathLike[str], *, label_key: str | None = N
         for name, table in tables.items():
             _files.write_csv(table, folder / "tables" / f"{name}.csv")
         _figures(result, folder / "figures", label_key)
+        if result.changes is not None:
+            from diffvae import _changes
+
+            _changes.write_into(result.changes, folder / _changes.FOLDER)
         summary = json.dumps(result.summary, indent=1, default=_number, allow_nan=False)
         _files.write_text(summary + "\n", folder / SUMMARY)
     result.path = Path(out)

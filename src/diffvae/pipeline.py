@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _files, _io, _keys, _preconditions, _result, pp, tl
+from diffvae import _changes, _files, _io, _keys, _preconditions, _result, pp, tl
+from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
 from diffvae._journal import Journal
 from diffvae._result import Result
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from diffvae.model import Model
 
-__all__ = ["Result", "identify", "identify_again", "run"]
+__all__ = ["Changes", "Result", "identify", "identify_again", "perturb", "run"]
 
 
 def run(
@@ -43,6 +44,8 @@ def run(
     cluster_on: str = "latent",
     n_dims: int = 10,
     n_genes: int = 3,
+    source: str | None = None,
+    target: Sequence[str] | None = None,
     device: str = "auto",
     precision: str = "auto",
     seed: int = 0,
@@ -77,6 +80,9 @@ def run(
         ``"latent"`` or ``"tsne"``.
     n_dims, n_genes
         See :func:`diffvae.tl.high_weight_genes`.
+    source, target
+        Types whose cells are to be changed, and into which (None for all others): see :func:`perturb`. Types are those
+        of ``label_key``, or the names given to the clusters.
     seed
         Of everything: the same seed gives the same tables.
     overwrite
@@ -115,11 +121,12 @@ def run(
     journal = Journal(tell)
 
     with journal.step("read"):
-        adata, source = _read(data)
+        adata, origin = _read(data)
         if data is None and label_key is None:
             label_key = _keys.LABEL
         _preconditions.require_labels(adata, label_key)
         _preconditions.require_cells(adata, n_clusters)
+        _preconditions.require_types(adata, label_key, source, target)
     with journal.step("check and prepare"):
         report = pp.check(adata, layer=layer)
         pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key, rng=seed)
@@ -152,14 +159,21 @@ def run(
     )
     scores = _score(adata, label_key, seed, journal)
     about = {
-        "source": source,
+        "source": origin,
         "n_cells": report.n_cells,
         "n_genes": report.n_genes,
         "n_genes_kept": adata.n_vars,
         "kind": report.kind,
         "diagnosis": {"n_active": diagnosis.n_active, "messages": list(diagnosis.messages)},
     }
-    return _finish(adata, model, about, parameters | {"label_key": label_key}, journal, scores, out, overwrite)
+    parameters["label_key"] = label_key
+    changes = None
+    if source is not None:
+        changes = _changes.change(
+            adata, model, source=source, target=target, groupby=_changes.group_key(parameters), seed=seed,
+            journal=journal, progress=progress,
+        )  # fmt: skip
+    return _finish(adata, model, about, parameters, journal, scores, out, overwrite, changes)
 
 
 def identify(
@@ -289,6 +303,7 @@ def _finish(
     scores: pd.DataFrame | None,
     out: str | PathLike[str] | None,
     overwrite: bool,
+    changes: Changes | None = None,
 ) -> Result:
     """Put the summary together and write the folder."""
     from diffvae._scores import verdict
@@ -303,12 +318,12 @@ def _finish(
         "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
         "verdict": [] if scores is None else verdict(scores),
         "warnings": journal.warnings,
-        "parameters": {k: v if _plain(v) else "given in memory" for k, v in parameters.items()},
+        "parameters": {k: v if _plain(v) else "given in memory" for k, v in parameters.items() if k != "target"},
         "seconds": journal.seconds,
         "versions": versions(),
     }
     stored["run"] = {"source": about["source"], "seed": parameters["seed"], "version": summary["versions"]["diffvae"]}
-    result = Result(adata, model, clusters, scores, summary)
+    result = Result(adata, model, clusters, scores, summary, changes)
     if out is not None:
         journal.tell("write")
         _result.write(result, out, label_key=parameters["label_key"], overwrite=overwrite)

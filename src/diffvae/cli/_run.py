@@ -9,6 +9,8 @@ import typer
 
 from diffvae.cli import _console
 from diffvae.cli import _options as o
+from diffvae.cli._perturb import Target
+from diffvae.cli._perturb import show as show_changes
 
 if TYPE_CHECKING:
     from diffvae.pipeline import Result
@@ -43,6 +45,10 @@ def command(
     n_clusters: o.NClusters = "auto",
     cluster_method: o.ClusterMethod = "leiden",
     cluster_on: o.ClusterOn = "latent",
+    source: Annotated[
+        str | None, typer.Option("--source", help="Type whose cells are to be changed into others; see 'perturb'.")
+    ] = None,
+    target: Target = None,
     max_epochs: o.MaxEpochs = None,
     batch_size: o.BatchSize = 128,
     lr: o.LearningRate = None,
@@ -73,6 +79,8 @@ def command(
         n_clusters=o.number_of_clusters(n_clusters),
         cluster_method=cluster_method,
         cluster_on=cluster_on,
+        source=source,
+        target=target or None,
         device=device,
         seed=seed,
         overwrite=overwrite,
@@ -107,6 +115,8 @@ def show(result: Result) -> None:
         show_scores(result)
     for message in [*summary["warnings"], *summary["diagnosis"]["messages"], *summary["verdict"]]:
         _console.note(message)
+    if result.changes is not None:
+        show_changes(result.changes)
     if result.path is not None:
         _console.say(f"Written to {result.path}: results.h5ad, model, tables, figures, summary.json")
 

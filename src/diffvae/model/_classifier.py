@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BLOCK = 8192
 """Cells per pass of a prediction."""
+MIN_CELLS = 10
+"""Of which two are left to test on."""
 
 
 class CellStateClassifier(Estimator):
@@ -56,13 +58,15 @@ class CellStateClassifier(Estimator):
     True
     """
 
-    def __init__(self, hidden: Sequence[int] = (256, 512, 256), *, min_cells: int = 20) -> None:
+    def __init__(self, hidden: Sequence[int] = (256, 512, 256), *, min_cells: int = MIN_CELLS) -> None:
         super().__init__()
         self.hidden = tuple(int(h) for h in hidden)
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden is {hidden!r}; give the width of one layer at least, each 1 or more.")
-        if min_cells < 10:
-            raise ValueError(f"min_cells is {min_cells}; with fewer than 10 cells of a type nothing can be tested.")
+        if min_cells < MIN_CELLS:
+            raise ValueError(
+                f"min_cells is {min_cells}; with fewer than {MIN_CELLS} cells of a type nothing can be tested."
+            )
         self.min_cells = int(min_cells)
         self.classes: tuple[str, ...] = ()
         self.groupby = ""

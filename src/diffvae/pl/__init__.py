@@ -10,19 +10,28 @@ rcParams are left as they are: one style is applied while a function draws. A ca
 all figures that are coloured by the same column.
 """
 
+from diffvae.pl._conversion import conversion_curves, conversions, converted
 from diffvae.pl._dimensions import dimension_composition, latent_dimensions
 from diffvae.pl._genes import gene_heatmap
 from diffvae.pl._history import history
+from diffvae.pl._minimal_genes import gene_counts, minimal_genes
 from diffvae.pl._overlap import overlap
+from diffvae.pl._plasticity import plasticity
 from diffvae.pl._save import save
 from diffvae.pl._tsne import tsne
 
 __all__ = [
+    "conversion_curves",
+    "conversions",
+    "converted",
     "dimension_composition",
+    "gene_counts",
     "gene_heatmap",
     "history",
     "latent_dimensions",
+    "minimal_genes",
     "overlap",
+    "plasticity",
     "save",
     "tsne",
 ]

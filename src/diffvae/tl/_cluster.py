@@ -50,7 +50,7 @@ def cluster(
         A number, or ``"auto"``. For k-means (2 to 20 clusters) and Leiden (resolution 0.1 to 2) "auto" takes the
         partition whose stability exceeds that of cells without clusters by most. Stability is the mean adjusted Rand
         index of the partition with those of five random subsamples of 80 % of the cells; the cells without clusters are
-        a Gaussian cloud of the same covariance. For mixtures "auto" takes the lowest BIC. DBSCAN finds its own number
+        the mean of eight Gaussian clouds of the same covariance. For mixtures "auto" takes the lowest BIC. DBSCAN finds its own number
         and takes no other.
     use_rep
         ``"X_diffvae"`` (latent) or ``"X_diffvae_tsne"`` (its map), or any key of ``obsm``.
@@ -72,8 +72,10 @@ def cluster(
     -------
     None, or the copy. Writes ``obs[key_added]`` (categorical "0", "1", ... from the largest cluster to the smallest;
     "noise" for what DBSCAN leaves out) and ``uns["diffvae"]["cluster"]``: every parameter, and for "auto" the table of
-    candidates and, for k-means and Leiden, ``null_stability``: the chosen candidate on a Gaussian cloud of the same
-    covariance, which has no clusters. Where stability isn't above it the partition cuts a continuum: see ``warning``.
+    candidates and, for k-means and Leiden, ``stability``, ``null_stability`` (the chosen candidate on Gaussian clouds of
+    the same covariance, which have no clusters) and ``p_value``: of the eight clouds, each with a choice of its own, and
+    the data, the share that exceeds the other clouds as much as the data do. Where a cloud does (p above 1/9) the
+    partition may cut a continuum: see ``warning``.
 
     References
     ----------
@@ -156,10 +158,10 @@ def _kmeans(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     if n_clusters != "auto":
         return _partitions.kmeans(x, int(n_clusters), seed), {"chosen_by": "user"}
-    k, table = _stability.choose(
+    k, table, p_value = _stability.choose(
         lambda part: lambda k: _partitions.kmeans(part, int(k), seed, n_init=3), x, _numbers(len(x)), rng
     )
-    return _partitions.kmeans(x, int(k), seed), _report(table)
+    return _partitions.kmeans(x, int(k), seed), _report(table, p_value)
 
 
 def _leiden(
@@ -185,8 +187,8 @@ def _leiden(
                 "give any."
             )
         return labels, more
-    chosen, table = _stability.choose(communities, x, RESOLUTIONS, rng)
-    return communities(x)(chosen), _report(table) | {"resolution": chosen}
+    chosen, table, p_value = _stability.choose(communities, x, RESOLUTIONS, rng)
+    return communities(x)(chosen), _report(table, p_value) | {"resolution": chosen}
 
 
 def _mixture(x: np.ndarray, n_clusters: int | str, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
@@ -199,13 +201,14 @@ def _mixture(x: np.ndarray, n_clusters: int | str, seed: int) -> tuple[np.ndarra
     return _partitions.gaussian_mixture(x, best, seed)[0], {"chosen_by": "bic", "candidates": table}
 
 
-def _report(table: pd.DataFrame) -> dict[str, Any]:
+def _report(table: pd.DataFrame, p_value: float) -> dict[str, Any]:
     reached, null = (float(table.loc[table["chosen"], c].iloc[0]) for c in ("stability", "null_stability"))
-    report = {"chosen_by": "stability", "candidates": table, "stability": reached, "null_stability": null}
-    if reached <= null:
+    report: dict[str, Any] = {"chosen_by": "stability", "candidates": table, "p_value": p_value}
+    report |= {"stability": reached, "null_stability": null}
+    if not p_value <= 1 / (1 + _stability.N_CLOUDS):  # NaN: there is no excess
         report["warning"] = (
-            f"The clusters are no more stable ({reached:.2f}) than those of a cloud without clusters ({null:.2f}): "
-            "they may cut a continuum."
+            f"The clusters are no more stable than the best that the same choice finds in clouds without clusters "
+            f"(stability {reached:.2f}, clouds {null:.2f} on average; p = {p_value:.2f}): they may cut a continuum."
         )
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,14 @@ def perturb(
     cells = read_cells(adata, model, classifier, groupby)
     pairs = _pairs(classifier, cells, source, target)
     chosen = enriched_dimensions(cells, model, n_dims)
+    still = sorted({b for _, b in pairs} - set(chosen["group"]))
+    if still:
+        warnings.warn(
+            f"No latent dimension that moves expression is enriched in {', '.join(still)}; cells can't be shifted "
+            "there.",
+            UserWarning,
+            stacklevel=2,
+        )
     random = _random.generator(rng, "perturb")
     spread = cells.z.std(0)
 

@@ -1,0 +1,257 @@
+"""Changing cell state: which cells convert, and how far they must be shifted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from diffvae import _keys
+from diffvae.pl import _text
+from diffvae.pl._palette import CATEGORIES, INK
+from diffvae.pl._panels import MAX_Q, array, check_perturbation, columns, finish, new_figure, share
+from diffvae.pl._style import WIDTH, axes_or_new, check_axes, slot, styled
+from diffvae.pl._tsne import _map, _positions
+
+if TYPE_CHECKING:
+    from diffvae.tl import Perturbation
+
+_STEPS = (0.5, 1.0, 2.0)
+# The rest lies back, what stays is muted, what converts stands out, also where red and green look alike.
+_CONVERTS, _STAYS, _REST = "#D55E00", "#7BA3CC", "#DADADA"
+_METHODS = {
+    "shift": ("shift of the target's dimensions", CATEGORIES[5], "-"),
+    "mean": ("towards the target's latent mean", CATEGORIES[0], (0, (5, 1.5))),
+    "expression_mean": ("towards its mean expression, no model", CATEGORIES[2], (0, (1, 1))),
+    "none": ("decoded only, no shift", INK, (0, (4, 1.5, 1, 1.5))),
+}
+
+
+@styled
+def conversions(
+    perturbation: Perturbation,
+    *,
+    target: str | Sequence[str] | None = None,
+    n_sd: float | Sequence[float] | None = None,
+    source: str | None = None,
+    ncols: int | None = None,
+) -> np.ndarray:
+    """Draw which cells of a type convert (Figure 3 of the paper): a map per target and step.
+
+    Parameters
+    ----------
+    perturbation
+        From ``diffvae.tl.perturb``; its cells need ``obsm["X_diffvae_tsne"]``, from ``diffvae.tl.tsne``.
+    target
+        A target, or several; None for all.
+    n_sd
+        A step, or several; None for those of 0.5, 1 and 2 standard deviations that were tried.
+    source
+        Type of the cells that are shifted; None for the first.
+    ncols
+        Panels side by side; None for one column per step, or three where there is one step.
+
+    Returns
+    -------
+    Array of Axes, targets x steps, of a new figure; ``diffvae.pl.save(axes[0, 0], "path")`` writes it. Each
+    title gives the cells that convert and "chance", the share that do under random directions of equal length.
+    """
+    source, targets = _pairs(perturbation, source, target)
+    _positions(perturbation.adata, _keys.TSNE)
+    steps = _steps(perturbation, n_sd)
+    even = -(-len(targets) // -(-len(targets) // 3))  # at most three, rows about equally full
+    ncols = columns(ncols, even if len(steps) == 1 else len(steps))
+    pairs = [(t, step) for t in targets for step in steps]
+    figure, panels = new_figure(len(pairs), ncols, 0.92 * WIDTH / ncols + 0.4)
+    for i, (panel, (t, step)) in enumerate(zip(panels, pairs, strict=True)):
+        _cells(panel, perturbation, source, t, step)
+        if i != ncols * ((len(pairs) - 1) // ncols):  # one panel names the axes of all
+            panel.set(xlabel="", ylabel="")
+        head, tail = f", {step:g} sd:", _count(perturbation, source, t, step)
+        room = slot(panel, 0)[0] - 8
+        parts = [_text.shorten(t, room - _text.width(head, 10), 10) + head, _text.shorten(tail, room, 10)]
+        gap = " " if _text.width(" ".join(parts), 10) <= room else "\n"
+        panel.set_title(_text.plain(gap.join(parts)), fontsize=10, weight="normal", loc="left", pad=3)
+    n = [int(_row(perturbation, source, t, step)["n_converted"]) for t, step in pairs]
+    told = f"{source}: the cells that each shift converts" if any(n) else f"{source}: no cell converts by any shift"
+    finish(figure, told, [_dot(c) for c in (_CONVERTS, _STAYS, _REST)], ["converts", "doesn't convert", "other types"])
+    return array(panels).reshape(len(targets), len(steps))
+
+
+@styled
+def converted(
+    perturbation: Perturbation,
+    target: str,
+    n_sd: float | None = 1.0,
+    *,
+    source: str | None = None,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    """Draw which cells of a type one shift converts, on the map of all cells.
+
+    Parameters
+    ----------
+    perturbation
+        From ``diffvae.tl.perturb``; its cells need ``obsm["X_diffvae_tsne"]``, from ``diffvae.tl.tsne``.
+    target
+        The target.
+    n_sd
+        Step; None for the largest.
+    source
+        Type of the cells that are shifted; None for the first.
+    ax
+        Axes to draw into; None makes a figure, 6 inches wide.
+    title
+        Says what is seen; None writes it, with the share that converts by chance.
+
+    Returns
+    -------
+    The Axes.
+    """
+    check_axes(ax)
+    source, _ = _pairs(perturbation, source, target)
+    step = perturbation.n_sd[perturbation.step(n_sd)]
+    _positions(perturbation.adata, _keys.TSNE)
+    row = _row(perturbation, source, target, step)
+    n, most = int(row["n_converted"]), int(row["n_cells"])
+    rest = perturbation.adata.n_obs - most
+    room = slot(ax, 4.6)
+    plan = _text.legend_plan([f"converts ({n:,})", f"doesn't convert ({most - n:,})", f"other types ({rest:,})"], room)
+    ax = axes_or_new(ax, 4.6)
+    _cells(ax, perturbation, source, target, step)
+    _text.legend(ax, plan, [_CONVERTS, _STAYS, _REST], "o", below=16)
+    told = f"{source} to {target}, {step:g} sd: {_count(perturbation, source, target, step)}"
+    _text.title(ax, title if title is not None else told)
+    return ax
+
+
+@styled
+def conversion_curves(
+    perturbation: Perturbation,
+    *,
+    targets: str | Sequence[str] | None = None,
+    source: str | None = None,
+    ncols: int = 2,
+) -> np.ndarray:
+    """Draw the share of cells that convert over the size of the shift, a panel per target, a line per method.
+
+    Parameters
+    ----------
+    perturbation
+        From ``diffvae.tl.perturb``.
+    targets
+        A target, or several; None for all.
+    source
+        Type of the cells that are shifted; None for the first.
+    ncols
+        Panels side by side.
+
+    Returns
+    -------
+    Array of Axes, one per target, of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. The grey band
+    holds 95 % of the random directions of the first method that has some, the dashed line is their mean. Stars
+    mark steps at which a method converts more than its own random directions (q < 0.05).
+    """
+    source, wanted = _pairs(perturbation, source, targets)
+    ncols = min(columns(ncols, 2), len(wanted))
+    figure, panels = new_figure(len(wanted), ncols, 1.95)
+    table = perturbation.table[perturbation.table["source"] == source]
+    shown = table[table["target"].isin(wanted)]
+    top = float(np.nanmax(shown[["converted", "null_high"]].to_numpy(float), initial=0.05))
+    for i, (panel, target) in enumerate(zip(panels, wanted, strict=True)):
+        _curves(panel, shown[shown["target"] == target], perturbation.methods)
+        panel.set(ylim=(-0.03 * top, min(1.1 * top, 1.04)))
+        panel.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        name = _text.shorten(target, slot(panel, 0)[0] - 50, 10)
+        panel.set_title(_text.plain(name), fontsize=10, weight="normal", loc="left", pad=4)
+        if i + ncols >= len(wanted):
+            panel.set_xlabel("shift (sd)")
+        if i % ncols == 0:
+            panel.set_ylabel("cells converted")
+    keys: list[Line2D | tuple[Patch, Line2D]] = [
+        Line2D([], [], color=_METHODS[m][1], ls=_METHODS[m][2]) for m in perturbation.methods
+    ]
+    names = [_METHODS[m][0] for m in perturbation.methods]
+    if shown["null_mean"].notna().any():
+        keys.append((Patch(color=_REST), Line2D([], [], color="#777777", ls="--", lw=1.2)))
+        keys.append(Line2D([], [], ls="", marker="*", color=INK, ms=9, mew=0))
+        names += ["random directions: 95% and mean", f"more than chance (q < {MAX_Q:g})"]
+    told = "the share converted as the shift grows" if shown["n_converted"].any() else "no cell converts by any shift"
+    finish(figure, f"{source}: {told}", keys, names)
+    return array(panels)
+
+
+def _pairs(perturbation: Perturbation, source: str | None, target: str | Sequence[str] | None) -> tuple[str, list[str]]:
+    """Return the source and those of its targets that are to be shown."""
+    check_perturbation(perturbation)
+    source = perturbation.sources[0] if source is None else source
+    tried = [b for a, b, m in perturbation.trajectories if a == source and m == perturbation.methods[0]]
+    wanted = tried if target is None else [target] if isinstance(target, str) else list(target)
+    for name in wanted or [perturbation.targets[0]]:
+        perturbation.trajectory(name, source)  # says what there is if this isn't
+    return source, wanted or tried
+
+
+def _steps(perturbation: Perturbation, n_sd: float | Sequence[float] | None) -> list[float]:
+    if n_sd is None:
+        return [v for v in _STEPS if v in perturbation.n_sd] or list(perturbation.n_sd[1:][-3:])
+    return [perturbation.n_sd[perturbation.step(float(v))] for v in np.atleast_1d(n_sd)]
+
+
+def _row(perturbation: Perturbation, source: str, target: str, step: float) -> pd.Series:
+    """Return the row of the table about the first method."""
+    t = perturbation.table
+    own = (t["source"] == source) & (t["target"] == target) & (t["n_sd"] == step)
+    return t[own & (t["method"] == perturbation.methods[0])].iloc[0]
+
+
+def _count(perturbation: Perturbation, source: str, target: str, step: float) -> str:
+    row = _row(perturbation, source, target, step)
+    said = f"{int(row['n_converted']):,} of {int(row['n_cells']):,}"
+    return said if np.isnan(row["null_mean"]) else f"{said} (chance {share(row['null_mean'])})"
+
+
+def _cells(ax: Axes, perturbation: Perturbation, source: str, target: str, step: float) -> None:
+    """Draw the map: other types behind, then cells that stay, then those that convert."""
+    xy = _positions(perturbation.adata, _keys.TSNE)
+    trajectory = perturbation.trajectory(target, source)
+    converts = trajectory.converted(perturbation.min_probability)[perturbation.step(step)]
+    rest = np.delete(xy, trajectory.rows, axis=0)
+    stays, turned = xy[trajectory.rows[~converts]], xy[trajectory.rows[converts]]
+    area = float(np.clip(0.33 * min(slot(ax, 4.6)) ** 2 / len(xy), 0.5, 40))
+    # A single converted cell must be seen on a small map, too.
+    sizes = (area, max(1.2 * area, 3), max(1.5 * area, 7))
+    for places, colour, size in zip((rest, stays, turned), (_REST, _STAYS, _CONVERTS), sizes, strict=True):
+        ax.scatter(places[:, 0], places[:, 1], c=colour, s=size, linewidths=0, rasterized=True)
+    _map(ax, _keys.TSNE)
+
+
+def _curves(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> None:
+    """Draw one target: random directions behind, then a line per method, its stars on it."""
+    tested = [m for m in methods if table.loc[table["method"] == m, "null_mean"].notna().any()]
+    if tested:
+        null = table[(table["method"] == tested[0]) & table["null_mean"].notna()]
+        ax.fill_between(null["n_sd"], null["null_low"], null["null_high"], color=_REST, linewidth=0, zorder=1)
+        ax.plot(null["n_sd"], null["null_mean"], color="#777777", ls="--", lw=1.2, zorder=2)
+    for method in reversed(methods):
+        own = table[table["method"] == method].sort_values("n_sd")
+        _, colour, line = _METHODS[method]
+        ax.plot(own["n_sd"], own["converted"], color=colour, ls=line, zorder=3)
+        sure = own[own["q_value"] < MAX_Q]
+        ax.plot(
+            sure["n_sd"], sure["converted"], ls="", marker="*", color=colour, ms=9, mec="white", mew=0.5, zorder=4,
+            clip_on=False, in_layout=False,
+        )  # fmt: skip
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+
+
+def _dot(colour: str) -> Line2D:
+    return Line2D([], [], ls="", marker="o", color=colour, ms=7)

@@ -1,0 +1,242 @@
+"""The fewest genes that turn a cell of one type into another: how many, and which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+
+from diffvae.pl import _data, _text
+from diffvae.pl._palette import CATEGORIES, INK
+from diffvae.pl._panels import MAX_Q, share
+from diffvae.pl._style import TEXT, axes_or_new, check_axes, slot, styled
+
+if TYPE_CHECKING:
+    from diffvae.tl import MinimalGenes
+
+_DIRECTIONS = {"up": "#D55E00", "down": "#0072B2"}
+_SHARE = "cells whose set has the gene"
+_ROW = 14.0  # points
+_LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
+_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
+
+
+@styled
+def gene_counts(
+    minimal: MinimalGenes | Mapping[str, MinimalGenes],
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    """Draw the share of the converted cells that flip over the number of genes they need.
+
+    Parameters
+    ----------
+    minimal
+        From ``diffvae.tl.minimal_genes``, or several under their names (target -> result): a curve each.
+    ax
+        Axes to draw into; None makes a figure, 6 inches wide.
+    title
+        Says what is seen; None writes it.
+
+    Returns
+    -------
+    The Axes. A dot marks where half of the converted cells flip. Under the curve stands the share of the flipped
+    cells that as many other genes flip: the most differentially expressed ones, and random ones.
+    """
+    check_axes(ax)
+    several = minimal if isinstance(minimal, Mapping) else {"": minimal}
+    for found in several.values():
+        _check(found)
+    if not several:
+        raise ValueError("minimal is empty; give at least one result of diffvae.tl.minimal_genes.")
+    several = {name or str(m.params["target"]): m for name, m in several.items()}
+    labels = [_label(name, m, slot(ax, 0)[0] - 70) for name, m in several.items()]
+    if not any(m.counts["flipped"] for m in several.values()):
+        ax = axes_or_new(ax, 1.4)
+        _say(ax, "\n".join(dict.fromkeys(_why_empty(m) for m in several.values())))
+        _text.title(ax, title if title is not None else _told(several))
+        return ax
+    ax = axes_or_new(ax, 3.7 + sum(s.count("\n") + 1 for s in labels) * TEXT * 1.4 / 72)
+    curves = [m.curve() for m in several.values()]
+    numbers = np.concatenate([c["n_genes"].to_numpy(float) for c in curves])
+    wide = bool(numbers.max() > 20 * numbers.min())
+    right = 1.05 * numbers.max()
+    keys = []
+    for i, curve in enumerate(curves):
+        colour, line = CATEGORIES[i % len(CATEGORIES)], _LINES[i % len(_LINES)]
+        keys.append(Line2D([], [], color=colour, ls=line))
+        if curve.empty:
+            continue
+        # The last share holds to the end of the axis: cells that no set of genes flips stay below.
+        x = [curve["n_genes"].iloc[0], *curve["n_genes"], right]
+        ax.plot(x, [0.0, *curve["share"], curve["share"].iloc[-1]], drawstyle="steps-post", color=colour, ls=line)
+        if (n := _half(curve)) is not None:
+            ax.plot([n], [0.5], ls="", marker="o", color=colour, mec="white", mew=1.0, ms=8, zorder=4)
+    if any(_half(c) is not None for c in curves):
+        ax.axhline(0.5, color="#777777", ls=":", lw=1.0, zorder=1)
+    ax.set(xlim=(max(1.0, 0.9 * numbers.min()) if wide else 0, right), ylim=(0, 1.02))
+    if wide:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(FixedLocator(_TICKS))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.set(xlabel="genes changed" + " (logarithmic)" * wide, ylabel="converted cells that flip")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(
+        keys, [_text.plain(s) for s in labels], loc="upper left", bbox_to_anchor=(0.0, 0.0), borderaxespad=0.0,
+        bbox_transform=_text.moved(ax, -40, -38), handlelength=2.2, labelspacing=0.5,
+    )  # fmt: skip
+    _text.title(ax, title if title is not None else _told(several))
+    return ax
+
+
+@styled
+def minimal_genes(
+    minimal: MinimalGenes,
+    *,
+    n_genes: int = 20,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    """Draw the genes that most cells need: share of the cells, direction, mean change, and the share by chance.
+
+    Parameters
+    ----------
+    minimal
+        From ``diffvae.tl.minimal_genes``.
+    n_genes
+        Most genes to show.
+    ax
+        Axes to draw into; None makes a figure, 6 inches wide.
+    title
+        Says what is seen; None writes it.
+
+    Returns
+    -------
+    The Axes. A grey tick is the share of sets that have the gene under random directions; a star after the change
+    says that the share is higher than that (q < 0.05). Changes are of log-normalised values where the scaling of
+    the model is known, else on the scale of the training layer.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> found = dv.tl.minimal_genes(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=10
+    ... )
+    >>> dv.pl.minimal_genes(found, n_genes=5).get_xlabel().splitlines()[0]
+    'cells whose set has the gene'
+    """
+    check_axes(ax)
+    _check(minimal)
+    if n_genes < 1:
+        raise ValueError(f"n_genes is {n_genes}; give at least 1.")
+    table = minimal.genes.head(n_genes)
+    wide, tall = slot(ax, 0)
+    row = _ROW if ax is None else min(_ROW, max(tall - 110, 40) / max(len(table), 1))
+    ax = axes_or_new(ax, (row * len(table) + 130) / 72 if len(table) else 1.4)
+    source, target = minimal.params["source"], minimal.params["target"]
+    told = f"Genes that turn {source} into {target}, in {_data.cells(minimal.counts['flipped'])}"
+    if table.empty:
+        _say(ax, _why_empty(minimal))
+        _text.title(ax, title if title is not None else f"No genes turn {source} into {target}")
+        return ax
+    ys = np.arange(len(table))
+    up = (table["direction"] == "up").to_numpy()
+    ax.barh(ys, table["share"], height=0.72, color=[_DIRECTIONS["up" if u else "down"] for u in up])
+    ax.plot(
+        table["null_share"], ys, ls="", marker="|", ms=0.9 * row, mew=4, color="white", zorder=3, clip_on=False,
+    )  # fmt: skip
+    ax.plot(table["null_share"], ys, ls="", marker="|", ms=0.9 * row, mew=2, color="#8C8C8C", zorder=4, clip_on=False)
+    logged = "mean_log_change" in table
+    changes = table["mean_log_change" if logged else "mean_change"].to_numpy(float)
+    for y, (change, q) in enumerate(zip(changes, table["q_value"], strict=True)):
+        written = f"{change:+.2f}".replace("-", "−") + (" *" if q < MAX_Q else "")
+        ax.text(1.015, y, written, va="center", fontsize=TEXT, transform=ax.get_yaxis_transform())
+    head = "mean log\nchange" if logged else "mean\nchange"
+    ax.text(1.015, 1.0, head, va="bottom", fontsize=TEXT, linespacing=1.0, transform=ax.transAxes)
+    _text.row_labels(ax, table["gene"].astype(str).tolist(), room=0.3 * wide, pitch=row)
+    keys: list[Artist] = [Patch(color=c) for d, c in _DIRECTIONS.items() if (table["direction"] == d).any()]
+    names = [d for d in _DIRECTIONS if (table["direction"] == d).any()]
+    keys.append(Line2D([], [], ls="", marker="|", ms=11, mew=2, color="#8C8C8C"))
+    names.append("random directions")
+    sure = bool((table["q_value"] < MAX_Q).any())
+    if sure:
+        keys.append(Line2D([], [], ls="", marker="$*$", ms=5, color=INK))
+        names.append(f"more than these (q < {MAX_Q:g})")
+    ax.legend(
+        keys, names, loc="upper left", bbox_to_anchor=(0.0, 0.0), ncols=2 if len(keys) > 3 else 3, borderaxespad=0.0, handlelength=1.0,
+        columnspacing=1.2, handletextpad=0.5, bbox_transform=_text.moved(ax, 0, -38 if sure else -52),
+    )  # fmt: skip
+    ax.set(xlim=(0, 1), ylim=(len(table) - 0.45, -0.55))
+    ax.set_xlabel(
+        _SHARE if sure else f"{_SHARE}\nnone is sure to be in more sets than under random directions (q < {MAX_Q:g})"
+    )
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.spines["left"].set_visible(False)
+    _text.title(ax, title if title is not None else told, pad=26)
+    return ax
+
+
+def _check(minimal: object) -> None:
+    if not hasattr(minimal, "baselines"):
+        raise ValueError(f"minimal is a {type(minimal).__name__}; give what diffvae.tl.minimal_genes returns.")
+
+
+def _half(curve: pd.DataFrame) -> int | None:
+    """Return the least number of genes with which half of the converted cells flip."""
+    reached = curve.loc[curve["share"] >= 0.5, "n_genes"]
+    return int(reached.iloc[0]) if len(reached) else None
+
+
+def _why_empty(minimal: MinimalGenes) -> str:
+    p, c = minimal.params, minimal.counts
+    if not c["converted"]:
+        return f"No cell of {p['source']} converts to {p['target']} by {p['n_sd']:g} sd."
+    return f"{_data.cells(c['converted'])} convert to {p['target']}, but no set of genes flips any of them."
+
+
+def _say(ax: Axes, sentence: str) -> None:
+    """Write a sentence where there is nothing to draw."""
+    ax.set_axis_off()
+    room = slot(ax, 0)[0] - 20
+    lines = "\n".join(_text.wrap(line, room, lines=3) for line in sentence.split("\n"))
+    ax.text(0, 0.95, _text.plain(lines), va="top", fontsize=10, transform=ax.transAxes)
+
+
+def _told(several: Mapping[str, MinimalGenes]) -> str:
+    sources = dict.fromkeys(str(m.params["source"]) for m in several.values())
+    source = next(iter(sources)) if len(sources) == 1 else "a cell"
+    if len(several) > 1:
+        return f"How many genes turn {source} into other types"
+    (minimal,) = several.values()
+    target, n = minimal.params["target"], _half(minimal.curve())
+    if n is not None:
+        return f"Half of the converted {source} cells become {target} with at most {n:,} gene{'s' * (n != 1)}"
+    if not minimal.counts["flipped"]:
+        return f"No genes turn {source} into {target}"
+    return f"Fewer than half of the converted {source} cells flip to {target}"
+
+
+def _label(name: str, minimal: MinimalGenes, room: float) -> str:
+    """Return what the legend says: cells, where half is reached, and the baselines."""
+    c, n = minimal.counts, _half(minimal.curve())
+    if not c["flipped"]:
+        return _text.wrap(f"{name}: {_why_empty(minimal)}", room, lines=2)
+    said = f"{name}: {c['flipped']:,} of {c['converted']:,} cells flip"
+    said += f", half with {n:,} gene{'s' * (n != 1)}" if n is not None else ", fewer than half"
+    flipped = minimal.baselines.set_index("genes")["flipped"]
+    beside = [f"{what} {share(flipped[what])}" for what in ("differentially expressed", "random") if what in flipped]
+    second = "as many other genes flip of them: " + ", ".join(beside)
+    return _text.wrap(said, room, lines=2) + ("\n" + _text.wrap(second, room, lines=2) if beside else "")
