@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## environment, install, the whole pipeline on bundled real data
-	$(BIN)/diffvae run --out demo --overwrite
+	$(BIN)/diffvae run --out demo --overwrite --source "CD34+"
 
 test: $(READY)  ## environment, install, the whole test suite
 	$(BIN)/python -m pytest

@@ -1,5 +1,6 @@
 """Draw the README's pictures anew from what ``make demo`` wrote: ``python docs/images.py``."""
 
+import shutil
 from pathlib import Path
 
 import anndata as ad
@@ -12,3 +13,4 @@ images = root / "docs" / "images"
 images.mkdir(exist_ok=True)
 dv.pl.save(dv.pl.tsne(adata, color="diffvae_cell_type"), images / "tsne_cell_types", formats=("png",), dpi=100)
 dv.pl.save(dv.pl.latent_dimensions(adata), images / "latent_dimensions", formats=("png",), dpi=100)
+shutil.copy(root / "demo/perturbation/figures/minimal_genes_Dendritic.png", images / "minimal_genes.png")

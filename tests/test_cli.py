@@ -13,7 +13,7 @@ import diffvae as dv
 from diffvae import _files, _result, pipeline
 from diffvae.cli import _console, main
 
-COMMANDS = ["run", "train", "embed", "identify", "generate", "datasets"]
+COMMANDS = ["run", "train", "embed", "identify", "perturb", "generate", "datasets"]
 QUICK = ["--n-latent", "4", "--max-epochs", "2", "--batch-size", "32"]
 
 
@@ -142,6 +142,22 @@ def test_train_embed_generate(diffvae, files, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["artificial.h5ad", "deep", "model"]
 
 
+def test_genes_in_rows(diffvae, files, tmp_path):
+    file = tmp_path / "genes.csv"
+    ad.read_h5ad(files / "cells.h5ad").to_df().T.rename_axis("gene").to_csv(file)
+    out = tmp_path / "out"
+    for command in ("run", "train"):
+        refused(diffvae(command, file, "--out", out, *QUICK), "(--transpose)")
+    code, said, _ = diffvae("train", file, "--out", tmp_path / "as it is", *QUICK, "--no-transpose")
+    assert code == 0
+    assert "train_loss" in said
+    assert diffvae("train", file, "--out", out, *QUICK, "--transpose")[0] == 0
+    embedded = tmp_path / "embedded.h5ad"
+    refused(diffvae("embed", file, "--model", out, "--out", embedded), "(--transpose)")
+    assert diffvae("embed", file, "--model", out, "--out", embedded, "--transpose")[0] == 0
+    assert ad.read_h5ad(embedded).obsm["X_diffvae"].shape == (90, 4)
+
+
 @pytest.mark.parametrize("kind", ["vae", "ae", "pca"])
 def test_train_other_kinds(diffvae, files, tmp_path, kind):
     code, _, told = diffvae("train", files / "cells.h5ad", "--out", tmp_path / "model", "--kind", kind, *QUICK)
@@ -206,6 +222,7 @@ OPTIONS = {
     "batch of one": (["--batch-size", "1"], "Invalid value for '--batch-size'"),
     "preset": (["--preset", "best"], "preset is 'best'; it is one of 'default', 'paper', 'code'"),
     "clusters no number": (["--n-clusters", "abc"], "--n-clusters is 'abc'; it is 'auto' or a whole number"),
+    "a single cluster": (["--n-clusters", "1"], "n_clusters must be 2 or more"),
     "clusters negative": (["--n-clusters", "-2"], "n_clusters is -2"),
     "clusters for dbscan": (["--n-clusters", "3", "--cluster-method", "dbscan"], "DBSCAN finds the number itself"),
     "method": (["--cluster-method", "foo"], "method is 'foo'; it is one of leiden, kmeans, gmm, dbscan"),

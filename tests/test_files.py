@@ -121,6 +121,27 @@ def test_link_is_followed(tmp_path):
     assert names(old) == ["new.txt"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"project": "diffvae", "model": "bert"}',
+        '{"versions": {"torch": "2.0"}, "notes": "compared with diffvae"}',
+        '{"versions": null, "diffvae": 1}',
+        '["diffvae"]',
+        "diffvae results, by hand",
+        "\xff diffvae",
+    ],
+)
+def test_a_mention_of_diffvae_makes_no_folder_ours(tmp_path, text):
+    for name in ("summary.json", "config.json"):
+        folder = tmp_path / name.split(".")[0]
+        folder.mkdir()
+        (folder / name).write_text(text, encoding="latin-1")
+        with pytest.raises(OutputError, match="did not write"), new_folder(folder, overwrite=True):
+            pytest.fail("was not refused")
+        assert names(folder) == [name]
+
+
 def test_refusals(tmp_path, monkeypatch):
     def refused(path, message, **kwargs):
         with pytest.raises(OutputError, match=message), new_folder(path, **kwargs):

@@ -1,6 +1,7 @@
 """A saved model: three plain files, and every way in which they can be damaged."""
 
 import json
+import stat
 import pickle
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def edit(folder, change):
 def test_folder_holds_three_plain_files(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "history.csv", "weights.safetensors"]
     assert list(folder.parent.iterdir()) == [folder]
+    (folder / "another").write_text("")
+    assert len({stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}) == 1  # as readable as any new file
 
 
 def test_config_says_how_the_model_came_about(tmp_path):

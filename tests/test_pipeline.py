@@ -217,7 +217,7 @@ def test_nothing_named_means_the_overlap_of_clusters_is_drawn(demo, tmp_path, mo
 
 
 def test_what_can_not_work_is_refused_before_anything_is_read(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "_read", lambda data: pytest.fail("read"))
+    monkeypatch.setattr(pipeline, "_read", lambda *args: pytest.fail("read"))
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("")
@@ -232,6 +232,7 @@ def test_what_can_not_work_is_refused_before_anything_is_read(small, tmp_path, m
         ({"cluster_method": "foo"}, "method is 'foo'"),
         ({"cluster_on": "umap"}, "cluster_on is 'umap'"),
         ({"n_clusters": "few"}, "n_clusters is 'few'"),
+        ({"n_clusters": 1}, "n_clusters is 1, .* must be 2 or more"),
         ({"cluster_method": "dbscan", "n_clusters": 3}, "DBSCAN finds the number itself"),
         ({"n_dims": 0}, "n_dims=0"),
         ({"seed": -1}, "seed is -1"),
@@ -263,9 +264,21 @@ def test_labels_and_cells_are_looked_at_before_the_training(small, monkeypatch):
             pipeline.run(adata, **options, **TINY)
 
 
-def test_a_single_cluster_is_refused(small, tmp_path):
+def test_genes_in_rows(small, tmp_path):
+    cells, source = pipeline._read(small.T, True)
+    assert (cells.shape, source) == (small.shape, "AnnData in memory")
+    small.to_df().T.rename_axis("gene").to_csv(tmp_path / "genes_in_rows.csv")
+    cells, source = pipeline._read(tmp_path / "genes_in_rows.csv", True)
+    assert cells.obs_names.equals(small.obs_names)
+    assert (cells.var_names.equals(small.var_names), source) == (True, "genes_in_rows.csv")
+    with pytest.raises(ValueError, match="the bundled data have cells in rows"):
+        pipeline.run(transpose=True, **TINY)
+
+
+def test_a_single_cluster_is_refused(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffvae.tl._partitions.kmeans", lambda x, *args: np.zeros(len(x), int))
     with pytest.raises(DataError, match="kmeans finds one cluster only on the latent representation"):
-        pipeline.run(small, tmp_path / "out", n_clusters=1, cluster_method="kmeans", **TINY)
+        pipeline.run(small, tmp_path / "out", n_clusters=3, cluster_method="kmeans", **TINY)
     assert names(tmp_path) == []
 
 

@@ -3,7 +3,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffvae import metrics
+from scipy import sparse
+
+from diffvae import _scores, metrics
 from diffvae._scores import score, verdict
 
 
@@ -80,6 +82,26 @@ def test_baseline_has_no_more_components_than_the_data_allow():
     assert value(table, "PCA", "silhouette")["mean"] < 0.5
 
 
+def test_the_baseline_reads_log_expression_not_the_scaled_layer():
+    adata = cells()
+    told = np.repeat([[3.0, 0, 0], [0, 3, 0], [0, 0, 3]], 20, axis=0)
+    adata.X = np.hstack([told, adata.X[:, 3:]]).astype(np.float32)
+    for x in (adata.X, sparse.csr_matrix(adata.X)):
+        adata.X = x
+        assert value(score(adata, "type"), "PCA", "k-means")["mean"] == 1
+    assert value(score(adata, "type", layer="unit"), "PCA", "k-means")["mean"] < 0.2
+
+
+@pytest.mark.parametrize("shape", [(80, 60), (60, 80)])
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_the_baseline_is_50_principal_components(shape, form):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    components = _scores._baseline(form(x), 0)
+    u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    assert components.shape == (len(x), 50)
+    assert np.abs(components) == pytest.approx(np.abs(u * s)[:, :50], abs=1e-3)
+
+
 def test_labels_may_be_numbers():
     adata = cells()
     adata.obs["type"] = adata.obs["type"].map({"T": 1, "B": 2, "NK": 10})
@@ -88,11 +110,25 @@ def test_labels_may_be_numbers():
 
 def test_verdict_names_where_the_baseline_is_as_good():
     rows = [
-        *[("DiffVAE", "a", 0.5), ("PCA", "a", 0.6), ("DiffVAE", "b", 0.5), ("PCA", "b", 0.4)],
-        *[("DiffVAE", "c", 0.5), ("PCA", "c", 0.5), ("DiffVAE", "clusters", 0.1), ("null", "clusters", 0.9)],
+        *[
+            ("DiffVAE", "a", 0.5, 0.01),
+            ("PCA", "a", 0.6, 0.01),
+            ("DiffVAE", "b", 0.5, np.nan),
+            ("PCA", "b", 0.4, np.nan),
+        ],
+        *[
+            ("DiffVAE", "c", 0.5, np.nan),
+            ("PCA", "c", 0.5, np.nan),
+            ("DiffVAE", "d", 0.5, 0.01),
+            ("PCA", "d", 0.47, 0.04),
+        ],
+        *[("DiffVAE", "e", 0.5, 0.02), ("PCA", "e", 0.47, 0.02)],
+        *[("DiffVAE", "clusters", 0.1, np.nan), ("null", "clusters", 0.9, 0.1)],
     ]
-    sentences = verdict(pd.DataFrame(rows, columns=["method", "score", "mean"]))
+    sentences = verdict(pd.DataFrame(rows, columns=["method", "score", "mean", "sd"]))
     assert sentences == [
         "PCA does at least as well on 'a': 0.600 against 0.500.",
         "PCA does at least as well on 'c': 0.500 against 0.500.",
+        "DiffVAE is no better than PCA on 'd': PCA has 0.470 against 0.500, within one standard deviation (0.040) of the "
+        "repeats.",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -15,7 +16,7 @@ from anndata import AnnData
 from diffvae._errors import OutputError
 
 OURS = ("summary.json", "config.json")
-"""Files by which a folder of results, or a saved model, is known; they name diffvae."""
+"""Files by which a folder of results, or a saved model, is known; they say which diffvae wrote them."""
 
 
 def _beside(path: Path) -> Path:
@@ -62,8 +63,16 @@ def written_by_us(folder: Path) -> bool:
     """Return whether a folder is empty or holds what diffvae wrote."""
     if not any(folder.iterdir()):
         return True
-    found = [folder / name for name in OURS if (folder / name).is_file()]
-    return any("diffvae" in file.read_text(encoding="utf-8", errors="replace") for file in found)
+    return any(_names_its_diffvae(folder / name) for name in OURS)
+
+
+def _names_its_diffvae(file: Path) -> bool:
+    """Return whether a file is JSON with ``versions.diffvae``; a mention of diffvae elsewhere is not enough."""
+    try:
+        written = json.loads(file.read_text(encoding="utf-8"))
+        return "diffvae" in written["versions"]
+    except (OSError, ValueError, TypeError, LookupError):
+        return False
 
 
 def refuse_folder(path: Path, overwrite: bool) -> None:
@@ -99,7 +108,7 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
         Folder to make, with its parents. It may exist if it is empty.
     overwrite
         Replace an earlier result. Only a folder that diffvae wrote (its ``summary.json`` or ``config.json``
-        names diffvae) is replaced, as a whole, at the very end; until then it stays as it is.
+        has ``versions.diffvae``) is replaced, as a whole, at the very end; until then it stays as it is.
 
     Raises
     ------

@@ -55,7 +55,7 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
     if transpose is None and (why := _genes_in_rows(corner, rows, genes)):
         raise DataError(
             f"{str(path)!r} seems to have genes in rows and cells in columns ({why}); read it with "
-            "transpose=True (--transpose), or with transpose=False if that is not so."
+            "transpose=True (--transpose), or with transpose=False (--no-transpose) if that is not so."
         )
     x = table.to_numpy(dtype=np.float32)
     matrix = sp.csr_matrix(x) if np.count_nonzero(x) < 0.5 * x.size else x

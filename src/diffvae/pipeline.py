@@ -31,6 +31,7 @@ def run(
     *,
     label_key: str | None = None,
     markers: Any = "auto",
+    transpose: bool | None = None,
     layer: str | None = None,
     n_top_genes: int | None = 2000,
     batch_key: str | None = None,
@@ -70,6 +71,9 @@ def run(
         ``"cell_type"``.
     markers
         See :func:`diffvae.tl.annotate`.
+    transpose
+        True if genes are in rows and cells in columns. By default cells are in rows, and a table in a file that plainly
+        has genes there is refused; False takes it as it is.
     layer, n_top_genes, batch_key
         See :func:`diffvae.pp.prepare`.
     preset, n_latent, max_epochs, batch_size, lr, device, precision
@@ -121,7 +125,7 @@ def run(
     journal = Journal(tell)
 
     with journal.step("read"):
-        adata, origin = _read(data)
+        adata, origin = _read(data, transpose)
         if data is None and label_key is None:
             label_key = _keys.LABEL
         _preconditions.require_labels(adata, label_key)
@@ -275,14 +279,16 @@ def identify_again(
     return _finish(adata, model, about, parameters, journal, scores, out, overwrite)
 
 
-def _read(data: AnnData | str | PathLike[str] | None) -> tuple[AnnData, str]:
+def _read(data: AnnData | str | PathLike[str] | None, transpose: bool | None) -> tuple[AnnData, str]:
     if data is None:
+        if transpose:
+            raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
         from diffvae import datasets
 
         return datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
     if isinstance(data, str | PathLike):
-        return _io.read(data), Path(data).name
-    return data.copy(), "AnnData in memory"
+        return _io.read(data, transpose=transpose), Path(data).name
+    return (data.T if transpose else data).copy(), "AnnData in memory"
 
 
 def _score(adata: AnnData, label_key: str | None, seed: int, journal: Journal) -> pd.DataFrame | None:

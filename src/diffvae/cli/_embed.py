@@ -18,6 +18,7 @@ def command(
     data: o.Input,
     model: o.Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5ad.")],
+    transpose: o.Transpose = None,
     max_missing: Annotated[
         float, typer.Option("--max-missing", min=0, max=1, help="Share of the model's genes that may be missing.")
     ] = 0.2,
@@ -32,7 +33,7 @@ def command(
 
     o.refuse_file(out, overwrite)
     trained = models.load(model)
-    adata = _io.read(data)
+    adata = _io.read(data, transpose=transpose)
     with _console.warnings_as_notes():
         tl.embed(adata, trained, max_missing=max_missing)
     _files.write_h5ad(adata, out)

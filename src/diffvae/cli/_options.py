@@ -9,6 +9,13 @@ import typer
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything; the same seed gives the same tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of diffvae.")]
+Transpose = Annotated[
+    bool | None,
+    typer.Option(
+        "--transpose/--no-transpose",
+        help="Genes are in rows / cells are; by default cells, and a table that plainly has genes there is refused.",
+    ),
+]
 Layer = Annotated[str | None, typer.Option("--layer", help="Layer with the expression values; X by default.")]
 Preset = Annotated[
     str, typer.Option("--preset", help="default; paper (the equations); code (what the authors released).")

@@ -35,6 +35,7 @@ def command(
         str | None, typer.Option("--label-key", help="Reference labels in obs, for scores only.")
     ] = None,
     markers: o.Markers = "auto",
+    transpose: o.Transpose = None,
     layer: o.Layer = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: Annotated[
@@ -68,6 +69,7 @@ def command(
         out,
         label_key=label_key,
         markers=markers,
+        transpose=transpose,
         layer=layer,
         n_top_genes=n_top_genes,
         batch_key=batch_key,

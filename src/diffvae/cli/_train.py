@@ -19,6 +19,7 @@ def command(
     data: o.Input,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
     model: Annotated[str, typer.Option("--kind", help="diffvae, vae, ae or pca.")] = "diffvae",
+    transpose: o.Transpose = None,
     layer: o.Layer = None,
     n_top_genes: o.NTopGenes = 2000,
     preset: o.Preset = "default",
@@ -53,7 +54,7 @@ def command(
         raise ValueError(f"--preset is {preset!r}, but presets belong to --kind diffvae; leave one of them out.")
     _files.refuse_folder(out.expanduser().resolve(), overwrite)
     chosen = kinds[model]()
-    adata = _io.read(data)
+    adata = _io.read(data, transpose=transpose)
     with _console.warnings_as_notes():
         pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, rng=seed)
     chosen.train(

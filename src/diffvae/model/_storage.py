@@ -25,7 +25,7 @@ _SCALING = "features."
 
 def save(model: Estimator, path: str | PathLike[str], *, overwrite: bool = False) -> None:
     """Write a trained model into a folder, whole or not at all."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as as_bytes
 
     features = model.features
     arrays = {k: np.ascontiguousarray(v) for k, v in model._arrays().items()}
@@ -47,7 +47,8 @@ def save(model: Estimator, path: str | PathLike[str], *, overwrite: bool = False
     }
     with new_folder(path, overwrite=overwrite) as folder:
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-        save_file(arrays, folder / WEIGHTS)
+        # save_file would give the file to its owner alone (mode 0600)
+        (folder / WEIGHTS).write_bytes(as_bytes(arrays))
         model.history.to_csv(folder / HISTORY)
 
 

@@ -107,7 +107,13 @@ class MLP(nn.Module):
 
 
 class Decoder(MLP):
-    """From z to one number per gene (eqs 9-11, before the logistic function): logits, or means of a Gaussian."""
+    """From z to one number per gene (eqs 9-11, before the logistic function): logits, or means of a Gaussian.
+
+    Parameters
+    ----------
+    n_input, hidden, n_output
+        Latent dimensions, widths in decoder order, genes.
+    """
 
 
 class Autoencoder(nn.Module):

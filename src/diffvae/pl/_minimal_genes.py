@@ -124,19 +124,6 @@ def minimal_genes(
     The Axes. A grey tick is the share of sets that have the gene under random directions; a star after the change
     says that the share is higher than that (q < 0.05). Changes are of log-normalised values where the scaling of
     the model is known, else on the scale of the training layer.
-
-    Examples
-    --------
-    >>> import diffvae as dv
-    >>> adata = dv.datasets.pbmc68k_reduced()
-    >>> dv.pp.prepare(adata)
-    >>> model = dv.model.PCA(n_latent=10).train(adata)
-    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
-    >>> found = dv.tl.minimal_genes(
-    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=10
-    ... )
-    >>> dv.pl.minimal_genes(found, n_genes=5).get_xlabel().splitlines()[0]
-    'cells whose set has the gene'
     """
     check_axes(ax)
     _check(minimal)
@@ -176,7 +163,8 @@ def minimal_genes(
         keys.append(Line2D([], [], ls="", marker="$*$", ms=5, color=INK))
         names.append(f"more than these (q < {MAX_Q:g})")
     ax.legend(
-        keys, names, loc="upper left", bbox_to_anchor=(0.0, 0.0), ncols=2 if len(keys) > 3 else 3, borderaxespad=0.0, handlelength=1.0,
+        keys, names, loc="upper left", bbox_to_anchor=(0.0, 0.0), ncols=2 if len(keys) > 3 else 3,
+            borderaxespad=0.0, handlelength=1.0,
         columnspacing=1.2, handletextpad=0.5, bbox_transform=_text.moved(ax, 0, -38 if sure else -52),
     )  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(len(table) - 0.45, -0.55))

@@ -39,6 +39,12 @@ class MinimalGenes:
         ``flipped`` by some set of genes.
     params
         What it was run with.
+    adata, model
+        Where the cells come from.
+    rows
+        Numbers of the cells in ``adata``, in the order of ``cells``.
+    edited
+        Their expression after the edit, cells x genes, on the scale of the training layer.
     """
 
     cells: pd.DataFrame

@@ -48,6 +48,18 @@ class Perturbation:
         ``converted_at_0``, ``null_mean``, ``null_low``, ``null_high`` (95 % of the random directions), ``excess``
         (converted less the larger of the share at 0 and the null's mean), ``p_value`` (one-sided, against the random
         directions), ``q_value`` (Benjamini-Hochberg over sources and targets), ``mean_probability``, ``n_dims``.
+    trajectories
+        (source, target, method) to the cells along that way.
+    adata, model, classifier, groupby
+        What was perturbed, and by what.
+    data
+        The cells as the models see them.
+    n_sd
+        The steps, 0 among them.
+    min_probability
+        Least probability of a conversion.
+    methods
+        The methods; the first is meant where none is named.
     """
 
     table: pd.DataFrame

@@ -11,7 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 N_SUBSAMPLES = 5
 SUBSAMPLE_SHARE = 0.8
 N_CLOUDS = 8
-N_CLOUD_SUBSAMPLES = 2
+N_CLOUD_SUBSAMPLES = 3
 """Subsamples of each cloud: fewer than of the data, since the mean over clouds is what counts, and they are the cost."""
 
 Clustering = Callable[[np.ndarray], Callable[[float], np.ndarray]]

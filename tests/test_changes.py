@@ -1,0 +1,117 @@
+"""The road's second part: what run(source=...) and perturb write, print and refuse."""
+
+import json
+import sys
+
+import anndata as ad
+import pandas as pd
+import pytest
+
+import diffvae as dv
+from diffvae import pipeline
+from diffvae._errors import DataError, OutputError
+from diffvae.cli import main
+from diffvae.cli._perturb import steps
+
+TREE = {"stem": ["red", "white"]}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return dv.datasets.simulate_differentiation(240, 80, tree=TREE, n_drivers=16, rng=0)
+
+
+@pytest.fixture(scope="module")
+def folder(cells, tmp_path_factory):
+    out = tmp_path_factory.mktemp("changes") / "out"
+    pipeline.run(
+        cells, out, label_key="cell_type", n_top_genes=None, n_latent=6, lr=5e-3,
+        max_epochs=80, n_clusters=3, cluster_method="kmeans", source="stem", progress=False,
+    )  # fmt: skip
+    return out
+
+
+def test_run_with_a_source_writes_the_second_part_too(folder):
+    part = folder / "perturbation"
+    tables = {path.stem for path in (part / "tables").iterdir()}
+    assert {"targets", "conversions", "resistance", "effects", "minimal_genes", "minimal_sets"} <= tables
+    for name in ("conversions", "conversion_curves", "plasticity", "gene_counts"):
+        assert (part / "figures" / f"{name}.png").stat().st_size > 5000
+    targets = pd.read_csv(part / "tables" / "targets.csv")
+    assert sorted(targets["target"]) == ["red", "white"]
+    assert targets["converted"].between(0, 1).all()
+    changed = ad.read_h5ad(part / "changed_cells.h5ad")
+    assert changed.n_obs == 2 * targets["n_cells"].iloc[0]
+    assert "X_diffvae_tsne" in changed.obsm
+    summary = json.loads((part / "summary.json").read_text())
+    assert summary["parameters"]["source"] == "stem"
+    assert summary["verdict"][0].startswith("Accuracy ")
+    classifier = dv.model.load(part / "classifier")
+    assert classifier.classes == ("red", "stem", "white")
+    assert "perturbation" in ad.read_h5ad(folder / "results.h5ad").uns["diffvae"]
+
+
+def test_perturb_goes_on_from_a_result(folder, tmp_path):
+    options = {"source": "stem", "target": ["red"], "n_sd": [1, 3], "n_random": 10, "progress": False}
+    a = pipeline.perturb(folder, tmp_path / "a", **options)
+    b = pipeline.perturb(folder, tmp_path / "b", **options)
+    assert (tmp_path / "a" / "tables" / "minimal_sets.csv").read_text() == (
+        tmp_path / "b" / "tables" / "minimal_sets.csv"
+    ).read_text()
+    pd.testing.assert_frame_equal(a.targets, b.targets)
+    assert a.targets["n_sd"].tolist() == [3]
+    assert a.path == tmp_path / "a"
+
+
+def test_nothing_is_replaced_without_being_asked(folder):
+    with pytest.raises(OutputError, match="has results already"):
+        pipeline.perturb(folder, source="stem")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": "blue"}, "'blue' is no type"),
+        ({"source": "stem", "target": ["stem"]}, "source and target at once"),
+        ({"source": "stem", "restrict": ["nope"]}, "None of the 1 genes of restrict"),
+        ({"source": "stem", "groupby": "nothing"}, "is missing"),
+    ],
+)
+def test_what_is_refused_writes_nothing(folder, tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
+        pipeline.perturb(folder, tmp_path / "out", n_random=2, progress=False, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": "blue"}, "'blue' is no type of adata.obs"),
+        ({"source": "stem", "target": ["stem"]}, "source and target at once"),
+        ({"target": ["red"]}, "A target was named but no source"),
+    ],
+)
+def test_a_run_refuses_types_before_it_trains(cells, options, message):
+    told = []
+    with pytest.raises(ValueError, match=message):
+        pipeline.run(cells, label_key="cell_type", tell=told.append, **options)
+    assert told == ["read"]
+
+
+def test_the_command(folder, tmp_path, monkeypatch, capsys):
+    arguments = ["perturb", folder, "--source", "stem", "--target", "white", "--n-sd", "1, 3", "--n-random", "10"]
+    monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr()
+    assert left.value.code == 0
+    assert "white" in said.out
+    assert "shifted by 3 sd" in said.out
+    assert "Converted beyond chance" in said.err
+    assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_steps_are_read_however_they_come():
+    assert steps(["0.5", "1"]) == steps(["0.5 1"]) == steps(["0.5,1"]) == [0.5, 1.0]
+    with pytest.raises(ValueError, match="--n-sd is 'one'; give numbers"):
+        steps(["one"])
