@@ -1,8 +1,8 @@
 """A saved model: three plain files, and every way in which they can be damaged."""
 
 import json
-import stat
 import pickle
+import stat
 from pathlib import Path
 
 import numpy as np

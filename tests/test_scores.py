@@ -2,7 +2,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-
 from scipy import sparse
 
 from diffvae import _scores, metrics
@@ -129,6 +128,6 @@ def test_verdict_names_where_the_baseline_is_as_good():
     assert sentences == [
         "PCA does at least as well on 'a': 0.600 against 0.500.",
         "PCA does at least as well on 'c': 0.500 against 0.500.",
-        "DiffVAE is no better than PCA on 'd': PCA has 0.470 against 0.500, within one standard deviation (0.040) of the "
-        "repeats.",
+        "DiffVAE is no better than PCA on 'd': PCA has 0.470 against 0.500, within one standard deviation (0.040) of "
+        "the repeats.",
     ]

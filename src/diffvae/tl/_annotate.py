@@ -62,7 +62,8 @@ def annotate(
     called "noise" are left out and unassigned.
 
     Where ``high_weight_genes`` has run, each cluster is also named from the genes that the decoder's weights
-    raise in it (hypergeometric overlap with the markers), and ``agree`` says whether the two names are the same.
+    raise in it, as far as the cells confirm it (hypergeometric overlap with the markers), and ``agree`` says
+    whether the two names are the same.
 
     Parameters
     ----------

@@ -24,8 +24,9 @@ def name_by_weights(
 ) -> pd.DataFrame:
     """Name groups by the overlap of their high-weight genes with markers.
 
-    Hypergeometric test: of ``len(names)`` genes, those "up" in the group by the decoder's weights are drawn, and
-    those among the type's markers counted; Benjamini-Hochberg over groups and types.
+    Hypergeometric test: of ``len(names)`` genes, those "up" in the group by the decoder's weights are drawn, if the
+    cells themselves have more of them there (``confirmed``), and those among the type's markers counted;
+    Benjamini-Hochberg over groups and types.
 
     Parameters
     ----------
@@ -55,6 +56,7 @@ def name_by_weights(
     chosen = high_weight[
         (high_weight["ranking"] == ranking)
         & (high_weight["direction"] == "up")
+        & high_weight["confirmed"].astype(bool)
         & high_weight["group"].astype(str).isin(groups)
     ]
     up = markers[markers["direction"] == "up"]
@@ -78,3 +80,14 @@ def name_by_weights(
     out.loc[best.index, "by_weights_q"] = best["q_value"]
     out.loc[best.index, "by_weights_genes"] = best["genes"]
     return out
+
+
+def disagreement(annotation: pd.DataFrame) -> str | None:
+    """Say in how many clusters the two names agree; None where they agree in all, or none has both."""
+    both = annotation["agree"].dropna()
+    if both.all():
+        return None
+    return (
+        f"Names by decoder weights agree with names by expression in {both.sum()} of {len(both)} clusters that have "
+        "both; trust those by expression."
+    )

@@ -50,8 +50,8 @@ def cluster(
         A number, or ``"auto"``. For k-means (2 to 20 clusters) and Leiden (resolution 0.1 to 2) "auto" takes the
         partition whose stability exceeds that of cells without clusters by most. Stability is the mean adjusted Rand
         index of the partition with those of five random subsamples of 80 % of the cells; the cells without clusters are
-        the mean of eight Gaussian clouds of the same covariance. For mixtures "auto" takes the lowest BIC. DBSCAN finds its own number
-        and takes no other.
+        the mean of eight Gaussian clouds of the same covariance. For mixtures "auto" takes the lowest BIC. DBSCAN finds
+        its own number and takes no other.
     use_rep
         ``"X_diffvae"`` (latent) or ``"X_diffvae_tsne"`` (its map), or any key of ``obsm``.
     resolution
@@ -72,9 +72,9 @@ def cluster(
     -------
     None, or the copy. Writes ``obs[key_added]`` (categorical "0", "1", ... from the largest cluster to the smallest;
     "noise" for what DBSCAN leaves out) and ``uns["diffvae"]["cluster"]``: every parameter, and for "auto" the table of
-    candidates and, for k-means and Leiden, ``stability``, ``null_stability`` (the chosen candidate on Gaussian clouds of
-    the same covariance, which have no clusters) and ``p_value``: of the eight clouds, each with a choice of its own, and
-    the data, the share that exceeds the other clouds as much as the data do. Where a cloud does (p above 1/9) the
+    candidates and, for k-means and Leiden, ``stability``, ``null_stability`` (the chosen candidate on Gaussian clouds
+    of the same covariance, which have no clusters) and ``p_value``: of the eight clouds, each with a choice of its own,
+    and the data, the share that exceeds the other clouds as much as the data do. Where a cloud does (p above 1/9) the
     partition may cut a continuum: see ``warning``.
 
     References

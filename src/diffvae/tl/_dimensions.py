@@ -33,7 +33,8 @@ def latent_dimensions(
 
     The paper ranks by the *share* of D_k that is the group, which a big group wins by its size alone; so the
     *enrichment* stands beside it: odds ratio of belonging to the group inside D_k against outside, and a one-sided
-    hypergeometric test, Benjamini-Hochberg over all groups and dimensions.
+    hypergeometric test, Benjamini-Hochberg over all groups and dimensions. Where the groups were clustered from the
+    same latent space its q-values are descriptive: the same cells define the groups and test them.
 
     Parameters
     ----------

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NULL_CELLS = 50
 """Source cells on which the random directions are tried; directions differ far more than cells do along one."""
+MAX_Q = 0.05
+"""Above it a dimension is not enriched in a type."""
 AT_ONCE = 4096
 """Cells that are decoded and classified at once; bounds the memory."""
 
@@ -122,11 +124,11 @@ def perturb(
     cells = read_cells(adata, model, classifier, groupby)
     pairs = _pairs(classifier, cells, source, target)
     chosen = enriched_dimensions(cells, model, n_dims)
-    still = sorted({b for _, b in pairs} - set(chosen["group"]))
-    if still:
+    unsure = sorted({b for _, b in pairs} & set(chosen.loc[chosen["q_value"] > MAX_Q, "group"]))
+    if unsure:
         warnings.warn(
-            f"No latent dimension that moves expression is enriched in {', '.join(still)}; cells can't be shifted "
-            "there.",
+            f"No latent dimension is enriched in {', '.join(unsure)}; those with the largest share are shifted, as in "
+            "the paper.",
             UserWarning,
             stacklevel=2,
         )

@@ -58,8 +58,12 @@ def enriched_dimensions(cells: Cells, model: Model, n_dims: int) -> pd.DataFrame
     light = ad.AnnData(obs=pd.DataFrame({"type": names}, index=np.flatnonzero(labelled).astype(str)))
     light.obsm[_keys.LATENT] = cells.z[labelled][:, heeded]
     table = latent_dimensions(light, "type", n_top=n_dims, copy=True)
-    table["dimension"] = heeded[table["dimension"]]
-    return table[table["chosen"]]
+    # a type that is most of the cells is enriched nowhere; then the paper's rule, which asks for the share alone
+    by_share = latent_dimensions(light, "type", n_top=n_dims, max_q=1, copy=True)
+    without = ~by_share["group"].isin(table.loc[table["chosen"], "group"])
+    found = pd.concat([table[table["chosen"]], by_share[by_share["chosen"] & without]], ignore_index=True)
+    found["dimension"] = heeded[found["dimension"]]
+    return found
 
 
 def ways(

@@ -12,7 +12,7 @@ N_SUBSAMPLES = 5
 SUBSAMPLE_SHARE = 0.8
 N_CLOUDS = 8
 N_CLOUD_SUBSAMPLES = 3
-"""Subsamples of each cloud: fewer than of the data, since the mean over clouds is what counts, and they are the cost."""
+"""Subsamples of each cloud: fewer than of the data, since the clouds are most of the cost."""
 
 Clustering = Callable[[np.ndarray], Callable[[float], np.ndarray]]
 """Takes cells x dimensions; gives a function from a candidate (number of clusters, resolution) to labels."""
@@ -74,10 +74,7 @@ def choose(
     """
     mean, sd = stability(clustering, x, candidates, rng)
     clouds = np.array(
-        [
-            stability(clustering, structureless(x, rng), candidates, rng, N_CLOUD_SUBSAMPLES)[0]
-            for _ in range(N_CLOUDS)
-        ]
+        [stability(clustering, structureless(x, rng), candidates, rng, N_CLOUD_SUBSAMPLES)[0] for _ in range(N_CLOUDS)]
     )
     null = clouds.mean(axis=0)
     table = pd.DataFrame({"candidate": candidates, "stability": mean, "sd": sd, "null_stability": null})
