@@ -98,6 +98,15 @@ def test_a_run_refuses_types_before_it_trains(cells, options, message):
     assert told == ["read"]
 
 
+def test_a_source_that_no_cluster_was_named_does_not_lose_the_run(cells):
+    result = pipeline.run(
+        cells, n_top_genes=None, n_latent=4, max_epochs=2, n_clusters=3, cluster_method="kmeans", source="stem",
+        progress=False,
+    )  # fmt: skip
+    assert result.changes is None
+    assert any(w.startswith("Nothing was perturbed: ") for w in result.summary["warnings"])
+
+
 def test_the_command(folder, tmp_path, monkeypatch, capsys):
     arguments = ["perturb", folder, "--source", "stem", "--target", "white", "--n-sd", "1, 3", "--n-random", "10"]
     monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments), "--out", str(tmp_path / "out")])

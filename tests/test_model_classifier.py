@@ -1,5 +1,7 @@
 """CellStateClassifier: what it learns, what it admits, and that it comes back from disk as it was."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from _states import states
 import diffvae as dv
 from diffvae._errors import DataError
 from diffvae.model._classifier import _stratified
-from diffvae.model._evaluation import evaluate, expected_calibration_error, fit_temperature
+from diffvae.model._evaluation import Evaluation, evaluate, expected_calibration_error, fit_temperature
 
 
 def test_it_beats_the_baseline_on_held_out_cells_and_says_so():
@@ -39,6 +41,13 @@ def test_evaluation_by_hand():
     assert found.per_type["recall"].tolist() == [1.0, 0.5]
     assert found.per_type["precision"].tolist() == [2 / 3, 1.0]
     assert found.calibration_error == pytest.approx((0.1 + 0.4 + 0.2 + 0.7) / 4)
+
+
+def test_a_type_that_is_never_called_is_valid_json_and_comes_back():
+    found = evaluate(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1]), ["a", "b"], 1.0, np.array([5, 3]))
+    text = json.dumps(found.to_dict(), allow_nan=False)
+    again = Evaluation.from_dict(json.loads(text))
+    pd.testing.assert_frame_equal(again.per_type, found.per_type)
 
 
 def test_temperature_undoes_a_known_overconfidence():

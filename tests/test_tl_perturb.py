@@ -134,6 +134,29 @@ def test_changed_cells_come_back_and_find_a_place_on_the_map():
     assert changed.obs["cell"].isin(adata.obs_names).all()
 
 
+def test_cells_in_blocks_give_the_same(found, monkeypatch):
+    monkeypatch.setattr("diffvae.tl._perturb.AT_ONCE", 8)
+    again = perturbed(n_sd=(0.5, 1, 2, 3))
+    np.testing.assert_allclose(again.table["mean_probability"], found.table["mean_probability"], atol=1e-5)
+
+
+def test_values_of_an_unscaled_layer_are_not_cut_off():
+    adata, _, _ = states()
+    adata = adata.copy()
+    adata.X = adata.X.toarray() if hasattr(adata.X, "toarray") else adata.X
+    adata.X = adata.X - adata.X.mean(0)
+    model = dv.model.PCA(n_latent=5).train(adata, layer=None)
+    classifier = dv.model.CellStateClassifier((16,)).train(
+        adata, "cell_type", layer=None, max_epochs=10, progress=False
+    )
+    options = {"source": SOURCE, "target": RED, "n_sd": 3, "n_random": 2, "progress": False}
+    found = dv.tl.minimal_genes(adata, model, classifier, **options)
+    x = adata.X[found.rows]
+    changed = np.abs(found.edited - x) > 1e-6
+    assert (changed.sum(1) <= found.cells["n_genes"]).all()
+    assert found.edited.min() < 0 or not len(found.rows)
+
+
 def test_same_seed_same_table():
     a, b, c = (perturbed(target=RED, rng=r).table for r in (0, 0, 1))
     assert a.equals(b)

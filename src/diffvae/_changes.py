@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _files, _keys, _result, tl
+from diffvae._adata import results
 from diffvae._journal import Journal
+from diffvae.tl import _minimal_genes, _perturb
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,6 +82,10 @@ def change(
 
     parameters = {k: v for k, v in locals().items() if k not in ("adata", "model", "journal", "progress")}
     parameters.pop("CellStateClassifier")
+    # what can't work is refused now, not after the training
+    _perturb.step_sizes(n_sd)
+    _minimal_genes.check_options(max(n_sd), n_dims, "all", order, direction, "effect", 0.5, n_random)
+    _minimal_genes.allowed_genes(model.gene_names, restrict)
     journal = journal or Journal(lambda step: None)
     with journal.step("train the classifier"):
         classifier = CellStateClassifier()
@@ -101,6 +107,7 @@ def change(
             )
             for name in perturbation.targets
         }  # fmt: skip
+    results(adata).pop("minimal_genes", None)  # of the last target only; the tables have all of them
     targets = target_table(perturbation, minimal)
     parameters["n_sd"] = [float(v) for v in perturbation.n_sd]
     parameters["restrict"] = None if restrict is None else f"{_n_allowed(minimal)} of the model's genes"
@@ -108,7 +115,7 @@ def change(
         "parameters": parameters,
         "classifier": classifier.evaluation.to_dict() | {"dropped": classifier.dropped},
         "targets": json.loads(targets.to_json(orient="records")),
-        "verdict": [str(classifier.evaluation), *verdict(perturbation, targets)],
+        "verdict": [str(classifier.evaluation), *verdict(perturbation, targets, n_random)],
     }
     return Changes(classifier, perturbation, minimal, targets, summary)
 
@@ -149,11 +156,16 @@ def target_table(perturbation: Perturbation, minimal: dict[str, MinimalGenes]) -
     return pd.DataFrame(rows)
 
 
-def verdict(perturbation: Perturbation, targets: pd.DataFrame) -> list[str]:
+def verdict(perturbation: Perturbation, targets: pd.DataFrame, n_random: int) -> list[str]:
     """Say in words which conversions chance doesn't explain, and where a simpler way does as well."""
     beyond = targets[(targets["q_value"] < 0.05) & (targets["converted"] > targets["converted_at_0"])]
     names = ", ".join(beyond["target"]) or "none"
     said = [f"Converted beyond chance (q < 0.05 against random directions of equal length): {names}."]
+    if len(targets) / (n_random + 1) >= 0.05:
+        said.append(
+            f"With {n_random} random directions and {len(targets)} targets, one conversion alone can't reach q < 0.05; "
+            "more directions can show it."
+        )
     for method, told in METHOD_NAMES.items():
         column = f"converted_{method}"
         if column in targets:
@@ -163,8 +175,8 @@ def verdict(perturbation: Perturbation, targets: pd.DataFrame) -> list[str]:
     de = targets["flipped_by_de_genes"] >= 1
     if de.any():
         said.append(
-            f"For {', '.join(targets.loc[de, 'target'])}, as many top differentially expressed genes flip every cell "
-            "just as well."
+            f"For {', '.join(targets.loc[de, 'target'])}, as many top differentially expressed genes flip every one "
+            "of these cells just as well."
         )
     return said
 
@@ -205,7 +217,7 @@ def write_into(changes: Changes, folder: Path) -> None:
     if _keys.TSNE in found.adata.obsm:
         figures["conversions"] = lambda: pl.conversions(found)
     for name, m in flipped.items():
-        slug = "".join(c if c.isalnum() else "_" for c in name)
+        slug = "".join(c if c.isalnum() else {"+": "pos", "-": "neg"}.get(c, "_") for c in name)
         figures[f"minimal_genes_{slug}"] = partial(pl.minimal_genes, m)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, draw in figures.items():
@@ -213,7 +225,7 @@ def write_into(changes: Changes, folder: Path) -> None:
     from diffvae.model._storage import versions
 
     summary = changes.summary | {"versions": versions()}
-    _files.write_text(json.dumps(summary, indent=1, default=float) + "\n", folder / _result.SUMMARY)
+    _files.write_text(json.dumps(summary, indent=1, default=float, allow_nan=False) + "\n", folder / _result.SUMMARY)
 
 
 def perturb(

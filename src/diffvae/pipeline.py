@@ -174,10 +174,13 @@ def run(
     parameters["label_key"] = label_key
     changes = None
     if source is not None:
-        changes = _changes.change(
-            adata, model, source=source, target=target, groupby=_changes.group_key(parameters), seed=seed,
-            journal=journal, progress=progress,
-        )  # fmt: skip
+        try:
+            changes = _changes.change(
+                adata, model, source=source, target=target, groupby=_changes.group_key(parameters), seed=seed,
+                journal=journal, progress=progress,
+            )  # fmt: skip
+        except DataError as error:  # a name that the clusters didn't get, say: what there is shall not be lost
+            journal.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
     return _finish(adata, model, about, parameters, journal, scores, out, overwrite, changes)
 
 

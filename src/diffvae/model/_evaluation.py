@@ -56,13 +56,14 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return numbers, lists and dictionaries only."""
         numbers = {k: float(getattr(self, k)) for k in _NUMBERS}
-        tables = {k: getattr(self, k).to_dict("split") for k in ("per_type", "confusion")}
-        return numbers | tables
+        per_type = self.per_type.astype(object).where(self.per_type.notna(), None)  # JSON has no NaN
+        return numbers | {"per_type": per_type.to_dict("split"), "confusion": self.confusion.to_dict("split")}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
         """Return what :meth:`to_dict` was made from."""
         tables = {k: pd.DataFrame(**stored[k]) for k in ("per_type", "confusion")}
+        tables["per_type"] = tables["per_type"].astype({"recall": float, "precision": float})
         return cls(**{k: stored[k] for k in _NUMBERS}, **tables)
 
 

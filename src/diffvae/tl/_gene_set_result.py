@@ -25,13 +25,13 @@ class MinimalGenes:
     cells
         One row per cell that flips: ``n_genes`` (size of the reported set), ``n_first`` and ``n_stable`` (lengths of
         the ranking at which the call flips first and for good; 0 where it doesn't stay or wasn't followed), the
-        probability of the target before and after, ``flipped`` (classified again: true always), ``genes``, ``distance``
+        probability of the target before and after, ``flipped`` (classified again as a whole), ``genes``, ``distance``
         (mean over the five nearest real cells of the target type), ``usual_distance`` (median of the same among
         these), ``plausible`` (at most their 95th percentile).
     genes
         One row per gene in any set: ``n_cells``, ``share``, ``direction``, ``mean_change`` (on the scale of the
         training layer), ``null_share`` (in sets of the same sizes under random directions), ``p_value``, ``q_value``
-        (Benjamini-Hochberg over genes in at least 5 % of the sets).
+        (Benjamini-Hochberg over genes in at least 5 % of the sets; NaN for the orders ``"gradient"`` and ``"greedy"``).
     baselines
         Share of the cells that flip by as many genes of other kinds, set to the same perturbed values.
     counts

@@ -31,7 +31,7 @@ def find(
     stable: bool,
     min_probability: float,
 ) -> Flip | None:
-    """Find the genes, or None if all candidates together don't flip the call.
+    """Find the genes, or None if the ranking (or the search) never flips the call.
 
     Parameters
     ----------

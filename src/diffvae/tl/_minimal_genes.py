@@ -83,7 +83,8 @@ def minimal_genes(
         ``"effect"``, or ``"paper"``: :math:`\Delta` = decode(z + shift) - x, which mixes the error of the
         reconstruction with the effect.
     n_random
-        Random directions of equal length for the null of the recurrence.
+        Random directions of equal length for the null of the recurrence under ``"effect"``; the two searches choose
+        genes in another way than a ranking does and get no p-values.
     rng
         Seed or generator.
     progress
@@ -116,10 +117,10 @@ def minimal_genes(
     13
     """
     groupby = classifier.groupby if groupby is None else groupby
-    _check_options(n_sd, n_dims, sd_from, order, direction, method_genes, min_probability, n_random)
+    check_options(n_sd, n_dims, sd_from, order, direction, method_genes, min_probability, n_random)
     cells = read_cells(adata, model, classifier, groupby)
     check_pair(classifier, cells, source, target)
-    allowed = _allowed(model.gene_names, restrict)
+    allowed = allowed_genes(model.gene_names, restrict)
     own, code = cells.of(source), classifier.code(target)
     way = ways(cells, source, target, enriched_dimensions(cells, model, n_dims), sd_from=sd_from, direction="signed")[
         "shift"
@@ -129,8 +130,7 @@ def minimal_genes(
     before, leads = edited.answers(edited.hidden(cells.x[own]), code)
     already = leads & (before >= min_probability)
     rows = own[converted & ~already]
-    upper = 1.0 if model.features.scaled else None
-    change = _change(model, cells, rows, n_sd * way.z, method_genes, upper)
+    change = _change(model, cells, rows, n_sd * way.z, method_genes)
     able = _able(change, allowed, direction)
 
     found: dict[int, _gene_sets.Flip] = {}
@@ -166,7 +166,9 @@ def minimal_genes(
     table["plausible"] = distance <= np.quantile(usual, 0.95)
 
     random = _random.generator(rng, "minimal genes")
-    null = _null(model, edited, cells, rows[kept], sets, way, n_sd, allowed, direction, order, code, n_random, random)
+    # the searches choose genes in another way than a ranking does, so that a ranking is no null for them
+    n_null = n_random if order == "effect" and len(kept) else 0
+    null = _null(model, cells, rows[kept], sets, way, n_sd, allowed, direction, method_genes, n_null, random)
     genes = _recurrence(names, model, sets, change[kept], null)
     baselines = _baselines(
         edited, cells, rows[kept], sets, change[kept], able[kept], source, target, code, min_probability, random
@@ -186,14 +188,12 @@ def minimal_genes(
     return MinimalGenes(table, genes, baselines, counts, params, adata, model, rows[kept], after_edit)
 
 
-def _change(
-    model: Model, cells: Cells, rows: np.ndarray, shift: np.ndarray, method_genes: str, upper: float | None
-) -> np.ndarray:
-    """Return what is added to each gene of each cell, so that the result stays in the range of the scaling."""
+def _change(model: Model, cells: Cells, rows: np.ndarray, shift: np.ndarray, method_genes: str) -> np.ndarray:
+    """Return what is added to each gene of each cell, so that the result stays in the range of the layer."""
     x, z = cells.x[rows], cells.z[rows]
-    y = model.decode(z + shift.astype(np.float32))
-    change = y - (x if method_genes == "paper" else model.decode(z))
-    return (x + change).clip(0, upper) - x
+    y = cells.clip(model.decode(z + shift.astype(np.float32)))
+    change = y - (x if method_genes == "paper" else cells.clip(model.decode(z)))
+    return cells.clip(x + change) - x
 
 
 def _able(change: np.ndarray, allowed: np.ndarray, direction: str) -> np.ndarray:
@@ -210,7 +210,6 @@ def _edit(x: np.ndarray, change: np.ndarray, sets: Sequence[np.ndarray]) -> np.n
 
 def _null(
     model: Model,
-    edited: EditedCells,
     cells: Cells,
     rows: np.ndarray,
     sets: Sequence[np.ndarray],
@@ -218,32 +217,25 @@ def _null(
     n_sd: float,
     allowed: np.ndarray,
     direction: str,
-    order: str,
-    code: int,
+    method_genes: str,
     n_random: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """Return how often each gene would be in sets of these sizes under random directions: draws x genes, a share.
 
-    The sizes are those found; the genes are the first of the ranking that the random direction gives. So a gene that
-    moves whatever one does (a highly expressed one, say) is no finding.
+    The sizes are those found; the genes are the first of the ranking by effect that the random direction gives. So a
+    gene that moves whatever one does (a highly expressed one, say) is no finding.
     """
-    if not len(rows):
-        return np.zeros((0, cells.x.shape[1]))
     picked = np.arange(len(rows)) if len(rows) <= NULL_CELLS else rng.choice(len(rows), NULL_CELLS, replace=False)
-    x, z = cells.x[rows[picked]], cells.z[rows[picked]]
-    upper = 1.0 if model.features.scaled else None
-    still = model.decode(z)
     sizes = [len(sets[i]) for i in picked]
     shares = np.zeros((n_random, cells.x.shape[1]))
-    slope = None if order == "effect" else edited.gradient(x, code)
     for draw, other in enumerate(random_ways(way, cells.z.std(0), n_random, rng)):
-        change = (x + model.decode(z + np.float32(n_sd) * other.z) - still).clip(0, upper) - x
-        score = np.abs(change) if slope is None else slope * change
-        score = np.where(_able(change, allowed, direction), score, -np.inf)
+        change = _change(model, cells, rows[picked], n_sd * other.z, method_genes)
+        score = np.where(_able(change, allowed, direction), np.abs(change), -np.inf)
         for values, size in zip(score, sizes, strict=True):
-            shares[draw, np.argpartition(-values, size - 1)[:size]] += 1
-    return shares / len(picked)
+            top = np.argpartition(-values, size - 1)[:size]
+            shares[draw, top[np.isfinite(values[top])]] += 1
+    return shares / max(len(picked), 1)
 
 
 def _recurrence(
@@ -257,9 +249,9 @@ def _recurrence(
         inside[i, genes] = True
     share = count / max(len(sets), 1)
     mean = (change * inside).sum(0)[used] / count[used]
-    p = (1 + (null[:, used] >= share[used]).sum(0)) / (1 + len(null))
+    p = (1 + (null[:, used] >= share[used]).sum(0)) / (1 + len(null)) if len(null) else np.full(len(used), np.nan)
     q = np.full(len(used), np.nan)
-    tested = share[used] >= MIN_SHARE
+    tested = (share[used] >= MIN_SHARE) & ~np.isnan(p)
     if tested.any():
         q[tested] = stats.false_discovery_control(p[tested])
     features = model.features
@@ -318,7 +310,7 @@ def _baselines(
     )
 
 
-def _allowed(genes: pd.Index, restrict: Sequence[str] | str | PathLike[str] | None) -> np.ndarray:
+def allowed_genes(genes: pd.Index, restrict: Sequence[str] | str | PathLike[str] | None) -> np.ndarray:
     if restrict is None:
         return np.ones(len(genes), bool)
     if isinstance(restrict, str | PathLike):
@@ -337,7 +329,7 @@ def _allowed(genes: pd.Index, restrict: Sequence[str] | str | PathLike[str] | No
     return allowed
 
 
-def _check_options(
+def check_options(
     n_sd: float,
     n_dims: int,
     sd_from: str,

@@ -120,18 +120,11 @@ def perturb(
     groupby = classifier.groupby if groupby is None else groupby
     methods = _one_or_more(method)
     _check_options(methods, n_dims, sd_from, direction, n_random, min_probability)
-    grid = _grid(n_sd)
+    grid = step_sizes(n_sd)
     cells = read_cells(adata, model, classifier, groupby)
     pairs = _pairs(classifier, cells, source, target)
     chosen = enriched_dimensions(cells, model, n_dims)
-    unsure = sorted({b for _, b in pairs} & set(chosen.loc[chosen["q_value"] > MAX_Q, "group"]))
-    if unsure:
-        warnings.warn(
-            f"No latent dimension is enriched in {', '.join(unsure)}; those with the largest share are shifted, as in "
-            "the paper.",
-            UserWarning,
-            stacklevel=2,
-        )
+    warn_of_unsure(chosen, [b for _, b in pairs])
     random = _random.generator(rng, "perturb")
     spread = cells.z.std(0)
 
@@ -201,7 +194,8 @@ def read_cells(adata: AnnData, model: Model, classifier: CellStateClassifier, gr
     matrix = model._matrix(adata, 0.0)
     x = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=np.float32)
     codes = pd.Categorical(adata.obs[groupby].astype("string"), categories=list(classifier.classes)).codes
-    return Cells(x, model.get_latent_representation(adata).astype(np.float32), codes, classifier.classes)
+    limits = (0.0, 1.0) if a.scaled else (0.0 if x.min(initial=0) >= 0 else None, None)
+    return Cells(x, model.get_latent_representation(adata).astype(np.float32), codes, classifier.classes, limits)
 
 
 def follow(
@@ -216,13 +210,16 @@ def follow(
 ) -> Trajectory:
     """Move cells along a way and classify them at each step."""
     steps = np.asarray(grid, np.float32)[:, None, None]
-    start, step = (cells.x[rows], way.x) if in_genes else (cells.z[rows], way.z)
+    at_once = max(1, AT_ONCE // len(steps))
     probability = []
-    for part in np.array_split(steps, -(-len(steps) * len(rows) // AT_ONCE)):
-        moved = (start + part * step).reshape(-1, start.shape[1])
-        moved = moved.clip(0, 1 if model.features.scaled else None) if in_genes else model.decode(moved)
-        probability.append(classifier.predict_proba(moved).reshape(len(part), len(rows), -1))
-    p = np.concatenate(probability)
+    for part in (rows[i : i + at_once] for i in range(0, len(rows), at_once)):
+        if in_genes:
+            moved = (cells.x[part] + steps * way.x).reshape(-1, cells.x.shape[1])
+        else:
+            moved = model.decode((cells.z[part] + steps * way.z).reshape(-1, cells.z.shape[1]))
+        called = classifier.predict_proba(cells.clip(moved))
+        probability.append(called.reshape(len(steps), len(part), -1))
+    p = np.concatenate(probability, axis=1)
     code = classifier.code(target)
     return Trajectory(rows, way, p[:, :, code], p.argmax(2) == code)
 
@@ -274,6 +271,19 @@ def _benjamini_hochberg(p: pd.Series) -> pd.Series:
     return p
 
 
+def warn_of_unsure(chosen: pd.DataFrame, targets: Sequence[str]) -> None:
+    """Say which targets no dimension is enriched in."""
+    sure = set(chosen.loc[chosen["q_value"] <= MAX_Q, "group"])
+    unsure = sorted(set(targets) - sure)
+    if unsure:
+        warnings.warn(
+            f"No latent dimension is enriched in {', '.join(unsure)}; those with the largest share are shifted, as in "
+            "the paper.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def check_pair(classifier: CellStateClassifier, cells: Cells, source: str, target: str) -> None:
     """Refuse types that aren't there, or are the same."""
     for name in (source, target):
@@ -306,7 +316,7 @@ def _one_or_more(names: str | Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def _grid(n_sd: Sequence[float]) -> tuple[float, ...]:
+def step_sizes(n_sd: Sequence[float]) -> tuple[float, ...]:
     values = np.atleast_1d(np.asarray(n_sd, dtype=float))
     if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"n_sd is {n_sd!r}; give finite numbers of standard deviations, 0 or more.")

@@ -148,10 +148,11 @@ class Perturbation:
         """Return latent places and expression of the source's cells after the shift: cells x dimensions and genes."""
         t = self.trajectory(target, source, method)
         step = np.float32(self.n_sd[self.step(n_sd)])
+        if (method or self.methods[0]) == "expression_mean":
+            y = self.data.clip(self.data.x[t.rows] + step * t.way.x)
+            return self.model._encode(y), y
         z = self.data.z[t.rows] + step * t.way.z
-        if method == "expression_mean" or (method is None and self.methods[0] == "expression_mean"):
-            return z, (self.data.x[t.rows] + step * t.way.x).clip(0, 1 if self.model.features.scaled else None)
-        return z, self.model.decode(z)
+        return z, self.data.clip(self.model.decode(z))
 
     def effects(
         self,
@@ -187,7 +188,7 @@ class Perturbation:
         _, y = self.changed(target, n_sd, source=source, method=method)
         before = self.data.x[t.rows]
         if method_genes == "effect" and (method or self.methods[0]) != "expression_mean":
-            before = self.model.decode(self.data.z[t.rows])
+            before = self.data.clip(self.model.decode(self.data.z[t.rows]))
         kept = t.converted(self.min_probability)[self.step(n_sd)] if converted_only else np.ones(len(y), bool)
         change = (y - before)[kept]
         mean = change.mean(0) if len(change) else np.zeros(y.shape[1])
@@ -247,6 +248,7 @@ def changed_adata(
     found = ad.AnnData(x, obs=frame, var=var, obsm={_keys.LATENT: z})
     if features.layer is not None:
         found.layers[features.layer] = y.astype(np.float32)
-    if _keys.TSNE in adata.obsm and "tsne" in adata.uns.get(_keys.UNS, {}) and len(rows):
+    map_ = adata.uns.get(_keys.UNS, {}).get("tsne", {})
+    if _keys.TSNE in adata.obsm and map_.get("use_rep") == _keys.LATENT and len(rows):
         found.obsm[_keys.TSNE] = tsne_transform(adata, z)
     return found

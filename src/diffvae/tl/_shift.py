@@ -22,12 +22,18 @@ JACOBIAN_CELLS = 200
 
 @dataclass(frozen=True)
 class Cells:
-    """All cells as the models see them: expression, latent place, label (-1 without one)."""
+    """All cells as the models see them: expression, latent place, label (-1 without one), and the range of values."""
 
     x: np.ndarray
     z: np.ndarray
     codes: np.ndarray
     classes: tuple[str, ...]
+    limits: tuple[float | None, float | None]
+
+    def clip(self, values: np.ndarray) -> np.ndarray:
+        """Return expression within the range that the layer has: what a linear decoder gives may leave it."""
+        low, high = self.limits
+        return values if low is None else values.clip(low, high)
 
     def of(self, name: str) -> np.ndarray:
         """Row numbers of a type."""

@@ -88,7 +88,7 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is no longer finite, or a hundred times what it was at the first batch.
+        If the loss is no longer finite, or has grown a hundredfold since the first batch.
     """
     order_rng = _random.generator(rng, "order")
     noise = _random.torch_generator(rng, "noise", device=source.device)
