@@ -244,9 +244,9 @@ def test_same_seed_same_numbers(default):
 
 
 def test_numpy_state_is_left_alone():
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is the point
     simulate()
-    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    np.testing.assert_array_equal(before, np.random.get_state()[1])  # noqa: NPY002 - the global state is the point
 
 
 def test_many_blocks_give_the_distribution_of_one(monkeypatch):

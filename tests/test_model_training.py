@@ -53,13 +53,13 @@ def test_training_leaves_no_trace_in_torch_and_numpy(options, monkeypatch):
         raise AssertionError("the generators of the GPUs were seeded")
 
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is the point
     threads = torch.get_num_threads()
     model = DiffVAE(**TINY, **options).train(prepared(), **QUICK)
     model.sample(3)
     model.diagnose()
     assert torch.equal(torch.get_rng_state(), state)
-    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002 - the global state is the point
     assert torch.get_num_threads() == threads
     assert torch.is_grad_enabled()
     assert (torch.tensor([1e-39]) * 1).item() != 0  # denormals are not flushed here

@@ -153,7 +153,7 @@ def test_the_seed_decides_and_nothing_global_moves(method):
         runs.append(adata.obs["diffvae_cluster"].tolist())
     assert runs[0] == runs[1]
     assert random.getstate() == python
-    assert (np.random.get_state()[1] == numpy_).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == numpy_).all()  # noqa: NPY002 - the global state is the point
 
 
 def test_auto_is_the_same_for_the_same_seed():

@@ -6,7 +6,7 @@ from _states import RED, SOURCE, states
 
 import diffvae as dv
 from diffvae._errors import DataError
-from diffvae.tl._perturb import read_cells
+from diffvae.tl._cells import read_cells
 from diffvae.tl._prefix import EditedCells
 
 

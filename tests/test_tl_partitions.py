@@ -56,7 +56,7 @@ def test_leiden_separates_components_and_leaves_global_randomness_alone():
     python, numpy_ = random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is the point
     labels = _partitions.leiden(graph, 1.0, seed=3)
     assert random.getstate() == python
-    assert (np.random.get_state()[1] == numpy_).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == numpy_).all()  # noqa: NPY002 - the global state is the point
     assert adjusted_rand_score(np.repeat([0, 1, 2], 6), labels) == 1.0
     assert labels.dtype == np.int64
     assert sorted(set(labels)) == [0, 1, 2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _files, _keys, _result, tl
+from diffvae import _changes_folder, _files, _keys, _result, tl
 from diffvae._adata import results
 from diffvae._journal import Journal
 from diffvae.tl import _minimal_genes, _perturb
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 FOLDER = "perturbation"
 N_SD = (0.25, 0.5, 1.0, 1.5, 2.0)
-TOP = 50
-"""Genes per target in the table of effects."""
 METHOD_NAMES = {
     "mean": "a step of equal length towards the target's latent mean",
     "expression_mean": "the same part of the way between the types' mean expressions, without a model",
@@ -181,53 +178,6 @@ def verdict(perturbation: Perturbation, targets: pd.DataFrame, n_random: int) ->
     return said
 
 
-def write_into(changes: Changes, folder: Path) -> None:
-    """Write tables, figures, classifier and changed cells into a folder that the caller makes appear at once."""
-    import anndata as ad
-
-    from diffvae import pl
-
-    found, minimal = changes.perturbation, changes.minimal
-    sets = {name: m.cells.assign(target=name) for name, m in minimal.items()}
-    tables = {
-        "targets": changes.targets,
-        "conversions": found.table,
-        "resistance": found.cells(),
-        "effects": pd.concat([found.effects(t, None).head(TOP).assign(target=t) for t in found.targets]),
-        "minimal_sets": pd.concat(sets.values()),
-        "minimal_genes": pd.concat([m.genes.assign(target=name) for name, m in minimal.items()]),
-        "minimal_baselines": pd.concat([m.baselines.assign(target=name) for name, m in minimal.items()]),
-        "classifier_types": changes.classifier.evaluation.per_type.rename_axis("type").reset_index(),
-        "classifier_confusion": changes.classifier.evaluation.confusion.rename_axis("type").reset_index(),
-    }
-    for name, table in tables.items():
-        _files.write_csv(table, folder / "tables" / f"{name}.csv")
-    changes.classifier.save(folder / "classifier")
-    changed = [found.to_adata(t, None) for t in found.targets]
-    _files.write_h5ad(ad.concat(changed, merge="same", index_unique="_"), folder / "changed_cells.h5ad")
-    flipped = {name: m for name, m in minimal.items() if len(m.cells)}
-    if flipped:
-        edited = ad.concat([m.to_adata() for m in flipped.values()], merge="same", index_unique="_")
-        _files.write_h5ad(edited, folder / "edited_cells.h5ad")
-    figures: dict[str, Callable[[], Any]] = {
-        "conversion_curves": lambda: pl.conversion_curves(found),
-        "plasticity": lambda: pl.plasticity(found, n_sd=max(found.n_sd)),
-        "gene_counts": lambda: pl.gene_counts(minimal),
-    }
-    if _keys.TSNE in found.adata.obsm:
-        figures["conversions"] = lambda: pl.conversions(found)
-    for name, m in flipped.items():
-        slug = "".join(c if c.isalnum() else {"+": "pos", "-": "neg"}.get(c, "_") for c in name)
-        figures[f"minimal_genes_{slug}"] = partial(pl.minimal_genes, m)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name, draw in figures.items():
-        pl.save(np.ravel(draw())[0], folder / "figures" / name)
-    from diffvae.model._storage import versions
-
-    summary = changes.summary | {"versions": versions()}
-    _files.write_text(json.dumps(summary, indent=1, default=float, allow_nan=False) + "\n", folder / _result.SUMMARY)
-
-
 def perturb(
     path: str | PathLike[str],
     out: str | PathLike[str] | None = None,
@@ -291,7 +241,7 @@ def perturb(
     journal.tell("write")
     found.summary |= {"source": earlier["source"], "warnings": journal.warnings, "seconds": journal.seconds}
     with _files.new_folder(out, overwrite=overwrite) as part:
-        write_into(found, part)
+        _changes_folder.write_into(found, part)
     found.path = out
     return found
 

@@ -115,9 +115,9 @@ def write(result: Result, out: str | PathLike[str], *, label_key: str | None = N
             _files.write_csv(table, folder / "tables" / f"{name}.csv")
         _figures(result, folder / "figures", label_key)
         if result.changes is not None:
-            from diffvae import _changes
+            from diffvae import _changes, _changes_folder
 
-            _changes.write_into(result.changes, folder / _changes.FOLDER)
+            _changes_folder.write_into(result.changes, folder / _changes.FOLDER)
         summary = json.dumps(result.summary, indent=1, default=_number, allow_nan=False)
         _files.write_text(summary + "\n", folder / SUMMARY)
     result.path = Path(out)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
-from diffvae import _changes, _files, _io, _keys, _preconditions, _result, pp, tl
+from diffvae import _changes, _files, _io, _keys, _preconditions, _result, _summary, pp, tl
 from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
 from diffvae._journal import Journal
@@ -162,7 +158,7 @@ def run(
         seed=seed,
         journal=journal,
     )
-    scores = _score(adata, label_key, seed, journal)
+    scores = _summary.score(adata, label_key, seed, journal)
     about = {
         "source": origin,
         "n_cells": report.n_cells,
@@ -181,7 +177,7 @@ def run(
             )  # fmt: skip
         except DataError as error:  # a name that the clusters didn't get, say: what there is shall not be lost
             journal.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
-    return _finish(adata, model, about, parameters, journal, scores, out, overwrite, changes)
+    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes)
 
 
 def identify(
@@ -279,10 +275,10 @@ def identify_again(
     _preconditions.require_labels(adata, label_key)
     _preconditions.require_cells(adata, n_clusters)
     identify(adata, model, **options, journal=journal)
-    scores = _score(adata, label_key, seed, journal)
+    scores = _summary.score(adata, label_key, seed, journal)
     about = {k: earlier[k] for k in _result.ABOUT}
     parameters = earlier["parameters"] | options | {"label_key": label_key}
-    return _finish(adata, model, about, parameters, journal, scores, out, overwrite)
+    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite)
 
 
 def _read(data: AnnData | str | PathLike[str] | None, transpose: bool | None) -> tuple[AnnData, str]:
@@ -295,57 +291,3 @@ def _read(data: AnnData | str | PathLike[str] | None, transpose: bool | None) ->
     if isinstance(data, str | PathLike):
         return _io.read(data, transpose=transpose), Path(data).name
     return (data.T if transpose else data).copy(), "AnnData in memory"
-
-
-def _score(adata: AnnData, label_key: str | None, seed: int, journal: Journal) -> pd.DataFrame | None:
-    if label_key is None:
-        return None
-    from diffvae._scores import score
-
-    with journal.step("score against labels and PCA"):
-        return score(adata, label_key, rng=seed)
-
-
-def _finish(
-    adata: AnnData,
-    model: Model,
-    about: dict[str, Any],
-    parameters: dict[str, Any],
-    journal: Journal,
-    scores: pd.DataFrame | None,
-    out: str | PathLike[str] | None,
-    overwrite: bool,
-    changes: Changes | None = None,
-) -> Result:
-    """Put the summary together and write the folder."""
-    from diffvae._scores import verdict
-    from diffvae.model._storage import versions
-
-    clusters = _result.cluster_table(adata)
-    stored = adata.uns[_keys.UNS]
-    summary = about | {
-        "clusters": json.loads(clusters.to_json(orient="records")),
-        "clustering": {k: _finite(v) for k, v in stored["cluster"].items() if not isinstance(v, pd.DataFrame)},
-        "markers": stored["annotation_params"]["markers"],
-        "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
-        "verdict": [] if scores is None else verdict(scores),
-        "warnings": journal.warnings,
-        "parameters": {k: v if _plain(v) else "given in memory" for k, v in parameters.items() if k != "target"},
-        "seconds": journal.seconds,
-        "versions": versions(),
-    }
-    stored["run"] = {"source": about["source"], "seed": parameters["seed"], "version": summary["versions"]["diffvae"]}
-    result = Result(adata, model, clusters, scores, summary, changes)
-    if out is not None:
-        journal.tell("write")
-        _result.write(result, out, label_key=parameters["label_key"], overwrite=overwrite)
-    return result
-
-
-def _finite(value: Any) -> Any:
-    """Return None for NaN, which JSON can't say."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)

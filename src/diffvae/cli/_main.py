@@ -57,7 +57,7 @@ def main() -> None:
     # a scheduler's kind request to stop ends as a failure does: what was half written is removed
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # torch's threads wait for each other by spinning; beside another busy program each wait lasts as long as that
-    # one's turn, and a training step eight times as long. Read when torch is imported, which nothing has done yet.
+    # one's turn, and a training step six times as long. Read when torch is imported, which nothing has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _console.settings.debug = False
     try:

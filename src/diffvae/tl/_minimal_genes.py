@@ -9,29 +9,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from diffvae import _random
 from diffvae._adata import results
 from diffvae._errors import DataError
 from diffvae._progress import progress_bar
 from diffvae.tl import _gene_sets
+from diffvae.tl._cells import check_pair, read_cells
 from diffvae.tl._gene_set_result import MinimalGenes
-from diffvae.tl._perturb import check_pair, follow, read_cells
+from diffvae.tl._perturb import follow
 from diffvae.tl._plausible import plausibility
 from diffvae.tl._prefix import EditedCells
-from diffvae.tl._shift import Cells, Way, enriched_dimensions, random_ways, ways
+from diffvae.tl._recurrence import able_genes, edit_cells, gene_change, other_genes, recurrence, recurrence_null
+from diffvae.tl._shift import enriched_dimensions, ways
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model import CellStateClassifier, Model
-
-NULL_CELLS = 100
-N_DRAWS = 20
-"""Draws of random genes for the baseline."""
-MIN_SHARE = 0.05
-"""Genes in fewer of the sets aren't tested: they can't be called recurrent, and would cost the others power."""
 
 
 def minimal_genes(
@@ -130,8 +125,8 @@ def minimal_genes(
     before, leads = edited.answers(edited.hidden(cells.x[own]), code)
     already = leads & (before >= min_probability)
     rows = own[converted & ~already]
-    change = _change(model, cells, rows, n_sd * way.z, method_genes)
-    able = _able(change, allowed, direction)
+    change = gene_change(model, cells, rows, n_sd * way.z, method_genes)
+    able = able_genes(change, allowed, direction)
 
     found: dict[int, _gene_sets.Flip] = {}
     with progress_bar("minimal genes", len(rows), show=progress) as advance:
@@ -146,7 +141,7 @@ def minimal_genes(
     kept = np.array(list(found), dtype=int)
     sets = [found[i].genes for i in kept]
     x = cells.x[rows[kept]]
-    after_edit = _edit(x, change[kept], sets)
+    after_edit = edit_cells(x, change[kept], sets)
     after, leads = edited.answers(edited.hidden(after_edit), code)
     names = model.gene_names.to_numpy()
     table = pd.DataFrame(
@@ -168,9 +163,9 @@ def minimal_genes(
     random = _random.generator(rng, "minimal genes")
     # the searches choose genes in another way than a ranking does, so that a ranking is no null for them
     n_null = n_random if order == "effect" and len(kept) else 0
-    null = _null(model, cells, rows[kept], sets, way, n_sd, allowed, direction, method_genes, n_null, random)
-    genes = _recurrence(names, model, sets, change[kept], null)
-    baselines = _baselines(
+    null = recurrence_null(model, cells, rows[kept], sets, way, n_sd, allowed, direction, method_genes, n_null, random)
+    genes = recurrence(names, model, sets, change[kept], null)
+    baselines = other_genes(
         edited, cells, rows[kept], sets, change[kept], able[kept], source, target, code, min_probability, random
     )
     counts = {
@@ -186,128 +181,6 @@ def minimal_genes(
     }  # fmt: skip
     results(adata)["minimal_genes"] = {"cells": table, "genes": genes, "baselines": baselines, "params": params}
     return MinimalGenes(table, genes, baselines, counts, params, adata, model, rows[kept], after_edit)
-
-
-def _change(model: Model, cells: Cells, rows: np.ndarray, shift: np.ndarray, method_genes: str) -> np.ndarray:
-    """Return what is added to each gene of each cell, so that the result stays in the range of the layer."""
-    x, z = cells.x[rows], cells.z[rows]
-    y = cells.clip(model.decode(z + shift.astype(np.float32)))
-    change = y - (x if method_genes == "paper" else cells.clip(model.decode(z)))
-    return cells.clip(x + change) - x
-
-
-def _able(change: np.ndarray, allowed: np.ndarray, direction: str) -> np.ndarray:
-    sided = {"both": change != 0, "up": change > 0, "down": change < 0}[direction]
-    return sided & allowed
-
-
-def _edit(x: np.ndarray, change: np.ndarray, sets: Sequence[np.ndarray]) -> np.ndarray:
-    edited = x.copy()
-    for i, genes in enumerate(sets):
-        edited[i, genes] += change[i, genes]
-    return edited
-
-
-def _null(
-    model: Model,
-    cells: Cells,
-    rows: np.ndarray,
-    sets: Sequence[np.ndarray],
-    way: Way,
-    n_sd: float,
-    allowed: np.ndarray,
-    direction: str,
-    method_genes: str,
-    n_random: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """Return how often each gene would be in sets of these sizes under random directions: draws x genes, a share.
-
-    The sizes are those found; the genes are the first of the ranking by effect that the random direction gives. So a
-    gene that moves whatever one does (a highly expressed one, say) is no finding.
-    """
-    picked = np.arange(len(rows)) if len(rows) <= NULL_CELLS else rng.choice(len(rows), NULL_CELLS, replace=False)
-    sizes = [len(sets[i]) for i in picked]
-    shares = np.zeros((n_random, cells.x.shape[1]))
-    for draw, other in enumerate(random_ways(way, cells.z.std(0), n_random, rng)):
-        change = _change(model, cells, rows[picked], n_sd * other.z, method_genes)
-        score = np.where(_able(change, allowed, direction), np.abs(change), -np.inf)
-        for values, size in zip(score, sizes, strict=True):
-            top = np.argpartition(-values, size - 1)[:size]
-            shares[draw, top[np.isfinite(values[top])]] += 1
-    return shares / max(len(picked), 1)
-
-
-def _recurrence(
-    names: np.ndarray, model: Model, sets: Sequence[np.ndarray], change: np.ndarray, null: np.ndarray
-) -> pd.DataFrame:
-    """Return one row per gene in any set: how many cells need it, which way, and whether chance would have it so."""
-    count = np.bincount(np.concatenate(sets) if sets else np.array([], int), minlength=len(names))
-    used = np.flatnonzero(count)
-    inside = np.zeros(change.shape, bool)
-    for i, genes in enumerate(sets):
-        inside[i, genes] = True
-    share = count / max(len(sets), 1)
-    mean = (change * inside).sum(0)[used] / count[used]
-    p = (1 + (null[:, used] >= share[used]).sum(0)) / (1 + len(null)) if len(null) else np.full(len(used), np.nan)
-    q = np.full(len(used), np.nan)
-    tested = (share[used] >= MIN_SHARE) & ~np.isnan(p)
-    if tested.any():
-        q[tested] = stats.false_discovery_control(p[tested])
-    features = model.features
-    frame = pd.DataFrame(
-        {
-            "gene": names[used],
-            "n_cells": count[used],
-            "share": share[used],
-            "direction": np.where(mean >= 0, "up", "down"),
-            "mean_change": mean,
-            "null_share": null[:, used].mean(0) if len(null) else np.nan,
-            "p_value": p,
-            "q_value": q,
-        }
-    )
-    if features.minimum is not None and features.maximum is not None:
-        frame.insert(5, "mean_log_change", mean * (features.maximum - features.minimum)[used])
-    return frame.sort_values(["n_cells", "p_value"], ascending=[False, True], kind="stable").reset_index(drop=True)
-
-
-def _baselines(
-    edited: EditedCells,
-    cells: Cells,
-    rows: np.ndarray,
-    sets: Sequence[np.ndarray],
-    change: np.ndarray,
-    able: np.ndarray,
-    source: str,
-    target: str,
-    code: int,
-    min_probability: float,
-    rng: np.random.Generator,
-) -> pd.DataFrame:
-    """Return the share of these cells that as many other genes, changed alike, would flip."""
-    x = cells.x[rows]
-
-    def flipped(choice: Sequence[np.ndarray]) -> float:
-        p, leads = edited.answers(edited.hidden(_edit(x, change, choice)), code)
-        return float((leads & (p >= min_probability)).mean())
-
-    if not len(rows):
-        return pd.DataFrame({"genes": ["found", "differentially expressed", "random"], "flipped": np.nan, "sd": np.nan})
-    sizes = [len(s) for s in sets]
-    t = stats.ttest_ind(cells.x[cells.of(target)], cells.x[cells.of(source)], equal_var=False).statistic
-    by_t = np.argsort(-np.abs(np.nan_to_num(t)), kind="stable")
-    ranked = [by_t[able[i, by_t]][:n] for i, n in enumerate(sizes)]
-    drawn = [
-        flipped([rng.permutation(np.flatnonzero(able[i]))[:n] for i, n in enumerate(sizes)]) for _ in range(N_DRAWS)
-    ]
-    return pd.DataFrame(
-        {
-            "genes": ["found", "differentially expressed", "random"],
-            "flipped": [flipped(sets), flipped(ranked), float(np.mean(drawn))],
-            "sd": [np.nan, np.nan, float(np.std(drawn, ddof=1))],
-        }
-    )
 
 
 def allowed_genes(genes: pd.Index, restrict: Sequence[str] | str | PathLike[str] | None) -> np.ndarray:

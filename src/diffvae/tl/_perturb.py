@@ -12,10 +12,10 @@ from scipy import stats
 
 from diffvae import _random
 from diffvae._adata import results
-from diffvae._errors import DataError
 from diffvae._progress import progress_bar
+from diffvae.tl._cells import Cells, one_or_more, pairs_of, read_cells
 from diffvae.tl._perturbation import Perturbation, Trajectory
-from diffvae.tl._shift import METHODS, Cells, Way, enriched_dimensions, random_ways, ways
+from diffvae.tl._shift import METHODS, Way, enriched_dimensions, random_ways, ways
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -118,11 +118,11 @@ def perturb(
     ['source', 'target', 'method', 'n_sd']
     """
     groupby = classifier.groupby if groupby is None else groupby
-    methods = _one_or_more(method)
+    methods = one_or_more(method)
     _check_options(methods, n_dims, sd_from, direction, n_random, min_probability)
     grid = step_sizes(n_sd)
     cells = read_cells(adata, model, classifier, groupby)
-    pairs = _pairs(classifier, cells, source, target)
+    pairs = pairs_of(classifier, cells, source, target)
     chosen = enriched_dimensions(cells, model, n_dims)
     warn_of_unsure(chosen, [b for _, b in pairs])
     random = _random.generator(rng, "perturb")
@@ -167,35 +167,6 @@ def perturb(
         "n_random": n_random,
     }
     return Perturbation(table, trajectories, adata, model, classifier, cells, groupby, grid, min_probability, methods)
-
-
-def read_cells(adata: AnnData, model: Model, classifier: CellStateClassifier, groupby: str) -> Cells:
-    """Return the cells as both models see them, or say why they don't fit together."""
-    a, b = model.features, classifier.features
-    if a.layer != b.layer:
-        raise DataError(
-            f"The classifier was trained on layer {b.layer!r} and the model on {a.layer!r}; train both on one layer."
-        )
-    if a.gene_names != b.gene_names:
-        n = len(set(a.gene_names) ^ set(b.gene_names))
-        raise DataError(f"The genes of model and classifier differ ({n} of them); train both on the same cells.")
-    if a.scaling != b.scaling:
-        raise DataError(
-            "Model and classifier were trained on different scalings; train both on the same prepared cells."
-        )
-    if groupby not in adata.obs:
-        raise DataError(f"adata.obs[{groupby!r}] is missing; the columns are: {', '.join(adata.obs) or 'none'}.")
-    missing = [g for g in a.gene_names if g not in adata.var_names]
-    if missing:
-        raise DataError(
-            f"adata lacks {len(missing)} of the model's {len(a.gene_names)} genes, {missing[0]!r} among them; give the "
-            "cells on which the model was trained, or others with its genes."
-        )
-    matrix = model._matrix(adata, 0.0)
-    x = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=np.float32)
-    codes = pd.Categorical(adata.obs[groupby].astype("string"), categories=list(classifier.classes)).codes
-    limits = (0.0, 1.0) if a.scaled else (0.0 if x.min(initial=0) >= 0 else None, None)
-    return Cells(x, model.get_latent_representation(adata).astype(np.float32), codes, classifier.classes, limits)
 
 
 def follow(
@@ -284,39 +255,8 @@ def warn_of_unsure(chosen: pd.DataFrame, targets: Sequence[str]) -> None:
         )
 
 
-def check_pair(classifier: CellStateClassifier, cells: Cells, source: str, target: str) -> None:
-    """Refuse types that aren't there, or are the same."""
-    for name in (source, target):
-        classifier.code(name)
-        if len(cells.of(name)) < 2:
-            raise DataError(f"{name!r} has {len(cells.of(name))} cells in these data; two are the least.")
-    if source == target:
-        raise DataError(f"{source!r} is source and target at once; name another target.")
-
-
-def _pairs(
-    classifier: CellStateClassifier, cells: Cells, source: str | Sequence[str], target: str | Sequence[str] | None
-) -> list[tuple[str, str]]:
-    sources = _one_or_more(source)
-    present = tuple(c for c in classifier.classes if len(cells.of(c)) > 1)
-    pairs = []
-    for a in sources:
-        classifier.code(a)
-        for b in present if target is None else _one_or_more(target):
-            if b != a or (target is not None and len(sources) == 1):
-                check_pair(classifier, cells, a, b)
-                pairs.append((a, b))
-    return pairs
-
-
-def _one_or_more(names: str | Sequence[str]) -> tuple[str, ...]:
-    found = (names,) if isinstance(names, str) else tuple(dict.fromkeys(str(n) for n in names))
-    if not found:
-        raise ValueError("An empty list names nothing; give one name at least.")
-    return found
-
-
 def step_sizes(n_sd: Sequence[float]) -> tuple[float, ...]:
+    """Return the steps in their order, 0 among them, or say what is wrong with them."""
     values = np.atleast_1d(np.asarray(n_sd, dtype=float))
     if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any():
         raise ValueError(f"n_sd is {n_sd!r}; give finite numbers of standard deviations, 0 or more.")

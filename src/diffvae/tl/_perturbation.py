@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys
-from diffvae.tl._shift import Cells, Way
+from diffvae.tl._cells import Cells
+from diffvae.tl._shift import Way
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -121,9 +122,11 @@ class Perturbation:
         return own.pivot(index="source", columns="target", values=value).reindex(self.sources, columns=self.targets)
 
     def cells(self, method: str | None = None) -> pd.DataFrame:
-        """Return one row per source cell and target: ``resistance`` (the smallest n_sd from which on it stays
-        converted; infinite if none does), and its probability of the target at 0 and at the largest step.
-        """  # noqa: D205
+        """Return one row per source cell and target.
+
+        ``resistance`` is the smallest n_sd from which on it stays converted, infinite if none does; beside it stand its
+        probabilities of the target at 0 and at the largest step.
+        """
         method = self.methods[0] if method is None else method
         names = self.adata.obs_names.to_numpy()
         frames = [

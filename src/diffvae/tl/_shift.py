@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys
+from diffvae.tl._cells import Cells
 from diffvae.tl._dimensions import latent_dimensions
 
 if TYPE_CHECKING:
@@ -18,26 +19,6 @@ if TYPE_CHECKING:
 METHODS = ("shift", "mean", "expression_mean", "none")
 JACOBIAN_CELLS = 200
 """Cells over which the decoder's slope is averaged to see which dimensions it heeds."""
-
-
-@dataclass(frozen=True)
-class Cells:
-    """All cells as the models see them: expression, latent place, label (-1 without one), and the range of values."""
-
-    x: np.ndarray
-    z: np.ndarray
-    codes: np.ndarray
-    classes: tuple[str, ...]
-    limits: tuple[float | None, float | None]
-
-    def clip(self, values: np.ndarray) -> np.ndarray:
-        """Return expression within the range that the layer has: what a linear decoder gives may leave it."""
-        low, high = self.limits
-        return values if low is None else values.clip(low, high)
-
-    def of(self, name: str) -> np.ndarray:
-        """Row numbers of a type."""
-        return np.flatnonzero(self.codes == self.classes.index(name))
 
 
 @dataclass(frozen=True)

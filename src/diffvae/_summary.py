@@ -1,0 +1,75 @@
+"""The last step of a run: what it found in one summary, and the folder."""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _keys, _result
+from diffvae._changes import Changes
+from diffvae._journal import Journal
+from diffvae._result import Result
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model import Model
+
+
+def score(adata: AnnData, label_key: str | None, seed: int, journal: Journal) -> pd.DataFrame | None:
+    """Score against the labels, where there are any."""
+    if label_key is None:
+        return None
+    from diffvae import _scores
+
+    with journal.step("score against labels and PCA"):
+        return _scores.score(adata, label_key, rng=seed)
+
+
+def finish(
+    adata: AnnData,
+    model: Model,
+    about: dict[str, Any],
+    parameters: dict[str, Any],
+    journal: Journal,
+    scores: pd.DataFrame | None,
+    out: str | PathLike[str] | None,
+    overwrite: bool,
+    changes: Changes | None = None,
+) -> Result:
+    """Put the summary together and write the folder."""
+    from diffvae._scores import verdict
+    from diffvae.model._storage import versions
+
+    clusters = _result.cluster_table(adata)
+    stored = adata.uns[_keys.UNS]
+    summary = about | {
+        "clusters": json.loads(clusters.to_json(orient="records")),
+        "clustering": {k: _finite(v) for k, v in stored["cluster"].items() if not isinstance(v, pd.DataFrame)},
+        "markers": stored["annotation_params"]["markers"],
+        "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
+        "verdict": [] if scores is None else verdict(scores),
+        "warnings": journal.warnings,
+        "parameters": {k: v if _plain(v) else "given in memory" for k, v in parameters.items() if k != "target"},
+        "seconds": journal.seconds,
+        "versions": versions(),
+    }
+    stored["run"] = {"source": about["source"], "seed": parameters["seed"], "version": summary["versions"]["diffvae"]}
+    result = Result(adata, model, clusters, scores, summary, changes)
+    if out is not None:
+        journal.tell("write")
+        _result.write(result, out, label_key=parameters["label_key"], overwrite=overwrite)
+    return result
+
+
+def _finite(value: Any) -> Any:
+    """Return None for NaN, which JSON can't say."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
