@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from diffvae import _keys
+from diffvae import _keys, _links
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ MADE_BY = {
     _keys.CELL_TYPE: "diffvae.tl.annotate(adata)",
     _keys.GENE_WEIGHTS: "diffvae.tl.gene_weights(adata, model)",
     _keys.GENE_JACOBIAN: "diffvae.tl.gene_weights(adata, model)",
+    _keys.CELL_GRAPH: "diffvae.pp.cell_graph(adata)",
+    _keys.LINKS: "diffvae.tl.links(adata, model)",
     "tsne": "diffvae.tl.tsne(adata)",
     "cluster": "diffvae.tl.cluster(adata)",
     "latent_dimensions": "diffvae.tl.latent_dimensions(adata)",
@@ -71,3 +74,16 @@ def result(adata: AnnData, name: str) -> Any:
     if name not in stored:
         raise DataError(f"adata.uns['diffvae'][{name!r}] is missing; {_way_out(name, list(stored))}.")
     return stored[name]
+
+
+def graph(adata: AnnData, key: str) -> sparse.csr_matrix:
+    """Return ``adata.obsp[key]`` as an undirected graph: symmetric CSR of ones without a diagonal."""
+    if key not in adata.obsp:
+        raise DataError(f"adata.obsp[{key!r}] is missing; {_way_out(key, list(adata.obsp))}.")
+    matrix = sparse.csr_matrix(adata.obsp[key])
+    if not np.isfinite(matrix.data).all():
+        raise DataError(f"adata.obsp[{key!r}] holds NaN or infinite values; make the graph again.")
+    links = _links.undirected(matrix)
+    if links.nnz == 0:
+        raise DataError(f"adata.obsp[{key!r}] has no edge between two cells; make a graph with some.")
+    return links

@@ -2,8 +2,10 @@
 
 from diffvae.model._autoencoders import VAE, AutoEncoder, DiffVAE
 from diffvae.model._base import Model
+from diffvae.model._calibration import Calibration
 from diffvae.model._classifier import CellStateClassifier, Evaluation
 from diffvae.model._diagnose import Diagnosis
+from diffvae.model._graph import GraphDiffVAE
 from diffvae.model._neural import NeuralModel
 from diffvae.model._pca import PCA
 from diffvae.model._storage import load
@@ -12,10 +14,12 @@ __all__ = [
     "PCA",
     "VAE",
     "AutoEncoder",
+    "Calibration",
     "CellStateClassifier",
     "Diagnosis",
     "DiffVAE",
     "Evaluation",
+    "GraphDiffVAE",
     "Model",
     "NeuralModel",
     "load",

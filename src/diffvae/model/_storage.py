@@ -120,7 +120,7 @@ def load(path: str | PathLike[str]) -> Any:
 def _class(name: str) -> Any:
     from diffvae import model
 
-    classes = (model.DiffVAE, model.VAE, model.AutoEncoder, model.PCA, model.CellStateClassifier)
+    classes = (model.DiffVAE, model.VAE, model.AutoEncoder, model.PCA, model.CellStateClassifier, model.GraphDiffVAE)
     known = {cls.__name__: cls for cls in classes}
     if name not in known:
         raise DataError(f"The saved model is a {name!r}; this version of diffvae knows {', '.join(known)}.")

@@ -1,22 +1,36 @@
 """Networks and losses: torch only, nothing of AnnData."""
 
+from diffvae.nn._adjacency import Adjacency, normalized_adjacency
+from diffvae.nn._graph import GCN, GraphEncoder, GraphiteDecoder, InnerProductDecoder
 from diffvae.nn._jacobian import mean_jacobian, weight_product
+from diffvae.nn._link_loss import Sampling, categorical_link_nll, link_nll
 from diffvae.nn._losses import bernoulli_nll, gaussian_kl, gaussian_nll, squared_error
 from diffvae.nn._mlp import MLP, Autoencoder, Decoder, Encoder
 from diffvae.nn._mmd import imq_kernel, median_bandwidth, mmd, rbf_kernel, released_kernel
+from diffvae.nn._pairs import pair_sum
 
 __all__ = [
+    "GCN",
     "MLP",
+    "Adjacency",
     "Autoencoder",
     "Decoder",
     "Encoder",
+    "GraphEncoder",
+    "GraphiteDecoder",
+    "InnerProductDecoder",
+    "Sampling",
     "bernoulli_nll",
+    "categorical_link_nll",
     "gaussian_kl",
     "gaussian_nll",
     "imq_kernel",
+    "link_nll",
     "mean_jacobian",
     "median_bandwidth",
     "mmd",
+    "normalized_adjacency",
+    "pair_sum",
     "rbf_kernel",
     "released_kernel",
     "squared_error",

@@ -6,6 +6,7 @@ from diffvae.tl._dimensions import latent_dimensions
 from diffvae.tl._embed import embed
 from diffvae.tl._gene_set_result import MinimalGenes
 from diffvae.tl._gene_weights import gene_weights, high_weight_genes
+from diffvae.tl._link_table import link_table
 from diffvae.tl._minimal_genes import minimal_genes
 from diffvae.tl._perturb import perturb
 from diffvae.tl._perturbation import Perturbation
@@ -20,6 +21,7 @@ __all__ = [
     "gene_weights",
     "high_weight_genes",
     "latent_dimensions",
+    "link_table",
     "load_markers",
     "minimal_genes",
     "perturb",

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import sparse
 
+from diffvae._leiden import leiden as leiden  # one more of the algorithms
+
 N_NEIGHBORS = 15
 EXACT_NEIGHBORS = 20_000
 """Cells up to which neighbours are searched exactly."""
@@ -77,26 +79,6 @@ def neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = N_NEIGHBORS) -> 
     shared = edges.multiply(with_self @ with_self.T).tocsr()
     shared.data = shared.data / (2 * (k + 1) - shared.data)
     return shared
-
-
-def leiden(graph: sparse.csr_matrix, resolution: float, seed: int, n_iterations: int = 2) -> np.ndarray:
-    """Return Leiden communities by modularity, through scanpy (which puts igraph's global generator back)."""
-    import anndata as ad
-    import pandas as pd
-    import scanpy as sc
-
-    nodes = ad.AnnData(obs=pd.DataFrame(index=[str(i) for i in range(graph.shape[0])]))
-    sc.tl.leiden(
-        nodes,
-        resolution,
-        adjacency=graph,
-        flavor="igraph",
-        directed=False,
-        n_iterations=n_iterations,
-        random_state=seed % 2**31,
-        key_added="leiden",
-    )
-    return nodes.obs["leiden"].cat.codes.to_numpy().astype(np.int64)
 
 
 def leiden_with(communities: Callable[[float], np.ndarray], n_clusters: int) -> tuple[np.ndarray, float]:

@@ -2,7 +2,7 @@
 
 from diffvae.train._data import RowSource
 from diffvae.train._engine import best_device, best_precision
-from diffvae.train._loop import Objective, TrainingError, fit
+from diffvae.train._loop import Objective, TrainingError, fit, optimise
 
 __all__ = [
     "Objective",
@@ -11,4 +11,5 @@ __all__ = [
     "best_device",
     "best_precision",
     "fit",
+    "optimise",
 ]

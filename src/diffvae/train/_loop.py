@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -94,10 +94,65 @@ def fit(
     noise = _random.torch_generator(rng, "noise", device=source.device)
     validation_seed = _random.seed(rng, "validation noise")
     watched = np.asarray(validation_rows, dtype=np.int64)
-    optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
     cast = torch.autocast(source.device.type, precision) if precision != torch.float32 else nullcontext()
-    best = _Best(module, patience)
 
+    def terms(rows: np.ndarray) -> Mapping[str, Tensor]:
+        with cast:
+            return objective(module, source.rows(rows), rows, noise)
+
+    return optimise(
+        module,
+        lambda: ((rows, len(rows)) for rows in even_batches(order_rng.permutation(train_rows), batch_size)),
+        terms,
+        lambda: (
+            _evaluate(module, source, objective, watched, batch_size, validation_seed, cast) if len(watched) else {}
+        ),
+        max_epochs=max_epochs,
+        lr=lr,
+        patience=patience,
+        device=source.device,
+        progress=progress,
+        description=description,
+    )
+
+
+def optimise(
+    module: nn.Module,
+    batches: Callable[[], Iterable[tuple[Any, int]]],
+    objective: Callable[[Any], Mapping[str, Tensor]],
+    evaluate: Callable[[], Mapping[str, float]],
+    *,
+    max_epochs: int,
+    lr: float,
+    patience: int | None = None,
+    device: torch.device,
+    progress: bool = True,
+    description: str = "training",
+) -> pd.DataFrame:
+    """Minimise an objective over batches of any kind with Adam; :func:`fit` is this for rows of a matrix.
+
+    Parameters
+    ----------
+    module
+        On ``device``; left in evaluation mode.
+    batches
+        Called once per epoch for (batch, number of cells in it).
+    objective
+        Returns the terms of a batch by name, means over its cells, the one to minimise under ``"loss"``.
+    evaluate
+        Called after each epoch, with the module in evaluation mode, for what is watched, ``"validation_loss"`` among
+        it; empty where nothing is.
+    max_epochs, lr, patience, progress, description
+        As in :func:`fit`.
+    device
+        Where the module is.
+
+    Returns
+    -------
+    One row per epoch, as :func:`fit`.
+    """
+    optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
+    best = _Best(module, patience)
     records: list[dict[str, float]] = []
     begun: Tensor | None = None  # the loss of the first batch, read at the end of an epoch
     step = 0
@@ -106,30 +161,27 @@ def fit(
         for epoch in range(1, max_epochs + 1):
             module.train()
             sums = _Sums()
-            for rows in even_batches(order_rng.permutation(train_rows), batch_size):
-                with cast:
-                    terms = objective(module, source.rows(rows), rows, noise)
+            for batch, n_cells in batches():
+                terms = objective(batch)
                 optimizer.zero_grad(set_to_none=True)
                 terms["loss"].backward()
                 optimizer.step()
-                sums.add(terms, len(rows))
+                sums.add(terms, n_cells)
                 step += 1
                 if begun is None:
                     begun = terms["loss"].detach()
-                if source.device.type == "cpu" and step % CLEAR_EVERY == 0:
+                if device.type == "cpu" and step % CLEAR_EVERY == 0:
                     clear_denormal_moments(optimizer)
-            record = sums.means("train_")
-            if len(watched):
-                record |= _evaluate(module, source, objective, watched, batch_size, validation_seed, cast)
+            module.eval()
+            record = sums.means("train_") | dict(evaluate())
             assert begun is not None
             _require_sane(record, float(begun), epoch, lr)
             records.append(record)
             loss = record.get("validation_loss", record["train_loss"])
-            advance(f"loss {loss:.1f}")
+            advance(f"loss {loss:.4g}")
             if best.is_past(loss):
                 break
     best.restore()
-    module.eval()
     return pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))
 
 
@@ -187,7 +239,6 @@ def _evaluate(
     noise_seed: int,
     cast: torch.autocast | nullcontext,
 ) -> dict[str, float]:
-    module.eval()
     noise = torch.Generator(device=source.device).manual_seed(noise_seed)
     sums = _Sums()
     for batch in even_batches(rows, batch_size):

@@ -1,0 +1,80 @@
+"""From scores of pairs to probabilities that can be believed, and the threshold above which a link is called."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import expit
+
+
+@dataclass(frozen=True)
+class Calibration:
+    r"""Logistic curve from a pair's score to the probability that it is linked.
+
+    .. math:: p = \sigma(a s + b)
+
+    fitted by weighted maximum likelihood (Platt 1999) to held-out edges and pairs without an edge, each weighing as
+    many pairs of the graph as it stands for: so p is a share of real pairs, most of which aren't linked, and not of a
+    balanced sample.
+
+    Attributes
+    ----------
+    slope, intercept
+        a and b.
+    threshold
+        Probability above which calling a link gives the best F1 on the held-out pairs.
+    precision, recall
+        There, at the density of the graph.
+    n_held_out
+        Edges it was fitted to.
+    """
+
+    slope: float
+    intercept: float
+    threshold: float
+    precision: float
+    recall: float
+    n_held_out: int
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Return probabilities."""
+        return expit(self.slope * np.asarray(scores, np.float64) + self.intercept)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes."""
+        return asdict(self)
+
+
+def calibrate(linked: np.ndarray, unlinked: np.ndarray, *, n_edges: int, n_pairs: int) -> Calibration:
+    """Fit the curve to scores of held-out edges and of sampled pairs without an edge.
+
+    ``n_edges`` of the graph's ``n_pairs`` pairs are linked.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    scores = np.concatenate([linked, unlinked])
+    truth = np.arange(len(scores)) < len(linked)
+    weights = np.where(truth, n_edges / len(linked), (n_pairs - n_edges) / len(unlinked))
+    # on standardised scores, so that the fit is as easy whatever the scale of the model
+    centre, spread = float(scores.mean()), max(float(scores.std()), 1e-12)
+    fitted = LogisticRegression(C=1e6, max_iter=1000).fit(
+        ((scores - centre) / spread)[:, None], truth, sample_weight=weights * len(scores) / weights.sum()
+    )
+    slope = float(fitted.coef_[0, 0]) / spread
+    intercept = float(fitted.intercept_[0]) - slope * centre
+    order = np.argsort(-scores, kind="stable")
+    true = np.cumsum((weights * truth)[order])
+    called = np.cumsum(weights[order])
+    last = np.append(np.diff(scores[order]) != 0, True)  # equal scores are called together
+    f1 = np.where(last, 2 * true / (called + n_edges), -1)
+    best = int(f1.argmax())
+    return Calibration(
+        slope=slope,
+        intercept=intercept,
+        threshold=float(expit(slope * scores[order][best] + intercept)),
+        precision=float(true[best] / called[best]),
+        recall=float(true[best] / n_edges),
+        n_held_out=len(linked),
+    )

@@ -1,0 +1,392 @@
+"""Graph-DiffVAE: a variational autoencoder of the links between cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from diffvae import _keys, _neighbours, _random, nn
+from diffvae._adata import graph as graph_in
+from diffvae.model._calibration import Calibration
+from diffvae.model._estimator import Estimator
+from diffvae.model._graph_batches import BATCH_CELLS, EXACT_LIMIT, PartedGraph, WholeGraph
+from diffvae.model._graph_config import graph_config
+from diffvae.model._graph_objective import GraphAutoencoder, GraphObjective
+from diffvae.model._held_out import HeldOut, cell_numbers, encode, inner_products
+from diffvae.model._input import Matrix, layer_matrix, read_features, require_unit_interval
+from diffvae.train import RowSource, best_device, optimise
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class GraphDiffVAE(Estimator):
+    r"""Graph-DiffVAE (eqs 14-22): from expression and a graph of cells to the links that the graph should have.
+
+    Graph convolutions encode each cell with its neighbours, the Graphite decoder refines the latent places on the
+    graph, and two cells are linked with probability
+
+    .. math:: p(A_{ij} = 1) = \sigma(z^{*\top}_i z^*_j)
+
+    Every argument that is None is taken from the preset.
+
+    Parameters
+    ----------
+    preset
+        ``"default"``: what we would defend today. ``"paper"``: the equations as printed, the plain Bernoulli likelihood
+        among them. ``"code"``: what the released code did (categorical loss over all pairs, graph not normalised, no
+        self-loops); its graph was directed and had k = 2, ours is made by :func:`diffvae.pp.cell_graph`, undirected.
+    n_latent
+        Latent dimensions (50).
+    hidden
+        Width of the hidden convolutions (512).
+    conv
+        Convolutions of the encoder: ``"gcn"``, ``"gat"`` (see :meth:`attention`) or ``"sage"``.
+    decoder
+        ``"graphite"``, or ``"inner"`` for the plain inner product.
+    kl_weight
+        Of the KL term; 1 is eq 22.
+    kl_warmup
+        Share of the epochs over which the KL term grows from zero to its weight.
+    link_loss
+        ``"bernoulli"`` or ``"categorical"``.
+    positive_weight
+        Weight of a linked pair; None balances linked and unlinked pairs.
+    joint_weight
+        More than 0 adds the expression likelihood of DiffVAE from the same latent, per gene.
+    normalize, self_loops
+        Of the adjacency matrix.
+    dropout
+        In the encoder.
+    lr, max_epochs
+        Adam's learning rate and the passes over the graph, unless :meth:`train` is given others.
+
+    References
+    ----------
+    Bica et al., Scientific Reports 10:9790 (2020), eqs 14-22. Kipf and Welling, Variational graph auto-encoders, 2016.
+    Grover et al., Graphite, ICML 2019.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> dv.pp.cell_graph(adata, k=3)
+    >>> model = dv.model.GraphDiffVAE(n_latent=10, hidden=32).train(adata, max_epochs=2, progress=False)
+    >>> model.predict_links([[0, 1], [0, 2]]).shape
+    (2,)
+    """
+
+    def __init__(
+        self,
+        preset: str = "default",
+        *,
+        n_latent: int | None = None,
+        hidden: int | None = None,
+        conv: str | None = None,
+        decoder: str | None = None,
+        kl_weight: float | None = None,
+        kl_warmup: float | None = None,
+        link_loss: str | None = None,
+        positive_weight: float | None = None,
+        joint_weight: float | None = None,
+        normalize: bool | None = None,
+        self_loops: bool | None = None,
+        dropout: float | None = None,
+        lr: float | None = None,
+        max_epochs: int | None = None,
+    ) -> None:
+        overrides = {k: v for k, v in locals().items() if k not in ("self", "preset", "__class__")}
+        super().__init__()
+        self.preset = preset
+        self.config = graph_config(preset, overrides)
+        self.n_latent = self.config.n_latent
+        self.graph_key = _keys.CELL_GRAPH
+        self.scheme = ""
+        self.calibration: Calibration | None = None
+        self._module: GraphAutoencoder | None = None
+        self._graph: sparse.csr_matrix | None = None
+        self._places: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __repr__(self) -> str:
+        state = f"trained on {self.features.n_cells} cells" if self.is_trained else "not trained"
+        c = self.config
+        return (
+            f"GraphDiffVAE(n_latent={c.n_latent}, hidden={c.hidden}, conv={c.conv!r}, decoder={c.decoder!r}; {state})"
+        )
+
+    @property
+    def module(self) -> GraphAutoencoder:
+        """The torch module, in evaluation mode."""
+        if self._module is None:
+            raise self._not_trained()
+        return self._module
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the preset and the hyper-parameters."""
+        return {"preset": self.preset, **asdict(self.config)}
+
+    def train(
+        self,
+        adata: AnnData,
+        *,
+        graph_key: str = _keys.CELL_GRAPH,
+        layer: str | None = "unit",
+        max_epochs: int | None = None,
+        lr: float | None = None,
+        validation_size: float = 0.1,
+        validate_every: int = 10,
+        early_stopping: bool = False,
+        patience: int = 20,
+        batch_size: int | None = None,
+        device: str = "auto",
+        rng: _random.Rng = 0,
+        progress: bool = True,
+    ) -> Self:
+        """Learn from cells and a graph, with Adam. A second call starts anew.
+
+        Parameters
+        ----------
+        adata
+            Cells with a graph, from :func:`diffvae.pp.cell_graph` say.
+        graph_key
+            Where it is in ``obsp``. It is taken as undirected and unweighted.
+        layer
+            Where the expression values are; None for X.
+        max_epochs, lr
+            None for those of the constructor.
+        validation_size
+            Share of the edges that is hidden from the training: validation AUC and average precision are of these, and
+            probabilities and threshold are calibrated on them. 0 hides none, and nothing is calibrated.
+        validate_every
+            Epochs from one look at the hidden edges to the next, each of which costs a third of an epoch; in between
+            the history has NaN. With early stopping every epoch is looked at.
+        early_stopping, patience
+            Stop after ``patience`` epochs in which the validation loss did not improve, and keep the best weights.
+        batch_size
+            Cells per step. None for all of them up to 20,000 (every step sees all pairs, exactly, in blocks; no N x N
+            matrix is held) and batches of 8,192 beyond; :attr:`scheme` says which.
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        rng
+            Seed of the split, the initial weights, the order of cells and the noise.
+        progress
+            Show a bar on a terminal.
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        DataError
+            If graph or layer are missing or can't be used.
+        TrainingError
+            If the loss diverges.
+        """
+        c = self.config
+        epochs, rate = max_epochs if max_epochs is not None else c.max_epochs, c.lr if lr is None else lr
+        for name, value in (("max_epochs", epochs), ("patience", patience), ("validate_every", validate_every)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more.")
+        if batch_size is not None and batch_size < 8:
+            raise ValueError(f"batch_size is {batch_size}; give 8 cells at least, or None.")
+        if not 0 < rate < float("inf"):
+            raise ValueError(f"lr is {rate}; the learning rate must be a positive number.")
+        if not 0 <= validation_size < 1:
+            raise ValueError(f"validation_size is {validation_size}; it is a share of the edges, from 0 to below 1.")
+        graph = graph_in(adata, graph_key)
+        matrix = layer_matrix(adata, layer)
+        if c.joint_weight:
+            require_unit_interval(matrix, layer)
+        features = read_features(adata, layer, matrix)
+        held_out = HeldOut(graph, validation_size, rng)
+        target = best_device(device)
+        with _random.torch_seeded(rng, "graph weights"):
+            module = GraphAutoencoder(matrix.shape[1], c).to(target)
+        source = RowSource(matrix, target)
+        known = self._adjacency(held_out.known)
+        n = adata.n_obs
+        size = batch_size or (n if n <= EXACT_LIMIT else BATCH_CELLS)
+        batches: WholeGraph | PartedGraph = (
+            WholeGraph(source, known, held_out.known_edges)
+            if size >= n
+            else PartedGraph(
+                source, known, held_out.known_edges, batch_size=size, seed=_random.seed(rng, "parts of the graph")
+            )
+        )
+        objective, noise = GraphObjective(c), _random.torch_generator(rng, "noise", device=target)
+        order = _random.generator(rng, "order of parts")
+        epoch = 0
+
+        def of_epoch() -> Any:
+            nonlocal epoch
+            epoch += 1
+            return ((batch, len(batch.x)) for batch in batches.epoch(order))
+
+        def watch() -> dict[str, float]:
+            due = early_stopping or epoch % validate_every == 0 or epoch in (1, epochs)
+            return held_out.scores(encode(module, source, known)[1]) if due and held_out else {}
+
+        history = optimise(
+            module,
+            of_epoch,
+            lambda batch: objective(
+                module, batch, noise, warmup=min(1.0, epoch / (c.kl_warmup * epochs)) if c.kl_warmup else 1.0
+            ),
+            watch,
+            max_epochs=epochs,
+            lr=rate,
+            patience=patience if early_stopping else None,
+            device=target,
+            progress=progress,
+            description="training GraphDiffVAE",
+        )
+        self.calibration = held_out.calibrate(encode(module, source, known)[1], rng) if held_out else None
+        self._module, self._features, self._history = module, features, history
+        self._training_matrix, self._graph, self._places = matrix, graph, None
+        self.graph_key, self.scheme = graph_key, str(batches)
+        return self
+
+    def get_latent_representation(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
+        """Return the posterior mean of each cell, given its expression and its links: cells x latent dimensions.
+
+        Parameters
+        ----------
+        adata
+            Cells with a graph under the key of the training; None for those of the training.
+        max_missing
+            See :meth:`diffvae.model.Model.get_latent_representation`.
+        """
+        return self._placed(adata, max_missing)[0]
+
+    def get_link_representation(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
+        """Return Z*, the places whose inner products are the logits of links: cells x latent dimensions.
+
+        Computed from the posterior mean, never from a draw. Parameters as in :meth:`get_latent_representation`.
+        """
+        return self._placed(adata, max_missing)[1]
+
+    def predict_links(
+        self, pairs: Any, adata: AnnData | None = None, *, calibrated: bool = True, max_missing: float = 0.2
+    ) -> np.ndarray:
+        """Return the probability that each pair of cells is linked.
+
+        Parameters
+        ----------
+        pairs
+            Pairs x 2: numbers of cells, or their names (``adata`` is needed for names).
+        adata
+            Cells with a graph; None for those of the training.
+        calibrated
+            True: the share of real pairs with such a score that are linked in the graph. False: the logistic function
+            of the score, as in eq 21, in which linked and unlinked pairs are equally frequent.
+        max_missing
+            See :meth:`get_latent_representation`.
+        """
+        places = self.get_link_representation(adata, max_missing=max_missing)
+        pairs = cell_numbers(pairs, adata, len(places))
+        return self.probabilities(inner_products(places, pairs), calibrated=calibrated)
+
+    def probabilities(self, scores: np.ndarray, *, calibrated: bool = True) -> np.ndarray:
+        """Return the probabilities of links for scores, the inner products of Z*."""
+        curve = self.calibration if calibrated else Calibration(1.0, 0.0, 0.5, np.nan, np.nan, 0)
+        if curve is None:
+            raise ValueError(
+                "Nothing was calibrated, because validation_size was 0; pass calibrated=False, or train with some "
+                "edges held out."
+            )
+        return curve(scores)
+
+    def predict_top_links(
+        self,
+        k: int = 15,
+        adata: AnnData | None = None,
+        *,
+        calibrated: bool = True,
+        max_missing: float = 0.2,
+        rng: _random.Rng = 0,
+    ) -> sparse.csr_matrix:
+        """Return the k most probable links of each cell, searched in blocks, or approximately for many cells.
+
+        Parameters
+        ----------
+        k
+            Links per cell; a cell has more of them where others chose it.
+        adata, calibrated, max_missing
+            As in :meth:`predict_links`.
+        rng
+            Seed of the approximate search.
+
+        Returns
+        -------
+        Symmetric CSR, cells x cells, of probabilities.
+        """
+        places = self.get_link_representation(adata, max_missing=max_missing)
+        found = _neighbours.nearest(places, min(k, len(places) - 1), metric="inner", rng=rng)
+        rows = np.repeat(np.arange(len(places)), found.indices.shape[1])
+        there = found.indices.ravel() >= 0
+        values = self.probabilities(found.scores.ravel()[there], calibrated=calibrated)
+        entries = values, (rows[there], found.indices.ravel()[there])
+        top = sparse.csr_matrix(entries, shape=(len(places), len(places)), dtype=np.float32)
+        top = sparse.csr_matrix(top.maximum(top.T))
+        top.sort_indices()
+        return top
+
+    def attention(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> sparse.csr_matrix:
+        """Return the attention that each cell (row) gives to each neighbour and to itself; rows sum to one.
+
+        The mean over heads of the first layer; only with ``conv="gat"``. Parameters as in
+        :meth:`get_latent_representation`.
+        """
+        matrix, graph = self._cells(adata, max_missing)
+        source = RowSource(matrix, self._device())
+        adjacency = nn.Adjacency(self._adjacency(graph), self._device())
+        with torch.no_grad():
+            weights = self.module.encoder.attention(source.rows(np.arange(len(source))), adjacency)
+        sources, targets = adjacency.edge_index.cpu().numpy()
+        return sparse.csr_matrix((weights.cpu().numpy(), (targets, sources)), shape=graph.shape)
+
+    def _adjacency(self, graph: sparse.csr_matrix) -> sparse.csr_matrix:
+        return nn.normalized_adjacency(graph, self_loops=self.config.self_loops, normalize=self.config.normalize)
+
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def _cells(self, adata: AnnData | None, max_missing: float) -> tuple[Matrix, sparse.csr_matrix]:
+        matrix = self._matrix(adata, max_missing)
+        if adata is None:
+            assert self._graph is not None
+            return matrix, self._graph
+        return matrix, graph_in(adata, self.graph_key)
+
+    def _placed(self, adata: AnnData | None, max_missing: float) -> tuple[np.ndarray, np.ndarray]:
+        if adata is None and self._places is not None:
+            return self._places
+        matrix, graph = self._cells(adata, max_missing)
+        source = RowSource(matrix, self._device(), resident_limit=0)
+        places = encode(self.module, source, self._adjacency(graph))
+        if adata is None:
+            self._places = places
+        return places
+
+    def _state(self) -> dict[str, Any]:
+        calibration = None if self.calibration is None else self.calibration.to_dict()
+        return {"graph_key": self.graph_key, "scheme": self.scheme, "calibration": calibration}
+
+    def _set_state(self, state: Mapping[str, Any]) -> None:
+        self.graph_key, self.scheme = state["graph_key"], state["scheme"]
+        self.calibration = None if state["calibration"] is None else Calibration(**state["calibration"])
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {k: v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}
+
+    def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        module = GraphAutoencoder(len(self.features.gene_names), self.config)
+        module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
+        self._module = module.eval()

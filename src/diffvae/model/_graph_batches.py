@@ -1,0 +1,121 @@
+"""How cells and their links reach Graph-DiffVAE: all at once, or as parts of the graph that stand for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from diffvae import _links
+from diffvae._leiden import leiden
+from diffvae.nn import Adjacency, Sampling
+from diffvae.train import RowSource
+
+EXACT_LIMIT = 20_000
+"""Cells up to which every step sees all pairs: 2 x 10^8 of them take about a second."""
+BATCH_CELLS = 8192
+PART_CELLS = 256
+
+
+@dataclass(frozen=True)
+class GraphBatch:
+    """Cells with the graph between them.
+
+    Attributes
+    ----------
+    x
+        Expression, cells x genes.
+    adjacency
+        What the convolutions propagate by.
+    edges
+        Linked pairs among the cells, each once, edges x 2.
+    sampling
+        What the cells stand for.
+    """
+
+    x: Tensor
+    adjacency: Adjacency
+    edges: Tensor
+    sampling: Sampling
+
+
+class WholeGraph:
+    """One batch per epoch: all cells, all pairs, exactly."""
+
+    def __init__(self, source: RowSource, adjacency: sparse.csr_matrix, edges: np.ndarray) -> None:
+        n = len(source)
+        self.batch = GraphBatch(
+            source.rows(np.arange(n)),
+            Adjacency(adjacency, source.device),
+            torch.from_numpy(edges).to(source.device),
+            Sampling(n, len(edges), (n,)),
+        )
+
+    def __str__(self) -> str:
+        n = self.batch.sampling.n_pairs
+        return f"all {n:,} pairs of cells in every step"
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[GraphBatch]:
+        """Yield the batches of an epoch."""
+        yield self.batch
+
+
+class PartedGraph:
+    """Batches of whole parts of the graph, dealt anew in every epoch.
+
+    The graph is cut once into parts of about 256 cells that follow its communities (Cluster-GCN). With p of q parts in
+    a batch, two cells of one part meet with probability p/q and two of different parts with p (p-1) / (q (q-1)): pairs
+    weigh the inverse of that, and the links between parts by which values propagate weigh (q-1)/(p-1), so that the
+    loss of given latent places and the sum over a cell's neighbours are those of the whole graph in expectation
+    (GraphSAINT). Through the layers' ReLU a batch is, as in these two, no longer exactly unbiased.
+    Time is linear in cells and memory is that of one batch, beside the expression.
+
+    References
+    ----------
+    Chiang et al., Cluster-GCN, KDD 2019. Zeng et al., GraphSAINT, ICLR 2020.
+    """
+
+    def __init__(
+        self, source: RowSource, adjacency: sparse.csr_matrix, edges: np.ndarray, *, batch_size: int, seed: int
+    ) -> None:
+        self.source, self.adjacency, self.n_edges = source, adjacency, len(edges)
+        n = len(source)
+        self.links = sparse.triu(_links.graph_of(edges, n), k=1, format="csr")
+        size = min(PART_CELLS, max(1, batch_size // 4))
+        n_parts = -(-n // size)
+        communities = leiden(_links.graph_of(edges, n), max(1.0, n_parts / 8), seed)
+        order = np.lexsort((np.random.default_rng(seed).random(n), communities))
+        self.parts = np.array_split(order, n_parts)
+        self.per_batch = max(2, min(batch_size // size, n_parts))
+
+    def __str__(self) -> str:
+        cells = self.per_batch * len(self.parts[0])
+        return (
+            f"batches of about {cells:,} cells, {self.per_batch} of {len(self.parts)} parts of the graph, with all "
+            "pairs among them; pairs and neighbours weighed by the inverse of their probability"
+        )
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[GraphBatch]:
+        """Yield the batches of an epoch: every cell once."""
+        q = len(self.parts)
+        n_batches = max(1, round(q / self.per_batch))
+        for chosen in np.array_split(rng.permutation(q), n_batches):
+            parts = [self.parts[i] for i in chosen]
+            p = len(parts)
+            rows = np.concatenate(parts)
+            sizes = tuple(len(part) for part in parts)
+            part = np.repeat(np.arange(p), sizes)
+            adjacency = self.adjacency[rows][:, rows].tocoo()
+            between = part[adjacency.row] != part[adjacency.col]
+            adjacency.data = np.where(between, adjacency.data * np.float32((q - 1) / (p - 1)), adjacency.data)
+            edges = np.stack(self.links[rows][:, rows].nonzero(), axis=1).astype(np.int64)
+            yield GraphBatch(
+                self.source.rows(rows),
+                Adjacency(adjacency, self.source.device),
+                torch.from_numpy(edges).to(self.source.device),
+                Sampling(len(self.source), self.n_edges, sizes, q / p, q * (q - 1) / (p * (p - 1))),
+            )

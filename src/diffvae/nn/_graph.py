@@ -1,0 +1,175 @@
+"""Networks on a graph of cells: encoders, and the Graphite decoder (eqs 14-21)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffvae.nn._adjacency import Adjacency
+from diffvae.nn._mlp import LOGVAR_RANGE
+
+CONVOLUTIONS = ("gcn", "gat", "sage")
+
+
+class GCN(nn.Module):
+    r"""One graph convolution (eq 14), before the activation.
+
+    .. math:: GCN(A, H) = \tilde A H W + b, \qquad \tilde A = D^{-1/2} (A + I) D^{-1/2}
+
+    Parameters
+    ----------
+    n_input, n_output
+        Widths.
+
+    Notes
+    -----
+    torch-geometric's ``GCNConv`` gives the same numbers (a test compares them). This one takes the product H W apart
+    from the propagation, so that expression, which needs no gradient, gets none and can come in blocks.
+    """
+
+    def __init__(self, n_input: int, n_output: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(n_input, n_output, bias=False)
+        self.bias = nn.Parameter(torch.zeros(n_output))
+        nn.init.xavier_uniform_(self.linear.weight)
+
+    def forward(self, h: Tensor, adjacency: Adjacency) -> Tensor:
+        """Return the convolution of H, cells x n_output."""
+        return self.propagate(self.linear(h), adjacency)
+
+    def propagate(self, product: Tensor, adjacency: Adjacency) -> Tensor:
+        """Return the convolution for a given product H W."""
+        return adjacency @ product + self.bias
+
+
+class GraphEncoder(nn.Module):
+    r"""Two graph convolutions to the mean and log variance of q(Z|X, A) (eqs 15-17).
+
+    .. math:: H = ReLU(GCN(A, X)), \quad \mu = GCN_\mu(A, H), \quad \log\sigma^2 = GCN_\sigma(A, H)
+
+    Parameters
+    ----------
+    n_input, hidden, n_latent
+        Genes, width, latent dimensions.
+    conv
+        ``"gcn"``; ``"gat"`` (attention, 4 heads) and ``"sage"`` (mean of the neighbours beside the cell) are
+        torch-geometric's.
+    dropout
+        Share of the hidden values that is set to zero in training.
+    """
+
+    def __init__(self, n_input: int, hidden: int, n_latent: int, *, conv: str = "gcn", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.conv = conv
+        self.dropout = dropout
+        self.first = _convolution(conv, n_input, hidden)
+        self.heads = _convolution(conv, hidden, 2 * n_latent, last=True)  # both in one propagation
+
+    def forward(self, x: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, cells x latent dimensions each."""
+        return self.finish(self.product(x), adjacency)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return what the first layer needs of the expression of cells, before any neighbour is looked at."""
+        return self.first.linear(x) if isinstance(self.first, GCN) else x
+
+    def finish(self, product: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2 for what :meth:`product` gave of all cells."""
+        if isinstance(self.first, GCN):
+            h = self.first.propagate(product, adjacency)
+        else:
+            h = self._convolve(self.first, product, adjacency)
+        h = F.dropout(F.relu(h), self.dropout, self.training)
+        mu, logvar = self._convolve(self.heads, h, adjacency).chunk(2, dim=1)
+        return mu, logvar.clamp(*LOGVAR_RANGE)
+
+    def _convolve(self, layer: Any, h: Tensor, adjacency: Adjacency) -> Tensor:
+        if self.conv == "gcn":
+            return layer(h, adjacency)
+        return layer(h, adjacency.matrix if self.conv == "sage" else adjacency.edge_index)
+
+    def attention(self, x: Tensor, adjacency: Adjacency) -> Tensor:
+        """Return the attention that each cell gives to each neighbour and itself, one number per entry of A + I.
+
+        The mean over heads of the first layer, in the order of ``adjacency.edge_index``.
+        """
+        if self.conv != "gat":
+            raise ValueError(f"conv is {self.conv!r}; only 'gat' has attention weights.")
+        _, (edges, weights) = self.first(x, adjacency.edge_index, return_attention_weights=True)
+        assert torch.equal(edges, adjacency.edge_index)
+        return weights.mean(1)
+
+
+def _convolution(conv: str, n_input: int, n_output: int, *, last: bool = False) -> Any:
+    if conv == "gcn":
+        return GCN(n_input, n_output)
+    with warnings.catch_warnings():  # it scripts some modules while it is imported, of which torch warns
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch_geometric.nn import GATConv, SAGEConv
+
+    if conv == "sage":
+        return SAGEConv(n_input, n_output)
+    # self-loops are in the adjacency already; the last layer takes the mean of its heads
+    heads = 4
+    width = n_output if last else n_output // heads
+    return GATConv(n_input, width, heads=heads, concat=not last, add_self_loops=False)
+
+
+class GraphiteDecoder(nn.Module):
+    r"""From Z to the latent places whose inner products are the logits of links (eqs 20 and 21).
+
+    .. math:: Z' = GCN(A, ReLU(GCN(A, [Z | X]))), \quad Z^* = (Z + Z') / 2, \quad
+              p(A_{ij} = 1) = \sigma(z^{*\top}_i z^*_j)
+
+    Parameters
+    ----------
+    n_latent, n_input, hidden
+        Latent dimensions, genes, width.
+
+    References
+    ----------
+    Grover, Zweig, Ermon, Graphite: iterative generative modeling of graphs, ICML 2019.
+    """
+
+    def __init__(self, n_latent: int, n_input: int, hidden: int) -> None:
+        super().__init__()
+        self.first = GCN(n_latent, hidden)
+        self.expression = nn.Linear(n_input, hidden, bias=False)
+        # one matrix for [Z | X], initialised as such
+        bound = (6 / (n_latent + n_input + hidden)) ** 0.5
+        for weight in (self.first.linear.weight, self.expression.weight):
+            nn.init.uniform_(weight, -bound, bound)
+        self.last = GCN(hidden, n_latent)
+
+    def forward(self, z: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
+        """Return Z*, cells x latent dimensions."""
+        return self.finish(z, self.product(x), adjacency)
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return the part of the first layer that comes from the expression of cells."""
+        return self.expression(x)
+
+    def finish(self, z: Tensor, product: Tensor, adjacency: Adjacency) -> Tensor:
+        """Return Z* for what :meth:`product` gave of all cells."""
+        h = F.relu(self.first.propagate(self.first.linear(z) + product, adjacency))
+        return 0.5 * (z + self.last(h, adjacency))
+
+
+class InnerProductDecoder(nn.Module):
+    r"""The plain decoder of a graph autoencoder: Z itself gives the logits, :math:`p = \sigma(z_i^\top z_j)`."""
+
+    def forward(self, z: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
+        """Return Z."""
+        return z
+
+    def product(self, x: Tensor) -> Tensor:
+        """Return nothing: no expression is needed."""
+        return x[:, :0]
+
+    def finish(self, z: Tensor, product: Tensor, adjacency: Adjacency) -> Tensor:
+        """Return Z."""
+        return z

@@ -1,0 +1,130 @@
+"""Losses of links: exact over all pairs, or estimated without bias from the cells of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffvae.nn._pairs import pair_sum
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a batch of cells stands for all of them: every pair weighs one over the probability that it is drawn.
+
+    A batch is made of whole parts of the cells, so that a pair within a part is drawn more often than one between two.
+
+    Attributes
+    ----------
+    n_cells, n_edges
+        Of the whole graph.
+    parts
+        Cells of each part in the batch, in the order of the batch's rows.
+    within, between
+        Weights of pairs of one part and of two.
+    """
+
+    n_cells: int
+    n_edges: int
+    parts: tuple[int, ...]
+    within: float = 1.0
+    between: float = 1.0
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of cells in the whole graph."""
+        return self.n_cells * (self.n_cells - 1) // 2
+
+    def pair_sum(self, z: Tensor, function: str) -> Tensor:
+        """Return the sum over all pairs of the whole graph, or its estimate."""
+        total = self.between * pair_sum(z, function)
+        if self.within != self.between:
+            inside = torch.stack([pair_sum(part, function) for part in z.split(list(self.parts))])
+            total = total + (self.within - self.between) * inside.sum()
+        return total
+
+    def edge_weights(self, edges: Tensor) -> Tensor | None:
+        """Return the weight of each edge of the batch; None where all weigh one."""
+        if self.within == self.between == 1:
+            return None
+        part = torch.repeat_interleave(torch.tensor(self.parts, device=edges.device))
+        same = part[edges[:, 0]] == part[edges[:, 1]]
+        return torch.where(same, self.within, self.between)
+
+
+def link_nll(
+    z: Tensor, edges: Tensor, *, positive_weight: float | None = None, sampling: Sampling | None = None
+) -> Tensor:
+    r"""Negative log-likelihood of a graph under independent Bernoulli links, per pair of cells.
+
+    .. math:: \frac{\sum_{i<j} w\, a_{ij}\, \mathrm{softplus}(-s_{ij}) + (1 - a_{ij})\, \mathrm{softplus}(s_{ij})}
+              {w E + P - E}, \qquad s_{ij} = z_i^\top z_j
+
+    with E linked pairs of P. With the balanced weight :math:`w = (P - E)/E` (Kipf and Welling 2016) linked and unlinked
+    pairs weigh the same as a whole; with w = 1 it is the plain mean over pairs, which hardly sees the links of a sparse
+    graph.
+
+    Parameters
+    ----------
+    z
+        Cells x dimensions: Z* of a decoder.
+    edges
+        Linked pairs, each once, edges x 2, as rows of ``z``.
+    positive_weight
+        w; None for the balanced one.
+    sampling
+        What the cells stand for where they are a batch.
+
+    Returns
+    -------
+    Nats per (weighted) pair.
+
+    Examples
+    --------
+    >>> z = torch.zeros(3, 2)
+    >>> round(float(link_nll(z, torch.tensor([[0, 1]]))), 4)  # log 2: nothing is known
+    0.6931
+    """
+    sampling = sampling or Sampling(len(z), len(edges), (len(z),))
+    n_pairs, n_edges = sampling.n_pairs, sampling.n_edges
+    weight = (n_pairs - n_edges) / n_edges if positive_weight is None else positive_weight
+    scores = _scores(z, edges)
+    linked = weight * F.softplus(-scores) - F.softplus(scores)
+    if (w := sampling.edge_weights(edges)) is not None:
+        linked = linked * w
+    total = sampling.pair_sum(z, "softplus") + linked.sum(dtype=torch.float64)
+    return (total / (weight * n_edges + n_pairs - n_edges)).float()
+
+
+def categorical_link_nll(z: Tensor, edges: Tensor, *, sampling: Sampling | None = None) -> Tensor:
+    r"""Link loss of the code released with the paper: one categorical distribution over all pairs.
+
+    .. math:: -\frac{1}{E} \sum_{(i,j) \in A} \log \frac{\sigma(s_{ij})}{\sum_{k<l} \sigma(s_{kl})}
+
+    Parameters
+    ----------
+    z, edges, sampling
+        As in :func:`link_nll`. In a batch the normaliser is estimated, and its logarithm has a small bias.
+
+    Returns
+    -------
+    Nats per link. Pairs compete for one unit of probability, so that it grows with log N^2.
+
+    Examples
+    --------
+    >>> round(float(categorical_link_nll(torch.zeros(3, 2), torch.tensor([[0, 1]]))), 4)  # one of 3 pairs
+    1.0986
+    """
+    sampling = sampling or Sampling(len(z), len(edges), (len(z),))
+    logs = F.logsigmoid(_scores(z, edges))
+    if (w := sampling.edge_weights(edges)) is not None:
+        logs = logs * w
+    normaliser = sampling.pair_sum(z, "sigmoid").log()
+    return (normaliser - logs.sum(dtype=torch.float64) / sampling.n_edges).float()
+
+
+def _scores(z: Tensor, edges: Tensor) -> Tensor:
+    return (z[edges[:, 0]] * z[edges[:, 1]]).sum(1)

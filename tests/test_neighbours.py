@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from diffvae import _neighbours
+from diffvae._neighbours import METRICS, nearest
+
+X = np.random.default_rng(0).poisson(0.7, (60, 25)).astype(np.float32)
+
+
+def brute(x, metric):
+    """Return all similarities in double precision, that with itself -inf."""
+    x = np.asarray(x, dtype=np.float64)
+    if metric == "pearson":
+        s = np.corrcoef(x)
+    elif metric == "cosine":
+        s = (x @ x.T) / np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(x, axis=1))
+    elif metric == "euclidean":
+        s = -np.linalg.norm(x[:, None] - x[None], axis=2)
+    else:
+        s = x @ x.T
+    np.fill_diagonal(s, -np.inf)
+    return s
+
+
+def clusters(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(8, 20))[rng.integers(8, size=n)] + 0.4 * rng.normal(size=(n, 20))).astype(np.float32)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, sp.csr_matrix, sp.csc_matrix])
+def test_exact_is_brute_force(metric, form):
+    truth = brute(X, metric)
+    found = nearest(form(X), 4, metric=metric)
+    assert (found.indices.shape, found.indices.dtype, found.scores.dtype) == ((60, 4), np.int64, np.float32)
+    assert (found.recall, found.approximate) == (None, False)
+    np.testing.assert_allclose(found.scores, -np.sort(-truth, axis=1)[:, :4], atol=1e-5)
+    np.testing.assert_allclose(found.scores, np.take_along_axis(truth, found.indices, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_blocks_do_not_matter(metric, monkeypatch):
+    whole = nearest(X, 3, metric=metric)
+    monkeypatch.setattr(_neighbours, "BLOCK", 130)
+    monkeypatch.setattr(_neighbours, "GATHERED", 100)
+    pieces = nearest(X, 3, metric=metric)
+    assert (pieces.indices == whole.indices).all()
+    assert (pieces.scores == whole.scores).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_of_equal_cells_the_first(metric):
+    # More twins than there are spare candidates, and each cell 60 times.
+    x = np.tile(np.array([[1.0, 2, 4], [4, 2, 1]]), (60, 1))
+    found = nearest(x, 3, metric=metric)
+    assert found.indices[0].tolist() == [2, 4, 6]
+    assert found.indices[4].tolist() == [0, 2, 6]
+    assert found.indices[1].tolist() == [3, 5, 7]
+    assert found.indices[119].tolist() == [1, 3, 5]
+
+
+def test_distances_of_near_cells_far_from_the_origin():
+    # In single precision |x|^2 - 2xy + |y|^2 would be rounding alone.
+    line = np.array([0, 1, 3, 7, 15, 31, 63], dtype=np.float64)[:, None] * 1e-3
+    x = np.vstack([line + 100, [[-1e4]]]) @ np.ones((1, 3))
+    found = nearest(x, 1, metric="euclidean")
+    assert found.indices[:7, 0].tolist() == [1, 0, 1, 2, 3, 4, 5]
+
+
+def test_cells_without_a_profile_have_no_neighbours():
+    x = np.array([[1.0, 2, 3], [0.1, 0.1, 0.1], [3.0, 2, 1], [0, 0, 0], [1, 2, 4]])
+    found = nearest(x, 3, metric="pearson")
+    assert found.indices.tolist() == [[4, 2, -1], [-1] * 3, [4, 0, -1], [-1] * 3, [0, 2, -1]]
+    assert np.isneginf(found.scores[found.indices < 0]).all()
+    assert nearest(x, 1, metric="cosine").indices[3].tolist() == [-1]
+    assert nearest(x, 1, metric="euclidean").indices[3].tolist() == [1]
+    assert (nearest(np.ones((4, 3)), 2, metric="pearson").indices == -1).all()
+    # Two others, at distances sqrt(8) and sqrt(0.9^2 + 1.9^2 + 2.9^2).
+    assert nearest(x[:3], 5, metric="euclidean").indices[0].tolist() == [2, 1, -1, -1, -1]
+
+
+def test_input_is_left_alone():
+    for metric in METRICS:
+        for form in (np.array, sp.csr_matrix):
+            x = form(X)
+            nearest(x, 2, metric=metric)
+            assert ((x.toarray() if sp.issparse(x) else x) == X).all()
+
+
+def approximates(metric):
+    x = clusters()
+    exact, found = nearest(x, 3, metric=metric), nearest(x, 3, metric=metric, exact_limit=100)
+    assert found.approximate
+    assert 0.9 < found.recall <= 1
+    assert (found.indices != np.arange(len(x))[:, None]).all()
+    same = found.indices == exact.indices
+    assert same.mean() > 0.9
+    assert (found.scores[same] == exact.scores[same]).all()
+    again = nearest(x, 3, metric=metric, exact_limit=100)
+    assert (again.indices == found.indices).all()
+    assert again.recall == found.recall
+
+
+@pytest.mark.slow  # as below
+@pytest.mark.parametrize("metric", ["pearson", "euclidean"])
+def test_approximate_is_close_and_repeats(metric):
+    approximates(metric)
+
+
+@pytest.mark.slow
+def test_approximate_inner_products():
+    approximates("inner")  # pynndescent compiles its search first: a minute or two
+
+
+def test_sentences():
+    with pytest.raises(ValueError, match="metric is 'r'; it is one of pearson, cosine, euclidean, inner"):
+        nearest(X, 1, metric="r")
+    with pytest.raises(ValueError, match="k is 0; it must be 1 or more"):
+        nearest(X, 0, metric="pearson")
