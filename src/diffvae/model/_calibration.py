@@ -64,16 +64,17 @@ def calibrate(linked: np.ndarray, unlinked: np.ndarray, *, n_edges: int, n_pairs
     )
     slope = float(fitted.coef_[0, 0]) / spread
     intercept = float(fitted.intercept_[0]) - slope * centre
-    order = np.argsort(-scores, kind="stable")
+    ranked = slope * scores  # as the probabilities are ordered, also by a model that is worse than chance
+    order = np.argsort(-ranked, kind="stable")
     true = np.cumsum((weights * truth)[order])
     called = np.cumsum(weights[order])
-    last = np.append(np.diff(scores[order]) != 0, True)  # equal scores are called together
+    last = np.append(np.diff(ranked[order]) != 0, True)  # equal scores are called together
     f1 = np.where(last, 2 * true / (called + n_edges), -1)
     best = int(f1.argmax())
     return Calibration(
         slope=slope,
         intercept=intercept,
-        threshold=float(expit(slope * scores[order][best] + intercept)),
+        threshold=float(expit(ranked[order][best] + intercept)),
         precision=float(true[best] / called[best]),
         recall=float(true[best] / n_edges),
         n_held_out=len(linked),

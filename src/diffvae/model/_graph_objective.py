@@ -54,7 +54,7 @@ class GraphObjective:
     ) -> dict[str, Tensor]:
         """Return ``loss`` and its unweighted terms ``links``, ``kl`` (nats per cell) and, if joint, ``nll`` (too)."""
         c = self.config
-        mu, logvar = module.encoder(batch.x, batch.adjacency)
+        mu, logvar = module.encoder(batch.x, batch.adjacency, generator)
         eps = torch.randn(mu.shape, generator=generator, device=mu.device)
         z = mu + torch.exp(0.5 * logvar) * eps
         places = module.decoder(z, batch.x, batch.adjacency)

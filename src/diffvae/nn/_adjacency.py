@@ -27,19 +27,30 @@ class Adjacency:
         matrix = sparse.csr_matrix(matrix)
         rows, columns = (torch.from_numpy(i.astype(np.int64)) for i in (matrix.indptr, matrix.indices))
         values = torch.from_numpy(matrix.data.astype(np.float32))
-        with warnings.catch_warnings():  # torch calls its CSR layout beta
-            warnings.simplefilter("ignore", UserWarning)
-            self.matrix: Tensor = torch.sparse_csr_tensor(rows, columns, values, size=matrix.shape).to(device)
+        self.matrix = _csr(rows, columns, values, matrix.shape).to(device)
 
     def __matmul__(self, h: Tensor) -> Tensor:
         product: Tensor = _Propagate.apply(self.matrix, h)
         return product
 
     @cached_property
+    def ones(self) -> Tensor:
+        """The same entries, all one: what torch-geometric's mean over neighbours takes, which heeds values."""
+        matrix = self.matrix
+        ones = torch.ones_like(matrix.values())
+        return _csr(matrix.crow_indices(), matrix.col_indices(), ones, matrix.shape)
+
+    @cached_property
     def edge_index(self) -> Tensor:
         """Both ends of every entry, 2 x entries: the form that torch-geometric's attention layer takes."""
         rows = torch.repeat_interleave(self.matrix.crow_indices().diff())
         return torch.stack([self.matrix.col_indices(), rows])
+
+
+def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    with warnings.catch_warnings():  # torch calls its CSR layout beta
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(rows, columns, values, size=shape)
 
 
 class _Propagate(torch.autograd.Function):

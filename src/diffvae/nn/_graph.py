@@ -69,28 +69,35 @@ class GraphEncoder(nn.Module):
         self.first = _convolution(conv, n_input, hidden)
         self.heads = _convolution(conv, hidden, 2 * n_latent, last=True)  # both in one propagation
 
-    def forward(self, x: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2, cells x latent dimensions each."""
-        return self.finish(self.product(x), adjacency)
+    def forward(
+        self, x: Tensor, adjacency: Adjacency, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return mu and log sigma^2, cells x latent dimensions; ``generator`` draws what dropout leaves out."""
+        return self.finish(self.product(x), adjacency, generator)
 
     def product(self, x: Tensor) -> Tensor:
         """Return what the first layer needs of the expression of cells, before any neighbour is looked at."""
         return self.first.linear(x) if isinstance(self.first, GCN) else x
 
-    def finish(self, product: Tensor, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
+    def finish(
+        self, product: Tensor, adjacency: Adjacency, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2 for what :meth:`product` gave of all cells."""
         if isinstance(self.first, GCN):
             h = self.first.propagate(product, adjacency)
         else:
             h = self._convolve(self.first, product, adjacency)
-        h = F.dropout(F.relu(h), self.dropout, self.training)
+        h = F.relu(h)
+        if self.dropout and self.training:
+            kept = torch.rand(h.shape, generator=generator, device=h.device) >= self.dropout
+            h = h * kept / (1 - self.dropout)
         mu, logvar = self._convolve(self.heads, h, adjacency).chunk(2, dim=1)
         return mu, logvar.clamp(*LOGVAR_RANGE)
 
     def _convolve(self, layer: Any, h: Tensor, adjacency: Adjacency) -> Tensor:
         if self.conv == "gcn":
             return layer(h, adjacency)
-        return layer(h, adjacency.matrix if self.conv == "sage" else adjacency.edge_index)
+        return layer(h, adjacency.ones if self.conv == "sage" else adjacency.edge_index)
 
     def attention(self, x: Tensor, adjacency: Adjacency) -> Tensor:
         """Return the attention that each cell gives to each neighbour and itself, one number per entry of A + I.

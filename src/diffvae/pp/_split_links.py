@@ -113,8 +113,12 @@ def split_links(
         codes = groups(adata, groupby).codes
     edges = _links.edges_of(links)
     n_validation, n_test = (round(share * len(edges)) for share in (validation_size, test_size))
-    if (validation_size and not n_validation) or (test_size and not n_test):
-        raise DataError(f"adata.obsp[{graph_key!r}] has {len(edges)} edges, too few to hold out such shares of them.")
+    empty = (validation_size and not n_validation) or (test_size and not n_test)
+    if empty or n_validation + n_test >= len(edges):
+        raise DataError(
+            f"adata.obsp[{graph_key!r}] has {len(edges)} edges, too few to hold out such shares of them and to learn "
+            "from the rest."
+        )
     chance = _random.generator(rng, "split links")
     validation, test, train = _links.hold_out(
         edges, adata.n_obs, (n_validation, n_test), chance, keep_connected=keep_connected

@@ -2,11 +2,13 @@
 
 from diffvae.tl._annotate import annotate, load_markers
 from diffvae.tl._cluster import cluster
+from diffvae.tl._commitment import commitment
 from diffvae.tl._dimensions import latent_dimensions
 from diffvae.tl._embed import embed
 from diffvae.tl._gene_set_result import MinimalGenes
 from diffvae.tl._gene_weights import gene_weights, high_weight_genes
 from diffvae.tl._link_table import link_table
+from diffvae.tl._links import links
 from diffvae.tl._minimal_genes import minimal_genes
 from diffvae.tl._perturb import perturb
 from diffvae.tl._perturbation import Perturbation
@@ -17,11 +19,13 @@ __all__ = [
     "Perturbation",
     "annotate",
     "cluster",
+    "commitment",
     "embed",
     "gene_weights",
     "high_weight_genes",
     "latent_dimensions",
     "link_table",
+    "links",
     "load_markers",
     "minimal_genes",
     "perturb",

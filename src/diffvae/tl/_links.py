@@ -1,0 +1,130 @@
+"""Which cells does Graph-DiffVAE link, how sure is it, and which of these links are new?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from diffvae import _keys, _links, _random
+from diffvae._adata import graph, results
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model import GraphDiffVAE
+
+
+def links(
+    adata: AnnData,
+    model: GraphDiffVAE,
+    top_k: int = 15,
+    *,
+    threshold: float | None = None,
+    max_missing: float = 0.2,
+    rng: _random.Rng = 0,
+) -> pd.DataFrame:
+    r"""Predict the links between cells: their probabilities, and the graph of those above a threshold.
+
+    .. math:: p_{ij} = \sigma(a\, z^{*\top}_i z^*_j + b)
+
+    with a and b fitted to edges that were hidden from the training and to pairs without an edge, at the density of the
+    graph: of the pairs with p = 0.2 a fifth are edges of such a graph. That is a statement about the graph that went
+    in, not about biology.
+
+    Parameters
+    ----------
+    adata
+        Cells with a graph under the model's key, on which it predicts; those of the training, say.
+    model
+        A trained :class:`diffvae.model.GraphDiffVAE`.
+    top_k
+        Most probable links that are kept per cell.
+    threshold
+        Least probability of a link that is called. None for the one with the best F1 on the hidden edges.
+    max_missing
+        See :meth:`diffvae.model.Model.get_latent_representation`.
+    rng
+        Seed of the approximate search among more than 20,000 cells.
+
+    Returns
+    -------
+    The called links, most probable first: ``cell_1``, ``cell_2``, ``probability``, ``new`` (not in the graph that went
+    in). Written:
+
+    ``obsm["X_diffvae_graph"]``
+        Posterior means.
+    ``obsp["diffvae_links"]``
+        Probabilities of the top links of each cell, symmetric, sparse. ``uns["diffvae_links"]`` makes them neighbours
+        for scanpy: ``sc.tl.paga(adata, groups, neighbors_key="diffvae_links")``, likewise ``sc.tl.diffmap`` and
+        ``sc.tl.dpt``; ``obsp`` goes as it is into CellRank's ``ConnectivityKernel(adata, conn_key="diffvae_links")``.
+    ``obsp["diffvae_called_links"]``
+        The called ones, as a graph of ones.
+    ``uns["diffvae"]["links"]``
+        Threshold, precision and recall there on the hidden edges, numbers of links, and how the model was trained.
+
+    Raises
+    ------
+    ValueError
+        If the model was trained without hidden edges and no threshold is given.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> dv.pp.cell_graph(adata, k=3)
+    >>> model = dv.model.GraphDiffVAE(n_latent=10, hidden=32).train(adata, max_epochs=5, progress=False)
+    >>> dv.tl.links(adata, model).columns.tolist()
+    ['cell_1', 'cell_2', 'probability', 'new']
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k is {top_k}; keep one link per cell at least.")
+    if threshold is not None and not 0 < threshold < 1:
+        raise ValueError(f"threshold is {threshold}; it is a probability, between 0 and 1.")
+    curve = model.calibration
+    if curve is None and threshold is None:
+        raise ValueError(
+            "The model was trained with validation_size=0, so there is no threshold from hidden edges; pass "
+            "threshold=0.5, say, or train with some hidden."
+        )
+    given = graph(adata, model.graph_key)
+    top = model.predict_top_links(top_k, adata, calibrated=curve is not None, max_missing=max_missing, rng=rng)
+    if threshold is None:
+        assert curve is not None
+        threshold = curve.threshold
+    called = sparse.csr_matrix(top.multiply(top >= np.float32(threshold)))
+    called.eliminate_zeros()
+    pairs = _links.edges_of(called)
+    table = pd.DataFrame(
+        {
+            "cell_1": adata.obs_names[pairs[:, 0]],
+            "cell_2": adata.obs_names[pairs[:, 1]],
+            "probability": np.asarray(called[pairs[:, 0], pairs[:, 1]]).ravel(),
+            "new": np.asarray(given[pairs[:, 0], pairs[:, 1]]).ravel() == 0,
+        }
+    ).sort_values("probability", ascending=False, ignore_index=True, kind="stable")
+    adata.obsm[_keys.GRAPH_LATENT] = model.get_latent_representation(adata, max_missing=max_missing)
+    adata.obsp[_keys.LINKS] = top
+    adata.obsp[_keys.CALLED_LINKS] = _links.undirected(called)
+    adata.uns[_keys.LINKS] = {
+        "connectivities_key": _keys.LINKS,
+        "distances_key": _keys.LINKS,
+        "params": {"method": "diffvae", "n_neighbors": top_k + 1, "use_rep": _keys.GRAPH_LATENT},
+    }
+    watched = model.history.filter(like="validation_").dropna()
+    results(adata)["links"] = {
+        "graph_key": model.graph_key,
+        "top_k": top_k,
+        "threshold": float(threshold),
+        "precision": np.nan if curve is None else curve.precision,
+        "recall": np.nan if curve is None else curve.recall,
+        "n_input": given.nnz // 2,
+        "n_called": len(table),
+        "n_new": int(table["new"].sum()),
+        "scheme": model.scheme,
+        **({} if watched.empty else {k: float(v) for k, v in watched.iloc[-1].items()}),
+    }
+    return table
