@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae._changes import Changes
+    from diffvae._linking import Links
     from diffvae.model import Model
 
 SUMMARY, RESULTS, MODEL = "summary.json", "results.h5ad", "model"
@@ -43,6 +44,8 @@ class Result:
         Parameters, versions, timings, warnings: what ``summary.json`` holds.
     changes
         What the cells of a source can be turned into; None if none was named.
+    links
+        Predicted links between the cells; None if they weren't asked for.
     path
         The folder, if one was written.
     """
@@ -53,6 +56,7 @@ class Result:
     scores: pd.DataFrame | None
     summary: dict[str, Any]
     changes: Changes | None = None
+    links: Links | None = None
     path: Path | None = None
 
 
@@ -118,6 +122,11 @@ def write(result: Result, out: str | PathLike[str], *, label_key: str | None = N
             from diffvae import _changes, _changes_folder
 
             _changes_folder.write_into(result.changes, folder / _changes.FOLDER)
+        if result.links is not None:
+            from diffvae import _linking, _linking_folder
+
+            groupby = result.links.summary["parameters"]["groupby"]
+            _linking_folder.write_into(result.links, folder / _linking.FOLDER, groupby)
         summary = json.dumps(result.summary, indent=1, default=_number, allow_nan=False)
         _files.write_text(summary + "\n", folder / SUMMARY)
     result.path = Path(out)

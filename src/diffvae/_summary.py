@@ -12,6 +12,7 @@ import pandas as pd
 from diffvae import _keys, _result
 from diffvae._changes import Changes
 from diffvae._journal import Journal
+from diffvae._linking import Links
 from diffvae._result import Result
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def finish(
     out: str | PathLike[str] | None,
     overwrite: bool,
     changes: Changes | None = None,
+    links: Links | None = None,
 ) -> Result:
     """Put the summary together and write the folder."""
     from diffvae._scores import verdict
@@ -59,7 +61,7 @@ def finish(
         "versions": versions(),
     }
     stored["run"] = {"source": about["source"], "seed": parameters["seed"], "version": summary["versions"]["diffvae"]}
-    result = Result(adata, model, clusters, scores, summary, changes)
+    result = Result(adata, model, clusters, scores, summary, changes, links)
     if out is not None:
         journal.tell("write")
         _result.write(result, out, label_key=parameters["label_key"], overwrite=overwrite)

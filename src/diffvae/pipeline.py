@@ -7,10 +7,11 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _changes, _files, _io, _keys, _preconditions, _result, _summary, pp, tl
+from diffvae import _changes, _files, _io, _keys, _linking, _preconditions, _result, _summary, pp, tl
 from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
 from diffvae._journal import Journal
+from diffvae._linking import Links, links
 from diffvae._result import Result
 from diffvae.tl._by_weights import disagreement
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from diffvae.model import Model
 
-__all__ = ["Changes", "Result", "identify", "identify_again", "perturb", "run"]
+__all__ = ["Changes", "Links", "Result", "identify", "identify_again", "links", "perturb", "run"]
 
 
 def run(
@@ -44,6 +45,8 @@ def run(
     n_genes: int = 3,
     source: str | None = None,
     target: Sequence[str] | None = None,
+    links: bool = True,
+    k: int = _linking.K,
     device: str = "auto",
     precision: str = "auto",
     seed: int = 0,
@@ -84,6 +87,9 @@ def run(
     source, target
         Types whose cells are to be changed, and into which (None for all others): see :func:`perturb`. Types are those
         of ``label_key``, or the names given to the clusters.
+    links, k
+        Predict links between cells with Graph-DiffVAE, on a graph of the k most similar cells of each: see
+        :func:`links`. With a source its cells are called by their links.
     seed
         Of everything: the same seed gives the same tables.
     overwrite
@@ -116,6 +122,7 @@ def run(
     }
     # what can't work is refused now, not after the training
     _preconditions.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
+    _linking.check_options(k, _linking.TOP_K)
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
     model = DiffVAE(preset, n_latent=n_latent, lr=lr)
@@ -177,7 +184,15 @@ def run(
             )  # fmt: skip
         except DataError as error:  # a name that the clusters didn't get, say: what there is shall not be lost
             journal.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
-    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes)
+    linked = None
+    if links:
+        groupby = _changes.group_key(parameters)
+        known = source if source in set(adata.obs[groupby].astype(str)) else None  # what was said of it is said already
+        linked = _linking.link(
+            adata, groupby=groupby, source=known, target=target if known else None, k=k, device=device, seed=seed,
+            journal=journal, progress=progress,
+        )  # fmt: skip
+    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked)
 
 
 def identify(

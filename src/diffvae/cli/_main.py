@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from diffvae import __version__
-from diffvae.cli import _console, _datasets, _embed, _generate, _identify, _perturb, _run, _train
+from diffvae.cli import _console, _datasets, _embed, _generate, _identify, _links, _perturb, _run, _train
 
 app = typer.Typer(
     name="diffvae",
@@ -44,7 +44,7 @@ def _options(
     _console.settings.debug = debug
 
 
-for module in (_run, _train, _embed, _identify, _perturb, _generate, _datasets):
+for module in (_run, _train, _embed, _identify, _perturb, _links, _generate, _datasets):
     app.command(name=module.NAME, epilog=module.EXAMPLE)(module.command)
 
 

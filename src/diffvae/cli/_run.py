@@ -9,6 +9,8 @@ import typer
 
 from diffvae.cli import _console
 from diffvae.cli import _options as o
+from diffvae.cli._links import K
+from diffvae.cli._links import show as show_links
 from diffvae.cli._perturb import Target
 from diffvae.cli._perturb import show as show_changes
 
@@ -50,6 +52,10 @@ def command(
         str | None, typer.Option("--source", help="Type whose cells are to be changed into others; see 'perturb'.")
     ] = None,
     target: Target = None,
+    links: Annotated[
+        bool, typer.Option("--links/--no-links", help="Predict links between cells with Graph-DiffVAE; see 'links'.")
+    ] = True,
+    k: K = 5,
     max_epochs: o.MaxEpochs = None,
     batch_size: o.BatchSize = 128,
     lr: o.LearningRate = None,
@@ -60,7 +66,8 @@ def command(
     """Go from an expression matrix to named cell types, with the evidence.
 
     Prepares the data, trains DiffVAE, clusters the cells, finds the latent dimensions and genes that tell the clusters
-    apart, and names them by markers. Writes results.h5ad, model/, tables/, figures/ and summary.json.
+    apart, names them by markers, and predicts links between cells. Writes results.h5ad, model/, tables/, figures/,
+    links/ and summary.json.
     """
     from diffvae import pipeline
 
@@ -83,6 +90,8 @@ def command(
         cluster_on=cluster_on,
         source=source,
         target=target or None,
+        links=links,
+        k=k,
         device=device,
         seed=seed,
         overwrite=overwrite,
@@ -119,6 +128,8 @@ def show(result: Result) -> None:
         _console.note(message)
     if result.changes is not None:
         show_changes(result.changes)
+    if result.links is not None:
+        show_links(result.links)
     if result.path is not None:
         _console.say(f"Written to {result.path}: results.h5ad, model, tables, figures, summary.json")
 

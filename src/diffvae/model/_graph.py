@@ -12,6 +12,7 @@ from scipy import sparse
 
 from diffvae import _keys, _neighbours, _random, nn
 from diffvae._adata import graph as graph_in
+from diffvae.metrics import link_auc
 from diffvae.model._calibration import Calibration
 from diffvae.model._estimator import Estimator
 from diffvae.model._graph_batches import BATCH_CELLS, EXACT_LIMIT, PartedGraph, WholeGraph
@@ -109,6 +110,7 @@ class GraphDiffVAE(Estimator):
         self.graph_key = _keys.CELL_GRAPH
         self.scheme = ""
         self.calibration: Calibration | None = None
+        self._held_out: HeldOut | None = None
         self._module: GraphAutoencoder | None = None
         self._graph: sparse.csr_matrix | None = None
         self._places: tuple[np.ndarray, np.ndarray] | None = None
@@ -250,8 +252,23 @@ class GraphDiffVAE(Estimator):
         self.calibration = held_out.calibrate(encode(module, source, known)[1], rng) if held_out else None
         self._module, self._features, self._history = module, features, history
         self._training_matrix, self._graph, self._places = matrix, graph, None
-        self.graph_key, self.scheme = graph_key, str(batches)
+        self.graph_key, self.scheme, self._held_out = graph_key, str(batches), held_out
         return self
+
+    def baseline_auc(self, adata: AnnData) -> float:
+        """Return the AUC of Pearson's correlation on the hidden edges: what the validation AUC stands beside.
+
+        Parameters
+        ----------
+        adata
+            The cells of the training.
+        """
+        if not self._held_out:
+            raise ValueError(
+                "No edge was hidden from this model's training; train it here with validation_size above 0."
+            )
+        rows = self._held_out.pearson(layer_matrix(adata, self.features.layer))
+        return link_auc(*rows)
 
     def get_latent_representation(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
         """Return the posterior mean of each cell, given its expression and its links: cells x latent dimensions.

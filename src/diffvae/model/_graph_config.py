@@ -32,7 +32,7 @@ class GraphConfig:
     normalize: bool = True
     self_loops: bool = True
     dropout: float = 0.0
-    lr: float = 1e-4
+    lr: float = 1e-3
     max_epochs: int = 200
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ GRAPH_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": {},
         # Eqs 14-22 to the letter: the plain Bernoulli likelihood of all pairs, Adam at 1e-4 for 200 epochs.
-        "paper": {"positive_weight": 1.0, "kl_warmup": 0.0},
+        "paper": {"positive_weight": 1.0, "kl_warmup": 0.0, "lr": 1e-4},
         # What the authors ran: one categorical distribution over all pairs, a graph that is not normalised and has no
         # self-loops, and a KL term whose mean over cells stands beside a sum over the links.
         "code": {
@@ -73,6 +73,7 @@ GRAPH_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "self_loops": False,
             "kl_weight": 0.5,
             "kl_warmup": 0.0,
+            "lr": 1e-4,
         },
     }
 )

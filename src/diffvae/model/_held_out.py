@@ -14,6 +14,7 @@ from diffvae._errors import DataError
 from diffvae.metrics import link_auc, link_average_precision
 from diffvae.model._calibration import Calibration, calibrate
 from diffvae.model._graph_objective import GraphAutoencoder
+from diffvae.model._input import Matrix
 from diffvae.train import RowSource
 
 if TYPE_CHECKING:
@@ -75,6 +76,21 @@ class HeldOut:
             "validation_auc": link_auc(linked, unlinked),
             "validation_average_precision": link_average_precision(linked, unlinked),
         }
+
+    def pearson(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Return Pearson's correlation of the expression of linked and of unlinked pairs."""
+
+        def of(pairs: np.ndarray) -> np.ndarray:
+            parts = []
+            for part in np.array_split(pairs, -(-len(pairs) // BLOCK)):
+                ends = (matrix[part[:, i]] for i in (0, 1))
+                a, b = (e.toarray() if sparse.issparse(e) else np.asarray(e) for e in ends)
+                a, b = (e - e.mean(1, keepdims=True, dtype=np.float64) for e in (a, b))
+                length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+                parts.append((a * b).sum(1) / np.maximum(length, 1e-12))
+            return np.concatenate(parts)
+
+        return of(self.linked), of(self.unlinked)
 
     def calibrate(self, places: np.ndarray, rng: _random.Rng) -> Calibration:
         """Fit probabilities and threshold to the held-out pairs."""

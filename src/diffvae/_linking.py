@@ -1,0 +1,238 @@
+"""The road's third part: which cells are linked, which types, and which progenitors have begun to commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _changes, _files, _keys, _linking_folder, _result, pp, tl
+from diffvae._adata import groups, result
+from diffvae._errors import DataError
+from diffvae._journal import Journal
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model import GraphDiffVAE
+
+FOLDER = "links"
+K = 5
+TOP_K = 15
+
+
+@dataclass
+class Links:
+    """What Graph-DiffVAE found.
+
+    Attributes
+    ----------
+    adata
+        The cells with everything that :func:`diffvae.tl.links` and its followers wrote.
+    model
+        The trained model.
+    called
+        One row per called link, the most probable first.
+    types
+        Links between types, of the graph that went in and of the predicted one, beside their null; None without two
+        types.
+    commitment
+        One row per progenitor; None if no source was named.
+    summary
+        Parameters, figures on hidden edges, sentences.
+    path
+        The folder, if one was written.
+    """
+
+    adata: AnnData
+    model: GraphDiffVAE
+    called: pd.DataFrame
+    types: pd.DataFrame | None
+    commitment: pd.DataFrame | None
+    summary: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+
+def link(
+    adata: AnnData,
+    *,
+    groupby: str,
+    source: str | None = None,
+    target: Sequence[str] | None = None,
+    k: int = K,
+    top_k: int = TOP_K,
+    preset: str = "default",
+    conv: str | None = None,
+    joint_weight: float | None = None,
+    max_epochs: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    journal: Journal | None = None,
+    progress: bool = True,
+) -> Links:
+    """Build the graph, train Graph-DiffVAE on it, predict links, count them by type, and call progenitors."""
+    from diffvae.model import GraphDiffVAE
+
+    parameters = {n: v for n, v in locals().items() if n not in ("adata", "journal", "progress", "GraphDiffVAE")}
+    model = GraphDiffVAE(preset, conv=conv, joint_weight=joint_weight, max_epochs=max_epochs)
+    journal = journal or Journal(lambda step: None)
+    with journal.step("join similar cells"):
+        pp.cell_graph(adata, k=min(k, adata.n_obs - 1), rng=seed, progress=progress)
+    with journal.step("train Graph-DiffVAE"):
+        model.train(adata, device=device, rng=seed, progress=progress)
+    with journal.step("predict links"):
+        called = tl.links(adata, model, min(top_k, adata.n_obs - 1), rng=seed)
+        tl.tsne(adata, use_rep=_keys.GRAPH_LATENT, key_added=_keys.GRAPH_TSNE, rng=seed)
+    types = calls = None
+    if len(groups(adata, groupby).categories) > 1:
+        with journal.step("compare links between types with chance"):
+            graphs = [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(called) else [])]
+            types = tl.link_table(adata, groupby, graphs=graphs, rng=seed)
+    if source is not None:
+        with journal.step("call progenitors by their links"):
+            calls = tl.commitment(adata, source, groupby, targets=target, layer=model.features.layer, rng=seed)
+    found = Links(adata, model, called, types, calls)
+    stored = result(adata, "links")
+    figures = {n: v for n, v in stored.items() if not (isinstance(v, float) and np.isnan(v))}
+    found.summary = {
+        "parameters": parameters,
+        "graph": {n: v for n, v in result(adata, _keys.CELL_GRAPH).items() if v == v},
+        "links": figures | {"pearson_auc": model.baseline_auc(adata)},
+        "calls": None if calls is None else _counts(calls),
+        "types": None if types is None else json.loads(types.to_json(orient="records")),
+    }
+    found.summary["verdict"] = verdict(found)
+    return found
+
+
+def _counts(calls: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Return how many progenitors got each call, by the model's links and by Pearson's."""
+    return {
+        graph: {str(name): int(n) for name, n in calls[column].value_counts().items()}
+        for graph, column in (("predicted", "call"), ("pearson", "call_pearson"))
+    }
+
+
+def verdict(found: Links) -> list[str]:
+    """Say in words how far the links can be believed, and where a trivial way does as well."""
+    links = found.summary["links"]
+    said = [f"Trained on {links['scheme']}."]
+    if "validation_auc" in links:
+        auc, pearson = links["validation_auc"], links["pearson_auc"]
+        said.append(
+            f"Edges hidden from the training are told from other pairs with AUC {auc:.3f}; Pearson's correlation, of "
+            f"which the graph was made, has {pearson:.3f} by construction. Links measured independently are the fairer test: "
+            "diffvae.benchmark.links."
+        )
+        said.append(
+            f"At the threshold {links['threshold']:.2g}, {links['precision']:.0%} of the called links of unknown pairs "
+            f"would be edges of such a graph, and {links['recall']:.0%} of its edges are called."
+        )
+    if found.types is not None:
+        predicted = found.types[found.types["graph"] == found.types["graph"].iloc[-1]]
+        across = predicted[predicted["type_1"] != predicted["type_2"]]
+        linked = across[(across["q_value"] < 0.05) & (across["z"] > 0)].sort_values("z", ascending=False)
+        names = ", ".join(f"{r.type_1} - {r.type_2}" for r in linked.head(8).itertuples()) or "none"
+        said.append(f"Different types linked beyond chance (degrees kept, q < 0.05): {names}.")
+    if found.commitment is not None:
+        calls = found.commitment
+        n, of = int((calls["call"] != "uncommitted").sum()), len(calls)
+        raw = int((calls["call_pearson"] != "uncommitted").sum())
+        both = int((calls["call"] == calls["call_pearson"]).sum())
+        said.append(
+            f"{n} of {of} progenitors are linked to a mature type beyond chance, {raw} by their Pearson neighbours "
+            f"alone; the two agree on {both}."
+        )
+    return said
+
+
+def links(
+    path: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    source: str | None = None,
+    target: Sequence[str] | None = None,
+    groupby: str | None = None,
+    k: int = K,
+    top_k: int = TOP_K,
+    preset: str = "default",
+    conv: str | None = None,
+    joint_weight: float | None = None,
+    max_epochs: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = True,
+    tell: Callable[[str], None] = lambda step: None,
+) -> Links:
+    """Predict the links between the cells of an existing result, and call its progenitors by them.
+
+    Parameters
+    ----------
+    path
+        Folder that :func:`diffvae.pipeline.run` wrote.
+    out
+        Folder for what is found; None for ``links`` in ``path``.
+    source, target
+        Progenitor type, and the mature types (None for all others): see :func:`diffvae.tl.commitment`.
+    groupby
+        Key in ``obs`` of the types; None for the labels of the run, or the names it gave where there were none.
+    k
+        Most similar cells to which each cell is joined: see :func:`diffvae.pp.cell_graph`.
+    top_k
+        See :func:`diffvae.tl.links`.
+    preset, conv, joint_weight, max_epochs, device
+        See :class:`diffvae.model.GraphDiffVAE`.
+    seed
+        The same seed gives the same tables.
+    overwrite
+        Replace an earlier result in ``out``.
+    progress, tell
+        As in :func:`diffvae.pipeline.run`.
+
+    Returns
+    -------
+    Links
+    """
+    folder = Path(path).expanduser()
+    out = folder / FOLDER if out is None else Path(out).expanduser()
+    check_options(k, top_k)
+    _files.refuse_folder(out.resolve(), overwrite)
+    journal = Journal(tell)
+    with journal.step("read"):
+        adata, _, earlier = _result.read(folder)
+    groupby = groupby or _changes.group_key(earlier["parameters"])
+    require_types(adata, groupby, source, target)
+    found = link(
+        adata, groupby=groupby, source=source, target=target, k=k, top_k=top_k, preset=preset, conv=conv,
+        joint_weight=joint_weight, max_epochs=max_epochs, device=device, seed=seed, journal=journal, progress=progress,
+    )  # fmt: skip
+    journal.tell("write")
+    found.summary |= {"source": earlier["source"], "warnings": journal.warnings, "seconds": journal.seconds}
+    with _files.new_folder(out, overwrite=overwrite) as part:
+        _linking_folder.write_into(found, part, groupby)
+    found.path = out
+    return found
+
+
+def check_options(k: int, top_k: int) -> None:
+    """Refuse numbers that can't be, before anything is read."""
+    for name, value in (("k", k), ("top_k", top_k)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be 1 or more.")
+
+
+def require_types(adata: AnnData, groupby: str, source: str | None, target: Sequence[str] | None) -> None:
+    """Refuse types that aren't there, before the training."""
+    types = [str(c) for c in groups(adata, groupby).categories]
+    if source is None and target:
+        raise ValueError("A target was named but no source; name the progenitor type as well.")
+    for name in (*([source] if source is not None else []), *(target or ())):
+        if name not in types:
+            raise DataError(f"{name!r} is no type of adata.obs[{groupby!r}]; the types are: {', '.join(types)}.")
