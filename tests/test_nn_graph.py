@@ -58,6 +58,7 @@ def test_one_convolution_by_hand():
     assert found == pytest.approx([10 + 0.5 + 2 * root, 10 + 3 * root + 2 / 3, 10 + 2 * root + 1, 16], rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch-geometric scripts modules as it is imported
 def test_convolution_is_that_of_torch_geometric():
     from torch_geometric.nn import GCNConv
 

@@ -119,5 +119,5 @@ def cell_numbers(pairs: Any, adata: AnnData | None, n_cells: int) -> np.ndarray:
     numbers = adata.obs_names.get_indexer(pairs.ravel().astype(str)).reshape(pairs.shape)
     if (numbers < 0).any():
         unknown = pairs[numbers < 0]
-        raise DataError(f"{len(unknown)} cells of pairs are not in adata.obs_names, {unknown[0]!r} among them.")
+        raise DataError(f"{len(unknown)} cells of pairs are not in adata.obs_names, {str(unknown[0])!r} among them.")
     return numbers

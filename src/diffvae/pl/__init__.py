@@ -10,10 +10,14 @@ rcParams are left as they are: one style is applied while a function draws. A ca
 all figures that are coloured by the same column.
 """
 
+from diffvae.pl._adjacency import adjacency
+from diffvae.pl._commitment import commitment
 from diffvae.pl._conversion import conversion_curves, conversions, converted
 from diffvae.pl._dimensions import dimension_composition, latent_dimensions
 from diffvae.pl._genes import gene_heatmap
 from diffvae.pl._history import history
+from diffvae.pl._link_table import link_table
+from diffvae.pl._links import links
 from diffvae.pl._minimal_genes import gene_counts, minimal_genes
 from diffvae.pl._overlap import overlap
 from diffvae.pl._plasticity import plasticity
@@ -21,6 +25,8 @@ from diffvae.pl._save import save
 from diffvae.pl._tsne import tsne
 
 __all__ = [
+    "adjacency",
+    "commitment",
     "conversion_curves",
     "conversions",
     "converted",
@@ -29,6 +35,8 @@ __all__ = [
     "gene_heatmap",
     "history",
     "latent_dimensions",
+    "link_table",
+    "links",
     "minimal_genes",
     "overlap",
     "plasticity",

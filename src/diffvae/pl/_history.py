@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from diffvae.pl import _text
 from diffvae.pl._palette import CATEGORIES, INK
@@ -22,8 +22,13 @@ _NAMES = {
     "kl": "KL divergence",
     "mmd": "MMD",
     "mse": "squared error",
+    "links": "links (nll)",
+    "auc": "AUC of hidden links",
+    "average_precision": "average precision of hidden links",
 }
-_UNITS = {"mmd": "squared distance", "mse": "per cell"}
+_UNITS = {"mmd": "squared distance", "mse": "per cell", "auc": "1 is perfect", "average_precision": "1 is perfect"}
+_SCORES = ("auc", "average_precision")
+"""Not losses: more is better."""
 
 
 @styled
@@ -35,6 +40,9 @@ def history(
     title: str | None = None,
 ) -> Axes:
     """Draw how each term of the loss went down: training solid, validation dashed, the best epoch dotted.
+
+    Epochs without a value (a graph model looks at its hidden links in every tenth only) are drawn through. Scores of
+    links, of which more is better, come last and have a linear axis.
 
     Parameters
     ----------
@@ -70,6 +78,7 @@ def history(
         raise ValueError("the history has no epochs; run model.train(adata) first.")
     parts = [str(c).split("_", 1) for c in frame]
     there = list(dict.fromkeys(p[1] for p in parts if len(p) == 2 and p[0] in _SPLITS))
+    there.sort(key=lambda t: t in _SCORES)
     wanted = [terms] if isinstance(terms, str) else list(terms) if terms is not None else there
     unknown = [t for t in wanted if t not in there]
     if unknown or not wanted:
@@ -112,17 +121,24 @@ def _best(frame: pd.DataFrame) -> Any:
 def _say(frame: pd.DataFrame, best: Any, wanted: Sequence[str]) -> str:
     if best is not None:
         value = frame.loc[best, "validation_loss"]
-        return f"Validation loss is lowest at epoch {best}: {value:,.4g} nats per cell"
+        return f"Validation loss is lowest at epoch {best}: {value:,.4g} {_unit(frame, 'loss')}"
     epochs = "1 epoch" if len(frame) == 1 else f"{len(frame)} epochs"
     return f"Training over {epochs}: " + ", ".join(_NAMES.get(t, t) for t in wanted)
+
+
+def _unit(frame: pd.DataFrame, term: str) -> str:
+    """Return in what a term is measured; a graph model's links are losses per (weighted) pair of cells."""
+    of_links = term == "links" or (term == "loss" and "train_links" in frame)
+    return "nats per pair" if of_links else _UNITS.get(term, "nats per cell")
 
 
 def _panels(ax: Axes, n: int, rows: int) -> list[Axes]:
     """Divide the frame of `ax` into `n` panels, two a row; they move and shrink with it."""
     ax.axis("off")
-    gap, high = 0.18, (1 - 0.22 * (rows - 1)) / rows
+    gap, between = 0.18, 0.44 / max(rows, 2)
+    high = (1 - between * (rows - 1)) / rows
     return [
-        ax.inset_axes(((i % 2) * (0.5 + gap / 2), 1 - high - (i // 2) * (high + 0.22), 0.5 - gap / 2, high))
+        ax.inset_axes(((i % 2) * (0.5 + gap / 2), 1 - high - (i // 2) * (high + between), 0.5 - gap / 2, high))
         for i in range(n)
     ]
 
@@ -132,15 +148,21 @@ def _curves(ax: Axes, frame: pd.DataFrame, term: str, colour: str, best: Any) ->
     for split, line in _SPLITS.items():
         if (name := f"{split}_{term}") in frame:
             values = frame[name].to_numpy(float)
-            drawn.append(values[np.isfinite(values)])
-            marker = "o" if len(values) == 1 else None
-            ax.plot(frame.index, values, linestyle=line, color=colour, marker=marker)
+            known = np.isfinite(values)
+            drawn.append(values[known])
+            ax.plot(
+                frame.index[known], values[known], linestyle=line, color=colour, ms=4,
+                marker="o" if 2 * known.sum() < len(values) or len(values) == 1 else None,
+            )  # fmt: skip
     if best is not None:
         ax.axvline(best, color=INK, linestyle=":", linewidth=1.2, zorder=1)
     every = np.concatenate(drawn)
-    if every.size and every.min() > 0 and every.max() > 10 * every.min():
+    if term not in _SCORES and every.size and every.min() > 0 and every.max() > 10 * every.min():
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(10, (1.0, 2.0, 5.0) if every.max() < 200 * every.min() else (1.0,)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
     else:
         ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.set_ylabel(_UNITS.get(term, "nats per cell"))
+    ax.set_ylabel(_unit(frame, term))
