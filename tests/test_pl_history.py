@@ -81,3 +81,42 @@ def test_model_with_a_history():
 def test_errors_are_sentences(model, terms, sentence):
     with pytest.raises(ValueError, match=sentence):
         dv.pl.history(model, terms=terms)
+
+
+def of_links(n=30):
+    """Return a history of the graph model: the hidden links are looked at in every tenth epoch only."""
+    epoch = np.arange(1, n + 1)
+    data = pd.DataFrame({f"train_{t}": 1 + 1 / epoch for t in ("loss", "links", "kl")}, index=epoch)
+    for i, term in enumerate(("loss", "auc", "average_precision")):
+        data[f"validation_{term}"] = np.where(epoch % 10 == 0, 0.01 + i * epoch / 100, np.nan)
+    return data
+
+
+def test_epochs_without_a_value_are_drawn_through():
+    ax = dv.pl.history(of_links(), terms="loss")
+    train, validation, _ = ax.lines
+    assert list(validation.get_xdata()) == [10, 20, 30]
+    assert np.isfinite(validation.get_ydata()).all()
+    assert (train.get_marker(), validation.get_marker()) == ("None", "o")
+    assert ax.get_ylabel() == "nats per pair"
+    assert ax.get_title(loc="left").endswith("nats per pair")
+
+
+def test_scores_of_links_are_no_losses():
+    ax = dv.pl.history(of_links()[["validation_auc", "validation_average_precision", "train_loss", "train_links"]])
+    panels = ax.child_axes
+    assert [p.get_title(loc="left") for p in panels] == [
+        "loss", "links (nll)", "AUC of hidden links", "average precision of hidden links",
+    ]  # fmt: skip
+    assert [p.get_ylabel() for p in panels] == ["nats per pair", "nats per pair", "1 is perfect", "1 is perfect"]
+    assert [p.get_yscale() for p in panels[2:]] == ["linear", "linear"]
+    assert_legible(ax)
+    assert_legible(dv.pl.history(of_links()))
+
+
+def test_logarithmic_axes_of_any_span_are_legible():
+    for top in (12.0, 40.0, 300.0, 1e6):
+        data = pd.DataFrame({"train_nll": np.geomspace(top, 1, 20), "train_kl": np.geomspace(0.3 * top, 0.3, 20)})
+        ax = dv.pl.history(data)
+        assert ax.child_axes[0].get_yscale() == "log"
+        assert_legible(ax)

@@ -219,7 +219,11 @@ class GraphDiffVAE(Estimator):
             WholeGraph(source, known, held_out.known_edges)
             if size >= n
             else PartedGraph(
-                source, known, held_out.known_edges, batch_size=size, seed=_random.seed(rng, "parts of the graph")
+                source,
+                held_out.known,
+                self._adjacency,
+                batch_size=size,
+                seed=_random.seed(rng, "parts of the graph"),
             )
         )
         objective, noise = GraphObjective(c), _random.torch_generator(rng, "noise", device=target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,11 +68,12 @@ class PartedGraph:
     """Batches of whole parts of the graph, dealt anew in every epoch.
 
     The graph is cut once into parts of about 256 cells that follow its communities (Cluster-GCN). With p of q parts in
-    a batch, two cells of one part meet with probability p/q and two of different parts with p (p-1) / (q (q-1)): pairs
-    weigh the inverse of that, and the links between parts by which values propagate weigh (q-1)/(p-1), so that the
-    loss of given latent places and the sum over a cell's neighbours are those of the whole graph in expectation
-    (GraphSAINT). Through the layers' ReLU a batch is, as in these two, no longer exactly unbiased.
-    Time is linear in cells and memory is that of one batch, beside the expression.
+    a batch, two cells of one part meet with probability p/q and two of different parts with p (p-1) / (q (q-1)); pairs
+    weigh the inverse of that, so that for given latent places the loss is that of the whole graph in expectation.
+    The latent places themselves are made of the neighbours within the batch, over the adjacency matrix normalised
+    anew there, as in Cluster-GCN: weights that would make the sum over neighbours unbiased too (GraphSAINT) compound
+    over the four propagations and diverge in small batches. What is predicted comes from the whole graph.
+    Time is linear in cells, and memory is that of one batch beside the expression.
 
     References
     ----------
@@ -80,14 +81,19 @@ class PartedGraph:
     """
 
     def __init__(
-        self, source: RowSource, adjacency: sparse.csr_matrix, edges: np.ndarray, *, batch_size: int, seed: int
+        self,
+        source: RowSource,
+        links: sparse.csr_matrix,
+        adjacency_of: Callable[[sparse.csr_matrix], sparse.csr_matrix],
+        *,
+        batch_size: int,
+        seed: int,
     ) -> None:
-        self.source, self.adjacency, self.n_edges = source, adjacency, len(edges)
+        self.source, self.links, self.adjacency_of = source, links, adjacency_of
         n = len(source)
-        self.links = sparse.triu(_links.graph_of(edges, n), k=1, format="csr")
         size = min(PART_CELLS, max(1, batch_size // 4))
         n_parts = -(-n // size)
-        communities = leiden(_links.graph_of(edges, n), max(1.0, n_parts / 8), seed)
+        communities = leiden(links, max(1.0, n_parts / 8), seed)
         order = np.lexsort((np.random.default_rng(seed).random(n), communities))
         self.parts = np.array_split(order, n_parts)
         self.per_batch = max(2, min(batch_size // size, n_parts))
@@ -96,7 +102,7 @@ class PartedGraph:
         cells = self.per_batch * len(self.parts[0])
         return (
             f"batches of about {cells:,} cells, {self.per_batch} of {len(self.parts)} parts of the graph, with all "
-            "pairs among them; pairs and neighbours weighed by the inverse of their probability"
+            "pairs among them, weighed by the inverse of their probability"
         )
 
     def epoch(self, rng: np.random.Generator) -> Iterator[GraphBatch]:
@@ -108,14 +114,10 @@ class PartedGraph:
             p = len(parts)
             rows = np.concatenate(parts)
             sizes = tuple(len(part) for part in parts)
-            part = np.repeat(np.arange(p), sizes)
-            adjacency = self.adjacency[rows][:, rows].tocoo()
-            between = part[adjacency.row] != part[adjacency.col]
-            adjacency.data = np.where(between, adjacency.data * np.float32((q - 1) / (p - 1)), adjacency.data)
-            edges = np.stack(self.links[rows][:, rows].nonzero(), axis=1).astype(np.int64)
+            links = self.links[rows][:, rows]
             yield GraphBatch(
                 self.source.rows(rows),
-                Adjacency(adjacency, self.source.device),
-                torch.from_numpy(edges).to(self.source.device),
-                Sampling(len(self.source), self.n_edges, sizes, q / p, q * (q - 1) / (p * (p - 1))),
+                Adjacency(self.adjacency_of(links), self.source.device),
+                torch.from_numpy(_links.edges_of(links)).to(self.source.device),
+                Sampling(len(self.source), self.links.nnz // 2, sizes, q / p, q * (q - 1) / (p * (p - 1))),
             )

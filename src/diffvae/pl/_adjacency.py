@@ -105,7 +105,7 @@ def adjacency(
         _head(panel, _told(name, found, types.cat.codes.to_numpy(), key.side))
     bars: list[tuple[ScalarMappable, str, str]] = []
     if links and not exact:
-        bars.append((ScalarMappable(norm, cmap), "pairs of cells that are linked (log)", "neither"))
+        bars.append((ScalarMappable(norm, cmap), "share of pairs linked (log)", "neither"))
     if coexpression:
         r = _cell_order.binned_correlation(x, order, bins)
         low, high = np.percentile(r, [1, 99])

@@ -19,8 +19,11 @@ from diffvae.pl._cell_order import spread
 from diffvae.pl._palette import INK
 from diffvae.pl._style import TEXT, WIDTH, NotebookAxes, axes_or_new
 
-STRIP, _GAP, _HEAD, _BAR, _TOP = 6.0, 22.0, 38.0, 46.0, 24.0
-"""Points: strip of types, space between panels, title of a panel, colour bar with its label, title of the figure."""
+STRIP, _GAP, _HEAD, _BAR, _TOP, _EDGE = 6.0, 22.0, 38.0, 46.0, 24.0, 20.0
+"""Points: strip of types, space between panels, title of a panel, colour bar with its label, title of the figure, and
+space right of the panels."""
+_PITCH, _LINE = 1.3 * TEXT, 1.5 * TEXT
+"""Points from a name to the next, beside a panel and in the legend."""
 
 
 class Place(NamedTuple):
@@ -42,13 +45,17 @@ def layout(n: int, types: Sequence[str]) -> tuple[Figure, list[Axes], Place]:
     """
     wide, label = 72 * WIDTH, min(max(map(_text.width, types)), 96.0) + 22
     beside = n % 2 == 1
-    side = (wide - label - 2 * STRIP - _GAP - 8) / 2
+    side = (wide - label - 2 * STRIP - _GAP - _EDGE) / 2
     rows = -(-n // 2)
     row = side + _HEAD + STRIP
-    below = 0.0 if beside else 2 * _BAR + 30
+    listed = 1 + max(0, len(types) - _named(side))
+    if beside:  # the key starts beside the last panel, and may reach below it
+        below = max(0.0, 14 + 2 * _BAR + _LINE * listed - side)
+    else:
+        below = 24 + _BAR + _LINE * -(-listed // 2)
     tall = _TOP + rows * row + below + 8
     figure = Figure(figsize=(WIDTH, tall / 72))
-    lefts = [label + STRIP, wide - side - 8]
+    lefts = [label + STRIP, wide - side - _EDGE]
     panels = []
     for i in range(n):
         down = _TOP + _HEAD + STRIP + (i // 2) * row + side
@@ -56,7 +63,12 @@ def layout(n: int, types: Sequence[str]) -> tuple[Figure, list[Axes], Place]:
         panels.append(axes_or_new(figure.add_axes(box, axes_class=NotebookAxes), 0))
     if beside:
         return figure, panels, Place(lefts[1], _TOP + (rows - 1) * row + _HEAD, side, False, side)
-    return figure, panels, Place(lefts[0], tall - below, wide - 8 - lefts[0], True, side)
+    return figure, panels, Place(lefts[0], _TOP + rows * row, wide - _EDGE - lefts[0], True, side)
+
+
+def _named(side: float) -> int:
+    """Return how many names there's room for beside a panel."""
+    return max(1, int(side / _PITCH) + 1)
 
 
 def mark_types(ax: Axes, sizes: Sequence[tuple[str, int]], of: dict[str, str], *, named: bool) -> list[str]:
@@ -72,12 +84,10 @@ def mark_types(ax: Axes, sizes: Sequence[tuple[str, int]], of: dict[str, str], *
     for v in ends[:-1]:
         ax.axhline(v, color=INK, linewidth=0.3, alpha=0.5)
         ax.axvline(v, color=INK, linewidth=0.3, alpha=0.5)
-    pitch = TEXT * 1.3
-    fit = max(1, int(tall / pitch) + 1)
-    shown = np.sort(np.argsort(-counts, kind="stable")[:fit])
+    shown = np.sort(np.argsort(-counts, kind="stable")[: _named(tall)])
     if named:
         middles = (starts + ends)[shown] / 2 * tall
-        places = spread(middles, pitch, 0, tall)
+        places = spread(middles, _PITCH, 0, tall)
         room = 72 * box.x0 * WIDTH - STRIP - 18
         for i, middle, place in zip(shown, middles, places, strict=True):
             x0, x1 = -(STRIP + 1) / wide, -(STRIP + 12) / wide

@@ -55,7 +55,7 @@ def links(
     in). Written:
 
     ``obsm["X_diffvae_graph"]``
-        Posterior means.
+        Posterior means; ``obsm["X_diffvae_link"]`` has Z*.
     ``obsp["diffvae_links"]``
         Probabilities of the top links of each cell, symmetric, sparse. ``uns["diffvae_links"]`` makes them neighbours
         for scanpy: ``sc.tl.paga(adata, groups, neighbors_key="diffvae_links")``, likewise ``sc.tl.diffmap`` and
@@ -107,6 +107,7 @@ def links(
         }
     ).sort_values("probability", ascending=False, ignore_index=True, kind="stable")
     adata.obsm[_keys.GRAPH_LATENT] = model.get_latent_representation(adata, max_missing=max_missing)
+    adata.obsm[_keys.LINK_PLACES] = model.get_link_representation(adata, max_missing=max_missing)
     adata.obsp[_keys.LINKS] = top
     adata.obsp[_keys.CALLED_LINKS] = _links.undirected(called)
     adata.uns[_keys.LINKS] = {
