@@ -69,7 +69,7 @@ def test_few_cells_are_drawn_exactly():
     assert title(called) == "Predicted links: 5\nown type 20%, chance 36%"  # ends 4 4 2: (16 + 16 + 4) / 100
     assert title(together) == "Co-expression, |r|"
     assert given.images[0].get_array().filled(0).sum() == 8
-    assert [t.get_text() for t in given.figure.legends[0].get_texts()] == ["two cells that are linked"]
+    assert [t.get_text() for t in given.figure.legends[0].get_texts()] == ["a link"]
     assert [t.get_text() for t in given.texts] == ["a", "b", "c"]
     assert not called.texts
     assert_legible(given)

@@ -64,13 +64,13 @@ def test_no_link_between_types():
 
 def test_table_is_symmetric_with_stars():
     left, right = dv.pl.link_table(linked())
-    assert title(left) == "Input graph\n1 of 3 pairs linked more, 1 less"
-    assert title(right) == "Predicted links\n0 of 3 pairs linked more, 0 less"
+    assert title(left).split() == ["Input", "graph", "1", "of", "3", "pairs", "linked", "more,", "1", "less"]
+    assert title(right).split() == ["Predicted", "links", "0", "of", "3", "pairs", "linked", "more,", "0", "less"]
     np.testing.assert_allclose(left.images[0].get_array(), [[2, -4, 1], [-4, 2, 0], [1, 0, 2]])  # -6 is off the scale
     assert sorted((t.get_position(), t.get_text()) for t in left.texts if "*" in t.get_text()) == [
         ((0, 1), "0*"), ((0, 2), "7*"), ((1, 0), "0*"), ((2, 0), "7*"),
     ]  # fmt: skip
-    assert {t.get_text() for t in right.texts} == {"7", "0"}
+    assert {t.get_text() for t in right.texts} == {"7"}
     assert len(left.patches) == 3
     assert_legible(left)
     assert [title(ax).split("\n")[0] for ax in dv.pl.link_table(linked(), graphs="cell_graph")] == ["Input graph"]

@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from diffvae._rewire import _repeated, _round, rewired, undirected_edges
+from diffvae._links import edges_of, undirected
+from diffvae._rewire import _repeated, _round, rewired
+
+
+def links_of(graph):
+    return edges_of(undirected(graph))
 
 
 def graph_of(edges, n_nodes):
@@ -27,16 +32,16 @@ def test_edges_are_read_from_either_triangle_once_and_without_the_diagonal():
     dense = np.array([[5, 0.1, 0, 0], [0, 0, 0, 0], [0, -2, 0, 1], [0, 0, 3, 0]])
     stored_zero = sparse.csr_matrix(dense)
     stored_zero.data[stored_zero.data == 0.1] = 0
-    assert undirected_edges(dense).tolist() == [[0, 1], [1, 2], [2, 3]]
-    assert undirected_edges(sparse.csc_matrix(dense.T)).tolist() == [[0, 1], [1, 2], [2, 3]]
-    assert undirected_edges(stored_zero).tolist() == [[1, 2], [2, 3]]
-    assert undirected_edges(np.zeros((3, 3))).shape == (0, 2)
+    assert links_of(dense).tolist() == [[0, 1], [1, 2], [2, 3]]
+    assert links_of(sparse.csc_matrix(dense.T)).tolist() == [[0, 1], [1, 2], [2, 3]]
+    assert links_of(stored_zero).tolist() == [[1, 2], [2, 3]]
+    assert links_of(np.zeros((3, 3))).shape == (0, 2)
 
 
 @pytest.mark.parametrize(("n_nodes", "n_links"), [(30, 40), (40, 400), (500, 3001)])
 def test_degrees_and_simplicity_are_kept(n_nodes, n_links):
     graph = random_graph(n_nodes, n_links)
-    original = undirected_edges(graph)
+    original = links_of(graph)
     samples = list(rewired(graph, 10, rng=0))
     assert len(samples) == 10
     for edges in samples:
@@ -111,7 +116,7 @@ def test_no_links_and_no_samples():
 
 def test_burn_in_forgets_the_graph():
     graph = random_graph(400, 2000)
-    original = as_set(undirected_edges(graph))
+    original = as_set(links_of(graph))
     kept = [len(as_set(edges) & original) / len(original) for edges in rewired(graph, 30, rng=0)]
     long_after = next(rewired(graph, 1, rng=1, burn_in=1000))
     assert kept[0] == pytest.approx(len(as_set(long_after) & original) / len(original), abs=0.03)

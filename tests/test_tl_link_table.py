@@ -112,13 +112,13 @@ def test_only_presence_counts_and_only_once():
 
 def test_two_graphs_and_corrections_within_each():
     adata = drawn(0, own=0.2)
-    adata.obsp["diffvae_links"] = drawn(5).obsp["cell_graph"]
+    adata.obsp["diffvae_called_links"] = drawn(5).obsp["cell_graph"]
     table = tl.link_table(adata, "type")
-    assert table["graph"].tolist() == ["cell_graph"] * 6 + ["diffvae_links"] * 6
+    assert table["graph"].tolist() == ["cell_graph"] * 6 + ["diffvae_called_links"] * 6
     for _, part in table.groupby("graph"):
         assert part["q_value"].to_numpy() == pytest.approx(stats.false_discovery_control(part["p_value"]))
     # a graph's numbers do not depend on which others stand beside it
-    alone = tl.link_table(adata, "type", graphs=["diffvae_links"])
+    alone = tl.link_table(adata, "type", graphs=["diffvae_called_links"])
     pd.testing.assert_frame_equal(alone, table[6:].reset_index(drop=True))
 
 
@@ -155,7 +155,7 @@ def test_table_can_be_written(tmp_path):
 
 def test_what_cannot_be_counted_is_refused_before_anything_is_written():
     adata = drawn(0)
-    with pytest.raises(DataError, match=r"'diffvae_links'\] is missing; run diffvae.tl.links\(adata, model\) first"):
+    with pytest.raises(DataError, match=r"'diffvae_called_links'\] is missing; run diffvae.tl.links\(adata, model\) first"):
         tl.link_table(adata, "type")
     with pytest.raises(DataError, match=r"'mine'\] is missing; there are: cell_graph"):
         tl.link_table(adata, "type", graphs=["mine"])

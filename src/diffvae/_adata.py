@@ -25,6 +25,7 @@ MADE_BY = {
     _keys.LINKS: "diffvae.tl.links(adata, model)",
     _keys.CALLED_LINKS: "diffvae.tl.links(adata, model)",
     _keys.GRAPH_LATENT: "diffvae.tl.links(adata, model)",
+    _keys.GRAPH_TSNE: "diffvae.tl.tsne(adata, use_rep='X_diffvae_graph', key_added='X_diffvae_graph_tsne')",
     _keys.LINK_PLACES: "diffvae.tl.links(adata, model)",
     _keys.COMMITMENT: "diffvae.tl.commitment(adata, source, groupby)",
     "links": "diffvae.tl.links(adata, model)",

@@ -6,34 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
+from diffvae._links import edges_of, undirected
 from diffvae._random import Rng, generator
-
-
-def undirected_edges(graph: Any) -> np.ndarray:
-    """Return the links of a square matrix as a simple undirected graph.
-
-    Parameters
-    ----------
-    graph
-        Nodes x nodes, sparse or dense. A nonzero entry off the diagonal is a link, whatever its value and whichever of
-        the two triangles it stands in.
-
-    Returns
-    -------
-    Links x 2, the smaller index first, each link once, sorted.
-
-    Examples
-    --------
-    >>> undirected_edges([[1, 0, 0], [2, 0, 0], [0, 0.5, 0]]).tolist()
-    [[0, 1], [1, 2]]
-    """
-    entries = sparse.coo_array(graph)
-    link = (entries.data != 0) & (entries.row != entries.col)
-    row, column = entries.row[link].astype(np.int64), entries.col[link].astype(np.int64)
-    n_nodes = entries.shape[0]
-    return np.column_stack(np.divmod(np.unique(_code(row, column, n_nodes)), n_nodes))
 
 
 def rewired(graph: Any, n: int, *, rng: Rng, sweeps: int = 4, burn_in: int = 50) -> Iterator[np.ndarray]:
@@ -60,7 +35,7 @@ def rewired(graph: Any, n: int, *, rng: Rng, sweeps: int = 4, burn_in: int = 50)
     Parameters
     ----------
     graph
-        Nodes x nodes, read by :func:`undirected_edges`.
+        Nodes x nodes, sparse or dense; a nonzero entry off the diagonal, in either triangle, is a link.
     n
         Graphs to yield.
     rng
@@ -92,7 +67,7 @@ def rewired(graph: Any, n: int, *, rng: Rng, sweeps: int = 4, burn_in: int = 50)
         raise ValueError(f"sweeps={sweeps} must be at least 1 and burn_in={burn_in} at least 0.")
     draw = generator(rng, "rewired")
     n_nodes = np.shape(graph)[0]
-    start, end = np.ascontiguousarray(undirected_edges(graph).T)
+    start, end = np.ascontiguousarray(edges_of(undirected(graph)).T)
     for sample in range(n):
         for _ in range(burn_in + sweeps if sample == 0 else sweeps):
             start, end = _round(start, end, n_nodes, draw)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -64,8 +63,12 @@ def graph_diffvae(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
     return lambda pairs: np.einsum("pd,pd->p", places[pairs[:, 0]], places[pairs[:, 1]])
 
 
-LINK_METHODS: Mapping[str, Method] = MappingProxyType(
-    {
+def link_methods() -> dict[str, Method]:
+    """Return the predictors of links by name, for :func:`links`: name to function of cells and seed.
+
+    Each gets prepared cells with ``obsp["known_links"]`` and returns a function from pairs x 2 cell numbers to scores.
+    """
+    return {
         "GraphDiffVAE": graph_diffvae,
         "Pearson": pearson,
         "PCA, distance": pca_distance,
@@ -74,7 +77,6 @@ LINK_METHODS: Mapping[str, Method] = MappingProxyType(
         "common neighbours": common_neighbours,
         "popularity": popularity,
     }
-)
 
 
 def _pca(adata: AnnData, rng: _random.Rng) -> np.ndarray:

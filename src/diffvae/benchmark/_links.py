@@ -13,7 +13,7 @@ from diffvae import _links, _random, pp
 from diffvae._adata import graph, groups
 from diffvae._progress import progress_bar
 from diffvae.benchmark._halves import SPLITS, halves
-from diffvae.benchmark._link_methods import KNOWN, LINK_METHODS, Method
+from diffvae.benchmark._link_methods import KNOWN, Method, link_methods
 from diffvae.metrics import link_auc, link_average_precision
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def links(
     split
         ``"counts"``, ``"genes"``, or ``"auto"``: counts where the values are counts.
     methods
-        Names out of ``diffvae.benchmark.LINK_METHODS`` (None for all), or name to function: ``method(adata, rng)`` gets
+        Names out of :func:`link_methods` (None for all), or name to function: ``method(adata, rng)`` gets
         prepared cells with ``obsp["known_links"]`` and returns a function from pairs x 2 cell numbers to scores.
     n_seeds
         Repeats, each with its own halves, hidden edges, negatives and training.
@@ -128,11 +128,12 @@ def link_summary(table: pd.DataFrame) -> pd.DataFrame:
 def _methods(methods: Sequence[str] | Mapping[str, Method] | None) -> Mapping[str, Method]:
     if isinstance(methods, Mapping):
         return methods
-    names = list(LINK_METHODS) if methods is None else [methods] if isinstance(methods, str) else list(methods)
-    unknown = [name for name in names if name not in LINK_METHODS]
+    known = link_methods()
+    names = list(known) if methods is None else [methods] if isinstance(methods, str) else list(methods)
+    unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ValueError(f"methods are {names}; they are out of: {', '.join(LINK_METHODS)}.")
-    return {name: LINK_METHODS[name] for name in names}
+        raise ValueError(f"methods are {names}; they are out of: {', '.join(known)}.")
+    return {name: known[name] for name in names}
 
 
 def _task(

@@ -169,6 +169,9 @@ class GraphiteDecoder(nn.Module):
 class InnerProductDecoder(nn.Module):
     r"""The plain decoder of a graph autoencoder: Z itself gives the logits, :math:`p = \sigma(z_i^\top z_j)`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, z: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
         """Return Z."""
         return z

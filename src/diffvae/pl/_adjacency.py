@@ -80,7 +80,7 @@ def adjacency(
     >>> dv.pp.cell_graph(adata, k=3)
     >>> axes = dv.pl.adjacency(adata, "cell_type", graphs=["cell_graph"])
     >>> axes[1].get_title(loc="left")
-    "Co-expression, |r|"
+    'Co-expression, |r|'
     """
     _data.check_adata(adata)
     names = [graphs] if isinstance(graphs, str) else list(graphs)

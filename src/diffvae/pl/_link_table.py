@@ -25,6 +25,8 @@ _TABLE = "link_table"
 _COLUMNS = ["graph", "type_1", "type_2", "n_links", "log2_ratio", "q_value"]
 _MOST = 4.0
 """log2 ratio from which a colour gets no stronger: 16 times as many links, or as few, as by chance."""
+_PITCH = 1.25 * TEXT
+"""Points from a row to the next that its name needs."""
 
 
 @styled
@@ -34,7 +36,7 @@ def link_table(
     graphs: Sequence[str] | None = None,
     title: str | None = None,
 ) -> np.ndarray:
-    """Draw types x types for each graph: how many more links join them than in random graphs of the same degrees.
+    r"""Draw types x types for each graph: how many more links join them than in random graphs of the same degrees.
 
     Parameters
     ----------
@@ -58,8 +60,8 @@ def link_table(
     >>> dv.pp.prepare(adata)
     >>> dv.pp.cell_graph(adata, k=3)
     >>> _ = dv.tl.link_table(adata, "cell_type", graphs=["cell_graph"], n_null=10)
-    >>> [ax.get_title(loc="left").split(":")[0] for ax in dv.pl.link_table(adata)]
-    ['Input graph']
+    >>> dv.pl.link_table(adata)[0].get_title(loc="left").split("\n")[0]
+    'Input graph'
     """
     _data.check_adata(adata)
     table = pd.DataFrame(result(adata, _TABLE))
@@ -75,18 +77,20 @@ def link_table(
         raise ValueError(f"graphs is {_data.listed(unknown if wanted else [])}; the table has {_data.listed(there)}.")
     types = list(dict.fromkeys([*table["type_1"], *table["type_2"]]))
 
-    ncols = min(2, len(wanted))
-    label = min(max(map(_text.width, types)) + 9, 0.26 * 72 * WIDTH)
-    side = (72 * WIDTH - label - 10 - 12 * ncols) / ncols
-    across = min(side / len(types), 34.0)
+    wide = 72 * WIDTH - 10
+    label = min(max(map(_text.width, types)) + 9, 0.26 * wide)
+    ncols = 2 if len(wanted) > 1 and (wide - label - 32) / 2 / len(types) >= _PITCH else 1
+    label = max(min(label, wide - 16 - _PITCH * len(types)), 40.0)  # many types: rather short names than none
+    across = (wide - label - 16 * ncols) / ncols / len(types)
+    high = min(across, 34.0)
     feet = _text.column_plan(types, across, room=label)
     rows = -(-len(wanted) // ncols)
-    figure, panels = new_figure(len(wanted), ncols, (across * len(types) + 48 + feet.height / rows) / 72)
-    figure.set_figheight(figure.get_figheight() + 0.6)
+    figure, panels = new_figure(len(wanted), ncols, (high * len(types) + 48 + feet.height / rows) / 72)
+    figure.set_figheight(figure.get_figheight() + 0.75)
     for i, (panel, name) in enumerate(zip(panels, wanted, strict=True)):
         own = table[table["graph"] == name]
         image = _pairs(panel, own, types, across)
-        _text.row_labels(panel, types if i % ncols == 0 else [""] * len(types), room=label - 8, pitch=across)
+        _text.row_labels(panel, types if i % ncols == 0 else [""] * len(types), room=label - 8, pitch=high)
         below = i + ncols >= len(wanted)
         _text.column_labels(panel, feet if below else feet._replace(labels=[""] * len(types)))
         panel.set_title(_told(name, own, across * len(types)), fontsize=10, weight="normal", loc="left", pad=4)
@@ -112,7 +116,7 @@ def _pairs(ax: Axes, table: pd.DataFrame, types: Sequence[str], pitch: float) ->
     for one, other, value in zip(table["type_1"], table["type_2"], table["log2_ratio"], strict=True):
         ratio[place[one], place[other]] = ratio[place[other], place[one]] = value
     shown = np.ma.masked_invalid(np.clip(ratio, -_MOST, _MOST))
-    image = ax.imshow(shown, vmin=-_MOST, vmax=_MOST, cmap=DIVERGING, aspect="equal")
+    image = ax.imshow(shown, vmin=-_MOST, vmax=_MOST, cmap=DIVERGING, aspect="auto")
     numbers = max(_text.width(f"{n:,}*", weight="bold") for n in table["n_links"]) <= pitch - 2
     for row in table.itertuples():
         sure = row.q_value < MAX_Q

@@ -102,7 +102,7 @@ def links(
     names, codes = list(types.cat.categories), types.cat.codes.to_numpy()
     if source is not None and source not in set(types):
         raise DataError(
-            f"source is {source!r}; the types of adata.obs[{groupby!r}] are {_data.listed(set(types), 30)}."
+            f"source is {source!r}; the types of adata.obs[{groupby!r}] are {_data.listed(sorted(set(types)), 30)}."
         )
     of = colours(names, palette)
     given = graph(adata, result(adata, "links")["graph_key"])

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from diffvae.pl import _text
 from diffvae.pl._cell_order import spread
@@ -49,10 +49,8 @@ def layout(n: int, types: Sequence[str]) -> tuple[Figure, list[Axes], Place]:
     rows = -(-n // 2)
     row = side + _HEAD + STRIP
     listed = 1 + max(0, len(types) - _named(side))
-    if beside:  # the key starts beside the last panel, and may reach below it
-        below = max(0.0, 14 + 2 * _BAR + _LINE * listed - side)
-    else:
-        below = 24 + _BAR + _LINE * -(-listed // 2)
+    # beside the last panel, the key may reach below it
+    below = max(0.0, 14 + 2 * _BAR + _LINE * listed - side) if beside else 24 + _BAR + _LINE * -(-listed // 2)
     tall = _TOP + rows * row + below + 8
     figure = Figure(figsize=(WIDTH, tall / 72))
     lefts = [label + STRIP, wide - side - _EDGE]
@@ -126,17 +124,33 @@ def draw_key(
         bar.set_label(label, fontsize=TEXT, color=INK, labelpad=1)
         bar.outline.set_visible(False)
         if isinstance(drawn.norm, LogNorm):
-            bar.ax.xaxis.set_major_locator(LogLocator(10, (1.0, 3.0), numticks=5))
+            bar.set_ticks(_log_ticks(*drawn.get_clim()))
             bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g}%"))
             bar.ax.xaxis.set_minor_locator(NullLocator())
         else:
             bar.ax.xaxis.set_major_locator(MaxNLocator(4))
         bar.ax.tick_params(labelsize=TEXT, length=2, pad=2)
     keys = [Patch(color=INK)] * exact + [Patch(color=c) for _, c in types]
-    names = ["two cells that are linked"] * exact + [t for t, _ in types]
+    names = ["a link"] * exact + [t for t, _ in types]
     if keys:
         top = down + (14 + _BAR if across else 4 + len(bars) * _BAR)
         figure.legend(
             keys, [_text.plain(_text.shorten(t, each - 24)) for t in names], loc="upper left", ncols=2 if across else 1,
             bbox_to_anchor=(left / wide, 1 - top / tall), borderaxespad=0, handlelength=0.9, labelspacing=0.25,
         )  # fmt: skip
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers between two, at most five, as evenly as can be on a logarithmic scale.
+
+    Examples
+    --------
+    >>> _log_ticks(0.01, 0.6), _log_ticks(0.03, 0.3), _log_ticks(0.06, 0.09)
+    ([0.01, 0.03, 0.1, 0.3], [0.05, 0.1, 0.2], [0.09])
+    """
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{d}e{k}") for k in decades for d in digits if low <= float(f"{d}e{k}") <= high]
+        if len(ticks) <= 5:
+            break
+    return ticks or [high]

@@ -68,7 +68,7 @@ def commitment(
     Returns
     -------
     One row per progenitor: ``cell``, ``call``, ``confidence`` (1 - q of the weakest type in the call; NaN if
-    uncommitted), ``strongest`` (the type with the smallest q, significant or not; NaN without links to any), and the
+    uncommitted), ``strongest`` (the type with the smallest q, significant or not; "" without links to any), and the
     same of the Pearson neighbours: ``call_pearson``, ``confidence_pearson``, ``strongest_pearson``. Also written to
     ``uns["diffvae"]["commitment"]``, beside ``"commitment_types"``: per progenitor, type and graph ``n_links``,
     ``expected``, ``share``, ``p_value``, ``q_value``. ``obs["diffvae_commitment"]`` and
@@ -147,7 +147,7 @@ def link_mass(
     }
 
 
-def name_cells(table: dict[str, np.ndarray], targets: Sequence[str], max_q: float) -> dict[str, list]:
+def name_cells(table: dict[str, np.ndarray], targets: Sequence[str], max_q: float) -> dict[str, Any]:
     """Return call, confidence and strongest type of each progenitor."""
     calls, confidence, strongest = [], [], []
     for share, q, n_links in zip(table["share"], table["q_value"], table["n_links"], strict=True):
@@ -155,8 +155,10 @@ def name_cells(table: dict[str, np.ndarray], targets: Sequence[str], max_q: floa
         word = {0: "uncommitted", 1: "biased: ", 2: "bipotent: "}.get(len(named), "multipotent: ")
         calls.append(word + "/".join(targets[i] for i in named))
         confidence.append(1 - max(q[i] for i in named) if named else np.nan)
-        strongest.append(targets[int(np.argmin(q))] if n_links.any() else np.nan)
-    return {"call": calls, "confidence": confidence, "strongest": strongest}
+        strongest.append(targets[int(np.argmin(q))] if n_links.any() else "")
+    # categories, because h5ad can't hold NaN among strings
+    types = pd.Categorical(strongest, categories=list(targets))
+    return {"call": calls, "confidence": confidence, "strongest": types}
 
 
 def _tidy(graph: str, cells: pd.Series, targets: Sequence[str], table: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -10,10 +10,11 @@ import pandas as pd
 from scipy import sparse, stats
 
 from diffvae import _keys
-from diffvae._adata import MADE_BY, groups, results
+from diffvae._adata import graph, groups, results
 from diffvae._errors import DataError
+from diffvae._links import edges_of
 from diffvae._random import Rng, generator
-from diffvae._rewire import rewired, undirected_edges
+from diffvae._rewire import rewired
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -26,7 +27,7 @@ def link_table(
     adata: AnnData,
     groupby: str,
     *,
-    graphs: Sequence[str] = (_keys.CELL_GRAPH, _keys.LINKS),
+    graphs: Sequence[str] = (_keys.CELL_GRAPH, _keys.CALLED_LINKS),
     n_null: int = 200,
     rng: Rng = 0,
 ) -> pd.DataFrame:
@@ -100,7 +101,7 @@ def link_table(
     names = [graphs] if isinstance(graphs, str) else list(graphs)
     if not names:
         raise ValueError("graphs is empty; name at least one matrix of adata.obsp.")
-    matrices = {name: _graph(adata, name) for name in names}
+    matrices = {name: graph(adata, name) for name in names}
     tables = [_one_graph(name, matrix, labels, n_null, rng) for name, matrix in matrices.items()]
     table = pd.concat(tables, ignore_index=True)
     results(adata)["link_table"] = table
@@ -108,19 +109,7 @@ def link_table(
     return table
 
 
-def _graph(adata: AnnData, name: str) -> sparse.coo_array:
-    if name not in adata.obsp:
-        way_out = f"run {MADE_BY[name]} first" if name in MADE_BY else f"there are: {', '.join(adata.obsp) or 'none'}"
-        raise DataError(f"adata.obsp[{name!r}] is missing; {way_out}.")
-    matrix = sparse.coo_array(adata.obsp[name])
-    if not np.isfinite(matrix.data).all():
-        raise DataError(f"adata.obsp[{name!r}] holds NaN or infinite values; compute it again.")
-    if not ((matrix.data != 0) & (matrix.row != matrix.col)).any():
-        raise DataError(f"adata.obsp[{name!r}] has no link between two cells; compute it again with more of them.")
-    return matrix
-
-
-def _one_graph(name: str, matrix: sparse.coo_array, labels: pd.Categorical, n_null: int, rng: Rng) -> pd.DataFrame:
+def _one_graph(name: str, matrix: sparse.csr_matrix, labels: pd.Categorical, n_null: int, rng: Rng) -> pd.DataFrame:
     n_types = len(labels.categories)
     type_1, type_2 = np.triu_indices(n_types)
 
@@ -129,7 +118,7 @@ def _one_graph(name: str, matrix: sparse.coo_array, labels: pd.Categorical, n_nu
         flat = ends.min(axis=1) * n_types + ends.max(axis=1)
         return np.bincount(flat, minlength=n_types**2)[type_1 * n_types + type_2]
 
-    n_links = counted(undirected_edges(matrix))
+    n_links = counted(edges_of(matrix))
     draw = generator(rng, "link_table", name)
     null = np.array([counted(edges) for edges in rewired(matrix, n_null, rng=draw)])
     expected, null_sd = null.mean(axis=0), null.std(axis=0, ddof=1)

@@ -85,7 +85,7 @@ def links(
     if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f"threshold is {threshold}; it is a probability, between 0 and 1.")
     curve = model.calibration
-    if curve is None and threshold is None:
+    if model.is_trained and curve is None and threshold is None:
         raise ValueError(
             "The model was trained with validation_size=0, so there is no threshold from hidden edges; pass "
             "threshold=0.5, say, or train with some hidden."
@@ -97,13 +97,13 @@ def links(
         threshold = curve.threshold
     called = sparse.csr_matrix(top.multiply(top >= np.float32(threshold)))
     called.eliminate_zeros()
-    pairs = _links.edges_of(called)
+    pairs, n = _links.edges_of(called), adata.n_obs
     table = pd.DataFrame(
         {
             "cell_1": adata.obs_names[pairs[:, 0]],
             "cell_2": adata.obs_names[pairs[:, 1]],
-            "probability": np.asarray(called[pairs[:, 0], pairs[:, 1]]).ravel(),
-            "new": np.asarray(given[pairs[:, 0], pairs[:, 1]]).ravel() == 0,
+            "probability": sparse.triu(called, k=1, format="csr").data,
+            "new": ~np.isin(_links.keys(pairs, n), _links.keys(_links.edges_of(given), n)),
         }
     ).sort_values("probability", ascending=False, ignore_index=True, kind="stable")
     adata.obsm[_keys.GRAPH_LATENT] = model.get_latent_representation(adata, max_missing=max_missing)
