@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import anndata as ad
+from PIL import Image
 
 import diffvae as dv
 
@@ -13,4 +14,7 @@ images = root / "docs" / "images"
 images.mkdir(exist_ok=True)
 dv.pl.save(dv.pl.tsne(adata, color="diffvae_cell_type"), images / "tsne_cell_types", formats=("png",), dpi=100)
 dv.pl.save(dv.pl.latent_dimensions(adata), images / "latent_dimensions", formats=("png",), dpi=100)
+dv.pl.save(dv.pl.adjacency(adata, "cell_type")[0], images / "adjacency", formats=("png",), dpi=100)
 shutil.copy(root / "demo/perturbation/figures/minimal_genes_Dendritic.png", images / "minimal_genes.png")
+for picture in images.glob("*.png"):  # few colours are enough, and a third of the bytes
+    Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)
