@@ -135,7 +135,7 @@ def verdict(found: Links) -> list[str]:
             f"would be edges of such a graph, and {links['recall']:.0%} of its edges are called."
         )
     if found.types is not None:
-        predicted = found.types[found.types["graph"] == found.types["graph"].iloc[-1]]
+        predicted = found.types[found.types["graph"] == _keys.CALLED_LINKS]
         across = predicted[predicted["type_1"] != predicted["type_2"]]
         linked = across[(across["q_value"] < 0.05) & (across["z"] > 0)].sort_values("z", ascending=False)
         names = ", ".join(f"{r.type_1} - {r.type_2}" for r in linked.head(8).itertuples()) or "none"
@@ -236,3 +236,5 @@ def require_types(adata: AnnData, groupby: str, source: str | None, target: Sequ
     for name in (*([source] if source is not None else []), *(target or ())):
         if name not in types:
             raise DataError(f"{name!r} is no type of adata.obs[{groupby!r}]; the types are: {', '.join(types)}.")
+    if source is not None and (source in (target or ()) or len(types) == 1):
+        raise DataError(f"{source!r} has no other type to commit to; name another target, or other types by groupby.")

@@ -187,11 +187,17 @@ def run(
     linked = None
     if links:
         groupby = _changes.group_key(parameters)
-        known = source if source in set(adata.obs[groupby].astype(str)) else None  # what was said of it is said already
-        linked = _linking.link(
-            adata, groupby=groupby, source=known, target=target if known else None, k=k, device=device, seed=seed,
-            journal=journal, progress=progress,
-        )  # fmt: skip
+        if adata.obs[groupby].isna().any():  # links are counted between all cells, and each has a name
+            groupby = _keys.CELL_TYPE
+        # what was said of types that aren't there is said already
+        known = {source, *(target or ())} <= set(adata.obs[groupby].astype(str))
+        try:
+            linked = _linking.link(
+                adata, groupby=groupby, source=source if known else None, target=target if known else None, k=k,
+                device=device, seed=seed, journal=journal, progress=progress,
+            )  # fmt: skip
+        except ValueError as error:  # a graph in which all are linked to all, say
+            journal.warnings.append(f"No links were predicted: {error} Run 'diffvae links' on this result.")
     return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked)
 
 

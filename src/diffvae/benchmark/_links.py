@@ -126,13 +126,13 @@ def link_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _methods(methods: Sequence[str] | Mapping[str, Method] | None) -> Mapping[str, Method]:
-    if isinstance(methods, Mapping):
+    if isinstance(methods, Mapping) and methods:
         return methods
     known = link_methods()
     names = list(known) if methods is None else [methods] if isinstance(methods, str) else list(methods)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
-        raise ValueError(f"methods are {names}; they are out of: {', '.join(known)}.")
+        raise ValueError(f"methods are {names}; they are one or more of {', '.join(map(repr, known))}.")
     return {name: known[name] for name in names}
 
 

@@ -80,7 +80,7 @@ def command(
 def show(found: Links) -> None:
     """Print what links what: types beyond chance, and progenitors by their calls."""
     links = found.summary["links"]
-    if found.types is not None:
+    if found.types is not None and links["n_called"]:
         predicted = found.types[found.types["graph"] == found.types["graph"].iloc[-1]]
         across = predicted[(predicted["type_1"] != predicted["type_2"]) & (predicted["n_links"] > 0)]
         _console.table(

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
@@ -17,6 +16,7 @@ from diffvae._errors import DataError
 from diffvae._neighbours import Neighbours, nearest
 from diffvae._random import Rng
 from diffvae.pp._matrix import matrix_of, quoted, source
+from diffvae.pp._prior import edges_once, is_pair, prior_graph
 
 METRICS = ("pearson", "cosine", "euclidean")
 COMBINE = ("union", "replace")
@@ -130,7 +130,7 @@ def cell_graph(
         raise ValueError(f"combine is {combine!r}; it is one of {', '.join(COMBINE)}.")
     if combine == "replace" and prior is None:
         raise ValueError("combine is 'replace', but there is no prior; give prior=..., or combine='union'.")
-    known = _prior_graph(adata, prior)
+    known = prior_graph(adata, prior)
     graph, record = known, {"combine": combine, "approximate": False, "recall": np.nan}
     if combine == "union":
         _check_search(adata.n_obs, k, metric)
@@ -202,74 +202,10 @@ def _report_constant(found: Neighbours, metric: str, place: str) -> None:
         )
 
 
-def _ones(i: np.ndarray, j: np.ndarray, n: int) -> sp.csr_matrix:
-    """Return the graph with a one for each pair, however often it is named, and without self-loops."""
-    i, j = i[i != j], j[i != j]
-    graph = sp.csr_matrix((np.ones(len(i), dtype=np.float32), (i, j)), shape=(n, n))
-    graph.sum_duplicates()
-    graph.data[:] = 1
-    return graph
-
-
 def _join(found: Neighbours, mutual: bool) -> sp.csr_matrix:
     i, place = np.nonzero(found.indices >= 0)
-    chosen = _ones(i, found.indices[i, place], len(found.indices))
+    chosen = edges_once(i, found.indices[i, place], len(found.indices))
     return chosen.minimum(chosen.T) if mutual else chosen.maximum(chosen.T)
-
-
-def _is_pair(entry: Any) -> bool:
-    return isinstance(entry, tuple | list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
-
-
-def _prior_graph(adata: AnnData, prior: Any) -> sp.csr_matrix:
-    """Return all prior knowledge as one symmetric graph; without any, one without edges."""
-    if prior is None:
-        return sp.csr_matrix((adata.n_obs, adata.n_obs), dtype=np.float32)
-    if isinstance(prior, str):
-        if prior not in adata.obsp:
-            raise DataError(f"adata.obsp[{prior!r}] is missing; there are: {quoted(adata.obsp) or 'none'}.")
-        prior = adata.obsp[prior]
-    if isinstance(prior, pd.DataFrame):
-        if prior.shape[1] != 2:
-            raise DataError(f"prior is a table with {prior.shape[1]} columns; give the two that name the cells.")
-        return _named_pairs(adata, prior.to_numpy(dtype=object))
-    if isinstance(prior, np.ndarray) and prior.dtype.kind in "OUT" and prior.ndim == 2 and prior.shape[1] == 2:
-        return _named_pairs(adata, prior)
-    if sp.issparse(prior) or isinstance(prior, np.ndarray):
-        return _matrix_graph(prior, adata.n_obs)
-    if not isinstance(prior, Iterable):
-        raise ValueError(f"prior is of type {type(prior).__name__}; give a key of obsp, a matrix or pairs of names.")
-    entries = list(prior)
-    if all(map(_is_pair, entries)):
-        return _named_pairs(adata, np.array(entries, dtype=object).reshape(-1, 2))
-    graph = _prior_graph(adata, None)
-    for entry in entries:
-        graph = graph.maximum(_prior_graph(adata, entry))
-    return graph
-
-
-def _matrix_graph(matrix: Any, n: int) -> sp.csr_matrix:
-    if matrix.shape != (n, n):
-        raise DataError(
-            f"prior has the shape {matrix.shape}; a matrix needs a row and a column for each of {n:,} cells."
-        )
-    matrix = sp.coo_matrix(matrix)
-    if matrix.dtype.kind not in "buif" or np.isnan(matrix.data).any():
-        raise DataError("prior holds NaN or no numbers; give 0 where there is no edge.")
-    edge = matrix.data != 0
-    graph = _ones(matrix.row[edge], matrix.col[edge], n)
-    return graph.maximum(graph.T)
-
-
-def _named_pairs(adata: AnnData, pairs: np.ndarray) -> sp.csr_matrix:
-    if not adata.obs_names.is_unique:
-        raise DataError("adata.obs_names has duplicates, so prior's names are no cells; run obs_names_make_unique().")
-    place = adata.obs_names.get_indexer(pairs.ravel()).reshape(-1, 2)
-    unknown = pd.unique(pairs[place < 0].astype(object))
-    if len(unknown):
-        raise DataError(f"prior names {len(unknown):,} cells that are not in adata.obs_names: {quoted(unknown)}.")
-    graph = _ones(place[:, 0], place[:, 1], adata.n_obs)
-    return graph.maximum(graph.T)
 
 
 def _without(graph: sp.csr_matrix, adata: AnnData, drop: Any, groupby: str | None) -> tuple[sp.csr_matrix, int]:
@@ -285,7 +221,7 @@ def _without(graph: sp.csr_matrix, adata: AnnData, drop: Any, groupby: str | Non
     edges = graph.tocoo()
     one, other, gone = types.codes[edges.row], types.codes[edges.col], np.zeros(graph.nnz, dtype=bool)
     for entry in drop:
-        if not isinstance(entry, str) and not _is_pair(entry):
+        if not isinstance(entry, str) and not is_pair(entry):
             raise ValueError(f"drop holds {entry!r}; each entry is the name of a type or a pair of names.")
         names = [entry] if isinstance(entry, str) else list(entry)
         unknown = [name for name in names if name not in types.categories]
@@ -296,5 +232,5 @@ def _without(graph: sp.csr_matrix, adata: AnnData, drop: Any, groupby: str | Non
             gone |= (one == codes[0]) | (other == codes[0])
         else:
             gone |= ((one == codes[0]) & (other == codes[1])) | ((one == codes[1]) & (other == codes[0]))
-    kept = _ones(edges.row[~gone], edges.col[~gone], adata.n_obs)
+    kept = edges_once(edges.row[~gone], edges.col[~gone], adata.n_obs)
     return kept, int(gone.sum()) // 2
