@@ -26,7 +26,7 @@ def folder(cells, tmp_path_factory):
     out = tmp_path_factory.mktemp("changes") / "out"
     pipeline.run(
         cells, out, label_key="cell_type", n_top_genes=None, n_latent=6, lr=5e-3,
-        max_epochs=80, n_clusters=3, cluster_method="kmeans", source="stem", progress=False,
+        max_epochs=80, n_clusters=3, cluster_method="kmeans", source="stem", links=False, progress=False,
     )  # fmt: skip
     return out
 
@@ -101,7 +101,7 @@ def test_a_run_refuses_types_before_it_trains(cells, options, message):
 def test_a_source_that_no_cluster_was_named_does_not_lose_the_run(cells):
     result = pipeline.run(
         cells, n_top_genes=None, n_latent=4, max_epochs=2, n_clusters=3, cluster_method="kmeans", source="stem",
-        progress=False,
+        links=False, progress=False,
     )  # fmt: skip
     assert result.changes is None
     assert any(w.startswith("Nothing was perturbed: ") for w in result.summary["warnings"])

@@ -13,7 +13,7 @@ import diffvae as dv
 from diffvae import _files, _result, pipeline
 from diffvae.cli import _console, main
 
-COMMANDS = ["run", "train", "embed", "identify", "perturb", "generate", "datasets"]
+COMMANDS = ["run", "train", "embed", "identify", "perturb", "links", "generate", "datasets"]
 QUICK = ["--n-latent", "4", "--max-epochs", "2", "--batch-size", "32"]
 
 
@@ -88,7 +88,7 @@ def test_run_and_identify(diffvae, files, tmp_path, monkeypatch):
     monkeypatch.setattr(_result, "_figures", lambda result, folder, label_key: folder.mkdir())  # they take longest
     out = tmp_path / "out"
     code, said, told = diffvae(
-        "run", files / "cells.h5ad", "--out", out, "--label-key", "cell_type", *QUICK, "--n-clusters", 2
+        "run", files / "cells.h5ad", "--out", out, "--label-key", "cell_type", *QUICK, "--n-clusters", 2, "--no-links"
     )
     assert code == 0
     assert said.startswith("90 cells of cells.h5ad in 2 clusters")

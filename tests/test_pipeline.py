@@ -7,10 +7,10 @@ import pytest
 import scanpy as sc
 
 import diffvae as dv
-from diffvae import _result, pipeline
+from diffvae import _io, _result, pipeline
 from diffvae._errors import DataError, OutputError
 
-TINY = {"n_latent": 4, "max_epochs": 3, "batch_size": 32, "lr": 3e-3, "progress": False}
+TINY = {"n_latent": 4, "max_epochs": 3, "batch_size": 32, "lr": 3e-3, "links": False, "progress": False}
 GIVEN = {"n_clusters": 2, "cluster_method": "kmeans"}
 TABLES = [
     "annotation",
@@ -31,7 +31,9 @@ def demo(tmp_path_factory):
     """The road from end to end, on the bundled cells."""
     out = tmp_path_factory.mktemp("pipeline") / "deep" / "out"
     told: list[str] = []
-    result = pipeline.run(out=out, n_latent=10, max_epochs=10, batch_size=64, lr=3e-3, progress=False, tell=told.append)
+    result = pipeline.run(
+        out=out, n_latent=10, max_epochs=10, batch_size=64, lr=3e-3, links=False, progress=False, tell=told.append
+    )
     return result, out, told
 
 
@@ -265,10 +267,10 @@ def test_labels_and_cells_are_looked_at_before_the_training(small, monkeypatch):
 
 
 def test_genes_in_rows(small, tmp_path):
-    cells, source = pipeline._read(small.T, True)
+    cells, source = _io.load(small.T, True)
     assert (cells.shape, source) == (small.shape, "AnnData in memory")
     small.to_df().T.rename_axis("gene").to_csv(tmp_path / "genes_in_rows.csv")
-    cells, source = pipeline._read(tmp_path / "genes_in_rows.csv", True)
+    cells, source = _io.load(tmp_path / "genes_in_rows.csv", True)
     assert cells.obs_names.equals(small.obs_names)
     assert (cells.var_names.equals(small.var_names), source) == (True, "genes_in_rows.csv")
     with pytest.raises(ValueError, match="the bundled data have cells in rows"):

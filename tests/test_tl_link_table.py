@@ -155,13 +155,13 @@ def test_table_can_be_written(tmp_path):
 
 def test_what_cannot_be_counted_is_refused_before_anything_is_written():
     adata = drawn(0)
-    with pytest.raises(DataError, match=r"'diffvae_called_links'\] is missing; run diffvae.tl.links\(adata, model\) first"):
+    with pytest.raises(DataError, match=r"'diffvae_called_links'\] is missing; run diffvae.tl.links\(adata, model\)"):
         tl.link_table(adata, "type")
     with pytest.raises(DataError, match=r"'mine'\] is missing; there are: cell_graph"):
         tl.link_table(adata, "type", graphs=["mine"])
     with pytest.raises(DataError, match=r"run diffvae.pp.cell_graph\(adata\) first"):
         tl.link_table(cells("ab", [(0, 1)], "other"), "type")
-    with pytest.raises(DataError, match="has no link between two cells"):
+    with pytest.raises(DataError, match="has no edge between two cells"):
         tl.link_table(cells("ab", [(0, 0)]), "type", graphs=["cell_graph"])
     with pytest.raises(DataError, match="has one type only"):
         tl.link_table(cells("aa", [(0, 1)]), "type", graphs=["cell_graph"])

@@ -118,3 +118,16 @@ def _read_10x_h5(path: Path) -> AnnData:
     # Symbols occur twice in every 10x reference; scanpy's reader of folders does the same.
     adata.var_names_make_unique()
     return adata
+
+
+def load(data: AnnData | str | os.PathLike[str] | None, transpose: bool | None) -> tuple[AnnData, str]:
+    """Return the cells of a file, of memory (a copy) or the bundled ones, and how a summary names their source."""
+    if data is None:
+        if transpose:
+            raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
+        from diffvae import datasets
+
+        return datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
+    if isinstance(data, str | os.PathLike):
+        return read(data, transpose=transpose), Path(data).name
+    return (data.T if transpose else data).copy(), "AnnData in memory"

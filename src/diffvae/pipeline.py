@@ -111,7 +111,7 @@ def run(
     Examples
     --------
     >>> import diffvae as dv
-    >>> result = dv.pipeline.run(max_epochs=2, n_latent=10, progress=False)
+    >>> result = dv.pipeline.run(max_epochs=2, n_latent=10, links=False, progress=False)
     >>> result.clusters.columns[:3].tolist()
     ['cluster', 'n_cells', 'cell_type']
     """
@@ -129,7 +129,7 @@ def run(
     journal = Journal(tell)
 
     with journal.step("read"):
-        adata, origin = _read(data, transpose)
+        adata, origin = _io.load(data, transpose)
         if data is None and label_key is None:
             label_key = _keys.LABEL
         _preconditions.require_labels(adata, label_key)
@@ -300,15 +300,3 @@ def identify_again(
     about = {k: earlier[k] for k in _result.ABOUT}
     parameters = earlier["parameters"] | options | {"label_key": label_key}
     return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite)
-
-
-def _read(data: AnnData | str | PathLike[str] | None, transpose: bool | None) -> tuple[AnnData, str]:
-    if data is None:
-        if transpose:
-            raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
-        from diffvae import datasets
-
-        return datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
-    if isinstance(data, str | PathLike):
-        return _io.read(data, transpose=transpose), Path(data).name
-    return (data.T if transpose else data).copy(), "AnnData in memory"

@@ -1,0 +1,422 @@
+"""The road's third part: what run(links=True) and links write, print and refuse."""
+
+import json
+import sys
+from functools import partial
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import diffvae as dv
+from diffvae import _linking, _linking_folder, _result, pipeline
+from diffvae._errors import DataError, OutputError
+from diffvae.cli import main
+
+QUICK = {"max_epochs": 10, "progress": False}
+RUN = {"n_top_genes": None, "n_latent": 4, "max_epochs": 3, "n_clusters": 3, "cluster_method": "kmeans"}
+RUN |= {"progress": False}
+FIGURES = {"adjacency", "commitment", "history", "link_table", "links"}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return dv.datasets.simulate_differentiation(160, 60, tree={"stem": ["red", "white"]}, n_drivers=16, rng=0)
+
+
+@pytest.fixture(scope="module")
+def folder(cells, tmp_path_factory):
+    """A result without links."""
+    out = tmp_path_factory.mktemp("linking") / "out"
+    with pytest.MonkeyPatch.context() as patch:  # figures of a run are tested elsewhere, and take longest
+        patch.setattr(_result, "_figures", lambda result, folder, label_key: folder.mkdir())
+        pipeline.run(cells, out, label_key="cell_type", links=False, **RUN)
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    """Links with all that is written of them, and the steps that were told."""
+    told: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:  # what pl.save writes is tested elsewhere
+        patch.setattr(dv.pl, "save", lambda ax, path: ax.figure.savefig(path.with_suffix(".png"), dpi=40))
+        return pipeline.links(folder, source="stem", tell=told.append, **QUICK), told
+
+
+@pytest.fixture
+def quick_figures(monkeypatch):
+    """Figures are drawn, but only their names are saved."""
+    monkeypatch.setattr(dv.pl, "save", lambda ax, path: path.with_suffix(".png").touch())
+    monkeypatch.setattr(_result, "_figures", lambda result, folder, label_key: folder.mkdir())
+
+
+@pytest.fixture
+def quick_steps(monkeypatch):
+    """Without t-SNE, though there is a place for each cell, and with few graphs of the null."""
+
+    def tsne(adata, *, key_added="X_diffvae_tsne", **options):
+        adata.obsm[key_added] = np.zeros((adata.n_obs, 2))
+
+    monkeypatch.setattr(dv.tl, "tsne", tsne)
+    monkeypatch.setattr(dv.tl, "link_table", partial(dv.tl.link_table, n_null=20))
+
+
+@pytest.fixture
+def no_figures(monkeypatch, quick_steps):
+    monkeypatch.setattr(_result, "_figures", lambda result, folder, label_key: folder.mkdir())
+    for name in ("adjacency", "commitment", "history", "link_table", "links", "save"):
+        monkeypatch.setattr(dv.pl, name, lambda *args, **options: None)
+
+
+@pytest.fixture
+def quick_training(monkeypatch, quick_steps):
+    """Graph-DiffVAE as a run trains it, with few epochs."""
+    monkeypatch.setattr(_linking, "link", partial(_linking.link, max_epochs=3))
+
+
+@pytest.fixture
+def diffvae(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return left.value.code, captured.out, captured.err
+
+    return call
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def tables(folder):
+    return {file.stem: pd.read_csv(file) for file in (folder / "tables").iterdir() if file.suffix == ".csv"}
+
+
+# What is written
+
+
+def test_the_folder_holds_everything(found, folder):
+    links, told = found
+    part = folder / "links"
+    assert links.path == part
+    assert names(part) == ["cells.h5ad", "figures", "model", "summary.json", "tables"]
+    assert names(part / "figures") == sorted(f"{name}.png" for name in FIGURES)
+    assert all(file.stat().st_size > 1000 for file in (part / "figures").iterdir())
+    written = tables(part)
+    assert set(written) == {"called_links", "commitment", "commitment_types", "history", "link_table"}
+    assert len(written["called_links"]) == len(links.called)
+    assert written["called_links"].columns.tolist() == ["cell_1", "cell_2", "probability", "new"]
+    assert set(written["link_table"]["graph"]) == {"cell_graph", "diffvae_called_links"}
+    assert written["commitment"]["call"].tolist() == links.commitment["call"].tolist()
+    assert len(written["commitment"]) == (links.adata.obs["cell_type"] == "stem").sum()
+    assert len(written["commitment_types"]) == 2 * 2 * len(written["commitment"])
+    assert len(written["history"]) == 10
+    assert (told[0], told[-1]) == ("read", "write")
+    assert names(folder.parent) == ["out"]  # nothing half written beside it
+
+
+def test_the_cells_have_their_graphs_and_no_expression(found, folder):
+    links, _ = found
+    again = ad.read_h5ad(folder / "links" / "cells.h5ad")
+    assert again.n_vars == 0
+    assert again.obs_names.equals(links.adata.obs_names)
+    assert {"cell_graph", "diffvae_links", "diffvae_called_links"} <= set(again.obsp)
+    assert {"X_diffvae_graph", "X_diffvae_link", "X_diffvae_graph_tsne", "X_diffvae_tsne"} <= set(again.obsm)
+    assert (again.obsp["diffvae_links"] != links.adata.obsp["diffvae_links"]).nnz == 0
+    assert again.uns["diffvae_links"]["connectivities_key"] == "diffvae_links"
+    assert {"links", "link_table", "commitment", "commitment_types"} <= set(again.uns["diffvae"])
+    assert again.obs["diffvae_commitment"].notna().sum() == (again.obs["cell_type"] == "stem").sum()
+
+
+def test_the_model_comes_back(found, folder):
+    links, _ = found
+    model = dv.model.load(folder / "links" / "model")
+    assert isinstance(model, dv.model.GraphDiffVAE)
+    assert model.get_link_representation(links.adata) == pytest.approx(links.adata.obsm["X_diffvae_link"], abs=1e-4)
+
+
+def test_summary_is_json_without_nan(found, folder):
+    links, told = found
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    summary = json.loads((folder / "links" / "summary.json").read_text(), parse_constant=refuse)
+    expected = {"groupby": "cell_type", "source": "stem", "target": None, "k": 5, "top_k": 15, "max_epochs": 10}
+    assert (expected | {"seed": 0, "preset": "default"}).items() <= summary["parameters"].items()
+    assert summary["source"] == "AnnData in memory"
+    assert list(summary["seconds"]) == told[:-1]
+    assert {"diffvae", "torch", "scanpy"} <= set(summary["versions"])
+    assert summary["graph"]["n_edges"] == summary["links"]["n_input"]
+    assert summary["links"]["n_called"] == len(links.called)
+    assert summary["links"]["n_new"] == links.called["new"].sum()
+    assert 0 <= summary["links"]["validation_auc"] <= 1
+    assert summary["links"]["pearson_auc"] > 0.8  # the graph was made of it
+    assert summary["calls"]["predicted"] == links.commitment["call"].value_counts().to_dict()
+    assert summary["calls"]["pearson"] == links.commitment["call_pearson"].value_counts().to_dict()
+    assert len(summary["types"]) == 12  # pairs of three types, in two graphs
+    assert summary["verdict"] == links.summary["verdict"]
+
+
+def test_verdict_says_what_a_trivial_way_gives(found):
+    links, _ = found
+    said = links.summary["verdict"]
+    stored = links.summary["links"]
+    assert said[0] == f"Trained on {stored['scheme']}."
+    assert f"AUC {stored['validation_auc']:.3f}; Pearson's correlation" in said[1]
+    assert f"has {stored['pearson_auc']:.3f} by construction" in said[1]
+    assert said[2].startswith(f"At the threshold {stored['threshold']:.2g}, {stored['precision']:.0%} of the called")
+    assert said[3].startswith("Different types linked beyond chance (degrees kept, q < 0.05): ")
+    called = (links.commitment["call"] != "uncommitted").sum()
+    assert said[4].startswith(f"{called} of {len(links.commitment)} progenitors are linked to a mature type")
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_same_seed_same_tables(folder, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        pipeline.links(folder, tmp_path / name, source="stem", target=["red"], seed=seed, max_epochs=3, progress=False)
+    first, again, other = (tables(tmp_path / name) for name in "abc")
+    for name, table in first.items():
+        pd.testing.assert_frame_equal(table, again[name])
+    assert not first["called_links"].equals(other["called_links"])
+    assert set(first["commitment_types"]["type"]) == {"red"}
+
+
+@pytest.mark.usefixtures("quick_figures", "quick_steps")
+def test_without_a_source_nobody_is_called(folder, tmp_path):
+    links = pipeline.links(folder, tmp_path / "out", k=1, top_k=5, conv="sage", joint_weight=0.1, **QUICK)
+    assert links.commitment is None
+    assert links.summary["calls"] is None
+    assert len(links.summary["verdict"]) == 4
+    assert {file.stem for file in (tmp_path / "out" / "figures").iterdir()} == FIGURES - {"commitment"}
+    assert set(tables(tmp_path / "out")) == {"called_links", "history", "link_table"}
+    assert links.model.config.conv == "sage"
+    assert links.model.config.joint_weight == 0.1
+    assert links.adata.uns["diffvae"]["links"]["top_k"] == 5
+    assert links.adata.uns["diffvae"]["cell_graph"]["k"] == 1
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_other_types_than_those_of_the_run(folder, tmp_path):
+    links = pipeline.links(folder, tmp_path / "out", groupby="diffvae_cluster", **QUICK)
+    assert set(links.types["type_1"]) <= set(links.adata.obs["diffvae_cluster"])
+    assert links.summary["parameters"]["groupby"] == "diffvae_cluster"
+
+
+@pytest.mark.usefixtures("quick_figures", "quick_steps")
+def test_when_no_link_is_called(folder, tmp_path, monkeypatch, capsys):
+    from diffvae.cli._links import show
+
+    monkeypatch.setattr(dv.tl, "links", partial(dv.tl.links, threshold=0.9999999))
+    links = pipeline.links(folder, tmp_path / "out", source="stem", **QUICK)
+    assert len(links.called) == 0
+    assert set(links.types["graph"]) == {"cell_graph"}
+    # the links of the graph that went in are not taken for predicted ones
+    assert links.summary["verdict"][3].endswith(": none.")
+    assert tables(tmp_path / "out")["called_links"].empty
+    assert {file.stem for file in (tmp_path / "out" / "figures").iterdir()} == FIGURES
+    show(links)
+    assert "links called" not in capsys.readouterr().out
+
+
+# What is refused
+
+
+def test_nothing_is_replaced_without_being_asked(found, folder, tmp_path, monkeypatch):
+    with pytest.raises(OutputError, match="has results already; name another folder, or pass overwrite"):
+        pipeline.links(folder, **QUICK)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "mine.txt").write_text("mine")
+    monkeypatch.setattr(_result, "read", lambda *args: pytest.fail("read"))
+    with pytest.raises(OutputError, match="is not empty; name another folder"):
+        pipeline.links(folder, foreign, **QUICK)
+    with pytest.raises(OutputError, match="holds files that diffvae did not write"):
+        pipeline.links(folder, foreign, overwrite=True, **QUICK)
+    assert names(foreign) == ["mine.txt"]
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_overwrite(folder, tmp_path):
+    out = tmp_path / "out"
+    pipeline.links(folder, out, source="stem", **QUICK)
+    links = pipeline.links(folder, out, overwrite=True, **QUICK)
+    assert links.path == out
+    assert "commitment" not in tables(out)
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"source": "blue"}, r"'blue' is no type of adata.obs\['cell_type'\]; the types are: stem, red, white"),
+        ({"source": "stem", "target": ["blue"]}, "'blue' is no type"),
+        ({"source": "stem", "target": ["stem"]}, "'stem' has no other type to commit to; name another target"),
+        ({"target": ["red"]}, "A target was named but no source; name the progenitor type as well"),
+        ({"groupby": "nothing"}, r"obs\['nothing'\] is missing"),
+        ({"conv": "gin"}, "conv is 'gin'"),
+        ({"preset": "best"}, "preset is 'best'"),
+        ({"max_epochs": 0}, "max_epochs is 0"),
+    ],
+)
+def test_what_can_not_work_is_refused_before_the_training(folder, tmp_path, monkeypatch, options, sentence):
+    monkeypatch.setattr(dv.pp, "cell_graph", lambda *args, **others: pytest.fail("joined"))
+    told = []
+    with pytest.raises(ValueError, match=sentence):
+        pipeline.links(folder, tmp_path / "out", tell=told.append, progress=False, **options)
+    assert told == ["read"]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("function", [pipeline.links, pipeline.run])
+def test_k_of_nothing_is_refused_before_anything_is_read(tmp_path, function):
+    told = []
+    with pytest.raises(ValueError, match="k is 0; it must be 1 or more"):
+        function(tmp_path, k=0, tell=told.append)
+    assert told == []
+    with pytest.raises(ValueError, match="top_k is 0; it must be 1 or more"):
+        pipeline.links(tmp_path, top_k=0)
+
+
+def test_a_folder_that_is_no_result(tmp_path):
+    with pytest.raises(DataError, match=r"holds no summary.json; name a folder that 'diffvae run' wrote"):
+        pipeline.links(tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_failure_leaves_nothing(folder, tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("The disk is full.")
+
+    monkeypatch.setattr(dv.pl, "save", fail)
+    with pytest.raises(RuntimeError, match="disk is full"):
+        pipeline.links(folder, tmp_path / "out", **QUICK)
+    assert names(tmp_path) == []
+
+
+# As a part of a run
+
+
+@pytest.mark.usefixtures("no_figures", "quick_training")
+def test_a_run_has_links_unless_they_are_not_wanted(cells, tmp_path):
+    result = pipeline.run(cells, tmp_path / "with", label_key="cell_type", k=2, **RUN)
+    part = tmp_path / "with" / "links"
+    assert names(part) == ["cells.h5ad", "figures", "model", "summary.json", "tables"]
+    summary = json.loads((part / "summary.json").read_text())
+    assert summary["parameters"]["k"] == 2
+    assert summary["parameters"]["groupby"] == "cell_type"
+    assert result.links.commitment is None
+    assert result.links.model.config.max_epochs == 3
+    assert "diffvae_links" in ad.read_h5ad(tmp_path / "with" / "results.h5ad").obsp
+    with pytest.raises(OutputError, match="has results already"):
+        pipeline.links(tmp_path / "with")
+
+    result = pipeline.run(cells, tmp_path / "without", label_key="cell_type", links=False, **RUN)
+    assert result.links is None
+    assert names(tmp_path / "without") == ["figures", "model", "results.h5ad", "summary.json", "tables"]
+    assert "diffvae_links" not in ad.read_h5ad(tmp_path / "without" / "results.h5ad").obsp
+
+
+@pytest.mark.usefixtures("quick_training")
+def test_cells_without_a_label_are_linked_by_the_names_they_got(cells):
+    adata = cells.copy()
+    adata.obs["known"] = adata.obs["cell_type"].astype(object)
+    adata.obs.loc[adata.obs_names[:30], "known"] = None
+    result = pipeline.run(adata, label_key="known", **RUN)
+    assert result.links.summary["parameters"]["groupby"] == "diffvae_cell_type"
+
+
+@pytest.mark.usefixtures("quick_training")
+def test_names_that_no_cluster_got_do_not_lose_the_links(cells):
+    markers = {name: cells.var_names[i * 4 : i * 4 + 4].tolist() for i, name in enumerate(("one", "two"))}
+    result = pipeline.run(cells, markers=markers, source="one", target=["three"], **RUN)
+    assert len(result.links.called)
+    assert result.links.commitment is None
+    assert any(w.startswith("Nothing was perturbed: ") for w in result.summary["warnings"])
+
+
+@pytest.mark.usefixtures("quick_training")
+def test_a_graph_that_can_not_be_learnt_from_does_not_lose_the_run(cells):
+    result = pipeline.run(cells[:40].copy(), label_key="cell_type", k=60, **RUN)
+    assert result.links is None
+    assert len(result.clusters)
+    (said,) = (w for w in result.summary["warnings"] if w.startswith("No links were predicted: "))
+    assert said.endswith(" Run 'diffvae links' on this result.")
+
+
+# The program
+
+
+def test_the_command(folder, tmp_path, diffvae, no_figures):
+    out = tmp_path / "out"
+    code, said, told = diffvae(
+        "links", folder, "--source", "stem", "--target", "red", "--k", 3, "--max-epochs", 10, "--out", out
+    )
+    assert code == 0
+    said = " ".join(said.split())  # titles are folded
+    assert "links called, " in said
+    assert "Progenitors by their links (and by as many Pearson neighbours, without a model)" in said
+    assert "uncommitted" in said
+    assert said.endswith(f"Written to {out}: model, tables, figures, cells.h5ad, summary.json")
+    assert told.startswith("· read\n· join similar cells\n· train Graph-DiffVAE\n")
+    assert "by construction" in told
+    assert "\x1b" not in said + told
+    assert json.loads((out / "summary.json").read_text())["parameters"]["target"] == ["red"]
+
+    code, said, told = diffvae("links", folder, "--max-epochs", 10, "--out", out)
+    assert (code, said) == (2, "")
+    assert told == f"Error: '{out}' has results already; name another folder, or pass overwrite (--overwrite).\n"
+    code, said, _ = diffvae("links", folder, "--max-epochs", 3, "--out", out, "--overwrite")
+    assert code == 0
+    assert "Progenitors" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--source", "blue"], "'blue' is no type of adata.obs['cell_type']; the types are: stem, red, white."),
+        (["--target", "red"], "A target was named but no source; name the progenitor type as well."),
+        (["--k", 0], "Invalid value for '--k'"),
+        (["--top-k", 0], "Invalid value for '--top-k'"),
+        (["--max-epochs", 0], "Invalid value for '--max-epochs'"),
+        (["--joint-weight", -1], "Invalid value for '--joint-weight'"),
+        (["--conv", "gin"], "conv is 'gin'; it is one of 'gcn', 'gat', 'sage'."),
+        (["--preset", "best"], "preset is 'best'"),
+        (["--groupby", "nothing"], "adata.obs['nothing'] is missing"),
+    ],
+)
+def test_bad_usage(folder, tmp_path, diffvae, options, sentence):
+    code, said, told = diffvae("links", folder, "--out", tmp_path / "out", *options)
+    assert (code, said) == (2, "")
+    assert told.splitlines()[-1].startswith("Error: ")
+    assert sentence in told.splitlines()[-1]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_figures", "quick_training")
+def test_a_run_with_and_without_links(cells, tmp_path, diffvae):
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    options = ["--n-latent", 4, "--max-epochs", 2, "--n-clusters", 3, "--cluster-method", "kmeans"]
+    options += ["--label-key", "cell_type"]
+    code, said, told = diffvae("run", tmp_path / "cells.h5ad", "--out", tmp_path / "with", "--k", 2, *options)
+    assert code == 0
+    assert "· train Graph-DiffVAE\n" in told
+    assert "links called, " in said
+    assert (tmp_path / "with" / "links" / "summary.json").is_file()
+    code, said, told = diffvae("run", tmp_path / "cells.h5ad", "--out", tmp_path / "without", "--no-links", *options)
+    assert code == 0
+    assert "Graph-DiffVAE" not in said + told
+    assert not (tmp_path / "without" / "links").exists()
+
+
+def test_numbers_of_numpy_have_a_place_in_the_summary(found, tmp_path, no_figures):
+    links, _ = found
+    links.summary["links"]["odd"] = np.float32(0.5)
+    (tmp_path / "tables").mkdir()
+    _linking_folder.write_into(links, tmp_path, "cell_type")
+    assert json.loads((tmp_path / "summary.json").read_text())["links"].pop("odd") == 0.5
+    del links.summary["links"]["odd"]
