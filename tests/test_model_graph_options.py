@@ -215,3 +215,14 @@ def test_untrained_it_says_so():
             ask()
     with pytest.raises(ValueError, match="rng is -1"):
         train(rng=-1)
+
+
+def test_joint_model_explains_expression_from_the_same_latent():
+    joint = train(max_epochs=60, lr=3e-3, joint_weight=10.0)
+    x = np.asarray(linked().layers["unit"])
+    found = joint.reconstruct()
+    assert found.shape == linked().shape
+    assert ((found > 0) & (found < 1)).all()
+    assert np.mean((found - x) ** 2) < np.mean((x.mean(0) - x) ** 2)  # better than each gene's mean
+    with pytest.raises(ValueError, match="joint_weight is 0, so this model knows no expression"):
+        train(max_epochs=1).reconstruct()

@@ -15,7 +15,7 @@ from diffvae.model._calibration import Calibration
 from diffvae.model._estimator import Estimator
 from diffvae.model._graph_config import GraphConfig
 from diffvae.model._graph_objective import GraphAutoencoder
-from diffvae.model._held_out import cell_numbers, encode, inner_products
+from diffvae.model._held_out import BLOCK, cell_numbers, encode, inner_products
 from diffvae.model._input import Matrix
 from diffvae.train import RowSource
 
@@ -71,6 +71,18 @@ class LinkPredictor(Estimator):
         Computed from the posterior mean, never from a draw. Parameters as in :meth:`get_latent_representation`.
         """
         return self._placed(adata, max_missing)[1]
+
+    @torch.no_grad()
+    def reconstruct(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
+        """Return the expression that the joint model expects of each cell, cells x genes in [0, 1].
+
+        Only with ``joint_weight`` above 0. Parameters as in :meth:`get_latent_representation`.
+        """
+        decoder = self.module.expression
+        if decoder is None:
+            raise ValueError("joint_weight is 0, so this model knows no expression; train one with joint_weight=10.")
+        z = torch.from_numpy(self.get_latent_representation(adata, max_missing=max_missing)).to(self._device())
+        return torch.cat([torch.sigmoid(decoder(part)) for part in z.split(BLOCK)]).cpu().numpy()
 
     def predict_links(
         self, pairs: Any, adata: AnnData | None = None, *, calibrated: bool = True, max_missing: float = 0.2
