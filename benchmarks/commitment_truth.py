@@ -53,6 +53,7 @@ def main() -> None:
     columns = ["seed", "method", "source", "begun", "right", "wrong", "not_begun", "false_calls"]
     table = pd.DataFrame(rows, columns=columns)
     sums = table.groupby(["source", "method"], sort=False)[columns[3:]].sum()
+    print(f"\nCalled among progenitors without any fate (one Gaussian cloud beside a type): {_without_fate():.1%}")
     print("\nSums over 5 seeds:")
     print(sums.to_string())
     by_seed = table.groupby(["method", "seed"])[columns[3:]].sum()
@@ -85,6 +86,18 @@ def _calls(adata, x, metric, source, branches):
         (~begun).sum(),
         (~begun & (called != "")).sum(),
     )
+
+
+def _without_fate():
+    """Return the share of 500 progenitors of one cloud that are called, mean over 5 seeds."""
+    shares = []
+    for seed in range(5):
+        x = np.random.default_rng(seed).normal(size=(1000, 20))
+        x[500:, 0] += 2.5
+        member = (np.arange(1000) >= 500)[:, None].astype(np.int64)
+        table = link_mass(x, "euclidean", 15, np.arange(500), member)
+        shares.append((table["q_value"] < 0.05).mean())
+    return np.mean(shares)
 
 
 def _adjacency(table, lineage):

@@ -168,10 +168,22 @@ def test_verdict_says_what_a_trivial_way_gives(found):
     assert said[0] == f"Trained on {stored['scheme']}."
     assert f"AUC {stored['validation_auc']:.3f}; Pearson's correlation" in said[1]
     assert f"has {stored['pearson_auc']:.3f} by construction" in said[1]
-    assert said[2].startswith(f"At the threshold {stored['threshold']:.2g}, {stored['precision']:.0%} of the called")
+    assert said[2].startswith(
+        f"At the threshold {stored['threshold']:.2g}, {stored['recall']:.0%} of the graph's edges"
+    )
+    assert f"{stored['precision']:.0%} of all called pairs are edges" in said[2]
+    assert stored["precision_unknown"] < stored["precision"]
     assert said[3].startswith("Different types linked beyond chance (degrees kept, q < 0.05): ")
     called = (links.commitment["call"] != "uncommitted").sum()
     assert said[4].startswith(f"{called} of {len(links.commitment)} progenitors are linked to a mature type")
+
+
+def test_the_map_of_the_run_stays_the_one_for_new_cells(found):
+    adata = found[0].adata
+    assert adata.uns["diffvae"]["tsne"]["key_added"] == "X_diffvae_tsne"
+    placed = dv.tl.tsne_transform(adata, adata.obsm["X_diffvae"][:2])
+    assert np.isfinite(placed).all()
+    assert "X_diffvae_graph_tsne" in adata.obsm
 
 
 @pytest.mark.usefixtures("no_figures")
@@ -215,7 +227,7 @@ def test_when_no_link_is_called(folder, tmp_path, monkeypatch, capsys):
     assert len(links.called) == 0
     assert set(links.types["graph"]) == {"cell_graph"}
     # the links of the graph that went in are not taken for predicted ones
-    assert links.summary["verdict"][3].endswith(": none.")
+    assert not any("Different types linked" in said for said in links.summary["verdict"])
     assert tables(tmp_path / "out")["called_links"].empty
     assert {file.stem for file in (tmp_path / "out" / "figures").iterdir()} == FIGURES
     show(links)

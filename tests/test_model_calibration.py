@@ -87,3 +87,14 @@ def test_one_of_each_is_enough_and_large_scores_do_not_overflow():
     assert found.threshold > found(np.array([0.0]))[0]
     assert found(np.array([-1e9, 1e9])).tolist() == [0, 1]
     assert Calibration(**found.to_dict()) == found
+
+
+def test_another_density_moves_the_odds_and_what_is_not_known_is_nan():
+    curve = Calibration(1.0, -3.0, 0.2, 0.5, 0.4, 10, density=0.01)
+    assert curve.at(0.01) is curve
+    moved = curve.at(0.1)
+    odds = (0.1 / 0.9) / (0.01 / 0.99)
+    p, q = curve(np.array([2.0]))[0], moved(np.array([2.0]))[0]
+    assert q / (1 - q) == pytest.approx(odds * p / (1 - p))
+    assert moved.threshold / (1 - moved.threshold) == pytest.approx(odds * 0.25)
+    assert np.isnan([moved.precision, moved.recall, moved.precision_unknown]).all()

@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 from functools import cache
 
 import anndata as ad
@@ -250,3 +252,20 @@ def test_planted_types_are_linked():
     assert len(table) > 100
     assert same.mean() > 0.95
     assert same[table["new"]].mean() > 0.95
+
+
+def test_a_model_worse_than_chance_is_refused_and_stale_calls_go():
+    adata, good = linked().copy(), model()
+    bad = dataclasses.replace(good.calibration, slope=-1.0)
+    adata.obs["diffvae_commitment"] = "biased: x"
+    adata.uns["diffvae"] = {**adata.uns["diffvae"], "commitment": 1, "link_table": 2}
+    tl.links(adata, good)
+    assert "diffvae_commitment" not in adata.obs
+    assert not {"commitment", "link_table"} & set(adata.uns["diffvae"])
+    broken = copy.copy(good)
+    broken.calibration = bad
+    with pytest.raises(DataError, match="no better than chance"):
+        tl.links(adata, broken)
+    adata.obs_names = ["same"] * adata.n_obs
+    with pytest.raises(DataError, match="Cell names occur more than once: 'same'"):
+        tl.links(adata, good)

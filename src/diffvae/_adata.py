@@ -71,6 +71,13 @@ def groups(adata: AnnData, groupby: str) -> pd.Categorical:
     return pd.Categorical(column.astype(str))
 
 
+def require_unique_names(adata: AnnData) -> None:
+    """Refuse cells that can't be told apart by name."""
+    if not adata.obs_names.is_unique:
+        twice = adata.obs_names[adata.obs_names.duplicated()][0]
+        raise DataError(f"Cell names occur more than once: {twice!r}; call adata.obs_names_make_unique() first.")
+
+
 def results(adata: AnnData) -> dict[str, Any]:
     """Return ``adata.uns["diffvae"]``, made if needed."""
     return adata.uns.setdefault(_keys.UNS, {})

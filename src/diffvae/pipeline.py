@@ -186,17 +186,18 @@ def run(
             journal.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
     linked = None
     if links:
-        groupby = _changes.group_key(parameters)
-        if adata.obs[groupby].isna().any():  # links are counted between all cells, and each has a name
-            groupby = _keys.CELL_TYPE
-        # what was said of types that aren't there is said already
+        groupby = _linking.type_key(adata, parameters)  # links are counted between all cells, so each needs a type
         known = {source, *(target or ())} <= set(adata.obs[groupby].astype(str))
+        if source is not None and not known:
+            journal.warnings.append(
+                f"No progenitors were called by their links: not all of the named types are in adata.obs[{groupby!r}]."
+            )
         try:
             linked = _linking.link(
                 adata, groupby=groupby, source=source if known else None, target=target if known else None, k=k,
                 device=device, seed=seed, journal=journal, progress=progress,
             )  # fmt: skip
-        except ValueError as error:  # a graph in which all are linked to all, say
+        except (ValueError, RuntimeError) as error:  # a graph in which all are linked to all, say
             journal.warnings.append(f"No links were predicted: {error} Run 'diffvae links' on this result.")
     return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked)
 

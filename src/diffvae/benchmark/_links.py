@@ -154,6 +154,7 @@ def _task(
     first.obsp[KNOWN] = hidden.train
     n = first.n_obs
     mine, others = graph(first, "cell_graph"), graph(second, "cell_graph")
+    del first.obsp["cell_graph"], first.uns["diffvae"]["cell_graph"]  # no method is to see the hidden edges
     linked = _links.edges_of(others)
     linked = linked[~np.isin(_links.keys(linked, n), _links.keys(hidden.train_edges, n))]
     either = _links.undirected(mine + others)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 NAME = "links"
 EXAMPLE = (
-    'Examples:  diffvae links results   ·   diffvae links results --k 1 --source "CD34+"   ·   '
-    "diffvae links results --source HSPC --target Monocyte --target Erythrocyte --conv gat"
+    'Examples:  diffvae links results --overwrite --source "CD34+"   ·   '
+    "diffvae links results --k 1 --out links_k1   ·   "
+    "diffvae links results --overwrite --source HSPC --target Monocyte --target Erythrocyte --conv gat"
 )
 K = Annotated[int, typer.Option("--k", min=1, help="Most similar cells to which each cell is joined.")]
 

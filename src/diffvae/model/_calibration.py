@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logit
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Calibration:
         There, at the density of the graph.
     n_held_out
         Edges it was fitted to.
+    density
+        Share of the pairs of the graph that are linked, hidden edges among them.
+    precision_unknown
+        As ``precision``, among the pairs that weren't known edges in the training: most edges are known.
     """
 
     slope: float
@@ -37,10 +41,22 @@ class Calibration:
     precision: float
     recall: float
     n_held_out: int
+    density: float = float("nan")
+    precision_unknown: float = float("nan")
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Return probabilities."""
         return expit(self.slope * np.asarray(scores, np.float64) + self.intercept)
+
+    def at(self, density: float) -> Calibration:
+        """Return the curve for a graph of another density: the odds of a link are as many times as large."""
+        if not np.isfinite(self.density) or np.isclose(density, self.density):
+            return self
+        shift = float(logit(density) - logit(self.density))
+        threshold = float(expit(logit(self.threshold) + shift))
+        nan = float("nan")
+        moved = replace(self, intercept=self.intercept + shift, threshold=threshold, density=density)
+        return replace(moved, precision=nan, recall=nan, precision_unknown=nan)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes."""
@@ -71,6 +87,7 @@ def calibrate(linked: np.ndarray, unlinked: np.ndarray, *, n_edges: int, n_pairs
     last = np.append(np.diff(ranked[order]) != 0, True)  # equal scores are called together
     f1 = np.where(last, 2 * true / (called + n_edges), -1)
     best = int(f1.argmax())
+    hits, alarms = int((truth[order][: best + 1]).sum()), float((weights * ~truth)[order][: best + 1].sum())
     return Calibration(
         slope=slope,
         intercept=intercept,
@@ -78,4 +95,6 @@ def calibrate(linked: np.ndarray, unlinked: np.ndarray, *, n_edges: int, n_pairs
         precision=float(true[best] / called[best]),
         recall=float(true[best] / n_edges),
         n_held_out=len(linked),
+        density=n_edges / n_pairs,
+        precision_unknown=hits / (hits + alarms),
     )

@@ -143,7 +143,8 @@ class GraphDiffVAE(LinkPredictor):
             None for those of the constructor.
         validation_size
             Share of the edges that is hidden from the training: validation AUC and average precision are of these, and
-            probabilities and threshold are calibrated on them. 0 hides none, and nothing is calibrated.
+            probabilities and threshold are calibrated on them. The validation loss is the balanced Bernoulli loss,
+            whatever ``link_loss`` is. 0 hides none, and nothing is calibrated.
         validate_every
             Epochs from one look at the hidden edges to the next, each of which costs a third of an epoch; in between
             the history has NaN. With early stopping every epoch is looked at.
@@ -238,17 +239,10 @@ class GraphDiffVAE(LinkPredictor):
         self.graph_key, self.scheme, self._held_out = graph_key, str(batches), held_out
         return self
 
-    def baseline_auc(self, adata: AnnData) -> float:
-        """Return the AUC of Pearson's correlation on the hidden edges: what the validation AUC stands beside.
-
-        Parameters
-        ----------
-        adata
-            The cells of the training.
-        """
+    def baseline_auc(self) -> float:
+        """Return the AUC of Pearson's correlation on the hidden edges: what the validation AUC stands beside."""
         if not self._held_out:
             raise ValueError(
                 "No edge was hidden from this model's training; train it here with validation_size above 0."
             )
-        rows = self._held_out.pearson(layer_matrix(adata, self.features.layer))
-        return link_auc(*rows)
+        return link_auc(*self._held_out.pearson(self._training_matrix))

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from diffvae import _links
+from diffvae import _links, _random
 from diffvae._leiden import leiden
 from diffvae.nn import Adjacency, Sampling
 from diffvae.train import RowSource
@@ -94,7 +94,7 @@ class PartedGraph:
         size = min(PART_CELLS, max(1, batch_size // 4))
         n_parts = -(-n // size)
         communities = leiden(links, max(1.0, n_parts / 8), seed)
-        order = np.lexsort((np.random.default_rng(seed).random(n), communities))
+        order = np.lexsort((_random.generator(seed, "parts of the graph").random(n), communities))
         self.parts = np.array_split(order, n_parts)
         self.per_batch = max(2, min(batch_size // size, n_parts))
 

@@ -96,24 +96,34 @@ class LinkPredictor(Estimator):
         adata
             Cells with a graph; None for those of the training.
         calibrated
-            True: the share of real pairs with such a score that are linked in the graph. False: the logistic function
-            of the score, as in eq 21, in which linked and unlinked pairs are equally frequent.
+            True: the share of all pairs with such a score, known edges among them, that are linked in the graph. False:
+            the logistic function of the score, as in eq 21, in which linked and unlinked pairs are equally frequent.
         max_missing
             See :meth:`get_latent_representation`.
         """
         places = self.get_link_representation(adata, max_missing=max_missing)
         pairs = cell_numbers(pairs, adata, len(places))
-        return self.probabilities(inner_products(places, pairs), calibrated=calibrated)
+        return self.probabilities(inner_products(places, pairs), adata, calibrated=calibrated)
 
-    def probabilities(self, scores: np.ndarray, *, calibrated: bool = True) -> np.ndarray:
-        """Return the probabilities of links for scores, the inner products of Z*."""
-        curve = self.calibration if calibrated else Calibration(1.0, 0.0, 0.5, np.nan, np.nan, 0)
+    def probabilities(self, scores: np.ndarray, adata: AnnData | None = None, *, calibrated: bool = True) -> np.ndarray:
+        """Return the probabilities of links for scores, the inner products of Z*, of the training's cells or of others.
+
+        In a graph of another density the odds of a link are as many times as large.
+        """
+        curve = self.curve(adata) if calibrated else Calibration(1.0, 0.0, 0.5, np.nan, np.nan, 0)
         if curve is None:
             raise ValueError(
-                "Nothing was calibrated, because validation_size was 0; pass calibrated=False, or train with some "
-                "edges held out."
+                "Nothing was calibrated, because validation_size was 0 or every pair of the graph is linked; pass "
+                "calibrated=False, or train with some edges held out."
             )
         return curve(scores)
+
+    def curve(self, adata: AnnData | None = None) -> Calibration | None:
+        """Return the calibration at the density of the cells' graph; None where nothing was calibrated."""
+        if adata is None or self.calibration is None:
+            return self.calibration
+        graph = graph_in(adata, self.graph_key)
+        return self.calibration.at(graph.nnz / (graph.shape[0] * (graph.shape[0] - 1)))
 
     def predict_top_links(
         self,
@@ -143,7 +153,7 @@ class LinkPredictor(Estimator):
         found = _neighbours.nearest(places, min(k, len(places) - 1), metric="inner", rng=rng, exact_limit=EXACT_LIMIT)
         rows = np.repeat(np.arange(len(places)), found.indices.shape[1])
         there = found.indices.ravel() >= 0
-        values = self.probabilities(found.scores.ravel()[there], calibrated=calibrated)
+        values = self.probabilities(found.scores.ravel()[there], adata, calibrated=calibrated)
         entries = values, (rows[there], found.indices.ravel()[there])
         top = sparse.csr_matrix(entries, shape=(len(places), len(places)), dtype=np.float32)
         top = sparse.csr_matrix(top.maximum(top.T))
@@ -151,9 +161,9 @@ class LinkPredictor(Estimator):
         return top
 
     def attention(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> sparse.csr_matrix:
-        """Return the attention that each cell (row) gives to each neighbour and to itself; rows sum to one.
+        """Return the attention that each cell (row) gives to its neighbours and itself (with self-loops).
 
-        The mean over heads of the first layer; only with ``conv="gat"``. Parameters as in
+        Rows sum to one. The mean over heads of the first layer; only with ``conv="gat"``. Parameters as in
         :meth:`get_latent_representation`.
         """
         matrix, graph = self._cells(adata, max_missing)

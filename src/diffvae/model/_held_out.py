@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 BLOCK = 4096
 """Cells per pass where nothing is learnt."""
 N_UNLINKED = 200_000
-"""Pairs without an edge to which probabilities are calibrated, at most."""
+PER_CELL = 40
+"""Pairs without an edge to which probabilities are calibrated: as many, or so many per cell if that is more."""
 
 
 @torch.no_grad()
@@ -94,7 +95,7 @@ class HeldOut:
 
     def calibrate(self, places: np.ndarray, rng: _random.Rng) -> Calibration:
         """Fit probabilities and threshold to the held-out pairs."""
-        n = min(N_UNLINKED, (self.n_pairs - self.n_edges) // 2)
+        n = min(max(N_UNLINKED, PER_CELL * self.n_cells), (self.n_pairs - self.n_edges) // 2)
         unlinked = _links.sample_negatives(self.graph, n, _random.generator(rng, "unlinked pairs"))
         linked = inner_products(places, self.linked)
         return calibrate(linked, inner_products(places, unlinked), n_edges=self.n_edges, n_pairs=self.n_pairs)

@@ -131,5 +131,8 @@ def versions() -> dict[str, str]:
     """Return the versions that decide the numbers."""
     from importlib.metadata import version
 
-    packages = ("anndata", "numpy", "openTSNE", "scanpy", "scikit-learn", "scipy", "torch")
+    packages = (
+        *("anndata", "igraph", "numpy", "openTSNE", "pynndescent", "scanpy", "scikit-learn", "scipy", "torch"),
+        "torch-geometric",
+    )
     return {"diffvae": diffvae.__version__, **{p: version(p) for p in packages}}

@@ -19,6 +19,8 @@ from diffvae._rewire import rewired
 if TYPE_CHECKING:
     from anndata import AnnData
 
+NORMAL_SD = 1.5
+"""Standard deviation of the null below which a count is too coarse for a normal."""
 NORMAL_FROM = 5.0
 """Links expected from which on a count is near enough to normal (the usual rule of chi-square tests)."""
 
@@ -39,8 +41,8 @@ def link_table(
     with mean and standard deviation over ``n_null`` graphs of double-edge swaps: same cells, same types, same degrees.
     A pair of types is not called linked because both are large or well connected.
 
-    Where at least 5 links are expected and the null varies, the p-values are those of a normal distribution with the
-    null's mean and sd, half a link nearer to the mean (counts are whole), so that they resolve more than ``n_null``
+    Where at least 5 links are expected and the null varies by 1.5 or more (sd), the p-values are those of a normal with
+    the null's mean and sd, half a link nearer to the mean (counts are whole), so that they resolve more than ``n_null``
     graphs can. (Counts of 5 to 15 are a little skewed: one in 300 random ones is "enriched" at 0.001.) Elsewhere they
     are the share of null graphs that reach the count, the observed one among them, and so at least 1 / (n_null + 1) on
     either side. The two-sided one is twice the smaller, at most 1.
@@ -126,7 +128,7 @@ def _one_graph(name: str, matrix: sparse.csr_matrix, labels: pd.Categorical, n_n
     z = np.divide(n_links - expected, null_sd, out=np.full(len(null_sd), np.nan), where=varies)
     p_enriched = (1 + (null >= n_links).sum(axis=0)) / (n_null + 1)
     p_depleted = (1 + (null <= n_links).sum(axis=0)) / (n_null + 1)
-    normal = varies & (expected >= NORMAL_FROM)
+    normal = (null_sd >= NORMAL_SD) & (expected >= NORMAL_FROM)
     half = 0.5 / null_sd[normal]
     p_enriched[normal] = stats.norm.sf(z[normal] - half)
     p_depleted[normal] = stats.norm.cdf(z[normal] + half)

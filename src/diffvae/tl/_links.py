@@ -9,7 +9,8 @@ import pandas as pd
 from scipy import sparse
 
 from diffvae import _keys, _links, _random
-from diffvae._adata import graph, results
+from diffvae._adata import graph, require_unique_names, results
+from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,8 +32,8 @@ def links(
     .. math:: p_{ij} = \sigma(a\, z^{*\top}_i z^*_j + b)
 
     with a and b fitted to edges that were hidden from the training and to pairs without an edge, at the density of the
-    graph: of the pairs with p = 0.2 a fifth are edges of such a graph. That is a statement about the graph that went
-    in, not about biology.
+    graph: of all pairs with p = 0.2, known edges among them, a fifth are edges. Among the new links it is far fewer.
+    That is a statement about the graph that went in, not about biology.
 
     Parameters
     ----------
@@ -61,14 +62,18 @@ def links(
         for scanpy: ``sc.tl.paga(adata, groups, neighbors_key="diffvae_links")``, likewise ``sc.tl.diffmap`` and
         ``sc.tl.dpt``; ``obsp`` goes as it is into CellRank's ``ConnectivityKernel(adata, conn_key="diffvae_links")``.
     ``obsp["diffvae_called_links"]``
-        The called ones, as a graph of ones.
+        The called ones, as a graph of ones: pairs among those ``top_k`` whose probability reaches the threshold.
     ``uns["diffvae"]["links"]``
-        Threshold, precision and recall there on the hidden edges, numbers of links, and how the model was trained.
+        Threshold; precision and recall there on the hidden edges, ``precision_unknown`` among pairs that were no known
+        edges (all for every pair above the threshold, before ``top_k`` cuts; NaN on cells other than the training's);
+        numbers of links, and how the model was trained.
 
     Raises
     ------
     ValueError
         If the model was trained without hidden edges and no threshold is given.
+    DataError
+        If names of cells occur more than once, or the model is no better than chance on the hidden edges.
 
     Examples
     --------
@@ -84,12 +89,18 @@ def links(
         raise ValueError(f"top_k is {top_k}; keep one link per cell at least.")
     if threshold is not None and not 0 < threshold < 1:
         raise ValueError(f"threshold is {threshold}; it is a probability, between 0 and 1.")
-    curve = model.calibration
-    if model.is_trained and curve is None and threshold is None:
+    require_unique_names(adata)
+    if model.is_trained and model.calibration is None and threshold is None:
         raise ValueError(
-            "The model was trained with validation_size=0, so there is no threshold from hidden edges; pass "
-            "threshold=0.5, say, or train with some hidden."
+            "The model was trained with validation_size=0, or on a graph in which every pair is linked, so there is no "
+            "threshold from hidden edges; pass threshold=0.5, say, or train with some hidden."
         )
+    if model.calibration is not None and model.calibration.slope <= 0:
+        raise DataError(
+            "On the edges hidden from its training the model is no better than chance, so it can't say which links are "
+            "probable; train it longer, or on a graph with more edges."
+        )
+    curve = model.curve(adata)
     given = graph(adata, model.graph_key)
     top = model.predict_top_links(top_k, adata, calibrated=curve is not None, max_missing=max_missing, rng=rng)
     if threshold is None:
@@ -106,6 +117,10 @@ def links(
             "new": ~np.isin(_links.keys(pairs, n), _links.keys(_links.edges_of(given), n)),
         }
     ).sort_values("probability", ascending=False, ignore_index=True, kind="stable")
+    for stale in ("commitment", "commitment_types", "commitment_params", "link_table", "link_table_params"):
+        results(adata).pop(stale, None)
+    for stale in (_keys.COMMITMENT, _keys.COMMITMENT_CONFIDENCE):
+        adata.obs.drop(columns=stale, inplace=True, errors="ignore")
     adata.obsm[_keys.GRAPH_LATENT] = model.get_latent_representation(adata, max_missing=max_missing)
     adata.obsm[_keys.LINK_PLACES] = model.get_link_representation(adata, max_missing=max_missing)
     adata.obsp[_keys.LINKS] = top
@@ -121,6 +136,7 @@ def links(
         "top_k": top_k,
         "threshold": float(threshold),
         "precision": np.nan if curve is None else curve.precision,
+        "precision_unknown": np.nan if curve is None else curve.precision_unknown,
         "recall": np.nan if curve is None else curve.recall,
         "n_input": given.nnz // 2,
         "n_called": len(table),
