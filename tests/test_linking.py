@@ -173,9 +173,12 @@ def test_verdict_says_what_a_trivial_way_gives(found):
     )
     assert f"{stored['precision']:.0%} of all called pairs are edges" in said[2]
     assert stored["precision_unknown"] < stored["precision"]
-    assert said[3].startswith("Different types linked beyond chance (degrees kept, q < 0.05): ")
+    pieces = f"fall into {stored['n_components']} pieces, the graph that went in into {stored['n_components_input']}"
+    assert any(pieces in one for one in said) == (stored["n_components"] > stored["n_components_input"])
+    assert any("most linked hundredth" in one for one in said) == (stored["hub_share"] > 0.3)
+    assert said[-2].startswith("Different types linked beyond chance (degrees kept, q < 0.05): ")
     called = (links.commitment["call"] != "uncommitted").sum()
-    assert said[4].startswith(f"{called} of {len(links.commitment)} progenitors are linked to a mature type")
+    assert said[-1].startswith(f"{called} of {len(links.commitment)} progenitors are linked to a mature type")
 
 
 def test_the_map_of_the_run_stays_the_one_for_new_cells(found):

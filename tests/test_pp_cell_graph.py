@@ -221,3 +221,11 @@ def test_sentences_on_the_data():
         twice = AnnData(HAND, obs=pd.DataFrame(index=["a", "a", "c", "d", "e"]))
     with pytest.raises(DataError, match=r"adata\.obs_names has duplicates.*obs_names_make_unique"):
         cell_graph(twice, layer=None, prior=[("c", "d")])
+
+
+def test_names_that_look_like_numbers_are_names():
+    adata = by_hand()
+    adata.obs_names = [str(100 + i) for i in range(5)]
+    for prior in (pd.DataFrame({"a": [100, 101], "b": [102, 103]}), [(100, 102), (101, 103)]):
+        found = graph_of(adata, prior=prior, combine="replace").obsp["cell_graph"]
+        assert np.argwhere(found.toarray()).tolist() == [[0, 2], [1, 3], [2, 0], [3, 1]]

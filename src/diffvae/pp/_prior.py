@@ -20,7 +20,10 @@ def prior_graph(adata: AnnData, prior: Any) -> sp.csr_matrix:
         return sp.csr_matrix((adata.n_obs, adata.n_obs), dtype=np.float32)
     if isinstance(prior, str):
         if prior not in adata.obsp:
-            raise DataError(f"adata.obsp[{prior!r}] is missing; there are: {quoted(adata.obsp) or 'none'}.")
+            raise DataError(
+                f"adata.obsp[{prior!r}] is missing; there are: {quoted(adata.obsp) or 'none'}. "
+                "Read a table from a file yourself and pass it."
+            )
         prior = adata.obsp[prior]
     if isinstance(prior, pd.DataFrame):
         if prior.shape[1] != 2:
@@ -57,7 +60,8 @@ def _matrix_graph(matrix: Any, n: int) -> sp.csr_matrix:
 def _named_pairs(adata: AnnData, pairs: np.ndarray) -> sp.csr_matrix:
     if not adata.obs_names.is_unique:
         raise DataError("adata.obs_names has duplicates, so prior's names are no cells; run obs_names_make_unique().")
-    place = adata.obs_names.get_indexer(pairs.ravel()).reshape(-1, 2)
+    pairs = pairs.astype(str)  # a table of names that look like numbers is read as numbers
+    place = adata.obs_names.astype(str).get_indexer(pairs.ravel()).reshape(-1, 2)
     unknown = pd.unique(pairs[place < 0].astype(object))
     if len(unknown):
         raise DataError(f"prior names {len(unknown):,} cells that are not in adata.obs_names: {quoted(unknown)}.")
@@ -76,4 +80,8 @@ def edges_once(i: np.ndarray, j: np.ndarray, n: int) -> sp.csr_matrix:
 
 def is_pair(entry: Any) -> bool:
     """Return whether an entry is a pair of names."""
-    return isinstance(entry, tuple | list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
+    return (
+        isinstance(entry, tuple | list)
+        and len(entry) == 2
+        and all(isinstance(name, str | int | np.integer) for name in entry)
+    )

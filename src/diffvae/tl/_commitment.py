@@ -50,7 +50,7 @@ def commitment(
 
     The same calls are made on the graph of as many most Pearson-correlated cells, without a model. On simulated cells,
     where the truth is known, the model finds twice as many of the cells that have begun to commit as Pearson does,
-    among as many false calls in a hundred; neighbours by PCA have fewer false calls than both
+    among as many false calls in a hundred; neighbours by PCA find as many with fewer false calls
     (``benchmarks/commitment_truth.py``). Links say that expression is alike; they are no proof of fate.
 
     Parameters

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from diffvae import _keys, _links, _random
 from diffvae._adata import graph, require_unique_names, results
@@ -66,7 +67,9 @@ def links(
     ``uns["diffvae"]["links"]``
         Threshold; precision and recall there on the hidden edges, ``precision_unknown`` among pairs that were no known
         edges (all for every pair above the threshold, before ``top_k`` cuts; NaN on cells other than the training's);
-        numbers of links, and how the model was trained.
+        numbers of links, and how the model was trained. ``hub_share`` is the share of called links that touch the most
+        linked hundredth of the cells, ``n_components`` the pieces into which ``diffvae_links`` falls (``sc.tl.dpt``
+        needs one); each beside that of the graph that went in.
 
     Raises
     ------
@@ -141,7 +144,21 @@ def links(
         "n_input": given.nnz // 2,
         "n_called": len(table),
         "n_new": int(table["new"].sum()),
+        "hub_share": _hub_share(adata.obsp[_keys.CALLED_LINKS]),
+        "hub_share_input": _hub_share(given),
+        "n_components": int(connected_components(top, directed=False)[0]),
+        "n_components_input": int(connected_components(given, directed=False)[0]),
         "scheme": model.scheme,
         **({} if watched.empty else {k: float(v) for k, v in watched.iloc[-1].items()}),
     }
     return table
+
+
+def _hub_share(links: sparse.csr_matrix) -> float:
+    """Return the share of links that touch the most linked hundredth of the cells."""
+    pairs = _links.edges_of(links)
+    if not len(pairs):
+        return float("nan")
+    degree = np.asarray(links.sum(1)).ravel()
+    hubs = np.argsort(-degree, kind="stable")[: max(1, len(degree) // 100)]
+    return float(np.isin(pairs, hubs).any(1).mean())
