@@ -219,7 +219,7 @@ def test_nothing_named_means_the_overlap_of_clusters_is_drawn(demo, tmp_path, mo
 
 
 def test_what_can_not_work_is_refused_before_anything_is_read(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "_read", lambda *args: pytest.fail("read"))
+    monkeypatch.setattr(_io, "load", lambda *args: pytest.fail("read"))
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("")
