@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _changes_folder, _files, _keys, _result, tl
+from diffvae import _changes_folder, _keys, _result, tl
 from diffvae._adata import results
 from diffvae._journal import Journal
 from diffvae.tl import _minimal_genes, _perturb
@@ -226,23 +226,15 @@ def perturb(
     -------
     Changes
     """
-    folder = Path(path).expanduser()
-    out = folder / FOLDER if out is None else Path(out).expanduser()
-    _files.refuse_folder(out.resolve(), overwrite)
-    journal = Journal(tell)
-    with journal.step("read"):
-        adata, model, earlier = _result.read(folder)
+    part = _result.Part(path, out, FOLDER, overwrite, tell)
+    adata, model, earlier = part.read()
     found = change(
         adata, model, source=source, target=target, groupby=groupby or group_key(earlier["parameters"]),
         n_sd=n_sd or N_SD,
         n_dims=n_dims, order=order, direction=direction, restrict=restrict, n_random=n_random, seed=seed,
-        journal=journal, progress=progress,
+        journal=part.journal, progress=progress,
     )  # fmt: skip
-    journal.tell("write")
-    found.summary |= {"source": earlier["source"], "warnings": journal.warnings, "seconds": journal.seconds}
-    with _files.new_folder(out, overwrite=overwrite) as part:
-        _changes_folder.write_into(found, part)
-    found.path = out
+    part.write(found, lambda folder: _changes_folder.write_into(found, folder))
     return found
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _changes, _files, _keys, _linking_folder, _result, pp, tl
+from diffvae import _changes, _keys, _linking_folder, _linking_verdict, _result, pp, tl
 from diffvae._adata import groups, result, results
 from diffvae._errors import DataError
 from diffvae._journal import Journal
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 FOLDER = "links"
 K = 5
 TOP_K = 15
-MANY = 0.3
-"""Share of the called links at a hundredth of the cells that is worth a remark."""
 
 
 @dataclass
@@ -110,7 +108,7 @@ def link(
         "calls": None if calls is None else _counts(calls),
         "types": None if types is None else json.loads(types.to_json(orient="records")),
     }
-    found.summary["verdict"] = verdict(found)
+    found.summary["verdict"] = _linking_verdict.verdict(found)
     return found
 
 
@@ -128,54 +126,6 @@ def _counts(calls: pd.DataFrame) -> dict[str, dict[str, int]]:
         graph: {str(name): int(n) for name, n in calls[column].value_counts().items()}
         for graph, column in (("predicted", "call"), ("pearson", "call_pearson"))
     }
-
-
-def verdict(found: Links) -> list[str]:
-    """Say in words how far the links can be believed, and where a trivial way does as well."""
-    links = found.summary["links"]
-    said = [f"Trained on {links['scheme']}."]
-    if "validation_auc" in links:
-        auc, pearson = links["validation_auc"], links["pearson_auc"]
-        said.append(
-            f"Edges hidden from the training are told from other pairs with AUC {auc:.3f}; Pearson's correlation, of "
-            f"which the graph was made, has {pearson:.3f}. Links measured independently are the fairer "
-            "test: diffvae.benchmark.links."
-        )
-        said.append(
-            f"At the threshold {links['threshold']:.2g}, {links['recall']:.0%} of the graph's edges are called, and "
-            f"{links['precision']:.0%} of all called pairs are edges; of those that were no known edges, "
-            f"{links['precision_unknown']:.1%} were hidden ones."
-        )
-    if links.get("hub_share", 0) > MANY:
-        said.append(
-            f"{links['hub_share']:.0%} of the called links touch the most linked hundredth of the cells "
-            f"({links['hub_share_input']:.0%} in the graph that went in): popular cells, often the deepest sequenced. "
-            "diffvae.pp.cell_graph makes a graph with fewer of them with mutual=True or use_rep='X_pca'."
-        )
-    if links["n_components"] > links["n_components_input"]:
-        said.append(
-            f"The predicted links fall into {links['n_components']} pieces, the graph that went in into "
-            f"{links['n_components_input']}: a pseudotime along them reaches one piece only."
-        )
-    if found.types is not None and (found.types["graph"] == _keys.CALLED_LINKS).any():
-        predicted = found.types[found.types["graph"] == _keys.CALLED_LINKS]
-        across = predicted[predicted["type_1"] != predicted["type_2"]]
-        linked = across[(across["q_value"] < 0.05) & (across["z"] > 0)].sort_values("z", ascending=False)
-        names = ", ".join(f"{r.type_1} - {r.type_2}" for r in linked.head(8).itertuples()) or "none"
-        names += f" and {len(linked) - 8} more" if len(linked) > 8 else ""
-        said.append(f"Different types linked beyond chance (degrees kept, q < 0.05): {names}.")
-    if found.commitment is not None:
-        calls = found.commitment
-        n, of = int((calls["call"] != "uncommitted").sum()), len(calls)
-        raw = int((calls["call_pearson"] != "uncommitted").sum())
-        either = calls[(calls["call"] != "uncommitted") | (calls["call_pearson"] != "uncommitted")]
-        both = int((either["call"] == either["call_pearson"]).sum())
-        said.append(
-            f"{n} of {of} progenitors are linked to a mature type beyond chance, {raw} by their Pearson neighbours "
-            f"alone; of {len(either)} that either calls, they agree on {both}. In simulations a third of such calls "
-            "were right, and a tenth of progenitors without any fate were called."
-        )
-    return said
 
 
 def links(
@@ -226,25 +176,44 @@ def links(
     -------
     Links
     """
-    folder = Path(path).expanduser()
-    out = folder / FOLDER if out is None else Path(out).expanduser()
     check_options(k, top_k)
-    _files.refuse_folder(out.resolve(), overwrite)
-    journal = Journal(tell)
-    with journal.step("read"):
-        adata, _, earlier = _result.read(folder)
+    part = _result.Part(path, out, FOLDER, overwrite, tell)
+    adata, _, earlier = part.read()
     groupby = groupby or type_key(adata, earlier["parameters"])
     require_types(adata, groupby, source, target)
     found = link(
         adata, groupby=groupby, source=source, target=target, k=k, top_k=top_k, preset=preset, conv=conv,
-        joint_weight=joint_weight, max_epochs=max_epochs, device=device, seed=seed, journal=journal, progress=progress,
+        joint_weight=joint_weight, max_epochs=max_epochs, device=device, seed=seed, journal=part.journal,
+        progress=progress,
     )  # fmt: skip
-    journal.tell("write")
-    found.summary |= {"source": earlier["source"], "warnings": journal.warnings, "seconds": journal.seconds}
-    with _files.new_folder(out, overwrite=overwrite) as part:
-        _linking_folder.write_into(found, part, groupby)
-    found.path = out
+    part.write(found, lambda folder: _linking_folder.write_into(found, folder, groupby))
     return found
+
+
+def of_run(
+    adata: AnnData,
+    parameters: Mapping[str, Any],
+    *,
+    seed: int,
+    journal: Journal,
+    progress: bool,
+) -> Links | None:
+    """Predict the links of a run; where that can't be, warn and return None, so that the run isn't lost."""
+    source, target = parameters["source"], parameters["target"]
+    groupby = type_key(adata, parameters)  # links are counted between all cells, so each needs a type
+    known = {source, *(target or ())} <= set(adata.obs[groupby].astype(str))
+    if source is not None and not known:
+        journal.warnings.append(
+            f"No progenitors were called by their links: not all of the named types are in adata.obs[{groupby!r}]."
+        )
+    try:
+        return link(
+            adata, groupby=groupby, source=source if known else None, target=target if known else None,
+            k=parameters["k"], device=parameters["device"], seed=seed, journal=journal, progress=progress,
+        )  # fmt: skip
+    except (ValueError, RuntimeError) as error:  # a graph in which all are linked to all, say
+        journal.warnings.append(f"No links were predicted: {error} Run 'diffvae links' on this result.")
+        return None
 
 
 def type_key(adata: AnnData, parameters: Mapping[str, Any]) -> str:

@@ -10,6 +10,8 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 
 from diffvae._errors import DataError
 
+BLOCK = 4096
+"""Pairs whose expression is held at once."""
 NEGATIVES = ("uniform", "degree", "within_type")
 
 
@@ -112,3 +114,20 @@ def sample_negatives(
         f"{n:,} pairs without an edge ({kind}) are wanted, but only {len(found):,} were found among {n_cells:,} cells "
         f"with {len(present):,} edges; ask for fewer, or for another kind of negatives."
     )
+
+
+def inner_products(places: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return z_i . z_j of pairs of cells, in double precision."""
+    return np.einsum("pd,pd->p", places[pairs[:, 0]], places[pairs[:, 1]]).astype(np.float64)
+
+
+def pearson(matrix: Any, pairs: np.ndarray) -> np.ndarray:
+    """Return Pearson's correlation of the rows of pairs of cells, in blocks; 0 where a row doesn't vary."""
+    parts = [np.zeros(0)]
+    for part in np.array_split(pairs, -(-len(pairs) // BLOCK)) if len(pairs) else []:
+        ends = (matrix[part[:, i]] for i in (0, 1))
+        a, b = (e.toarray() if sparse.issparse(e) else np.asarray(e) for e in ends)
+        a, b = (e - e.mean(1, keepdims=True, dtype=np.float64) for e in (a, b))
+        length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        parts.append((a * b).sum(1) / np.maximum(length, 1e-12))
+    return np.concatenate(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 
 from diffvae import _files, _keys
 from diffvae._errors import DataError
+from diffvae._journal import Journal
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -203,3 +205,44 @@ def read(path: str | PathLike[str]) -> tuple[AnnData, Model, dict[str, Any]]:
     if not isinstance(summary, dict) or not {"parameters", *ABOUT} <= set(summary):
         raise DataError(f"{folder / SUMMARY} is no summary of a run; name a folder that 'diffvae run' wrote.")
     return _io.read(folder / RESULTS), model.load(folder / MODEL), summary
+
+
+class Part:
+    """A later part of the road on an existing result: what it reads, and the folder that it writes.
+
+    A folder that must not be replaced is refused at once.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        out: str | PathLike[str] | None,
+        name: str,
+        overwrite: bool,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.folder = Path(path).expanduser()
+        self.out = self.folder / name if out is None else Path(out).expanduser()
+        self.overwrite = overwrite
+        self.source = ""
+        _files.refuse_folder(self.out.resolve(), overwrite)
+        self.journal = Journal(tell)
+
+    def read(self) -> tuple[AnnData, Model, dict[str, Any]]:
+        """Return cells, model and summary of the result."""
+        with self.journal.step("read"):
+            adata, model, earlier = read(self.folder)
+        self.source = earlier["source"]
+        return adata, model, earlier
+
+    def write(self, found: Changes | Links, write_into: Callable[[Path], None]) -> None:
+        """Complete the summary of what was found and write its folder, whole or not at all."""
+        self.journal.tell("write")
+        found.summary |= {
+            "source": self.source,
+            "warnings": self.journal.warnings,
+            "seconds": self.journal.seconds,
+        }
+        with _files.new_folder(self.out, overwrite=self.overwrite) as folder:
+            write_into(folder)
+        found.path = self.out

@@ -184,21 +184,7 @@ def run(
             )  # fmt: skip
         except DataError as error:  # a name that the clusters didn't get, say: what there is shall not be lost
             journal.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
-    linked = None
-    if links:
-        groupby = _linking.type_key(adata, parameters)  # links are counted between all cells, so each needs a type
-        known = {source, *(target or ())} <= set(adata.obs[groupby].astype(str))
-        if source is not None and not known:
-            journal.warnings.append(
-                f"No progenitors were called by their links: not all of the named types are in adata.obs[{groupby!r}]."
-            )
-        try:
-            linked = _linking.link(
-                adata, groupby=groupby, source=source if known else None, target=target if known else None, k=k,
-                device=device, seed=seed, journal=journal, progress=progress,
-            )  # fmt: skip
-        except (ValueError, RuntimeError) as error:  # a graph in which all are linked to all, say
-            journal.warnings.append(f"No links were predicted: {error} Run 'diffvae links' on this result.")
+    linked = _linking.of_run(adata, parameters, seed=seed, journal=journal, progress=progress) if links else None
     return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked)
 
 

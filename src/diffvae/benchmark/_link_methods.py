@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from diffvae import _keys, _random
+from diffvae import _keys, _links, _random
 from diffvae._adata import graph
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ KNOWN = "known_links"
 def pearson(adata: AnnData, rng: _random.Rng) -> Scorer:
     """Score by the correlation of expression, what the graph was made of."""
     x = adata.layers[_keys.UNIT]
-    return _cosine(_dense(x) - np.asarray(x.mean(1)).reshape(-1, 1))
+    return lambda pairs: _links.pearson(x, pairs)
 
 
 def pca_distance(adata: AnnData, rng: _random.Rng) -> Scorer:
@@ -60,7 +60,7 @@ def graph_diffvae(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
 
     model = GraphDiffVAE(**params).train(adata, graph_key=KNOWN, rng=rng, progress=False)
     places = model.get_link_representation()
-    return lambda pairs: np.einsum("pd,pd->p", places[pairs[:, 0]], places[pairs[:, 1]])
+    return lambda pairs: _links.inner_products(places, pairs)
 
 
 def link_methods() -> dict[str, Method]:
@@ -86,13 +86,9 @@ def _pca(adata: AnnData, rng: _random.Rng) -> np.ndarray:
     return sc.pp.pca(adata.X, min(50, min(adata.shape) - 1), random_state=seed)
 
 
-def _dense(x: Any) -> np.ndarray:
-    return x.toarray() if hasattr(x, "toarray") else np.asarray(x)
-
-
 def _cosine(x: np.ndarray) -> Scorer:
     unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return lambda pairs: np.einsum("pd,pd->p", unit[pairs[:, 0]], unit[pairs[:, 1]])
+    return lambda pairs: _links.inner_products(unit, pairs)
 
 
 def _distance(x: np.ndarray) -> Scorer:

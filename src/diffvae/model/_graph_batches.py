@@ -16,7 +16,7 @@ from diffvae.nn import Adjacency, Sampling
 from diffvae.train import RowSource
 
 EXACT_LIMIT = 20_000
-"""Cells up to which every step sees all pairs: 2 x 10^8 of them take about a second."""
+"""Cells up to which every step sees all pairs; those of 10,000 cells (5 x 10^7) take 0.9 s on two cores."""
 BATCH_CELLS = 8192
 PART_CELLS = 256
 

@@ -68,7 +68,7 @@ class HeldOut:
 
     def scores(self, places: np.ndarray) -> dict[str, float]:
         """Return the balanced link loss, AUC and average precision of the held-out pairs."""
-        linked, unlinked = inner_products(places, self.linked), inner_products(places, self.unlinked)
+        linked, unlinked = _links.inner_products(places, self.linked), _links.inner_products(places, self.unlinked)
         if not (np.isfinite(linked).all() and np.isfinite(unlinked).all()):
             return {"validation_loss": float("nan")}
         loss = 0.5 * (np.logaddexp(0, -linked).mean() + np.logaddexp(0, unlinked).mean())
@@ -80,30 +80,14 @@ class HeldOut:
 
     def pearson(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
         """Return Pearson's correlation of the expression of linked and of unlinked pairs."""
-
-        def of(pairs: np.ndarray) -> np.ndarray:
-            parts = []
-            for part in np.array_split(pairs, -(-len(pairs) // BLOCK)):
-                ends = (matrix[part[:, i]] for i in (0, 1))
-                a, b = (e.toarray() if sparse.issparse(e) else np.asarray(e) for e in ends)
-                a, b = (e - e.mean(1, keepdims=True, dtype=np.float64) for e in (a, b))
-                length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-                parts.append((a * b).sum(1) / np.maximum(length, 1e-12))
-            return np.concatenate(parts)
-
-        return of(self.linked), of(self.unlinked)
+        return _links.pearson(matrix, self.linked), _links.pearson(matrix, self.unlinked)
 
     def calibrate(self, places: np.ndarray, rng: _random.Rng) -> Calibration:
         """Fit probabilities and threshold to the held-out pairs."""
         n = min(max(N_UNLINKED, PER_CELL * self.n_cells), (self.n_pairs - self.n_edges) // 2)
         unlinked = _links.sample_negatives(self.graph, n, _random.generator(rng, "unlinked pairs"))
-        linked = inner_products(places, self.linked)
-        return calibrate(linked, inner_products(places, unlinked), n_edges=self.n_edges, n_pairs=self.n_pairs)
-
-
-def inner_products(places: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return the scores of pairs of cells for places Z*."""
-    return np.einsum("pd,pd->p", places[pairs[:, 0]], places[pairs[:, 1]]).astype(np.float64)
+        linked = _links.inner_products(places, self.linked)
+        return calibrate(linked, _links.inner_products(places, unlinked), n_edges=self.n_edges, n_pairs=self.n_pairs)
 
 
 def cell_numbers(pairs: Any, adata: AnnData | None, n_cells: int) -> np.ndarray:

@@ -61,7 +61,8 @@ def links(
     ``obsp["diffvae_links"]``
         Probabilities of the top links of each cell, symmetric, sparse. ``uns["diffvae_links"]`` makes them neighbours
         for scanpy: ``sc.tl.paga(adata, groups, neighbors_key="diffvae_links")``, likewise ``sc.tl.diffmap`` and
-        ``sc.tl.dpt``; ``obsp`` goes as it is into CellRank's ``ConnectivityKernel(adata, conn_key="diffvae_links")``.
+        ``sc.tl.dpt``; CellRank's ``ConnectivityKernel(adata, conn_key="diffvae_links")`` is meant to take it, too (not
+        tried).
     ``obsp["diffvae_called_links"]``
         The called ones, as a graph of ones: pairs among those ``top_k`` whose probability reaches the threshold.
     ``uns["diffvae"]["links"]``
@@ -105,7 +106,8 @@ def links(
         )
     curve = model.curve(adata)
     given = graph(adata, model.graph_key)
-    top = model.predict_top_links(top_k, adata, calibrated=curve is not None, max_missing=max_missing, rng=rng)
+    latent, places = model._placed(adata, max_missing)
+    top = model._top_links(places, top_k, adata, calibrated=curve is not None, rng=rng)
     if threshold is None:
         assert curve is not None
         threshold = curve.threshold
@@ -124,8 +126,7 @@ def links(
         results(adata).pop(stale, None)
     for stale in (_keys.COMMITMENT, _keys.COMMITMENT_CONFIDENCE):
         adata.obs.drop(columns=stale, inplace=True, errors="ignore")
-    adata.obsm[_keys.GRAPH_LATENT] = model.get_latent_representation(adata, max_missing=max_missing)
-    adata.obsm[_keys.LINK_PLACES] = model.get_link_representation(adata, max_missing=max_missing)
+    adata.obsm[_keys.GRAPH_LATENT], adata.obsm[_keys.LINK_PLACES] = latent, places
     adata.obsp[_keys.LINKS] = top
     adata.obsp[_keys.CALLED_LINKS] = _links.undirected(called)
     adata.uns[_keys.LINKS] = {
