@@ -9,7 +9,8 @@ from _model_data import N_GENES
 
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
-from diffvae.model._objective import InfoVAEObjective
+from diffvae.model._input import Features
+from diffvae.model._objective import InfoVAEObjective, gene_weights
 
 SMALL = {"n_latent": 3, "hidden": (8, 6)}
 
@@ -139,3 +140,30 @@ def test_kernels_are_those_that_are_named():
 
 def test_mmd_of_one_cell_is_zero_and_not_an_error():
     assert build(mmd_weight=1.0)[0].mmd(torch.ones(1, 3), generator()) == 0
+
+
+def features(**limits):
+    given = {"minimum": None, "maximum": None} | limits
+    return Features(("a", "b", "c"), "unit", **given, target_sum=None, n_cells=9, fingerprint="")
+
+
+def test_genes_weigh_as_the_square_of_their_range():
+    limits = {"minimum": np.array([0.0, 1.0, 2.0]), "maximum": np.array([1.0, 3.0, 2.0])}
+    weights = gene_weights(AutoencoderConfig(gene_weighting="range"), features(**limits))
+    assert weights.tolist() == pytest.approx([0.6, 2.4, 0.0])  # 1, 4 and 0 over their mean, 5/3
+    assert gene_weights(AutoencoderConfig(), features(**limits)) is None
+    # values that were not scaled have no range to go by, and constant genes none at all
+    assert gene_weights(AutoencoderConfig(gene_weighting="range"), features()) is None
+    flat = {"minimum": np.ones(3), "maximum": np.ones(3)}
+    assert gene_weights(AutoencoderConfig(gene_weighting="range"), features(**flat)) is None
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "mse"])
+def test_weights_of_genes_enter_the_reconstruction(x, likelihood):
+    objective, module = build(likelihood=likelihood)
+    one = torch.zeros(N_GENES)
+    one[3] = 2.0
+    weighted = InfoVAEObjective(objective.config, one)
+    output = module.decoder(module.encoder(x)[0])
+    alone = objective.reconstruction(module, output[:, 3:4], x[:, 3:4])
+    torch.testing.assert_close(weighted.reconstruction(module, output, x), 2 * alone)

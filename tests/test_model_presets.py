@@ -56,6 +56,7 @@ def test_anything_may_be_overridden(preset):
         "n_latent": 7,
         "hidden": (20, 10, 5),
         "likelihood": "gaussian",
+        "gene_weighting": "range",
         "kl_weight": 0.25,
         "mmd_weight": 3.0,
         "mmd_kernel": "rbf",
@@ -66,8 +67,10 @@ def test_anything_may_be_overridden(preset):
         "head": "linear",
         "batch_norm": False,
         "dropout": 0.1,
+        "input_dropout": 0.2,
         "lr": 0.01,
         "min_steps": 10,
+        "early_stopping": True,
     }
     assert DiffVAE(preset, **given).get_params() == {"preset": preset, **given}
 
@@ -83,6 +86,7 @@ def test_override_with_zero_or_false_counts():
         ({"preset": "best"}, "preset is 'best'; it is one of 'default', 'paper', 'code'"),
         ({"mmd_kernel": "linear"}, "mmd_kernel is 'linear'; it is one of 'imq', 'rbf', 'released'"),
         ({"head": "tanh"}, "head is 'tanh'; it is one of 'linear', 'relu', 'relu_bn'"),
+        ({"gene_weighting": "rank"}, "gene_weighting is 'rank'; it is one of 'equal', 'range'"),
         ({"noise": "loud"}, "noise is 'loud'; it is one of 'independent', 'shared', 'none'"),
         ({"likelihood": "nb"}, "likelihood is 'nb'; it is one of 'bernoulli', 'gaussian', 'mse'"),
         ({"n_latent": 0}, r"n_latent=0 and hidden=\(512, 256\) must be positive"),
@@ -93,6 +97,7 @@ def test_override_with_zero_or_false_counts():
         ({"mmd_bandwidth": 0}, "mmd_bandwidth is 0; it must be positive, or None for the median rule"),
         ({"mmd_prior_size": 1}, "mmd_prior_size is 1; it must be 2 or more"),
         ({"dropout": 1}, "dropout is 1; it is a share, at least 0 and below 1"),
+        ({"input_dropout": -0.1}, "input_dropout is -0.1; it is a share, at least 0 and below 1"),
         ({"lr": 0}, "lr is 0; the learning rate must be a positive number"),
         ({"min_steps": -1}, "min_steps is -1; it must be zero or more"),
     ],

@@ -161,6 +161,12 @@ def test_early_stopping_of_a_model():
     # the weights are those of the best epoch: train so far and no further
     best = AutoEncoder(**TINY).train(prepared(), **{**options, "max_epochs": int(losses.idxmin())})
     assert same(weights(model), weights(best))
+    # a model that was made so stops by itself, unless told otherwise
+    stopping = AutoEncoder(**TINY, early_stopping=True)
+    assert stopping.train(prepared(), patience=5, **options).history.equals(model.history)
+    longer = {**options, "max_epochs": len(losses) + 3}
+    told = stopping.train(prepared(), patience=5, early_stopping=False, **longer)
+    assert len(told.history) == len(losses) + 3
 
 
 @pytest.mark.parametrize("name", NEURAL)
@@ -257,3 +263,18 @@ def test_raw_counts_are_refused_before_anything_is_built():
 def test_divergence_that_stays_finite():
     with pytest.raises(TrainingError, match=r"train loss is \d\S*: the training diverged"):
         VAE(**TINY).train(prepared(), **{**QUICK, "max_epochs": 20, "lr": 100.0})
+
+
+def test_a_watcher_sees_the_history_and_what_it_raises_leaves_the_model_as_it_was():
+    rows = []
+    model = DiffVAE(**TINY).train(prepared(), on_epoch=lambda epoch: rows.append(epoch.record), **QUICK)
+    assert pd.DataFrame(rows).to_numpy().tolist() == model.history.to_numpy().tolist()
+    before = {name: value.clone() for name, value in weights(model).items()}
+
+    def stop(epoch):
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        model.train(prepared(), rng=5, on_epoch=stop, **QUICK)
+    assert same(weights(model), before)
+    assert len(model.history) == len(rows)

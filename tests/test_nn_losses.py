@@ -22,6 +22,22 @@ def test_bernoulli_nll_by_hand():
     assert float(bernoulli_nll(logits, x)) == pytest.approx(expected, rel=1e-6)
 
 
+def test_weights_of_genes_by_hand():
+    # the cross-entropies of the two genes are 2 log 2 and 2 log(1 + e^2) - 2.5 over both cells of the test above
+    logits, x = torch.tensor([[0.0, 2.0], [0.0, 2.0]]), torch.tensor([[0.25, 0.25], [1.0, 1.0]])
+    softplus, weights = math.log(1 + math.exp(2)), torch.tensor([3.0, 0.5])
+    expected = (3 * 2 * math.log(2) + 0.5 * (2 * softplus - 2.5)) / 2
+    assert float(bernoulli_nll(logits, x, weights)) == pytest.approx(expected, rel=1e-6)
+    assert float(squared_error(logits, x, weights)) == pytest.approx((3 * 17 / 16 + 0.5 * (49 / 16 + 1)) / 2)
+
+
+def test_weighted_bernoulli_nll_has_the_gradient_of_its_genes():
+    logits, x, weights = randn(5, 4).requires_grad_(), torch.rand(5, 4), torch.tensor([0.0, 1.0, 2.0, 5.0])
+    bernoulli_nll(logits, x, weights).backward()
+    expected = weights * (torch.sigmoid(logits.detach()) - x) / 5
+    torch.testing.assert_close(logits.grad, expected)
+
+
 @pytest.mark.parametrize(
     ("logit", "x", "nats"), [(100, 1, 0), (-100, 0, 0), (-100, 1, 100), (1e4, 0, 1e4), (-1e4, 1, 1e4)]
 )

@@ -60,7 +60,7 @@ def test_without_batch_norm_a_cell_is_encoded_alone_as_among_others(x):
 
 
 def test_dropout_draws_from_the_generator_that_it_is_given(x):
-    encoder = Encoder(12, (8,), 3, dropout=0.5).train()
+    encoder = Encoder(12, (8, 8), 3, dropout=0.5, input_dropout=0.5).train()
     state = torch.get_rng_state()
     first, again, other = (encoder(x, torch.Generator().manual_seed(s))[0] for s in (1, 1, 2))
     assert torch.equal(first, again)
@@ -70,11 +70,15 @@ def test_dropout_draws_from_the_generator_that_it_is_given(x):
     assert torch.equal(encoder(x)[0], encoder(x)[0])
 
 
-def test_dropout_keeps_the_mean_and_leaves_out_its_share():
-    encoder = Encoder(1000, (1,), 1, dropout=0.25, batch_norm=False).train()
+@pytest.mark.parametrize("of", ["input_dropout", "dropout"])
+def test_dropout_keeps_the_mean_and_leaves_out_its_share(of):
+    # of genes, or of a hidden layer that passes a thousand values on
+    hidden = (1,) if of == "input_dropout" else (1000, 1)
+    encoder = Encoder(1000, hidden, 1, batch_norm=False, **{of: 0.25}).train()
     with torch.no_grad():
-        encoder.layers[0].weight.fill_(1.0)
-        encoder.layers[0].bias.zero_()
+        for layer in encoder.layers:
+            layer.weight.fill_(1.0) if layer.out_features == 1 else layer.weight.copy_(torch.eye(1000))
+            layer.bias.zero_()
         encoder.mu.weight.fill_(1.0)
         encoder.mu.bias.zero_()
     sums = encoder(torch.ones(200, 1000), torch.Generator().manual_seed(0))[0].detach()

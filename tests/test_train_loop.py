@@ -191,3 +191,27 @@ def test_precision_is_that_of_the_products_only():
     assert types == {"product": torch.bfloat16, "weight": torch.float32}
     run(objective, module=Product(), max_epochs=1)
     assert types["product"] == torch.float32
+
+
+def test_each_epoch_is_told_with_its_losses_and_the_network():
+    told = []
+    module, history = run(max_epochs=3, on_epoch=told.append)
+    assert [epoch.number for epoch in told] == [1, 2, 3]
+    assert pd.DataFrame([epoch.record for epoch in told]).to_numpy().tolist() == history.to_numpy().tolist()
+    assert all(epoch.module is module for epoch in told)
+    assert told[0].optimizer.state[module.w]["step"] == 3  # the last of three epochs of one batch
+
+
+def test_what_a_watcher_raises_ends_the_training():
+    class EnoughError(Exception):
+        pass
+
+    def watch(epoch):
+        assert not epoch.module.training
+        if epoch.number == 2:
+            raise EnoughError
+
+    module = Walker()
+    with pytest.raises(EnoughError):
+        run(module=module, max_epochs=50, on_epoch=watch)
+    assert module.w.item() == pytest.approx(0.2)

@@ -35,6 +35,9 @@ MADE_BY = {
     "cluster": "diffvae.tl.cluster(adata)",
     "latent_dimensions": "diffvae.tl.latent_dimensions(adata)",
     "high_weight_genes": "diffvae.tl.high_weight_genes(adata)",
+    "gene_weights": "diffvae.tl.gene_weights(adata, model)",
+    "stability": "diffvae.benchmark.stability(adata, model)",
+    "passport": "diffvae.tl.passport(adata)",
     "annotation": "diffvae.tl.annotate(adata)",
 }
 

@@ -25,7 +25,7 @@ def _beside(path: Path) -> Path:
 
 
 @contextmanager
-def _in_one_step(path: str | os.PathLike[str]) -> Iterator[Path]:
+def in_one_step(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a name to write to; what is there takes the place of ``path`` if all goes well."""
     path = Path(path).expanduser()
     if path.is_dir():
@@ -43,19 +43,19 @@ def write_h5ad(adata: AnnData, path: str | os.PathLike[str], *, compression: str
     """Write an AnnData to a file that appears when it is complete."""
     # Level 1 is several times as fast as anndata's 4 and costs a few per cent in size.
     options = {"compression_opts": 1} if compression == "gzip" else {}
-    with _in_one_step(path) as part:
+    with in_one_step(path) as part:
         adata.write_h5ad(part, compression=compression, **options)
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:
     """Write text (UTF-8) to a file that appears when it is complete."""
-    with _in_one_step(path) as part:
+    with in_one_step(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_csv(table: pd.DataFrame, path: str | os.PathLike[str], *, index: bool = False) -> None:
     """Write a table to a CSV file that appears when it is complete."""
-    with _in_one_step(path) as part:
+    with in_one_step(path) as part:
         table.to_csv(part, index=index)
 
 

@@ -7,12 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _changes, _files, _io, _keys, _linking, _preconditions, _result, _summary, pp, tl
+from diffvae import _changes, _files, _io, _keys, _linking, _preconditions, _result, _summary, _training_config, pp, tl
 from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
 from diffvae._journal import Journal
 from diffvae._linking import Links, links
 from diffvae._result import Result
+from diffvae._training_config import Config
 from diffvae.tl._by_weights import disagreement
 
 if TYPE_CHECKING:
@@ -33,10 +34,11 @@ def run(
     layer: str | None = None,
     n_top_genes: int | None = 2000,
     batch_key: str | None = None,
-    preset: str = "default",
-    n_latent: int = 50,
+    config: Config | None = None,
+    preset: str | None = None,
+    n_latent: int | None = None,
     max_epochs: int | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     lr: float | None = None,
     n_clusters: int | str = "auto",
     cluster_method: str = "leiden",
@@ -76,8 +78,13 @@ def run(
         has genes there is refused; False takes it as it is.
     layer, n_top_genes, batch_key
         See :func:`diffvae.pp.prepare`.
-    preset, n_latent, max_epochs, batch_size, lr, device, precision
-        See :class:`diffvae.model.DiffVAE`.
+    config
+        Preset, hyper-parameters of :class:`diffvae.model.DiffVAE`, ``max_epochs`` and ``batch_size`` by name, or a JSON
+        file that holds them, such as the ``best.json`` of :func:`diffvae.benchmark.tune`.
+    preset, n_latent, max_epochs, batch_size, lr
+        See :class:`diffvae.model.DiffVAE`; each goes before what ``config`` has.
+    device, precision
+        See :meth:`diffvae.model.DiffVAE.train`.
     n_clusters, cluster_method
         See :func:`diffvae.tl.cluster`.
     cluster_on
@@ -115,17 +122,17 @@ def run(
     >>> result.clusters.columns[:3].tolist()
     ['cluster', 'n_cells', 'cell_type']
     """
-    from diffvae.model import DiffVAE
-
-    parameters = {
-        k: v for k, v in locals().items() if k not in ("data", "out", "tell", "progress", "overwrite", "DiffVAE")
-    }
+    parameters = {k: v for k, v in locals().items() if k not in ("data", "out", "tell", "progress", "overwrite")}
     # what can't work is refused now, not after the training
     _preconditions.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     _linking.check_options(k, _linking.TOP_K)
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
-    model = DiffVAE(preset, n_latent=n_latent, lr=lr)
+    given = {k: parameters[k] for k in ("preset", "n_latent", "max_epochs", "batch_size", "lr")}
+    settings = _training_config.read(config) | {k: v for k, v in given.items() if v is not None}
+    model, training = _training_config.model_of(settings), {"batch_size": 128} | _training_config.training_of(settings)
+    parameters |= {k: settings.get(k) for k in given} | training | {"preset": model.preset, "n_latent": model.n_latent}
+    parameters["config"] = str(config) if isinstance(config, str | PathLike) else config
     journal = Journal(tell)
 
     with journal.step("read"):
@@ -142,8 +149,7 @@ def run(
     with journal.step("train DiffVAE"):
         model.train(
             adata,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
+            **training,
             device=device,
             precision=precision,
             rng=seed,

@@ -13,6 +13,12 @@ class Settings:
     """Options that belong to all commands."""
 
     debug: bool = False
+    interrupted: str = ""
+    """What is said on Ctrl-C; a command whose work is kept says so."""
+
+    def reset(self) -> None:
+        """Set what holds until a command says otherwise."""
+        self.debug, self.interrupted = False, "Interrupted; nothing was written."
 
 
 settings = Settings()

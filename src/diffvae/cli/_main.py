@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from diffvae import __version__
-from diffvae.cli import _console, _datasets, _embed, _generate, _identify, _links, _perturb, _run, _train
+from diffvae.cli import (
+    _benchmark,
+    _console,
+    _datasets,
+    _embed,
+    _generate,
+    _identify,
+    _links,
+    _perturb,
+    _reproduce,
+    _run,
+    _train,
+    _tune,
+)
 
 app = typer.Typer(
     name="diffvae",
@@ -44,7 +57,7 @@ def _options(
     _console.settings.debug = debug
 
 
-for module in (_run, _train, _embed, _identify, _perturb, _links, _generate, _datasets):
+for module in (_run, _train, _embed, _identify, _perturb, _links, _generate, _datasets, _benchmark, _tune, _reproduce):
     app.command(name=module.NAME, epilog=module.EXAMPLE)(module.command)
 
 
@@ -59,7 +72,7 @@ def main() -> None:
     # torch's threads wait for each other by spinning; beside another busy program each wait lasts as long as that
     # one's turn, and a training step six times as long. Read when torch is imported, which nothing has done yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    _console.settings.debug = False
+    _console.settings.reset()
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="diffvae", standalone_mode=False)
     except KeyboardInterrupt:
@@ -67,7 +80,7 @@ def main() -> None:
     except Exception as error:
         code = _report(error)
     if code == INTERRUPTED:
-        _console.error("Interrupted; nothing was written.")
+        _console.error(_console.settings.interrupted)
     sys.exit(code or 0)
 
 

@@ -43,8 +43,15 @@ def command(
     batch_key: Annotated[
         str | None, typer.Option("--batch-key", help="Batches in obs; variable genes are chosen within each.")
     ] = None,
-    preset: o.Preset = "default",
-    n_latent: o.NLatent = 50,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Settings of the training as JSON, such as the best.json of 'tune'."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="default; paper (the equations); code (what the authors released)."),
+    ] = None,
+    n_latent: Annotated[int | None, typer.Option("--n-latent", min=1, help="Latent dimensions; 50 by default.")] = None,
     n_clusters: o.NClusters = "auto",
     cluster_method: o.ClusterMethod = "leiden",
     cluster_on: o.ClusterOn = "latent",
@@ -57,7 +64,9 @@ def command(
     ] = True,
     k: K = 5,
     max_epochs: o.MaxEpochs = None,
-    batch_size: o.BatchSize = 128,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=2, help="Cells per step; 128 by default.")
+    ] = None,
     lr: o.LearningRate = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
@@ -80,6 +89,7 @@ def command(
         layer=layer,
         n_top_genes=n_top_genes,
         batch_key=batch_key,
+        config=config,
         preset=preset,
         n_latent=n_latent,
         max_epochs=max_epochs,

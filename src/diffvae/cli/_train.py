@@ -28,8 +28,12 @@ def command(
     batch_size: o.BatchSize = 128,
     lr: o.LearningRate = None,
     early_stopping: Annotated[
-        bool, typer.Option("--early-stopping", help="Stop when the validation loss no longer improves.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--early-stopping/--no-early-stopping",
+            help="Stop when the validation loss no longer improves; as the preset does by default.",
+        ),
+    ] = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,

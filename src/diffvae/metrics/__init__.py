@@ -1,20 +1,33 @@
 """Scores: arrays in, numbers out."""
 
+from diffvae.metrics._alignment import best_dimensions, dimension_alignment, dimension_auc
+from diffvae.metrics._dci import DCI, dci
+from diffvae.metrics._disentanglement import mutual_information_gap, sap_score
 from diffvae.metrics._links import expected_calibration_error, link_auc, link_average_precision
 from diffvae.metrics._neighbourhood import knn_purity, silhouette
 from diffvae.metrics._overlap import ExpectedOverlap, Overlap, expected_overlap, overlap
 from diffvae.metrics._partition import adjusted_rand_index, normalized_mutual_info
+from diffvae.metrics._reconstruction import active_dimensions, reconstruction_r2
 
 __all__ = [
+    "DCI",
     "ExpectedOverlap",
     "Overlap",
+    "active_dimensions",
     "adjusted_rand_index",
+    "best_dimensions",
+    "dci",
+    "dimension_alignment",
+    "dimension_auc",
     "expected_calibration_error",
     "expected_overlap",
     "knn_purity",
     "link_auc",
     "link_average_precision",
+    "mutual_information_gap",
     "normalized_mutual_info",
     "overlap",
+    "reconstruction_r2",
+    "sap_score",
     "silhouette",
 ]

@@ -35,16 +35,16 @@ def as_pair(
     return first, second
 
 
-def as_points(x: Any, n_labels: int) -> NDArray[np.floating]:
-    """Return cells x dimensions, finite, with as many rows as there are labels."""
+def as_points(x: Any, n_labels: int | None = None, *, name: str = "x") -> NDArray[np.floating]:
+    """Return cells x dimensions, finite, with as many rows as there are labels (if their number is given)."""
     points = np.asarray(x)
-    if points.ndim != 2 or not np.issubdtype(points.dtype, np.number):
+    if points.ndim != 2 or not points.size or not np.issubdtype(points.dtype, np.number):
         raise ValueError(
-            f"x has the shape {points.shape} and the type {points.dtype}; give a dense numeric array, "
+            f"{name} has the shape {points.shape} and the type {points.dtype}; give a dense numeric array, "
             "cells x dimensions."
         )
-    if len(points) != n_labels:
-        raise ValueError(f"x has {len(points)} cells and labels has {n_labels}; both need the same cells.")
+    if n_labels is not None and len(points) != n_labels:
+        raise ValueError(f"{name} has {len(points)} cells and labels has {n_labels}; both need the same cells.")
     if not np.isfinite(points).all():
-        raise ValueError(f"x holds {int((~np.isfinite(points)).sum())} values that are NaN or infinite.")
+        raise ValueError(f"{name} holds {int((~np.isfinite(points)).sum())} values that are NaN or infinite.")
     return points

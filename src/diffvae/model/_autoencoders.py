@@ -34,6 +34,9 @@ class DiffVAE(NeuralModel):
         Widths of the encoder; the decoder mirrors them ((512, 256)).
     likelihood
         ``"bernoulli"`` from logits, for values in [0, 1]; ``"gaussian"`` with a variance per gene; ``"mse"``.
+    gene_weighting
+        ``"equal"``, or ``"range"``: genes weigh in the reconstruction as the square of their range before scaling, so
+        that an error counts as on log-normalised expression. Not of the Gaussian likelihood, which finds its own.
     kl_weight, mmd_weight
         Weights of the two divergences.
     mmd_kernel
@@ -51,11 +54,15 @@ class DiffVAE(NeuralModel):
     batch_norm
         After each hidden layer of the encoder.
     dropout
-        In the encoder.
+        In the encoder, after its first layer.
+    input_dropout
+        Share of a cell's genes that the encoder does not get to see in training, though it has to explain them.
     lr
         Adam's learning rate, unless :meth:`train` is given another.
     min_steps
         Least number of optimisation steps where :meth:`train` chooses the epochs itself.
+    early_stopping
+        Stop where the validation loss has not improved for a while, unless :meth:`train` is told otherwise.
 
     References
     ----------
@@ -79,6 +86,7 @@ class DiffVAE(NeuralModel):
         n_latent: int | None = None,
         hidden: Sequence[int] | None = None,
         likelihood: str | None = None,
+        gene_weighting: str | None = None,
         kl_weight: float | None = None,
         mmd_weight: float | None = None,
         mmd_kernel: str | None = None,
@@ -89,8 +97,10 @@ class DiffVAE(NeuralModel):
         head: str | None = None,
         batch_norm: bool | None = None,
         dropout: float | None = None,
+        input_dropout: float | None = None,
         lr: float | None = None,
         min_steps: int | None = None,
+        early_stopping: bool | None = None,
     ) -> None:
         overrides = {k: v for k, v in locals().items() if k not in ("self", "preset", "__class__")}
         super().__init__(from_preset(preset, overrides))
@@ -108,7 +118,9 @@ class VAE(NeuralModel):
 
     Parameters
     ----------
-    n_latent, hidden, likelihood, kl_weight, head, batch_norm, dropout, lr, min_steps
+    n_latent, hidden, likelihood, gene_weighting, kl_weight, head, batch_norm, dropout, input_dropout, lr, min_steps
+        As in :class:`DiffVAE`.
+    early_stopping
         As in :class:`DiffVAE`.
 
     References
@@ -127,12 +139,15 @@ class VAE(NeuralModel):
         n_latent: int = 50,
         hidden: Sequence[int] = (512, 256),
         likelihood: str = "bernoulli",
+        gene_weighting: str = "equal",
         kl_weight: float = 1.0,
         head: str = "linear",
         batch_norm: bool = True,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
         lr: float = 1e-3,
         min_steps: int = 1000,
+        early_stopping: bool = False,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(AutoencoderConfig(**arguments))
@@ -148,7 +163,7 @@ class AutoEncoder(NeuralModel):
 
     Parameters
     ----------
-    n_latent, hidden, batch_norm, dropout, lr, min_steps
+    n_latent, hidden, gene_weighting, batch_norm, dropout, input_dropout, lr, min_steps, early_stopping
         As in :class:`DiffVAE`.
     likelihood
         ``"mse"``, as the paper says, or ``"bernoulli"``, as its code has it.
@@ -169,18 +184,30 @@ class AutoEncoder(NeuralModel):
         n_latent: int = 50,
         hidden: Sequence[int] = (512, 256),
         likelihood: str = "bernoulli",
+        gene_weighting: str = "equal",
         batch_norm: bool = True,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
         lr: float = 1e-3,
         min_steps: int = 1000,
+        early_stopping: bool = False,
     ) -> None:
         arguments = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__(AutoencoderConfig(noise="none", **arguments))
 
     def get_params(self) -> dict[str, Any]:
         """Return the hyper-parameters."""
-        kept = ("n_latent", "hidden", "likelihood", "batch_norm", "dropout", "lr", "min_steps")
-        return {k: v for k, v in super().get_params().items() if k in kept}
+        fixed = (
+            "kl_weight",
+            "head",
+            "mmd_weight",
+            "mmd_kernel",
+            "mmd_bandwidth",
+            "mmd_unbiased",
+            "mmd_prior_size",
+            "noise",
+        )
+        return {k: v for k, v in super().get_params().items() if k not in fixed}
 
     def train(self, adata: AnnData, **kwargs: Any) -> Self:
         """Learn from cells; arguments as in :meth:`DiffVAE.train`."""

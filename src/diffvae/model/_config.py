@@ -14,6 +14,7 @@ from diffvae.nn._mlp import HEADS
 LIKELIHOODS = ("bernoulli", "gaussian", "mse")
 KERNELS = ("imq", "rbf", "released")
 NOISES = ("independent", "shared", "none")
+GENE_WEIGHTINGS = ("equal", "range")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class AutoencoderConfig:
     n_latent: int = 50
     hidden: tuple[int, ...] = (512, 256)
     likelihood: str = "bernoulli"
+    gene_weighting: str = "equal"
     kl_weight: float = 0.0
     mmd_weight: float = 0.0
     mmd_kernel: str = "imq"
@@ -33,8 +35,10 @@ class AutoencoderConfig:
     head: str = "linear"
     batch_norm: bool = True
     dropout: float = 0.0
+    input_dropout: float = 0.0
     lr: float = 1e-3
     min_steps: int = 1000
+    early_stopping: bool = False
 
     def __post_init__(self) -> None:
         # numbers of numpy become Python's, so that a saved configuration is plain JSON
@@ -43,6 +47,7 @@ class AutoencoderConfig:
             object.__setattr__(self, field.name, value.item() if isinstance(value, np.generic) else value)
         object.__setattr__(self, "hidden", tuple(int(h) for h in self.hidden))
         _require_choice("likelihood", self.likelihood, LIKELIHOODS)
+        _require_choice("gene_weighting", self.gene_weighting, GENE_WEIGHTINGS)
         _require_choice("mmd_kernel", self.mmd_kernel, KERNELS)
         _require_choice("noise", self.noise, NOISES)
         _require_choice("head", self.head, HEADS)
@@ -53,8 +58,9 @@ class AutoencoderConfig:
         for name in ("kl_weight", "mmd_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or a positive number.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it is a share, at least 0 and below 1.")
+        for name in ("dropout", "input_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, at least 0 and below 1.")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}; the learning rate must be a positive number.")
         if self.mmd_prior_size is not None and self.mmd_prior_size < 2:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffvae import _random, nn
 from diffvae.model._input import Matrix
-from diffvae.model._objective import InfoVAEObjective
+from diffvae.model._objective import InfoVAEObjective, gene_weights
 from diffvae.train import RowSource
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ class Diagnosis:
 def diagnose(model: NeuralModel, matrix: Matrix, *, rng: _random.Rng = 0) -> Diagnosis:
     """Examine a trained model on cells; see :meth:`NeuralModel.diagnose`."""
     module = model.module
-    objective = InfoVAEObjective(model.config)
     source = RowSource(matrix, next(module.parameters()).device)
+    weights = gene_weights(model.config, model.features)
+    objective = InfoVAEObjective(model.config, None if weights is None else weights.to(source.device))
     order = _random.generator(rng, "diagnose").permutation(len(source))
     noise = _random.torch_generator(rng, "diagnose", device=source.device)
     size = min(BATCH_SIZE, len(source))

@@ -13,13 +13,14 @@ from diffvae import _random, nn
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig, default_epochs
 from diffvae.model._input import Matrix, gene_moments, layer_matrix, read_features, require_unit_interval, split_rows
-from diffvae.model._objective import InfoVAEObjective
+from diffvae.model._objective import InfoVAEObjective, gene_weights
 from diffvae.train import RowSource, best_device, best_precision, fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model._diagnose import Diagnosis
+    from diffvae.train._loop import OnEpoch
 
 DECODE_BLOCK = 4096
 """Cells per pass where nothing is learnt; bounds the memory of activations."""
@@ -64,12 +65,13 @@ class NeuralModel(Model):
         batch_size: int = 128,
         lr: float | None = None,
         validation_size: float | None = None,
-        early_stopping: bool = False,
+        early_stopping: bool | None = None,
         patience: int = 20,
         device: str = "auto",
         precision: str = "auto",
         rng: _random.Rng = 0,
         progress: bool = True,
+        on_epoch: OnEpoch | None = None,
     ) -> Self:
         """Learn from cells, with Adam. A second call starts anew.
 
@@ -90,7 +92,8 @@ class NeuralModel(Model):
             Share of the cells that is watched and not learnt from. None for the split of ``pp.prepare``, on whose
             training cells the scaling was fitted, or a fifth where there is none.
         early_stopping, patience
-            Stop after ``patience`` epochs in which the validation loss did not improve, and keep the best weights.
+            Stop after ``patience`` epochs in which the validation loss did not improve, and keep the best weights. None
+            for the preset's.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision
@@ -99,6 +102,9 @@ class NeuralModel(Model):
             Seed of the initial weights, of the order of cells and of the noise.
         progress
             Show a bar on a terminal.
+        on_epoch
+            Called with a :class:`diffvae.train.Epoch` (its number, losses, network and optimiser) at the end of each
+            epoch. What it raises ends the training, and the model is what it was before.
 
         Returns
         -------
@@ -128,6 +134,9 @@ class NeuralModel(Model):
         train_rows, validation_rows = split_rows(adata, validation_size, rng)
         features = read_features(adata, layer, matrix)
         target = best_device(device)
+        weights = gene_weights(self.config, features)
+        weights = None if weights is None else weights.to(target)
+        stops = self.config.early_stopping if early_stopping is None else early_stopping
         module = self._build(matrix.shape[1], rng)
         if module.logvar_x is not None:  # start at each gene's own Gaussian: Adam's steps are too small to walk there
             mean, logvar = map(torch.from_numpy, gene_moments(matrix[train_rows]))
@@ -138,17 +147,18 @@ class NeuralModel(Model):
         history = fit(
             module,
             RowSource(matrix, target),
-            InfoVAEObjective(self.config),
+            InfoVAEObjective(self.config, weights),
             train_rows=train_rows,
             validation_rows=validation_rows,
             max_epochs=max_epochs or default_epochs(self.config, len(train_rows), batch_size),
             batch_size=batch_size,
             lr=self.config.lr if lr is None else lr,
-            patience=patience if early_stopping else None,
+            patience=patience if stops else None,
             precision=best_precision(precision, target),
             rng=rng,
             progress=progress,
             description=f"training {type(self).__name__}",
+            on_epoch=on_epoch,
         )
         self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
         return self
@@ -163,6 +173,7 @@ class NeuralModel(Model):
                 head=c.head,
                 batch_norm=c.batch_norm,
                 dropout=c.dropout,
+                input_dropout=c.input_dropout,
                 gene_variance=c.likelihood == "gaussian",
             )
 

@@ -10,6 +10,23 @@ from torch import Tensor
 
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
+from diffvae.model._input import Features
+
+
+def gene_weights(config: AutoencoderConfig, features: Features) -> Tensor | None:
+    r"""Return the weights of the genes in the reconstruction term; None where all have the same.
+
+    On [0, 1] a gene whose highest value is one count weighs as much as one that rises a hundredfold. With
+    ``gene_weighting="range"``
+
+    .. math:: w_g = (b_g - a_g)^2 / \overline{(b - a)^2}
+
+    with the limits a, b of the scaling, an error counts as a squared error on log-normalised expression does.
+    """
+    if config.gene_weighting == "equal" or features.minimum is None or features.maximum is None:
+        return None
+    squares = np.square(features.maximum - features.minimum)
+    return torch.from_numpy((squares / squares.mean()).astype(np.float32)) if squares.any() else None
 
 
 class InfoVAEObjective:
@@ -17,16 +34,18 @@ class InfoVAEObjective:
 
     .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL} \, KL(q(z|x) \| p(z)) + w_{MMD} \, MMD^2(q(z), p(z))
 
-    with p(z) = N(0, I). With w_KL = 0 and w_MMD = 1 it is eq 2 of the paper, with w_KL = 1 and w_MMD = 0 the
-    VAE's (eq 13), with neither a plain autoencoder's.
+    with p(z) = N(0, I) and, in the first term, genes weighed by ``gene_weights`` (None for alike). With w_KL = 0 and
+    w_MMD = 1 it is eq 2 of the paper, with w_KL = 1 and w_MMD = 0 the VAE's (eq 13), with neither a plain
+    autoencoder's.
 
     References
     ----------
     Zhao, Song, Ermon, InfoVAE, AAAI 2019, eq 6; Bica et al. 2020, eqs 2 and 13.
     """
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: AutoencoderConfig, gene_weights: Tensor | None = None) -> None:
         self.config = config
+        self.gene_weights = gene_weights
 
     def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
         """Return ``loss`` and its unweighted terms: ``nll``, and ``kl`` and ``mmd`` where there is a posterior."""
@@ -55,11 +74,11 @@ class InfoVAEObjective:
     def reconstruction(self, module: nn.Autoencoder, output: Tensor, x: Tensor) -> Tensor:
         """Return the reconstruction term for the decoder's output before the logistic function."""
         if self.config.likelihood == "bernoulli":
-            return nn.bernoulli_nll(output, x)
+            return nn.bernoulli_nll(output, x, self.gene_weights)
         if self.config.likelihood == "gaussian":
             assert module.logvar_x is not None
             return nn.gaussian_nll(output, x, module.logvar_x)
-        return nn.squared_error(output, x)
+        return nn.squared_error(output, x, self.gene_weights)
 
     def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:
         """Return the KL term; watched, not differentiated, where its weight is zero."""

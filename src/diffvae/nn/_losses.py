@@ -11,28 +11,32 @@ from torch import Tensor
 
 
 class _BernoulliNLL(torch.autograd.Function):
-    """Sum of softplus(l) - x l over all entries, whose gradient in l is sigmoid(l) - x.
+    """Sum of w (softplus(l) - x l) over all entries, whose gradient in l is w (sigmoid(l) - x).
 
     The cross-entropy touches every gene of every cell; written so, it is one pass forward, with the inner
-    product left to BLAS, and one pass backward. ``x`` gets no gradient.
+    product left to BLAS, and one pass backward. ``x`` and the weights of the genes get no gradient.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, x)
+    def forward(ctx: Any, logits: Tensor, x: Tensor, weights: Tensor | None) -> Tensor:
+        ctx.save_for_backward(logits, x, weights)
         # torch's own one-pass log(1 + exp(.)) is exact for large |logits| as well
-        return F.softplus(logits).sum() - torch.dot(logits.reshape(-1), x.reshape(-1))
+        positive = F.softplus(logits)
+        if weights is None:
+            return positive.sum() - torch.dot(logits.reshape(-1), x.reshape(-1))
+        return torch.dot(positive.sum(0) - torch.einsum("cg,cg->g", logits, x), weights)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        logits, x = ctx.saved_tensors
-        return torch.sigmoid(logits).sub_(x).mul_(grads[0]), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        logits, x, weights = ctx.saved_tensors
+        slope = torch.sigmoid(logits).sub_(x)
+        return slope.mul_(grads[0] if weights is None else weights * grads[0]), None, None
 
 
-def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
+def bernoulli_nll(logits: Tensor, x: Tensor, weights: Tensor | None = None) -> Tensor:
     r"""Negative log-likelihood of Bernoulli genes with soft targets, from logits.
 
-    .. math:: -\log p(x|z) = \sum_g \log(1 + e^{l_g}) - x_g l_g
+    .. math:: -\log p(x|z) = \sum_g w_g \left( \log(1 + e^{l_g}) - x_g l_g \right)
 
     Parameters
     ----------
@@ -40,6 +44,8 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
         Decoder output l before the logistic function, cells x genes.
     x
         Expression in [0, 1], cells x genes.
+    weights
+        Weight of each gene; None for 1.
 
     Returns
     -------
@@ -51,7 +57,7 @@ def bernoulli_nll(logits: Tensor, x: Tensor) -> Tensor:
     >>> round(float(bernoulli_nll(torch.zeros(2, 3), torch.ones(2, 3))), 4)  # 3 log 2
     2.0794
     """
-    return _BernoulliNLL.apply(logits.float(), x.float()) / x.shape[0]
+    return _BernoulliNLL.apply(logits.float(), x.float(), weights) / x.shape[0]
 
 
 def gaussian_nll(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
@@ -74,15 +80,17 @@ def gaussian_nll(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * ((squares + logvar).sum() / x.shape[0] + x.shape[1] * math.log(2 * math.pi))
 
 
-def squared_error(prediction: Tensor, x: Tensor) -> Tensor:
+def squared_error(prediction: Tensor, x: Tensor, weights: Tensor | None = None) -> Tensor:
     r"""Sum over genes of the squared error, mean over cells (the paper's loss for the plain autoencoder).
 
-    .. math:: \sum_g (\hat x_g - x_g)^2
+    .. math:: \sum_g w_g (\hat x_g - x_g)^2
 
     Parameters
     ----------
     prediction, x
         Prediction and expression, cells x genes.
+    weights
+        Weight of each gene; None for 1.
 
     Returns
     -------
@@ -93,7 +101,8 @@ def squared_error(prediction: Tensor, x: Tensor) -> Tensor:
     >>> float(squared_error(torch.zeros(2, 3), torch.ones(2, 3)))
     3.0
     """
-    return (prediction.float() - x.float()).square().sum() / x.shape[0]
+    squares = (prediction.float() - x.float()).square()
+    return (squares.sum() if weights is None else torch.dot(squares.sum(0), weights)) / x.shape[0]
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -36,7 +36,10 @@ class Encoder(nn.Module):
     batch_norm
         Normalise after each ReLU.
     dropout
-        Share of inputs of each hidden layer that is set to zero in training.
+        Share of inputs of each hidden layer after the first that is set to zero in training.
+    input_dropout
+        Share of the genes of each cell that are set to zero in training, the others being scaled up: the encoder
+        learns to do without any of them, as when they had not been captured.
     """
 
     def __init__(
@@ -48,12 +51,13 @@ class Encoder(nn.Module):
         head: str = "linear",
         batch_norm: bool = True,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         widths = [n_input, *hidden]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm1d(b) if batch_norm else nn.Identity() for b in hidden)
-        self.dropout = dropout
+        self.dropout = (input_dropout, *(dropout for _ in hidden[1:]))
         self.head = head
         self.mu = nn.Linear(widths[-1], n_latent)
         self.logvar = nn.Linear(widths[-1], n_latent)
@@ -63,10 +67,10 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return mu and logvar, cells x latent dimensions; ``generator`` draws what dropout leaves out."""
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            if self.dropout and self.training:
-                kept = torch.rand(x.shape, generator=generator, device=x.device) >= self.dropout
-                x = x * kept / (1 - self.dropout)
+        for layer, norm, dropout in zip(self.layers, self.norms, self.dropout, strict=True):
+            if dropout and self.training:
+                kept = torch.rand(x.shape, generator=generator, device=x.device) >= dropout
+                x = x * kept / (1 - dropout)
             x = norm(F.relu(layer(x)))
         mu, logvar = self.mu(x), self.logvar(x)
         if self.head != "linear":
@@ -121,7 +125,7 @@ class Autoencoder(nn.Module):
 
     Parameters
     ----------
-    n_input, hidden, n_latent, head, batch_norm, dropout
+    n_input, hidden, n_latent, head, batch_norm, dropout, input_dropout
         As in :class:`Encoder`; the decoder has the widths in reverse and nothing else of these.
     gene_variance
         Give it ``logvar_x``, the log sigma^2 of each gene under the Gaussian likelihood; None without.
@@ -136,9 +140,18 @@ class Autoencoder(nn.Module):
         head: str = "linear",
         batch_norm: bool = True,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
         gene_variance: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(n_input, hidden, n_latent, head=head, batch_norm=batch_norm, dropout=dropout)
+        self.encoder = Encoder(
+            n_input,
+            hidden,
+            n_latent,
+            head=head,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            input_dropout=input_dropout,
+        )
         self.decoder = Decoder(n_latent, hidden[::-1], n_input)
         self.logvar_x = nn.Parameter(torch.zeros(n_input)) if gene_variance else None

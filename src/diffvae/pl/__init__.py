@@ -12,7 +12,9 @@ all figures that are coloured by the same column.
 
 from diffvae.pl._adjacency import adjacency
 from diffvae.pl._commitment import commitment
+from diffvae.pl._comparison import method_scores
 from diffvae.pl._conversion import conversion_curves, conversions, converted
+from diffvae.pl._differences import method_differences
 from diffvae.pl._dimensions import dimension_composition, latent_dimensions
 from diffvae.pl._genes import gene_heatmap
 from diffvae.pl._history import history
@@ -20,9 +22,12 @@ from diffvae.pl._link_table import link_table
 from diffvae.pl._links import links
 from diffvae.pl._minimal_genes import gene_counts, minimal_genes
 from diffvae.pl._overlap import overlap
+from diffvae.pl._passport import passport
 from diffvae.pl._plasticity import plasticity
 from diffvae.pl._save import save
+from diffvae.pl._stability import stability
 from diffvae.pl._tsne import tsne
+from diffvae.pl._tune import importance, tuning
 
 __all__ = [
     "adjacency",
@@ -34,12 +39,18 @@ __all__ = [
     "gene_counts",
     "gene_heatmap",
     "history",
+    "importance",
     "latent_dimensions",
     "link_table",
     "links",
+    "method_differences",
+    "method_scores",
     "minimal_genes",
     "overlap",
+    "passport",
     "plasticity",
     "save",
+    "stability",
     "tsne",
+    "tuning",
 ]

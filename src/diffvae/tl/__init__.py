@@ -10,12 +10,14 @@ from diffvae.tl._gene_weights import gene_weights, high_weight_genes
 from diffvae.tl._link_table import link_table
 from diffvae.tl._links import links
 from diffvae.tl._minimal_genes import minimal_genes
+from diffvae.tl._passport import Passport, passport
 from diffvae.tl._perturb import perturb
 from diffvae.tl._perturbation import Perturbation
 from diffvae.tl._tsne import tsne, tsne_transform
 
 __all__ = [
     "MinimalGenes",
+    "Passport",
     "Perturbation",
     "annotate",
     "cluster",
@@ -28,6 +30,7 @@ __all__ = [
     "links",
     "load_markers",
     "minimal_genes",
+    "passport",
     "perturb",
     "tsne",
     "tsne_transform",

@@ -11,6 +11,7 @@ from scipy import stats
 from diffvae import _keys
 from diffvae._adata import groups, representation, results
 from diffvae._errors import DataError
+from diffvae._seeds import stability_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,8 +62,9 @@ def latent_dimensions(
     One row per group and dimension, sorted by group and rank, with columns ``group``, ``dimension``, ``n_cells`` (size
     of D_k), ``n_group`` (of them in the group), ``share``, ``share_high``, ``share_low`` (of either side of D_k),
     ``expected_share`` (the group's share of all cells), ``odds_ratio``, ``p_value``, ``q_value``, ``side`` ("+" or "-":
-    where the group's cells are), ``rank`` and ``chosen``. Written to ``uns["diffvae"]["latent_dimensions"]`` unless
-    ``copy``.
+    where the group's cells are), ``rank`` and ``chosen``; and ``recurrence`` (NaN for a dead dimension), where
+    :func:`diffvae.benchmark.stability` has computed it for this very latent. Written to
+    ``uns["diffvae"]["latent_dimensions"]`` unless ``copy``.
 
     Examples
     --------
@@ -84,21 +86,12 @@ def latent_dimensions(
     labels = groups(adata, groupby)
     if len(labels.categories) < 2:
         raise DataError(f"adata.obs[{groupby!r}] has one group only; there is nothing to tell it from.")
-    centred = z - z.mean(axis=0)
-    spread = z.std(axis=0)
-    alive = spread > 1e-6 * max(float(spread.max()), 1e-12)  # a constant dimension has no outliers, only round-off
-    high = (centred >= n_sd * spread) & alive
-    low = (centred <= -n_sd * spread) & alive
-
+    high, low = outlying(z, n_sd)
     member = np.eye(len(labels.categories))[labels.codes]  # cells x groups
     n_high, n_low = member.T @ high, member.T @ low  # groups x dimensions
     n_group, n_dk = n_high + n_low, (high.sum(0) + low.sum(0))[None]
     size, n = member.sum(0)[:, None], len(z)
-    p_value = stats.hypergeom.sf(n_group - 1, n, size, n_dk)
-    # Haldane's half keeps the ratio finite where a count is zero
-    inside, outside = n_group + 0.5, n_dk - n_group + 0.5
-    odds_ratio = (inside / outside) / ((size - n_group + 0.5) / (n - n_dk - size + n_group + 0.5))
-
+    odds_ratio, p_value = enrichment(n_group, n_dk, size, n)
     shape = n_group.shape
     frame = pd.DataFrame(
         {
@@ -116,6 +109,9 @@ def latent_dimensions(
             "side": np.where(n_high >= n_low, "+", "-").ravel(),
         }
     )
+    if (seeds := stability_of(adata, use_rep)) is not None:
+        recurrence = seeds["dimensions"]["recurrence"].to_numpy(np.float64)
+        frame["recurrence"] = recurrence[frame["dimension"]]
     # ties (all cells of a small D_k in the group) go to the stronger evidence
     ordered = frame.sort_values([rank_by, "p_value", "dimension"], ascending=[False, True, True])
     frame["rank"] = ordered.groupby("group", sort=False).cumcount() + 1
@@ -138,6 +134,30 @@ def latent_dimensions(
             "use_rep": use_rep,
         }
     return frame
+
+
+def outlying(z: np.ndarray, n_sd: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return which cells lie at least ``n_sd`` standard deviations above, and below, the mean of each dimension."""
+    centred = z - z.mean(axis=0)
+    spread = z.std(axis=0)
+    alive = spread > 1e-6 * max(float(spread.max()), 1e-12)  # a constant dimension has no outliers, only round-off
+    return (centred >= n_sd * spread) & alive, (centred <= -n_sd * spread) & alive
+
+
+def enrichment(n_both: np.ndarray, n_set: np.ndarray, n_group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return odds ratio and one-sided hypergeometric p-value of a group's cells in a set of cells.
+
+    Parameters
+    ----------
+    n_both, n_set, n_group
+        Cells in group and set, in the set, in the group; of shapes that broadcast.
+    n
+        All cells.
+    """
+    p_value = stats.hypergeom.sf(n_both - 1, n, n_group, n_set)
+    # Haldane's half keeps the ratio finite where a count is zero
+    inside, outside = n_both + 0.5, n_set - n_both + 0.5
+    return (inside / outside) / ((n_group - n_both + 0.5) / (n - n_set - n_group + n_both + 0.5)), p_value
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from openTSNE import TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
 
 AFFINITIES = "diffvae_tsne_affinities"
@@ -78,9 +79,6 @@ def tsne(
     >>> adata.obsm["X_diffvae_tsne"].shape
     (700, 2)
     """
-    from openTSNE import TSNEEmbedding, initialization
-    from openTSNE.affinity import PrecomputedAffinities
-
     if init not in ("pca", "random"):
         raise ValueError(f"init is {init!r}; it is 'pca' or 'random'.")
     if n_iter < 0:
@@ -95,15 +93,8 @@ def tsne(
     if AFFINITIES in adata.obsp and stored.get("mark") == mark and stored.get("perplexity") == used:
         p = sparse.csr_matrix(adata.obsp[AFFINITIES])
     else:
-        p = _affinities(x, used, random_state, n_jobs).P
-    if init == "pca" and x.shape[1] > 1:
-        start = initialization.pca(x, random_state=random_state)
-    else:
-        start = initialization.random(len(x), random_state=random_state)
-    # a copy: openTSNE exaggerates P in place, and what is stored must give the same map again, to the last digit
-    affinities = PrecomputedAffinities(p.copy(), normalize=False)
-    embedding = TSNEEmbedding(start, affinities, random_state=random_state, n_jobs=n_jobs)
-    embedding = embedding.optimize(250, exaggeration=12, momentum=0.5).optimize(n_iter, momentum=0.8)
+        p = affinities(x, perplexity, random_state, n_jobs)
+    embedding = layout(p, x, init=init, n_iter=n_iter, random_state=random_state, n_jobs=n_jobs)
 
     adata = adata.copy() if copy else adata
     adata.obsm[key_added] = np.asarray(embedding, dtype=np.float32)
@@ -200,6 +191,28 @@ def tsne_transform(
     if not isinstance(new, np.ndarray):
         new.obsm[key_added] = placed
     return placed
+
+
+def affinities(x: np.ndarray, perplexity: float, random_state: int, n_jobs: int) -> sparse.csr_matrix:
+    """Return the symmetric affinities P of cells, of which any number of maps can be made."""
+    return _affinities(x, _possible_perplexity(perplexity, len(x)), random_state, n_jobs).P
+
+
+def layout(
+    p: sparse.csr_matrix, x: np.ndarray, *, init: str, n_iter: int, random_state: int, n_jobs: int
+) -> TSNEEmbedding:
+    """Return the map of affinities P; ``init="pca"`` starts from the first components of x."""
+    from openTSNE import TSNEEmbedding, initialization
+    from openTSNE.affinity import PrecomputedAffinities
+
+    if init == "pca" and x.shape[1] > 1:
+        start = initialization.pca(x, random_state=random_state)
+    else:
+        start = initialization.random(len(x), random_state=random_state)
+    # a copy: openTSNE exaggerates P in place, and what is stored must give the same map again, to the last digit
+    given = PrecomputedAffinities(p.copy(), normalize=False)
+    embedding = TSNEEmbedding(start, given, random_state=random_state, n_jobs=n_jobs)
+    return embedding.optimize(250, exaggeration=12, momentum=0.5).optimize(n_iter, momentum=0.8)
 
 
 def _affinities(x: np.ndarray, perplexity: float, random_state: int, n_jobs: int) -> PerplexityBasedNN:

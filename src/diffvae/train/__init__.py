@@ -2,9 +2,10 @@
 
 from diffvae.train._data import RowSource
 from diffvae.train._engine import best_device, best_precision
-from diffvae.train._loop import Objective, TrainingError, fit, optimise
+from diffvae.train._loop import Epoch, Objective, TrainingError, fit, optimise
 
 __all__ = [
+    "Epoch",
     "Objective",
     "RowSource",
     "TrainingError",

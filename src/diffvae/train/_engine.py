@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
+LIBC = None if sys.platform == "win32" else ctypes.CDLL(None)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of malloc.h."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -67,11 +73,13 @@ def keep_freed_memory() -> None:
     """Let the C library keep what is freed for the next step, instead of giving it back to the system.
 
     A step frees the gradients of the large layers and the next one asks for them again; each time, the system would
-    hand out zeroed pages anew, which cost a third of the step. glibc raises the size from which it gives blocks back to
-    that of the largest block seen freed, up to 32 MiB (mallopt(3), M_MMAP_THRESHOLD): so free one. Elsewhere it
-    does nothing.
+    hand out zeroed pages anew, which cost a third of the step. glibc comes to keep them once it has seen a block of
+    that size freed, but not where somebody has fixed its limits, as Dask does for its workers (a training took twice
+    as long there): so both limits are set to what it would come to (mallopt(3)). Other C libraries are left alone.
     """
-    torch.empty(31 * 2**20, dtype=torch.uint8)
+    if hasattr(LIBC, "gnu_get_libc_version"):
+        LIBC.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+        LIBC.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,31 @@ class Objective(Protocol):
     ) -> Mapping[str, Tensor]: ...
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """What there is at the end of an epoch, for those who watch a training.
+
+    Attributes
+    ----------
+    number
+        From 1.
+    record
+        The epoch's row of the history: ``train_<term>`` and ``validation_<term>``.
+    module
+        The network, in evaluation mode.
+    optimizer
+        Adam, with its moments.
+    """
+
+    number: int
+    record: Mapping[str, float]
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+OnEpoch: TypeAlias = Callable[[Epoch], None]
+
+
 def fit(
     module: nn.Module,
     source: RowSource,
@@ -52,6 +78,7 @@ def fit(
     rng: _random.Rng = 0,
     progress: bool = True,
     description: str = "training",
+    on_epoch: OnEpoch | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective with Adam and leave the module in evaluation mode.
 
@@ -80,6 +107,8 @@ def fit(
         Show a bar on a terminal.
     description
         Text beside the bar.
+    on_epoch
+        Called with an :class:`Epoch` at the end of each; what it raises ends the training.
 
     Returns
     -------
@@ -113,6 +142,7 @@ def fit(
         device=source.device,
         progress=progress,
         description=description,
+        on_epoch=on_epoch,
     )
 
 
@@ -128,6 +158,7 @@ def optimise(
     device: torch.device,
     progress: bool = True,
     description: str = "training",
+    on_epoch: OnEpoch | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective over batches of any kind with Adam; :func:`fit` is this for rows of a matrix.
 
@@ -142,7 +173,7 @@ def optimise(
     evaluate
         Called after each epoch, with the module in evaluation mode, for what is watched, ``"validation_loss"`` among
         it; empty where nothing is.
-    max_epochs, lr, patience, progress, description
+    max_epochs, lr, patience, progress, description, on_epoch
         As in :func:`fit`.
     device
         Where the module is.
@@ -179,6 +210,8 @@ def optimise(
             records.append(record)
             loss = record.get("validation_loss", record["train_loss"])
             advance(f"loss {loss:.4g}")
+            if on_epoch is not None:
+                on_epoch(Epoch(epoch, record, module, optimizer))
             if best.is_past(loss):
                 break
     best.restore()

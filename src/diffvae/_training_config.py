@@ -1,0 +1,71 @@
+"""The configuration that ``tune`` writes and ``run`` takes: a preset, and what is changed in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffvae.model import DiffVAE
+
+TRAINING = ("max_epochs", "batch_size")
+"""What belongs to ``train``; the rest belongs to the model."""
+
+Config = Mapping[str, Any] | str | PathLike[str]
+"""Names and values, or a JSON file that holds them."""
+
+
+def read(config: Config | None) -> dict[str, Any]:
+    """Return a configuration as a dictionary; what a model doesn't know is refused.
+
+    Examples
+    --------
+    >>> read({"preset": "paper", "batch_size": 64})
+    {'preset': 'paper', 'batch_size': 64}
+    """
+    from diffvae.model._config import CONFIG_FIELDS
+
+    if config is None:
+        return {}
+    if isinstance(config, Mapping):
+        settings, name = dict(config), "The configuration"
+    else:
+        settings, name = _of_file(Path(fspath(config)).expanduser()), repr(fspath(config))
+    known = ("preset", *CONFIG_FIELDS, *TRAINING)
+    if unknown := [key for key in settings if key not in known]:
+        raise ValueError(f"{name} has {unknown[0]!r}, which is no setting of a training; there are {', '.join(known)}.")
+    for key in TRAINING:
+        value = settings.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} has {key} = {value!r}; it is a whole number, 1 or more.")
+    return settings
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{str(path)!r} is not there; name a file such as the best.json of 'tune'.") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} can't be read as a configuration in JSON ({error}).") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{str(path)!r} holds a {type(settings).__name__}; a configuration is a JSON object.")
+    return settings
+
+
+def model_of(settings: Mapping[str, Any]) -> DiffVAE:
+    """Return the untrained model of a configuration."""
+    from diffvae.model import DiffVAE
+
+    try:
+        return DiffVAE(**{k: v for k, v in settings.items() if k not in TRAINING and v is not None})
+    except TypeError as error:
+        raise ValueError(f"The configuration has a value of the wrong type ({error}).") from error
+
+
+def training_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``train`` that a configuration has."""
+    return {k: settings[k] for k in TRAINING if settings.get(k) is not None}

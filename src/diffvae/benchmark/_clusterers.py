@@ -1,0 +1,123 @@
+"""How a space is cut into clusters: with the number of types given, or as somebody would who doesn't know it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffvae import _random
+from diffvae.tl import _partitions
+
+CLUSTERERS = ("kmeans", "dbscan", "gmm", "leiden", "scanpy")
+GIVEN = {"kmeans": (True, False), "gmm": (True, False), "leiden": (True, False), "dbscan": (False,), "scanpy": (False,)}
+"""Whether a clusterer can be told the number of clusters, and whether it can do without."""
+RESOLUTION = 1.0
+"""Of Leiden where no number is given; scanpy's default."""
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Clusters of the cells of a space: which clusterer made them, with which seed."""
+
+    clusterer: str
+    k_given: bool
+    clustering_seed: int
+    labels: np.ndarray
+
+
+def check_clusterers(clusterers: Sequence[str], k_given: Sequence[bool]) -> None:
+    """Refuse names that aren't known, and a choice that leaves nothing to do."""
+    if unknown := [c for c in clusterers if c not in CLUSTERERS]:
+        raise ValueError(f"{unknown[0]!r} is no clusterer; they are {', '.join(map(repr, CLUSTERERS))}.")
+    if not clusterers or not k_given:
+        raise ValueError("No clusterer, or neither way of choosing the number of clusters, was named; name one.")
+
+
+def partitions(
+    x: np.ndarray, n_types: int, clusterers: Sequence[str], k_given: Sequence[bool], seeds: Sequence[int]
+) -> Iterator[Partition]:
+    """Cut a space with every clusterer and seed; one without randomness, or of one answer, is asked once.
+
+    The neighbour graph is made once. ``seeds`` are numbers of repeats: the seed of a clusterer is derived from them.
+    """
+    graphs = _Graphs(x)
+    for name in clusterers:
+        # DBSCAN has no number to be told and is asked without one whatever is wanted of the others
+        for given in [g for g in GIVEN[name] if g in k_given or len(GIVEN[name]) == 1]:
+            for seed in seeds[:1] if name == "dbscan" else seeds:
+                state = _random.seed(seed, "benchmark", name) % 2**31
+                yield Partition(name, given, seed, _ALGORITHMS[name](x, n_types if given else None, state, graphs))
+
+
+class _Graphs:
+    """The two neighbour graphs of a space, made when they are first asked for."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.x = x
+        self._made: dict[str, Any] = {}
+
+    def get(self, name: str, make: Callable[[np.ndarray], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make(self.x)
+        return self._made[name]
+
+
+def _kmeans(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
+    return _partitions.kmeans(x, k, seed) if k else _auto(x, "kmeans", seed)
+
+
+def _gmm(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
+    return _partitions.gaussian_mixture(x, k, seed)[0] if k else _auto(x, "gmm", seed)
+
+
+def _auto(x: np.ndarray, method: str, seed: int) -> np.ndarray:
+    """Let :func:`diffvae.tl.cluster` choose the number, as it does for users."""
+    import anndata as ad
+    import pandas as pd
+
+    from diffvae import tl
+
+    cells = ad.AnnData(obs=pd.DataFrame(index=[str(i) for i in range(len(x))]), obsm={"x": x})
+    tl.cluster(cells, method, use_rep="x", rng=seed)
+    return cells.obs["diffvae_cluster"].cat.codes.to_numpy()
+
+
+def _leiden(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
+    graph = graphs.get("shared", lambda x: _partitions.neighbor_graph(x, 0))
+    if k is None:
+        return _partitions.leiden(graph, RESOLUTION, seed)
+    return _partitions.leiden_with(lambda r: _partitions.leiden(graph, r, seed), k)[0]
+
+
+def _scanpy(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
+    """Cluster as scanpy's tutorial does: 15 neighbours, UMAP's weights, Leiden at resolution 1."""
+    return _partitions.leiden(graphs.get("scanpy", _scanpy_graph), RESOLUTION, seed)
+
+
+def _scanpy_graph(x: np.ndarray) -> Any:
+    import anndata as ad
+    import pandas as pd
+    import scanpy as sc
+
+    cells = ad.AnnData(obs=pd.DataFrame(index=[str(i) for i in range(len(x))]), obsm={"x": x})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's and umap's on their own internals
+        sc.pp.neighbors(cells, use_rep="x", random_state=0)
+    return cells.obsp["connectivities"]
+
+
+def _dbscan(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
+    return _partitions.dbscan(x, None, None)[0]
+
+
+_ALGORITHMS: dict[str, Callable[[np.ndarray, int | None, int, _Graphs], np.ndarray]] = {
+    "kmeans": _kmeans,
+    "gmm": _gmm,
+    "leiden": _leiden,
+    "dbscan": _dbscan,
+    "scanpy": _scanpy,
+}

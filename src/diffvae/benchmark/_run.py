@@ -1,0 +1,296 @@
+"""The paper's comparison of representations, and its honest extension."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _files, _random
+from diffvae._progress import progress_bar
+from diffvae.benchmark import _jobs, _work
+from diffvae.benchmark._cells import Cells, as_cells
+from diffvae.benchmark._clusterers import check_clusterers
+from diffvae.benchmark._comparison import Comparison
+from diffvae.benchmark._jobs import Job
+from diffvae.benchmark._methods import Method, as_methods
+from diffvae.benchmark._store import ARRAY, ROWS, Store
+
+SPACES = ("latent", "tsne")
+IDENTITY = ["dataset", "method", "n_latent", "seed"]
+OF_RUN = ["clustering_seed", "space", "clusterer", "k_given"]
+METRICS = (*_work.OF_CLUSTERS, *_work.OF_SPACE, *_work.OF_TRAINING)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of each training: the same for all of them."""
+
+    clusterers: tuple[str, ...]
+    spaces: tuple[str, ...]
+    k_given: tuple[bool, ...]
+    n_clusterings: int
+    metrics: tuple[str, ...]
+    n_top_genes: int | None
+
+
+def run(
+    datasets: Mapping[str, Any] | Sequence[str | PathLike[str]] | str | PathLike[str],
+    methods: Sequence[str] | Mapping[str, Any] = ("DiffVAE", "VAE", "AE", "PCA"),
+    *,
+    label_key: str | Mapping[str, str],
+    n_latent: Sequence[int] | int = (20, 50, 100),
+    clusterers: Sequence[str] = ("kmeans", "dbscan", "gmm", "leiden"),
+    spaces: Sequence[str] = SPACES,
+    n_trainings: int = 5,
+    n_clusterings: int = 10,
+    k_given: Sequence[bool] = (True,),
+    metrics: Sequence[str] = METRICS,
+    factors: Sequence[str] = (),
+    batch_key: str | None = None,
+    n_top_genes: int | None = 2000,
+    out: str | PathLike[str] | None = None,
+    n_workers: int | None = None,
+    scheduler: str | None = None,
+    rng: int = 0,
+    progress: bool = True,
+) -> Comparison:
+    """Compare representations by the clusters that are found in them (the paper's Table 2), over repeated trainings.
+
+    The paper trains each method once and repeats the clustering alone. Here every training draws its own validation
+    cells, scaling, weights, order and noise, the same ones for all methods, and each is clustered ``n_clusterings``
+    times: on the latent representation, and on as many t-SNE maps from random starts, made of one affinity matrix.
+
+    Parameters
+    ----------
+    datasets
+        Name to raw cells (AnnData or a file that :func:`diffvae.pipeline.run` reads), or files.
+    methods
+        Names out of :func:`methods`, or name to a model (its class and parameters are taken, with each ``n_latent``), a
+        class, or a function from ``n_latent`` to a model. A model needs ``train(adata, rng=..., progress=...)`` and
+        ``get_latent_representation()``; with ``decode`` its reconstruction is scored as well. It gets cells that went
+        through :func:`diffvae.pp.prepare`.
+    label_key
+        Reference labels in ``obs``, one key for all data sets or one for each. Cells without a label are trained on and
+        clustered, but not scored.
+    n_latent
+        Latent dimensions.
+    clusterers
+        ``"kmeans"``, ``"gmm"``, ``"leiden"``, ``"dbscan"`` as in :func:`diffvae.tl.cluster`, and ``"scanpy"``: Leiden
+        at resolution 1 on scanpy's neighbour graph. What DBSCAN calls noise counts as a cluster.
+    spaces
+        ``"latent"``, ``"tsne"`` or both.
+    n_trainings, n_clusterings
+        Repeats of the training, and of map and clustering within each.
+    k_given
+        True: k-means, mixtures and Leiden are told the number of types. False: they choose it as
+        :func:`diffvae.tl.cluster` does, Leiden at resolution 1. DBSCAN and ``"scanpy"`` are never told.
+    metrics
+        Names of the columns below that are to be computed.
+    factors
+        Further columns of ``obs`` for the scores of disentanglement, beside each type of at least 10 cells (a factor
+        with the values yes and no) and the batch. Columns that a data set lacks are passed over.
+    batch_key
+        Batches in ``obs``.
+    n_top_genes
+        See :func:`diffvae.pp.prepare`.
+    out
+        Folder in which every finished piece is kept, so that an interrupted comparison goes on where it stopped and a
+        larger one computes only what is new. None keeps all in memory.
+    n_workers
+        Processes on this machine (Dask), of one thread each; None for this process alone. The table is the same. A
+        script that starts workers needs ``if __name__ == "__main__":`` around it.
+    scheduler
+        Address of a Dask scheduler whose workers do the work instead.
+    rng
+        Seed; a whole number, because the pieces are known by it.
+    progress
+        Show a bar on a terminal.
+
+    Returns
+    -------
+    :class:`Comparison` with ``table``, one row per clustering: ``dataset``, ``method``, ``n_latent``, ``seed`` (number
+    of the training), ``clustering_seed``, ``space``, ``clusterer``, ``k_given``, ``n_clusters``; ``ari``, ``nmi``,
+    ``overlap`` of the clusters (see :mod:`diffvae.metrics`); ``silhouette`` and ``knn_purity`` (15 neighbours) of the
+    labels in that space; and of the training ``reconstruction_r2`` (held-out cells, on the unit scale),
+    ``active_dimensions``, ``mig``, ``sap``, ``dci_*``, ``type_alignment``, ``batch_alignment``, NaN where there is
+    none; ``training_seconds``, ``clustering_seconds``, ``versions``. And ``types``, recall and precision of each
+    reference type in each clustering. A clusterer without randomness has one row per space.
+
+    Warns
+    -----
+    UserWarning
+        For each training that failed, with the reason; its rows are missing.
+
+    References
+    ----------
+    Bica et al. 2020, Table 2.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(200, 200)
+    >>> found = dv.benchmark.run({"tree": cells}, ["PCA"], label_key="cell_type", n_latent=10, clusterers=["kmeans"],
+    ...     spaces=["latent"], metrics=["ari"], n_trainings=2, n_clusterings=3, progress=False)
+    >>> len(found.table)
+    6
+    """
+    sizes = [n_latent] if isinstance(n_latent, int | np.integer) else list(n_latent)
+    plan = _plan(clusterers, spaces, k_given, n_clusterings, metrics, n_top_genes)
+    _require_positive(sizes, n_trainings, n_workers, rng)
+    chosen = as_methods(methods)
+    folder = None if out is None else Path(out).expanduser()
+    if folder is not None:
+        refuse_foreign(folder)
+    everything = as_cells(datasets, label_key, factors, batch_key)
+    if folder is not None:
+        claim(folder)
+    jobs, rows_of, given = plan_jobs(everything, chosen, sizes, n_trainings, plan, rng)
+    store = Store(folder)
+    missing = sum(job.keep and key not in store for key, job in jobs.items())
+    with progress_bar("comparing representations", missing, show=progress) as advance:
+
+        def done(key: str) -> None:
+            advance(key.split("-")[0])
+
+        if (n_workers or scheduler) and missing:
+            with _jobs.dask_client(n_workers, scheduler) as client:
+                _jobs.run_on(client, jobs, given, store, done)
+        else:
+            _jobs.run_here(jobs, given, store, done)
+    return _assemble(rows_of, store, folder, plan)
+
+
+def _plan(
+    clusterers: Sequence[str],
+    spaces: Sequence[str],
+    k_given: Sequence[bool],
+    n_clusterings: int,
+    metrics: Sequence[str],
+    n_top_genes: int | None,
+) -> Plan:
+    check_clusterers(clusterers, k_given)
+    for name, values, known in (("space", spaces, SPACES), ("metric", metrics, METRICS)):
+        if unknown := [v for v in values if v not in known]:
+            raise ValueError(f"{unknown[0]!r} is no {name}; they are {', '.join(map(repr, known))}.")
+    if not spaces or n_clusterings < 1:
+        raise ValueError(f"spaces={tuple(spaces)} and n_clusterings={n_clusterings} leave nothing to cluster.")
+    return Plan(tuple(clusterers), tuple(spaces), tuple(k_given), n_clusterings, tuple(metrics), n_top_genes)
+
+
+def _require_positive(sizes: Sequence[int], n_trainings: int, n_workers: int | None, rng: Any) -> None:
+    if not sizes or min(sizes) < 1 or n_trainings < 1 or (n_workers is not None and n_workers < 1):
+        raise ValueError(f"n_latent={sizes}, n_trainings={n_trainings} and n_workers={n_workers} must be positive.")
+    if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or rng < 0:
+        raise ValueError(f"rng is {rng!r}; give a non-negative whole number, by which the pieces are known.")
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds something else."""
+    if folder.exists() and not (folder.is_dir() and _files.written_by_us(folder)):
+        raise _files.OutputError(f"{str(folder)!r} holds files that diffvae did not write; name another folder.")
+
+
+def claim(folder: Path) -> None:
+    """Mark a folder as one of a comparison, so that it can be told from others while it is still unfinished."""
+    from diffvae.model._storage import versions
+
+    mark = folder / "summary.json"
+    if not mark.exists():
+        _files.write_text(json.dumps({"state": "under way", "versions": versions()}, indent=1) + "\n", mark)
+
+
+Row = tuple[dict[str, Any], str, list[str]]
+"""Identity of a training, the key of its result, and those of its clusterings."""
+
+
+def plan_jobs(
+    everything: Sequence[Cells], chosen: Sequence[Method], sizes: Sequence[int], n_trainings: int, plan: Plan, rng: int
+) -> tuple[dict[str, Job], list[Row], dict[str, Any]]:
+    """Return all pieces of work in the order in which one process does them best, and where the results will be.
+
+    What belongs to one data set and seed stands together, so that its cells are prepared once and then let go.
+    """
+    jobs: dict[str, Job] = {}
+    rows: list[Row] = []
+    given: dict[str, Any] = {}
+    how = _digest(plan.clusterers, plan.k_given)
+    for cells in everything:
+        source = f"{_slug(cells.name)}-{_digest(cells.fingerprint)}"
+        given[source] = cells
+        for number in range(n_trainings):
+            seed = _random.seed(rng, f"benchmark training {number}")
+            prepared = f"{source}/s{number}-prepared"
+            jobs[prepared] = Job(_work.prepare, (source,), (seed, plan.n_top_genes), keep=False)
+            for method in chosen:
+                for size in sizes:
+                    about = method.describe(size)  # not the name: what is trained alike is trained once
+                    mark = _digest(cells.fingerprint, about, seed, plan.n_top_genes, _version())
+                    base = f"{source}/{_slug(json.loads(about)['class'].split('.')[-1])}-{size}-s{number}-{mark}"
+                    training = f"{base}/training-{_digest(plan.metrics)}{ARRAY}"
+                    jobs[training] = Job(_work.train, (prepared, source), (method, size, seed, plan.metrics))
+                    pieces = []
+                    if "latent" in plan.spaces:
+                        pieces.append(f"{base}/latent-{how}-{plan.n_clusterings}{ROWS}")
+                        asked = (plan.clusterers, plan.k_given, plan.n_clusterings)
+                        jobs[pieces[-1]] = Job(_work.score_latent, (training, source), asked)
+                    if "tsne" in plan.spaces:
+                        p = f"{base}/affinities"
+                        jobs[p] = Job(_work.affinities, (training,), (seed,), keep=False)
+                        for i in range(plan.n_clusterings):
+                            pieces.append(f"{base}/tsne-{how}-{i}{ROWS}")
+                            asked_once = (plan.clusterers, plan.k_given, i, seed)
+                            jobs[pieces[-1]] = Job(_work.score_map, (p, training, source), asked_once)
+                    identity = dict(zip(IDENTITY, (cells.name, method.name, size, number), strict=True))
+                    rows.append((identity, training, pieces))
+    return jobs, rows, given
+
+
+def _assemble(rows: Sequence[Row], store: Store, folder: Path | None, plan: Plan) -> Comparison:
+    from diffvae.model._storage import versions
+
+    seen = ", ".join(f"{k} {v}" for k, v in versions().items())
+    table, types = [], []
+    for identity, key, pieces in rows:
+        training = store.load(key)
+        if training.note:
+            where = f"{identity['method']} on {identity['dataset']}, n_latent={identity['n_latent']}"
+            warnings.warn(f"{where}: {training.note}", UserWarning, stacklevel=3)
+            continue
+        scores = {name: training.scores.get(name, np.nan) for name in plan.metrics if name in _work.OF_TRAINING}
+        for piece in pieces:
+            for row in store.load(piece):
+                of_run = {k: row[k] for k in OF_RUN}
+                table.append(identity | row | scores | {"training_seconds": training.seconds, "versions": seen})
+                types += [identity | of_run | dict(zip(TYPE_COLUMNS, entry, strict=True)) for entry in row["types"]]
+    columns = [*IDENTITY, *OF_RUN, "n_clusters", *(m for m in METRICS if m in plan.metrics)]
+    columns += ["training_seconds", "clustering_seconds", "versions"]
+    return Comparison(
+        pd.DataFrame(table, columns=columns), pd.DataFrame(types, columns=[*IDENTITY, *OF_RUN, *TYPE_COLUMNS]), folder
+    )
+
+
+TYPE_COLUMNS = ["type", "n_cells", "recall", "precision"]
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
+
+
+def _slug(name: str) -> str:
+    """Return a name that any file system takes; what tells two apart is the digest beside it."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._") else "_" for c in name)[:40]
+
+
+def _version() -> str:
+    from diffvae import __version__
+
+    return __version__

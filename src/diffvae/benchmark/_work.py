@@ -1,0 +1,167 @@
+"""The pieces of a comparison, each a function of what it is given: prepare, train, map, cluster and score."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _keys, _random, metrics, pp
+from diffvae.benchmark._cells import Cells
+from diffvae.benchmark._clusterers import Partition, partitions
+from diffvae.benchmark._methods import Method
+from diffvae.benchmark._store import Training
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+N_NEIGHBORS = 15
+PERPLEXITY = 30.0
+N_ITER = 500
+DISENTANGLEMENT = ("mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness")
+OF_TRAINING = ("reconstruction_r2", "active_dimensions", *DISENTANGLEMENT, "type_alignment", "batch_alignment")
+"""Scores of a training, beside those of its spaces and of their clusters."""
+OF_SPACE = ("silhouette", "knn_purity")
+OF_CLUSTERS = ("ari", "nmi", "overlap")
+
+
+def prepare(cells: Cells, seed: int, n_top_genes: int | None) -> AnnData:
+    """Return the cells as every method gets them: the split, variable genes and scaling of one training."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said once, when the comparison began
+        return pp.prepare(cells.adata, n_top_genes=n_top_genes, rng=seed, copy=True)
+
+
+def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int, wanted: Sequence[str]) -> Training:
+    """Train a method on prepared cells and score its latent representation; why it failed, where it does."""
+    start = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            model = method.make(n_latent)
+            model = model.train(adata, rng=seed, progress=False, **method.options) or model
+            z = np.ascontiguousarray(model.get_latent_representation(), dtype=np.float32)
+        seconds = time.perf_counter() - start
+        if z.shape[0] != adata.n_obs or not np.isfinite(z).all():
+            raise ValueError(f"its latent representation is {z.shape} for {adata.n_obs} cells, or not finite.")
+        return Training(z, _scores(model, adata, cells, z, seed, wanted), seconds)
+    except (ValueError, RuntimeError, ImportError) as error:  # counts wanted, too few cells, diverged, not installed
+        return Training(None, note=" ".join(str(error).split()))
+
+
+def _scores(
+    model: Any, adata: AnnData, cells: Cells, z: np.ndarray, seed: int, wanted: Sequence[str]
+) -> dict[str, float]:
+    from diffvae.model import PCA, AutoEncoder
+
+    scores = dict.fromkeys(OF_TRAINING, float("nan"))
+    if not isinstance(model, PCA | AutoEncoder):  # without a prior the scale of a dimension says nothing
+        scores["active_dimensions"] = metrics.active_dimensions(z)
+    labelled = np.array([label is not None for label in cells.labels])
+    if "reconstruction_r2" in wanted and hasattr(model, "decode"):
+        scores["reconstruction_r2"] = _reconstruction(model, adata, z)
+    if set(wanted) & set(DISENTANGLEMENT):
+        scores["mig"] = metrics.mutual_information_gap(z, cells.factors)
+        scores["sap"] = metrics.sap_score(z, cells.factors, rng=seed)
+        found = metrics.dci(z, cells.factors, rng=seed)
+        scores["dci_disentanglement"] = found.disentanglement
+        scores["dci_completeness"] = found.completeness
+        scores["dci_informativeness"] = found.informativeness
+    if "type_alignment" in wanted:
+        scores["type_alignment"] = metrics.dimension_alignment(z[labelled], cells.labels[labelled].astype(str))
+    if "batch_alignment" in wanted and cells.batch is not None:
+        scores["batch_alignment"] = metrics.dimension_alignment(z, cells.batch)
+    return {name: float(scores[name]) for name in OF_TRAINING if name in wanted}
+
+
+def _reconstruction(model: Any, adata: AnnData, z: np.ndarray) -> float:
+    """Return R^2 of held-out cells on the unit scale, whatever the scale that the method was trained on."""
+    held_out = (adata.obs[_keys.SPLIT] == "validation").to_numpy()
+    if not held_out.any():
+        return float("nan")
+    unit = adata.layers[_keys.UNIT]
+    low, high = (adata.var[key].to_numpy(np.float64) for key in (_keys.UNIT_MIN, _keys.UNIT_MAX))
+    decoded = model.decode(z[held_out]).astype(np.float64)
+    if model.features.layer is None:
+        decoded = (decoded - low) / np.where(high > low, high - low, 1.0)
+    mean = np.asarray(unit[~held_out].mean(axis=0)).ravel()
+    return metrics.reconstruction_r2(unit[held_out], decoded, mean)
+
+
+def affinities(training: Training, seed: int) -> Any:
+    """Return the t-SNE affinities of a training, one matrix for all its maps; None where it failed."""
+    from diffvae.tl import _tsne
+
+    if training.z is None:
+        return None
+    return _tsne.affinities(training.z.astype(np.float64), PERPLEXITY, seed % 2**31, n_jobs=1)
+
+
+def score_latent(
+    training: Training, cells: Cells, clusterers: Sequence[str], k_given: Sequence[bool], n_clusterings: int
+) -> list[dict[str, Any]]:
+    """Cluster the latent representation as often as asked, and score each partition; nothing if training failed."""
+    if training.z is None:
+        return []
+    return _score_space(training.z, cells, clusterers, k_given, range(n_clusterings), "latent")
+
+
+def score_map(
+    p: Any, training: Training, cells: Cells, clusterers: Sequence[str], k_given: Sequence[bool], repeat: int, seed: int
+) -> list[dict[str, Any]]:
+    """Make one t-SNE map, from a random start of its own, and cluster it once with every clusterer."""
+    from diffvae.tl import _tsne
+
+    if training.z is None:
+        return []
+    state = _random.seed(seed, "benchmark map", str(repeat)) % 2**31
+    x = training.z.astype(np.float64)
+    y = np.asarray(_tsne.layout(p, x, init="random", n_iter=N_ITER, random_state=state, n_jobs=1), np.float32)
+    return _score_space(y, cells, clusterers, k_given, [repeat], "tsne")
+
+
+def _score_space(
+    x: np.ndarray,
+    cells: Cells,
+    clusterers: Sequence[str],
+    k_given: Sequence[bool],
+    seeds: Sequence[int],
+    space: str,
+) -> list[dict[str, Any]]:
+    labelled = np.array([label is not None for label in cells.labels])
+    names = cells.labels[labelled].astype(str)
+    of_space = {
+        "silhouette": metrics.silhouette(x[labelled], names, rng=0),
+        "knn_purity": metrics.knn_purity(x[labelled], names, n_neighbors=min(N_NEIGHBORS, len(names) - 1)),
+    }
+    rows = []
+    start = time.perf_counter()
+    for found in partitions(x, cells.n_types, clusterers, k_given, list(seeds)):
+        seconds = time.perf_counter() - start
+        rows.append(_row(found, names, labelled, space) | of_space | {"clustering_seconds": round(seconds, 4)})
+        start = time.perf_counter()
+    return rows
+
+
+def _row(found: Partition, names: np.ndarray, labelled: np.ndarray, space: str) -> dict[str, Any]:
+    clusters = found.labels[labelled]
+    overlap = metrics.overlap(names, clusters)
+    types = overlap.table[overlap.table["type"] != ""]
+    return {
+        "space": space,
+        "clusterer": found.clusterer,
+        "k_given": found.k_given,
+        "clustering_seed": int(found.clustering_seed),
+        "n_clusters": len(pd.unique(found.labels[found.labels >= 0])),
+        "ari": metrics.adjusted_rand_index(names, clusters),
+        "nmi": metrics.normalized_mutual_info(names, clusters),
+        "overlap": overlap.share,
+        "types": [
+            [str(r.type), int(r.n_cells), float(r.recall), None if np.isnan(r.precision) else float(r.precision)]
+            for r in types.itertuples()
+        ],
+    }

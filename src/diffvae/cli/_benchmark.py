@@ -1,0 +1,150 @@
+"""``diffvae benchmark``: representations beside each other on labelled cells, over repeated trainings."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffvae import _result
+from diffvae.cli import _console
+from diffvae.cli import _options as o
+
+if TYPE_CHECKING:
+    from diffvae.benchmark import Comparison
+
+NAME = "benchmark"
+EXAMPLE = (
+    "Examples:  diffvae benchmark cells.h5ad --label-key cell_type --out compared --n-workers 2   ·   "
+    "diffvae benchmark a.h5ad b.h5ad --label-key a=type --label-key b=cluster --out compared --n-latent 50 "
+    "--method DiffVAE --method PCA   ·   started again, it goes on where it stopped"
+)
+DEFAULT_METHODS = ("DiffVAE", "VAE", "AE", "PCA")
+
+
+def command(
+    files: Annotated[list[Path], typer.Argument(help="Labelled cells: .h5ad, 10x .h5 or folder, .csv, ...")],
+    label_key: Annotated[
+        list[str], typer.Option("--label-key", help="Reference labels in obs; for single files: NAME=KEY, repeated.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report, tables and what is needed to resume.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            help="DiffVAE, DiffVAE (paper), DiffVAE (code), VAE, AE, PCA, PCA (unit), scVI ...; repeat it.",
+        ),
+    ] = None,
+    config: Annotated[
+        list[Path] | None, typer.Option("--config", help="DiffVAE with the best.json of 'diffvae tune', as a method.")
+    ] = None,
+    n_latent: Annotated[
+        list[int] | None, typer.Option("--n-latent", min=1, help="Latent dimensions; repeat it. 20, 50 and 100.")
+    ] = None,
+    clusterer: Annotated[
+        list[str] | None,
+        typer.Option("--clusterer", help="kmeans, dbscan, gmm, leiden or scanpy; repeat it. The first four."),
+    ] = None,
+    space: Annotated[list[str] | None, typer.Option("--space", help="latent or tsne; repeat it. Both.")] = None,
+    trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings of each method.")] = 5,
+    clusterings: Annotated[int, typer.Option("--clusterings", min=1, help="Clusterings, and maps, of each.")] = 10,
+    choose_k: Annotated[
+        bool, typer.Option("--choose-k", help="Cluster also without telling the number of types.")
+    ] = False,
+    factor: Annotated[
+        list[str] | None, typer.Option("--factor", help="Further obs column for scores of disentanglement; repeat it.")
+    ] = None,
+    batch_key: Annotated[str | None, typer.Option("--batch-key", help="Batches in obs.")] = None,
+    n_top_genes: o.NTopGenes = 2000,
+    n_workers: Annotated[
+        int | None, typer.Option("--n-workers", min=1, help="Processes on this machine (Dask); the table is the same.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", help="Address of a Dask scheduler.")] = None,
+    seed: o.Seed = 0,
+) -> None:
+    """Compare DiffVAE with VAE, AE, PCA and others by the clusters found in them (the paper's Table 2).
+
+    Every method is trained several times, on the same splits; each training is clustered several times, on its latent
+    representation and on t-SNE maps of it. Finished pieces are kept in the folder.
+    """
+    from diffvae import benchmark
+
+    found = benchmark.run(
+        list(files),
+        methods_of(method, config or []),
+        label_key=keys_of(label_key),
+        n_latent=n_latent or (20, 50, 100),
+        clusterers=clusterer or ("kmeans", "dbscan", "gmm", "leiden"),
+        spaces=space or ("latent", "tsne"),
+        n_trainings=trainings,
+        n_clusterings=clusterings,
+        k_given=(True, False) if choose_k else (True,),
+        factors=factor or (),
+        batch_key=batch_key,
+        n_top_genes=n_top_genes,
+        out=out,
+        n_workers=n_workers,
+        scheduler=scheduler,
+        rng=seed,
+    )
+    found.command = f"diffvae {shlex.join(sys.argv[1:])}"
+    _console.step("write the report")
+    with _console.warnings_as_notes():
+        found.write(out, overwrite=True)
+    show(found)
+    _console.say(f"Written to {out}: report.md, runs.csv, types.csv, summary.csv, paired.csv, figures")
+
+
+def methods_of(names: list[str] | None, configs: list[Path]) -> Any:
+    """Return the methods of the options: names, and DiffVAE as configured in files."""
+    from diffvae import benchmark
+
+    known = benchmark.methods()
+    chosen = names or (list(DEFAULT_METHODS) if not configs else ["DiffVAE", "PCA"])
+    if unknown := [n for n in chosen if n not in known]:
+        raise ValueError(f"--method is {unknown[0]!r}; the methods are {', '.join(map(repr, known))}.")
+    methods: dict[str, Any] = {name: known[name] for name in chosen}
+    for path in configs:
+        methods[f"DiffVAE ({path.stem})"] = benchmark.configured(path)
+    return methods
+
+
+def keys_of(given: list[str]) -> str | dict[str, str]:
+    """Read ``--label-key``: one key for all files, or NAME=KEY for each."""
+    if len(given) == 1 and "=" not in given[0]:
+        return given[0]
+    pairs = [text.partition("=") for text in given]
+    if wrong := [text for text, (_, sign, key) in zip(given, pairs, strict=True) if not (sign and key)]:
+        raise ValueError(f"--label-key is {wrong[0]!r}; with several keys each is NAME=KEY, the file's name first.")
+    return {name: key for name, _, key in pairs}
+
+
+def show(found: Comparison) -> None:
+    """Print mean and spread over trainings at the main settings, and in words what the paired differences say."""
+    from diffvae import _measures
+    from diffvae.benchmark._findings import at
+
+    assert found.path is not None
+    shown = [m for m in ("ari", "nmi", "overlap") if m in found.table][:1]
+    shown += [m for m in ("knn_purity",) if m in found.table]
+    tables = {m: found.summary(m) for m in shown}
+    for setting in found.main_settings():
+        entries: dict[tuple[str, str], dict[str, str]] = {}
+        for metric, table in tables.items():
+            for row in at(table, **{k: setting[k] for k in _measures.setting_of(metric) if k in setting}).itertuples():
+                entries.setdefault((row.dataset, row.method), {})[metric] = _entry(row.mean, row.sd)
+        _console.table(
+            f"{_measures.setting_name(setting)}: mean ± sd over trainings",
+            ["data set", "method", *map(_measures.metric_name, shown)],
+            ([*key, *(scores.get(m) for m in shown)] for key, scores in entries.items()),
+        )
+    for sentence in json.loads((found.path / _result.SUMMARY).read_text(encoding="utf-8"))["verdict"]:
+        _console.note(sentence.replace("**", ""))
+
+
+def _entry(mean: float, sd: float) -> str:
+    return f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"

@@ -1,0 +1,135 @@
+"""``diffvae tune``: which settings suit these cells."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from diffvae.cli import _console
+from diffvae.cli import _options as o
+
+if TYPE_CHECKING:
+    from diffvae.benchmark import Tuned
+
+NAME = "tune"
+EXAMPLE = (
+    "Examples:  diffvae tune mydata.h5ad --trials 30 --out tune   ·   "
+    "diffvae tune mydata.h5ad --out wide --space wide --objective stability   ·   "
+    "diffvae run mydata.h5ad --config tune/best.json   ·   "
+    "with the same folder a second terminal or machine shares the trials, and an interrupted search goes on"
+)
+
+
+def command(
+    data: o.Input,
+    trials: Annotated[
+        int, typer.Option("--trials", "-n", min=1, help="Trials in all, those of earlier calls included.")
+    ] = 30,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the search; one begun earlier is gone on with.")
+    ] = Path("tune"),
+    space: Annotated[str, typer.Option("--space", help="paper (its grid) or wide.")] = "paper",
+    objective: Annotated[
+        str, typer.Option("--objective", help="validation_loss, elbo, stability (of clusters) or ari (needs labels).")
+    ] = "validation_loss",
+    label_key: Annotated[str | None, typer.Option("--label-key", help="Labels in obs, for --objective ari.")] = None,
+    n_clusters: Annotated[
+        int | None, typer.Option("--n-clusters", min=2, help="k of k-means, for stability and ari.")
+    ] = None,
+    trainings: Annotated[
+        int | None, typer.Option("--trainings", min=1, help="Trainings per trial; 1, or 3 for stability.")
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=0, help="Seeds with which default and best are trained again at the end.")
+    ] = 3,
+    max_epochs: Annotated[
+        int | None, typer.Option("--max-epochs", min=1, help="Epochs of every training; the usual number by default.")
+    ] = None,
+    pruning: Annotated[
+        bool, typer.Option("--pruning/--no-pruning", help="End trials early whose loss is above the median.")
+    ] = True,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0, help="Minutes after which no trial begins.")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option("--storage", help="Journal file or database URL of the study; OUT/study.journal by default."),
+    ] = None,
+    study: Annotated[str, typer.Option("--study", help="Name in the storage.")] = "diffvae",
+    preset: o.Preset = "default",
+    transpose: o.Transpose = None,
+    layer: o.Layer = None,
+    n_top_genes: o.NTopGenes = 2000,
+    batch_key: Annotated[
+        str | None, typer.Option("--batch-key", help="Batches in obs; variable genes are chosen within each.")
+    ] = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+) -> None:
+    """Search the hyper-parameters of DiffVAE that suit some cells, beside what the default gives.
+
+    The default is the first trial, and is trained again beside the best with seeds and held-out cells that chose
+    neither. Writes best.json (for 'run --config'), trials.csv, confirmation.csv, importance.csv, figures, summary.json.
+    """
+    from diffvae import _io, benchmark
+
+    _console.settings.interrupted = f"Interrupted; finished trials are kept in {out}: the same command goes on."
+    found = benchmark.tune(
+        _io.read(data, transpose=transpose),
+        n_trials=trials,
+        space=space,
+        objective=objective,
+        preset=preset,
+        label_key=label_key,
+        n_clusters=n_clusters,
+        n_trainings=trainings,
+        n_repeats=repeats,
+        max_epochs=max_epochs,
+        pruning=pruning,
+        timeout=None if timeout is None else 60 * timeout,
+        out=out,
+        storage=storage,
+        study=study,
+        layer=layer,
+        n_top_genes=n_top_genes,
+        batch_key=batch_key,
+        device=device,
+        rng=seed,
+        tell=_console.step,
+    )
+    show(found)
+    given = {"--layer": layer, "--batch-key": batch_key, "--n-top-genes": None if n_top_genes == 2000 else n_top_genes}
+    words = ["diffvae", "run", str(data), "--config", str(out / "best.json")]
+    words += [word for name, value in given.items() if value is not None for word in (name, str(value))]
+    files = "best.json, trials.csv, figures, summary.json"
+    _console.say(f"Written to {out}: {files}. Next: {shlex.join(words)}")
+
+
+def show(found: Tuned) -> None:
+    """Print the best trials beside the default, and what the search gained."""
+    trials = found.trials
+    complete = trials[trials["state"] == "complete"]
+    ordered = complete.sort_values("value", ascending=found.summary["objective"]["minimise"], kind="stable")
+    shown = ordered.head(5)
+    if not shown["default"].any():
+        shown = ordered[ordered["trial"].isin(shown["trial"]) | ordered["default"]]
+    columns = list(trials.columns)
+    parameters = columns[columns.index("default") + 1 : columns.index("seconds")]
+    _console.table(
+        f"{len(trials)} trials, the best by {found.summary['objective']['label']}",
+        ["trial", "value", *parameters],
+        (
+            (f"{r['trial']} (default)" if r["default"] else r["trial"], f"{r['value']:.4g}", *map(_told, r[parameters]))
+            for _, r in shown.iterrows()
+        ),
+    )
+    for sentence in [*found.summary["verdict"], *found.summary["warnings"]]:
+        _console.note(sentence)
+
+
+def _told(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) and math.isfinite(value) else str(value)

@@ -1,0 +1,174 @@
+"""One latent dimension: where the types lie on it, and which genes move with it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from diffvae._adata import representation, result
+from diffvae._errors import DataError
+from diffvae._seeds import mark
+from diffvae.pl import _data, _text
+from diffvae.pl._palette import CATEGORIES, INK, Palette, colours
+from diffvae.pl._panels import array, finish, new_figure
+from diffvae.pl._style import TEXT, styled
+
+_MOST_TYPES: Final = 24
+_UP, _DOWN = CATEGORIES[5], CATEGORIES[0]
+_SIDES: Final = {"+": "+", "-": "−"}
+
+
+@styled
+def passport(
+    adata: AnnData,
+    dimension: int,
+    *,
+    reading: str = "weights",
+    n_genes: int = 8,
+    title: str | None = None,
+    palette: Palette | None = None,
+) -> np.ndarray:
+    """Draw one latent dimension: the values of each type's cells, and the genes that rise and fall with it.
+
+    Parameters
+    ----------
+    adata
+        After ``diffvae.tl.passport``.
+    dimension
+        Number of the dimension.
+    reading
+        "weights" or "jacobian".
+    n_genes
+        Genes per direction, at most those of the table.
+    title
+        Says what is seen; None writes name, or why there is none, and recurrence.
+    palette
+        As in ``diffvae.pl.tsne``, and by default the same colours.
+
+    Returns
+    -------
+    Array of two Axes of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. Left, per type, the median, the
+    middle half and the middle 90 % of its cells, highest median on top; beyond the dashed lines lie the sides of the
+    dimension, and "+" or "−" marks a type that is enriched there. Right the genes with their weight and, where known,
+    the share of further trainings in which the gene came back; a hatched bar is a gene that doesn't move so in the
+    cells themselves.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=5).train(adata)
+    >>> dv.tl.embed(adata, model)
+    >>> dv.tl.gene_weights(adata, model)
+    >>> _ = dv.tl.passport(adata, "cell_type")
+    >>> left, right = dv.pl.passport(adata, 0)
+    >>> left.get_yticklabels()[0].get_text()
+    'Dendritic'
+    """
+    _data.check_adata(adata)
+    if reading not in ("weights", "jacobian") or n_genes < 1:
+        raise ValueError(f"reading is {reading!r} and n_genes {n_genes}; give 'weights' or 'jacobian', and 1 or more.")
+    stored = result(adata, "passport")
+    parameters, table = stored["params"], pd.DataFrame(stored["table"])
+    row = table[table["dimension"] == dimension]
+    if row.empty:
+        raise ValueError(f"dimension is {dimension}; there are 0 to {len(table) - 1}.")
+    if not bool(row["alive"].iloc[0]):
+        raise DataError(f"Dimension {dimension} is dead: no cell moves along it, so there is nothing to draw.")
+    use_rep, groupby = str(parameters["use_rep"]), str(parameters["groupby"])
+    z = representation(adata, use_rep)
+    if mark(z) != parameters["mark"]:
+        raise DataError(
+            f"adata.obsm[{use_rep!r}] is not what the passport was made from; run diffvae.tl.passport(adata, "
+            f"{groupby!r}) again."
+        )
+    genes = pd.DataFrame(stored["genes"])
+    genes = genes[(genes["dimension"] == dimension) & (genes["reading"].astype(str) == reading)]
+    genes = genes[genes["rank"] <= n_genes].sort_values("weight", ascending=False)
+    types = pd.DataFrame(stored["types"])
+    column = _data.groups(adata, groupby)
+    values = pd.Series(z[:, dimension].astype(float), index=adata.obs_names)
+    spread = _spread(values.to_numpy(), column)
+
+    rows = max(len(spread), len(genes))
+    figure, (left, right) = new_figure(2, 2, max(2.6, rows * 14.5 / 72 + 0.6))
+    _types(left, spread, types[types["dimension"] == dimension], colours(list(column.cat.categories), palette))
+    edge = float(parameters["n_sd"]) * values.std(ddof=0)
+    for x in (values.mean() - edge, values.mean() + edge):
+        left.axvline(x, color=INK, linestyle=(0, (3, 3)), linewidth=0.8, zorder=0)
+    left.set_xlabel(f"dimension {dimension}")
+    _genes(right, genes)
+    right.set_xlabel("weight (omega)" if reading == "weights" else "mean slope (Jacobian)")
+    told = title if title is not None else _say(dimension, row.iloc[0])
+    keys = [Patch(color=_UP), Patch(color=_DOWN), Line2D([], [], color=INK, ls=(0, (3, 3)), lw=0.8)]
+    names = ["rises along the dimension", "falls", f"mean ± {parameters['n_sd']:g} sd"]
+    if not genes["confirmed"].astype(bool).all():
+        keys.append(Patch(facecolor="white", edgecolor=INK, hatch="////"))
+        names.append("not so in the cells")
+    finish(figure, told, keys, names)
+    return array([left, right])
+
+
+def _spread(z: np.ndarray, column: pd.Series) -> pd.DataFrame:
+    """Return quantiles of the cells of each type, highest median first; the extremes where types are many."""
+    codes = column.cat.codes.to_numpy()
+    rows = {
+        name: np.quantile(z[codes == i], [0.05, 0.25, 0.5, 0.75, 0.95])
+        for i, name in enumerate(column.cat.categories)
+        if (codes == i).any()
+    }
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["q05", "q25", "q50", "q75", "q95"])
+    frame = frame.sort_values("q50", ascending=False, kind="stable")
+    half = _MOST_TYPES // 2
+    return frame if len(frame) <= _MOST_TYPES else pd.concat([frame.iloc[:half], frame.iloc[-half:]])
+
+
+def _types(ax: Axes, spread: pd.DataFrame, types: pd.DataFrame, of: dict[str, str]) -> None:
+    sides = types.astype({"type": str, "side": str}).groupby("type")["side"].agg(lambda s: "".join(sorted(set(s))))
+    for y, (name, q) in enumerate(spread.iterrows()):
+        ax.hlines(y, q["q05"], q["q95"], color=of[str(name)], linewidth=1.6)
+        ax.barh(y, q["q75"] - q["q25"], left=q["q25"], height=0.62, color=of[str(name)], zorder=2)
+        ax.vlines(q["q50"], y - 0.31, y + 0.31, color="white", linewidth=3.4, zorder=3)
+        ax.vlines(q["q50"], y - 0.31, y + 0.31, color=INK, linewidth=1.6, zorder=4)
+        if (told := sides.get(str(name), "")) != "":
+            ax.text(
+                1.015, y, "".join(_SIDES[s] for s in told), va="center", weight="bold", fontsize=TEXT,
+                transform=ax.get_yaxis_transform(),
+            )  # fmt: skip
+    _text.row_labels(ax, [str(n) for n in spread.index], room=95, pitch=14.5)
+    ax.set_ylim(len(spread) - 0.4, -0.6)
+    ax.set_title("Types", fontsize=10, weight="normal", loc="left", pad=4)
+
+
+def _genes(ax: Axes, genes: pd.DataFrame) -> None:
+    weight = genes["weight"].to_numpy(float)
+    for y, (value, confirmed) in enumerate(zip(weight, genes["confirmed"].astype(bool), strict=True)):
+        colour = _UP if value > 0 else _DOWN
+        look: dict[str, Any] = (
+            {"color": colour} if confirmed else {"facecolor": "white", "edgecolor": colour, "hatch": "////"}
+        )
+        ax.barh(y, value, height=0.7, **look)
+    for y, share in enumerate(genes["recurrence"].to_numpy(float)):
+        if not np.isnan(share):
+            ax.text(1.02, y, f"{share:.0%}", va="center", fontsize=TEXT, transform=ax.get_yaxis_transform())
+    ax.axvline(0, color=INK, linewidth=0.8)
+    _text.row_labels(ax, [str(g) for g in genes["gene"]], room=80, pitch=14.5)
+    ax.set_ylim(max(len(genes), 1) - 0.4, -0.6)
+    ax.locator_params(axis="x", nbins=4)
+    known = genes["recurrence"].notna().any()
+    ax.set_title("Genes" + "  (right: found again)" * bool(known), fontsize=10, weight="normal", loc="left", pad=4)
+
+
+def _say(dimension: int, row: pd.Series) -> str:
+    name, remark = str(row["name"]), str(row["remark"])
+    if not name:
+        return f"Dimension {dimension} has no name: {remark}"
+    pretty = name.replace(" -", " −")
+    return f"Dimension {dimension}: {pretty}; found again in {row['recurrence']:.0%} of the trainings"

@@ -1,0 +1,63 @@
+"""Tables like those of benchmark.run with differences that are known, for tests of what is said of them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from diffvae.benchmark._comparison import Comparison
+
+LEVELS = {"DiffVAE": 0.60, "VAE": 0.55, "AE": 0.58, "PCA": 0.50}
+CLUSTERERS = (("kmeans", True), ("dbscan", False), ("gmm", True), ("leiden", True), ("leiden", False))
+OFFSET = {"kmeans": 0.0, "dbscan": -0.3, "gmm": -0.02, "leiden": 0.03}
+
+
+def comparison(
+    levels: Mapping[str, float | Mapping[str, float]] = LEVELS,
+    *,
+    datasets: Sequence[str] = ("tree",),
+    n_latent: Sequence[int] = (20, 50, 100),
+    clusterers: Sequence[tuple[str, bool]] = CLUSTERERS,
+    spaces: Sequence[str] = ("latent", "tsne"),
+    n_trainings: int = 5,
+    n_clusterings: int = 3,
+    spread: float = 0.02,
+    jitter: float = 0.005,
+    rng: int = 0,
+) -> Comparison:
+    """Return runs whose ARI is the method's level (or one per data set) plus noise of trainings and of clusterings."""
+    chance = np.random.default_rng(rng)
+    rows, types = [], []
+    for d, dataset in enumerate(datasets):
+        split = chance.normal(0, spread, n_trainings)  # what all methods share: a hard split is hard for all
+        for method, level in levels.items():
+            own = level[dataset] if isinstance(level, Mapping) else level
+            for dims in n_latent:
+                for seed in range(n_trainings):
+                    base = own + split[seed] + chance.normal(0, spread)
+                    training = {
+                        "reconstruction_r2": base - 0.2, "active_dimensions": float(dims), "mig": base / 5,
+                        "sap": base / 9, "dci_disentanglement": base / 2, "dci_completeness": base / 3,
+                        "dci_informativeness": base / 4, "type_alignment": base / 2,
+                        "batch_alignment": np.nan, "training_seconds": 3.0 * (1 + len(method)),
+                    }  # fmt: skip
+                    for space in spaces:
+                        for clusterer, given in clusterers:
+                            fixed = clusterer == "dbscan" and space == "latent"
+                            for repeat in range(1 if fixed else n_clusterings):
+                                ari = base + OFFSET[clusterer] + 0.02 * (space == "tsne") + chance.normal(0, jitter)
+                                key = {
+                                    "dataset": dataset, "method": method, "n_latent": dims, "seed": seed,
+                                    "clustering_seed": repeat, "space": space, "clusterer": clusterer,
+                                    "k_given": given,
+                                }  # fmt: skip
+                                ari = float(np.clip(ari, 0, 1))
+                                rows.append(
+                                    key | {"n_clusters": 7 + d, "ari": ari, "nmi": ari / 2 + 0.4, "overlap": ari}
+                                    | {"silhouette": base / 3, "knn_purity": float(np.clip(base + 0.2, 0, 1))}
+                                    | training | {"clustering_seconds": 0.2, "versions": "diffvae 0.1.0, numpy 2.0"}
+                                )  # fmt: skip
+                                for name, n in (("common", 900), ("rare one", 40), ("less", 160)):
+                                    scores = {"recall": ari if n > 100 else ari / 2, "precision": ari / 3}
+                                    types.append(key | {"type": name, "n_cells": n} | scores)
+    return Comparison(pd.DataFrame(rows), pd.DataFrame(types))

@@ -1,0 +1,332 @@
+"""The reproduction: the paper's numbers, what is measured beside them, and which claims then hold."""
+
+import gzip
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from _fish import SIZES, write_fish
+
+import diffvae as dv
+from diffvae.benchmark import _reproduce_changes, _reproduce_plan, _reproduce_train
+from diffvae.benchmark._published import published
+from diffvae.benchmark._reproduce_claim import Claim, frame
+from diffvae.benchmark._reproduce_claims_cells import of_clusters, of_genes, of_table_2
+from diffvae.benchmark._reproduce_claims_states import of_changes, of_links
+from diffvae.benchmark._reproduce_subject import read
+from diffvae.benchmark._reproduce_tables import gene_lists, gene_recovery
+from diffvae.datasets import _human_hsc
+
+QUICK = {"n_latent": [4], "n_clusterings": 1, "progress": False}
+PRESETS = ["paper", "code", "default"]
+
+
+@pytest.fixture(scope="module")
+def fish(tmp_path_factory):
+    """Made-up cells in the published form, gone the whole road with two trainings and all figures."""
+    folder = tmp_path_factory.mktemp("fish")
+    write_fish(folder / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_reproduce_changes, "N_RANDOM", 5)
+        asked = {"path": folder / "data", "n_trainings": 2, "max_epochs": 12, **QUICK}
+        yield dv.benchmark.reproduce("zebrafish", folder / "out", command="the command", **asked), asked
+
+
+def test_published_numbers():
+    sets = published()
+    about = sets["zebrafish"]
+    assert (about.n_cells, sum(about.types.values())) == (1422, 1422)
+    assert sum(about.converted.values()) == 318
+    assert len(about.ari) == 2 * 3 * 2 * 4
+    entry = about.ari.set_index(["clusterer", "n_latent", "space", "method"])["ari"]
+    assert entry["kmeans", 100, "latent", "DiffVAE"] == 0.844
+    assert entry["dbscan", 20, "latent", "PCA"] == 0.0002
+    assert entry["dbscan", 100, "tsne", "PCA"] == 0.570
+    markers = dv.tl.load_markers("blood-zebrafish")  # the bundled table has those of Table 1, too
+    for kind, genes in about.genes.items():
+        known = markers[markers["cell_type"].str.startswith(kind.rstrip("s"))]
+        assert set(genes) <= set(known["gene"])
+    assert sets["pancreas"].overlap == 0.962
+    assert not sets["human-hsc"].separable
+
+
+def test_page_says_where_the_cells_are_not_the_papers(fish):
+    page = fish[0].page
+    assert "116 cells x 42 genes were read; the paper has 1,422 x 1,845." in page
+    assert "HSPC 30 instead of 245" in page
+    assert "not the published files to the last byte" in page
+    assert page.count("not among the genes read") == 5  # one gene of each type was left out
+    assert "the image of Figure 3 only" in page
+    assert "the command" in page
+    assert "nan" not in page.lower().replace("published gene", "")
+
+
+def test_published_stands_beside_ours(fish):
+    found, _ = fish
+    assert "| paper | 89.9% |" in found.page
+    assert "| k-means | 50 |" not in found.page  # only what was asked for: 4 dimensions
+    claims = found.claims.set_index("claim")
+    assert claims.loc["Overlap of the clusters with the reference types", "published"] == "89.9%"
+    assert claims.loc["The easiest target", "published"] == "Erythrocytes"
+    assert claims.loc["DiffVAE's entries", "holds_here"] == "not testable"  # none has the paper's dimensions
+    assert set(claims["holds_here"]) <= {"yes", "no", "not testable", "–"} | {
+        v for v in claims["holds_here"] if v.startswith("only ")
+    }
+
+
+def test_tables_fit_together(fish):
+    tables = fish[0].tables
+    overlap = tables["overlap"]
+    assert overlap[["preset", "training"]].values.tolist() == [[p, t] for t in (0, 1) for p in PRESETS]
+    types = tables["types"]
+    counted = (types["recall"] * types["n_cells"]).groupby([types["preset"], types["training"]]).sum() / sum(
+        SIZES.values()
+    )
+    for row in overlap.itertuples():
+        assert row.overlap == pytest.approx(counted[row.preset, row.training])
+        assert 0 < row.expected < row.overlap  # the planted types are found beyond chance
+    conversions = tables["conversions"]
+    assert set(conversions["n_sd"]) == {0.0, 0.5, 1.0}
+    assert set(conversions["target"]) == set(SIZES) - {"HSPC"}
+    assert set(conversions["preset"]) == set(PRESETS)
+    assert set(tables["links"]["preset"]) == {"paper", "default"}
+    assert tables["link_figures"].set_index("preset").loc["default", "within_input"].min() > 0.5
+    assert set(tables["table2_runs"]["method"]) >= {"DiffVAE", "DiffVAE (code)", "VAE", "AE", "PCA (unit)"}
+    assert len(tables["table2_paired"]) == 3 * 3
+
+
+def test_folder(fish):
+    found, _ = fish
+    out = found.path
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["state"] == "complete"
+    assert summary["dataset"] == "zebrafish"
+    assert len(summary["claims"]) == len(found.claims)
+    assert (out / "reproduction.md").read_text() == found.page
+    assert {file.stem for file in (out / "tables").iterdir()} == {*found.tables, "claims"}
+    for figure in summary["figures"]:
+        assert (out / figure).stat().st_size > 1000
+        assert f"({figure})" in found.page
+    drawn = {file.removeprefix("figures/").removesuffix(".png") for file in summary["figures"]}
+    assert {"overlap", "conversions", "table2", "links", "figure4_paper", "figure4_default"} <= drawn
+    assert {f"{kind}_{p}" for kind in ("map", "figure3") for p in PRESETS} <= drawn
+
+
+def test_finished_parts_are_not_done_again(fish, monkeypatch):
+    found, asked = fish
+
+    def never(*_):
+        raise AssertionError("done again")
+
+    for name in ("train", "identify"):
+        monkeypatch.setattr(_reproduce_train, name, never)
+    monkeypatch.setattr(_reproduce_changes, "change", never)
+    monkeypatch.setattr("diffvae.benchmark._reproduce_links.link", never)
+    monkeypatch.setattr("diffvae.benchmark._work.train", never)
+    monkeypatch.setattr("diffvae.benchmark._reproduce_folder.figures", lambda *_: {})
+    again = dv.benchmark.reproduce("zebrafish", found.path, **asked)
+    pd.testing.assert_frame_equal(again.claims, found.claims)
+    for name, table in found.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name], table)
+    with pytest.raises(AssertionError, match="done again"):
+        dv.benchmark.reproduce("zebrafish", found.path, **(asked | {"rng": 1}))
+
+
+def clusters_of(genes, labelled=True):
+    return {
+        "clusters": ["0", "0", "1", "1"],
+        "overlap": {} if labelled else None,
+        "n_genes": 100,
+        "genes": [
+            {"cluster": c, "type": t, "reading": "weights", "per_dimension": each, "genes": names}
+            for (c, t), names in genes.items()
+            for each in (3, 20)
+        ],
+    }
+
+
+def test_gene_recovery_by_hand(tmp_path):
+    subject = read("zebrafish", write_fish(tmp_path), None, None, None)
+    results = {
+        ("clusters", "paper", 0): clusters_of({("0", "HSPC"): ["cad", "lyz"], ("1", "Monocytes"): ["c1qc", "cad"]}),
+        ("clusters", "paper", 1): clusters_of({("0", "HSPC"): ["other1", "other2"], ("1", ""): ["npsn"]}),
+    }
+    table = gene_recovery(gene_lists(results), results, subject).set_index(["type", "gene"])
+    assert len(table) == 27
+    cad = table.loc["HSPC", "cad"]
+    assert (cad["found"], cad["n_trainings"], cad["found_wider"]) == (1, 2, 1)
+    assert cad["expected"] == pytest.approx(4 / 100)  # lists of two genes in either training, out of a hundred
+    assert cad["elsewhere"] == pytest.approx(1)  # one of the two lists of other clusters, in one other cluster each
+    assert not table.loc["HSPC", "pcna"]["in_data"]
+    assert table.loc["Neutrophils", "lyz"]["found"] == 0  # it was in the cluster of another type
+    assert table.loc["Neutrophils", "lyz"]["expected"] == 0  # which has no cluster
+
+
+def test_clusters_without_labels_are_known_by_their_cells(tmp_path):
+    subject = read("zebrafish", write_fish(tmp_path), None, None, None)
+    results = {
+        ("clusters", "paper", 0): clusters_of({("0", ""): ["a"], ("1", ""): ["b"]}, labelled=False),
+        ("clusters", "paper", 1): clusters_of({("0", ""): ["b"], ("1", ""): ["c"]}, labelled=False)
+        | {"clusters": ["1", "1", "0", "0"]},
+    }
+    listed = gene_lists(results)
+    second = listed[(listed["training"] == 1) & (listed["per_dimension"] == 3)]
+    assert dict(zip(second["gene"], second["type"], strict=True)) == {"b": "cluster 1", "c": "cluster 0"}
+    assert subject.published is not None
+
+
+def test_holds():
+    def claim(*values, rule="r"):
+        return Claim("c", "w", "p", rule, dict(zip(PRESETS, [("x", v) for v in values], strict=True)))
+
+    assert claim(True, True, None).holds == "yes"
+    assert claim(False, None, False).holds == "no"
+    assert claim(True, False, True).holds == "only paper and default"
+    assert claim(None, None, None).holds == "not testable"
+    assert claim(None, None, None, rule="no rule: whatever").holds == "–"
+    assert frame([claim(True, None, False)])["holds_here"].tolist() == ["only paper"]
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory):
+    return read("zebrafish", write_fish(tmp_path_factory.mktemp("subject")), None, None, None)
+
+
+def test_rule_of_the_overlap(subject):
+    table = pd.DataFrame(
+        {"preset": PRESETS, "overlap": [0.88, 0.878, 0.95], "expected": 0.3, "p_value": [0.01, 0.01, 0.2]}
+    )
+    overlap, chance = of_clusters({"overlap": table}, subject)
+    assert overlap.holds == "only paper and default"  # 0.899 less 0.02
+    assert chance.holds == "only paper and code"
+
+
+def test_rule_of_the_genes(subject):
+    rows = [("default", "weights", 2, True), ("default", "weights", 2, True), ("default", "weights", 0, True),
+            ("default", "weights", 0, False), ("paper", "weights", 1, True)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["preset", "reading", "found", "in_data"]).assign(n_trainings=2, expected=0.1)
+    (claim,) = of_genes({"gene_recovery": table}, subject)
+    assert claim.measured["default"] == ("2 of 3 (each is found in 67% of the trainings, by chance 5%)", True)
+    assert claim.measured["paper"][1] is False  # one of two trainings is not more than half
+    assert claim.measured["code"][1] is None
+
+
+def conversions(shares, source="HSPC"):
+    rows = [
+        {"preset": "default", "training": 0, "source": source, "target": t, "method": "shift", "n_sd": step,
+         "converted": share * step, "converted_at_0": 0.0, "q_value": 0.01}
+        for t, share in shares.items() for step in (0.0, 0.5, 1.0)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_rules_of_the_changes(subject):
+    # the made-up cells have 30 HSPC, the paper 245: shares are compared
+    near = {"Erythrocytes": 0.65, "Monocytes": 0.3, "Thrombocytes": 0.3, "Neutrophils": 0.05}
+    minimal = pd.DataFrame(
+        {"preset": "default", "target": ["Erythrocytes", "Thrombocytes", "Monocytes"], "flipped": 9, "converted": 9,
+         "most_n_genes": [25.0, 42.0, 30.0], "median_n_genes": [3.0, 21.0, 9.0]}
+    )  # fmt: skip
+    tables = {
+        "conversions": conversions(near),
+        "minimal_genes": minimal,
+        "classifier": pd.DataFrame({"preset": ["default"], "accuracy": [0.991]}),
+    }
+    found = {claim.claim: claim for claim in of_changes(tables, subject)}
+    assert found["How many HSPC convert at lambda = 1, by target"].holds == "yes"
+    assert found["The easiest target"].holds == "yes"
+    assert found["Accuracy of the classifier"].holds == "yes"  # 99.5 % less 0.5 %
+    assert found["Most genes that a cell needs to become Erythrocytes"].holds == "yes"
+    assert found["Genes with which half of the cells become Thrombocytes"].holds == "no"
+    assert found["Share of the genes that is needed to become Monocytes"].holds == "yes"  # 30 of 42
+    far = tables | {"conversions": conversions(near | {"Monocytes": 0.9})}
+    found = {claim.claim: claim for claim in of_changes(far, subject)}
+    assert found["How many HSPC convert at lambda = 1, by target"].holds == "no"
+    assert found["The easiest target"].holds == "no"
+    none = of_changes(tables | {"conversions": conversions(dict.fromkeys(near, 0.0))}, subject)
+    assert {claim.claim: claim.holds for claim in none}["A larger shift converts more cells"] == "no"
+
+
+def test_rules_of_table_2(subject):
+    told = published()["zebrafish"].ari
+    runs = told.assign(dataset="zebrafish", seed=0, clustering_seed=0, k_given=True)
+    runs["method"] = runs["method"].replace({"PCA": "PCA (unit)"})
+    entries, best, helps = of_table_2({"table2_runs": runs}, subject)
+    assert entries.measured["default"] == ("12 of 12 entries", True)
+    assert best.measured["default"][1] is True  # as in the paper's own table
+    assert helps.holds == "yes"
+    assert best.measured["paper"][1] is None
+    worse = runs.assign(ari=runs["ari"] - 0.1 * (runs["method"] == "DiffVAE"))
+    entries, best, _ = of_table_2({"table2_runs": worse}, subject)
+    assert (entries.holds, best.holds) == ("no", "no")
+
+
+def test_rules_of_the_links(subject):
+    pairs = [
+        ("HSPC", "HSPC", 10),
+        ("HSPC", "Erythrocytes", 30),
+        ("HSPC", "Monocytes", 5),
+        ("Erythrocytes", "Erythrocytes", 90),
+    ]
+    rows = [
+        {"preset": "default", "training": 0, "graph": "diffvae_called_links", "type_1": a, "type_2": b, "n_links": n,
+         "log2_ratio": 0.0, "q_value": 0.5}
+        for a, b, n in [*pairs, ("Erythrocytes", "Erythrocytes", 90), ("Monocytes", "Monocytes", 20)]
+    ]  # fmt: skip
+    figures = pd.DataFrame({"preset": ["default"], "within_predicted": [0.8], "within_pearson": [0.7]})
+    found = {c.claim: c for c in of_links({"links": pd.DataFrame(rows), "link_figures": figures}, subject)}
+    assert [c.holds for c in found.values()] == ["yes", "yes", "yes"]
+    # 10 of 45 links of HSPC are among themselves, of Erythrocytes 90 of 120
+    assert found["Progenitors (HSPC) don't cluster together well"].measured["default"][0].startswith("22% of")
+
+
+def test_cells_without_labels(tmp_path, monkeypatch):
+    monkeypatch.setattr(_reproduce_train, "N_PERMUTATIONS", 20)
+    counts = np.random.default_rng(0).poisson(5, (30, 60)) + 1
+    lines = [",".join(['""', *(f'"X{i}"' for i in range(60))])]
+    lines += [",".join([f'"G{i} (ENSG{i:011d})"', *map(str, row)]) for i, row in enumerate(counts)]
+    with gzip.open(tmp_path / next(iter(_human_hsc.SOURCES)), "wt") as file:
+        file.write("\n".join(lines) + "\n")
+    found = dv.benchmark.reproduce("human-hsc", path=tmp_path, n_trainings=1, max_epochs=2, **QUICK)
+    assert found.claims["claim"].iloc[0] == "The representation doesn't display separable clusters"
+    assert found.tables["conversions"].empty
+    assert found.tables["table2_runs"].empty
+    assert found.page.count("Not testable") == 4
+    assert found.path is None
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "sentence"),
+    [
+        ("zebrafish", {"path": "nowhere"}, r"can't be reproduced without its cells.*GE_mvg.csv.*--path FOLDER"),
+        ("goldfish", {}, r"neither one of the paper's sets \(zebrafish, pancreas, human-hsc\) nor a file"),
+        ("cells", {}, "label_key is missing"),
+        ("cells", {"label_key": "kind"}, r"adata.obs\['kind'\] is missing"),
+        ("cells", {"label_key": "cell_type", "source": "nobody"}, "'nobody' is no type"),
+        ("cells", {"label_key": "cell_type", "path": "x"}, "path is for the sets"),
+        ("cells", {"label_key": "cell_type", "n_trainings": 0}, "must be positive"),
+        ("cells", {"label_key": "cell_type", "max_epochs": 0}, "max_epochs is 0"),
+    ],
+)
+def test_refuses_before_anything_is_written(dataset, options, sentence, tmp_path):
+    if dataset == "cells":
+        dataset = dv.datasets.simulate_differentiation(60, 40, tree={"stem": ["red", "white"]})
+    with pytest.raises(ValueError, match=sentence):
+        dv.benchmark.reproduce(dataset, tmp_path / "out", **(QUICK | options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_foreign_folder(tmp_path):
+    (tmp_path / "thesis.txt").write_text("important")
+    with pytest.raises(ValueError, match="holds files that diffvae did not write"):
+        dv.benchmark.reproduce("zebrafish", tmp_path, **QUICK)
+
+
+def test_seeds_are_those_of_the_comparison(subject):
+    jobs, keys = _reproduce_plan.plan(subject, 2, None, 0)
+    assert len(keys) == 2 * (3 + 3 + 2)
+    assert all(jobs[key].keep for key in keys.values())
+    assert len(set(keys.values())) == len(keys)
+    other = _reproduce_plan.plan(subject, 2, 5, 0)[1]
+    assert not set(other.values()) & set(keys.values())

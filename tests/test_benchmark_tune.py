@@ -1,0 +1,611 @@
+"""A search that can be trusted: comparable losses, trials that come back, luck that is told from gain."""
+
+import importlib.util
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+import diffvae as dv
+from diffvae import _keys, _random, _training_config
+from diffvae.benchmark import _tune_confirm, _tune_life, _tune_objective, _tune_study, _tune_table, _tune_verdict
+from diffvae.benchmark._tune_objective import Judge, held_out, stability
+from diffvae.benchmark._tune_proposer import distributions
+from diffvae.benchmark._tune_space import make_space
+from diffvae.train import Epoch, TrainingError
+
+PARAMETERS = ["hidden", "n_latent", "lr", "batch_size"]
+
+
+@cache
+def _cells():
+    return dv.datasets.simulate_differentiation(60, 40, tree={"stem": ["red", "white"]}, effect=2, rng=0)
+
+
+def cells():
+    return _cells().copy()
+
+
+def tune(**kwargs):
+    options = {"n_trials": 3, "n_repeats": 0, "max_epochs": 1, "progress": False, "device": "cpu"}
+    return dv.benchmark.tune(cells(), **options | {"precision": "float32"} | kwargs)
+
+
+def loss_of(settings):
+    """A value for each point of the paper's grid: least at a learning rate of 1e-3 and small batches."""
+    return abs(math.log10(settings["lr"]) + 3) + settings["batch_size"] / 1000 + settings["n_latent"] / 1e5
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Score settings by a formula instead of training them; gives the list of what was scored."""
+    scored = []
+
+    def score(self, adata, settings, rng, on_epoch=None):
+        scored.append((settings, rng))
+        return loss_of(settings), {"validation_nll": 1.0}
+
+    monkeypatch.setattr(Judge, "score", score)
+    return scored
+
+
+def same(one, other):
+    """Compare trials, less the time that they took."""
+    pd.testing.assert_frame_equal(one.drop(columns="seconds"), other.drop(columns="seconds"))
+
+
+# The space
+
+
+def test_the_papers_grid_has_each_point_once_and_the_default_first():
+    space = make_space("paper", "paper", None)
+    order = space.order(0)
+    assert order[0] == space.default == {"hidden": "512-256", "n_latent": 50, "lr": 1e-3, "batch_size": 128}
+    assert len(order) == len({tuple(p.values()) for p in order}) == 2 * 2 * 3 * 3
+    assert order != space.order(1)
+    for few in (order[:3], order[:9]):  # every value is seen early, and equally often
+        counts = [pd.Series([p[name] for p in few]).value_counts() for name in space.parameters]
+        assert [len(c) for c in counts] == [2, 2, 3, 3]
+        assert all(c.max() - c.min() <= 1 for c in counts)
+    assert order[0] == space.order(1)[0]
+    # the learning rate of our own default is none of the paper's, and is added
+    assert len(make_space("paper", "default", None).order(0)) == 2 * 2 * 4 * 3
+
+
+def test_points_are_configurations_that_run_takes():
+    for name in ("paper", "wide"):
+        space = make_space(name, "default", None)
+        model = _training_config.model_of(_training_config.read(space.settings(space.default, 5000)))
+        assert model.config == dv.model.DiffVAE().config
+        assert space.n_epochs(space.default, 5000) == 100
+    doubled = space.default | {"epochs": 2.0, "hidden": "128"}
+    assert space.settings(doubled, 5000)["max_epochs"] == 200 == space.n_epochs(doubled, 5000)
+    assert space.settings(doubled, 5000)["hidden"] == [128]
+    assert space.settings(doubled, 217)["max_epochs"] == 1000  # few cells: twice 500
+    assert space.order(0) is None
+    fixed = make_space("wide", "default", 7)
+    assert "epochs" not in fixed.parameters
+    assert fixed.settings(fixed.default, 217)["max_epochs"] == 7
+
+
+@pytest.mark.parametrize("preset", ["default", "paper", "code"])
+@pytest.mark.parametrize("name", ["paper", "wide"])
+def test_every_preset_is_a_point_of_its_space(name, preset):
+    space = make_space(name, preset, None)
+    given = distributions(space)
+    assert all(given[k]._contains(given[k].to_internal_repr(v)) for k, v in space.default.items())
+
+
+# Objectives
+
+
+@cache
+def prepared():
+    return dv.pp.prepare(cells(), copy=True)
+
+
+@cache
+def small_model():
+    options = {"max_epochs": 2, "progress": False, "device": "cpu", "precision": "float32"}
+    return dv.model.DiffVAE(n_latent=4, hidden=(8,)).train(prepared(), **options)
+
+
+def test_held_out_loss_is_its_weighted_terms_whatever_the_batches(monkeypatch):
+    terms = held_out(small_model(), prepared())
+    nll, kl, mmd = (terms[f"validation_{t}"] for t in ("nll", "kl", "mmd"))
+    assert terms["validation_loss"] == pytest.approx(nll + kl + 1000 * mmd)
+    last = small_model().history.iloc[-1]
+    assert terms["validation_nll"] == pytest.approx(last["validation_nll"], rel=0.05)  # of other noise
+    monkeypatch.setattr(_tune_objective, "BLOCK", 4)
+    assert held_out(small_model(), prepared())["validation_kl"] == pytest.approx(kl, rel=1e-5)
+
+
+def test_elbo_is_reconstruction_and_kl_whatever_the_training_weighed():
+    settings = {"preset": "paper", "n_latent": 4, "hidden": [8], "max_epochs": 1}
+    value, seen = Judge("elbo", 1, None, None, "cpu", "float32").score(prepared(), settings, 0)
+    assert value == pytest.approx(seen["validation_nll"] + seen["validation_kl"])
+    assert seen["validation_loss"] == pytest.approx(seen["validation_nll"] + seen["validation_mmd"])
+
+
+def blobs(n=60, far=8.0):
+    """Three groups that every training finds, each in its own rotation."""
+    centres = far * np.eye(3)[np.arange(n) % 3]
+    return [np.random.default_rng(i).normal(size=(n, 3)) + centres @ rotation(i) for i in range(3)]
+
+
+def rotation(seed):
+    return np.linalg.qr(np.random.default_rng(seed + 100).normal(size=(3, 3)))[0]
+
+
+def test_stability_of_groups_that_every_training_finds():
+    value, seen = stability(blobs(), 3, 0)
+    assert seen["stability"] == 1
+    assert seen["largest_cluster"] == pytest.approx(1 / 3)
+    assert seen["null_stability"] < 0.8
+    assert value == 1
+
+
+def test_stability_is_not_fooled_by_one_axis_that_every_training_finds():
+    """A collapsed latent: a continuum along one axis, cut into the same three slices each time."""
+    axis = 5 * np.random.default_rng(9).normal(size=(300, 1))
+    latents = [np.hstack([axis, np.random.default_rng(i).normal(0, 0.05, (300, 2))]) @ rotation(i) for i in range(3)]
+    value, seen = stability(latents, 3, 0)
+    assert seen["stability"] > 0.9
+    assert abs(value) < 0.5 < seen["null_stability"]
+    noise = [np.random.default_rng(i).normal(size=(300, 3)) for i in range(3)]
+    assert abs(stability(noise, 3, 0)[0]) < 0.1
+    nothing = [np.zeros((30, 3))] * 3
+    assert stability(nothing, 3, 0)[0] == 0
+
+
+def test_a_collapsed_latent_is_not_stable():
+    settings = {"n_latent": 4, "hidden": [8], "max_epochs": 3, "kl_weight": 1e4}
+    value, seen = Judge("stability", 2, 2, None, "cpu", "float32").score(prepared(), settings, 0)
+    assert seen["active_dimensions"] == 0
+    assert value == 0
+    assert seen["stability"] != 0  # k-means cuts whatever it is given
+
+
+def test_ari_is_that_of_clusters_with_the_labels():
+    adata = prepared().copy()
+    judge = Judge("ari", 1, 2, "half", "cpu", "float32")
+    settings = {"n_latent": 4, "hidden": [8], "max_epochs": 1}
+    model = dv.model.DiffVAE(n_latent=4, hidden=(8,)).train(
+        adata, max_epochs=1, rng=_random.seed(0, "training", "0"), progress=False, device="cpu", precision="float32"
+    )
+    found = _tune_objective.partition(model.get_latent_representation(), 2, 0)
+    adata.obs["half"] = pd.Categorical(np.where(found == 0, "a", "b"))
+    assert judge.score(adata, settings, 0)[0] == 1
+    adata.obs.loc[adata.obs_names[:5], "half"] = np.nan  # cells without a label don't count
+    assert judge.score(adata, settings, 0)[0] > 0.5
+
+
+# The search
+
+
+def test_default_first_then_each_trial_by_its_own_seed(judged):
+    found = tune(n_trials=5, rng=3)
+    trials = found.trials
+    assert trials["trial"].tolist() == [0, 1, 2, 3, 4]
+    assert trials["default"].tolist() == [True] + 4 * [False]
+    assert trials["state"].tolist() == 5 * ["complete"]
+    assert trials.loc[0, PARAMETERS].to_dict() == {"hidden": "512-256", "n_latent": 50, "lr": 5e-4, "batch_size": 128}
+    assert [rng for _, rng in judged] == [_random.seed(3, "trial", str(i)) for i in range(5)]
+    assert trials["value"].tolist() == [loss_of(settings) for settings, _ in judged]
+    assert found.summary["best_trial"] == trials["value"].idxmin()
+    assert found.best == judged[found.summary["best_trial"]][0]
+    assert found.path is None
+    same(trials, tune(n_trials=5, rng=3).trials)
+    assert not trials["lr"].equals(tune(n_trials=5, rng=4).trials["lr"])
+
+
+def test_the_grid_ends_where_all_was_tried(judged):
+    found = tune(n_trials=100, preset="paper")
+    assert len(found.trials) == 36
+    values = {"n_latent": 50, "lr": 1e-3, "batch_size": 64}
+    assert found.best == {"preset": "paper", "hidden": found.best["hidden"], "max_epochs": 1} | values
+    table = found.importance
+    assert table["parameter"].iloc[0] == "lr"
+    assert table["n_trials"].eq(36).all()
+    sure = table.loc[table["importance"] > table["chance_95"], "parameter"]
+    assert "lr" in set(sure)
+    assert "hidden" not in set(sure)
+    assert table["importance"].sum() == pytest.approx(1)
+
+
+def test_the_wide_space_is_proposed_by_what_is_known(monkeypatch):
+    def score(self, adata, settings, rng, on_epoch=None):
+        return abs(math.log10(settings["lr"]) + 3.5), {}
+
+    monkeypatch.setattr(Judge, "score", score)
+    found = tune(n_trials=30, space="wide", objective="elbo", rng=1)
+    trials = found.trials
+    assert trials["default"].sum() == 1
+    assert not trials.duplicated(PARAMETERS).any()
+    off = np.abs(np.log10(trials["lr"]) + 3.5)
+    assert off[15:].mean() < 0.7 * off[1:11].mean()  # the first ten are drawn at random
+    same(trials, tune(n_trials=30, space="wide", objective="elbo", rng=1).trials)
+
+
+def test_trials_that_are_killed_are_done_again_and_nothing_else_is(judged, tmp_path):
+    whole = tune(n_trials=6, out=tmp_path / "whole")
+    judged.clear()
+
+    class Killed(BaseException):
+        pass
+
+    real = Judge.score
+
+    def die(self, adata, settings, rng, on_epoch=None):
+        if rng == _random.seed(0, "trial", "3"):
+            raise Killed
+        return real(self, adata, settings, rng)
+
+    out = tmp_path / "killed"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Judge, "score", die)
+        with pytest.raises(Killed):
+            tune(n_trials=6, out=out)
+    assert len(judged) == 3
+    assert len(pd.read_csv(out / "trials.csv")) == 3
+    again = tune(n_trials=6, out=out)
+    assert len(judged) == 6
+    same(again.trials, whole.trials)
+    assert tune(n_trials=6, out=out).best == whole.best
+    assert len(judged) == 6  # nothing was left to do
+    assert tune(n_trials=7, out=out).trials["trial"].tolist() == list(range(7))
+
+
+def test_silent_trials_are_taken_over_and_living_ones_are_left(judged, tmp_path):
+    tune(n_trials=2, out=tmp_path)
+    storage = _tune_study.open_storage(None, tmp_path)
+    study = optuna.load_study(study_name="diffvae", storage=storage)
+    space = make_space("paper", "default", 1)
+    for alive in (time.time() - 2 * _tune_life.GRACE, time.time()):
+        trial = study.ask(distributions(space))
+        for key, value in {"host": "elsewhere", "pid": 1, "alive": alive, "index": trial.number}.items():
+            trial.set_user_attr(key, value)
+    found = tune(n_trials=4, out=tmp_path)
+    assert found.trials["state"].tolist() == ["complete", "complete", "complete", "running"]
+    assert found.summary["verdict"][0].endswith("trains default and best again.")
+    states = [t.state.name for t in study.get_trials()]
+    assert states == ["COMPLETE", "COMPLETE", "FAIL", "RUNNING", "COMPLETE"]
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+import diffvae as dv
+from diffvae.benchmark._tune_objective import Judge
+sys.path.insert(0, sys.argv[1])
+from test_benchmark_tune import loss_of, tune
+out, how = Path(sys.argv[2]), sys.argv[3]
+def score(self, adata, settings, rng, on_epoch=None):
+    Path(f"{out}.{how}").touch()
+    time.sleep(60 if how == "hang" else 0.2)
+    return loss_of(settings), {"validation_nll": 1.0}
+Judge.score = score
+tune(n_trials=12, out=out)
+"""
+
+
+def other_process(out, how):
+    """Begin the same search in a process of its own, and wait until it is at a trial."""
+    here = os.path.dirname(__file__)
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, here, str(out), how])
+    mark = out.with_name(f"{out.name}.{how}")
+    limit = time.monotonic() + 120
+    while not mark.exists():
+        assert process.poll() is None, "the other process has ended"
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    return process
+
+
+def test_two_processes_share_the_trials_and_a_killed_one_loses_none(monkeypatch, judged, tmp_path):
+    whole = tune(n_trials=12)
+    out = tmp_path / "shared"
+    hanging = other_process(out, "hang")
+    os.kill(hanging.pid, signal.SIGKILL)
+    hanging.wait()
+    helper = other_process(out, "help")
+
+    def slow(self, adata, settings, rng, on_epoch=None):
+        time.sleep(0.2)
+        return loss_of(settings), {"validation_nll": 1.0}
+
+    monkeypatch.setattr(Judge, "score", slow)
+    tune(n_trials=12, out=out)
+    assert helper.wait(120) == 0
+    found = tune(n_trials=12, out=out)
+    same(found.trials, whole.trials)
+    study = optuna.load_study(study_name="diffvae", storage=_tune_study.open_storage(None, out))
+    by = {t.user_attrs["pid"] for t in study.get_trials() if t.state.name == "COMPLETE"}
+    assert by == {os.getpid(), helper.pid}
+    failed = [t.user_attrs["pid"] for t in study.get_trials() if t.state.name == "FAIL"]
+    assert failed == [hanging.pid]
+
+
+def of_curve(curve):
+    """Score by a curve of losses over five epochs, of which the trial hears."""
+
+    def score(self, adata, settings, rng, on_epoch=None):
+        values = curve(settings)
+        for number, value in enumerate(values, start=1):
+            on_epoch(Epoch(number, {"validation_loss": value}, None, None))
+        return values[-1], {"validation_loss": values[-1]}
+
+    return score
+
+
+def test_hopeless_trials_end_early_and_the_default_never(monkeypatch):
+    def curve(settings):
+        slow = settings["lr"] < 5e-4
+        return [9.0, 8.0, 7.0, 6.0, 1.0 if slow else 5.0] if slow else [9.0 - 4 * (settings["lr"] == 1e-3)] * 5
+
+    monkeypatch.setattr(Judge, "score", of_curve(curve))
+    found = tune(n_trials=24, max_epochs=5)
+    trials = found.trials.set_index("trial")
+    assert trials.loc[0, "state"] == "complete"
+    pruned = trials[trials["state"] == "pruned"]
+    assert len(pruned) > 3
+    assert (trials["state"][:5] == "complete").all()  # nothing to compare with yet
+    assert pruned["value"].notna().all()
+    assert f"{len(pruned)} of 24 trials ended early" in " ".join(found.summary["verdict"])
+    assert tune(n_trials=24, max_epochs=5, pruning=False).trials["state"].eq("complete").all()
+
+
+def test_checkpoints_are_shares_of_the_own_epochs():
+    study = optuna.create_study()
+    for n_epochs, expected in ((7, 7), (100, 20), (1000, 20)):
+        trial = study.ask()
+        trial.set_user_attr("index", 0)
+        look = _tune_study.checkpoints(trial, lambda record: record["loss"], n_epochs)
+        for number in range(1, n_epochs + 1):
+            look(Epoch(number, {"loss": float(number)}, None, None))
+        reported = study.get_trials()[-1].intermediate_values
+        assert len(reported) == expected
+        assert reported[20] == n_epochs
+
+
+def test_trainings_that_diverge_are_told(monkeypatch):
+    def score(self, adata, settings, rng, on_epoch=None):
+        if settings["lr"] == 1e-2:
+            raise TrainingError("At epoch 1 train loss is nan.")
+        return loss_of(settings), {}
+
+    monkeypatch.setattr(Judge, "score", score)
+    found = tune(n_trials=12)
+    lost = found.trials["lr"] == 1e-2
+    assert lost.any()
+    assert (found.trials.loc[lost, "state"] == "diverged").all()
+    assert found.trials.loc[lost, "value"].isna().all()
+    assert f"{lost.sum()} of 12 trials diverged." in found.summary["verdict"]
+    monkeypatch.setattr(Judge, "score", lambda *args: (_ for _ in ()).throw(TrainingError("no")))
+    with pytest.raises(ValueError, match=r"No trial is complete yet \(2 diverged\)"):
+        tune(n_trials=2)
+
+
+def test_time_is_up_before_the_next_trial(judged):
+    with pytest.raises(ValueError, match=r"No trial is complete yet \(none begun\)"):
+        tune(timeout=0)
+
+
+# What it gained
+
+
+def test_default_and_best_are_trained_again_on_other_cells(monkeypatch, tmp_path):
+    seen = []
+
+    def score(self, adata, settings, rng, on_epoch=None):
+        held = frozenset(adata.obs_names[adata.obs[_keys.SPLIT] == "validation"])
+        seen.append((settings["lr"], settings["batch_size"], rng, held))
+        return loss_of(settings), {}
+
+    monkeypatch.setattr(Judge, "score", score)
+    found = tune(n_trials=6, n_repeats=2, out=tmp_path)
+    best = found.summary["best_trial"]
+    assert best > 0
+    table = found.confirmation
+    assert table[["configuration", "trial", "repeat"]].to_numpy().tolist() == [
+        ["default", 0, 0], ["best", best, 0], ["default", 0, 1], ["best", best, 1],
+    ]  # fmt: skip
+    search, again = seen[:6], seen[6:]
+    assert len({held for *_, held in search}) == 1
+    assert len({held for *_, held in seen}) == 3  # one split per repeat, and that of the search
+    assert again[0][2:] == again[1][2:] != again[2][2:] == again[3][2:]  # seeds and splits are paired
+    assert not {rng for *_, rng, _ in search} & {rng for *_, rng, _ in again}
+    tune(n_trials=6, n_repeats=2, out=tmp_path)
+    assert len(seen) == 10  # kept in the study
+    tune(n_trials=6, n_repeats=3, out=tmp_path)
+    assert len(seen) == 12
+
+
+def again(default, best):
+    rows = [("default", 0, i, v) for i, v in enumerate(default)] + [("best", 4, i, v) for i, v in enumerate(best)]
+    return pd.DataFrame(rows, columns=_tune_confirm.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("objective", "default", "best", "gained", "sentence"),
+    [
+        ("elbo", [3, 5, 4], [2, 4, 3.5], True, "3.167 ± 1, the default 4 ± 1: better by 0.833 on average, in 3 of 3."),
+        ("validation_loss", [3, 5, 4], [4, 4, 5], False, "nothing is gained, so the default is kept."),
+        ("ari", [0.3, 0.5], [0.5, 0.4], True, "better by 0.05 on average, in 1 of 2."),
+        ("ari", [0.3, 0.5], [0.3, 0.4], False, "nothing is gained, so the default is kept."),
+        ("elbo", [np.nan, 5], [4, 4], True, "the default 5, which diverged in 1 of 2."),
+        ("elbo", [5, 5], [4, np.nan], False, "nothing is gained, so the default is kept."),
+    ],
+)  # fmt: skip
+def test_luck_is_told_from_gain(objective, default, best, gained, sentence):
+    table = again(default, best)
+    assert _tune_verdict.gained(table, objective) is gained
+    trials = pd.DataFrame({"trial": range(5), "value": [5.0, 4, 3, 2, 1]})
+    told = _tune_verdict.sentence(trials, table, objective, 4, 0)
+    assert told.startswith("Trial 4 is the best of 5 with a ")
+    assert told.endswith(sentence)
+
+
+def test_the_default_is_kept_where_nothing_is_gained(monkeypatch, tmp_path):
+    def score(self, adata, settings, rng, on_epoch=None):
+        lucky = rng == _random.seed(0, "trial", "2")
+        return (0.0 if lucky else 1.0), {}
+
+    monkeypatch.setattr(Judge, "score", score)
+    found = tune(n_trials=3, n_repeats=2, out=tmp_path)
+    assert (found.summary["best_trial"], found.summary["chosen_trial"]) == (2, 0)
+    assert found.best == found.default == json.loads((tmp_path / "best.json").read_text())
+    assert dv.pl.tuning(found).get_title(loc="left") == "Trial 2 beats the default with 0 of 2 other seeds: no gain"
+    unsure = tune(n_trials=3, n_repeats=0)
+    assert unsure.summary["chosen_trial"] == 2
+    assert unsure.summary["verdict"][0].endswith("it was not trained again, so luck is in it.")
+
+
+def test_no_trial_is_better_than_the_default(monkeypatch):
+    monkeypatch.setattr(Judge, "score", lambda self, adata, settings, rng, on_epoch=None: (1.0 + 0 * rng, {}))
+    found = tune(n_trials=3, n_repeats=2)
+    assert found.confirmation["configuration"].tolist() == ["default", "default"]
+    told = "None of 3 trials is better than the default, whose validation loss is 1 ± 0 over 2 other seeds."
+    assert found.summary["verdict"] == [told]
+    assert dv.pl.tuning(found).get_title(loc="left") == "None of 3 trials beats the default"
+
+
+def test_too_few_trials_say_nothing_of_what_mattered(judged):
+    assert tune(n_trials=7).importance is None
+    assert tune(n_trials=8).importance is not None
+
+
+# The road as a whole, trained
+
+
+def test_a_search_writes_what_run_takes(tmp_path):
+    out = tmp_path / "tune"
+    told = []
+    found = tune(n_trials=8, n_repeats=1, out=out, tell=told.append)
+    assert sorted(p.name for p in out.iterdir()) == [
+        "best.json", "confirmation.csv", "figures", "importance.csv", "study.journal", "summary.json", "trials.csv",
+    ]  # fmt: skip
+    assert sorted(p.name for p in (out / "figures").iterdir()) == [
+        "importance.png", "importance.svg", "trials.png", "trials.svg",
+    ]  # fmt: skip
+    table = pd.read_csv(out / "trials.csv")
+    pd.testing.assert_frame_equal(table, found.trials, check_dtype=False)
+    complete = table[table["state"] == "complete"]
+    np.testing.assert_allclose(complete["value"], complete["validation_loss"])
+    assert told == ["check and prepare", "trials", "train default and best again", "importance", "write"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert {"diffvae", "optuna"} <= set(summary["versions"])
+    model = _training_config.model_of(_training_config.read(out / "best.json"))
+    assert "-".join(map(str, model.config.hidden)) in ("512-256", "256-128")
+    chosen = found.trials.set_index("trial").loc[found.summary["chosen_trial"]]
+    assert (model.config.lr, model.n_latent) == (chosen["lr"], chosen["n_latent"])
+
+
+@pytest.mark.parametrize("objective", ["stability", "ari"])
+def test_clusters_decide(objective):
+    labels = {"label_key": "cell_type"} if objective == "ari" else {}
+    found = tune(n_trials=2, objective=objective, **labels)
+    assert found.summary["objective"]["minimise"] is False
+    assert found.summary["best_trial"] == found.trials["value"].idxmax()
+    told = " ".join(found.summary["verdict"])
+    if objective == "ari":
+        assert found.summary["study"]["n_clusters"] == 3
+        assert "chosen by obs['cell_type']" in told
+        assert "must not be reported as" in told
+    else:
+        assert found.summary["study"]["n_trainings"] == 3
+        assert {"stability", "null_stability", "largest_cluster", "active_dimensions"} <= set(found.trials)
+        k = found.summary["study"]["n_clusters"]
+        assert f"Stability is that of {k} k-means clusters in all trials" in told
+
+
+def test_weights_are_not_settled_by_the_elbo(judged):
+    told = tune(n_trials=2, space="wide", objective="elbo").summary["verdict"]
+    assert any("says nothing of clusters or dimensions" in sentence for sentence in told)
+    assert not any("says nothing" in s for s in tune(n_trials=2, objective="elbo").summary["verdict"])
+
+
+def test_a_database_holds_several_studies(judged, tmp_path):
+    file = tmp_path / "deep" / "tune.db"
+    one = tune(n_trials=2, storage=file)
+    tune(n_trials=2, storage=f"sqlite:///{file}", study="another", objective="elbo")
+    assert sorted(optuna.get_all_study_names(f"sqlite:///{file}")) == ["another", "diffvae"]
+    assert len(judged) == 4
+    same(tune(n_trials=2, storage=file).trials, one.trials)
+    assert len(judged) == 4
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"space": "wide"}, "Validation losses under different weights of KL and MMD are different measures"),
+        ({"space": "huge"}, "space is 'huge'; it is one of 'paper', 'wide'"),
+        ({"objective": "loss"}, "objective is 'loss'; it is one of 'validation_loss', 'elbo', 'stability', 'ari'"),
+        ({"preset": "none"}, "preset is 'none'"),
+        ({"objective": "ari"}, "objective='ari' needs labels"),
+        ({"label_key": "cell_type"}, "objective='validation_loss' looks at no labels"),
+        ({"objective": "ari", "label_key": "age"}, r"obs\['age'\] is missing"),
+        ({"n_clusters": 3}, "n_clusters is 3, but objective='validation_loss' makes no clusters"),
+        ({"objective": "stability", "n_clusters": 1}, "n_clusters is 1; it must be 2 or more"),
+        ({"objective": "stability", "n_clusters": 61}, "n_clusters is 61, but there are 60 cells"),
+        ({"objective": "stability", "n_trainings": 1}, "n_trainings is 1; it must be 2 or more"),
+        ({"n_trials": 0}, "n_trials is 0; it must be 1 or more"),
+        ({"n_repeats": -1}, "n_repeats is -1; it must be 0 or more"),
+        ({"storage": "nonsense://somewhere"}, "The storage 'nonsense://somewhere' can't be opened"),
+    ],
+)  # fmt: skip
+def test_errors_are_sentences(options, sentence, judged, tmp_path):
+    with pytest.raises(ValueError, match=sentence):
+        tune(**options)
+    assert judged == []
+
+
+def test_other_settings_and_other_folders_are_refused(judged, tmp_path):
+    tune(n_trials=2, out=tmp_path / "a")
+    with pytest.raises(ValueError, match=r"begun with other settings \(seed was 0 and is 1 now\)"):
+        tune(n_trials=2, out=tmp_path / "a", rng=1)
+    with pytest.raises(ValueError, match="objective was 'validation_loss' and is 'elbo' now"):
+        tune(n_trials=2, out=tmp_path / "a", objective="elbo")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else than a search"):
+        tune(out=tmp_path / "b")
+    with pytest.raises(ValueError, match="is a file"):
+        tune(out=tmp_path / "b" / "mine.txt")
+    assert len(judged) == 2
+
+
+def test_without_optuna_the_way_to_it_is_named(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "optuna" else real(name, *a))
+    with pytest.raises(ImportError, match=r'pip install "diffvae\[tune\]"'):
+        tune()
+
+
+def test_optuna_is_left_as_it_was(judged):
+    before = optuna.logging.get_verbosity()
+    tune(n_trials=1)
+    assert optuna.logging.get_verbosity() == before
+
+
+def test_importance_beside_chance_on_values_without_a_cause():
+    space = make_space("paper", "default", None)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    values = np.random.default_rng(0).normal(size=30)
+    for value in values:
+        study.tell(study.ask(distributions(space)), value)
+    table = _tune_table.importance(study, list(space.parameters), 0)
+    assert (table["importance"] > table["chance_95"]).sum() <= 1
+    assert table["chance"].sum() == pytest.approx(1)

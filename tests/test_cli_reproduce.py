@@ -1,0 +1,66 @@
+import signal
+import sys
+
+import pytest
+
+import diffvae as dv
+from diffvae.cli import main
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Put back what the program sets."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def diffvae(monkeypatch, capsys):
+    """Run the program in this process: exit code, stdout, stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return left.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_on_any_cells(diffvae, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffvae.benchmark._reproduce_folder.figures", lambda *_: {})  # they take longest
+    cells = dv.datasets.simulate_differentiation(90, 60, tree={"stem": ["red", "white"]}, effect=2)
+    cells.write_h5ad(tmp_path / "mine.h5ad")
+    out = tmp_path / "out"
+    asked = ["--trainings", 1, "--clusterings", 1, "--n-latent", 4, "--max-epochs", 2, "--label-key", "cell_type"]
+    code, said, told = diffvae("reproduce", "--on", tmp_path / "mine.h5ad", "--out", out, *asked)
+    assert code == 0, told
+    assert said.startswith("Claims of the paper, under its presets")
+    assert "DiffVAE clusters better than VAE, AE and PCA" in said
+    assert said.endswith(f"Written to {out}: reproduction.md, tables, figures, summary.json\n")
+    assert "· compare with VAE, AE and PCA (Table 2)" in told
+    page = (out / "reproduction.md").read_text()
+    assert page.startswith("# The paper's road on mine")
+    assert "published" not in page.partition("## 7")[0].lower()
+    assert "No progenitors are known" in page
+    assert f"diffvae reproduce --on {tmp_path / 'mine.h5ad'}" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Name a set of the paper (zebrafish, pancreas, human-hsc), or any cells by --on FILE."),
+        (["zebrafish", "--on", "x.h5ad"], "Name a set of the paper"),
+        (["goldfish"], "'goldfish' is no set of the paper; they are zebrafish, pancreas, human-hsc."),
+        (["--on", "x.h5ad"], "--on needs --label-key"),
+        (["--on", "x.h5ad", "--label-key", "t"], "There is no file or folder 'x.h5ad'."),
+        (["pancreas", "--path", "nowhere"], "pancreas can't be reproduced without its cells. nowhere is not a folder"),
+    ],
+)
+def test_bad_usage_is_a_sentence(diffvae, arguments, sentence, tmp_path):
+    code, said, told = diffvae("reproduce", *arguments, "--out", tmp_path / "out")
+    assert (code, said) == (2, "")
+    assert sentence in told
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,137 @@
+"""The command line of the search."""
+
+import json
+import signal
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import diffvae as dv
+from diffvae.benchmark._tune_objective import Judge
+from diffvae.cli import main
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Put back what the program sets."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def diffvae(monkeypatch, capsys):
+    """Run the program in this process: exit code, stdout, stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return left.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "cells.h5ad"
+    dv.datasets.simulate_differentiation(60, 40, tree={"stem": ["red", "white"]}, effect=2, rng=0).write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Score by the learning rate instead of training."""
+
+    def score(self, adata, settings, rng, on_epoch=None):
+        return abs(np.log10(settings["lr"]) + 3), {}
+
+    monkeypatch.setattr(Judge, "score", score)
+
+
+def test_the_search_is_told_and_run_takes_its_result(diffvae, file, tmp_path, judged):
+    out = tmp_path / "tune"
+    code, said, told = diffvae("tune", file, "--trials", 10, "--out", out, "--max-epochs", 2, "--seed", 1)
+    assert code == 0
+    assert said.startswith("10 trials, the best by validation loss, nats per cell")
+    assert "0 (default)" in said
+    assert told.startswith("· check and prepare\n· trials\n· train default and best again\n")
+    assert "! Trial" in told
+    assert "better by 0.301 on average, in 3 of 3." in told  # log10 of 1e-3 over 5e-4
+    assert said.endswith(
+        f"Written to {out}: best.json, trials.csv, figures, summary.json. "
+        f"Next: diffvae run {file} --config {out}/best.json\n"
+    )
+    assert len(pd.read_csv(out / "trials.csv")) == 10
+    best = json.loads((out / "best.json").read_text())
+    assert (best["lr"], best["max_epochs"]) == (1e-3, 2)
+
+    options = ["--n-clusters", 2, "--cluster-method", "kmeans", "--no-links", "--out", tmp_path / "run"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffvae._result._figures", lambda result, folder, label_key: folder.mkdir())
+        code, _, told = diffvae("run", file, "--config", out / "best.json", *options)
+    assert (code, "Error" in told) == (0, False)
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert {k: config["params"][k] for k in ("lr", "n_latent", "hidden")} == {
+        k: best[k] for k in ("lr", "n_latent", "hidden")
+    }
+    assert len(pd.read_csv(tmp_path / "run" / "model" / "history.csv")) == 2
+
+    code, said, _ = diffvae("tune", file, "-n", 11, "--out", out, "--max-epochs", 2, "--seed", 1)
+    assert said.startswith("11 trials")
+    code, said, told = diffvae("tune", file, "-n", 11, "--out", out, "--max-epochs", 3, "--seed", 1)
+    assert (code, said) == (2, "")
+    assert "begun with other settings (max_epochs was 2 and is 3 now)" in told
+
+
+def test_what_the_search_was_given_is_in_the_next_command(diffvae, file, tmp_path, judged):
+    out = tmp_path / "my tune"
+    code, said, _ = diffvae("tune", file, "-n", 1, "--out", out, "--n-top-genes", 30, "--repeats", 0)
+    assert code == 0
+    assert said.endswith(f"--config '{out}/best.json' --n-top-genes 30\n")
+
+
+def test_an_interrupted_search_says_that_its_trials_are_kept(diffvae, file, tmp_path, monkeypatch):
+    scored = []
+
+    def score(self, adata, settings, rng, on_epoch=None):
+        scored.append(settings)
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        return 1.0, {}
+
+    monkeypatch.setattr(Judge, "score", score)
+    out = tmp_path / "tune"
+    code, _, told = diffvae("tune", file, "-n", 4, "--out", out, "--repeats", 0)
+    assert code == 130
+    assert told.endswith(f"Error: Interrupted; finished trials are kept in {out}: the same command goes on.\n")
+    code, said, _ = diffvae("tune", file, "-n", 4, "--out", out, "--repeats", 0)
+    assert (code, len(scored)) == (0, 5)
+    assert scored[2] == scored[3]  # what was interrupted came first
+    assert said.startswith("4 trials")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--space", "wide"], "Error: Validation losses under different weights of KL and MMD are different measures"),
+        (["--objective", "ari"], "Error: objective='ari' needs labels; name their column of obs (label_key)."),
+        (["--trials", "0"], "Error: Invalid value for '--trials'"),
+    ],
+)
+def test_errors_are_sentences(diffvae, file, tmp_path, options, sentence):
+    code, said, told = diffvae("tune", file, "--out", tmp_path / "out", *options)
+    assert (code, said) == (2, "")
+    assert sentence in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_has_examples_and_explains_how_to_share(diffvae):
+    code, said, _ = diffvae("tune", "--help")
+    assert code == 0
+    words = " ".join(said.replace("│", " ").split())
+    assert "diffvae tune mydata.h5ad" in words.split("Examples", 1)[1]
+    assert "a second terminal or machine shares the trials" in words
