@@ -13,7 +13,10 @@ import diffvae as dv
 from diffvae import _files, _result, pipeline
 from diffvae.cli import _console, main
 
-COMMANDS = ["run", "train", "embed", "identify", "perturb", "links", "generate", "datasets"]
+COMMANDS = [
+    *("run", "train", "embed", "identify", "perturb", "links", "generate", "datasets"),
+    *("benchmark", "tune", "reproduce"),
+]
 QUICK = ["--n-latent", "4", "--max-epochs", "2", "--batch-size", "32"]
 
 

@@ -1,10 +1,14 @@
 """Device, precision, moments: the choices and the sentences."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from diffvae.train import best_device, best_precision
-from diffvae.train._engine import clear_denormal_moments
+from diffvae.train._engine import LIBC, clear_denormal_moments
 
 CPU = torch.device("cpu")
 
@@ -47,3 +51,29 @@ def test_moments_below_all_use_are_cleared_and_others_are_not():
     clear_denormal_moments(optimizer)
     torch.testing.assert_close(optimizer.state[weight]["exp_avg"], torch.tensor([0.0, 0.0, -1e-29]), rtol=0, atol=0)
     torch.testing.assert_close(optimizer.state[weight]["exp_avg_sq"], torch.tensor([0.0, 1e-29, 1.0]), rtol=0, atol=0)
+
+
+GLIBC = """
+import os, resource, sys
+import torch
+from diffvae.train._engine import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for _ in range(3):
+    torch.ones(2**22)  # 16 MiB
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(2**22)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(LIBC, "gnu_get_libc_version"), reason="about glibc's own limits")
+def test_freed_memory_is_kept_where_somebody_has_fixed_the_limits():
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}  # as Dask starts workers
+    faults = {}
+    for way in ("keep", "leave"):
+        run = subprocess.run([sys.executable, "-c", GLIBC, way], env=environment, check=True, capture_output=True)
+        faults[way] = int(run.stdout)
+    assert faults["leave"] > 150  # every block is handed out anew, in small pages or in large ones
+    assert faults["keep"] < 50

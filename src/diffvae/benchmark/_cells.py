@@ -91,9 +91,9 @@ def _indicators(labels: np.ndarray) -> dict[str, np.ndarray]:
     """
     known = np.array([label is not None for label in labels])
     names, counts = np.unique(labels[known].astype(str), return_counts=True)
-    return {
-        f"is {name}": np.where(known, np.where(labels == name, "yes", "no"), None) for name in names[counts >= MIN_TYPE]
-    }
+    unknown = np.array(None, dtype=object)
+    told = {name: np.where(labels == name, "yes", "no") for name in names[counts >= MIN_TYPE]}
+    return {f"is {name}": np.where(known, values, unknown) for name, values in told.items()}
 
 
 def _fingerprint(adata: AnnData, labels: np.ndarray, table: pd.DataFrame) -> str:

@@ -65,6 +65,7 @@ def method_scores(
     setting = _one_setting(table, metric)
     runs = table[table[metric].notna()]
     means = runs.groupby(["dataset", "method", "seed"], sort=False)[metric].mean()
+    values_of = {key: part.to_numpy(float) for key, part in means.groupby(level=["dataset", "method"], sort=False)}
     datasets, methods = (list(map(str, runs[c].unique())) for c in ("dataset", "method"))
     colour = colours(methods)
     grouped = len(datasets) > 1
@@ -82,10 +83,9 @@ def method_scores(
         if grouped and d % 2 == 0:
             ax.axhspan(d * step - 1, (d + 1) * step - 1, color=_BAND, linewidth=0, zorder=0)
         for m, method in enumerate(methods):
-            if (dataset, method) in means:
-                values = means[dataset, method].to_numpy(float)
+            if (dataset, method) in values_of:
                 y = d * step + m if grouped else m
-                _training_dots(ax, values, y, colour[method], min(pitch, 13.0))
+                _training_dots(ax, values_of[dataset, method], y, colour[method], min(pitch, 13.0))
     if grouped:
         centres = [d * step + (len(methods) - 1) / 2 for d in range(len(datasets))]
         lines = 2 if step * pitch > 2.4 * TEXT else 1

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from typing import Any
 
 import torch
 
-LIBC = None if sys.platform == "win32" else ctypes.CDLL(None)
+LIBC: Any = None if sys.platform == "win32" else ctypes.CDLL(None)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of malloc.h."""
 PRECISIONS = ("auto", "float32", "bfloat16")
