@@ -47,10 +47,11 @@ def test_default_regularises(cells):
 
 
 def test_terms_are_those_of_the_objective():
-    diagnosis = trained("DiffVAE").diagnose()
+    model = trained("DiffVAE")
+    diagnosis = model.diagnose()
     terms = diagnosis.terms
     assert list(terms.index) == ["nll", "kl", "mmd"]
-    assert list(terms["weight"]) == [1, 1, 1000]
+    assert list(terms["weight"]) == [1, model.config.kl_weight, model.config.mmd_weight]
     assert terms["loss_share"].sum() == pytest.approx(1)
     assert terms["gradient_share"].sum() == pytest.approx(1)
     weighted = (terms["weight"] * terms["value"]).abs()
@@ -71,7 +72,9 @@ def test_gradient_share_is_that_at_the_encoder():
     x = torch.tensor(prepared().layers["unit"])
     mu, logvar = module.encoder(x)
     norms = []
-    for term in (dv.nn.bernoulli_nll(module.decoder(mu), x), 3 * dv.nn.gaussian_kl(mu, logvar)):
+    weights = torch.from_numpy(np.square(model.features.maximum - model.features.minimum).astype(np.float32))
+    nll = dv.nn.bernoulli_nll(module.decoder(mu), x, weights / weights.mean())
+    for term in (nll, 3 * dv.nn.gaussian_kl(mu, logvar)):
         gradients = torch.autograd.grad(term, list(module.encoder.parameters()), retain_graph=True, allow_unused=True)
         norms.append(float(torch.cat([g.flatten() for g in gradients if g is not None]).norm()))
     shares = model.diagnose().terms["gradient_share"]

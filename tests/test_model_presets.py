@@ -21,10 +21,17 @@ def test_default_follows_no_fault_of_the_paper():
         "mmd_kernel": "imq",
         "mmd_unbiased": True,
         "mmd_prior_size": None,
-        "kl_weight": 1.0,
     }
     assert {key: params[key] for key in expected} == expected
+    assert params["kl_weight"] > 0
     assert params["mmd_weight"] > 1
+    assert params["early_stopping"]
+
+
+@pytest.mark.parametrize("preset", ["paper", "code"])
+def test_presets_of_the_paper_have_nothing_that_came_later(preset):
+    params = DiffVAE(preset).get_params()
+    assert (params["gene_weighting"], params["input_dropout"], params["early_stopping"]) == ("equal", 0.0, False)
 
 
 def test_paper_is_the_equations_as_printed():
@@ -136,5 +143,5 @@ def test_small_sets_get_enough_steps(min_steps, n_cells, batch_size, epochs):
 
 def test_epochs_are_chosen_where_none_are_given():
     quick = {key: value for key, value in QUICK.items() if key not in ("max_epochs", "batch_size")}
-    model = DiffVAE(n_latent=2, hidden=(4,), min_steps=102).train(prepared()[:20].copy(), **quick)
+    model = DiffVAE(n_latent=2, hidden=(4,), min_steps=102, early_stopping=False).train(prepared()[:20].copy(), **quick)
     assert len(model.history) == 102  # fewer cells than a batch: one step an epoch

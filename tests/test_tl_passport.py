@@ -146,7 +146,8 @@ def test_drivers_of_the_planted_types_are_on_the_right_side():
         side = next(p.split()[1] for name in named["name"] for p in name.split(", ") if p.startswith(branch))
         dimension = named.loc[named["name"].str.contains(f"{branch} \\{side}"), "dimension"].iloc[0]
         up = "up" if side == "+" else "down"  # the direction of the genes that are higher on that side
-        genes = stored["genes"].query("dimension == @dimension and reading == 'weights' and direction == @up")
+        genes = stored["genes"]
+        genes = genes[(genes["dimension"] == dimension) & (genes["reading"] == "weights") & (genes["direction"] == up)]
         share = own.reindex(genes["gene"]).eq("up").mean()
         assert share > 3 * (own == "up").sum() / adata.n_vars
 

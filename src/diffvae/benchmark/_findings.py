@@ -102,7 +102,7 @@ class Findings:
 
     @cached_property
     def _entries(self) -> dict[tuple[Any, ...], tuple[float, float]]:
-        rows = pd.concat([f.dropna(axis=1, how="all") for f in (self.summary, self.over_sets)]).to_dict("records")
+        rows = self.summary.to_dict("records") + self.over_sets.to_dict("records")
         return {_key(row, ("metric", "dataset", "method")): (row["mean"], row["sd"]) for row in rows}
 
     @cached_property
@@ -125,18 +125,21 @@ class Findings:
 
     @cached_property
     def _differences(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
-        known = self.table[self.table["method"] == self.reference].notna().any()
-        asked = [m for m in self.metrics if m not in ("n_clusters", "clustering_seconds") and known[m]]
-        return {m: differences(self.table, self.reference, m, self.bootstrap) for m in asked}
+        return {}
 
     def paired(self, metric: str, per_dataset: bool = False) -> pd.DataFrame:
-        """Return the paired differences of one measure; empty if the reference has none."""
-        return self._differences[metric][per_dataset] if metric in self._differences else pd.DataFrame()
+        """Return the paired differences of one measure; empty if the reference has none, or there is no other."""
+        if metric not in self._differences:
+            if not self.table.loc[self.table["method"] == self.reference, metric].notna().any():
+                return pd.DataFrame()
+            self._differences[metric] = differences(self.table, self.reference, metric, self.bootstrap)
+        return self._differences[metric][per_dataset]
 
     def all_paired(self, per_dataset: bool = False) -> pd.DataFrame:
         """Return the paired differences of all measures."""
-        parts = [both[per_dataset] for both in self._differences.values() if len(both[per_dataset])]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        asked = [m for m in self.metrics if m not in ("n_clusters", "clustering_seconds")]
+        parts = [rows for m in asked if len(rows := self.paired(m, per_dataset))]
+        return pd.concat(parts, ignore_index=True) if parts else self.paired(asked[0], per_dataset)
 
 
 def _key(row: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from diffvae import _measures
 from diffvae.benchmark import _markdown as md
 from diffvae.benchmark import _report_tables as tables
 from diffvae.benchmark._findings import Findings
+from diffvae.benchmark._paired import MARGIN
 from diffvae.benchmark._report_verdict import verdict
 
 FEW = 5
@@ -35,7 +36,7 @@ def report(
     command
         What made the comparison.
     figures
-        File to caption.
+        File to caption; None if the page stands alone, without a folder.
     """
     others = [md.text(m) for m in found.methods[1:]]
     beside = f" beside {md.listed(others)}" if others else ""
@@ -52,8 +53,7 @@ def report(
         parts += ["## Other measures", f"kNN purity and silhouette are those of the {md.text(space)}.", *measured]
     if rare := _of_sets(found, lambda found, name: name and tables.rare_types(types, found, name)):
         parts += ["## Rare types", _rare(found), *rare]
-    if differences := _differences(found):
-        parts += [f"## {md.text(found.reference)} minus each other method", _paired(found), *differences]
+    parts += _differences(found, written=figures is not None)
     parts += ["## Seconds", "Of a training, over all dimensions:", tables.seconds(found)]
     parts += ["Of one clustering:", tables.clustering_seconds(found), _total(found.table)]
     parts += ["## How this was made", *_made(found, command)]
@@ -142,29 +142,27 @@ def _rare(found: Findings) -> str:
     )
 
 
-def _differences(found: Findings) -> list[str]:
-    parts = []
-    for metric in dict.fromkeys((found.metric, *tables.OF_SPACES)):
-        if metric in found.metrics and (table := tables.paired(found, str(metric))):
-            parts += [f"### {md.capital(_measures.metric_name(str(metric)))}", table]
+def _differences(found: Findings, written: bool) -> list[str]:
+    """Return the tables of paired differences, with what they are before them."""
+    asked = [str(m) for m in dict.fromkeys((found.metric, *tables.OF_SPACES)) if m in found.metrics]
+    shown = {metric: table for metric in asked if (table := tables.paired(found, metric))}
+    if not shown:
+        return []
+    first = found.paired(next(iter(shown)))
+    drawn = md.listed(list(dict.fromkeys(first.loc[first["n_pairs"] > 0, "resampled"])), "or")
+    dropped = int(first["n_dropped"].sum())
+    size = _measures.setting_name({k: v for k, v in found.settings[0].items() if k == "n_latent"})
+    about = [
+        f"{size}; " * bool(size) + "a pair are two trainings on the same split with the same seed.",
+        f"{found.bootstrap.level:.0%} bootstrap intervals, {found.bootstrap.n:,} draws of {drawn}; bold: without zero.",
+        f"Win / tie / loss counts data sets: a tie has zero in its interval, or a difference of {MARGIN:g} or less.",
+        *([f"{_count(dropped, 'training')} without a partner left out."] if dropped else []),
+        *(["All settings and measures are in paired.csv, each data set in paired_by_dataset.csv."] if written else []),
+    ]
+    parts = [f"## {md.text(found.reference)} minus each other method", md.capital(" ".join(about))]
+    for metric, table in shown.items():
+        parts += [f"### {md.capital(_measures.metric_name(metric))}", table]
     return parts
-
-
-def _paired(found: Findings) -> str:
-    rows = found.all_paired()
-    drawn = md.listed(list(dict.fromkeys(rows.loc[rows["n_pairs"] > 0, "resampled"])), "or")
-    dropped = int(found.paired(str(found.metric or found.metrics[0]))["n_dropped"].sum())
-    size = {k: v for k, v in found.settings[0].items() if k == "n_latent"}
-    where = f"{_measures.setting_name(size)}; all" if size else "All"
-    return (
-        f"{where} settings and measures are in paired.csv, each data set in "
-        f"paired_by_dataset.csv. A pair are two trainings on the same split with the same seed. "
-        f"{found.bootstrap.level:.0%} bootstrap intervals, {found.bootstrap.n:,} draws of {drawn}; bold: zero is "
-        "outside. "
-        "Win / tie / loss counts data sets: a tie has zero in its own interval, or a difference of 0.01 or less."
-        + f" {_count(dropped, 'training')} without a partner left out."
-        * bool(dropped)
-    )
 
 
 def _total(table: pd.DataFrame) -> str:

@@ -174,10 +174,10 @@ def reproduce(
     if folder is None:
         return Reproduction(frame(made), found, page(context), _summary(context, frame(made)))
     with clock.step("draw and write"):
-        context = _reproduce_folder.write(context, results, folder, rng)
+        context, text = _reproduce_folder.write(context, results, folder, rng)
     summary = _summary(context, frame(made))
     _files.write_text(json.dumps(summary, indent=1, default=float) + "\n", folder / "summary.json")
-    return Reproduction(frame(made), found, page(context), summary, folder)
+    return Reproduction(frame(made), found, text, summary, folder)
 
 
 def _results(

@@ -21,7 +21,8 @@ STEPS = (0.5, 1.0)
 """Lambda, in standard deviations."""
 N_DIMS = 5
 """The top dimensions that are shifted."""
-N_RANDOM = 100
+N_RANDOM, PER_TARGET = 200, 25
+"""Random directions: as many as a single target among all needs to reach q < 0.05, and no fewer than the first."""
 MIN_PROBABILITY = 0.5
 EPOCHS = 300
 """Of the classifier, at most, as the paper has it."""
@@ -30,7 +31,7 @@ HOW = {
     "code": {"direction": "plus", "sd_from": "group"},
     "default": {"direction": "signed", "sd_from": "all"},
 }
-"""Sign and standard deviation of the shift: see docs on where paper and code differ (19 to 23)."""
+"""Sign and standard deviation of the shift: the paper always shifts upwards, its code by the progenitors' spread."""
 GENES = {"paper": "paper", "code": "paper", "default": "effect"}
 """What is copied into a cell: the decoded values themselves, or the effect of the shift."""
 
@@ -61,7 +62,7 @@ def change(
             )
             shifted = tl.perturb(
                 adata, model, classifier, source=subject.source, target=subject.targets, n_sd=STEPS, n_dims=N_DIMS,
-                method=("shift", "mean", "expression_mean"), n_random=N_RANDOM, rng=seed, progress=False,
+                method=("shift", "mean", "expression_mean"), n_random=n_random(subject), rng=seed, progress=False,
                 min_probability=MIN_PROBABILITY, direction=how["direction"], sd_from=how["sd_from"],
             )  # fmt: skip
         except DataError as error:
@@ -103,6 +104,11 @@ def change(
         ]
         found["places"] = np.asarray(adata.obsm[_keys.TSNE]).round(3).tolist()
     return found
+
+
+def n_random(subject: Subject) -> int:
+    """Return the number of random directions per target."""
+    return max(N_RANDOM, PER_TARGET * len(subject.targets))
 
 
 def _number(value: float) -> float | None:

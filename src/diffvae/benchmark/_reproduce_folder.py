@@ -17,8 +17,8 @@ from diffvae.benchmark._reproduce_train import training_seed
 PAGE = "reproduction.md"
 
 
-def write(context: Context, results: Results, folder: Path, rng: int) -> Context:
-    """Write tables, figures and page, each file whole or not at all; return the context with its figures."""
+def write(context: Context, results: Results, folder: Path, rng: int) -> tuple[Context, str]:
+    """Write tables, figures and page, each file whole or not at all; return the context with figures, and the page."""
     from diffvae import pl
 
     named = {**context.tables, "claims": frame(list(context.claims))}
@@ -36,5 +36,6 @@ def write(context: Context, results: Results, folder: Path, rng: int) -> Context
         if stale.stem not in captions:
             stale.unlink()
     context = replace(context, figures=captions)
-    _files.write_text(page(context), folder / PAGE)
-    return context
+    text = page(context)
+    _files.write_text(text, folder / PAGE)
+    return context, text

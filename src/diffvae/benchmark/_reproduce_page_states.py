@@ -8,7 +8,7 @@ import pandas as pd
 from diffvae import _keys
 from diffvae.benchmark import _markdown as md
 from diffvae.benchmark import _published
-from diffvae.benchmark._reproduce_changes import N_RANDOM
+from diffvae.benchmark._reproduce_changes import n_random
 from diffvae.benchmark._reproduce_claims_states import of_source
 from diffvae.benchmark._reproduce_links import K
 from diffvae.benchmark._reproduce_subject import Subject
@@ -51,7 +51,7 @@ def changes(subject: Subject, tables: Tables) -> list[str]:
     return [
         f"Of {n} {md.text(subject.source)}: how many the shift of the target's 5 top dimensions by lambda standard "
         "deviations turns into the target, mean ± sd over trainings. In brackets the share by chance (mean of "
-        f"{N_RANDOM} random directions of equal length; decoding alone, lambda = 0). \\*: beyond random directions "
+        f"{n_random(subject)} random directions as long; decoding alone, lambda = 0). \\*: beyond random directions "
         "in every training (q < 0.05). `paper` and `code` always shift upwards, `default` towards the target.",
         md.table(["lambda", "target", *(["published"] if told else []), *PRESETS], lines, left=2),
         f"Accuracy of the classifier on held-out cells{f' (published: {published:.1%})' if published else ''}: {of}. "

@@ -61,7 +61,14 @@ def plan(subject: Subject, n_trainings: int, max_epochs: int | None, rng: int) -
             add(CLUSTERS, preset, Job(train.identify, (trained, "subject"), (preset, seed)), *mark, *how)
             if subject.source is not None and subject.targets:
                 asked = (preset, max_epochs, seed, first)
-                shift = (subject.source, changes.STEPS, changes.N_DIMS, changes.N_RANDOM, changes.HOW, changes.GENES)
+                shift = (
+                    subject.source,
+                    changes.STEPS,
+                    changes.N_DIMS,
+                    changes.n_random(subject),
+                    changes.HOW,
+                    changes.GENES,
+                )
                 add(CHANGES, preset, Job(changes.change, (trained, "subject"), asked), *mark, *shift, first)
         for preset in links.K if subject.label_key is not None else ():
             params = GraphDiffVAE(preset).get_params()

@@ -190,7 +190,7 @@ def tune(
     seed = _random.seed(rng, "tune") if isinstance(rng, np.random.Generator) else int(rng)
     if objective == "ari":
         _preconditions.require_labels(adata, label_key)
-    folder = None if out is None else _tune_folder.open_folder(out)
+    folder = None if out is None else _tune_folder.folder_at(out)
     journal = Journal(tell)
     preparation: dict[str, Any] = {"layer": layer, "n_top_genes": n_top_genes, "batch_key": batch_key}
     with journal.step("check and prepare"):
@@ -204,6 +204,7 @@ def tune(
     settings = {
         "objective": objective, "space": space, "preset": preset, "max_epochs": max_epochs, "n_clusters": k,
         "n_trainings": judge.n_trainings, "label_key": label_key, "seed": seed, "cells": _mark(cells), **preparation,
+        "default": searched.default,
     }  # fmt: skip
     search = Search(cells, searched, judge, seed)
     with search.opened(storage, study, settings, pruning=pruning, folder=folder):

@@ -20,12 +20,11 @@ STUDY = "study"
 """What the summary of a search has and that of another result has not."""
 
 
-def open_folder(path: str | PathLike[str]) -> Path:
-    """Return the folder of a search, made if need be; one with other things in it is refused."""
+def folder_at(path: str | PathLike[str]) -> Path:
+    """Return where a search is kept; a folder with other things in it is refused, and nothing is made yet."""
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         _files.refuse_folder(folder, False)
-        folder.mkdir(parents=True, exist_ok=True)
     elif any(folder.iterdir()) and not _is_search(folder):
         raise OutputError(f"{str(folder)!r} holds something else than a search of 'tune'; name another folder.")
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -143,7 +144,7 @@ def show(found: Comparison) -> None:
             ([*key, *(scores.get(m) for m in shown)] for key, scores in entries.items()),
         )
     for sentence in json.loads((found.path / _result.SUMMARY).read_text(encoding="utf-8"))["verdict"]:
-        _console.note(sentence.replace("**", ""))
+        _console.note(re.sub(r"\\(.)", r"\1", sentence.replace("**", "")))  # the report's Markdown as plain text
 
 
 def _entry(mean: float, sd: float) -> str:

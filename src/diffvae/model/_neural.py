@@ -136,7 +136,8 @@ class NeuralModel(Model):
         target = best_device(device)
         weights = gene_weights(self.config, features)
         weights = None if weights is None else weights.to(target)
-        stops = self.config.early_stopping if early_stopping is None else early_stopping
+        # of itself it stops only where there are cells to see by that it is time
+        stops = self.config.early_stopping and len(validation_rows) > 0 if early_stopping is None else early_stopping
         module = self._build(matrix.shape[1], rng)
         if module.logvar_x is not None:  # start at each gene's own Gaussian: Adam's steps are too small to walk there
             mean, logvar = map(torch.from_numpy, gene_moments(matrix[train_rows]))

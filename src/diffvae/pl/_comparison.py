@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from diffvae import _measures
 from diffvae.pl import _text
 from diffvae.pl._palette import INK, colours
-from diffvae.pl._style import TEXT, axes_or_new, check_axes, slot, styled
+from diffvae.pl._style import TEXT, TITLE, axes_or_new, check_axes, slot, styled
 
 _BAND: Final = "#F2F2F2"
 
@@ -98,7 +98,7 @@ def method_scores(
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     name = _measures.metric_name(metric)
     where = _measures.setting_name(setting)
-    ax.set_xlabel("\n".join(filter(None, [f"{name} of each training; bars: means", where])), linespacing=1.3)
+    ax.set_xlabel(f"{name}, each training; bars: means\n{where}".rstrip(), linespacing=1.3)
     ax.spines["left"].set_visible(False)
     if plan is not None:
         _text.legend(ax, plan, [colour[m] for m in methods], "o", below=44)
@@ -138,7 +138,9 @@ def _highest(means: pd.Series, metric: str, datasets: Sequence[str]) -> str:
     best = [of[d].idxmin() if less else of[d].idxmax() for d in datasets]
     word = "lowest" if less else "highest"
     if len(datasets) == 1:
-        return f"{best[0]} has the {word} mean: {of[datasets[0]][best[0]]:.3f}"
+        name = _text.shorten(str(best[0]), 200, TITLE, "bold")
+        return f"{name} has the {word} mean: {of[datasets[0]][best[0]]:.3f}"
     counts = pd.Series(best).value_counts(sort=False).sort_values(ascending=False, kind="stable")
-    told = ", ".join(f"{name} in {n}" for name, n in counts.items())
+    first = [f"{_text.shorten(str(name), 120, TITLE, 'bold')} in {n}" for name, n in counts.items()][:3]
+    told = ", ".join([*first, *([f"others in {counts.iloc[3:].sum()}"] if len(counts) > 3 else [])])
     return f"{word.capitalize()} mean: {told} of {len(datasets)} data sets"

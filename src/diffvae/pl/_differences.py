@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from diffvae import _measures
 from diffvae.pl import _text
 from diffvae.pl._palette import CATEGORIES, INK
-from diffvae.pl._style import TEXT, axes_or_new, check_axes, slot, styled
+from diffvae.pl._style import TEXT, TITLE, axes_or_new, check_axes, slot, styled
 
 _COLOURS: Final = {1: CATEGORIES[0], -1: CATEGORIES[5], 0: "#7A7A7A"}
 """The reference is better, worse, or neither for sure."""
@@ -105,9 +105,11 @@ def method_differences(
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     ax.spines["left"].set_visible(False)
     setting = {k: rows[k][0] for k in _measures.setting_of(metric) if k in rows}
-    where = _measures.setting_name(setting)
-    ax.set_xlabel(f"{reference} minus the other method: {_measures.metric_name(metric)}\n{where}", linespacing=1.3)
-    _keys(ax, sides, several and per_dataset is not None)
+    label = f"{_text.shorten(reference, 0.4 * wide, 10)} minus the other method: {_measures.metric_name(metric)}"
+    lines = [_text.wrap(label, 0.75 * wide, size=10), _text.wrap(_measures.setting_name(setting), 0.75 * wide, size=10)]
+    ax.set_xlabel(_text.plain("\n".join(lines)), linespacing=1.3)
+    below = 18 + 14 * ax.get_xlabel().count("\n") + 14
+    _keys(ax, sides, several and per_dataset is not None, below)
     _text.title(ax, title if title is not None else _told(reference, names, sides), pad=32.0 if several else 6.0)
     return ax
 
@@ -125,7 +127,7 @@ def _beside(ax: Axes, y: float, text: str) -> None:
     )  # fmt: skip
 
 
-def _keys(ax: Axes, sides: list[int], sets: bool) -> None:
+def _keys(ax: Axes, sides: list[int], sets: bool, below: float) -> None:
     """Say what the marks are."""
     keys, names = [], []
     for side, name in (
@@ -148,17 +150,19 @@ def _keys(ax: Axes, sides: list[int], sets: bool) -> None:
         keys.append(Line2D([], [], ls="", marker="o", ms=4.5, color=_SET))
         names.append("one data set")
     ax.legend(
-        keys, names, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=_text.moved(ax, 0, -46), ncols=2,
+        keys, names, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=_text.moved(ax, 0, -below), ncols=2,
         handletextpad=0.6, columnspacing=1.5, labelspacing=0.3, borderaxespad=0.0,
     )  # fmt: skip
 
 
 def _told(reference: str, names: list[str], sides: list[int]) -> str:
+    """Return the title; one method is named, if its name is short, several are counted."""
     parts = []
     for side, word in ((1, "is better than"), (-1, "is worse than"), (0, "can't be told from")):
         here = [name for name, own in zip(names, sides, strict=True) if own == side]
-        if here:
-            which = f"all {len(here)} methods" if len(here) == len(names) else f"{len(here)} of {len(names)} methods"
-            which = f"any of {len(here)} methods" if side == 0 and len(here) == len(names) else which
-            parts.append(f"{word} {here[0] if len(here) == 1 else which}")
-    return f"{reference} {', '.join(parts)}"
+        if len(here) == 1 and (_text.width(here[0], TITLE, "bold") < 90 or len(names) == 1):
+            parts.append(f"{word} {_text.shorten(here[0], 200, TITLE, 'bold')}")
+        elif here:
+            all_of = f"{'all' if side else 'any of'} {len(here)} methods"
+            parts.append(f"{word} {all_of if len(here) == len(names) else f'{len(here)} of {len(names)} methods'}")
+    return f"{_text.shorten(reference, 150, TITLE, 'bold')} {', '.join(parts)}"
