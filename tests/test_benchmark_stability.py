@@ -64,10 +64,10 @@ def test_a_killed_dimension_is_dead():
 
 
 def test_further_trainings_of_a_network_and_what_is_written(tmp_path):
-    model = trained("DiffVAE")
+    model = trained("AutoEncoder")
     adata = embedded(model)
     options = {"n": 2, "training": QUICK, "cluster_method": "kmeans", "n_clusters": 3, "n_genes": 5}
-    assert benchmark.stability(adata, model, copy=True, **options).params["model"] == "DiffVAE"
+    assert benchmark.stability(adata, model, copy=True, **options).params["model"] == "AutoEncoder"
     assert "stability" not in adata.uns["diffvae"]
     found = benchmark.stability(adata, model, **options)
     assert len(found.dimensions) == len(found.baseline) == 4
@@ -96,7 +96,7 @@ def test_further_trainings_of_a_network_and_what_is_written(tmp_path):
 def test_other_readings_match_pca_as_well(by):
     adata = prepared()
     found = benchmark.stability(adata, PCA(3).train(adata), n=2, by=by, null="permutation", **QUIET)
-    assert found.dimensions["recurrence"].mean() > 0.9
+    assert found.dimensions["recurrence"].tolist()[:2] == [1, 1]  # there are three programmes
     assert found.params["by"] == by
     assert "shuffled" in found.sentences[0]
 
@@ -111,13 +111,12 @@ def test_an_untrained_model_is_trained_first():
 
 
 def test_as_many_epochs_as_the_reference_had(monkeypatch):
-    seen = []
+    model, seen = trained("VAE"), []
     train = dv.model.VAE.train
     monkeypatch.setattr(dv.model.VAE, "train", lambda self, adata, **k: seen.append(k) or train(self, adata, **k))
-    model = trained("VAE")
     benchmark.stability(prepared(), model, n=1, baseline=False, **QUIET)
-    assert (seen[0]["max_epochs"], seen[0]["layer"]) == (len(model.history), "unit")
-    assert seen[0]["validation_size"] == pytest.approx(0.2)
+    assert (seen[-1]["max_epochs"], seen[-1]["layer"]) == (len(model.history), "unit")
+    assert seen[-1]["validation_size"] == pytest.approx(0.2)
 
 
 def test_latent_dimensions_shows_recurrence_as_long_as_the_latent_is_the_same():

@@ -21,6 +21,7 @@ from diffvae.benchmark import _tune_confirm, _tune_life, _tune_objective, _tune_
 from diffvae.benchmark._tune_objective import Judge, held_out, stability
 from diffvae.benchmark._tune_proposer import distributions
 from diffvae.benchmark._tune_space import make_space
+from diffvae.model import _config
 from diffvae.train import Epoch, TrainingError
 
 PARAMETERS = ["hidden", "n_latent", "lr", "batch_size"]
@@ -77,8 +78,13 @@ def test_the_papers_grid_has_each_point_once_and_the_default_first():
         assert [len(c) for c in counts] == [2, 2, 3, 3]
         assert all(c.max() - c.min() <= 1 for c in counts)
     assert order[0] == space.order(1)[0]
-    # the learning rate of our own default is none of the paper's, and is added
-    assert len(make_space("paper", "default", None).order(0)) == 2 * 2 * 4 * 3
+
+
+def test_what_the_grid_lacks_of_a_preset_is_added(monkeypatch):
+    monkeypatch.setattr(_config, "PRESETS", {"slow": {"lr": 3e-5, "n_latent": 20}})
+    order = make_space("paper", "slow", None).order(0)
+    assert order[0] == {"hidden": "512-256", "n_latent": 20, "lr": 3e-5, "batch_size": 128}
+    assert len(order) == 2 * 3 * 4 * 3
 
 
 def test_points_are_configurations_that_run_takes():
@@ -87,12 +93,13 @@ def test_points_are_configurations_that_run_takes():
         model = _training_config.model_of(_training_config.read(space.settings(space.default, 5000)))
         assert model.config == dv.model.DiffVAE().config
         assert space.n_epochs(space.default, 5000) == 100
+    assert "epochs" not in space.parameters  # the default stops by itself
+    space = make_space("wide", "paper", None)
     doubled = space.default | {"epochs": 2.0, "hidden": "128"}
     assert space.settings(doubled, 5000)["max_epochs"] == 200 == space.n_epochs(doubled, 5000)
     assert space.settings(doubled, 5000)["hidden"] == [128]
-    assert space.settings(doubled, 217)["max_epochs"] == 1000  # few cells: twice 500
     assert space.order(0) is None
-    fixed = make_space("wide", "default", 7)
+    fixed = make_space("wide", "paper", 7)
     assert "epochs" not in fixed.parameters
     assert fixed.settings(fixed.default, 217)["max_epochs"] == 7
 
@@ -122,7 +129,8 @@ def small_model():
 def test_held_out_loss_is_its_weighted_terms_whatever_the_batches(monkeypatch):
     terms = held_out(small_model(), prepared())
     nll, kl, mmd = (terms[f"validation_{t}"] for t in ("nll", "kl", "mmd"))
-    assert terms["validation_loss"] == pytest.approx(nll + kl + 1000 * mmd)
+    config = small_model().config
+    assert terms["validation_loss"] == pytest.approx(nll + config.kl_weight * kl + config.mmd_weight * mmd)
     last = small_model().history.iloc[-1]
     assert terms["validation_nll"] == pytest.approx(last["validation_nll"], rel=0.05)  # of other noise
     monkeypatch.setattr(_tune_objective, "BLOCK", 4)
@@ -198,7 +206,7 @@ def test_default_first_then_each_trial_by_its_own_seed(judged):
     assert trials["trial"].tolist() == [0, 1, 2, 3, 4]
     assert trials["default"].tolist() == [True] + 4 * [False]
     assert trials["state"].tolist() == 5 * ["complete"]
-    assert trials.loc[0, PARAMETERS].to_dict() == {"hidden": "512-256", "n_latent": 50, "lr": 5e-4, "batch_size": 128}
+    assert trials.loc[0, PARAMETERS].to_dict() == make_space("paper", "default", None).default
     assert [rng for _, rng in judged] == [_random.seed(3, "trial", str(i)) for i in range(5)]
     assert trials["value"].tolist() == [loss_of(settings) for settings, _ in judged]
     assert found.summary["best_trial"] == trials["value"].idxmin()
@@ -570,6 +578,14 @@ def test_errors_are_sentences(options, sentence, judged, tmp_path):
     with pytest.raises(ValueError, match=sentence):
         tune(**options)
     assert judged == []
+
+
+def test_a_preset_that_has_changed_is_another_setting(judged, tmp_path, monkeypatch):
+    tune(n_trials=2, out=tmp_path)
+    changed = {"default": dict(_config.PRESETS["default"]) | {"kl_weight": 7.0}}
+    monkeypatch.setattr(_config, "PRESETS", changed)
+    with pytest.raises(ValueError, match=r"begun with other settings \(kl_weight was [\d.]+ and is 7\.0 now\)"):
+        tune(n_trials=2, out=tmp_path)
 
 
 def test_other_settings_and_other_folders_are_refused(judged, tmp_path):

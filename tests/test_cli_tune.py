@@ -44,10 +44,10 @@ def file(tmp_path_factory):
 
 @pytest.fixture
 def judged(monkeypatch):
-    """Score by the learning rate instead of training."""
+    """Score by the learning rate instead of training: the larger the better."""
 
     def score(self, adata, settings, rng, on_epoch=None):
-        return abs(np.log10(settings["lr"]) + 3), {}
+        return -np.log10(settings["lr"]), {}
 
     monkeypatch.setattr(Judge, "score", score)
 
@@ -60,14 +60,15 @@ def test_the_search_is_told_and_run_takes_its_result(diffvae, file, tmp_path, ju
     assert "0 (default)" in said
     assert told.startswith("· check and prepare\n· trials\n· train default and best again\n")
     assert "! Trial" in told
-    assert "better by 0.301 on average, in 3 of 3." in told  # log10 of 1e-3 over 5e-4
+    gain = np.log10(1e-2 / dv.model.DiffVAE().config.lr)
+    assert f"better by {gain:.3g} on average, in 3 of 3." in told
     assert said.endswith(
         f"Written to {out}: best.json, trials.csv, figures, summary.json. "
         f"Next: diffvae run {file} --config {out}/best.json\n"
     )
     assert len(pd.read_csv(out / "trials.csv")) == 10
     best = json.loads((out / "best.json").read_text())
-    assert (best["lr"], best["max_epochs"]) == (1e-3, 2)
+    assert (best["lr"], best["max_epochs"]) == (1e-2, 2)
 
     options = ["--n-clusters", 2, "--cluster-method", "kmeans", "--no-links", "--out", tmp_path / "run"]
     with pytest.MonkeyPatch.context() as patch:

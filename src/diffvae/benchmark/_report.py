@@ -168,7 +168,7 @@ def _differences(found: Findings, written: bool) -> list[str]:
 def _total(table: pd.DataFrame) -> str:
     trained = table.drop_duplicates(["dataset", "method", "n_latent", "seed"])["training_seconds"].sum()
     clustered = table["clustering_seconds"].sum()
-    return f"All trainings took {trained:,.0f} seconds, all clusterings {clustered:,.0f}, one after the other."
+    return f"One after the other, all trainings took {trained:,.1f} s and all clusterings {clustered:,.1f} s."
 
 
 def _made(found: Findings, command: str | None) -> list[str]:

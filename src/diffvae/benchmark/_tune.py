@@ -103,14 +103,14 @@ def tune(
         ``"paper"``: widths (512, 256) or (256, 128), 50 or 100 dimensions, learning rate 1e-2, 1e-3 or 1e-4, batches of
         64, 128 or 256, and the preset's own learning rate; no point twice, values tried least first. ``"wide"``:
         also other widths, 8 to 128 dimensions, any learning rate between, weights of KL and MMD, kernel, both dropouts
-        and epochs; proposed by a tree-structured Parzen estimator.
+        and, where the preset doesn't stop early, epochs; proposed by a tree-structured Parzen estimator.
     objective
         ``"validation_loss"``: the loss of the trained model on held-out cells, as in the paper, in the mean over ten
         draws of the noise. It compares only what minimises the same loss, and is refused for ``space="wide"``.
 
         ``"elbo"``: :math:`-E_q \log p(x|z) + KL(q(z|x) \| p(z))` of held-out cells, both with weight 1 whatever a trial
-        minimised. A trial with these very weights is best at it by construction: it is a fair judge of widths, rates
-        and epochs, and none of the weights.
+        minimised (genes are weighed as the preset does). A trial with these very weights is best at it by construction:
+        it is a fair judge of widths, rates and epochs, and none of the weights.
 
         ``"stability"``: agreement of k-means clusters between trainings (adjusted Rand index), without labels, beyond
         that of clouds without clusters, with one k for all trials. Few long axes make stable clusters too, and so do
@@ -204,7 +204,7 @@ def tune(
     settings = {
         "objective": objective, "space": space, "preset": preset, "max_epochs": max_epochs, "n_clusters": k,
         "n_trainings": judge.n_trainings, "label_key": label_key, "seed": seed, "cells": _mark(cells), **preparation,
-        "default": searched.default,
+        "preset_values": searched.preset_values,
     }  # fmt: skip
     search = Search(cells, searched, judge, seed)
     with search.opened(storage, study, settings, pruning=pruning, folder=folder):

@@ -115,6 +115,7 @@ class Judge:
         found = pd.DataFrame([held_out(model, adata) for model in models]).mean()
         seen: dict[str, float] = found.to_dict()
         seen["active_dimensions"] = float(np.mean([(z.var(axis=0) > ACTIVE_VARIANCE).sum() for z in latents]))
+        seen["epochs_trained"] = float(np.mean([len(model.history) for model in models]))
         of_epoch = OBJECTIVES[self.objective].of_epoch
         if of_epoch is not None:
             return of_epoch(seen), seen
@@ -140,12 +141,13 @@ def held_out(model: DiffVAE, adata: AnnData) -> dict[str, float]:
     import torch
 
     from diffvae.model._input import layer_matrix
-    from diffvae.model._objective import InfoVAEObjective
+    from diffvae.model._objective import InfoVAEObjective, gene_weights
     from diffvae.train import RowSource
     from diffvae.train._data import even_batches
 
     device = next(model.module.parameters()).device
-    source, objective = RowSource(layer_matrix(adata, _keys.UNIT), device), InfoVAEObjective(model.config)
+    source, weights = RowSource(layer_matrix(adata, _keys.UNIT), device), gene_weights(model.config, model.features)
+    objective = InfoVAEObjective(model.config, None if weights is None else weights.to(device))
     rows = np.flatnonzero(adata.obs[_keys.SPLIT] == "validation")
     noise = _random.torch_generator(0, "held-out noise", device=device)
     sums: dict[str, float] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from diffvae import _random
@@ -61,6 +61,11 @@ class Space:
     preset: str
     parameters: Mapping[str, Choice | Range]
     max_epochs: int | None = None
+
+    @property
+    def preset_values(self) -> dict[str, Any]:
+        """All hyper-parameters of the preset, as JSON has them: what a study begun with is worth knowing later."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(from_preset(self.preset, {})).items()}
 
     @property
     def default(self) -> dict[str, Any]:
@@ -138,9 +143,9 @@ def make_space(name: str, preset: str, max_epochs: int | None) -> Space:
             "mmd_weight": Choice((0.0, 1.0, 10.0, 100.0, 300.0, 1000.0, 3000.0)),
             "mmd_kernel": Choice(("imq", "rbf")),
             "dropout": Choice((0.0, 0.1, 0.2, 0.3)),
-            "input_dropout": Choice((0.0, 0.1, 0.2, 0.3)),
+            "input_dropout": Choice((0.0, 0.25, 0.5)),
         }
-        if max_epochs is None:
+        if max_epochs is None and not config.early_stopping:
             grid[EPOCHS] = Choice((0.5, 1.0, 2.0))
     return Space(preset, {k: _with(p, own[k]) for k, p in grid.items()}, max_epochs)
 

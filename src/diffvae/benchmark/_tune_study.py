@@ -87,13 +87,21 @@ def open_study(
     known = study.user_attrs.get(SETTINGS)
     if known is None:
         study.set_user_attr(SETTINGS, dict(settings))
-    elif changed := [k for k in settings if known.get(k) != settings[k]]:
-        told = ", ".join(f"{k} was {known.get(k)!r} and is {settings[k]!r} now" for k in changed)
+        return study
+    before, now = _flat(known), _flat(settings)
+    if changed := [k for k in now if before.get(k) != now[k]]:
+        told = ", ".join(f"{k} was {before.get(k)!r} and is {now[k]!r} now" for k in changed)
         raise DataError(
             f"The study {name!r} was begun with other settings ({told}), and its trials can't be compared with new "
             "ones; go on with the same settings, or name another folder, storage or study."
         )
     return study
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without a level: what a preset held is told one by one."""
+    nested = [v.items() if isinstance(v, Mapping) else [(k, v)] for k, v in settings.items()]
+    return {k: v for items in nested for k, v in items}
 
 
 def run_trials(

@@ -18,7 +18,7 @@ from diffvae.benchmark._tune_study import DIVERGED
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
 SEEN = (
-    "stability", "null_stability", "largest_cluster", "active_dimensions",
+    "epochs_trained", "stability", "null_stability", "largest_cluster", "active_dimensions",
     "validation_loss", "validation_nll", "validation_kl", "validation_mmd",
 )  # fmt: skip
 MIN_TRIALS = 8

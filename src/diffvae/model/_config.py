@@ -87,8 +87,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # rarely expressed genes; hidden inputs and early stopping keep the encoder from learning its cells by heart.
         "default": {
             "gene_weighting": "range",
-            "kl_weight": 0.5,
-            "mmd_weight": 500.0,
+            "kl_weight": 0.3,
+            "mmd_weight": 300.0,
             "mmd_kernel": "imq",
             "input_dropout": 0.5,
             "lr": 1e-3,

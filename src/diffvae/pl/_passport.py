@@ -15,12 +15,12 @@ from diffvae._adata import representation, result
 from diffvae._errors import DataError
 from diffvae._seeds import mark
 from diffvae.pl import _data, _text
-from diffvae.pl._palette import CATEGORIES, INK, Palette, colours
+from diffvae.pl._palette import INK, Palette, colours
 from diffvae.pl._panels import array, finish, new_figure
 from diffvae.pl._style import TEXT, styled
 
 _MOST_TYPES: Final = 24
-_UP, _DOWN = CATEGORIES[5], CATEGORIES[0]
+_UP, _DOWN = "#4D4D4D", "#A6A6A6"  # no colours: those are the types
 _SIDES: Final = {"+": "+", "-": "−"}
 
 
@@ -55,9 +55,9 @@ def passport(
     -------
     Array of two Axes of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. Left, per type, the median, the
     middle half and the middle 90 % of its cells, highest median on top; beyond the dashed lines lie the sides of the
-    dimension, and "+" or "−" marks a type that is enriched there. Right the genes with their weight and, where known,
-    the share of further trainings in which the gene came back; a hatched bar is a gene that doesn't move so in the
-    cells themselves.
+    dimension, and "+" or "−" behind its name marks a type that is enriched there. Right the genes with their weight
+    and, where known, the share of further trainings in which the gene came back; a hatched bar is a gene that doesn't
+    move so in the cells themselves.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def passport(
     >>> _ = dv.tl.passport(adata, "cell_type")
     >>> left, right = dv.pl.passport(adata, 0)
     >>> left.get_yticklabels()[0].get_text()
-    'Dendritic'
+    'CD14+ Monocyte +'
     """
     _data.check_adata(adata)
     if reading not in ("weights", "jacobian") or n_genes < 1:
@@ -137,12 +137,9 @@ def _types(ax: Axes, spread: pd.DataFrame, types: pd.DataFrame, of: dict[str, st
         ax.barh(y, q["q75"] - q["q25"], left=q["q25"], height=0.62, color=of[str(name)], zorder=2)
         ax.vlines(q["q50"], y - 0.31, y + 0.31, color="white", linewidth=3.4, zorder=3)
         ax.vlines(q["q50"], y - 0.31, y + 0.31, color=INK, linewidth=1.6, zorder=4)
-        if (told := sides.get(str(name), "")) != "":
-            ax.text(
-                1.015, y, "".join(_SIDES[s] for s in told), va="center", weight="bold", fontsize=TEXT,
-                transform=ax.get_yaxis_transform(),
-            )  # fmt: skip
-    _text.row_labels(ax, [str(n) for n in spread.index], room=95, pitch=14.5)
+    marks = ["".join(_SIDES[s] for s in sides.get(str(name), "")) for name in spread.index]
+    named = [f"{name} {side}".rstrip() for name, side in zip(spread.index, marks, strict=True)]
+    _text.row_labels(ax, named, room=105, pitch=14.5)
     ax.set_ylim(len(spread) - 0.4, -0.6)
     ax.set_title("Types", fontsize=10, weight="normal", loc="left", pad=4)
 
@@ -169,6 +166,6 @@ def _genes(ax: Axes, genes: pd.DataFrame) -> None:
 def _say(dimension: int, row: pd.Series) -> str:
     name, remark = str(row["name"]), str(row["remark"])
     if not name:
-        return f"Dimension {dimension} has no name: {remark}"
+        return f"Dimension {dimension}, no name: {remark}"
     pretty = name.replace(" -", " −")
-    return f"Dimension {dimension}: {pretty}; found again in {row['recurrence']:.0%} of the trainings"
+    return f"Dimension {dimension}: {pretty}; found again in {row['recurrence']:.0%}"

@@ -31,11 +31,11 @@ class Passport:
     Attributes
     ----------
     table
-        One row per dimension: ``dimension``; ``name`` ("Erythrocyte +, Monocyte -": the type that stands out most on
-        each side; empty unless the dimension is stable and moved by the types more than by the batch); ``alive``;
-        ``stable``; ``recurrence`` and ``similarity`` over further trainings (NaN where not known); ``types_high`` and
-        ``types_low`` (enriched on the sides + and -, with odds ratio); ``up_weights``, ``down_weights``,
-        ``up_jacobian``, ``down_jacobian`` (genes that rise, and fall, with the dimension); ``spearman`` and
+        One row per dimension: ``dimension``; ``name`` ("Erythrocyte +, Monocyte -": the enriched type of largest odds
+        ratio on each side; empty unless the dimension is stable and moved by the types more than by the batch);
+        ``alive``; ``stable``; ``recurrence`` and ``similarity`` over further trainings (NaN where not known);
+        ``types_high`` and ``types_low`` (enriched on the sides + and -, with odds ratio); ``up_weights``,
+        ``down_weights``, ``up_jacobian``, ``down_jacobian`` (genes that rise, and fall, with the dimension); ``spearman`` and
         ``top_overlap`` (agreement of the two readings, from :func:`gene_weights`); with a batch key ``batch``,
         ``batch_auc``, ``batch_eta2``, ``type_eta2``, ``batch_q``; and ``remark`` (why it has no name).
     types
@@ -142,7 +142,7 @@ def passport(
     >>> _ = dv.benchmark.stability(adata, model, n=2, cluster_method=None, progress=False)
     >>> found = passport(adata, "cell_type", n_genes=3)
     >>> found.table.loc[0, "name"]
-    'CD8+ Cytotoxic T -, Dendritic +'
+    'CD14+ Monocyte +, CD8+/CD45RA+ Naive Cytotoxic -'
     """
     if n_genes < 1 or not n_sd > 0:
         raise ValueError(f"n_genes={n_genes} and n_sd={n_sd} must be positive.")

@@ -24,7 +24,8 @@ def types_of_sides(z: np.ndarray, labels: pd.Categorical, n_sd: float) -> pd.Dat
     """Return how enriched each type is on either side of each dimension.
 
     The sides are the two halves of D_k (eq 3), each tested by itself: odds ratio and one-sided hypergeometric p-value,
-    Benjamini-Hochberg over all dimensions, sides and types.
+    Benjamini-Hochberg over all dimensions, sides and types. Sorted by odds ratio: by p-value a big type that is
+    somewhat more frequent on a side would come before a small one that lies there altogether.
     """
     member = np.eye(len(labels.categories))[labels.codes]
     size, n = member.sum(axis=0)[:, None], len(z)
@@ -50,8 +51,8 @@ def types_of_sides(z: np.ndarray, labels: pd.Categorical, n_sd: float) -> pd.Dat
         )
     frame = pd.concat(parts, ignore_index=True)
     frame["q_value"] = stats.false_discovery_control(frame["p_value"])
-    order = ["dimension", "side", "p_value", "odds_ratio"]
-    return frame.sort_values(order, ascending=[True, True, True, False], ignore_index=True)
+    order = ["dimension", "side", "odds_ratio", "p_value"]
+    return frame.sort_values(order, ascending=[True, True, False, True], ignore_index=True)
 
 
 def genes_of_directions(adata: AnnData, z: np.ndarray, alive: np.ndarray, n_genes: int) -> pd.DataFrame:
@@ -113,7 +114,7 @@ def batches_of_dimensions(
     cell of it lies above a cell of another batch), ``batch_eta2``, ``type_eta2``, ``p_value``, ``q_value``.
     """
     auc = metrics.dimension_auc(z, np.asarray(batch, dtype=str))
-    furthest = np.abs(auc.to_numpy() - 0.5).argmax(axis=1)
+    furthest = np.abs(auc.to_numpy() - 0.5).round(12).argmax(axis=1)  # of two batches the first, whatever the round-off
     one_hot = [np.eye(len(c.categories))[c.codes] for c in (labels, batch)]
     of_types, of_batch = (_left_over(z, design)[0] for design in one_hot)
     of_both, rank = _left_over(z, np.hstack(one_hot))

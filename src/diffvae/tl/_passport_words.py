@@ -13,7 +13,7 @@ POOR = 0.3
 
 
 def add_types(table: pd.DataFrame, types: pd.DataFrame) -> pd.DataFrame:
-    """Add ``types_high`` and ``types_low``: enriched types with their odds ratio, the clearest first."""
+    """Add ``types_high`` and ``types_low``: enriched types with their odds ratio, the largest first."""
     for side, column in zip(SIDES, ("types_high", "types_low"), strict=True):
         rows = types[types["side"] == side]
         told = rows["type"].astype(str) + " (" + rows["odds_ratio"].map(ratio) + ")"
@@ -49,7 +49,7 @@ def _listed(told: pd.Series, dimension: pd.Series, most: int | None, table: pd.D
 def add_names(table: pd.DataFrame, types: pd.DataFrame, *, known: bool, max_q: float, noun: str) -> pd.DataFrame:
     """Add ``name`` and ``remark``; the second says why the first is empty."""
     table["remark"] = [_remark(row, known, max_q) for row in table.to_dict("records")]
-    best = types.drop_duplicates(["dimension", "side"])  # sorted by evidence
+    best = types.drop_duplicates(["dimension", "side"])  # sorted by odds ratio
     told = noun + best["type"].astype(str) + " " + best["side"]
     names = told.groupby(best["dimension"]).agg(lambda parts: ", ".join(sorted(parts)))
     able = table["remark"] == ""
@@ -63,7 +63,7 @@ def _remark(row: dict[str, object], known: bool, max_q: float) -> str:
     if not known:
         return "not known whether it recurs"
     if not row["stable"]:
-        return f"unstable: found again in {row['recurrence']:.0%} of the trainings"
+        return f"unstable, found again in {row['recurrence']:.0%} of the trainings"
     if follows_batch(row, max_q):
         return f"follows the batch ({row['batch']}) more than the types"
     return "" if row["types_high"] or row["types_low"] else "no type is enriched on either side"
@@ -97,7 +97,8 @@ def sentences(
     if "batch_q" in table:
         led = [int(row["dimension"]) for row in living.to_dict("records") if follows_batch(row, max_q)]
         if led:
-            said.append(f"Batches explain more than types of {len(led)} dimensions: {_numbers(led)}.")
+            dimensions = "dimension" if len(led) == 1 else f"{len(led)} dimensions"
+            said.append(f"Batches explain more than types do of {dimensions} {_numbers(led)}.")
     if clusters:
         said.append("The clusters were cut from the same latent space, so their q-values only describe.")
     if len(living):
