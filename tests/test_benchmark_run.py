@@ -55,6 +55,12 @@ def cells():
     return cells
 
 
+@pytest.fixture(scope="module")
+def few():
+    """Cells for what does not depend on how well they are told apart: a map of them takes a quarter of a second."""
+    return dv.datasets.simulate_differentiation(120, 100, rng=3)
+
+
 def compare(cells, methods, **options):
     return dv.benchmark.run({"tree": cells}, methods, label_key="cell_type", **(CHEAP | options))
 
@@ -90,8 +96,8 @@ def test_truth_scores_one_and_noise_about_zero(cells):
     assert found["reconstruction_r2"].isna().all()  # neither can decode
 
 
-def test_rows_are_what_was_asked_for(cells):
-    found = compare(cells, ["PCA", "PCA (unit)"], n_latent=[5, 10], n_trainings=2, n_clusterings=3)
+def test_rows_are_what_was_asked_for(few):
+    found = compare(few, ["PCA", "PCA (unit)"], n_latent=[5, 10], n_trainings=2, n_clusterings=3)
     table = found.table
     # 2 methods x 2 sizes x 2 trainings x (3 algorithms x 3 seeds + DBSCAN once on the latent, and 3 times on maps)
     assert len(table) == 2 * 2 * 2 * (3 * 3 + 1 + 4 * 3)
@@ -104,18 +110,18 @@ def test_rows_are_what_was_asked_for(cells):
     assert np.isclose((one["n_cells"] * one["recall"]).sum() / one["n_cells"].sum(), table["overlap"].iloc[0])
 
 
-def test_trainings_differ_and_the_seed_decides(cells):
+def test_trainings_differ_and_the_seed_decides(few):
     options = {"n_latent": 5, "n_trainings": 2, "n_clusterings": 1, "spaces": ["latent"], "clusterers": ["kmeans"]}
-    first, again = (compare(cells, ["PCA"], **options) for _ in range(2))
+    first, again = (compare(few, ["PCA"], **options) for _ in range(2))
     same(first, again)
-    other = compare(cells, ["PCA"], **options, rng=1)
+    other = compare(few, ["PCA"], **options, rng=1)
     assert not np.array_equal(first.table["knn_purity"], other.table["knn_purity"])
     assert first.table["knn_purity"].nunique() == 2
 
 
-def test_choosing_the_number(cells):
+def test_choosing_the_number(few):
     asked = {"n_latent": 5, "n_trainings": 1, "n_clusterings": 1, "spaces": ["latent"]}
-    table = compare(cells, ["PCA"], clusterers=["leiden", "scanpy"], k_given=[True, False], **asked).table
+    table = compare(few, ["PCA"], clusterers=["leiden", "scanpy"], k_given=[True, False], **asked).table
     assert table[["clusterer", "k_given"]].values.tolist() == [["leiden", True], ["leiden", False], ["scanpy", False]]
 
 
@@ -127,10 +133,10 @@ def test_cells_without_a_label_are_not_scored(cells):
     assert found.types["n_cells"].sum() == some.obs["cell_type"].notna().sum()
 
 
-def test_a_failing_method_is_reported_and_the_others_stay(cells):
+def test_a_failing_method_is_reported_and_the_others_stay(few):
     asked = {"n_latent": 8, "n_trainings": 1, "n_clusterings": 1}
     with pytest.warns(UserWarning, match="picky on tree, n_latent=8: it wants counts; give some"):
-        found = compare(cells, {"picky": Picky(), "noise": Fixed()}, **asked)
+        found = compare(few, {"picky": Picky(), "noise": Fixed()}, **asked)
     assert set(found.table["method"]) == {"noise"}
 
 
@@ -141,28 +147,28 @@ def test_reconstruction_is_on_one_scale(cells):
     assert 0.01 < by["PCA"] < by["PCA (unit)"] < 1  # the one that minimises it on that scale has the most of it
 
 
-def test_what_is_there_is_not_computed_again(cells, tmp_path, monkeypatch):
+def test_what_is_there_is_not_computed_again(few, tmp_path, monkeypatch):
     asked = {"n_latent": 5, "n_trainings": 2, "n_clusterings": 2, "out": tmp_path / "out"}
-    whole = compare(cells, ["PCA"], **{**asked, "out": None})
-    first = compare(cells, ["PCA"], **asked)
+    whole = compare(few, ["PCA"], **{**asked, "out": None})
+    first = compare(few, ["PCA"], **asked)
     same(first, whole)
     kept = {f: f.stat().st_mtime_ns for f in (tmp_path / "out" / "tasks").rglob("*") if f.is_file()}
     assert kept
     calls = []
     train = _work.train
     monkeypatch.setattr(_work, "train", lambda *args: calls.append(args[2].name) or train(*args))
-    same(compare(cells, ["PCA"], **asked), first)
+    same(compare(few, ["PCA"], **asked), first)
     assert calls == []
-    renamed = compare(cells, {"components": dv.benchmark.methods()["PCA"]}, **asked)
+    renamed = compare(few, {"components": dv.benchmark.methods()["PCA"]}, **asked)
     assert calls == []
     assert renamed.table["method"].eq("components").all()
-    more = compare(cells, ["PCA", "PCA (unit)"], **(asked | {"n_clusterings": 3}))
+    more = compare(few, ["PCA", "PCA (unit)"], **(asked | {"n_clusterings": 3}))
     assert calls == ["PCA (unit)"] * 2
     assert all(f.stat().st_mtime_ns == t for f, t in kept.items())
-    same(more, compare(cells, ["PCA", "PCA (unit)"], **(asked | {"n_clusterings": 3, "out": None})))
+    same(more, compare(few, ["PCA", "PCA (unit)"], **(asked | {"n_clusterings": 3, "out": None})))
 
 
-def test_other_cells_or_parameters_are_other_work(cells, tmp_path):
+def test_other_cells_or_parameters_are_other_work(few, tmp_path):
     asked = {
         "n_latent": 5,
         "n_trainings": 1,
@@ -171,14 +177,14 @@ def test_other_cells_or_parameters_are_other_work(cells, tmp_path):
         "clusterers": ["kmeans"],
         "out": tmp_path,
     }
-    first = compare(cells, ["PCA"], **asked)
-    fewer = compare(cells[:250].copy(), ["PCA"], **asked)
-    assert fewer.types["n_cells"].sum() == 250
-    scaled = compare(cells, ["PCA"], **asked, n_top_genes=50)
+    first = compare(few, ["PCA"], **asked)
+    fewer = compare(few[:100].copy(), ["PCA"], **asked)
+    assert fewer.types["n_cells"].sum() == 100
+    scaled = compare(few, ["PCA"], **asked, n_top_genes=50)
     assert scaled.table["knn_purity"].iloc[0] != first.table["knn_purity"].iloc[0]
 
 
-def test_damaged_pieces_are_named(cells, tmp_path):
+def test_damaged_pieces_are_named(few, tmp_path):
     asked = {
         "n_latent": 5,
         "n_trainings": 1,
@@ -187,11 +193,11 @@ def test_damaged_pieces_are_named(cells, tmp_path):
         "clusterers": ["kmeans"],
         "out": tmp_path,
     }
-    compare(cells, ["PCA"], **asked)
+    compare(few, ["PCA"], **asked)
     for file in (tmp_path / "tasks").rglob("*.json"):
         file.write_text("{")
     with pytest.raises(ValueError, match=r"latent-.*is damaged.*delete it and start again"):
-        compare(cells, ["PCA"], **asked)
+        compare(few, ["PCA"], **asked)
 
 
 SCRIPT = """
@@ -204,13 +210,13 @@ if __name__ == "__main__":
         time.sleep(0.5)
         return train(*args)
     _work.train = slow
-    cells = dv.datasets.simulate_differentiation(400, 200, rng=3)
+    cells = dv.datasets.simulate_differentiation(120, 100, rng=3)
     dv.benchmark.run({{"tree": cells}}, ["PCA", "PCA (unit)"], label_key="cell_type", n_latent=5, n_trainings=3,
         n_clusterings=2, metrics=["ari", "nmi", "overlap", "knn_purity"], out={out!r}, progress=False)
 """
 
 
-def test_killed_half_way_and_started_again(cells, tmp_path):
+def test_killed_half_way_and_started_again(few, tmp_path):
     out = tmp_path / "out"
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT.format(out=str(out))))
@@ -224,15 +230,15 @@ def test_killed_half_way_and_started_again(cells, tmp_path):
     before = {f: f.stat().st_mtime_ns for f in out.rglob("*.npz")}
     assert 2 <= len(before) < 6
     asked = {"n_latent": 5, "n_trainings": 3, "n_clusterings": 2}
-    resumed = compare(cells, ["PCA", "PCA (unit)"], **asked, out=out)
-    same(resumed, compare(cells, ["PCA", "PCA (unit)"], **asked))
+    resumed = compare(few, ["PCA", "PCA (unit)"], **asked, out=out)
+    same(resumed, compare(few, ["PCA", "PCA (unit)"], **asked))
     assert all(f.stat().st_mtime_ns == t for f, t in before.items())
 
 
 WORKERS = """
 import diffvae as dv
 if __name__ == "__main__":
-    cells = dv.datasets.simulate_differentiation(400, 200, rng=3)
+    cells = dv.datasets.simulate_differentiation(120, 100, rng=3)
     found = dv.benchmark.run({{"tree": cells}}, {{"VAE": dv.model.VAE(min_steps=0), "PCA": dv.model.PCA()}},
         label_key="cell_type", n_latent=5, n_trainings=1, n_clusterings=2, progress=False, n_workers={n},
         metrics=["ari", "nmi", "overlap", "knn_purity"])

@@ -42,8 +42,8 @@ def tune(**kwargs):
 
 
 def loss_of(settings):
-    """A value for each point of the paper's grid: least at a learning rate of 1e-3 and small batches."""
-    return abs(math.log10(settings["lr"]) + 3) + settings["batch_size"] / 1000 + settings["n_latent"] / 1e5
+    """A value for each point of the paper's grid: least at a learning rate of 1e-2 and small batches."""
+    return abs(math.log10(settings["lr"]) + 2) + settings["batch_size"] / 1000 + settings["n_latent"] / 1e5
 
 
 @pytest.fixture
@@ -190,11 +190,13 @@ def test_ari_is_that_of_clusters_with_the_labels():
     model = dv.model.DiffVAE(n_latent=4, hidden=(8,)).train(
         adata, max_epochs=1, rng=_random.seed(0, "training", "0"), progress=False, device="cpu", precision="float32"
     )
-    found = _tune_objective.partition(model.get_latent_representation(), 2, 0)
-    adata.obs["half"] = pd.Categorical(np.where(found == 0, "a", "b"))
+    known = np.arange(60) > 4  # cells without a label don't count
+    found = _tune_objective.partition(model.get_latent_representation()[known], 2, 0)
+    adata.obs["half"] = None
+    adata.obs.loc[known, "half"] = np.where(found == 0, "a", "b")
     assert judge.score(adata, settings, 0)[0] == 1
-    adata.obs.loc[adata.obs_names[:5], "half"] = np.nan  # cells without a label don't count
-    assert judge.score(adata, settings, 0)[0] > 0.5
+    adata.obs.loc[known, "half"] = np.where(np.arange(55) % 2, "a", "b")
+    assert abs(judge.score(adata, settings, 0)[0]) < 0.2
 
 
 # The search
@@ -219,7 +221,7 @@ def test_default_first_then_each_trial_by_its_own_seed(judged):
 def test_the_grid_ends_where_all_was_tried(judged):
     found = tune(n_trials=100, preset="paper")
     assert len(found.trials) == 36
-    values = {"n_latent": 50, "lr": 1e-3, "batch_size": 64}
+    values = {"n_latent": 50, "lr": 1e-2, "batch_size": 64}
     assert found.best == {"preset": "paper", "hidden": found.best["hidden"], "max_epochs": 1} | values
     table = found.importance
     assert table["parameter"].iloc[0] == "lr"

@@ -7,6 +7,7 @@ from _comparison_data import comparison
 from _pl_data import assert_legible, name_of
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 import diffvae as dv
 from diffvae import benchmark
@@ -132,6 +133,20 @@ def test_a_single_pair_has_no_interval():
     ax = dv.pl.method_differences(paired)
     assert title(ax) == "DiffVAE can't be told from AE"
     assert_legible(ax)
+
+
+def test_an_interval_much_wider_than_the_differences_ends_in_arrows():
+    levels = {"DiffVAE": 0.5, "PCA": {"a": 0.49, "b": 0.3}}
+    paired, sets = differences(comparison(levels, datasets=("a", "b"), **ONE).table)
+    ax = dv.pl.method_differences(paired, sets)
+    reach = 3 * sets["difference"].abs().max()
+    assert paired["high"].iloc[0] > reach
+    assert ax.get_xlim() == pytest.approx((-reach, reach))
+    assert [x[0] for _, x, _ in marks(ax, CARETLEFT)] == pytest.approx([-reach])
+    assert marks(ax, CARETRIGHT)
+    assert_legible(ax)
+    paired, _ = differences(comparison({"DiffVAE": 0.5, "PCA": 0.2}, **ONE).table)
+    assert not marks(dv.pl.method_differences(paired), CARETRIGHT)
 
 
 def test_what_has_several_rows_or_none_is_refused():

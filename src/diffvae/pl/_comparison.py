@@ -71,7 +71,7 @@ def method_scores(
     grouped = len(datasets) > 1
     rows = len(datasets) * (len(methods) + 1) if grouped else len(methods)
     wide, tall = slot(ax, 0)
-    plan = _text.legend_plan(methods, (wide, 0.0)) if grouped else None
+    plan = _text.legend_plan(methods, (wide, 0.0))._replace(right=False) if grouped else None
     room_below = 100 + (plan.height if plan else 0)
     pitch = float(np.clip(370 / rows, 5.5, 13.0)) if grouped else 22.0
     if ax is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.ticker import MaxNLocator
 
 from diffvae import _measures
@@ -17,7 +18,9 @@ from diffvae.pl._style import TEXT, TITLE, axes_or_new, check_axes, slot, styled
 
 _COLOURS: Final = {1: CATEGORIES[0], -1: CATEGORIES[5], 0: "#7A7A7A"}
 """The reference is better, worse, or neither for sure."""
-_SET: Final = "#A6A6A6"
+_DOT: Final[dict[str, Any]] = {"ls": "", "marker": "o", "ms": 4.5, "color": "#A6A6A6", "mec": "white", "mew": 0.4}
+WIDER: Final = 3.0
+"""Times the largest difference: the farthest that the axis reaches."""
 
 
 @styled
@@ -44,7 +47,7 @@ def method_differences(
     Returns
     -------
     The Axes. Right of a row stand the data sets that the reference wins, ties and loses. A method without a pair is
-    left out.
+    left out. An interval that ends in an arrow goes on beyond the axis.
 
     Raises
     ------
@@ -81,19 +84,13 @@ def method_differences(
     pitch = 26.0 if ax is None else min(26.0, max(tall - 140, 40) / len(names))
     ax = axes_or_new(ax, (pitch * len(names) + 140) / 72)
     ax.axvline(0, color=INK, linewidth=1.0, zorder=1)
-    for y, (row, side) in enumerate(zip(rows.itertuples(), sides, strict=True)):
-        if several and per_dataset is not None:
-            own = per_dataset.loc[per_dataset["method"] == row.method, "difference"].dropna()
-            ax.plot(
-                own, np.full(len(own), y + 0.3), ls="", marker="o", ms=4.5, color=_SET, mec="white", mew=0.4, zorder=2
-            )
-        colour = _COLOURS[side]
-        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt", zorder=3)
-        ax.plot(
-            row.difference, y, ls="", marker="D", ms=7, mfc=colour if side else "white", mec=colour, mew=1.6, zorder=4
-        )
+    for y, (row, side) in enumerate(zip(rows.to_dict("records"), sides, strict=True)):
+        _row(ax, y, row, side)
         if several:
-            _beside(ax, y, f"{row.wins} / {row.ties} / {row.losses}")
+            _beside(ax, y, f"{row['wins']} / {row['ties']} / {row['losses']}")
+            if per_dataset is not None:
+                own = per_dataset.loc[per_dataset["method"] == row["method"], "difference"].dropna()
+                ax.plot(own, np.full(len(own), y + 0.3), zorder=2, **_DOT)
     if several:
         ax.annotate(
             "win / tie\n/ loss", (1.0, 1.0), xycoords="axes fraction", xytext=(6, 3), textcoords="offset points",
@@ -101,7 +98,7 @@ def method_differences(
         )  # fmt: skip
     _text.row_labels(ax, names, room=0.28 * wide, pitch=pitch)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.margins(x=0.06)
+    _limits(ax, rows, sides)
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     ax.spines["left"].set_visible(False)
     setting = {k: rows[k][0] for k in _measures.setting_of(metric) if k in rows}
@@ -118,6 +115,30 @@ def _side(low: float, high: float, metric: str) -> int:
     """Return 1 where the reference is better beyond its interval, -1 where it is worse, else 0."""
     above = int(low > 0) - int(high < 0)
     return -above if metric in _measures.LESS_IS_BETTER else above
+
+
+def _row(ax: Axes, y: float, row: dict[Any, Any], side: int) -> None:
+    """Draw difference and interval; the difference is filled where zero is outside."""
+    colour = _COLOURS[side]
+    ax.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt", zorder=3)
+    face = colour if side else "white"
+    ax.plot(row["difference"], y, ls="", marker="D", ms=7, mfc=face, mec=colour, mew=1.6, zorder=4)
+
+
+def _limits(ax: Axes, rows: pd.DataFrame, sides: list[int]) -> None:
+    """Let all differences be seen: intervals of few data sets may be many times as wide, and end in arrows."""
+    ax.margins(x=0.06)
+    points = np.concatenate([np.atleast_1d(line.get_xdata()) for line in ax.lines if line.get_marker() in ("D", "o")])
+    reach = WIDER * float(np.abs(points).max(initial=0.0))
+    left, right = ax.get_xlim()
+    if not reach or (-reach <= left and right <= reach):
+        return
+    left, right = max(left, -reach), min(right, reach)
+    for y, (low, high, side) in enumerate(zip(rows["low"], rows["high"], sides, strict=True)):
+        for end, marker, beyond in ((left, CARETLEFT, low < left), (right, CARETRIGHT, high > right)):
+            if beyond:
+                ax.plot(end, y, marker=marker, ms=8, color=_COLOURS[side], clip_on=False, zorder=5)
+    ax.set_xlim(left, right)
 
 
 def _beside(ax: Axes, y: float, text: str) -> None:
@@ -147,7 +168,7 @@ def _keys(ax: Axes, sides: list[int], sets: bool, below: float) -> None:
             keys.append(Line2D([], [], color=colour, lw=2.4, **line))
             names.append(name)
     if sets:
-        keys.append(Line2D([], [], ls="", marker="o", ms=4.5, color=_SET))
+        keys.append(Line2D([], [], **_DOT))
         names.append("one data set")
     ax.legend(
         keys, names, loc="upper center", bbox_to_anchor=(0.5, 0.0), bbox_transform=_text.moved(ax, 0, -below), ncols=2,

@@ -35,9 +35,9 @@ class Passport:
         ratio on each side; empty unless the dimension is stable and moved by the types more than by the batch);
         ``alive``; ``stable``; ``recurrence`` and ``similarity`` over further trainings (NaN where not known);
         ``types_high`` and ``types_low`` (enriched on the sides + and -, with odds ratio); ``up_weights``,
-        ``down_weights``, ``up_jacobian``, ``down_jacobian`` (genes that rise, and fall, with the dimension); ``spearman`` and
-        ``top_overlap`` (agreement of the two readings, from :func:`gene_weights`); with a batch key ``batch``,
-        ``batch_auc``, ``batch_eta2``, ``type_eta2``, ``batch_q``; and ``remark`` (why it has no name).
+        ``down_weights``, ``up_jacobian``, ``down_jacobian`` (genes that rise, and fall, with the dimension);
+        ``spearman`` and ``top_overlap`` (agreement of the two readings, from :func:`gene_weights`); with a batch key
+        ``batch``, ``batch_auc``, ``batch_eta2``, ``type_eta2``, ``batch_q``; and ``remark`` (why it has no name).
     types
         One row per dimension, side and enriched type: ``dimension``, ``side``, ``type``, ``n_cells`` (on the side),
         ``n_type`` (of them of the type), ``share``, ``expected_share`` (of all cells), ``odds_ratio``, ``p_value``,
