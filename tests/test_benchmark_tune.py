@@ -321,6 +321,7 @@ def other_process(out, how):
     return process
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_trials_and_a_killed_one_loses_none(monkeypatch, judged, tmp_path):
     whole = tune(n_trials=12)
     out = tmp_path / "shared"

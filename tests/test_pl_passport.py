@@ -62,6 +62,7 @@ def test_many_long_names_are_legible():
     dv.tl.passport(adata, "many")
     left, _ = dv.pl.passport(adata, 0)
     assert len(labels(left.yaxis)) == 24
+    assert left.get_title("left") == "Types (24 of 30: both ends)"
     assert_legible(left)
 
 

@@ -21,7 +21,7 @@ READINGS = ("weights", "jacobian")
 N_CELLS = 1000
 """Cells over which the Jacobian is averaged."""
 HELD_OUT = 0.2
-"""Share of the cells that a further training leaves out where the cells have no split."""
+"""Share of the cells that a further training leaves out where the cells have no split, or none to watch."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def held_out(adata: AnnData) -> float:
     """Return the share of cells that further trainings leave out: as many as the split of the cells does."""
     if _keys.SPLIT not in adata.obs:
         return HELD_OUT
-    return float((adata.obs[_keys.SPLIT] == "validation").mean())
+    return float((adata.obs[_keys.SPLIT] == "validation").mean()) or HELD_OUT
 
 
 def again(adata: AnnData, model: Model, how: Mapping[str, Any], seed: int) -> Model:

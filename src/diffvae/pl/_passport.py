@@ -20,6 +20,8 @@ from diffvae.pl._panels import array, finish, new_figure
 from diffvae.pl._style import TEXT, styled
 
 _MOST_TYPES: Final = 24
+_LEAST_ROWS: Final = 8
+"""Rows that a panel has room for at least, so that few bars stay bars."""
 _UP, _DOWN = "#4D4D4D", "#A6A6A6"  # no colours: those are the types
 _SIDES: Final = {"+": "+", "-": "−"}
 
@@ -100,19 +102,22 @@ def passport(
     rows = max(len(spread), len(genes))
     figure, (left, right) = new_figure(2, 2, max(2.6, rows * 14.5 / 72 + 0.6))
     _types(left, spread, types[types["dimension"] == dimension], colours(list(column.cat.categories), palette))
+    n_types = column.nunique()
+    told = "Types" if n_types == len(spread) else f"Types ({len(spread)} of {n_types}: both ends)"
+    left.set_title(told, fontsize=10, weight="normal", loc="left", pad=4)
     edge = float(parameters["n_sd"]) * values.std(ddof=0)
     for x in (values.mean() - edge, values.mean() + edge):
         left.axvline(x, color=INK, linestyle=(0, (3, 3)), linewidth=0.8, zorder=0)
     left.set_xlabel(f"dimension {dimension}")
     _genes(right, genes)
     right.set_xlabel("weight (omega)" if reading == "weights" else "mean slope (Jacobian)")
-    told = title if title is not None else _say(dimension, row.iloc[0])
+    caption = title if title is not None else _say(dimension, row.iloc[0])
     keys = [Patch(color=_UP), Patch(color=_DOWN), Line2D([], [], color=INK, ls=(0, (3, 3)), lw=0.8)]
     names = ["rises along the dimension", "falls", f"mean ± {parameters['n_sd']:g} sd"]
     if not genes["confirmed"].astype(bool).all():
         keys.append(Patch(facecolor="white", edgecolor=INK, hatch="////"))
         names.append("not so in the cells")
-    finish(figure, told, keys, names)
+    finish(figure, caption, keys, names)
     return array([left, right])
 
 
@@ -135,13 +140,12 @@ def _types(ax: Axes, spread: pd.DataFrame, types: pd.DataFrame, of: dict[str, st
     for y, (name, q) in enumerate(spread.iterrows()):
         ax.hlines(y, q["q05"], q["q95"], color=of[str(name)], linewidth=1.6)
         ax.barh(y, q["q75"] - q["q25"], left=q["q25"], height=0.62, color=of[str(name)], zorder=2)
-        ax.vlines(q["q50"], y - 0.31, y + 0.31, color="white", linewidth=3.4, zorder=3)
+        ax.vlines(q["q50"], y - 0.31, y + 0.31, color="white", linewidth=2.8, zorder=3)
         ax.vlines(q["q50"], y - 0.31, y + 0.31, color=INK, linewidth=1.6, zorder=4)
     marks = ["".join(_SIDES[s] for s in sides.get(str(name), "")) for name in spread.index]
     named = [f"{name} {side}".rstrip() for name, side in zip(spread.index, marks, strict=True)]
     _text.row_labels(ax, named, room=105, pitch=14.5)
     ax.set_ylim(len(spread) - 0.4, -0.6)
-    ax.set_title("Types", fontsize=10, weight="normal", loc="left", pad=4)
 
 
 def _genes(ax: Axes, genes: pd.DataFrame) -> None:
@@ -157,7 +161,7 @@ def _genes(ax: Axes, genes: pd.DataFrame) -> None:
             ax.text(1.02, y, f"{share:.0%}", va="center", fontsize=TEXT, transform=ax.get_yaxis_transform())
     ax.axvline(0, color=INK, linewidth=0.8)
     _text.row_labels(ax, [str(g) for g in genes["gene"]], room=80, pitch=14.5)
-    ax.set_ylim(max(len(genes), 1) - 0.4, -0.6)
+    ax.set_ylim(max(len(genes), _LEAST_ROWS) - 0.4, -0.6)
     ax.locator_params(axis="x", nbins=4)
     known = genes["recurrence"].notna().any()
     ax.set_title("Genes" + "  (right: found again)" * bool(known), fontsize=10, weight="normal", loc="left", pad=4)

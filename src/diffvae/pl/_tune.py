@@ -59,7 +59,8 @@ def tuning(tuned: Tuned, *, ax: Axes | None = None, title: str | None = None) ->
     again = tuned.confirmation
 
     ax = axes_or_new(ax, 3.6)
-    low, high = _limits(np.concatenate([done["value"], again["value"].dropna()]), minimise)
+    ends = np.concatenate([complete["value"], again["value"].dropna()]).astype(float)
+    low, high = _limits(ends, np.concatenate([ends, done["value"]]), minimise)
     for frame, marker, colour, size in (
         (done[done["state"] == "pruned"], "x", GREY, 5),
         (complete[~complete["default"]], "o", BLUE, 5),
@@ -83,11 +84,14 @@ def tuning(tuned: Tuned, *, ax: Axes | None = None, title: str | None = None) ->
     return ax
 
 
-def _limits(values: np.ndarray, minimise: bool) -> tuple[float, float]:
-    """Return the range that is drawn: all values, less what lies beyond three times the middle half on the bad side."""
-    q1, q3 = np.quantile(values, [0.25, 0.75])
-    reach = 3 * (q3 - q1)
-    low, high = float(values.min()), float(values.max())
+def _limits(ends: np.ndarray, all_: np.ndarray, minimise: bool) -> tuple[float, float]:
+    """Return the range that is drawn, by the values of whole trainings.
+
+    On the bad side it ends three times the middle half beyond that; a training that was ended early has no final value.
+    """
+    q1, q3 = np.quantile(ends, [0.25, 0.75])
+    reach = max(3 * (q3 - q1), 0.25 * float(np.ptp(ends))) or np.inf
+    low, high = float(all_.min()), float(all_.max())
     return (low, min(high, q3 + reach)) if minimise else (max(low, q1 - reach), high)
 
 
