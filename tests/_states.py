@@ -16,7 +16,9 @@ def states():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dv.pp.prepare(adata, n_top_genes=None)
-    model = dv.model.DiffVAE(n_latent=8, hidden=(64, 32), lr=2e-3).train(adata, max_epochs=200, progress=False)
+    model = dv.model.DiffVAE(n_latent=8, hidden=(64, 32), lr=2e-3, early_stopping=False).train(
+        adata, max_epochs=200, progress=False
+    )
     dv.tl.embed(adata, model)
     classifier = dv.model.CellStateClassifier((32, 16)).train(adata, "cell_type", max_epochs=60, progress=False)
     return adata, model, classifier

@@ -32,6 +32,7 @@ def diffvae(monkeypatch, capsys):
 def test_on_any_cells(diffvae, tmp_path, monkeypatch):
     monkeypatch.setattr("diffvae.benchmark._reproduce_folder.figures", lambda *_: {})  # they take longest
     cells = dv.datasets.simulate_differentiation(90, 60, tree={"stem": ["red", "white"]}, effect=2)
+    del cells.uns["diffvae_dataset"]  # which knows its progenitors
     cells.write_h5ad(tmp_path / "mine.h5ad")
     out = tmp_path / "out"
     asked = ["--trainings", 1, "--clusterings", 1, "--n-latent", 4, "--max-epochs", 2, "--label-key", "cell_type"]

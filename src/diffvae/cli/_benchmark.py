@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffvae import _result
 from diffvae.cli import _console
 from diffvae.cli import _options as o
 
@@ -126,7 +125,7 @@ def keys_of(given: list[str]) -> str | dict[str, str]:
 
 def show(found: Comparison) -> None:
     """Print mean and spread over trainings at the main settings, and in words what the paired differences say."""
-    from diffvae import _measures
+    from diffvae import _measures, _result
     from diffvae.benchmark._findings import at
 
     assert found.path is not None

@@ -79,7 +79,7 @@ def tuning(tuned: Tuned, *, ax: Axes | None = None, title: str | None = None) ->
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if len(again):
         _again(ax, again, end, best)
-    _key(ax, done, below=44)
+    _key(ax, done, beyond=None if done["value"].between(low, high).all() else "^" if minimise else "v")
     _text.title(ax, title if title is not None else _say(tuned, best))
     return ax
 
@@ -125,17 +125,19 @@ def _seeds(n: int) -> str:
     return f"{n} other seed" + "s" * (n != 1)
 
 
-def _key(ax: Axes, done: pd.DataFrame, below: float) -> None:
+def _key(ax: Axes, done: pd.DataFrame, beyond: str | None) -> None:
     entries: list[tuple[Any, str]] = [
         (Line2D([], [], ls="", marker="D", color=ORANGE, ms=6), "default"),
         (Line2D([], [], ls="", marker="o", color=BLUE, ms=5), "complete"),
     ]
     if (done["state"] == "pruned").any():
         entries.append((Line2D([], [], ls="", marker="x", color=GREY, ms=5, mew=1.5), "ended early"))
+    if beyond is not None:
+        entries.append((Line2D([], [], ls="", marker=beyond, color=GREY, ms=6), "beyond"))
     entries.append((Line2D([], [], color=INK, lw=1.2), "best so far"))
     ax.legend(
-        *zip(*entries, strict=True), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, borderaxespad=0.0,
-        bbox_transform=_text.moved(ax, 0, -below), fontsize=TEXT, handletextpad=0.4, columnspacing=1.2,
+        *zip(*entries, strict=True), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=5, borderaxespad=0.0,
+        bbox_transform=_text.moved(ax, 0, -44), fontsize=TEXT, handletextpad=0.4, columnspacing=1.2,
     )  # fmt: skip
 
 
