@@ -90,7 +90,7 @@ def _limits(ends: np.ndarray, all_: np.ndarray, minimise: bool) -> tuple[float, 
     On the bad side it ends three times the middle half beyond that; a training that was ended early has no final value.
     """
     q1, q3 = np.quantile(ends, [0.25, 0.75])
-    reach = max(3 * (q3 - q1), 0.25 * float(np.ptp(ends))) or np.inf
+    reach = 3 * (q3 - q1) or np.inf
     low, high = float(all_.min()), float(all_.max())
     return (low, min(high, q3 + reach)) if minimise else (max(low, q1 - reach), high)
 
