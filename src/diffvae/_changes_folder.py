@@ -57,10 +57,14 @@ def write_into(changes: Changes, folder: Path) -> None:
     if _keys.TSNE in found.adata.obsm:
         figures["conversions"] = lambda: pl.conversions(found)
     for name, m in flipped.items():
-        slug = "".join(c if c.isalnum() else {"+": "pos", "-": "neg"}.get(c, "_") for c in name)
-        figures[f"minimal_genes_{slug}"] = partial(pl.minimal_genes, m)
+        figures[f"minimal_genes_{file_name(name)}"] = partial(pl.minimal_genes, m)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, draw in figures.items():
         pl.save(np.ravel(draw())[0], folder / "figures" / name)
     summary = changes.summary | {"versions": versions()}
     _files.write_text(json.dumps(summary, indent=1, default=float, allow_nan=False) + "\n", folder / _result.SUMMARY)
+
+
+def file_name(target: str) -> str:
+    """Return the name of a type as files have it."""
+    return "".join(c if c.isalnum() else {"+": "pos", "-": "neg"}.get(c, "_") for c in target)
