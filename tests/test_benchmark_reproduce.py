@@ -9,7 +9,7 @@ import pytest
 from _fish import SIZES, write_fish
 
 import diffvae as dv
-from diffvae.benchmark import _reproduce_changes, _reproduce_plan, _reproduce_train, _run
+from diffvae.benchmark import _reproduce_changes, _reproduce_plan, _reproduce_train, _run, _work
 from diffvae.benchmark._cells import as_cells
 from diffvae.benchmark._methods import as_methods
 from diffvae.benchmark._published import published
@@ -32,6 +32,8 @@ def fish(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_reproduce_changes, "N_RANDOM", 5)
         patch.setattr(_reproduce_changes, "PER_TARGET", 1)
+        patch.setattr(_work, "N_ITER", 20)
+        patch.setattr("diffvae.benchmark._reproduce_figures.MOST_TARGETS", 1)
         save = dv.pl.save
         patch.setattr(dv.pl, "save", lambda ax, path: save(ax, path, formats=["png"], dpi=40))
         asked = {"path": folder / "data", "n_trainings": 2, "max_epochs": 12, **QUICK}
@@ -114,7 +116,15 @@ def test_folder(fish):
         assert (out / figure).stat().st_size > 500
         assert f"({figure})" in found.page
     drawn = {file.removeprefix("figures/").removesuffix(".png") for file in summary["figures"]}
-    assert {"overlap", "conversions", "table2", "links", "figure4_paper", "figure4_default"} <= drawn
+    assert {
+        "overlap",
+        "conversions",
+        "table2",
+        "links",
+        "figure4_paper",
+        "figure4_default",
+        "figure4b_default",
+    } <= drawn
     assert {f"{kind}_{p}" for kind in ("map", "figure3") for p in PRESETS} <= drawn
 
 
@@ -279,7 +289,7 @@ def test_rules_of_the_links(subject):
          "log2_ratio": 0.0, "q_value": 0.5}
         for a, b, n in [*pairs, ("Erythrocytes", "Erythrocytes", 90), ("Monocytes", "Monocytes", 20)]
     ]  # fmt: skip
-    figures = pd.DataFrame({"preset": ["default"], "within_predicted": [0.8], "within_pearson": [0.7]})
+    figures = pd.DataFrame({"preset": ["default"], "within_predicted_by_type": [0.8], "within_pearson_by_type": [0.7]})
     found = {c.claim: c for c in of_links({"links": pd.DataFrame(rows), "link_figures": figures}, subject)}
     assert [c.holds for c in found.values()] == ["yes", "yes", "yes"]
     # 10 of 45 links of HSPC are among themselves, of Erythrocytes 90 of 120
@@ -287,7 +297,7 @@ def test_rules_of_the_links(subject):
 
 
 def test_cells_without_labels(tmp_path, monkeypatch):
-    monkeypatch.setattr(_reproduce_train, "N_PERMUTATIONS", 20)
+    monkeypatch.setattr("diffvae.tl._cluster.RESOLUTIONS", (0.3, 1.0))
     counts = np.random.default_rng(0).poisson(5, (30, 60)) + 1
     lines = [",".join(['""', *(f'"X{i}"' for i in range(60))])]
     lines += [",".join([f'"G{i} (ENSG{i:011d})"', *map(str, row)]) for i, row in enumerate(counts)]

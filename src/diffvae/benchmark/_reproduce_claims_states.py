@@ -155,21 +155,20 @@ def of_links(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Claim
     found = []
 
     def clearer(preset: str) -> Measured:
-        own = (
-            own_rows(figures, preset).dropna(subset=["within_predicted", "within_pearson"]) if len(figures) else figures
-        )
-        own = own[own["preset"] == preset] if len(own) else own
+        own = own_rows(figures, preset)
+        own = own.dropna(subset=["within_predicted_by_type", "within_pearson_by_type"]) if len(own) else own
         if own.empty:
             return NOT_TESTED
-        ours, pearson = own["within_predicted"].mean(), own["within_pearson"].mean()
-        return f"{ours:.1%} within a type, Pearson {pearson:.1%}", bool(ours > pearson)
+        ours, pearson = own["within_predicted_by_type"].mean(), own["within_pearson_by_type"].mean()
+        return f"{ours:.1%} of a type's links within it, Pearson {pearson:.1%}", bool(ours > pearson)
 
     found.append(
         Claim(
             "Predicted links show better-defined clusters than co-expression",
             "Figure 4d, e",
             "clusters of co-expression less well defined",
-            "more of the predicted links are within a type than of as many pairs with the highest |r|",
+            "a larger share of a type's predicted links is within it, mean over types, than of as many pairs with the "
+            "highest |r|",
             each(clearer),
         )
     )

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import sparse
 
 from diffvae import _keys
+from diffvae._adata import results
 from diffvae.benchmark._reproduce_changes import MIN_PROBABILITY
 from diffvae.benchmark._reproduce_drawn import drawn
 from diffvae.benchmark._reproduce_subject import Subject
@@ -27,21 +28,24 @@ UNMATCHED = "unassigned"
 Figures = dict[str, tuple[str, Callable[[], Any]]]
 
 
-def figures(results: Results, tables: Mapping[str, pd.DataFrame], subject: Subject, seed: int) -> Figures:
+def figures(found_by_part: Results, tables: Mapping[str, pd.DataFrame], subject: Subject, seed: int) -> Figures:
     """Return name to caption and drawing; ``seed`` is that of the first training."""
     found: Figures = dict(drawn(tables, subject))
     for preset in PRESETS:
-        if value := results.get((CLUSTERS, preset, 0)):
+        if value := found_by_part.get((CLUSTERS, preset, 0)):
             caption = f"Figure 1b, preset {preset}: clusters of the map, under the types that they are matched to"
             found[f"map_{preset}"] = (caption, partial(_map, value, subject, preset))
-        changes = results.get((CHANGES, preset, 0))
+        changes = found_by_part.get((CHANGES, preset, 0))
         if changes and changes["trajectories"]:
             caption = f"Figure 3, preset {preset}: which progenitors convert"
             found[f"figure3_{preset}"] = (caption, partial(_conversions, changes, subject))
-        links = results.get((LINKS, preset, 0))
+        links = found_by_part.get((LINKS, preset, 0))
         if links and links["edges"]:
             caption = f"Figure 4c to e, preset {preset}: the graph that goes in, predicted links, |Pearson|"
             found[f"figure4_{preset}"] = (caption, partial(_adjacency, links, subject, seed))
+            if links["edges"][_keys.CALLED_LINKS]:
+                told = f"Figure 4b, preset {preset}: links on the map of Graph-DiffVAE, given and newly predicted"
+                found[f"figure4b_{preset}"] = (told, partial(_linked, links, subject))
     return found
 
 
@@ -100,12 +104,29 @@ def _adjacency(value: dict[str, Any], subject: Subject, seed: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         adata = prepare(subject, seed)
-    n = adata.n_obs
     for key, pairs in value["edges"].items():
-        rows = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-        one = sparse.csr_matrix((np.ones(len(rows), np.float32), (rows[:, 0], rows[:, 1])), shape=(n, n))
-        adata.obsp[key] = sparse.csr_matrix(one + one.T)
-    if subject.labels is not None:
-        adata = adata[np.array([label is not None for label in subject.labels])].copy()
-    graphs = [key for key in value["edges"] if adata.obsp[key].nnz]
-    return pl.adjacency(adata, str(subject.label_key), graphs=graphs)
+        adata.obsp[key] = _graph(pairs, adata.n_obs)
+    adata = adata[np.array(value["cells"])].copy()
+    return pl.adjacency(adata, str(subject.label_key), graphs=[key for key in value["edges"] if adata.obsp[key].nnz])
+
+
+def _linked(value: dict[str, Any], subject: Subject) -> Any:
+    from diffvae import pl
+
+    rows = np.array(value["cells"])
+    places = np.zeros((subject.adata.n_obs, 2), dtype=np.float32)
+    places[rows] = value["places"]
+    cells = _cells(subject, places, _keys.GRAPH_TSNE)
+    for key, pairs in value["edges"].items():
+        cells.obsp[key] = _graph(pairs, cells.n_obs)
+    cells.obsp[_keys.LINKS] = _graph(value["edges"][_keys.CALLED_LINKS], cells.n_obs, value["probability"])
+    results(cells)["links"] = {"graph_key": _keys.CELL_GRAPH}
+    return pl.links(cells[rows].copy(), str(subject.label_key), source=subject.source)
+
+
+def _graph(pairs: Any, n: int, values: Any = None) -> sparse.csr_matrix:
+    """Return the symmetric matrix of pairs of cells."""
+    rows = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    data = np.ones(len(rows), np.float32) if values is None else np.array(values, np.float32)
+    one = sparse.csr_matrix((data, (rows[:, 0], rows[:, 1])), shape=(n, n))
+    return sparse.csr_matrix(one + one.T)

@@ -42,6 +42,7 @@ def page(context: Context) -> str:
         f"# The paper's road on {md.text(title)}",
         f"{said}, under three presets, each trained {n} time{'s' if n > 1 else ''} with its own split and seed.",
         _presets(),
+        *_shortened(context.asked),
         "## 1. What was read",
         *_read(subject),
         "## 2. Clusters and reference types (Figure 1)",
@@ -57,7 +58,7 @@ def page(context: Context) -> str:
         *_figures(context, "table2"),
         "## 6. Links between cells (Figure 4)",
         *states.links(subject, context.tables),
-        *_figures(context, "links", "figure4_"),
+        *_figures(context, "links", "figure4b_", "figure4_"),
         "## 7. What holds",
         *_claims(context.claims, subject),
     ]
@@ -72,6 +73,19 @@ def _presets() -> str:
         "`paper` follows the printed equations, `code` what the authors released (one noise value per batch, an MMD "
         "kernel that sees nothing), `default` is what diffvae does today."
     )
+
+
+def _shortened(asked: Mapping[str, Any]) -> list[str]:
+    """Say at the top where the run was too short to be believed."""
+    said = []
+    if asked["max_epochs"] is not None:
+        said.append(
+            f"every network was trained for {asked['max_epochs']} epochs at most, not for those of its preset, whose "
+            "numbers these are not"
+        )
+    if asked["n_trainings"] == 1:
+        said.append("one training says nothing of the spread over trainings")
+    return [f"**Only to try things out:** {'; '.join(said)}."] if said else []
 
 
 def _read(subject: Subject) -> list[str]:

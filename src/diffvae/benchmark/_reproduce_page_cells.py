@@ -133,9 +133,10 @@ def _coming_back(table: pd.DataFrame, n: int) -> list[str]:
     rates = ["**mean**"]
     for p, reading in COLUMNS:
         own = table[(table["preset"] == p) & (table["reading"] == reading)]
-        every = (own["found"] == n).mean() if len(own) else np.nan
+        every = (own["found"] == n).mean() if len(own) and n > 1 else np.nan
         elsewhere, chance = ((own[c] / n).mean() if len(own) else np.nan for c in ("elsewhere", "expected"))
-        said = f"{every:.0%} in all {n}; elsewhere {elsewhere:.0%}, by chance {chance:.0%}"
+        again = f"{every:.0%} in all {n}; " if n > 1 else ""
+        said = f"{again}elsewhere {elsewhere:.0%}, by chance {chance:.0%}"
         rates.append(said if len(own) else "–")
     return [
         f"The genes that come back most often, with the number of trainings ({n}) in which they do. Last row: the "
@@ -154,8 +155,9 @@ def table_2(subject: Subject, tables: Tables, asked: Mapping[str, Any]) -> list[
         return ["No method could be trained; see the end of the page."]
     told = subject.published.ari if subject.published else None
     means = summary(runs, "ari")
+    trainings = f"{asked['n_trainings']} training{'s' if asked['n_trainings'] > 1 else ''}"
     parts = [
-        f"Adjusted Rand index with the reference types, mean ± sd over {asked['n_trainings']} trainings (each the "
+        f"Adjusted Rand index with the reference types, mean ± sd over {trainings} (each the "
         f"mean of {asked['n_clusterings']} clusterings; on t-SNE each of a map of its own)"
         + ("; published: mean of 50 clusterings of one training." if told is not None else ".")
         + " PCA is of the values in [0, 1], as the paper's. k-means and mixtures are told the number of types."

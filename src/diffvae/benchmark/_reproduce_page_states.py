@@ -116,25 +116,21 @@ def links(subject: Subject, tables: Tables) -> list[str]:
     lines = []
     for p in [p for p in PRESETS if len(of_preset(figures, p))]:
         own = of_preset(figures, p)
-        within = [share(own[f"within_{k}"].astype(float)) for k in ("input", "predicted", "pearson", "chance")]
+        kinds = ("input", "predicted", "pearson")
+        within = [share(own[f"within_{k}"].astype(float)) for k in (*kinds, "chance")]
+        within += [share(own[f"within_{k}_by_type"].astype(float)) for k in kinds]
         auc = [mean(own[k].astype(float)) if k in own else "–" for k in ("validation_auc", "pearson_auc")]
         counts = [mean(own[k].astype(float), 0) for k in ("n_input", "n_called", "n_new")]
         lines.append([p, str(K[p]), *counts, *auc, *within])
-    header = [
-        "preset",
-        "k",
-        "edges in",
-        "links called",
-        "new",
-        "AUC, hidden edges",
-        "AUC of Pearson",
-        "within a type: in",
-    ]
-    header += ["predicted", "as many by \\|Pearson\\|", "chance"]
+    header = ["preset", "k", "edges in", "links called", "new", "AUC, hidden edges", "AUC of Pearson"]
+    header += ["within a type: in", "predicted", "as many by \\|Pearson\\|", "chance"]
+    header += ["mean over types: in", "predicted", "as many by \\|Pearson\\|"]
     told = subject.published.linked_to if subject.published else None
     parts = [
         "Graph-DiffVAE on the graph that joins each cell to its k most correlated ones, a tenth of the edges hidden "
-        "from the training. *Within a type* is the share of links between cells of one type.",
+        "from the training. *Within a type* is the share of links between cells of one type; *mean over types* that "
+        "of a type's links which stay within it, 0 for a type without links: a large type of cells that are alike can "
+        "hold all links.",
         md.table(header, lines),
     ]
     if subject.source is None:

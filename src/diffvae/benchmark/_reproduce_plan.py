@@ -73,7 +73,7 @@ def plan(subject: Subject, n_trainings: int, max_epochs: int | None, rng: int) -
         for preset in links.K if subject.label_key is not None else ():
             params = GraphDiffVAE(preset).get_params()
             asked = (preset, max_epochs, seed, first)
-            add(LINKS, preset, Job(links.link, (prepared, "subject"), asked), params, links.K, *asked)
+            add(LINKS, preset, Job(links.link, (prepared, "subject"), asked), params, links.K, links.TOP_K, *asked)
     return jobs, keys
 
 

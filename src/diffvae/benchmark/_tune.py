@@ -45,8 +45,10 @@ class Tuned:
         Values of default and best with other seeds and held-out cells: ``configuration``, ``trial``, ``repeat``,
         ``value``. Empty as long as trials are running elsewhere.
     importance
-        What mattered, beside chance: ``parameter``, ``importance``, ``chance``, ``chance_95``, ``n_trials``; None where
-        there are too few trials to say.
+        Which share of the variation between complete trials each parameter explains (fANOVA), beside chance:
+        ``parameter``, ``importance``, ``chance`` (mean where the values are dealt out anew among the trials),
+        ``chance_95`` (what one in twenty searches without any effect exceeds for some parameter), ``n_trials``; None
+        for fewer than eight complete trials.
     summary
         Settings, verdict, warnings, timings, versions: what ``summary.json`` holds.
     path

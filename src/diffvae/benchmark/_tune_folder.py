@@ -15,7 +15,7 @@ from diffvae._errors import OutputError
 if TYPE_CHECKING:
     from diffvae.benchmark._tune import Tuned
 
-TRIALS, BEST, SUMMARY = "trials.csv", "best.json", "summary.json"
+TRIALS, BEST, SUMMARY, JOURNAL = "trials.csv", "best.json", "summary.json", "study.journal"
 STUDY = "study"
 """What the summary of a search has and that of another result has not."""
 
@@ -31,6 +31,8 @@ def folder_at(path: str | PathLike[str]) -> Path:
 
 
 def _is_search(folder: Path) -> bool:
+    if (folder / JOURNAL).exists():  # the first file of a search, which another process may have just begun
+        return True
     try:
         return STUDY in json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):

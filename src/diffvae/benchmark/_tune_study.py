@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from diffvae._errors import DataError, OutputError
+from diffvae.benchmark._tune_folder import JOURNAL
 from diffvae.benchmark._tune_life import queue_again, signs_of_life, take_over
 from diffvae.benchmark._tune_proposer import Proposer, distributions, index_of
 from diffvae.train import Epoch, TrainingError
@@ -48,7 +49,7 @@ def open_storage(storage: str | os.PathLike[str] | None, folder: Path | None) ->
     if storage is None:
         if folder is None:
             return optuna.storages.InMemoryStorage()
-        storage = folder / "study.journal"
+        storage = folder / JOURNAL
     name = os.fspath(storage)
     try:
         if "://" in name:

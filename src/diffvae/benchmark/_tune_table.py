@@ -52,15 +52,20 @@ def _value(trial: FrozenTrial) -> float:
 
 
 def importance(study: optuna.Study, names: Sequence[str], rng: int) -> pd.DataFrame | None:
-    """Return which share of the variation between complete trials each parameter explains, beside chance.
+    r"""Return which share of the variation between complete trials each parameter explains, beside chance.
 
     The shares are fANOVA's (a random forest over the parameters, its variance taken apart), and add up to one on any
-    data: so the values are dealt out anew among the trials twenty times, and what that gives is told beside them.
+    data: so the values are dealt out anew among the trials twenty times, which gives mean m and standard deviation s of
+    each share by chance. Beyond chance is what exceeds
+
+    .. math:: m_p + c\, s_p, \qquad c = Q_{95} \Bigl( \max_p (share_p - m_p) / s_p \Bigr)
+
+    over the dealt values, so that of searches without any effect one in twenty shows one for some parameter.
 
     Returns
     -------
-    One row per parameter, the most important first: ``parameter``, ``importance``, ``chance`` (mean over the dealt
-    values), ``chance_95`` (their 95th percentile), ``n_trials``; None where fewer than eight trials are complete or all
+    One row per parameter, the most important first: ``parameter``, ``importance``, ``chance`` (m), ``chance_95`` (the
+    limit), ``n_trials``; None where fewer than eight trials are complete or all
     have the same value.
 
     References
@@ -75,12 +80,14 @@ def importance(study: optuna.Study, names: Sequence[str], rng: int) -> pd.DataFr
     chance = _random.generator(rng, "importance")
     own = _shares(complete, values, names, rng)
     dealt = np.array([_shares(complete, chance.permutation(values), names, rng) for _ in range(N_NULL)])
+    mean, sd = dealt.mean(axis=0), np.maximum(dealt.std(axis=0, ddof=1), 1e-9)
+    factor = np.quantile(((dealt - mean) / sd).max(axis=1), 0.95)
     table = pd.DataFrame(
         {
             "parameter": list(names),
             "importance": own,
-            "chance": dealt.mean(axis=0),
-            "chance_95": np.quantile(dealt, 0.95, axis=0),
+            "chance": mean,
+            "chance_95": np.minimum(mean + factor * sd, 1),
             "n_trials": len(complete),
         }
     )

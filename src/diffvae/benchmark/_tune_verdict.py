@@ -21,7 +21,7 @@ def sentence(trials: pd.DataFrame, again: pd.DataFrame, objective: str, best: in
     """Say what the search gained, as far as training default and best again bears it out."""
     label, minimise = OBJECTIVES[objective].label.split(",")[0], OBJECTIVES[objective].minimise
     reached = trials.loc[trials["trial"] == best, "value"].iloc[0]
-    told = f"Trial {best} is the best of {len(trials)} with a {label} of {reached:.4g}"
+    told = f"Trial {best} is the best of {len(trials)} by {label}, {reached:.4g}"
     if running:
         return (
             f"{told}, so far: {running} are running in other processes, of which the last to finish trains default and "
@@ -31,9 +31,8 @@ def sentence(trials: pd.DataFrame, again: pd.DataFrame, objective: str, best: in
         return f"{told}; it was not trained again, so luck is in it."
     n, default = again["repeat"].nunique(), _spread(again, "default")
     if best == 0:
-        return (
-            f"None of {len(trials)} trials is better than the default, whose {label} is {default} over {n} other seeds."
-        )
+        told = f"None of {len(trials)} trials is better than the default by {label}"
+        return f"{told}; trained again with {n} other seeds it has {default}."
     told += f"; trained again with {n} other seeds and held-out cells it has {_spread(again, 'best')}"
     told += f", the default {default}"
     if not gained(again, objective):

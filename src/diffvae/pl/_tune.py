@@ -75,7 +75,7 @@ def tuning(tuned: Tuned, *, ax: Axes | None = None, title: str | None = None) ->
     end = int(trials["trial"].max())
     steps = np.append(complete["trial"], end), np.append(so_far, so_far.iloc[-1])
     ax.step(*steps, where="post", color=INK, lw=1.2, zorder=1)
-    ax.set(ylim=_padded(low, high), ylabel=_text.wrap(label, 210), xlabel="trial")
+    ax.set(ylim=_padded(low, high), ylabel=_text.wrap(label, 165, size=10), xlabel="trial")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if len(again):
         _again(ax, again, end, best)
@@ -169,7 +169,7 @@ def importance(table: pd.DataFrame, *, ax: Axes | None = None, title: str | None
 
     Returns
     -------
-    The Axes: blue bars beyond the grey range of chance (up to the 95th percentile), grey bars within it.
+    The Axes: bars beyond the limit of chance (a black line; see :func:`diffvae.benchmark.tune`) are blue, others grey.
 
     Examples
     --------
@@ -193,13 +193,14 @@ def importance(table: pd.DataFrame, *, ax: Axes | None = None, title: str | None
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     key = Line2D([], [], color=INK, lw=1.5, ls="", marker="|", ms=11, mew=1.5)
     ax.legend(
-        [key], ["95% of what chance gives"], loc="upper center", bbox_to_anchor=(0.5, 0.0), borderaxespad=0.0,
+        [key], [_LIMIT], loc="upper center", bbox_to_anchor=(0.5, 0.0), borderaxespad=0.0,
         bbox_transform=_text.moved(ax, 0, -36), fontsize=TEXT,
     )  # fmt: skip
     _text.title(ax, title if title is not None else _say_importance(table, sure))
     return ax
 
 
+_LIMIT = "limit of chance: 1 in 20 searches without effect has a bar beyond"
 _NAMES = {
     "hidden": "hidden widths",
     "n_latent": "latent dimensions",
@@ -208,6 +209,7 @@ _NAMES = {
     "kl_weight": "KL weight",
     "mmd_weight": "MMD weight",
     "mmd_kernel": "MMD kernel",
+    "input_dropout": "input dropout",
 }
 
 
