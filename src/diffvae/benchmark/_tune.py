@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +15,9 @@ import pandas as pd
 from diffvae import _preconditions, _random, pp
 from diffvae._journal import Journal
 from diffvae.benchmark import _tune_folder
+from diffvae.benchmark._tune_check import check_options, mark_of, require_optuna
 from diffvae.benchmark._tune_confirm import COLUMNS
 from diffvae.benchmark._tune_objective import CLUSTERED, OBJECTIVES, Judge, usual_clusters
-from diffvae.benchmark._tune_space import Space, make_space
 from diffvae.benchmark._tune_verdict import caveats, gained, sentence
 
 if TYPE_CHECKING:
@@ -184,8 +182,10 @@ def tune(
     >>> sorted(found.best)
     ['batch_size', 'hidden', 'lr', 'max_epochs', 'n_latent', 'preset']
     """
-    searched = _check(n_trials, space, objective, preset, label_key, n_clusters, n_trainings, n_repeats, max_epochs)
-    _require_optuna()
+    searched = check_options(
+        n_trials, space, objective, preset, label_key, n_clusters, n_trainings, n_repeats, max_epochs
+    )
+    require_optuna()
     from diffvae.benchmark._tune_search import Search
 
     start = time.monotonic()
@@ -205,7 +205,7 @@ def tune(
     judge = Judge(objective, n_trainings or OBJECTIVES[objective].n_trainings, k, label_key, device, precision)
     settings = {
         "objective": objective, "space": space, "preset": preset, "max_epochs": max_epochs, "n_clusters": k,
-        "n_trainings": judge.n_trainings, "label_key": label_key, "seed": seed, "cells": _mark(cells), **preparation,
+        "n_trainings": judge.n_trainings, "label_key": label_key, "seed": seed, "cells": mark_of(cells), **preparation,
         "preset_values": searched.preset_values,
     }  # fmt: skip
     search = Search(cells, searched, judge, seed)
@@ -238,58 +238,3 @@ def tune(
         tell("write")
         _tune_folder.write(found, folder)
     return found
-
-
-def _check(
-    n_trials: int,
-    space: str,
-    objective: str,
-    preset: str,
-    label_key: str | None,
-    n_clusters: int | None,
-    n_trainings: int | None,
-    n_repeats: int,
-    max_epochs: int | None,
-) -> Space:
-    """Refuse what can't work before anything is read or written, and return the space."""
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective is {objective!r}; it is one of {', '.join(map(repr, OBJECTIVES))}.")
-    searched = make_space(space, preset, max_epochs)
-    if objective == "validation_loss" and space == "wide":
-        raise ValueError(
-            "Validation losses under different weights of KL and MMD are different measures, so space='wide' can't be "
-            "searched by objective='validation_loss'; take 'elbo' (reconstruction and KL with weight 1), 'stability' "
-            "or 'ari', or space='paper'."
-        )
-    if (objective == "ari") != (label_key is not None):
-        told = "needs labels; name their column of obs" if label_key is None else "looks at no labels; leave out"
-        raise ValueError(f"objective={objective!r} {told} (label_key).")
-    if n_clusters is not None and objective not in CLUSTERED:
-        raise ValueError(f"n_clusters is {n_clusters}, but objective={objective!r} makes no clusters; leave it out.")
-    fewest = 2 if objective == "stability" else 1
-    for name, value, least in (
-        ("n_trials", n_trials, 1),
-        ("n_repeats", n_repeats, 0),
-        ("n_clusters", n_clusters, 2),
-        ("n_trainings", n_trainings, fewest),
-        ("max_epochs", max_epochs, 1),
-    ):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}; it must be {least} or more.")
-    return searched
-
-
-def _require_optuna() -> None:
-    if importlib.util.find_spec("optuna") is None:
-        raise ImportError('The search needs optuna, which is not installed; run: pip install "diffvae[tune]"')
-
-
-def _mark(cells: AnnData) -> str:
-    """Return 16 hexadecimal digits that tell the cells and genes of one search from those of another.
-
-    Names only: the values of one file differ in the last digit from machine to machine.
-    """
-    digest = hashlib.sha256()
-    for names in (cells.obs_names, cells.var_names):
-        digest.update("\n".join(map(str, names)).encode() + b"\0")
-    return digest.hexdigest()[:16]
