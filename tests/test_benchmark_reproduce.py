@@ -292,6 +292,9 @@ def test_rules_of_the_links(subject):
     figures = pd.DataFrame({"preset": ["default"], "within_predicted_by_type": [0.8], "within_pearson_by_type": [0.7]})
     found = {c.claim: c for c in of_links({"links": pd.DataFrame(rows), "link_figures": figures}, subject)}
     assert [c.holds for c in found.values()] == ["yes", "yes", "yes"]
+    none = pd.DataFrame(rows).assign(n_links=0)
+    last = of_links({"links": none, "link_figures": figures}, subject)[-1]
+    assert last.measured["default"] == ("no links", False)
     # 10 of 45 links of HSPC are among themselves, of Erythrocytes 90 of 120
     assert found["Progenitors (HSPC) don't cluster together well"].measured["default"][0].startswith("22% of")
 

@@ -134,9 +134,10 @@ def reproduce(
     Examples
     --------
     >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(150, 80, tree={"stem": ["red", "white"]}, effect=2)
+    >>> cells = dv.datasets.simulate_differentiation(100, 60, tree={"stem": ["red", "white"]}, effect=2)
+    >>> cells.uns.clear()  # it would name its progenitors, which would then be perturbed
     >>> found = dv.benchmark.reproduce(cells, label_key="cell_type", n_latent=[5], n_trainings=1, n_clusterings=1,
-    ...     max_epochs=2, progress=False)
+    ...     max_epochs=1, progress=False)
     >>> found.claims.columns[:3].tolist()
     ['claim', 'where', 'published']
     """

@@ -203,6 +203,8 @@ def of_links(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Claim
         if own.empty:
             return NOT_TESTED
         mean = own.groupby("target")[["n_links", "log2_ratio"]].mean()
+        if not mean["n_links"].any():
+            return "no links", False if about is not None and about.linked_to else None
         first = str(mean["n_links"].idxmax())
         strongest = str(mean["log2_ratio"].idxmax())
         said = f"{first} ({mean['n_links'].max():.0f} links), beyond their degrees {strongest}"

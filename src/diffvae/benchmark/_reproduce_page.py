@@ -147,7 +147,7 @@ def _made(context: Context) -> list[str]:
     parts = [md.code(context.command)] if context.command else []
     told = ", ".join(f"{md.text(k)} {md.text(v)}" for k, v in context.versions.items())
     spent = ", ".join(f"{k} {v:,.0f} s" for k, v in context.seconds.items())
-    asked = ", ".join(f"{k} {md.text(v)}" for k, v in context.asked.items())
+    asked = ", ".join(f"{k} {md.text(v)}" for k, v in context.asked.items() if v is not None)
     parts += [f"Asked for: {asked}.", f"Time of this run (finished pieces are not computed again): {spent}."]
     published = f" Published numbers: {CITATION}." if context.subject.published else f" The paper: {CITATION}."
     return [*parts, f"Versions: {told}.{published}", "Every number above is in a file of `tables/`."]
