@@ -82,9 +82,9 @@ def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        # Chosen on eight data sets, each judged by a choice made without it (docs/study.md). KL keeps the posterior
+        # Chosen among four on eight data sets (docs/study.md has the evidence, and its limits). KL keeps the posterior
         # variance from vanishing, MMD keeps dimensions alive. Weights by range undo what scaling to [0, 1] does to
-        # rarely expressed genes; hidden inputs and early stopping keep the encoder from learning its cells by heart.
+        # rarely expressed genes; early stopping matters where cells are few.
         "default": {
             "gene_weighting": "range",
             "kl_weight": 0.3,
