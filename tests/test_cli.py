@@ -11,35 +11,13 @@ import pytest
 
 import diffvae as dv
 from diffvae import _files, _result, pipeline
-from diffvae.cli import _console, main
+from diffvae.cli import _console
 
 COMMANDS = [
     *("run", "train", "embed", "identify", "perturb", "links", "generate", "datasets"),
     *("benchmark", "tune", "reproduce"),
 ]
 QUICK = ["--n-latent", "4", "--max-epochs", "2", "--batch-size", "32"]
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """Put back what the program sets."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def diffvae(monkeypatch, capsys):
-    """Run the program in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return left.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

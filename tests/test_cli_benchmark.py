@@ -1,13 +1,11 @@
 """``diffvae benchmark`` from the command line."""
 
 import json
-import sys
 
 import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae.cli import main
 from diffvae.cli._benchmark import keys_of, methods_of
 
 
@@ -20,24 +18,17 @@ def files(tmp_path_factory):
     return [str(path) for path in paths]
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["diffvae", "benchmark", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    return end.value.code
-
-
 CHEAP = ("--label-key", "cell_type", "--n-latent", "8", "--clusterer", "kmeans", "--space", "latent",
          "--trainings", "2", "--clusterings", "2")  # fmt: skip
 
 
-def test_two_files_two_methods_and_a_configuration(files, tmp_path, monkeypatch, capsys):
+def test_two_files_two_methods_and_a_configuration(diffvae, files, tmp_path):
     config = tmp_path / "quick.json"
     config.write_text(json.dumps({"hidden": [16, 8], "max_epochs": 2}))
     out = tmp_path / "out"
     asked = (*files, *CHEAP, "--out", str(out), "--method", "PCA", "--config", str(config))
-    assert run(monkeypatch, *asked) == 0
-    printed = capsys.readouterr().out
+    code, printed, told = diffvae("benchmark", *asked)
+    assert code == 0, told
     assert "k-means" in printed
     assert "DiffVAE (quick)" in printed
     runs = pd.read_csv(out / "runs.csv")
@@ -48,19 +39,20 @@ def test_two_files_two_methods_and_a_configuration(files, tmp_path, monkeypatch,
     assert json.loads((out / "summary.json").read_text())["state"] == "complete"
     assert (out / "figures").is_dir()
     before = {f: f.stat().st_mtime_ns for f in (out / "tasks").rglob("*") if f.is_file()}
-    assert run(monkeypatch, *asked) == 0  # once more: nothing is computed, the report is written anew
+    assert diffvae("benchmark", *asked)[0] == 0  # once more: nothing is computed, the report is written anew
     assert {f: f.stat().st_mtime_ns for f in (out / "tasks").rglob("*") if f.is_file()} == before
 
 
-def test_bad_input_ends_with_a_sentence_and_writes_nothing(files, tmp_path, monkeypatch, capsys):
+def test_bad_input_ends_with_a_sentence_and_writes_nothing(diffvae, files, tmp_path):
     out = str(tmp_path / "out")
     for change, sentence in (
         (("--method", "tSNE"), "--method is 'tSNE'; the methods are"),
         (("--label-key", "kind"), "--label-key is"),
         (("--config", str(tmp_path / "none.json")), "is not there"),
     ):
-        assert run(monkeypatch, files[0], *CHEAP, "--out", out, *change) == 2
-        assert sentence in " ".join(capsys.readouterr().err.split())
+        code, _, told = diffvae("benchmark", files[0], *CHEAP, "--out", out, *change)
+        assert code == 2
+        assert sentence in " ".join(told.split())
     assert not (tmp_path / "out").exists()
 
 

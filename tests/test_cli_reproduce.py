@@ -1,32 +1,6 @@
-import signal
-import sys
-
 import pytest
 
 import diffvae as dv
-from diffvae.cli import main
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """Put back what the program sets."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def diffvae(monkeypatch, capsys):
-    """Run the program in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return left.value.code, captured.out, captured.err
-
-    return call
 
 
 def test_on_any_cells(diffvae, tmp_path, monkeypatch):

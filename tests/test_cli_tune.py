@@ -1,8 +1,6 @@
 """The command line of the search."""
 
 import json
-import signal
-import sys
 
 import numpy as np
 import pandas as pd
@@ -10,29 +8,6 @@ import pytest
 
 import diffvae as dv
 from diffvae.benchmark._tune_objective import Judge
-from diffvae.cli import main
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    """Put back what the program sets."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def diffvae(monkeypatch, capsys):
-    """Run the program in this process: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return left.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The road's third part: what run(links=True) and links write, print and refuse."""
 
 import json
-import sys
 from functools import partial
 
 import anndata as ad
@@ -12,7 +11,6 @@ import pytest
 import diffvae as dv
 from diffvae import _linking, _linking_folder, _result, pipeline
 from diffvae._errors import DataError, OutputError
-from diffvae.cli import main
 
 QUICK = {"max_epochs": 10, "progress": False}
 RUN = {"n_top_genes": None, "n_latent": 4, "max_epochs": 3, "n_clusters": 3, "cluster_method": "kmeans"}
@@ -73,18 +71,6 @@ def no_figures(monkeypatch, quick_steps):
 def quick_training(monkeypatch, quick_steps):
     """Graph-DiffVAE as a run trains it, with few epochs."""
     monkeypatch.setattr(_linking, "link", partial(_linking.link, max_epochs=3))
-
-
-@pytest.fixture
-def diffvae(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return left.value.code, captured.out, captured.err
-
-    return call
 
 
 def names(folder):

@@ -14,7 +14,7 @@ from diffvae._errors import OutputError
 from diffvae.benchmark._findings import Findings, at
 from diffvae.benchmark._report import report
 from diffvae.benchmark._report_verdict import verdict
-from diffvae.benchmark._run import claim, refuse_foreign
+from diffvae.benchmark._store import claim, refuse_foreign
 
 if TYPE_CHECKING:
     from diffvae.benchmark._comparison import Comparison

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from diffvae._progress import progress_bar
 from diffvae.benchmark._store import Store
 
 
@@ -35,6 +36,27 @@ def in_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
             return function(*arguments)
     finally:
         torch.set_num_threads(before)
+
+
+def do(
+    jobs: Mapping[str, Job],
+    given: Mapping[str, Any],
+    store: Store,
+    *,
+    n_workers: int | None,
+    scheduler: str | None = None,
+    description: str,
+    name: Callable[[str], str],
+    progress: bool,
+) -> None:
+    """Do the jobs that the store doesn't have, here or on workers, behind a bar; ``name`` is a key in short."""
+    missing = sum(job.keep and key not in store for key, job in jobs.items())
+    with progress_bar(description, missing, show=progress) as advance:
+        if (n_workers or scheduler) and missing:
+            with dask_client(n_workers, scheduler) as client:
+                run_on(client, jobs, given, store, lambda key: advance(name(key)))
+        else:
+            run_here(jobs, given, store, lambda key: advance(name(key)))
 
 
 def run_here(jobs: Mapping[str, Job], given: Mapping[str, Any], store: Store, done: Callable[[str], None]) -> None:

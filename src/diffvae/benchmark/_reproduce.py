@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -15,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from diffvae import _files
-from diffvae._progress import progress_bar
-from diffvae.benchmark import _jobs, _reproduce_folder, _reproduce_plan
+from diffvae._journal import Journal
+from diffvae.benchmark import _reproduce_folder, _reproduce_plan
+from diffvae.benchmark._jobs import do
+from diffvae.benchmark._plan import require_positive
 from diffvae.benchmark._reproduce_claim import frame
 from diffvae.benchmark._reproduce_claims import claims
 from diffvae.benchmark._reproduce_page import Context, page
 from diffvae.benchmark._reproduce_subject import Subject, read
 from diffvae.benchmark._reproduce_tables import Results, notes, tables
-from diffvae.benchmark._run import _require_positive, claim, refuse_foreign
-from diffvae.benchmark._store import Store
+from diffvae.benchmark._store import Store, claim, refuse_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from anndata import AnnData
 
 
@@ -142,39 +138,38 @@ def reproduce(
     ['claim', 'where', 'published']
     """
     sizes = [int(n) for n in n_latent]
-    _require_positive(sizes, min(n_trainings, n_clusterings), n_workers, rng)
+    require_positive(sizes, min(n_trainings, n_clusterings), n_workers, rng)
     if max_epochs is not None and max_epochs < 1:
         raise ValueError(f"max_epochs is {max_epochs}; it must be 1 or more.")
     folder = None if out is None else Path(out).expanduser()
     if folder is not None:
         refuse_foreign(folder)
-    clock = _Clock(tell)
-    with clock.step("read"):
+    journal = Journal(tell)
+    with journal.step("read"):
         subject = read(dataset, path, label_key, source, n_top_genes)
     if folder is not None:
         claim(folder)
-    with clock.step(f"train the presets and read their representations ({n_trainings} times)"):
+    with journal.step(f"train the presets and read their representations ({n_trainings} times)"):
         results = _results(subject, folder, n_trainings, max_epochs, n_workers, rng, progress)
     found = tables(results, subject)
     found |= {"table2_runs": pd.DataFrame(), "table2_paired": pd.DataFrame()}
     remarks = notes(results)
     if subject.label_key is not None:
-        with clock.step("compare with VAE, AE and PCA (Table 2)"), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
+        with journal.step("compare with VAE, AE and PCA (Table 2)"):
             runs, paired = _reproduce_plan.table_2(
                 subject, sizes, n_trainings, n_clusterings, max_epochs, folder, n_workers, rng, progress
             )
         found |= {"table2_runs": runs, "table2_paired": paired}
-        remarks += [str(w.message) for w in caught if w.category is UserWarning]
+    remarks += journal.warnings
     made = claims(found, subject)
     asked = {"source": subject.source, "n_latent of Table 2": sizes, "n_trainings": n_trainings}
     asked |= {"n_clusterings": n_clusterings, "n_top_genes": subject.n_top_genes, "max_epochs": max_epochs, "rng": rng}
     from diffvae.model._storage import versions
 
-    context = Context(subject, found, made, {}, remarks, asked, versions(), command, clock.seconds)
+    context = Context(subject, found, made, {}, remarks, asked, versions(), command, journal.seconds)
     if folder is None:
         return Reproduction(frame(made), found, page(context), _summary(context, frame(made)))
-    with clock.step("draw and write"):
+    with journal.step("draw and write"):
         context, text = _reproduce_folder.write(context, results, folder, rng)
     summary = _summary(context, frame(made))
     _files.write_text(json.dumps(summary, indent=1, default=float) + "\n", folder / "summary.json")
@@ -193,18 +188,10 @@ def _results(
     """Do the pieces that aren't there yet, and return all of them."""
     jobs, keys = _reproduce_plan.plan(subject, n_trainings, max_epochs, rng)
     store = Store(folder)
-    missing = sum(job.keep and key not in store for key, job in jobs.items())
-    with progress_bar("reading representations", missing, show=progress) as advance:
-
-        def done(key: str) -> None:
-            advance(key.rpartition("/")[2].rpartition("-")[0])
-
-        given = {"subject": subject}
-        if n_workers and missing:
-            with _jobs.dask_client(n_workers, None) as client:
-                _jobs.run_on(client, jobs, given, store, done)
-        else:
-            _jobs.run_here(jobs, given, store, done)
+    do(
+        jobs, {"subject": subject}, store, n_workers=n_workers, description="reading representations",
+        name=lambda key: key.rpartition("/")[2].rpartition("-")[0], progress=progress,
+    )  # fmt: skip
     return {part: store.load(key) for part, key in keys.items()}
 
 
@@ -225,18 +212,3 @@ def _summary(context: Context, made: pd.DataFrame) -> dict[str, Any]:
         "seconds": dict(context.seconds),
         "versions": dict(context.versions),
     }
-
-
-class _Clock:
-    """Tells the steps and remembers how long each took."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.tell = tell
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        self.tell(name)
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 2)

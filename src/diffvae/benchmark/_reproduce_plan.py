@@ -14,10 +14,11 @@ from diffvae.benchmark import _reproduce_train as train
 from diffvae.benchmark._jobs import Job
 from diffvae.benchmark._methods import Method, methods
 from diffvae.benchmark._paired import compare
+from diffvae.benchmark._plan import digest, slug, version
 from diffvae.benchmark._reproduce_claim import METHOD_OF, OTHERS
 from diffvae.benchmark._reproduce_subject import Subject
 from diffvae.benchmark._reproduce_tables import CHANGES, CLUSTERS, LINKS, PRESETS
-from diffvae.benchmark._run import _digest, _slug, _version, run
+from diffvae.benchmark._run import run
 from diffvae.benchmark._store import ROWS
 
 CLUSTERERS = ("kmeans", "dbscan", "gmm")
@@ -40,22 +41,22 @@ def plan(subject: Subject, n_trainings: int, max_epochs: int | None, rng: int) -
         subject.n_top_genes,
         subject.n_latent,
         subject.batch_size,
-        _version(),
+        version(),
     )
-    base = f"{_slug(subject.name)}-{_digest(*about)}"
+    base = f"{slug(subject.name)}-{digest(*about)}"
     for number in range(n_trainings):
         seed, first = train.training_seed(rng, number), number == 0
         prepared = f"{base}/s{number}-prepared"
         jobs[prepared] = Job(train.prepare, ("subject",), (seed,), keep=False)
 
         def add(part: str, preset: str, job: Job, *what: Any, number: int = number) -> None:
-            key = f"{base}/{part}-{preset}-s{number}-{_digest(*what)}{ROWS}"
+            key = f"{base}/{part}-{preset}-s{number}-{digest(*what)}{ROWS}"
             jobs[key], keys[part, preset, number] = job, key
 
         for preset in PRESETS:
             params = DiffVAE(preset, n_latent=subject.n_latent).get_params()
             mark = (params, max_epochs, seed)
-            trained = f"{base}/{preset}-s{number}-trained-{_digest(*mark)}"
+            trained = f"{base}/{preset}-s{number}-trained-{digest(*mark)}"
             jobs[trained] = Job(train.train, (prepared, "subject"), (preset, max_epochs, seed), keep=False)
             how = (subject.clusterer, subject.reading, train.WIDER, train.MAX_Q, train.N_PERMUTATIONS)
             add(CLUSTERS, preset, Job(train.identify, (trained, "subject"), (preset, seed)), *mark, *how)

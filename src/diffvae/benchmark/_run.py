@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,32 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _files, _random
-from diffvae._progress import progress_bar
-from diffvae.benchmark import _jobs, _work
-from diffvae.benchmark._cells import Cells, as_cells
-from diffvae.benchmark._clusterers import check_clusterers
+from diffvae.benchmark import _work
+from diffvae.benchmark._cells import as_cells
 from diffvae.benchmark._comparison import Comparison
-from diffvae.benchmark._jobs import Job
-from diffvae.benchmark._methods import Method, as_methods
-from diffvae.benchmark._store import ARRAY, ROWS, Store
+from diffvae.benchmark._jobs import do
+from diffvae.benchmark._methods import as_methods
+from diffvae.benchmark._plan import IDENTITY, METRICS, SPACES, Plan, Row, make_plan, plan_jobs, require_positive
+from diffvae.benchmark._store import Store, claim, refuse_foreign
 
-SPACES = ("latent", "tsne")
-IDENTITY = ["dataset", "method", "n_latent", "seed"]
 OF_RUN = ["clustering_seed", "space", "clusterer", "k_given"]
-METRICS = (*_work.OF_CLUSTERS, *_work.OF_SPACE, *_work.OF_TRAINING)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is asked of each training: the same for all of them."""
-
-    clusterers: tuple[str, ...]
-    spaces: tuple[str, ...]
-    k_given: tuple[bool, ...]
-    n_clusterings: int
-    metrics: tuple[str, ...]
-    n_top_genes: int | None
+TYPE_COLUMNS = ["type", "n_cells", "recall", "precision"]
 
 
 def run(
@@ -144,8 +125,8 @@ def run(
     6
     """
     sizes = [n_latent] if isinstance(n_latent, int | np.integer) else list(n_latent)
-    plan = _plan(clusterers, spaces, k_given, n_clusterings, metrics, n_top_genes)
-    _require_positive(sizes, n_trainings, n_workers, rng)
+    plan = make_plan(clusterers, spaces, k_given, n_clusterings, metrics, n_top_genes)
+    require_positive(sizes, n_trainings, n_workers, rng)
     chosen = as_methods(methods)
     folder = None if out is None else Path(out).expanduser()
     if folder is not None:
@@ -155,103 +136,11 @@ def run(
         claim(folder)
     jobs, rows_of, given = plan_jobs(everything, chosen, sizes, n_trainings, plan, rng)
     store = Store(folder)
-    missing = sum(job.keep and key not in store for key, job in jobs.items())
-    with progress_bar("comparing representations", missing, show=progress) as advance:
-
-        def done(key: str) -> None:
-            advance(key.split("-")[0])
-
-        if (n_workers or scheduler) and missing:
-            with _jobs.dask_client(n_workers, scheduler) as client:
-                _jobs.run_on(client, jobs, given, store, done)
-        else:
-            _jobs.run_here(jobs, given, store, done)
+    do(
+        jobs, given, store, n_workers=n_workers, scheduler=scheduler, description="comparing representations",
+        name=lambda key: key.split("-")[0], progress=progress,
+    )  # fmt: skip
     return _assemble(rows_of, store, folder, plan)
-
-
-def _plan(
-    clusterers: Sequence[str],
-    spaces: Sequence[str],
-    k_given: Sequence[bool],
-    n_clusterings: int,
-    metrics: Sequence[str],
-    n_top_genes: int | None,
-) -> Plan:
-    check_clusterers(clusterers, k_given)
-    for name, values, known in (("space", spaces, SPACES), ("metric", metrics, METRICS)):
-        if unknown := [v for v in values if v not in known]:
-            raise ValueError(f"{unknown[0]!r} is no {name}; they are {', '.join(map(repr, known))}.")
-    if not spaces or n_clusterings < 1:
-        raise ValueError(f"spaces={tuple(spaces)} and n_clusterings={n_clusterings} leave nothing to cluster.")
-    return Plan(tuple(clusterers), tuple(spaces), tuple(k_given), n_clusterings, tuple(metrics), n_top_genes)
-
-
-def _require_positive(sizes: Sequence[int], n_trainings: int, n_workers: int | None, rng: Any) -> None:
-    if not sizes or min(sizes) < 1 or n_trainings < 1 or (n_workers is not None and n_workers < 1):
-        raise ValueError(f"n_latent={sizes}, n_trainings={n_trainings} and n_workers={n_workers} must be positive.")
-    if isinstance(rng, bool) or not isinstance(rng, int | np.integer) or rng < 0:
-        raise ValueError(f"rng is {rng!r}; give a non-negative whole number, by which the pieces are known.")
-
-
-def refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds something else."""
-    if folder.exists() and not (folder.is_dir() and _files.written_by_us(folder)):
-        raise _files.OutputError(f"{str(folder)!r} holds files that diffvae did not write; name another folder.")
-
-
-def claim(folder: Path) -> None:
-    """Mark a folder as one of a comparison, so that it can be told from others while it is still unfinished."""
-    from diffvae.model._storage import versions
-
-    mark = folder / "summary.json"
-    if not mark.exists():
-        _files.write_text(json.dumps({"state": "under way", "versions": versions()}, indent=1) + "\n", mark)
-
-
-Row = tuple[dict[str, Any], str, list[str]]
-"""Identity of a training, the key of its result, and those of its clusterings."""
-
-
-def plan_jobs(
-    everything: Sequence[Cells], chosen: Sequence[Method], sizes: Sequence[int], n_trainings: int, plan: Plan, rng: int
-) -> tuple[dict[str, Job], list[Row], dict[str, Any]]:
-    """Return all pieces of work in the order in which one process does them best, and where the results will be.
-
-    What belongs to one data set and seed stands together, so that its cells are prepared once and then let go.
-    """
-    jobs: dict[str, Job] = {}
-    rows: list[Row] = []
-    given: dict[str, Any] = {}
-    how = _digest(plan.clusterers, plan.k_given)
-    for cells in everything:
-        source = f"{_slug(cells.name)}-{_digest(cells.fingerprint)}"
-        given[source] = cells
-        for number in range(n_trainings):
-            seed = _random.seed(rng, f"benchmark training {number}")
-            prepared = f"{source}/s{number}-prepared"
-            jobs[prepared] = Job(_work.prepare, (source,), (seed, plan.n_top_genes), keep=False)
-            for method in chosen:
-                for size in sizes:
-                    about = method.describe(size)  # not the name: what is trained alike is trained once
-                    mark = _digest(cells.fingerprint, about, seed, plan.n_top_genes, _version())
-                    base = f"{source}/{_slug(json.loads(about)['class'].split('.')[-1])}-{size}-s{number}-{mark}"
-                    training = f"{base}/training-{_digest(plan.metrics)}{ARRAY}"
-                    jobs[training] = Job(_work.train, (prepared, source), (method, size, seed, plan.metrics))
-                    pieces = []
-                    if "latent" in plan.spaces:
-                        pieces.append(f"{base}/latent-{how}-{plan.n_clusterings}{ROWS}")
-                        asked = (plan.clusterers, plan.k_given, plan.n_clusterings)
-                        jobs[pieces[-1]] = Job(_work.score_latent, (training, source), asked)
-                    if "tsne" in plan.spaces:
-                        p = f"{base}/affinities"
-                        jobs[p] = Job(_work.affinities, (training,), (seed,), keep=False)
-                        for i in range(plan.n_clusterings):
-                            pieces.append(f"{base}/tsne-{how}-{i}{ROWS}")
-                            asked_once = (plan.clusterers, plan.k_given, i, seed)
-                            jobs[pieces[-1]] = Job(_work.score_map, (p, training, source), asked_once)
-                    identity = dict(zip(IDENTITY, (cells.name, method.name, size, number), strict=True))
-                    rows.append((identity, training, pieces))
-    return jobs, rows, given
 
 
 def _assemble(rows: Sequence[Row], store: Store, folder: Path | None, plan: Plan) -> Comparison:
@@ -276,21 +165,3 @@ def _assemble(rows: Sequence[Row], store: Store, folder: Path | None, plan: Plan
     return Comparison(
         pd.DataFrame(table, columns=columns), pd.DataFrame(types, columns=[*IDENTITY, *OF_RUN, *TYPE_COLUMNS]), folder
     )
-
-
-TYPE_COLUMNS = ["type", "n_cells", "recall", "precision"]
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
-
-
-def _slug(name: str) -> str:
-    """Return a name that any file system takes; what tells two apart is the digest beside it."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "._") else "_" for c in name)[:40]
-
-
-def _version() -> str:
-    from diffvae import __version__
-
-    return __version__

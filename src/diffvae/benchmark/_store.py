@@ -65,3 +65,18 @@ class Store:
                 return Training(arrays.get("z"), **about)
         except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise _files.OutputError(f"{str(path)!r} is damaged ({error}); delete it and start again.") from error
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Refuse a folder that holds something else."""
+    if folder.exists() and not (folder.is_dir() and _files.written_by_us(folder)):
+        raise _files.OutputError(f"{str(folder)!r} holds files that diffvae did not write; name another folder.")
+
+
+def claim(folder: Path) -> None:
+    """Mark a folder as one of a comparison, so that it can be told from others while it is still unfinished."""
+    from diffvae.model._storage import versions
+
+    mark = folder / "summary.json"
+    if not mark.exists():
+        _files.write_text(json.dumps({"state": "under way", "versions": versions()}, indent=1) + "\n", mark)

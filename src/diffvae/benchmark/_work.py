@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _keys, _random, metrics, pp
+from diffvae import _keys, _measures, _random, metrics, pp
+from diffvae._scores import N_NEIGHBORS
 from diffvae.benchmark._cells import Cells
 from diffvae.benchmark._clusterers import Partition, partitions
 from diffvae.benchmark._methods import Method
@@ -19,13 +20,11 @@ from diffvae.benchmark._store import Training
 if TYPE_CHECKING:
     from anndata import AnnData
 
-N_NEIGHBORS = 15
 PERPLEXITY = 30.0
 N_ITER = 500
 DISENTANGLEMENT = ("mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness")
-OF_TRAINING = ("reconstruction_r2", "active_dimensions", *DISENTANGLEMENT, "type_alignment", "batch_alignment")
+OF_TRAINING = tuple(m for m in _measures.OF_TRAINING if m != "training_seconds")
 """Scores of a training, beside those of its spaces and of their clusters."""
-OF_SPACE = ("silhouette", "knn_purity")
 OF_CLUSTERS = ("ari", "nmi", "overlap")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from diffvae.tl._passport_parts import DIRECTIONS, SIDES
@@ -57,7 +59,7 @@ def add_names(table: pd.DataFrame, types: pd.DataFrame, *, known: bool, max_q: f
     return table
 
 
-def _remark(row: dict[str, object], known: bool, max_q: float) -> str:
+def _remark(row: dict[str, Any], known: bool, max_q: float) -> str:
     if not row["alive"]:
         return "dead"
     if not known:
@@ -69,9 +71,9 @@ def _remark(row: dict[str, object], known: bool, max_q: float) -> str:
     return "" if row["types_high"] or row["types_low"] else "no type is enriched on either side"
 
 
-def follows_batch(row: dict[str, object], max_q: float) -> bool:
+def follows_batch(row: dict[str, Any], max_q: float) -> bool:
     """Return whether batches explain more of a dimension than types do."""
-    return "batch_q" in row and row["batch_q"] <= max_q and row["batch_eta2"] > row["type_eta2"]  # type: ignore[operator]
+    return "batch_q" in row and bool(row["batch_q"] <= max_q and row["batch_eta2"] > row["type_eta2"])
 
 
 def sentences(
