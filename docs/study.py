@@ -145,8 +145,8 @@ READING = """## What follows
 
 - **PCA (unit)** sees the values in [0, 1] that DiffVAE is trained on, **PCA** log-normalised ones. Scaling each gene by
   its range makes rarely expressed genes as loud as all others. `gene_weighting="range"` takes that back in the loss.
-- **Early stopping** matters where cells are few: of `hsmm_myoblast`, 271 cells, compare "KL 1" with "not stopped". Half of a
-  cell's genes hidden from the encoder (`input_dropout=0.5`) do little for the means by themselves.
+- **Early stopping** matters where cells are few: of `hsmm_myoblast`, 271 cells, compare "KL 1" with "not stopped".
+  Half of a cell's genes hidden from the encoder (`input_dropout=0.5`) do little for the means by themselves.
 - On `baron_mouse_pancreas`, where beta cells are half of all, and on `pbmc3k` k-means does better on PCA, while purity
   doesn't follow. A likely reason, which was not tested: the prior spreads the latent representation like one Gaussian,
   which k-means cuts into parts of similar size, so that large types are torn.
