@@ -23,3 +23,19 @@ def diffvae(monkeypatch, capsys):
     before = signal.getsignal(signal.SIGTERM)
     yield call
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def report_folder(tmp_path_factory):
+    """The folder of a run with types, changes and links, and its page."""
+    import _report_data
+
+    return _report_data.demo(tmp_path_factory.mktemp("report") / "demo")
+
+
+@pytest.fixture(scope="session")
+def hostile_report(tmp_path_factory):
+    """The same of cells whose names would be markup, if a page let them."""
+    import _report_data
+
+    return _report_data.hostile(tmp_path_factory.mktemp("report") / "hostile")

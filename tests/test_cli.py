@@ -14,7 +14,7 @@ from diffvae import _files, _result, pipeline
 from diffvae.cli import _console
 
 COMMANDS = [
-    *("run", "train", "embed", "identify", "perturb", "links", "generate", "datasets"),
+    *("run", "train", "embed", "identify", "perturb", "links", "report", "generate", "datasets"),
     *("benchmark", "tune", "reproduce"),
 ]
 QUICK = ["--n-latent", "4", "--max-epochs", "2", "--batch-size", "32"]
@@ -74,10 +74,11 @@ def test_run_and_identify(diffvae, files, tmp_path, monkeypatch):
     assert code == 0
     assert said.startswith("90 cells of cells.h5ad in 2 clusters")
     assert "Against obs['cell_type']" in said
-    assert said.endswith(f"Written to {out}: results.h5ad, model, tables, figures, summary.json\n")
+    assert f"Written to {out}: results.h5ad, model, tables, figures, summary.json\n" in said
+    assert said.endswith(f"The whole story on one page: {out / 'report.html'}\n")
     assert told.startswith("· read\n· check and prepare\n· train DiffVAE\n")
     assert "\x1b" not in said + told
-    assert sorted(os.listdir(out)) == ["figures", "model", "results.h5ad", "summary.json", "tables"]
+    assert sorted(os.listdir(out)) == ["figures", "model", "report.html", "results.h5ad", "summary.json", "tables"]
 
     code, said, told = diffvae("run", files / "cells.h5ad", "--out", out, *QUICK)
     assert code == 2

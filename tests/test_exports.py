@@ -11,7 +11,7 @@ import pytest
 
 import diffvae
 
-NAMESPACES = ("benchmark", "datasets", "metrics", "model", "nn", "pipeline", "pl", "pp", "tl", "train")
+NAMESPACES = ("benchmark", "datasets", "metrics", "model", "nn", "pipeline", "pl", "pp", "report", "tl", "train")
 EXPORTS = [
     pytest.param(getattr(importlib.import_module(f"diffvae.{space}"), name), id=f"{space}.{name}")
     for space in NAMESPACES

@@ -318,7 +318,7 @@ def test_a_run_has_links_unless_they_are_not_wanted(cells, tmp_path):
 
     result = pipeline.run(cells, tmp_path / "without", label_key="cell_type", links=False, **RUN)
     assert result.links is None
-    assert names(tmp_path / "without") == ["figures", "model", "results.h5ad", "summary.json", "tables"]
+    assert names(tmp_path / "without") == ["figures", "model", "report.html", "results.h5ad", "summary.json", "tables"]
     assert "diffvae_links" not in ad.read_h5ad(tmp_path / "without" / "results.h5ad").obsp
 
 

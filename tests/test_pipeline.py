@@ -55,7 +55,7 @@ def names(folder):
 def test_the_folder_holds_everything(demo):
     result, out, told = demo
     assert result.path == out
-    assert names(out) == ["figures", "model", "results.h5ad", "summary.json", "tables"]
+    assert names(out) == ["figures", "model", "report.html", "results.h5ad", "summary.json", "tables"]
     assert names(out.parent) == ["out"]  # nothing half written beside it
     assert names(out / "tables") == [f"{name}.csv" for name in TABLES]
     assert names(out / "model") == ["config.json", "history.csv", "weights.safetensors"]

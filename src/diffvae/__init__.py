@@ -8,11 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffvae import benchmark, datasets, metrics, model, nn, pipeline, pl, pp, tl, train
+    from diffvae import benchmark, datasets, metrics, model, nn, pipeline, pl, pp, report, tl, train
 
 __version__ = "0.1.0"
 
-__all__ = ["benchmark", "datasets", "metrics", "model", "nn", "pipeline", "pl", "pp", "tl", "train"]
+__all__ = ["benchmark", "datasets", "metrics", "model", "nn", "pipeline", "pl", "pp", "report", "tl", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -98,7 +98,9 @@ def _shown(genes: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(result: Result, out: str | PathLike[str], *, label_key: str | None = None, overwrite: bool = False) -> None:
-    """Write a result into a folder, whole or not at all."""
+    """Write a result into a folder, whole or not at all; then the page that shows it."""
+    from diffvae import report
+
     stored = result.adata.uns[_keys.UNS]
     with _files.new_folder(out, overwrite=overwrite) as folder:
         _files.write_h5ad(result.adata, folder / RESULTS)
@@ -132,6 +134,8 @@ def write(result: Result, out: str | PathLike[str], *, label_key: str | None = N
         summary = json.dumps(result.summary, indent=1, default=_number, allow_nan=False)
         _files.write_text(summary + "\n", folder / SUMMARY)
     result.path = Path(out)
+    # last, when all is in its place: a page that can't be drawn shall not cost the result
+    report.write(out, adata=result.adata)
 
 
 def _cell_table(adata: AnnData) -> pd.DataFrame:
@@ -221,7 +225,7 @@ class Part:
         overwrite: bool,
         tell: Callable[[str], None],
     ) -> None:
-        self.folder = Path(path).expanduser()
+        self.folder, self.name = Path(path).expanduser(), name
         self.out = self.folder / name if out is None else Path(out).expanduser()
         self.overwrite = overwrite
         self.source = ""
@@ -246,3 +250,7 @@ class Part:
         with _files.new_folder(self.out, overwrite=self.overwrite) as folder:
             write_into(folder)
         found.path = self.out
+        if self.out == self.folder / self.name:  # elsewhere it is no part of the result
+            from diffvae import report
+
+            report.write(self.folder)

@@ -20,6 +20,7 @@ from diffvae.cli import (
     _identify,
     _links,
     _perturb,
+    _report,
     _reproduce,
     _run,
     _train,
@@ -57,7 +58,21 @@ def _options(
     _console.settings.debug = debug
 
 
-for module in (_run, _train, _embed, _identify, _perturb, _links, _generate, _datasets, _benchmark, _tune, _reproduce):
+COMMANDS = (
+    _run,
+    _train,
+    _embed,
+    _identify,
+    _perturb,
+    _links,
+    _report,
+    _generate,
+    _datasets,
+    _benchmark,
+    _tune,
+    _reproduce,
+)
+for module in COMMANDS:
     app.command(name=module.NAME, epilog=module.EXAMPLE)(module.command)
 
 
@@ -78,13 +93,13 @@ def main() -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
-        code = _report(error)
+        code = _tell(error)
     if code == INTERRUPTED:
         _console.error(_console.settings.interrupted)
     sys.exit(code or 0)
 
 
-def _report(error: Exception) -> int:
+def _tell(error: Exception) -> int:
     """Say what went wrong, in one line, and return the exit code."""
     if _console.settings.debug:
         traceback.print_exception(error)

@@ -75,8 +75,8 @@ def command(
     """Go from an expression matrix to named cell types, with the evidence.
 
     Prepares the data, trains DiffVAE, clusters the cells, finds the latent dimensions and genes that tell the clusters
-    apart, names them by markers, and predicts links between cells. Writes results.h5ad, model/, tables/, figures/,
-    links/ and summary.json.
+    apart, names them by markers, and predicts links between cells. Writes report.html, results.h5ad, model/, tables/,
+    figures/, links/ and summary.json.
     """
     from diffvae import pipeline
 
@@ -142,6 +142,7 @@ def show(result: Result) -> None:
         show_links(result.links)
     if result.path is not None:
         _console.say(f"Written to {result.path}: results.h5ad, model, tables, figures, summary.json")
+        _console.say(f"The whole story on one page: {result.path / 'report.html'}")
 
 
 def show_scores(result: Result) -> None:

@@ -124,8 +124,9 @@ class Perturbation:
     def cells(self, method: str | None = None) -> pd.DataFrame:
         """Return one row per source cell and target.
 
-        ``resistance`` is the smallest n_sd from which on it stays converted, infinite if none does; beside it stand its
-        probabilities of the target at 0 and at the largest step.
+        ``resistance`` is the smallest n_sd from which on it stays converted, infinite if none does; ``converted_at``
+        lists every step at which it is converted, ``"1, 1.5"``; beside them stand its probabilities of the target at 0
+        and at the largest step.
         """
         method = self.methods[0] if method is None else method
         names = self.adata.obs_names.to_numpy()
@@ -136,6 +137,10 @@ class Perturbation:
                     "source": a,
                     "target": b,
                     "resistance": t.resistance(self.n_sd, self.min_probability),
+                    "converted_at": [
+                        ", ".join(f"{step:g}" for step, is_so in zip(self.n_sd, column, strict=True) if is_so)
+                        for column in t.converted(self.min_probability).T
+                    ],
                     "probability_at_0": t.probability[0],
                     "probability_at_most": t.probability[-1],
                 }

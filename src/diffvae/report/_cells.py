@@ -1,0 +1,155 @@
+"""The cells on the map: which are drawn, where they lie, and what groups they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _keys, _random
+from diffvae.pl._palette import colours
+from diffvae.report._encode import levels, packed, short
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+MOST = 20_000
+"""Cells that are drawn at most: what a phone can still move."""
+GRID = 64
+"""Squares along the longer side of the map, in which dense places are thinned."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a page.
+
+    Attributes
+    ----------
+    adata
+        All cells.
+    rows
+        Those that are drawn.
+    weight
+        How many each stands for.
+    """
+
+    adata: AnnData
+    rows: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, adata: AnnData, most: int = MOST) -> Cells:
+        """Choose the cells to draw: all, or dense places thinned so that sparse ones stay whole."""
+        rows, weight = thin(np.asarray(adata.obsm[_keys.TSNE], np.float64), most)
+        return cls(adata, rows, weight)
+
+    @property
+    def names(self) -> pd.Index:
+        """Names of the cells that are drawn."""
+        return pd.Index(self.adata.obs_names.astype(str))[self.rows]
+
+    def place(self, names: Any) -> np.ndarray:
+        """Return which of the drawn cells those of these names are; -1 for the others."""
+        return self.names.get_indexer(pd.Index(names, dtype=str))
+
+
+def thin(map_: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Choose at most so many points, and say how many each stands for.
+
+    No square of a grid over the map keeps more than some number of points, the largest with which the whole stays
+    within ``most``; so rare cells at the rim are all there and the middle of a crowd is thinned.
+
+    Examples
+    --------
+    >>> rows, weight = thin(np.r_[np.zeros((90, 2)), np.full((2, 2), 9.0)], 12)
+    >>> len(rows), rows[-2:].tolist(), weight.sum()
+    (12, [90, 91], np.float32(92.0))
+    """
+    n = len(map_)
+    if n <= most:
+        return np.arange(n), np.ones(n, np.float32)
+    low, wide = map_.min(0), float(np.ptp(map_, axis=0).max()) or 1.0
+    cell = np.minimum(((map_ - low) / wide * GRID).astype(np.int64), GRID - 1)
+    square = np.unique(cell[:, 0] * GRID + cell[:, 1], return_inverse=True)[1]
+    count = np.bincount(square)
+    cap = _cap(count, most)
+    shuffled = _random.generator(0, "thin").permutation(n)
+    rank = np.empty(n, np.int64)  # the place of each point among those of its square, in a random order
+    order = shuffled[np.argsort(square[shuffled], kind="stable")]
+    rank[order] = np.arange(n) - np.repeat(np.cumsum(count) - count, count)
+    rows = np.flatnonzero(rank < cap)
+    kept = np.minimum(count, cap)
+    return rows, (count / kept)[square[rows]].astype(np.float32)
+
+
+def _cap(count: np.ndarray, most: int) -> int:
+    """Return the largest number per square with which no more than ``most`` are kept, but one at least."""
+    low, high = 1, int(count.max())
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if np.minimum(count, middle).sum() <= most else (low, middle - 1)
+    return low
+
+
+def data(cells: Cells, label_key: str | None) -> dict[str, Any]:
+    """Return map, names, groups and latent values of the drawn cells."""
+    adata, rows = cells.adata, cells.rows
+    map_ = np.asarray(adata.obsm[_keys.TSNE], np.float32)[rows]
+    latent = [levels(column) for column in np.asarray(adata.obsm[_keys.LATENT])[rows].T]
+    return {
+        "n": len(rows),
+        "n_all": adata.n_obs,
+        "names": [short(name) for name in cells.names],
+        "x": packed(map_[:, 0]),
+        "y": packed(map_[:, 1]),
+        "weight": packed(cells.weight) if len(rows) < adata.n_obs else None,
+        "groups": _groups(adata, rows, label_key),
+        "latent": [{"values": packed(c.values), "low": c.low, "high": c.high} for c in latent],
+    }
+
+
+def type_colours(adata: AnnData, label_key: str | None) -> dict[str, str]:
+    """Return the one colour of each type on the page, whether it is a label or a name that was given."""
+    names: list[str] = []
+    for key in (_keys.CELL_TYPE, label_key):
+        if key is not None and key in adata.obs:
+            names += [c for c in categories(adata, key) if c not in names]
+    return colours(names)
+
+
+def categories(adata: AnnData, key: str) -> list[str]:
+    """Return the groups of a column, in their order; a missing one is ``"NA"``."""
+    column = adata.obs[key]
+    named = [str(c) for c in column.astype("category").cat.categories]
+    return [*named, "NA"] if column.isna().any() and "NA" not in named else named
+
+
+def _groups(adata: AnnData, rows: np.ndarray, label_key: str | None) -> list[dict[str, Any]]:
+    titles = {_keys.CELL_TYPE: "cell type (named by markers)", _keys.CLUSTER: "cluster"}
+    if label_key is not None and label_key in adata.obs:
+        titles[label_key] = f"reference label ({short(label_key)})"
+    if _keys.COMMITMENT in adata.obs:
+        titles[_keys.COMMITMENT] = "commitment of progenitors"
+    shared = type_colours(adata, label_key)
+    found = []
+    for key, title in titles.items():
+        if key not in adata.obs:
+            continue
+        names = categories(adata, key)
+        by_name = {name: i for i, name in enumerate(names)}
+        column = adata.obs[key].astype(object).where(adata.obs[key].notna(), "NA").astype(str)
+        codes = column.map(by_name).to_numpy()
+        palette = shared if key in (label_key, _keys.CELL_TYPE) else colours(names)
+        found.append(
+            {
+                "key": key,
+                "title": title,
+                "names": [short(n) for n in names],
+                "colours": [palette[n] for n in names],
+                "sizes": np.bincount(codes, minlength=len(names)),
+                "codes": packed(codes[rows].astype(np.uint16)),
+            }
+        )
+    return found

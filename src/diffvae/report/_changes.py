@@ -1,0 +1,105 @@
+"""Changing state: which cells are converted at which step, beside chance, and through which genes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+
+from diffvae import _keys
+from diffvae.report._encode import short
+
+if TYPE_CHECKING:
+    from diffvae.report._cells import Cells
+    from diffvae.report._folder import Folder
+
+N_GENES = 15
+METHODS = {
+    "shift": "shift of the target's dimensions",
+    "mean": "equal step to the target's latent mean",
+    "expression_mean": "between mean expressions, no model",
+    "none": "decoding alone",
+}
+
+
+def data(folder: Folder | None, cells: Cells) -> dict[str, Any] | None:
+    """Return, for each source and target, the curve, the converted cells of each step, and the genes."""
+    if folder is None:
+        return None
+    table, moved = folder.table("tables/conversions"), folder.table("tables/resistance")
+    if table is None or moved is None or "converted_at" not in moved:
+        return None
+    targets = folder.table("tables/targets")
+    placed = _placed(folder)
+    tables = {name: folder.table(f"tables/{name}") for name in ("effects", "minimal_genes", "minimal_sets")}
+    steps = sorted(table["n_sd"].unique().tolist())
+    pairs = []
+    for (source, target), own in table.groupby(["source", "target"], sort=False):
+        row = targets[targets["target"] == target] if targets is not None else None
+        pairs.append(
+            {
+                "source": short(source),
+                "target": short(target),
+                "n_cells": int(own["n_cells"].iloc[0]),
+                "curves": _curves(own, steps),
+                **_converted(moved[(moved["source"] == source) & (moved["target"] == target)], cells, steps),
+                **_genes(tables, str(target)),
+                "placed": placed.get((str(source), str(target)), []),
+                "numbers": None if row is None or row.empty else _numbers(row.iloc[0]),
+            }
+        )
+    return {"steps": steps, "pairs": pairs, "methods": METHODS}
+
+
+def _curves(own: pd.DataFrame, steps: list[float]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for method, rows in own.groupby("method", sort=False):
+        by_step = rows.set_index("n_sd").reindex(steps)
+        found[str(method)] = by_step["converted"].to_numpy(float).round(4)
+        if method == "shift":
+            for column in ("null_mean", "null_low", "null_high", "q_value"):
+                found[column] = by_step[column].to_numpy(float).round(4)
+    return found
+
+
+def _converted(own: pd.DataFrame, cells: Cells, steps: list[float]) -> dict[str, Any]:
+    """Return the drawn source cells, and at each step which of them are converted."""
+    place = cells.place(own["cell"])
+    drawn = place >= 0
+    at = [{float(v) for v in text.split(",") if v} for text in own.loc[drawn, "converted_at"]]
+    return {"cells": place[drawn], "converted": [[i for i, s in enumerate(at) if step in s] for step in steps]}
+
+
+def _placed(folder: Folder) -> dict[tuple[str, str], np.ndarray]:
+    """Return where the changed cells lie on the map after the largest step, by source and target: cells x 2."""
+    file = folder.path / "changed_cells.h5ad"
+    if not file.is_file():
+        return {}
+    with h5py.File(file) as stored:
+        if _keys.TSNE not in stored["obsm"]:
+            return {}
+        obs, places = read_elem(stored["obs"]), read_elem(stored[f"obsm/{_keys.TSNE}"])
+    own = obs.reset_index(drop=True).groupby(["source", "target"], observed=True).indices
+    return {(str(a), str(b)): np.asarray(places, float)[rows].round(2) for (a, b), rows in own.items()}
+
+
+def _genes(tables: dict[str, pd.DataFrame | None], target: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"effects": [], "minimal": [], "n_genes": []}
+    effects, minimal, sets = tables["effects"], tables["minimal_genes"], tables["minimal_sets"]
+    if effects is not None:
+        own = effects[effects["target"] == target].head(N_GENES)
+        found["effects"] = [[short(r.gene), r.direction, r.effect, r.agreement] for r in own.itertuples()]
+    if minimal is not None:
+        own = minimal[minimal["target"] == target].head(N_GENES)
+        found["minimal"] = [[short(r.gene), r.direction, r.share, r.null_share, r.q_value] for r in own.itertuples()]
+    if sets is not None:
+        found["n_genes"] = sets.loc[sets["target"] == target, "n_genes"].dropna().astype(int).tolist()
+    return found
+
+
+def _numbers(row: pd.Series) -> dict[str, Any]:
+    names = ("n_sd", "n_flipped", "median_n_genes", "flipped_by_de_genes", "flipped_by_random_genes", "q_value")
+    return {name: None if not np.isfinite(row[name]) else float(row[name]) for name in names}

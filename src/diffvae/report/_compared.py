@@ -1,0 +1,57 @@
+"""Does it do better than PCA: a comparison's table with spread, and what it found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from diffvae import _measures
+from diffvae.report._encode import short
+
+if TYPE_CHECKING:
+    from diffvae.report._folder import Folder
+
+
+def data(folder: Folder | None) -> dict[str, Any] | None:
+    """Return means and spread per method and setting, and paired differences from the reference."""
+    if folder is None:
+        return None
+    summary, paired = folder.table("summary"), folder.table("paired")
+    if summary is None or paired is None:
+        return None
+    settings = []
+    for keys, own in summary.groupby(["metric", "space", "n_latent", "clusterer", "k_given"], sort=False, dropna=False):
+        metric, space, n_latent, clusterer, k_given = keys
+        means = own.groupby("method", sort=False)["mean"]
+        row = paired[
+            (paired["metric"] == metric)
+            & _same(paired["space"], space)
+            & (paired["n_latent"] == n_latent)
+            & _same(paired["clusterer"], clusterer)
+            & _same(paired["k_given"], k_given)
+        ].set_index("method")
+        settings.append(
+            {
+                "title": _title(metric, space, n_latent, clusterer, k_given),
+                "methods": [short(m) for m in means.groups],
+                "mean": [float(v) for v in means.mean()],
+                "datasets": own["dataset"].drop_duplicates().map(short).tolist(),
+                "points": [[short(r.method), short(r.dataset), r.mean, r.sd] for r in own.itertuples()],
+                "difference": {short(m): [-r.difference, -r.high, -r.low] for m, r in row.iterrows()},
+            }
+        )
+    return {"reference": short(folder.summary["reference"]), "settings": settings}
+
+
+def _same(column: pd.Series, value: Any) -> pd.Series:
+    return column.isna() if pd.isna(value) else column.astype(str) == str(value)
+
+
+def _title(metric: str, space: Any, n_latent: Any, clusterer: Any, k_given: Any) -> str:
+    words = [_measures.NAMES.get(metric, metric)]
+    if pd.notna(clusterer):
+        words += [_measures.CLUSTERERS.get(clusterer, clusterer), "k given" if str(k_given) == "True" else "k not given"]
+    if pd.notna(space):
+        words.append(_measures.SPACES.get(space, space))
+    return ", ".join([*words, f"{int(n_latent)} dimensions"])

@@ -1,0 +1,101 @@
+"""Numbers and names on their way into a page: small, exact enough for the eye, and never markup."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import unicodedata
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from markupsafe import Markup
+
+LONGEST = 60
+"""Letters of a name that are shown."""
+
+
+class Levels(NamedTuple):
+    """Values as 0..255 between two ends."""
+
+    values: np.ndarray
+    low: float
+    high: float
+
+
+def levels(values: np.ndarray) -> Levels:
+    """Return values as 256 levels between their ends: more than the eye tells apart."""
+    values = np.asarray(values, np.float32)
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    wide = high - low
+    scaled = np.zeros(values.shape, np.uint8) if wide <= 0 else np.rint((values - low) * (255 / wide)).astype(np.uint8)
+    return Levels(scaled, low, high)
+
+
+def packed(values: np.ndarray) -> str:
+    """Return the bytes of an array, little-endian, as base64."""
+    array = np.ascontiguousarray(values)
+    return base64.b64encode(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()).decode()
+
+
+def deflated(values: np.ndarray) -> str:
+    """Return the same, compressed: what is mostly zeros becomes small; browsers unpack it themselves."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 6)).decode()
+
+
+def to_json(value: Any) -> Markup:
+    r"""Return JSON that may stand inside a script element: no name in it can end the element.
+
+    Examples
+    --------
+    >>> print(to_json({"a": "</script><b>", "x": float("nan")}))
+    {"a": "\u003c/script\u003e\u003cb\u003e", "x": null}
+    """
+    text = json.dumps(_plain(value), allow_nan=False)
+    return Markup(text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"))
+
+
+def _plain(value: Any) -> Any:
+    """Return numpy's numbers and arrays as Python's, and None for what JSON can't say."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def short(name: Any) -> str:
+    """Return a name as it is shown: one line, no control characters, its middle left out if it is long.
+
+    Examples
+    --------
+    >>> short("a" * 100), short("CD4+ T\u202e")
+    ('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'CD4+ T')
+    """
+    text = re.sub(r"\s+", " ", str(name)).strip()
+    text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST // 2]}…{text[len(text) - LONGEST // 2 + 1 :]}"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Return a number as a reader wants it; nothing for a missing one.
+
+    Examples
+    --------
+    >>> number(0.01234), number(1234567), number(1e-9), number(float("nan"))
+    ('0.0123', '1,234,567', '1e-09', '')
+    """
+    if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
+        return "∞" if value is not None and value > 0 and np.isinf(value) else ""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"

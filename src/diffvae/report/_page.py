@@ -1,0 +1,213 @@
+"""The page: sections from what is in the folder, one file with everything in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffvae import _changes, _files, _io, _keys, _linking
+from diffvae._errors import DataError
+from diffvae.report import _cells, _compared, _encode, _genes, _links, _made, _types
+from diffvae.report import _changes as _changed
+from diffvae.report._folder import Folder
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+NAME = "report.html"
+COMPARISON = "benchmark"
+"""Folder in a result where the report looks for a comparison."""
+SCRIPTS = ("base", "map", "types", "changes", "links", "compared", "made")
+
+
+def write(path: str | PathLike[str], out: str | PathLike[str] | None = None, *, adata: AnnData | None = None) -> Path:
+    """Write the page of a result folder: one HTML file that needs nothing else, no network either.
+
+    Parameters
+    ----------
+    path
+        Folder that :func:`diffvae.pipeline.run` or :func:`diffvae.benchmark.run` wrote. What :func:`perturb
+        <diffvae.pipeline.perturb>` and :func:`links <diffvae.pipeline.links>` found there, and a comparison in a folder
+        ``benchmark`` in it, become sections.
+    out
+        File; None for ``report.html`` in the folder.
+    adata
+        The cells of the result, if they are in memory already.
+
+    Returns
+    -------
+    Where it is.
+
+    Raises
+    ------
+    DataError
+        If the folder holds no result; nothing is written then.
+
+    Examples
+    --------
+    >>> import tempfile, diffvae as dv
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = dv.pipeline.run(
+    ...     out=folder, max_epochs=2, n_latent=5, n_clusters=4, links=False, progress=False, overwrite=True
+    ... )
+    >>> dv.report.write(folder).name
+    'report.html'
+    """
+    folder = Path(path).expanduser()
+    text = page(folder, adata)
+    file = folder / NAME if out is None else Path(out).expanduser()
+    _files.write_text(text, file)
+    return file
+
+
+def page(path: str | PathLike[str], adata: AnnData | None = None) -> str:
+    """Return the page of a result folder as text; :func:`write` puts it into a file.
+
+    Parameters
+    ----------
+    path
+        As in :func:`write`.
+    adata
+        The cells of the result, if they are in memory already.
+
+    Returns
+    -------
+    HTML.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> dv.report.page("no such folder")
+    Traceback (most recent call last):
+    diffvae._errors.DataError: 'no such folder' holds no summary.json; name a folder that 'diffvae run' wrote.
+    """
+    folder = Folder.open(path)
+    if (folder.path / "runs.csv").is_file():
+        return _render(folder, {"compared": _compared.data(folder)}, _told_of_comparison(folder))
+    if not (folder.path / "results.h5ad").is_file() or "parameters" not in folder.summary:
+        raise DataError(f"{str(folder.path)!r} holds no results.h5ad; name a folder that 'diffvae run' wrote.")
+    adata = _io.read(folder.path / "results.h5ad") if adata is None else adata
+    label_key = folder.summary["parameters"].get("label_key")
+    cells = _cells.Cells.of(adata)
+    changes, links = folder.part(_changes.FOLDER), folder.part(_linking.FOLDER)
+    comparison = folder.part(COMPARISON)
+    data = {
+        "cells": _cells.data(cells, label_key),
+        "genes": _genes.data(cells, _of_interest(folder, changes)),
+        "types": _types.data(folder, adata),
+        "changes": _changed.data(changes, cells),
+        "links": _links.data(links, cells),
+        "compared": _compared.data(comparison),
+        "made": _made.data(folder, links),
+    }
+    return _render(folder, data, _told(folder, cells, changes, links, comparison))
+
+
+def _of_interest(folder: Folder, changes: Folder | None) -> list[str]:
+    """Return the genes that the page's tables name, in the order in which a reader meets them."""
+    names: list[str] = []
+    clusters, genes = folder.table("tables/clusters"), folder.table("tables/high_weight_genes")
+    if clusters is not None:
+        names += [g.strip().rstrip("-") for text in clusters["marker_genes"].fillna("") for g in text.split(",")]
+    if genes is not None:
+        names += genes["gene"].tolist()
+    for table in ("effects", "minimal_genes"):
+        found = None if changes is None else changes.table(f"tables/{table}")
+        if found is not None:
+            names += found.groupby("target", sort=False).head(_changed.N_GENES)["gene"].tolist()
+    return [n for n in names if n]
+
+
+def _told(
+    folder: Folder, cells: _cells.Cells, changes: Folder | None, links: Folder | None, comparison: Folder | None
+) -> dict[str, Any]:
+    """Return what the page says in words and tables."""
+    summary = folder.summary
+    palette = _cells.type_colours(cells.adata, summary["parameters"].get("label_key"))
+    clusters = [
+        c | {"colour": palette.get(c["cell_type"], "#bdbdbd"), "markers": _words(c["marker_genes"])}
+        for c in summary["clusters"]
+    ]
+    scores = summary.get("scores") or []
+    wide: dict[str, dict[str, Any]] = {}
+    for row in scores:
+        wide.setdefault(row["score"], {})[row["method"]] = row
+    return {
+        "title": Path(str(summary["source"])).name,
+        "summary": summary,
+        "clusters": clusters,
+        "n_named": sum(c["cell_type"] != _keys.UNASSIGNED for c in clusters),
+        "types": sorted({c["cell_type"] for c in clusters} - {_keys.UNASSIGNED}),
+        "scores": wide,
+        "methods": [m for m in ("DiffVAE", "PCA", "null") if any(m in row for row in wide.values())],
+        "warnings": [*summary["warnings"], *summary["diagnosis"]["messages"]],
+        "verdicts": summary["verdict"],
+        "thinned": len(cells.rows) < cells.adata.n_obs,
+        "n_shown": len(cells.rows),
+        "changes": None if changes is None else changes.summary,
+        "links": None if links is None else links.summary,
+        "comparison": None if comparison is None else _markdown(comparison.summary["verdict"]),
+        "command": _made.command(folder),
+    }
+
+
+def _told_of_comparison(folder: Folder) -> dict[str, Any]:
+    summary = folder.summary
+    return {
+        "title": "comparison of " + ", ".join(map(str, summary["methods"])),
+        "summary": summary,
+        "comparison": _markdown(summary["verdict"]),
+        "warnings": [],
+        "command": _made.command(folder),
+    }
+
+
+def _words(genes: Any) -> list[dict[str, str]]:
+    """Return marker genes, each with the sign by which it decided."""
+    found = [g.strip() for g in str(genes or "").split(",") if g.strip()]
+    return [{"gene": g.rstrip("-"), "sign": "−" if g.endswith("-") else ""} for g in found]
+
+
+def _markdown(sentences: list[str]) -> list[list[tuple[bool, str]]]:
+    """Return sentences with two marks of markdown, bold and escapes, as pieces that are bold or not."""
+
+    def pieces(text: str) -> Iterator[tuple[bool, str]]:
+        for i, piece in enumerate(text.split("**")):
+            if piece:
+                yield bool(i % 2), re.sub(r"\\([\\`*_{}\[\]()#+.!|<>-])", r"\1", piece)
+
+    return [list(pieces(sentence)) for sentence in sentences]
+
+
+def _render(folder: Folder, data: dict[str, Any], told: dict[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("diffvae.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"short": _encode.short, "number": _encode.number}
+    found = {name: value for name, value in data.items() if value is not None}
+    source = environment.loader.get_source  # type: ignore[union-attr]
+    return environment.get_template("page.html").render(
+        told,
+        sections=set(found),
+        data_made=list(found.get("made", {})),
+        made_tables=_made.tables(folder),
+        data=_encode.to_json(found),
+        plotly=_encode.Markup(_no_addresses(get_plotlyjs())),
+        style=_encode.Markup(source(environment, "style.css")[0]),
+        scripts=_encode.Markup("\n".join(source(environment, f"{name}.js")[0] for name in SCRIPTS)),
+    )
+
+
+def _no_addresses(script: str) -> str:
+    """Take the addresses of map tiles and home pages out of the drawing library; namespaces of XML are none."""
+    return re.sub(r"https?://(?!www\.w3\.org/)", "", script)

@@ -1,0 +1,123 @@
+// The map: coloured by a group, a gene or a latent dimension; what was drawn around.
+const cells = data.cells && { ...data.cells, x: typed(data.cells.x, Float32Array), y: typed(data.cells.y, Float32Array),
+  weight: data.cells.weight ? typed(data.cells.weight, Float32Array) : null,
+  groups: data.cells.groups.map((g) => ({ ...g, codes: typed(g.codes, Uint16Array) })) };
+const size = cells && Math.max(2.5, Math.min(8, 260 / Math.sqrt(cells.n)));
+const value = (levels, ends) => (i) => ends.low + (levels[i] / 255) * (ends.high - ends.low);
+let alone = null; // the group that is shown alone
+
+function hover(i, more = "") {
+  return [plain(cells.names[i]), ...cells.groups.map((g) => `${plain(g.title)}: ${plain(g.names[g.codes[i]])}`), more]
+    .filter(Boolean).join("<br>");
+}
+
+function colourByGroup(key) {
+  const group = cells.groups.find((g) => g.key === key);
+  alone = null;
+  $("colour-group").value = key;
+  $("colour-gene").value = $("colour-dimension").value = "";
+  $("map-note").textContent = "";
+  const show = () => draw("map-plot", () => {
+    // the largest first, so that rare groups lie on top; what has no group lies below all
+    const order = group.names.map((_, k) => k).sort((a, b) => (group.colours[a] === "#bdbdbd" ? -1 : group.colours[b] === "#bdbdbd" ? 1 : group.sizes[b] - group.sizes[a]));
+    const place = new Map(order.map((k, i) => [k, i]));
+    const index = [...cells.x.keys()].sort((a, b) => place.get(group.codes[a]) - place.get(group.codes[b]));
+    const colours = index.map((i) => (alone === null || group.codes[i] === alone ? group.colours[group.codes[i]] : GREY));
+    const opacity = index.map((i) => (alone === null || group.codes[i] === alone ? 0.85 : 0.18));
+    return [[points(index.map((i) => cells.x[i]), index.map((i) => cells.y[i]), { customdata: index, text: index.map((i) => hover(i)),
+      hoverinfo: "text", marker: { size, color: colours, opacity, line: { width: 0 } } })], onMap()];
+  });
+  caption("map-plot", `t-SNE map of ${cells.n_all.toLocaleString("en")} cells, coloured by ${group.title}`);
+  $("legend").replaceChildren(...group.names.map((name, k) => {
+    const button = element("button", undefined, { type: "button", "aria-pressed": "false" });
+    const dot = element("span", undefined, { class: "dot" });
+    dot.style.background = group.colours[k];
+    button.append(dot, element("bdi", name), document.createTextNode(` ${group.sizes[k].toLocaleString("en")}`));
+    button.addEventListener("click", () => {
+      alone = alone === k ? null : k;
+      [...$("legend").children].forEach((b, i) => b.setAttribute("aria-pressed", String(alone === i)));
+      show();
+    });
+    return button;
+  }));
+  return show();
+}
+
+function colourByValue(what, levels, ends, unit) {
+  $("legend").replaceChildren();
+  const of = value(levels, ends);
+  const index = [...cells.x.keys()].sort((a, b) => levels[a] - levels[b]); // high values lie on top
+  caption("map-plot", `t-SNE map of ${cells.n_all.toLocaleString("en")} cells, coloured by ${what}`);
+  return draw("map-plot", () => [[points(index.map((i) => cells.x[i]), index.map((i) => cells.y[i]), { customdata: index,
+    text: index.map((i) => hover(i, `${plain(what)}: ${number(of(i))}`)), hoverinfo: "text",
+    marker: { size, color: index.map(of), colorscale: SEQUENTIAL, cmin: ends.low, cmax: ends.high, opacity: 0.9,
+      colorbar: { title: { text: unit, side: "right" }, thickness: 12, outlinewidth: 0 } } })], onMap()]);
+}
+
+async function colourByGene(name) {
+  const i = geneNumber.get(name);
+  $("colour-gene").value = name;
+  if (i === undefined) {
+    $("map-note").textContent = `${name} is not among the ${geneNumber.size.toLocaleString("en")} genes stored in this page; the result's results.h5ad has all.`;
+    return;
+  }
+  const gene = data.genes.stored[i];
+  $("colour-group").value = $("colour-dimension").value = "";
+  $("map-note").textContent = "";
+  await colourByValue(gene.name, await inflated(gene.values), gene, "log-normalised expression");
+}
+
+function colourByDimension(d) {
+  const dimension = cells.latent[d];
+  $("colour-dimension").value = String(d);
+  $("colour-group").value = $("colour-gene").value = "";
+  $("map-note").textContent = "";
+  return colourByValue(`latent dimension ${d}`, bytes(dimension.values), dimension, `dimension ${d}`);
+}
+
+function tellSelection(event) {
+  const panel = $("selection");
+  if (!event || !event.points || !event.points.length) {
+    panel.textContent = "Draw around cells with the lasso of the map to see what they are.";
+    return;
+  }
+  const chosen = event.points.map((p) => p.customdata);
+  const weight = (i) => (cells.weight ? cells.weight[i] : 1);
+  const total = chosen.reduce((sum, i) => sum + weight(i), 0);
+  panel.replaceChildren(element("h3", `${Math.round(total).toLocaleString("en")} cells selected`));
+  const columns = element("div", undefined, { class: "two" });
+  for (const group of cells.groups) {
+    const count = new Float64Array(group.names.length);
+    chosen.forEach((i) => { count[group.codes[i]] += weight(i); });
+    const list = element("ul", undefined, { class: "genes" });
+    [...count.keys()].filter((k) => count[k]).sort((a, b) => count[b] - count[a]).slice(0, 12).forEach((k) => {
+      const item = element("li");
+      const bar = element("span", undefined, { class: "bar" });
+      bar.style.width = `${(5 * count[k]) / total}rem`;
+      bar.style.background = group.colours[k];
+      item.append(element("bdi", group.names[k]), ` ${percent(count[k] / total)} `, bar);
+      list.append(item);
+    });
+    const block = element("div");
+    block.append(element("h4", group.title), list);
+    columns.append(block);
+  }
+  panel.append(columns);
+}
+
+if (cells) {
+  fill($("colour-group"), [["", "–"], ...cells.groups.map((g) => [g.key, g.title])]);
+  fill($("colour-dimension"), [["", "–"], ...cells.latent.map((_, d) => [String(d), String(d)])]);
+  $("gene-names").replaceChildren(...data.genes.stored.map((g) => element("option", undefined, { value: g.name })));
+  if (data.genes.stored.length < data.genes.n_all)
+    $("map-note").textContent = `${data.genes.stored.length.toLocaleString("en")} of ${data.genes.n_all.toLocaleString("en")} genes are stored in this page: those that its tables name, and the most variable.`;
+  $("colour-group").addEventListener("change", (e) => e.target.value && colourByGroup(e.target.value));
+  $("colour-dimension").addEventListener("change", (e) => e.target.value && colourByDimension(Number(e.target.value)));
+  $("colour-gene").addEventListener("change", (e) => e.target.value && colourByGene(e.target.value.trim()));
+  const kept = $("map-note").textContent;
+  colourByGroup(cells.groups[0].key).then(() => {
+    $("map-plot").on("plotly_selected", tellSelection);
+    $("map-plot").on("plotly_deselect", () => tellSelection(null));
+  });
+  $("map-note").textContent = kept;
+}

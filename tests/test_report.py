@@ -1,0 +1,173 @@
+import base64
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from _report_data import HOSTILE
+from scipy import sparse
+
+import diffvae as dv
+from diffvae import _io, report
+from diffvae._errors import DataError
+from diffvae.report import _cells, _encode, _genes, _links, _made
+from diffvae.report._folder import Folder
+
+
+def data_of(text):
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return json.loads(found.group(1))
+
+
+def test_a_run_writes_its_page(report_folder):
+    text = (report_folder / "report.html").read_text(encoding="utf-8")
+    found = data_of(text)
+    assert set(found) == {"cells", "genes", "types", "changes", "links", "made"}
+    assert [text.count(f'<section id="{s}">') for s in ("found", "map", "types", "changes", "links", "made")] == [1] * 6
+    assert len(text) < 6.5e6  # 4.8 million of them are the drawing library
+
+
+def test_the_page_asks_nothing_of_the_network(report_folder):
+    text = (report_folder / "report.html").read_text(encoding="utf-8")
+    addresses = set(re.findall(r"https?://[^\s\"'`<>\\)]+", text))
+    assert {a.split("/")[2] for a in addresses} == {"www.w3.org"}  # names of XML dialects; nobody asks for them
+    assert "default-src 'none'" in text
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=\"(?!data:,)", text)
+
+
+def test_what_the_page_says_is_what_the_tables_say(report_folder):
+    text = (report_folder / "report.html").read_text(encoding="utf-8")
+    summary = json.loads((report_folder / "summary.json").read_text())
+    assert f"fall into {len(summary['clusters'])} clusters" in text
+    for sentence in [*summary["warnings"], *summary["verdict"], *summary["diagnosis"]["messages"]]:
+        assert _encode.Markup.escape(sentence) in text
+    found = data_of(text)
+    clusters = pd.read_csv(report_folder / "tables" / "clusters.csv", dtype={"cluster": str})
+    by_key = {g["key"]: g for g in found["cells"]["groups"]}
+    assert by_key["diffvae_cluster"]["sizes"] == clusters["n_cells"].tolist()
+    table = pd.read_csv(report_folder / "tables" / "latent_dimensions.csv")
+    first = table[(table["group"] == 0) & (table["dimension"] == found["types"]["dimensions"][0])]
+    assert found["types"]["share"][0][0] == pytest.approx(first["share"].item(), abs=1e-4)
+
+
+def test_each_step_lights_as_many_cells_as_the_curve_says(report_folder):
+    found = data_of((report_folder / "report.html").read_text(encoding="utf-8"))["changes"]
+    assert [p["target"] for p in found["pairs"]] == ["Dendritic", "CD19+ B"]
+    for pair in found["pairs"]:
+        lit = [len(rows) / pair["n_cells"] for rows in pair["converted"]]
+        assert lit == pytest.approx(pair["curves"]["shift"], abs=1e-4)
+        assert len(pair["cells"]) == len(pair["placed"]) == pair["n_cells"]
+    assert max(len(rows) for p in found["pairs"] for rows in p["converted"]) > 0
+
+
+def test_links_of_the_page_are_the_called_links(report_folder):
+    found = data_of((report_folder / "report.html").read_text(encoding="utf-8"))
+    called = pd.read_csv(report_folder / "links" / "tables" / "called_links.csv")
+    links, names = found["links"], found["cells"]["names"]
+    assert links["n_edges"] == links["n_called"] == len(called)
+    a = np.frombuffer(base64.b64decode(links["a"]), "<u4")
+    b = np.frombuffer(base64.b64decode(links["b"]), "<u4")
+    drawn = {frozenset((names[i], names[j])) for i, j in zip(a, b, strict=True)}
+    assert drawn == {frozenset(pair) for pair in zip(called["cell_1"], called["cell_2"], strict=True)}
+    assert links["types"][0]["from"] == 0
+    assert links["types"][-1]["to"] == links["input"]["bins"]
+
+
+def test_the_command_makes_it_again(report_folder):
+    words = _made.command(Folder.open(report_folder)).split()
+    assert words[:4] == ["diffvae", "run", "--out", "demo"]
+    text = " ".join(words)
+    assert "--n-latent 8" in text
+    assert "--source CD34+" in text
+    assert "--target Dendritic --target 'CD19+ B'" in text
+
+
+def test_a_later_part_renews_the_page(report_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(report_folder, copy)
+    shutil.rmtree(copy / "links")
+    report.write(copy)
+    assert "links" not in data_of((copy / "report.html").read_text(encoding="utf-8"))
+    dv.pipeline.links(copy, max_epochs=3, progress=False)
+    assert "links" in data_of((copy / "report.html").read_text(encoding="utf-8"))
+
+
+def test_hostile_names_are_text(hostile_report):
+    text = (hostile_report / "report.html").read_text(encoding="utf-8")
+    assert "<script>document" not in text
+    assert "<b>bold" not in text
+    assert "<img src=x" not in text
+    assert text.count("<script") == 3
+    found = data_of(text)
+    assert _encode.short(HOSTILE[0]) in [g["name"] for g in found["genes"]["stored"]]
+    assert max(len(n) for n in found["cells"]["names"]) <= _encode.LONGEST
+    assert not any(c in name for name in found["cells"]["names"] for c in "\u202e\u2067\n\t")
+
+
+def test_a_folder_that_is_no_result_is_refused(tmp_path, diffvae):
+    with pytest.raises(DataError, match=r"holds no summary\.json"):
+        report.write(tmp_path)
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(DataError, match="can't be read"):
+        report.write(tmp_path)
+    (tmp_path / "summary.json").write_text("{}")
+    code, _, err = diffvae("report", tmp_path)
+    assert code == 2
+    assert "holds no results.h5ad" in err
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["summary.json"]
+
+
+def test_the_command_line_writes_where_it_is_told(report_folder, tmp_path, diffvae):
+    code, out, _ = diffvae("report", report_folder, "--out", tmp_path / "page.html")
+    assert code == 0
+    assert "page.html" in out
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == (report_folder / "report.html").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_thinning_keeps_what_is_sparse_and_counts_what_is_left_out():
+    rng = np.random.default_rng(0)
+    crowd, rare = rng.normal(size=(50_000, 2)), rng.normal(size=(40, 2)) * 0.3 + 30
+    rows, weight = _cells.thin(np.r_[crowd, rare], 5_000)
+    assert 4_000 < len(rows) <= 5_000
+    assert weight.sum() == pytest.approx(50_040)
+    assert (rows >= 50_000).sum() == 40
+    again = _cells.thin(np.r_[crowd, rare], 5_000)[0]
+    assert np.array_equal(rows, again)
+
+
+def test_all_points_on_one_place_are_thinned_too():
+    rows, weight = _cells.thin(np.zeros((1_000, 2)), 10)
+    assert len(rows) == 10
+    assert weight.sum() == 1_000
+
+
+def test_genes_are_stored_until_the_page_is_full(monkeypatch, report_folder):
+    cells = _cells.Cells.of(_io.read(report_folder / "results.h5ad"))
+    everything = _genes.data(cells, ["FCGR3A"])
+    assert everything["stored"][0]["name"] == "FCGR3A"
+    assert len(everything["stored"]) == everything["n_all"]
+    monkeypatch.setattr(_genes, "MOST_BYTES", 20_000)
+    few = _genes.data(cells, ["FCGR3A"])
+    assert 0 < len(few["stored"]) < everything["n_all"] == few["n_all"]
+    assert sum(len(g["values"]) for g in few["stored"]) <= 20_000
+
+
+def test_levels_keep_the_ends():
+    found = _encode.levels(np.array([-1.0, 0.0, 3.0]))
+    assert found.values.tolist() == [0, 64, 255]
+    assert (found.low, found.high) == (-1.0, 3.0)
+    assert _encode.levels(np.full(3, 2.0)).values.tolist() == [0, 0, 0]
+
+
+def test_squares_of_a_drawn_graph_are_shares_of_their_pairs():
+    graph = sparse.coo_matrix(np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]))
+    found = _links._binned(graph, np.array([0, 1, 0, 1]))
+    # ordered by type the cells are 0, 2, 1, 3: each is linked to one of the other type
+    drawn = np.frombuffer(base64.b64decode(found["values"]), np.uint8).reshape(4, 4) > 0
+    assert drawn.tolist() == [[False, False, True, False], [False, False, False, True], [True, False, False, False],
+                              [False, True, False, False]]  # fmt: skip
+    assert found["n"] == 2

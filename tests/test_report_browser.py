@@ -1,0 +1,193 @@
+"""The page in a real browser: it loads in silence, and what is pressed does what it says."""
+
+import os
+import shutil
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+BROWSER = os.environ.get("DIFFVAE_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium here; name one in DIFFVAE_BROWSER"),
+]
+OPTIONS = (
+    *("--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """Open a page; what it logs as an error or asks of the network fails the test."""
+    said = []
+
+    def open_page(folder, **options):
+        page = browser.new_page(**{"viewport": {"width": 1280, "height": 900}} | options)
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else said.append(r.url))
+        page.goto((folder / "report.html").as_uri())
+        page.wait_for_function("document.querySelectorAll('#made .main-svg').length > 0")
+        return page
+
+    yield open_page
+    for context in browser.contexts:
+        context.close()
+    assert said == []
+
+
+def marker(page, plot, trace=0):
+    return page.evaluate(f"document.getElementById('{plot}').data[{trace}].marker.color")
+
+
+def drawn(page, plot):
+    return page.evaluate(f"document.getElementById('{plot}').data.map((t) => t.x.length)")
+
+
+def test_the_page_loads_in_silence_and_draws_everything(opened, report_folder):
+    page = opened(report_folder)
+    plots = page.locator("figure.plot > div[role=img]")
+    assert plots.count() == 11
+    assert all(plot.locator(".main-svg").count() for plot in plots.all())
+    assert all(plot.get_attribute("aria-label") for plot in plots.all())
+    assert page.locator("#clusters tbody tr").count() == 7
+
+
+def test_searching_a_gene_colours_the_map(opened, report_folder):
+    page = opened(report_folder)
+    before = marker(page, "map-plot")
+    page.fill("#colour-gene", "FCGR3A")
+    page.press("#colour-gene", "Enter")
+    page.wait_for_function("document.getElementById('map-plot-caption').textContent.includes('FCGR3A')")
+    after = marker(page, "map-plot")
+    assert all(isinstance(c, str) for c in before)
+    assert min(after) == 0 < max(after)
+    page.fill("#colour-gene", "no such gene")
+    page.press("#colour-gene", "Enter")
+    assert "no such gene is not among" in page.inner_text("#map-note")
+
+
+def test_gene_names_in_tables_colour_the_map_too(opened, report_folder):
+    page = opened(report_folder)
+    button = page.locator("#clusters button.gene:enabled").first
+    name = button.inner_text()
+    button.click()
+    page.wait_for_function("(n) => document.getElementById('map-plot-caption').textContent.endsWith(n)", arg=name)
+
+
+def test_a_group_can_be_shown_alone(opened, report_folder):
+    page = opened(report_folder)
+    page.select_option("#colour-group", "diffvae_cluster")
+    page.locator("#legend button").first.click()
+    grey = page.evaluate("GREY")
+    colours = marker(page, "map-plot")
+    size = page.evaluate("cells.groups.find((g) => g.key === 'diffvae_cluster').sizes[0]")
+    assert sum(c != grey for c in colours) == size
+
+
+def test_a_lasso_tells_what_it_holds(opened, report_folder):
+    page = opened(report_folder)
+    page.evaluate("tellSelection({ points: [...Array(50).keys()].map((i) => ({ customdata: i })) })")
+    assert page.inner_text("#selection h3") == "50 cells selected"
+    assert "%" in page.inner_text("#selection")
+
+
+def test_pressing_the_heat_map_shows_the_genes_of_that_dimension(opened, report_folder):
+    page = opened(report_folder)
+    page.locator("#types-plot").scroll_into_view_if_needed()
+    box = page.locator("#types-plot .nsewdrag").bounding_box()
+    before = page.inner_text("#dimension-title")
+    page.mouse.click(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.9)
+    page.wait_for_function("(t) => document.getElementById('dimension-title').textContent !== t", arg=before)
+    assert page.locator("#dimension-up li").count() > 0
+    dimension = page.locator("#type-dimension option:checked").inner_text()
+    assert page.inner_text("#dimension-title").startswith(f"Dimension {dimension},")
+    expected = page.evaluate(
+        "(d) => { const g = data.types.of_dimension[d]; return [g.up[0][0], g.down[0][0]] }", int(dimension)
+    )
+    assert {page.inner_text("#dimension-up li >> nth=0"), page.inner_text("#dimension-down li >> nth=0")} == set(
+        expected
+    )
+
+
+def test_the_slider_lights_converted_cells(opened, report_folder):
+    page = opened(report_folder)
+    pair = "data.changes.pairs.find((p) => p.target === document.getElementById('change-target').value)"
+    converted = page.evaluate(f"{pair}.converted.map((c) => c.length)")
+    assert converted[0] != converted[-1]  # else the test would see nothing
+    for step in (0, len(converted) - 1):
+        page.locator("#change-step").focus()
+        page.keyboard.press("Home" if step == 0 else "End")
+        assert drawn(page, "change-map")[-1] == converted[step]
+    assert page.inner_text("#change-value") == "2"
+    page.select_option("#change-target", "CD19+ B")
+    assert "CD19+ B" in page.inner_text("#change-map-caption")
+
+
+def test_links_of_a_chosen_cell_are_drawn(opened, report_folder):
+    page = opened(report_folder)
+    last = page.locator("#link-cell option").last.get_attribute("value")
+    page.select_option("#link-cell", last)
+    told = page.inner_text("#link-note")
+    ends = "[typed(data.links.a, Uint32Array), typed(data.links.b, Uint32Array)]"
+    first, second = page.evaluate(f"{ends}.map((list) => [...list])")
+    n = sum(int(last) in pair for pair in zip(first, second, strict=True))
+    assert f": {n} links" in told
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_figures_are_saved(opened, report_folder, kind):
+    page = opened(report_folder)
+    with page.expect_download() as download:
+        page.click(f"[data-save=change-curve][data-format={kind}]")
+    content = download.value.path().read_bytes()
+    assert content.startswith(b"\x89PNG" if kind == "png" else b"<svg")
+    assert len(content) > 5_000
+
+
+def test_tables_are_saved(opened, report_folder):
+    page = opened(report_folder)
+    with page.expect_download() as download:
+        page.click("[data-csv=clusters]")
+    lines = download.value.path().read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("cluster,cells,cell type")
+    assert len(lines) == 8
+
+
+def test_dark_and_light_change_the_figures(opened, report_folder):
+    page = opened(report_folder, color_scheme="dark")
+    paper = "document.getElementById('map-plot').layout.paper_bgcolor"
+    dark = page.evaluate(paper)
+    page.click("#theme")
+    assert page.evaluate(paper) == "#ffffff" != dark
+
+
+def test_a_phone_needs_no_sideways_scrolling(opened, report_folder):
+    page = opened(report_folder, viewport={"width": 390, "height": 800})
+    wide = "[...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > 391)"
+    wide += ".filter((e) => !e.closest('.table, nav, svg')).map((e) => e.outerHTML.slice(0, 80))"
+    assert page.evaluate(wide) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_hostile_names_do_nothing(opened, hostile_report):
+    page = opened(hostile_report)
+    assert "owned" not in page.title()
+    assert page.locator("img, main script, main b:not(strong)").count() == 0
+    page.select_option("#colour-group", "diffvae_cell_type")
+    page.locator("#legend button").first.click()
+    page.evaluate("colourByGene(data.genes.stored[0].name)")
+    page.wait_for_function(
+        "document.getElementById('map-plot-caption').textContent.endsWith(data.genes.stored[0].name)"
+    )
+    page.locator("#map-plot").hover()
+    assert "owned" not in page.title()
