@@ -51,7 +51,8 @@ def _same(column: pd.Series, value: Any) -> pd.Series:
 def _title(metric: str, space: Any, n_latent: Any, clusterer: Any, k_given: Any) -> str:
     words = [_measures.NAMES.get(metric, metric)]
     if pd.notna(clusterer):
-        words += [_measures.CLUSTERERS.get(clusterer, clusterer), "k given" if str(k_given) == "True" else "k not given"]
+        k = "k given" if str(k_given) == "True" else "k not given"
+        words += [_measures.CLUSTERERS.get(clusterer, clusterer), k]
     if pd.notna(space):
         words.append(_measures.SPACES.get(space, space))
     return ", ".join([*words, f"{int(n_latent)} dimensions"])
