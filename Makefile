@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint images bench lock clean help
+.PHONY: demo test lint docs images bench lock clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,6 +31,10 @@ lint: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
 
+docs: $(READY)  ## these pages, tutorials executed, into docs/_build/html
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo "Written to docs/_build/html: open index.html there"
+
 images: demo  ## the README pictures, from the demo
 	$(BIN)/python docs/images.py
 
@@ -42,4 +46,4 @@ lock: $(READY)  ## write requirements.lock anew from what is installed and teste
 	@mv requirements.lock.new requirements.lock
 
 clean:  ## remove the environment and what the demo wrote
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/_build docs/api/generated

@@ -139,7 +139,7 @@ def high_weight_genes(
     ``direction`` (by the summed signed weight), ``n_dims`` (how many of the chosen dimensions share it), ``dimensions``
     (with side, for instance "3+, 17-"), ``weight`` (mean over them of weight times side, positive for up), and the
     check against the cells themselves: ``difference`` (mean expression of X in the group less that of the other cells)
-    and ``confirmed`` (whether its sign is that of ``direction``). Sorted by n_dims, then |weight|. Written to
+    and ``confirmed`` (whether its sign is that of ``direction``). Sorted by n_dims, then size of the weight. Written to
     ``uns["diffvae"]["high_weight_genes"]`` unless ``copy``.
     """
     if n_dims < 1 or n_genes < 1:

@@ -1,0 +1,104 @@
+"""The command reference, read from the program itself: ``.. command-reference::``.
+
+Every command with its options as ``--help`` prints them, and its examples. Nothing is typed in here: a new command or
+option is on the page with the next build. (sphinx-click doesn't know the commands of typer, which brings a click of its
+own.)
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import typer
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from diffvae.cli._main import app as program
+
+EPILOG = re.compile(r"^Examples?:\s*")
+BETWEEN = re.compile(r"\s+·\s+")
+
+
+class CommandReference(SphinxDirective):
+    """One section per command of the program."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the sections."""
+        group: Any = typer.main.get_command(program)
+        top = context_of(group, program.info.name)
+        sections: list[nodes.Node] = [
+            *(paragraph(text) for text in group.help.split("\n\n")),
+            *usage(group, top),
+            table(group, top),
+        ]
+        for name, command in group.commands.items():
+            section = nodes.section(ids=[f"diffvae-{name}"], names=[f"diffvae {name}"])
+            section += nodes.title(text=f"diffvae {name}")
+            context = context_of(command, f"{program.info.name} {name}")
+            section += [paragraph(text) for text in command.help.split("\n\n")]
+            section += usage(command, context)
+            section += table(command, context)
+            commands, remarks = examples(command.epilog)
+            section += nodes.rubric(text="Examples")
+            section += code("\n".join(commands))
+            section += [paragraph(remark[0].upper() + remark[1:] + ".") for remark in remarks]
+            self.state.document.note_implicit_target(section)
+            sections.append(section)
+        return sections
+
+
+def context_of(command: Any, path: str) -> Any:
+    """Return the context in which a command tells its own help."""
+    return command.context_class(command, info_name=path)
+
+
+def usage(command: Any, context: Any) -> list[nodes.Node]:
+    """Return the line that says how it is called."""
+    return [code(command.get_usage(context).removeprefix("Usage: "))]
+
+
+def examples(epilog: str) -> tuple[list[str], list[str]]:
+    """Return the commands of an epilog, and what else it says.
+
+    Examples
+    --------
+    >>> examples("Examples:  diffvae datasets   ·   with the same folder it goes on")
+    (['diffvae datasets'], ['with the same folder it goes on'])
+    """
+    parts = BETWEEN.split(EPILOG.sub("", epilog))
+    return [p for p in parts if p.startswith("diffvae ")], [p for p in parts if not p.startswith("diffvae ")]
+
+
+def table(command: Any, context: Any) -> nodes.Node:
+    """Return arguments and options with what ``--help`` says of each, default and range included."""
+    records = [p.get_help_record(context) for p in command.get_params(context)]
+    listed = nodes.table(classes=["options"])
+    group = nodes.tgroup(cols=2)
+    group += [nodes.colspec(colwidth=35), nodes.colspec(colwidth=65)]
+    body = nodes.tbody()
+    for name, text in filter(None, records):
+        row = nodes.row()
+        row += nodes.entry("", nodes.paragraph("", "", nodes.literal(text=name)))
+        row += nodes.entry("", paragraph(text))
+        body += row
+    group += body
+    listed += group
+    return listed
+
+
+def paragraph(text: str) -> nodes.paragraph:
+    """Return a paragraph on one line."""
+    return nodes.paragraph(text=" ".join(text.split()))
+
+
+def code(text: str) -> nodes.literal_block:
+    """Return a block of shell commands."""
+    return nodes.literal_block(text, text, language="bash")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Announce the directive to Sphinx."""
+    app.add_directive("command-reference", CommandReference)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

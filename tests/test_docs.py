@@ -1,0 +1,67 @@
+"""What the documentation promises of itself, without building it: every public name has its place and an example."""
+
+import importlib
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import diffvae as dv
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = {page.stem: page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.rst")}
+WITHOUT_EXAMPLE: set[str] = set()
+
+
+def listed(page: str) -> list[str]:
+    """Return the names in the lists of a page."""
+    return re.findall(r"^   (\w+)$", page, flags=re.MULTILINE)
+
+
+def test_every_namespace_has_a_page_and_is_in_the_index():
+    assert set(PAGES) == set(dv.__all__)
+    index = (DOCS / "api" / "index.md").read_text(encoding="utf-8").splitlines()
+    assert set(dv.__all__) <= set(index)
+
+
+@pytest.mark.parametrize("namespace", dv.__all__)
+def test_every_public_name_is_on_its_page_once(namespace):
+    public = importlib.import_module(f"diffvae.{namespace}").__all__
+    assert f".. currentmodule:: diffvae.{namespace}\n" in PAGES[namespace]
+    assert sorted(listed(PAGES[namespace])) == sorted(public)
+
+
+@pytest.mark.parametrize("namespace", dv.__all__)
+def test_every_public_name_has_an_example(namespace):
+    module = importlib.import_module(f"diffvae.{namespace}")
+    without = [name for name in module.__all__ if ">>> " not in (inspect.getdoc(getattr(module, name)) or "")]
+    assert not without
+
+
+def test_the_command_reference_has_every_option_and_example(monkeypatch):
+    pytest.importorskip("sphinx")
+    import typer
+
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    reference = importlib.import_module("command_reference")
+    monkeypatch.delitem(sys.modules, "command_reference")
+    group = typer.main.get_command(reference.program)
+    assert group.commands
+    for name, command in group.commands.items():
+        text = reference.table(command, reference.context_of(command, name)).astext()
+        for parameter in command.params:
+            assert parameter.opts[0] in text
+        commands, _ = reference.examples(command.epilog)
+        assert commands
+        assert all(line.startswith("diffvae ") for line in commands)
+
+
+def test_every_page_is_reachable_and_links_to_pages_that_are_there():
+    pages = [p for p in DOCS.rglob("*.md") if not {"_build", "generated"} & set(p.parts)]
+    assert len(pages) > 10
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
