@@ -1,11 +1,13 @@
-"""Draw the README's pictures anew from what ``make demo`` wrote: ``python docs/images.py``."""
+"""Draw the README's pictures anew from what ``make demo`` wrote: ``python docs/images.py`` (needs Chromium)."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import anndata as ad
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 import diffvae as dv
 from diffvae._changes_folder import file_name
@@ -20,5 +22,15 @@ dv.pl.save(dv.pl.adjacency(adata, "cell_type")[0], images / "adjacency", formats
 targets = json.loads((root / "demo/perturbation/summary.json").read_text())["targets"]
 most = max(targets, key=lambda t: t["converted"])["target"]
 shutil.copy(root / f"demo/perturbation/figures/minimal_genes_{file_name(most)}.png", images / "minimal_genes.png")
+with sync_playwright() as playwright:
+    options = ("--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-background-networking")
+    program = os.environ.get("DIFFVAE_BROWSER") or shutil.which("chromium")
+    browser = playwright.chromium.launch(executable_path=program, args=options)
+    page = browser.new_page(viewport={"width": 1280, "height": 1760}, color_scheme="light")
+    page.goto((root / "demo" / "report.html").as_uri())
+    page.wait_for_function("document.querySelectorAll('#made .main-svg').length > 0")
+    page.add_style_tag(content=".table { max-height: 13rem !important }")  # so that the map is in the picture
+    page.screenshot(path=images / "report.png", clip={"x": 0, "y": 0, "width": 1280, "height": 1760})
+    browser.close()
 for picture in images.glob("*.png"):  # few colours are enough, and a third of the bytes
     Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)

@@ -42,6 +42,7 @@ def data(folder: Folder | None, cells: Cells) -> dict[str, Any] | None:
     codes = types.cat.codes.to_numpy()
     return {
         "types": _bounds(codes, [str(c) for c in types.cat.categories]),
+        "groupby": groupby,
         "n_cells": len(names),
         "input": _binned(sparse.coo_matrix(graph), codes),
         "predicted": _binned(predicted + predicted.T, codes),
@@ -116,6 +117,7 @@ def _table(table: pd.DataFrame | None) -> dict[str, Any]:
 def _calls(table: pd.DataFrame | None, cells: Cells) -> dict[str, Any]:
     if table is None:
         return {"progenitors": []}
+    table = table.sort_values("confidence", ascending=False, kind="stable", na_position="last")
     place = cells.place(table["cell"])
     return {
         "progenitors": [

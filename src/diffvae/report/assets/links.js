@@ -3,7 +3,7 @@ if (data.links) {
   const links = data.links;
   const a = typed(links.a, Uint32Array), b = typed(links.b, Uint32Array);
   const probability = bytes(links.probability), isNew = bytes(links.new);
-  const label = cells.groups.find((g) => g.key !== "diffvae_cluster" && g.key !== "diffvae_commitment") || cells.groups[0];
+  const label = cells.groups.find((g) => g.key === links.groupby) || cells.groups[0];
 
   const drawGraph = (id, graph, what) => {
     const levels = bytes(graph.values), n = graph.bins;
