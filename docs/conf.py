@@ -10,13 +10,14 @@ import diffvae
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
-# the kernels that execute the tutorials take these over: threads that wait by spinning take the cores from those that work
+# The kernels that execute the tutorials take these over. Threads that wait by spinning take the cores from those that
+# work.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DOCS / "_ext"), os.environ.get("PYTHONPATH")]))
 
 project = "diffvae"
 author = "The diffvae developers"
-copyright = author  # noqa: A001 - the name that Sphinx reads
+copyright = author
 version = release = diffvae.__version__
 
 extensions = [
@@ -31,7 +32,8 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "jupyter_execute", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 
-# Tutorials are text and are executed anew at each build; while writing, DOCS_EXECUTION=cache skips those that are the same.
+# Tutorials are text and are executed anew at each build; DOCS_EXECUTION=cache, for those who write, skips those that
+# are the same.
 nb_execution_mode = os.environ.get("DOCS_EXECUTION", "force")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300

@@ -11,11 +11,11 @@ from sphinx.application import Sphinx
 
 
 def drawn(latex: str, *, block: bool) -> str:
-    """Return an equation as MathML.
+    r"""Return an equation as MathML.
 
     Examples
     --------
-    >>> "<mfrac>" in drawn(r"\\frac{1}{N}", block=False)
+    >>> "<mfrac>" in drawn(r"\frac{1}{N}", block=False)
     True
     """
     return str(convert(latex, display="block" if block else "inline"))

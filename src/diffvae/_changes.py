@@ -47,6 +47,18 @@ class Changes:
         Parameters, evaluation of the classifier, sentences.
     path
         The folder, if one was written.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(150, 80)
+    >>> result = dv.pipeline.run(
+    ...     cells, label_key="cell_type", markers={"red": ["gene_01", "gene_02"]}, n_clusters=4,
+    ...     cluster_method="kmeans", n_latent=5, max_epochs=2, progress=False, links=False,
+    ...     source="HSPC", target=["MEP"],
+    ... )
+    >>> result.changes.targets["target"].tolist()
+    ['MEP']
     """
 
     classifier: CellStateClassifier
@@ -225,6 +237,21 @@ def perturb(
     Returns
     -------
     Changes
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(150, 80)
+    >>> options = {"n_latent": 5, "n_clusters": 4, "cluster_method": "kmeans"}
+    >>> markers = {"red": ["gene_01", "gene_02"]}
+    >>> folder = tempfile.mkdtemp() + "/results"
+    >>> result = dv.pipeline.run(
+    ...     cells, folder, label_key="cell_type", markers=markers, max_epochs=2, links=False, progress=False, **options
+    ... )
+    >>> found = dv.pipeline.perturb(folder, source="HSPC", target=["MEP"], n_random=5, progress=False)
+    >>> found.targets["target"].tolist()
+    ['MEP']
     """
     part = _result.Part(path, out, FOLDER, overwrite, tell)
     adata, model, earlier = part.read()

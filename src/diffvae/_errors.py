@@ -4,7 +4,19 @@ from __future__ import annotations
 
 
 class DataError(ValueError):
-    """The data can't be used as they are; the message says why and what to do about it."""
+    """The data can't be used as they are; the message says why and what to do about it.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> adata.layers["scaled"] = adata.X.toarray() - 1
+    >>> try:
+    ...     dv.pp.prepare(adata, layer="scaled")
+    ... except dv.pp.DataError:
+    ...     print("refused")
+    refused
+    """
 
 
 class OutputError(ValueError):

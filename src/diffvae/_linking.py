@@ -49,6 +49,17 @@ class Links:
         Parameters, figures on hidden edges, sentences.
     path
         The folder, if one was written.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(150, 80)
+    >>> result = dv.pipeline.run(
+    ...     cells, label_key="cell_type", markers={"red": ["gene_01", "gene_02"]}, n_clusters=4,
+    ...     cluster_method="kmeans", n_latent=5, max_epochs=2, progress=False, links=True,
+    ... )
+    >>> result.links.called.columns.tolist()
+    ['cell_1', 'cell_2', 'probability', 'new']
     """
 
     adata: AnnData
@@ -175,6 +186,21 @@ def links(
     Returns
     -------
     Links
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(150, 80)
+    >>> options = {"n_latent": 5, "n_clusters": 4, "cluster_method": "kmeans"}
+    >>> markers = {"red": ["gene_01", "gene_02"]}
+    >>> folder = tempfile.mkdtemp() + "/results"
+    >>> result = dv.pipeline.run(
+    ...     cells, folder, label_key="cell_type", markers=markers, max_epochs=2, links=False, progress=False, **options
+    ... )
+    >>> found = dv.pipeline.links(folder, max_epochs=5, progress=False)
+    >>> found.called.columns.tolist()
+    ['cell_1', 'cell_2', 'probability', 'new']
     """
     check_options(k, top_k)
     part = _result.Part(path, out, FOLDER, overwrite, tell)

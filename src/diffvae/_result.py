@@ -50,6 +50,17 @@ class Result:
         Predicted links between the cells; None if they weren't asked for.
     path
         The folder, if one was written.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(150, 80)
+    >>> result = dv.pipeline.run(
+    ...     cells, label_key="cell_type", markers={"red": ["gene_01", "gene_02"]}, n_clusters=4,
+    ...     cluster_method="kmeans", n_latent=5, max_epochs=2, links=False, progress=False,
+    ... )
+    >>> len(result.clusters), result.path is None
+    (4, True)
     """
 
     adata: AnnData

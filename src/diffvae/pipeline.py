@@ -219,6 +219,18 @@ def identify(
         As in :func:`run`.
     journal
         Where timings and warnings go.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> dv.tl.embed(adata, model)
+    >>> dv.tl.tsne(adata)
+    >>> dv.pipeline.identify(adata, model, markers="blood-human", n_clusters=6, cluster_method="kmeans")
+    >>> adata.obs["diffvae_cluster"].nunique()
+    6
     """
     _preconditions.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     journal = journal or Journal(lambda step: None)
@@ -276,6 +288,21 @@ def identify_again(
     Returns
     -------
     Result
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(150, 80)
+    >>> options = {"n_latent": 5, "n_clusters": 4, "cluster_method": "kmeans"}
+    >>> markers = {"red": ["gene_01", "gene_02"]}
+    >>> folder = tempfile.mkdtemp() + "/results"
+    >>> result = dv.pipeline.run(
+    ...     cells, folder, label_key="cell_type", markers=markers, max_epochs=2, links=False, progress=False, **options
+    ... )
+    >>> again = dv.pipeline.identify_again(folder, markers=markers, n_clusters=3, cluster_method="kmeans")
+    >>> len(again.clusters)
+    3
     """
     options = {"markers": markers, "n_clusters": n_clusters, "cluster_method": cluster_method, "cluster_on": cluster_on}
     options |= {"n_dims": n_dims, "n_genes": n_genes, "seed": seed}

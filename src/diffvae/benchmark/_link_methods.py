@@ -67,6 +67,12 @@ def link_methods() -> dict[str, Method]:
     """Return the predictors of links by name, for :func:`links`: name to function of cells and seed.
 
     Each gets prepared cells with ``obsp["known_links"]`` and returns a function from pairs x 2 cell numbers to scores.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> list(dv.benchmark.link_methods())[:3]
+    ['GraphDiffVAE', 'Pearson', 'PCA, distance']
     """
     return {
         "GraphDiffVAE": graph_diffvae,

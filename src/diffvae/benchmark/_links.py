@@ -116,6 +116,14 @@ def link_summary(table: pd.DataFrame) -> pd.DataFrame:
     -------
     One row per kind of negatives and method, best mean AUC first: ``auc``, ``auc_sd``, ``average_precision``,
     ``average_precision_sd``, ``n_seeds``.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(200, 200)
+    >>> table = dv.benchmark.links(cells, methods=["Pearson", "popularity"], n_seeds=2, progress=False)
+    >>> dv.benchmark.link_summary(table)["n_seeds"].tolist()  # 2 methods x 2 kinds of negatives
+    [2, 2, 2, 2]
     """
     grouped = table.groupby(["negatives", "method"], sort=False)
     scores = grouped[["auc", "average_precision"]]

@@ -28,6 +28,13 @@ class Method:
         From a number of latent dimensions to an untrained model.
     options
         Further arguments of its ``train``.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> small = dv.benchmark.Method("small DiffVAE", lambda n: dv.model.DiffVAE(n_latent=n, hidden=(64, 32)))
+    >>> small.make(10)
+    DiffVAE(n_latent=10, hidden=(64, 32); not trained)
     """
 
     name: str

@@ -43,6 +43,16 @@ class Stability:
         In words, with the places where chance or PCA does as well.
     params
         ``model``, ``n``, ``by``, ``null`` and the other choices; ``mark`` tells the latent that this is about.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=5).train(adata)
+    >>> found = dv.benchmark.stability(adata, model, n=2, cluster_method=None, progress=False)
+    >>> found.matches.columns[:3].tolist()
+    ['training', 'dimension', 'match']
     """
 
     dimensions: pd.DataFrame

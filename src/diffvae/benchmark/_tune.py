@@ -51,6 +51,14 @@ class Tuned:
         Settings, verdict, warnings, timings, versions: what ``summary.json`` holds.
     path
         The folder, if one was written.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(60, 40)
+    >>> found = dv.benchmark.tune(cells, n_trials=2, n_repeats=1, max_epochs=2, progress=False)
+    >>> found.default["preset"], found.importance is None  # too few trials for importances
+    ('default', True)
     """
 
     trials: pd.DataFrame

@@ -31,6 +31,15 @@ class DCI:
         How well the factors are predicted on held-out cells: 1 for perfect, about 0 for chance.
     importance
         Dimensions x factors; the columns sum to 1, or 0 where no dimension says anything.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import numpy as np
+    >>> cell = np.arange(200)
+    >>> factors = {"type": np.where(cell % 2, "a", "b"), "batch": np.where(cell // 2 % 2, "x", "y")}
+    >>> dv.metrics.dci(np.c_[cell % 2, cell // 2 % 2], factors).importance.round(2).to_numpy().tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
 
     disentanglement: float

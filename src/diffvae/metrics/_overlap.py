@@ -29,6 +29,13 @@ class Overlap:
         without a type has an empty ``type``.
     contingency
         Cells of every type (rows) in every cluster (columns).
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> found = dv.metrics.overlap(["T", "T", "T", "B", "NK"], ["0", "0", "1", "1", "1"])
+    >>> found.contingency.loc["T"].tolist()
+    [2, 1]
     """
 
     share: float
@@ -56,6 +63,13 @@ class ExpectedOverlap:
         Share of permutations that reach the observed overlap, the observed one counted among them.
     n_permutations
         Permutations drawn.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> null = dv.metrics.expected_overlap(["T"] * 60 + ["B"] * 40, [0] * 60 + [1] * 40, n_permutations=200)
+    >>> null.observed, null.n_permutations
+    (1.0, 200)
     """
 
     observed: float

@@ -27,6 +27,12 @@ class Model(Estimator):
         The genes in the order in which the model knows them.
     features
         Genes, layer, scaling and fingerprint of the training data.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> all(issubclass(m, dv.model.Model) for m in (dv.model.DiffVAE, dv.model.VAE, dv.model.PCA))
+    True
     """
 
     n_latent: int

@@ -33,6 +33,15 @@ class Calibration:
         Share of the pairs of the graph that are linked, hidden edges among them.
     precision_unknown
         As ``precision``, among the pairs that weren't known edges in the training: most edges are known.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> curve = dv.model.Calibration(
+    ...     slope=2.0, intercept=0.0, threshold=0.5, precision=0.3, recall=0.4, n_held_out=100, density=0.01
+    ... )
+    >>> curve.at(0.002).intercept < curve.intercept  # in a sparser graph the same score is a less probable link
+    True
     """
 
     slope: float

@@ -44,6 +44,15 @@ class Diagnosis:
         Per latent dimension: variance of the mean, mean posterior variance, KL in nats, active, duplicate_of.
     messages
         A sentence for each fault; empty if none was found.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.DiffVAE("code", n_latent=5).train(adata, max_epochs=2, progress=False)
+    >>> model.diagnose().terms.index.tolist()
+    ['nll', 'kl', 'mmd']
     """
 
     terms: pd.DataFrame

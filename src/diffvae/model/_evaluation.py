@@ -32,6 +32,15 @@ class Evaluation:
         One row per type: ``n_train``, ``n_test``, ``recall``, ``precision``.
     confusion
         Held-out cells, true types in rows, called types in columns.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> classifier.evaluation.accuracy > classifier.evaluation.baseline
+    True
     """
 
     accuracy: float

@@ -33,6 +33,12 @@ class NeuralModel(Model):
     ----------
     config
         Hyper-parameters.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> isinstance(dv.model.DiffVAE(), dv.model.NeuralModel), isinstance(dv.model.PCA(), dv.model.NeuralModel)
+    (True, False)
     """
 
     def __init__(self, config: AutoencoderConfig) -> None:

@@ -21,6 +21,14 @@ class Adjacency:
         Cells x cells, scipy sparse, symmetric.
     device
         Where it is wanted.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> (graph @ torch.ones(3, 1)).shape
+    torch.Size([3, 1])
     """
 
     def __init__(self, matrix: Any, device: str | torch.device = "cpu") -> None:

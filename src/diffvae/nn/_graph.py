@@ -29,6 +29,14 @@ class GCN(nn.Module):
     -----
     torch-geometric's ``GCNConv`` gives the same numbers (a test compares them). This one takes the product H W apart
     from the propagation, so that expression, which needs no gradient, gets none and can come in blocks.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> dv.nn.GCN(4, 2)(torch.ones(3, 4), graph).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, n_input: int, n_output: int) -> None:
@@ -60,6 +68,15 @@ class GraphEncoder(nn.Module):
         torch-geometric's.
     dropout
         Share of the hidden values that is set to zero in training.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> mu, logvar = dv.nn.GraphEncoder(4, 8, 2)(torch.ones(3, 4), graph)
+    >>> mu.shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, n_input: int, hidden: int, n_latent: int, *, conv: str = "gcn", dropout: float = 0.0) -> None:
@@ -140,6 +157,14 @@ class GraphiteDecoder(nn.Module):
     References
     ----------
     Grover, Zweig, Ermon, Graphite: iterative generative modeling of graphs, ICML 2019.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> dv.nn.GraphiteDecoder(2, 4, 8)(torch.zeros(3, 2), torch.ones(3, 4), graph).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, n_latent: int, n_input: int, hidden: int) -> None:
@@ -167,7 +192,17 @@ class GraphiteDecoder(nn.Module):
 
 
 class InnerProductDecoder(nn.Module):
-    r"""The plain decoder of a graph autoencoder: Z itself gives the logits, :math:`p = \sigma(z_i^\top z_j)`."""
+    r"""The plain decoder of a graph autoencoder: Z itself gives the logits, :math:`p = \sigma(z_i^\top z_j)`.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> z = torch.rand(3, 2)
+    >>> dv.nn.InnerProductDecoder()(z, torch.ones(3, 4), graph) is z
+    True
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -21,6 +21,12 @@ def weight_product(decoder: Decoder) -> Tensor:
     Returns
     -------
     Latent dimensions x genes. It passes over biases, gates and the logistic function: see :func:`mean_jacobian`.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> dv.nn.weight_product(dv.nn.Decoder(2, (4, 8), 20)).shape
+    torch.Size([2, 20])
     """
     product, *rest = (layer.weight.T for layer in decoder.linears)
     for weight in rest:
@@ -50,6 +56,13 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
     -------
     Latent dimensions x genes. Exact, by one forward pass of all D directions per block of points; a block is so small
     that its derivatives stay under 128 MiB.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> dv.nn.mean_jacobian(dv.nn.Decoder(2, (4, 8), 20), torch.zeros(3, 2), logistic=True).shape
+    torch.Size([2, 20])
     """
     *hidden, last = decoder.linears
     n_latent, n_genes = z.shape[1], last.out_features

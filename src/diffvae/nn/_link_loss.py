@@ -25,6 +25,12 @@ class Sampling:
         Cells of each part in the batch, in the order of the batch's rows.
     within, between
         Weights of pairs of one part and of two.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> dv.nn.Sampling(n_cells=100, n_edges=300, parts=(10, 10)).n_pairs
+    4950
     """
 
     n_cells: int

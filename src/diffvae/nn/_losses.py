@@ -75,6 +75,14 @@ def gaussian_nll(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
     Returns
     -------
     Nats per cell, mean over cells.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> x = torch.zeros(2, 3)
+    >>> round(float(dv.nn.gaussian_nll(x, x, torch.zeros(3))), 3)  # 3/2 log(2 pi)
+    2.757
     """
     squares = (x.float() - mean.float()).square() * torch.exp(-logvar)
     return 0.5 * ((squares + logvar).sum() / x.shape[0] + x.shape[1] * math.log(2 * math.pi))

@@ -40,6 +40,14 @@ class Encoder(nn.Module):
     input_dropout
         Share of the genes of each cell that are set to zero in training, the others being scaled up: the encoder
         learns to do without any of them, as when they had not been captured.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> mu, logvar = dv.nn.Encoder(20, (8, 4), 2).eval()(torch.rand(3, 20))
+    >>> mu.shape, logvar.shape
+    (torch.Size([3, 2]), torch.Size([3, 2]))
     """
 
     def __init__(
@@ -87,6 +95,13 @@ class MLP(nn.Module):
     ----------
     n_input, hidden, n_output
         Widths in their order.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> dv.nn.MLP(4, (8, 6), 2)(torch.ones(3, 4)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, n_input: int, hidden: Sequence[int], n_output: int) -> None:
@@ -117,6 +132,13 @@ class Decoder(MLP):
     ----------
     n_input, hidden, n_output
         Latent dimensions, widths in decoder order, genes.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> dv.nn.Decoder(2, (4, 8), 20)(torch.zeros(3, 2)).shape
+    torch.Size([3, 20])
     """
 
 
@@ -129,6 +151,15 @@ class Autoencoder(nn.Module):
         As in :class:`Encoder`; the decoder has the widths in reverse and nothing else of these.
     gene_variance
         Give it ``logvar_x``, the log sigma^2 of each gene under the Gaussian likelihood; None without.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> network = dv.nn.Autoencoder(20, (8, 4), 2).eval()
+    >>> mu, logvar = network.encoder(torch.rand(3, 20))
+    >>> network.decoder(mu).shape
+    torch.Size([3, 20])
     """
 
     def __init__(

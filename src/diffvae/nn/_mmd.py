@@ -55,6 +55,13 @@ def imq_kernel(n_latent: int, scales: tuple[float, ...] = IMQ_SCALES) -> Kernel:
     References
     ----------
     Tolstikhin et al., Wasserstein auto-encoders, ICLR 2018, section 4.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> dv.nn.imq_kernel(50)(torch.tensor([0.0])).tolist()
+    [1.0]
     """
     constants = 2.0 * n_latent * torch.tensor(scales)
 
@@ -79,6 +86,13 @@ def rbf_kernel(bandwidth: float | Tensor) -> Kernel:
     References
     ----------
     Gretton et al., A kernel two-sample test, JMLR 13 (2012).
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> dv.nn.rbf_kernel(1.0)(torch.tensor([0.0, 2.0])).tolist()  # of squared distances
+    [1.0, 0.3678794503211975]
     """
 
     def kernel(squared: Tensor) -> Tensor:
@@ -105,6 +119,13 @@ def released_kernel(n_latent: int) -> Kernel:
     References
     ----------
     Bica et al. 2020, released code (mean over dimensions of the squared difference, divided by D).
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> round(float(dv.nn.released_kernel(50)(torch.tensor(100.0))), 2)  # as far apart as two draws from the prior
+    0.96
     """
 
     def kernel(squared: Tensor) -> Tensor:

@@ -61,6 +61,20 @@ def conversions(
     -------
     Array of Axes, targets x steps, of a new figure; ``diffvae.pl.save(axes[0, 0], "path")`` writes it. Each
     title gives the cells that convert and "chance", the share that do under random directions of equal length.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> dv.tl.embed(adata, model)
+    >>> dv.tl.tsne(adata)
+    >>> found = dv.tl.perturb(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
+    ... )
+    >>> axes = dv.pl.conversions(found)
     """
     source, targets = _pairs(perturbation, source, target)
     _positions(perturbation.adata, _keys.TSNE)
@@ -114,6 +128,20 @@ def converted(
     Returns
     -------
     The Axes.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> dv.tl.embed(adata, model)
+    >>> dv.tl.tsne(adata)
+    >>> found = dv.tl.perturb(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
+    ... )
+    >>> ax = dv.pl.converted(found, "CD14+ Monocyte", n_sd=2)
     """
     check_axes(ax)
     source, _ = _pairs(perturbation, source, target)
@@ -158,6 +186,19 @@ def conversion_curves(
     Array of Axes, one per target, of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. The grey band
     holds 95 % of the random directions of the first method that has some, the dashed line is their mean. Stars
     mark steps at which a method converts more than its own random directions (q < 0.05).
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> found = dv.tl.perturb(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
+    ... )
+    >>> dv.pl.conversion_curves(found).size
+    1
     """
     source, wanted = _pairs(perturbation, source, targets)
     ncols = min(columns(ncols, 2), len(wanted))

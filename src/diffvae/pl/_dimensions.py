@@ -56,6 +56,16 @@ def latent_dimensions(
     The Axes. Columns are the dimensions chosen for some group, ordered by the group that they stand for, so
     that what is chosen runs down the diagonal; "+" and "−" mark the chosen ones with the side of the mean on
     which the group lies.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> dv.tl.embed(adata, model)
+    >>> _ = dv.tl.latent_dimensions(adata, "cell_type")
+    >>> ax = dv.pl.latent_dimensions(adata, groupby="cell_type")
     """
     check_axes(ax)
     _data.check_adata(adata)
@@ -161,6 +171,16 @@ def dimension_composition(
     Returns
     -------
     The Axes.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> dv.tl.embed(adata, model)
+    >>> _ = dv.tl.latent_dimensions(adata, "cell_type")
+    >>> ax = dv.pl.dimension_composition(adata, group="CD14+ Monocyte", groupby="cell_type")
     """
     check_axes(ax)
     _data.check_adata(adata)

@@ -50,6 +50,18 @@ def gene_counts(
     -------
     The Axes. A dot marks where half of the converted cells flip. Under the curve stands the share of the flipped
     cells that as many other genes flip: the most differentially expressed ones, and random ones.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> found = dv.tl.minimal_genes(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
+    ... )
+    >>> ax = dv.pl.gene_counts(found)
     """
     check_axes(ax)
     several = minimal if isinstance(minimal, Mapping) else {"": minimal}
@@ -124,6 +136,18 @@ def minimal_genes(
     The Axes. A grey tick is the share of sets that have the gene under random directions; a star after the change
     says that the share is higher than that (q < 0.05). Changes are of log-normalised values where the scaling of
     the model is known, else on the scale of the training layer.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> found = dv.tl.minimal_genes(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
+    ... )
+    >>> ax = dv.pl.minimal_genes(found, n_genes=10)
     """
     check_axes(ax)
     _check(minimal)

@@ -42,6 +42,13 @@ class DataReport:
         Genes with the same value, mostly 0, in all cells; they tell nothing and are left out later.
     warnings
         Sentences about what is odd but can be lived with.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> report = dv.pp.check(dv.datasets.pbmc68k_reduced())
+    >>> report.kind, report.n_cells
+    ('log', 700)
     """
 
     kind: Kind

@@ -28,6 +28,16 @@ class LinkSplit:
         Edges x 2; an edge and its reverse are the same row.
     validation_negatives, test_negatives
         Pairs that are linked in none of the three, pairs x 2; no pair is in both.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> dv.pp.cell_graph(adata, k=3)
+    >>> split = dv.pp.split_links(adata)
+    >>> split.train.nnz == 2 * len(split.train_edges)
+    True
     """
 
     train: sparse.csr_matrix

@@ -141,6 +141,19 @@ def high_weight_genes(
     check against the cells themselves: ``difference`` (mean expression of X in the group less that of the other cells)
     and ``confirmed`` (whether its sign is that of ``direction``). Sorted by n_dims, then size of the weight. Written to
     ``uns["diffvae"]["high_weight_genes"]`` unless ``copy``.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> dv.tl.embed(adata, model)
+    >>> _ = dv.tl.latent_dimensions(adata, "cell_type")
+    >>> dv.tl.gene_weights(adata, model)
+    >>> genes = dv.tl.high_weight_genes(adata, "cell_type")
+    >>> sorted(genes["direction"].unique())
+    ['down', 'up']
     """
     if n_dims < 1 or n_genes < 1:
         raise ValueError(f"n_dims={n_dims} and n_genes={n_genes} must be positive.")

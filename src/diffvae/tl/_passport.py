@@ -51,6 +51,18 @@ class Passport:
         ``batch_eta2`` (of what types leave), ``type_eta2`` (of what batches leave), ``p_value``, ``q_value``.
     sentences
         In words, with what the tables can't be taken for.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=5).train(adata)
+    >>> dv.tl.embed(adata, model)
+    >>> dv.tl.gene_weights(adata, model)
+    >>> found = dv.tl.passport(adata, "cell_type")
+    >>> len(found.table)
+    5
     """
 
     table: pd.DataFrame

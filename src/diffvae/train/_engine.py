@@ -26,6 +26,12 @@ def best_device(device: str = "auto") -> torch.device:
     ------
     ValueError
         If torch can't use that device here.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> dv.train.best_device("cpu")
+    device(type='cpu')
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -53,6 +59,13 @@ def best_precision(precision: str, device: torch.device) -> torch.dtype:
     ------
     ValueError
         For any other name.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> dv.train.best_precision("float32", torch.device("cpu"))
+    torch.float32
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it is one of {', '.join(PRECISIONS)}.")

@@ -23,7 +23,22 @@ CLEAR_EVERY = 100
 
 
 class TrainingError(RuntimeError):
-    """Training can't go on; the message says at which epoch, why, and what to try."""
+    """Training can't go on; the message says at which epoch, why, and what to try.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> def broken(module, x, rows, generator):
+    ...     return {"loss": module(x).sum() * float("nan")}
+    >>> source = dv.train.RowSource(np.eye(3, dtype=np.float32), "cpu")
+    >>> rows = {"train_rows": np.arange(3), "validation_rows": np.arange(0)}
+    >>> try:
+    ...     dv.train.fit(torch.nn.Linear(3, 3), source, broken, **rows, progress=False)
+    ... except dv.train.TrainingError:
+    ...     print("stopped")
+    stopped
+    """
 
 
 class Objective(Protocol):
@@ -31,6 +46,19 @@ class Objective(Protocol):
 
     It returns means over the cells of the batch by name, the one to minimise under ``"loss"``. ``rows`` are the cells'
     numbers, for objectives that look something up (labels, say); ``generator`` makes the noise.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> def squared_error(module, x, rows, generator):
+    ...     return {"loss": (module(x) - x).square().sum(1).mean()}
+    >>> history = dv.train.fit(
+    ...     torch.nn.Linear(3, 3), dv.train.RowSource(np.eye(3, dtype=np.float32), "cpu"), squared_error,
+    ...     train_rows=np.arange(3), validation_rows=np.arange(0), max_epochs=2, progress=False,
+    ... )
+    >>> history.columns.tolist()
+    ['train_loss']
     """
 
     def __call__(
@@ -52,6 +80,17 @@ class Epoch:
         The network, in evaluation mode.
     optimizer
         Adam, with its moments.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> seen = []
+    >>> model = dv.model.DiffVAE(n_latent=5)
+    >>> _ = model.train(adata, max_epochs=2, progress=False, on_epoch=lambda epoch: seen.append(epoch.number))
+    >>> seen
+    [1, 2]
     """
 
     number: int
@@ -118,6 +157,20 @@ def fit(
     ------
     TrainingError
         If the loss is no longer finite, or has grown a hundredfold since the first batch.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> def squared_error(module, x, rows, generator):
+    ...     return {"loss": (module(x) - x).square().sum(1).mean()}
+    >>> x = np.random.default_rng(0).random((40, 5), dtype=np.float32)
+    >>> history = dv.train.fit(
+    ...     torch.nn.Linear(5, 5), dv.train.RowSource(x, "cpu"), squared_error,
+    ...     train_rows=np.arange(30), validation_rows=np.arange(30, 40), max_epochs=3, progress=False,
+    ... )
+    >>> history.shape
+    (3, 2)
     """
     order_rng = _random.generator(rng, "order")
     noise = _random.torch_generator(rng, "noise", device=source.device)
@@ -181,6 +234,18 @@ def optimise(
     Returns
     -------
     One row per epoch, as :func:`fit`.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> module, x = torch.nn.Linear(3, 3), torch.eye(3)
+    >>> history = dv.train.optimise(
+    ...     module, lambda: [(x, 3)], lambda batch: {"loss": (module(batch) - batch).square().mean()}, dict,
+    ...     max_epochs=2, lr=1e-3, device=torch.device("cpu"), progress=False,
+    ... )
+    >>> len(history)
+    2
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
     best = _Best(module, patience)
