@@ -76,12 +76,42 @@ def test_links_of_the_page_are_the_called_links(report_folder):
 
 
 def test_the_command_makes_it_again(report_folder):
-    words = _made.command(Folder.open(report_folder)).split()
-    assert words[:4] == ["diffvae", "run", "--out", "demo"]
-    text = " ".join(words)
+    (text,) = _made.commands(Folder.open(report_folder))
+    assert text.startswith("diffvae run --out demo --label-key cell_type ")
     assert "--n-latent 8" in text
-    assert "--source CD34+" in text
-    assert "--target Dendritic --target 'CD19+ B'" in text
+    assert "--source CD34+ --target Dendritic --target 'CD19+ B'" in text
+    assert "batch-size" not in text  # the usual
+
+
+def test_a_part_made_later_has_a_command_of_its_own(report_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(report_folder, copy)
+    file = copy / "perturbation" / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": {"read": 1.0}}))
+    run, perturb = _made.commands(Folder.open(copy))
+    assert "--target" not in run
+    assert (
+        perturb
+        == "diffvae perturb copy --overwrite --source CD34+ --target Dendritic --target 'CD19+ B' --groupby cell_type"
+    )
+
+
+def test_cells_in_memory_have_no_command(hostile_report):
+    assert _made.commands(Folder.open(hostile_report)) == []
+    assert "given in memory" in (hostile_report / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_an_older_version_wrote_is_refused_or_told(report_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(report_folder, copy)
+    table = pd.read_csv(copy / "perturbation" / "tables" / "resistance.csv")
+    table.drop(columns="converted_at").to_csv(copy / "perturbation" / "tables" / "resistance.csv", index=False)
+    report.write(copy)
+    assert "perturbation is not shown: an older version wrote it" in (copy / "report.html").read_text(encoding="utf-8")
+    summary = json.loads((copy / "summary.json").read_text())
+    (copy / "summary.json").write_text(json.dumps({k: v for k, v in summary.items() if k != "clustering"}))
+    with pytest.raises(DataError, match="says nothing of clustering"):
+        report.write(copy)
 
 
 def test_a_later_part_renews_the_page(report_folder, tmp_path):
@@ -99,7 +129,7 @@ def test_hostile_names_are_text(hostile_report):
     assert "<script>document" not in text
     assert "<b>bold" not in text
     assert "<img src=x" not in text
-    assert text.count("<script") == 3
+    assert text.count("<script") == 9
     found = data_of(text)
     assert _encode.short(HOSTILE[0]) in [g["name"] for g in found["genes"]["stored"]]
     assert max(len(n) for n in found["cells"]["names"]) <= _encode.LONGEST
@@ -116,6 +146,9 @@ def test_a_folder_that_is_no_result_is_refused(tmp_path, diffvae):
     code, _, err = diffvae("report", tmp_path)
     assert code == 2
     assert "holds no results.h5ad" in err
+    (tmp_path / "empty.csv").write_text("\n")
+    assert Folder.open(tmp_path).table("empty") is None
+    (tmp_path / "empty.csv").unlink()
     assert sorted(f.name for f in tmp_path.iterdir()) == ["summary.json"]
 
 
@@ -147,13 +180,39 @@ def test_all_points_on_one_place_are_thinned_too():
 
 def test_genes_are_stored_until_the_page_is_full(monkeypatch, report_folder):
     cells = _cells.Cells.of(_io.read(report_folder / "results.h5ad"))
-    everything = _genes.data(cells, ["FCGR3A"])
+    shown = _genes.shown(cells.adata)
+    everything = _genes.data(cells, ["FCGR3A"], shown)
     assert everything["stored"][0]["name"] == "FCGR3A"
     assert len(everything["stored"]) == everything["n_all"]
     monkeypatch.setattr(_genes, "MOST_BYTES", 20_000)
-    few = _genes.data(cells, ["FCGR3A"])
+    few = _genes.data(cells, ["FCGR3A"], shown)
     assert 0 < len(few["stored"]) < everything["n_all"] == few["n_all"]
     assert sum(len(g["values"]) for g in few["stored"]) <= 20_000
+
+
+def test_links_of_cells_that_are_not_drawn_are_counted(report_folder):
+    adata = _io.read(report_folder / "results.h5ad")
+    whole, few = _cells.Cells.of(adata), _cells.Cells.of(adata, most=200)
+    links = Folder.open(report_folder).part("links")
+    found, part = _links.data(links, whole), _links.data(links, few)
+    assert part["n_edges"] < part["n_called"] == found["n_edges"]
+    degree = np.frombuffer(base64.b64decode(found["degree"]), "<u4")
+    assert np.array_equal(np.frombuffer(base64.b64decode(part["degree"]), "<u4"), degree[few.rows])
+    assert len(part["progenitors"]) == len(found["progenitors"]) == 13
+
+
+def test_steps_that_are_no_round_numbers_light_their_cells(report_folder):
+    from diffvae.report import _changes
+
+    cells = _cells.Cells.of(_io.read(report_folder / "results.h5ad"))
+    own = pd.DataFrame({"cell": cells.names[:2], "converted_at": ["0.333333, 0.3", ""]})
+    found = _changes._converted(own, cells, [0.0, 0.1 * 3, 1 / 3])
+    assert found["converted"] == [[], [0], [0]]
+
+
+def test_shown_names_tell_apart_what_differs():
+    long = ["a" * 40 + str(i) + "b" * 40 for i in range(3)]
+    assert len(set(_encode.distinct(long))) == 3
 
 
 def test_levels_keep_the_ends():
@@ -167,7 +226,7 @@ def test_squares_of_a_drawn_graph_are_shares_of_their_pairs():
     graph = sparse.coo_matrix(np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]))
     found = _links._binned(graph, np.array([0, 1, 0, 1]))
     # ordered by type the cells are 0, 2, 1, 3: each is linked to one of the other type
-    drawn = np.frombuffer(base64.b64decode(found["values"]), np.uint8).reshape(4, 4) > 0
+    drawn = np.frombuffer(base64.b64decode(found["values"]), "<f4").reshape(4, 4) > 0
     assert drawn.tolist() == [[False, False, True, False], [False, False, False, True], [True, False, False, False],
                               [False, True, False, False]]  # fmt: skip
     assert found["n"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -10,7 +11,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from diffvae import _keys
-from diffvae.report._encode import short
+from diffvae.report._encode import distinct, short
 
 if TYPE_CHECKING:
     from diffvae.report._cells import Cells
@@ -25,7 +26,7 @@ METHODS = {
 }
 
 
-def data(folder: Folder | None, cells: Cells) -> dict[str, Any] | None:
+def data(folder: Folder | None, cells: Cells, shown: Mapping[str, str]) -> dict[str, Any] | None:
     """Return, for each source and target, the curve, the converted cells of each step, and the genes."""
     if folder is None:
         return None
@@ -37,16 +38,18 @@ def data(folder: Folder | None, cells: Cells) -> dict[str, Any] | None:
     tables = {name: folder.table(f"tables/{name}") for name in ("effects", "minimal_genes", "minimal_sets")}
     steps = sorted(table["n_sd"].unique().tolist())
     pairs = []
+    names = {side: list(dict.fromkeys(table[side])) for side in ("source", "target")}
+    name = {side: dict(zip(found, distinct(found), strict=True)) for side, found in names.items()}
     for (source, target), own in table.groupby(["source", "target"], sort=False):
         row = targets[targets["target"] == target] if targets is not None else None
         pairs.append(
             {
-                "source": short(source),
-                "target": short(target),
+                "source": name["source"][source],
+                "target": name["target"][target],
                 "n_cells": int(own["n_cells"].iloc[0]),
                 "curves": _curves(own, steps),
                 **_converted(moved[(moved["source"] == source) & (moved["target"] == target)], cells, steps),
-                **_genes(tables, str(target)),
+                **_genes(tables, str(target), shown),
                 "placed": placed.get((str(source), str(target)), []),
                 "numbers": None if row is None or row.empty else _numbers(row.iloc[0]),
             }
@@ -69,8 +72,8 @@ def _converted(own: pd.DataFrame, cells: Cells, steps: list[float]) -> dict[str,
     """Return the drawn source cells, and at each step which of them are converted."""
     place = cells.place(own["cell"])
     drawn = place >= 0
-    at = [{float(v) for v in text.split(",") if v} for text in own.loc[drawn, "converted_at"]]
-    return {"cells": place[drawn], "converted": [[i for i, s in enumerate(at) if step in s] for step in steps]}
+    at = [set(text.split(", ")) for text in own.loc[drawn, "converted_at"]]
+    return {"cells": place[drawn], "converted": [[i for i, s in enumerate(at) if f"{step:g}" in s] for step in steps]}
 
 
 def _placed(folder: Folder) -> dict[tuple[str, str], np.ndarray]:
@@ -86,15 +89,19 @@ def _placed(folder: Folder) -> dict[tuple[str, str], np.ndarray]:
     return {(str(a), str(b)): np.asarray(places, float)[rows].round(2) for (a, b), rows in own.items()}
 
 
-def _genes(tables: dict[str, pd.DataFrame | None], target: str) -> dict[str, Any]:
+def _genes(tables: dict[str, pd.DataFrame | None], target: str, shown: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {"effects": [], "minimal": [], "n_genes": []}
     effects, minimal, sets = tables["effects"], tables["minimal_genes"], tables["minimal_sets"]
     if effects is not None:
         own = effects[effects["target"] == target].head(N_GENES)
-        found["effects"] = [[short(r.gene), r.direction, r.effect, r.agreement] for r in own.itertuples()]
+        found["effects"] = [
+            [shown.get(r.gene, short(r.gene)), r.direction, r.effect, r.agreement] for r in own.itertuples()
+        ]
     if minimal is not None:
         own = minimal[minimal["target"] == target].head(N_GENES)
-        found["minimal"] = [[short(r.gene), r.direction, r.share, r.null_share, r.q_value] for r in own.itertuples()]
+        found["minimal"] = [
+            [shown.get(r.gene, short(r.gene)), r.direction, r.share, r.null_share, r.q_value] for r in own.itertuples()
+        ]
     if sets is not None:
         found["n_genes"] = sets.loc[sets["target"] == target, "n_genes"].dropna().astype(int).tolist()
     return found

@@ -36,7 +36,6 @@ def data(folder: Folder | None) -> dict[str, Any] | None:
                 "title": _title(metric, space, n_latent, clusterer, k_given),
                 "methods": [short(m) for m in means.groups],
                 "mean": [float(v) for v in means.mean()],
-                "datasets": own["dataset"].drop_duplicates().map(short).tolist(),
                 "points": [[short(r.method), short(r.dataset), r.mean, r.sd] for r in own.itertuples()],
                 "difference": {short(m): [-r.difference, -r.high, -r.low] for m, r in row.iterrows()},
             }

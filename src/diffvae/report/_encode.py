@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 import zlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,6 +70,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
+def clean(text: Any) -> str:
+    """Return text in one line without control and direction characters."""
+    text = re.sub(r"\s+", " ", str(text)).strip()
+    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+
+
 def short(name: Any) -> str:
     """Return a name as it is shown: one line, no control characters, its middle left out if it is long.
 
@@ -77,11 +84,30 @@ def short(name: Any) -> str:
     >>> short("a" * 100), short("CD4+ T\u202e")
     ('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'CD4+ T')
     """
-    text = re.sub(r"\s+", " ", str(name)).strip()
-    text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    text = clean(name)
     if len(text) <= LONGEST:
         return text
     return f"{text[: LONGEST // 2]}…{text[len(text) - LONGEST // 2 + 1 :]}"
+
+
+def distinct(names: Iterable[Any]) -> list[str]:
+    """Return names as they are shown, each another one.
+
+    Examples
+    --------
+    >>> distinct(["a", "b", "a", "\u200b"])
+    ['a', 'b', 'a (2)', '(no name)']
+    """
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        text = first = short(name) or "(no name)"
+        i = 1
+        while text in taken:
+            text = f"{first} ({(i := i + 1)})"
+        taken.add(text)
+        found.append(text)
+    return found
 
 
 def number(value: Any, digits: int = 3) -> str:

@@ -60,6 +60,8 @@ class Folder:
         file = self.path / f"{name}.csv"
         if not file.is_file():
             return None
+        if not file.read_bytes().strip():
+            return None
         columns = pd.read_csv(file, nrows=0).columns
         text = {c: str for c in columns if c in NAMES}
         # a name may be "NA" or "null"; what is not a number is written as nothing

@@ -11,7 +11,7 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from diffvae import _keys
-from diffvae.report._encode import levels, packed, short
+from diffvae.report._encode import packed, short
 
 if TYPE_CHECKING:
     from diffvae.report._cells import Cells
@@ -46,10 +46,10 @@ def data(folder: Folder | None, cells: Cells) -> dict[str, Any] | None:
         "n_cells": len(names),
         "input": _binned(sparse.coo_matrix(graph), codes),
         "predicted": _binned(predicted + predicted.T, codes),
+        "degree": packed(np.bincount(np.r_[rows, columns], minlength=len(names))[cells.rows].astype(np.uint32)),
         **_edges(called, cells),
         **_table(folder.table("tables/link_table")),
         **_calls(folder.table("tables/commitment"), cells),
-        "numbers": {k: v for k, v in folder.summary["links"].items() if isinstance(v, int | float)},
     }
 
 
@@ -83,11 +83,11 @@ def _binned(graph: sparse.coo_matrix, codes: np.ndarray) -> dict[str, Any]:
     count = np.zeros((bins, bins))
     np.add.at(count, (place[graph.row], place[graph.col]), 1)
     size = np.bincount(place, minlength=bins)
-    share = count / np.outer(size, size)
-    # a few squares that are full would leave all others white: the scale ends where 99 % of the linked ones are
+    pairs = np.outer(size, size) - np.diag(size)  # no cell is linked to itself
+    share = count / np.maximum(pairs, 1)
+    # a few squares that are full would leave all others white: the colours end where 99 % of the linked squares are
     top = float(np.quantile(share[share > 0], 0.99)) if (share > 0).any() else 1.0
-    found = levels(np.minimum(share, top))
-    return {"bins": bins, "values": packed(found.values), "high": top, "n": int(graph.nnz) // 2}
+    return {"bins": bins, "values": packed(share.astype(np.float32)), "high": top, "n": int(graph.nnz) // 2}
 
 
 def _edges(called: pd.DataFrame, cells: Cells) -> dict[str, Any]:
@@ -123,6 +123,5 @@ def _calls(table: pd.DataFrame | None, cells: Cells) -> dict[str, Any]:
         "progenitors": [
             [int(p), short(r.cell), short(r.call), r.confidence, short(r.call_pearson)]
             for p, r in zip(place, table.itertuples(), strict=True)
-            if p >= 0
         ]
     }

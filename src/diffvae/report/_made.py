@@ -4,45 +4,71 @@ from __future__ import annotations
 
 import inspect
 import shlex
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from diffvae._changes import N_SD
 from diffvae.report._encode import short
 
 if TYPE_CHECKING:
     from diffvae.report._folder import Folder
 
-NOT_AGAIN = ("given in memory",)
+USUAL = {"preset": "default", "n_latent": 50, "batch_size": 128}
+"""What a run writes down though nobody asked for it."""
+BUNDLED = "diffvae.datasets."
+IN_MEMORY = "AnnData in memory"
+"""What a summary says of cells that came from no file."""
 
 
-def command(folder: Folder) -> str:
-    """Return the command line that makes a result again."""
+def commands(folder: Folder) -> list[str]:
+    """Return the command lines that make a result again, in their order; none if its cells came from no file."""
     from diffvae import pipeline
-    from diffvae.cli import _run
+    from diffvae.cli import _links, _perturb, _run
 
-    summary = folder.summary
+    summary, name = folder.summary, folder.path.resolve().name
     if "command" in summary:
-        return str(summary["command"])
-    parameters = dict(summary.get("parameters", {}))
-    usual = {p.name: p.default for p in inspect.signature(pipeline.run).parameters.values()}
-    options = set(inspect.signature(_run.command).parameters)
+        return [str(summary["command"])]
     origin = str(summary.get("source", ""))
-    words = ["diffvae", "run", *([] if origin.startswith("diffvae.datasets.") else [origin]), "--out", folder.path.name]
-    part = folder.part("perturbation")
-    targets = None if part is None else part.summary.get("parameters", {}).get("target")
-    for name, value in parameters.items():
-        if name not in options or value is None or value == usual.get(name) or value in NOT_AGAIN:
+    if origin == IN_MEMORY:
+        return []
+    parts = {n: folder.part(n) for n in ("perturbation", "links")}
+    # what a run does itself has no timings of its own
+    later = {n: part is not None and "seconds" in part.summary for n, part in parts.items()}
+    parameters = dict(summary.get("parameters", {}))
+    if parts["perturbation"] is not None and not later["perturbation"]:
+        parameters["target"] = parts["perturbation"].summary["parameters"].get("target")
+    read = [] if origin.startswith(BUNDLED) else [origin]
+    lines = [["run", *read, "--out", name, *_options(parameters, pipeline.run, _run.command)]]
+    for part, word, does, command in (
+        ("perturbation", "perturb", pipeline.perturb, _perturb.command),
+        ("links", "links", pipeline.links, _links.command),
+    ):
+        found = parts[part]
+        if found is not None and later[part]:
+            lines.append([word, name, "--overwrite", *_options(found.summary["parameters"], does, command)])
+    return [shlex.join(["diffvae", *line]) for line in lines]
+
+
+def _options(parameters: Mapping[str, Any], does: Callable[..., Any], command: Callable[..., Any]) -> list[str]:
+    """Return options for the parameters that are not the usual ones and that the command has."""
+    usual = {p.name: p.default for p in inspect.signature(does).parameters.values()} | USUAL
+    words: list[str] = []
+    for name in inspect.signature(command).parameters:
+        value = parameters.get(name)
+        if value is None or value == usual.get(name) or value == "given in memory":
             continue
-        if name == "preset" and value == "default":
-            continue
-        option = name.replace("_", "-")
-        words += (
-            [f"--{option}" if value else f"--no-{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
-        )
-    for target in targets or []:
-        words += ["--target", str(target)]
-    return shlex.join(words)
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option if value else option.replace("--", "--no-", 1))
+        elif name == "n_sd":
+            if sorted(value) != sorted({0.0, *N_SD}):
+                words += [option, " ".join(f"{v:g}" for v in value if v)]
+        else:
+            for one in value if isinstance(value, list) else [value]:
+                words += [option, str(one)]
+    return words
 
 
 def curves(table: pd.DataFrame | None) -> dict[str, Any] | None:
@@ -67,7 +93,14 @@ def data(folder: Folder, links: Folder | None) -> dict[str, Any]:
 def tables(folder: Folder) -> dict[str, dict[str, str]]:
     """Return parameters, seconds and versions, as they are shown."""
     summary = folder.summary
-    found = {"Parameters": {k.replace("_", " "): short(v) for k, v in summary.get("parameters", {}).items()}}
+    found = {
+        "Parameters": {
+            k.replace("_", " "): "–"
+            if v is None
+            else short({True: "yes", False: "no"}.get(v, v) if isinstance(v, bool) else v)
+            for k, v in summary.get("parameters", {}).items()
+        }
+    }
     seconds = dict(summary.get("seconds", {}))
     if seconds:
         seconds = {k: f"{v:,.1f} s" for k, v in seconds.items()} | {"together": f"{sum(seconds.values()):,.1f} s"}

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 NAME = "report.html"
 COMPARISON = "benchmark"
 """Folder in a result where the report looks for a comparison."""
+NEEDED = {
+    "clustering",
+    "clusters",
+    "diagnosis",
+    "markers",
+    "n_cells",
+    "n_genes",
+    "n_genes_kept",
+    "parameters",
+    "source",
+}
+NEEDED |= {"verdict", "versions", "warnings"}
+"""What the summary of a run must say."""
 SCRIPTS = ("base", "map", "types", "changes", "links", "compared", "made")
 
 
@@ -87,23 +100,35 @@ def page(path: str | PathLike[str], adata: AnnData | None = None) -> str:
     folder = Folder.open(path)
     if (folder.path / "runs.csv").is_file():
         return _render(folder, {"compared": _compared.data(folder)}, _told_of_comparison(folder))
-    if not (folder.path / "results.h5ad").is_file() or "parameters" not in folder.summary:
+    if not (folder.path / "results.h5ad").is_file():
         raise DataError(f"{str(folder.path)!r} holds no results.h5ad; name a folder that 'diffvae run' wrote.")
+    if missing := sorted(NEEDED - set(folder.summary)):
+        raise DataError(
+            f"The summary of {str(folder.path)!r} says nothing of {', '.join(missing)}: it is an older version's or no "
+            "run's; run 'diffvae run' again."
+        )
     adata = _io.read(folder.path / "results.h5ad") if adata is None else adata
     label_key = folder.summary["parameters"].get("label_key")
     cells = _cells.Cells.of(adata)
     changes, links = folder.part(_changes.FOLDER), folder.part(_linking.FOLDER)
     comparison = folder.part(COMPARISON)
+    shown = _genes.shown(adata)
     data = {
         "cells": _cells.data(cells, label_key),
-        "genes": _genes.data(cells, _of_interest(folder, changes)),
-        "types": _types.data(folder, adata),
-        "changes": _changed.data(changes, cells),
+        "genes": _genes.data(cells, _of_interest(folder, changes), shown),
+        "types": _types.data(folder, adata, shown, _cells.type_colours(adata, label_key)),
+        "changes": _changed.data(changes, cells, shown),
         "links": _links.data(links, cells),
         "compared": _compared.data(comparison),
         "made": _made.data(folder, links),
     }
-    return _render(folder, data, _told(folder, cells, changes, links, comparison))
+    told = _told(folder, cells, changes, links, comparison)
+    for name, part, again in (("changes", changes, "perturb"), ("links", links, "links")):
+        if part is not None and data[name] is None:
+            told["warnings"].append(
+                f"{part.path.name} is not shown: an older version wrote it; run 'diffvae {again}' again."
+            )
+    return _render(folder, data, told)
 
 
 def _of_interest(folder: Folder, changes: Folder | None) -> list[str]:
@@ -111,7 +136,7 @@ def _of_interest(folder: Folder, changes: Folder | None) -> list[str]:
     names: list[str] = []
     clusters, genes = folder.table("tables/clusters"), folder.table("tables/high_weight_genes")
     if clusters is not None:
-        names += [g.strip().rstrip("-") for text in clusters["marker_genes"].fillna("") for g in text.split(",")]
+        names += [g.strip().removesuffix("-") for text in clusters["marker_genes"].fillna("") for g in text.split(",")]
     if genes is not None:
         names += genes["gene"].tolist()
     for table in ("effects", "minimal_genes"):
@@ -150,7 +175,7 @@ def _told(
         "changes": None if changes is None else changes.summary,
         "links": None if links is None else links.summary,
         "comparison": None if comparison is None else _markdown(comparison.summary["verdict"]),
-        "command": _made.command(folder),
+        "commands": _made.commands(folder),
     }
 
 
@@ -161,14 +186,14 @@ def _told_of_comparison(folder: Folder) -> dict[str, Any]:
         "summary": summary,
         "comparison": _markdown(summary["verdict"]),
         "warnings": [],
-        "command": _made.command(folder),
+        "commands": _made.commands(folder),
     }
 
 
 def _words(genes: Any) -> list[dict[str, str]]:
     """Return marker genes, each with the sign by which it decided."""
     found = [g.strip() for g in str(genes or "").split(",") if g.strip()]
-    return [{"gene": g.rstrip("-"), "sign": "−" if g.endswith("-") else ""} for g in found]
+    return [{"gene": g.removesuffix("-"), "sign": "−" if g.endswith("-") else ""} for g in found]
 
 
 def _markdown(sentences: list[str]) -> list[list[tuple[bool, str]]]:
@@ -193,7 +218,7 @@ def _render(folder: Folder, data: dict[str, Any], told: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": _encode.short, "number": _encode.number}
+    environment.filters |= {"clean": _encode.clean, "short": _encode.short, "number": _encode.number}
     found = {name: value for name, value in data.items() if value is not None}
     source = environment.loader.get_source  # type: ignore[union-attr]
     return environment.get_template("page.html").render(
@@ -204,7 +229,7 @@ def _render(folder: Folder, data: dict[str, Any], told: dict[str, Any]) -> str:
         data=_encode.to_json(found),
         plotly=_encode.Markup(_no_addresses(get_plotlyjs())),
         style=_encode.Markup(source(environment, "style.css")[0]),
-        scripts=_encode.Markup("\n".join(source(environment, f"{name}.js")[0] for name in SCRIPTS)),
+        scripts=[_encode.Markup(source(environment, f"{name}.js")[0]) for name in SCRIPTS],
     )
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from diffvae import _keys
-from diffvae.report._encode import short
+from diffvae.pl._palette import GREY
+from diffvae.report._encode import distinct, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.report._folder import Folder
 
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 N_GENES = 10
 """Genes of a dimension that are listed, on each side."""
 
 
-def data(folder: Folder, adata: AnnData) -> dict[str, Any] | None:
+def data(
+    folder: Folder, adata: AnnData, genes_shown: Mapping[str, str], palette: Mapping[str, str]
+) -> dict[str, Any] | None:
     """Return the heat map of dimensions and clusters, and the genes of each."""
     table = folder.table("tables/latent_dimensions")
     clusters = folder.table("tables/clusters")
@@ -27,27 +32,31 @@ def data(folder: Folder, adata: AnnData) -> dict[str, Any] | None:
     if table is None or clusters is None or genes is None:
         return None
     groups = clusters["cluster"].tolist()
-    named = [short(f"{g} · {t}") for g, t in zip(groups, clusters["cell_type"], strict=True)]
     dimensions = _ordered(table, groups)
     wide = {
         column: table.pivot(index="group", columns="dimension", values=column).reindex(groups)[dimensions]
-        for column in ("share", "odds_ratio", "q_value", "side", "chosen")
+        for column in ("share", "share_high", "share_low", "odds_ratio", "q_value", "side", "chosen")
     }
     return {
-        "clusters": named,
+        "clusters": distinct(groups),
+        "types": clusters["cell_type"].map(short).tolist(),
+        "colours": [palette.get(t, GREY) for t in clusters["cell_type"]],
         "dimensions": dimensions,
         "share": wide["share"].to_numpy(float).round(4),
+        "share_high": wide["share_high"].to_numpy(float).round(4),
+        "share_low": wide["share_low"].to_numpy(float).round(4),
         "odds_ratio": _significant(wide["odds_ratio"].to_numpy(float)),
         "q_value": _significant(wide["q_value"].to_numpy(float)),
         "side": wide["side"].to_numpy(object).tolist(),
-        "chosen": wide["chosen"].to_numpy(bool),
-        "of_dimension": _of_dimensions(adata),
-        "of_cluster": {name: _of_cluster(genes, group) for group, name in zip(groups, named, strict=True)},
+        "chosen": wide["chosen"].eq(True).to_numpy(bool),
+        "boxes": _boxes(adata, groups),
+        "of_dimension": _of_dimensions(adata, genes_shown),
+        "of_cluster": [_of_cluster(genes, group, genes_shown) for group in groups],
     }
 
 
 def _significant(values: np.ndarray) -> list[Any]:
-    return [[None if not np.isfinite(v) else float(f"{v:.3g}") for v in row] for row in values]
+    return [["∞" if np.isposinf(v) else None if np.isnan(v) else float(f"{v:.3g}") for v in row] for row in values]
 
 
 def _ordered(table: pd.DataFrame, groups: list[str]) -> list[int]:
@@ -60,12 +69,19 @@ def _ordered(table: pd.DataFrame, groups: list[str]) -> list[int]:
     return first + sorted(set(table["dimension"]) - set(first))
 
 
-def _of_dimensions(adata: AnnData) -> list[dict[str, Any]]:
+def _boxes(adata: AnnData, groups: list[str]) -> list[list[list[float]]]:
+    """Return 5, 25, 50, 75 and 95 % of each dimension in each cluster, of all cells: dimensions x clusters x 5."""
+    latent, cluster = np.asarray(adata.obsm[_keys.LATENT], float), adata.obs[_keys.CLUSTER].astype(str).to_numpy()
+    found = [np.quantile(latent[cluster == g], QUANTILES, axis=0) for g in groups]
+    return np.stack(found).transpose(2, 0, 1).round(4).tolist()
+
+
+def _of_dimensions(adata: AnnData, shown: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return, for each dimension, the genes that the decoder raises and lowers most as it grows."""
     if _keys.GENE_JACOBIAN not in adata.varm:
         return []
     jacobian = np.asarray(adata.varm[_keys.GENE_JACOBIAN])
-    names = np.array([short(n) for n in adata.var_names], object)
+    names = np.array([shown.get(str(n), short(n)) for n in adata.var_names], object)
     found = []
     for column in jacobian.T:
         order = np.argsort(column, kind="stable")
@@ -80,9 +96,17 @@ def _of_dimensions(adata: AnnData) -> list[dict[str, Any]]:
     return found
 
 
-def _of_cluster(genes: pd.DataFrame, group: str) -> list[list[Any]]:
+def _of_cluster(genes: pd.DataFrame, group: str, shown: Mapping[str, str]) -> list[list[Any]]:
     own = genes[genes["group"] == group].sort_values(["ranking", "rank"], kind="stable")
     return [
-        [short(r.gene), r.direction, r.ranking, short(r.dimensions), r.weight, r.difference, bool(r.confirmed)]
+        [
+            shown.get(r.gene, short(r.gene)),
+            r.direction,
+            r.ranking,
+            short(r.dimensions),
+            r.weight,
+            r.difference,
+            bool(r.confirmed),
+        ]
         for r in own.itertuples()
     ]

@@ -8,10 +8,11 @@ const typed = (text, Type) => new Type(bytes(text).buffer);
 const inflated = async (text) =>
   new Uint8Array(await new Response(new Blob([bytes(text)]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
 const plain = (name) => String(name).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-const percent = (x) => `${(100 * x).toFixed(x && x < 0.095 ? 1 : 0)} %`;
+const percent = (x) => x === null || x === undefined ? "" : `${(100 * x).toFixed(x && x < 0.095 ? 1 : 0)} %`;
 const GREY = "#b9bec7";
+// Figures lie on white paper in both themes: the palettes were made for it, and a saved figure needs it.
+const INK = "#1d2430", LINE = "#d8dce3", PAPER = "#ffffff";
 const SEQUENTIAL = [[0, "#e4e6ea"], [0.25, "#f7b98b"], [0.5, "#e8605f"], [0.75, "#992d80"], [1, "#330e5c"]];
-const shown = {}; // identity of a plot -> function that draws it again in the page's present colours
 
 function number(x) {
   if (x === null || x === undefined || Number.isNaN(x)) return "";
@@ -37,7 +38,8 @@ function rows(id, lines, numeric = []) { // a line's entries are text, numbers, 
   body.replaceChildren(...lines.map((line) => {
     const row = element("tr");
     line.forEach((entry, i) => {
-      const cell = element("td", entry && entry.gene ? undefined : number(entry));
+      const cell = element(i ? "td" : "th", entry && entry.gene ? undefined : number(entry), i ? {} : { scope: "row" });
+      if (typeof entry === "number") cell.dataset.value = entry;
       if (entry && entry.gene) cell.append(geneButton(entry.gene));
       if (numeric.includes(i)) cell.className = "n";
       row.append(cell);
@@ -52,32 +54,29 @@ function geneButton(name) {
   return button;
 }
 
-function ink() {
-  const style = getComputedStyle(document.documentElement);
-  return { text: style.getPropertyValue("--ink").trim(), line: style.getPropertyValue("--line").trim(),
-    paper: style.getPropertyValue("--paper").trim() };
+// only these: what a newer library adds, such as sending a chart to its maker, has no place here
+const BUTTONS = [["zoom2d", "pan2d", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
+// a finger on a figure scrolls the page
+const touch = matchMedia("(pointer: coarse)").matches;
+
+function draw(id, traces, layout) {
+  const axis = { gridcolor: LINE, zerolinecolor: LINE, linecolor: LINE, automargin: true };
+  const whole = { paper_bgcolor: PAPER, plot_bgcolor: PAPER, font: { color: INK, size: 13 }, hovermode: "closest",
+    margin: { l: 50, r: 16, t: 10, b: 52 }, showlegend: false, ...(touch ? { dragmode: false } : {}), ...layout };
+  for (const key of Object.keys(whole)) if (/^[xy]axis/.test(key)) whole[key] = { ...axis, ...whole[key] };
+  return Plotly.react(id, traces, whole, { displaylogo: false, responsive: true, modeBarButtons: BUTTONS, plotlyServerURL: "" });
 }
 
-function draw(id, make) { // make: () => [traces, layout]; kept, so that the theme can change
-  shown[id] = () => {
-    const [traces, layout] = make();
-    const { text, line, paper } = ink();
-    const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, automargin: true };
-    const themed = { paper_bgcolor: paper, plot_bgcolor: paper, font: { color: text, size: 13 }, hovermode: "closest",
-      margin: { l: 50, r: 16, t: 10, b: 46 }, showlegend: false, ...layout };
-    for (const key of Object.keys(themed)) if (/^[xy]axis/.test(key)) themed[key] = { ...axis, ...themed[key] };
-    return Plotly.react(id, traces, themed, { displaylogo: false, responsive: true,
-      modeBarButtonsToRemove: ["toImage", "autoScale2d"] });
-  };
-  return shown[id]();
-}
+// a key for a saved figure; on the page the legend is below the map and can be pressed
+const keys = (names, colours) => names.map((name, k) => ({ type: "scatter", mode: "markers", x: [null], y: [null], name: plain(name),
+  showlegend: true, hoverinfo: "skip", marker: { size: 9, color: colours[k] } }));
 
 function caption(id, text) {
   $(`${id}-caption`).textContent = text;
   $(id).setAttribute("aria-label", text);
 }
 
-const onMap = (extra = {}) => ({ margin: { l: 8, r: 8, t: 8, b: 8 }, dragmode: "pan", uirevision: "map",
+const onMap = (extra = {}) => ({ margin: { l: 8, r: 8, t: 8, b: 8 }, dragmode: touch ? false : "pan", uirevision: "map",
   xaxis: { visible: false }, yaxis: { visible: false, scaleanchor: "x" }, ...extra });
 
 // a computer without WebGL draws circles in SVG instead: slower, the same picture
@@ -88,6 +87,7 @@ function points(x, y, more) {
 }
 
 // genes are named in many tables; each name colours the map
+const lower = new Map((data.genes ? data.genes.stored : []).map((g) => [g.name.toLowerCase(), g.name]));
 const geneNumber = new Map((data.genes ? data.genes.stored : []).map((g, i) => [g.name, i]));
 
 document.addEventListener("click", (event) => {
@@ -96,7 +96,8 @@ document.addEventListener("click", (event) => {
   if (button.dataset.gene) { colourByGene(button.dataset.gene); $("map").scrollIntoView(); }
   if (button.dataset.save) {
     const id = button.dataset.save;
-    Plotly.downloadImage(id, { format: button.dataset.format, filename: id, scale: button.dataset.format === "png" ? 3 : 1,
+    const plot = $(id);
+    Plotly.downloadImage({ data: plot.data, layout: { ...plot.layout, showlegend: plot.data.some((t) => t.showlegend) } }, { format: button.dataset.format, filename: id, scale: button.dataset.format === "png" ? 3 : 1,
       width: $(id).clientWidth, height: $(id).clientHeight });
   }
   if (button.dataset.csv) saveTable(button.dataset.csv);
@@ -105,17 +106,16 @@ document.addEventListener("click", (event) => {
 function saveTable(id) {
   const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   // a cell that begins like a formula would be run by a spreadsheet
-  const safe = (text) => (/^[=+\-@\t]/.test(text) && !/^[+-]?[\d.]/.test(text) ? `'${text}` : text);
-  const lines = [...$(id).rows].map((row) => [...row.cells].map((c) => quote(safe(c.textContent.trim().replace(/\s+/g, " ")))).join(","));
-  const link = element("a", "", { download: `${id}.csv`, href: URL.createObjectURL(new Blob([lines.join("\n") + "\n"], { type: "text/csv" })) });
+  const safe = (text) => (/^[=+\-@]/.test(text) && !/^[+-]?[\d.]+(e[+-]?\d+)?$/i.test(text) ? `'${text}` : text);
+  const raw = (cell) => cell.dataset.value ?? (cell.querySelector("bdi[title]:only-child")?.title || cell.textContent);
+  const lines = [...$(id).rows].map((row) => [...row.cells].map((c) => quote(safe(raw(c).trim().replace(/\s+/g, " ")))).join(","));
+  const link = element("a", "", { download: `${id}.csv`, href: URL.createObjectURL(new Blob(["\ufeff" + lines.join("\n") + "\n"], { type: "text/csv" })) });
   link.click();
-  URL.revokeObjectURL(link.href);
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
 $("theme").addEventListener("click", () => {
   const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
   document.documentElement.dataset.theme = dark ? "light" : "dark";
-  Object.values(shown).forEach((again) => again());
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => Object.values(shown).forEach((again) => again()));
 document.querySelectorAll("button.gene").forEach((b) => { b.disabled = !geneNumber.has(b.dataset.gene); });

@@ -1,11 +1,11 @@
 // Changing state: everything was computed before; the slider only looks it up.
 if (data.changes) {
   const { steps, pairs, methods } = data.changes;
-  const sources = [...new Set(pairs.map((p) => p.source))];
+  const sources = [...new Set(pairs.map((p) => p.source))]; // names are each another one
   const DASHES = { shift: "solid", mean: "dash", expression_mean: "dot", none: "dashdot" };
   const COLOURS = { shift: "#d55e00", mean: "#0072b2", expression_mean: "#009e73", none: "#7d8794" };
 
-  const current = () => pairs.find((p) => p.source === $("change-source").value && p.target === $("change-target").value);
+  const current = () => pairs[Number($("change-target").value)];
 
   const drawMap = (pair, step) => {
     const lit = new Set(pair.converted[step].map((i) => pair.cells[i]));
@@ -15,34 +15,32 @@ if (data.changes) {
     const others = [...cells.x.keys()].filter((i) => !own.has(i));
     const still = pair.cells.filter((i) => !lit.has(i));
     const last = step === steps.length - 1 && pair.placed.length;
-    caption("change-map", `${pair.source} on the map: orange cells become ${pair.target} at λ = ${steps[step]}, dark ones do not${last ? "; triangles: where the changed cells lie" : ""}`);
-    draw("change-map", () => [[layer(others, { size, color: GREY, opacity: 0.35 }),
-      layer(still, { size: size + 3, color: ink().text, opacity: 0.9, line: { width: 1, color: ink().paper } }, "not converted"),
+    caption("change-map", `${pair.source} on the map: orange cells become ${pair.target} at λ = ${steps[step]}, black ones do not${last ? "; triangles: where the changed cells lie" : ""}`);
+    draw("change-map", [layer(others, { size, color: GREY, opacity: 0.35 }),
+      layer(still, { size: size + 3, color: INK, opacity: 0.9, line: { width: 1, color: PAPER } }, "not converted"),
       ...(last ? [{ type: "scatter", mode: "markers", x: pair.placed.map((p) => p[0]), y: pair.placed.map((p) => p[1]), text: pair.placed.map(() => "a changed cell, placed on the map"), hoverinfo: "text",
-        marker: { symbol: "triangle-up", size: size + 4, color: "#e8760a", line: { width: 1, color: ink().text } } }] : []),
-      layer([...lit], { size: size + 4, color: "#e8760a", line: { width: 1, color: ink().text } }, "converted")],
-    onMap({ uirevision: "change" })]);
+        marker: { symbol: "triangle-up", size: size + 4, color: "#e8760a", line: { width: 1, color: INK } } }] : []),
+      layer([...lit], { size: size + 4, color: "#e8760a", line: { width: 1, color: INK } }, "converted")],
+    onMap({ uirevision: "change" }));
   };
 
   const drawCurve = (pair, step) => {
     const { curves } = pair;
     caption("change-curve", `Share of ${pair.n_cells} ${pair.source} cells called ${pair.target}, by step; band: 95 % of random directions`);
-    draw("change-curve", () => {
-      const traces = [];
+    const traces = [];
       if (curves.null_low) {
         const known = steps.map((_, i) => i).filter((i) => curves.null_low[i] !== null);
-        traces.push({ x: known.map((i) => steps[i]), y: known.map((i) => curves.null_low[i]), mode: "lines", line: { width: 0 }, hoverinfo: "skip" },
+        traces.push({ x: known.map((i) => steps[i]), y: known.map((i) => curves.null_low[i]), mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false },
           { x: known.map((i) => steps[i]), y: known.map((i) => curves.null_high[i]), mode: "lines", line: { width: 0 }, fill: "tonexty",
             fillcolor: "rgba(130,140,155,0.35)", name: "random directions", showlegend: true, hoverinfo: "skip" });
       }
       for (const [key, name] of Object.entries(methods))
         if (curves[key]) traces.push({ x: steps, y: curves[key], mode: "lines+markers", name, showlegend: true, line: { dash: DASHES[key], color: COLOURS[key], width: key === "shift" ? 3 : 1.6 }, marker: { size: 6 },
-          hovertemplate: "λ %{x}: %{y:.0%}<extra></extra>" });
-      return [traces, { xaxis: { title: { text: "step λ (standard deviations)" } },
+          hovertemplate: `${name}<br>λ %{x}: %{y:.0%}<extra></extra>` });
+    draw("change-curve", traces, { showlegend: true, xaxis: { title: { text: "step λ (standard deviations)" } },
         yaxis: { title: { text: "cells converted" }, tickformat: ".0%", range: [-0.03, 1.05] }, legend: { orientation: "h", y: -0.24 },
         margin: { l: 58, r: 12, t: 10, b: 60 },
-        shapes: [{ type: "line", x0: steps[step], x1: steps[step], y0: 0, y1: 1, line: { color: ink().text, width: 1, dash: "dot" } }] }];
-    });
+        shapes: [{ type: "line", x0: steps[step], x1: steps[step], y0: 0, y1: 1, line: { color: INK, width: 1, dash: "dot" } }] });
   };
 
   const show = () => {
@@ -50,7 +48,7 @@ if (data.changes) {
     $("change-value").textContent = String(steps[step]);
     const q = curves.q_value ? curves.q_value[step] : null;
     const beside = curves.null_mean && curves.null_mean[step] !== null ? `; random directions of this length ${percent(curves.null_mean[step])}` : "";
-    $("change-note").textContent = `At λ = ${steps[step]}, ${percent(curves.shift[step])} of ${pair.n_cells} ${pair.source} cells are called ${pair.target} (${percent(curves.shift[0])} at λ = 0${beside}${q === null ? "" : `; q ${number(q)}`}).${pair.cells.length < pair.n_cells ? ` ${pair.cells.length} of them are drawn.` : ""}`;
+    $("change-note").textContent = `At λ = ${steps[step]}, ${Math.round(curves.shift[step] * pair.n_cells)} of ${pair.n_cells} ${pair.source} cells (${percent(curves.shift[step])}) are called ${pair.target} (${percent(curves.shift[0])} at λ = 0${beside}${q === null ? "" : `; q ${number(q)}, ${q < 0.05 ? "beyond chance" : "no more than chance may do"}`}).${pair.cells.length < pair.n_cells ? ` ${pair.cells.length} of them are drawn.` : ""}`;
     drawMap(pair, step);
     drawCurve(pair, step);
   };
@@ -59,20 +57,21 @@ if (data.changes) {
     const pair = current(), told = pair.numbers;
     rows("change-effects", pair.effects.map(([gene, ...rest]) => [{ gene }, ...rest]), [2, 3]);
     rows("change-minimal", pair.minimal.map(([gene, ...rest]) => [{ gene }, ...rest]), [2, 3, 4]);
-    const median = told && told.median_n_genes !== null ? `; median ${number(told.median_n_genes)}` : "";
+    const beside = told && told.flipped_by_de_genes !== null ? `; as many top differentially expressed genes flip ${percent(told.flipped_by_de_genes)} of them, random ones ${percent(told.flipped_by_random_genes)}` : "";
+    const median = told && told.median_n_genes !== null ? `; median ${number(told.median_n_genes)}${beside}` : "";
     caption("change-counts", pair.n_genes.length
       ? `Genes that must change in each of ${pair.n_genes.length} cells that flip to ${pair.target}${median}`
       : `No cell flips to ${pair.target} by changing genes in the shift's direction`);
-    draw("change-counts", () => [[{ type: "histogram", x: pair.n_genes, marker: { color: "#0072b2" }, hovertemplate: "%{x} genes: %{y} cells<extra></extra>" }],
-      { xaxis: { title: { text: "genes changed" }, rangemode: "tozero" }, yaxis: { title: { text: "cells" } }, bargap: 0.06 }]);
+    draw("change-counts", [{ type: "histogram", x: pair.n_genes, marker: { color: "#0072b2" }, hovertemplate: "%{x} genes: %{y} cells<extra></extra>" }],
+      { xaxis: { title: { text: "genes changed" }, rangemode: "tozero" }, yaxis: { title: { text: "cells" } }, bargap: 0.06 });
   };
 
   const targets = () => {
-    const own = pairs.filter((p) => p.source === $("change-source").value);
-    fill($("change-target"), own.map((p) => [p.target, p.target]));
-    $("change-target").value = own.reduce((a, b) => (b.curves.shift.at(-1) > a.curves.shift.at(-1) ? b : a)).target;
+    const own = [...pairs.keys()].filter((i) => pairs[i].source === sources[Number($("change-source").value)]);
+    fill($("change-target"), own.map((i) => [String(i), pairs[i].target]));
+    $("change-target").value = String(own.reduce((a, b) => (pairs[b].curves.shift.at(-1) > pairs[a].curves.shift.at(-1) ? b : a), own[0]));
   };
-  fill($("change-source"), sources.map((s) => [s, s]));
+  fill($("change-source"), sources.map((s, i) => [String(i), s]));
   targets();
   $("change-step").max = String(steps.length - 1);
   $("change-step").value = String(steps.length - 1);

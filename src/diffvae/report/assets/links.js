@@ -6,24 +6,28 @@ if (data.links) {
   const label = cells.groups.find((g) => g.key === links.groupby) || cells.groups[0];
 
   const drawGraph = (id, graph, what) => {
-    const levels = bytes(graph.values), n = graph.bins;
-    const z = Array.from({ length: n }, (_, i) => Array.from(levels.subarray(i * n, (i + 1) * n), (v) => (v / 255) * graph.high));
+    const shares = typed(graph.values, Float32Array), n = graph.bins;
+    const z = Array.from({ length: n }, (_, i) => Array.from(shares.subarray(i * n, (i + 1) * n)));
     caption(id, `${what}: ${graph.n.toLocaleString("en")} links of ${links.n_cells.toLocaleString("en")} cells, ordered by type`);
-    draw(id, () => {
-      const line = { color: ink().line, width: 1 };
+    const line = { color: LINE, width: 1 };
       const shapes = links.types.flatMap((t) => [{ type: "line", x0: t.to, x1: t.to, y0: 0, y1: n, line }, { type: "line", y0: t.to, y1: t.to, x0: 0, x1: n, line }]);
       // names of narrow types would lie on each other
       const named = links.types.filter((t) => t.to - t.from > n / 40);
       const cut = (name) => (name.length > 16 ? `${name.slice(0, 15)}…` : name);
       const ticks = { tickvals: named.map((t) => (t.from + t.to) / 2), ticktext: named.map((t) => plain(cut(t.name))), showgrid: false, zeroline: false };
       const type = (v) => { const t = links.types.find((k) => v >= k.from && v < k.to); return t ? plain(t.name) : "no type"; };
-      return [[{ type: "heatmap", z, x0: 0.5, dx: 1, y0: 0.5, dy: 1, colorscale: [[0, ink().paper], [0.15, "#f7b98b"], [0.5, "#e8605f"], [1, "#7a1f78"]], showscale: false,
+    draw(id, [{ type: "heatmap", z, x0: 0.5, dx: 1, y0: 0.5, dy: 1, zmin: 0, zmax: graph.high, colorscale: [[0, PAPER], [0.15, "#f7b98b"], [0.5, "#e8605f"], [1, "#7a1f78"]], colorbar: { thickness: 10, outlinewidth: 0, tickformat: ".0%", title: { text: "pairs linked", side: "right" } },
         hovertext: z.map((row, i) => row.map((v, j) => `${type(i + 0.5)} – ${type(j + 0.5)}<br>${percent(v)} of pairs linked`)), hoverinfo: "text" }],
-      { xaxis: { visible: false, range: [0, n], constrain: "domain" }, yaxis: { ...ticks, range: [n, 0], scaleanchor: "x", constrain: "domain" }, shapes, margin: { l: 10, r: 10, t: 10, b: 10 } }];
-    });
+      { xaxis: { visible: false, range: [0, n], constrain: "domain" }, yaxis: { ...ticks, range: [n, 0], scaleanchor: "x", constrain: "domain" }, shapes, margin: { l: 10, r: 10, t: 10, b: 10 } });
   };
   drawGraph("links-input", links.input, "The graph that went in");
   drawGraph("links-predicted", links.predicted, "Links predicted");
+
+  const degree = typed(links.degree, Uint32Array);
+  const offer = (cell) => { // a cell that was pressed joins the list
+    if (![...$("link-cell").options].some((o) => o.value === String(cell)))
+      $("link-cell").append(element("option", `${cells.names[cell]}: ${degree[cell]} links`, { value: String(cell) }));
+  };
 
   const showCell = (cell) => {
     const own = [];
@@ -34,36 +38,35 @@ if (data.links) {
     own.forEach((e) => { const name = label.names[label.codes[far(e)]]; counts.set(name, (counts.get(name) || 0) + 1); });
     const told = [...counts].sort((p, q) => q[1] - p[1]).map(([name, n]) => `${n} ${name}`).join(", ");
     const called = links.progenitors.find((p) => p[0] === cell);
-    $("link-note").textContent = `${cells.names[cell]} (${label.names[label.codes[cell]]})${called ? `, called ${called[2]}` : ""}: ${own.length} links${own.length ? ` to ${told}` : " among the drawn cells"}; ${own.filter((e) => isNew[e]).length} of them new.`;
+    $("link-note").textContent = `${cells.names[cell]} (${label.names[label.codes[cell]]})${called ? `, called ${called[2]}` : ""}: ${degree[cell]} links${own.length < degree[cell] ? `, ${own.length} of them to drawn cells` : ""}${own.length ? `: ${told}; ${own.filter((e) => isNew[e]).length} of these new` : ""}.`;
+    offer(cell);
     $("link-cell").value = String(cell);
     caption("link-map", `Links of ${cells.names[cell]} on the map: full lines are new, dotted ones were in the graph`);
-    return draw("link-map", () => {
-      const lines = [0, 1].map((fresh) => {
+    const lines = [0, 1].map((fresh) => {
         const x = [], y = [];
         own.filter((e) => Boolean(isNew[e]) === Boolean(fresh)).forEach((e) => { x.push(cells.x[cell], cells.x[far(e)], null); y.push(cells.y[cell], cells.y[far(e)], null); });
-        return { type: "scatter", mode: "lines", x, y, hoverinfo: "skip", line: { color: fresh ? "#d55e00" : ink().text, width: fresh ? 1.8 : 1.2, dash: fresh ? "solid" : "dot" } };
+        return { type: "scatter", mode: "lines", x, y, hoverinfo: "skip", line: { color: fresh ? "#d55e00" : INK, width: fresh ? 1.8 : 1.2, dash: fresh ? "solid" : "dot" } };
       });
       const ends = own.map(far), all = [...cells.x.keys()];
       const many = cells.n > 3000 ? "scattergl" : "scatter";
       const wrap = (t) => (webgl ? t : { ...t, type: "scatter" });
-      return [[wrap({ ...points(cells.x, cells.y, { customdata: all, text: all.map((i) => hover(i)), hoverinfo: "text", marker: { size, color: all.map((i) => label.colours[label.codes[i]]), opacity: 0.35 } }), type: many }), ...lines,
+    return draw("link-map", [wrap({ ...points(cells.x, cells.y, { customdata: all, text: all.map((i) => hover(i)), hoverinfo: "text", marker: { size, color: all.map((i) => label.colours[label.codes[i]]), opacity: 0.35 } }), type: many }), ...lines,
         points(ends.map((i) => cells.x[i]), ends.map((i) => cells.y[i]), { customdata: ends, text: ends.map((i, k) => hover(i, `probability ${(probability[own[k]] / 255).toFixed(2)}`)), hoverinfo: "text",
-          marker: { size: size + 4, color: ends.map((i) => label.colours[label.codes[i]]), line: { width: 1.2, color: ink().text } } }),
-        { ...points([cells.x[cell]], [cells.y[cell]], { marker: { size: size + 9, color: "#d55e00", symbol: "star", line: { width: 1.2, color: ink().text } } }), type: "scatter" }],
-      onMap({ uirevision: "links" })];
-    });
+          marker: { size: size + 4, color: ends.map((i) => label.colours[label.codes[i]]), line: { width: 1.2, color: INK } } }),
+        { ...points([cells.x[cell]], [cells.y[cell]], { marker: { size: size + 9, color: "#d55e00", symbol: "star", line: { width: 1.2, color: INK } } }), type: "scatter" },
+      ...keys(label.names, label.colours)],
+      onMap({ uirevision: "links" }));
   };
 
   rows("link-pairs", links.pairs, [2, 3, 4, 5]);
   rows("link-calls", links.progenitors.map((p) => p.slice(1)), [2]);
   if (!links.progenitors.length) $("link-calls-block").remove();
   // without progenitors: the cells with most links, so that there is something to see
-  const degree = new Uint32Array(cells.n);
-  for (let e = 0; e < a.length; e++) { degree[a[e]]++; degree[b[e]]++; }
-  const offered = links.progenitors.length ? links.progenitors.map((p) => p[0]) : [...degree.keys()].sort((p, q) => degree[q] - degree[p]).slice(0, 50);
-  fill($("link-cell"), offered.slice(0, 500).map((i) => [String(i), `${cells.names[i]}: ${degree[i]} links`]));
+  const own = links.progenitors.map((p) => p[0]).filter((i) => i >= 0);
+  const offered = own.length ? own : [...degree.keys()].sort((p, q) => degree[q] - degree[p]).slice(0, 50);
+  fill($("link-cell"), offered.map((i) => [String(i), `${cells.names[i]}: ${degree[i]} links`]));
   const start = offered.reduce((p, q) => (degree[q] > degree[p] ? q : p), offered[0]);
   $("link-cell").addEventListener("change", (e) => showCell(Number(e.target.value)));
   if (start !== undefined)
-    showCell(start).then(() => $("link-map").on("plotly_click", (event) => showCell(event.points[0].customdata)));
+    showCell(start).then(() => $("link-map").on("plotly_click", (event) => event.points[0].customdata !== undefined && showCell(event.points[0].customdata)));
 }

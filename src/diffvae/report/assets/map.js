@@ -17,25 +17,26 @@ function colourByGroup(key) {
   $("colour-group").value = key;
   $("colour-gene").value = $("colour-dimension").value = "";
   $("map-note").textContent = "";
-  const show = () => draw("map-plot", () => {
+  const show = () => {
     // the largest first, so that rare groups lie on top; what has no group lies below all
     const order = group.names.map((_, k) => k).sort((a, b) => (group.colours[a] === "#bdbdbd" ? -1 : group.colours[b] === "#bdbdbd" ? 1 : group.sizes[b] - group.sizes[a]));
     const place = new Map(order.map((k, i) => [k, i]));
     const index = [...cells.x.keys()].sort((a, b) => place.get(group.codes[a]) - place.get(group.codes[b]));
     const colours = index.map((i) => (alone === null || group.codes[i] === alone ? group.colours[group.codes[i]] : GREY));
     const opacity = index.map((i) => (alone === null || group.codes[i] === alone ? 0.85 : 0.18));
-    return [[points(index.map((i) => cells.x[i]), index.map((i) => cells.y[i]), { customdata: index, text: index.map((i) => hover(i)),
-      hoverinfo: "text", marker: { size, color: colours, opacity, line: { width: 0 } } })], onMap()];
-  });
+    return draw("map-plot", [points(index.map((i) => cells.x[i]), index.map((i) => cells.y[i]), { customdata: index, text: index.map((i) => hover(i)),
+      hoverinfo: "text", marker: { size, color: colours, opacity, line: { width: 0 } } }), ...keys(group.names, group.colours)], onMap({ dragmode: drag() }));
+  };
   caption("map-plot", `t-SNE map of ${cells.n_all.toLocaleString("en")} cells, coloured by ${group.title}`);
   $("legend").replaceChildren(...group.names.map((name, k) => {
     const button = element("button", undefined, { type: "button", "aria-pressed": "false" });
     const dot = element("span", undefined, { class: "dot" });
     dot.style.background = group.colours[k];
-    button.append(dot, element("bdi", name), document.createTextNode(` ${group.sizes[k].toLocaleString("en")}`));
+    button.append(dot, element("bdi", name), document.createTextNode(`· ${group.sizes[k].toLocaleString("en")}`));
     button.addEventListener("click", () => {
       alone = alone === k ? null : k;
       [...$("legend").children].forEach((b, i) => b.setAttribute("aria-pressed", String(alone === i)));
+      tellSelection(alone === null ? [] : [...cells.x.keys()].filter((i) => group.codes[i] === k));
       show();
     });
     return button;
@@ -48,23 +49,34 @@ function colourByValue(what, levels, ends, unit) {
   const of = value(levels, ends);
   const index = [...cells.x.keys()].sort((a, b) => levels[a] - levels[b]); // high values lie on top
   caption("map-plot", `t-SNE map of ${cells.n_all.toLocaleString("en")} cells, coloured by ${what}`);
-  return draw("map-plot", () => [[points(index.map((i) => cells.x[i]), index.map((i) => cells.y[i]), { customdata: index,
+  return draw("map-plot", [points(index.map((i) => cells.x[i]), index.map((i) => cells.y[i]), { customdata: index,
     text: index.map((i) => hover(i, `${plain(what)}: ${number(of(i))}`)), hoverinfo: "text",
     marker: { size, color: index.map(of), colorscale: SEQUENTIAL, cmin: ends.low, cmax: ends.high, opacity: 0.9,
-      colorbar: { title: { text: unit, side: "right" }, thickness: 12, outlinewidth: 0 } } })], onMap()]);
+      colorbar: { title: { text: unit, side: "right" }, thickness: 12, outlinewidth: 0 } } })], onMap({ dragmode: drag() }));
 }
 
-async function colourByGene(name) {
-  const i = geneNumber.get(name);
-  $("colour-gene").value = name;
+let asked = 0; // of two genes chosen quickly the later one is shown
+
+async function colourByGene(typed) {
+  const name = geneNumber.has(typed) ? typed : lower.get(typed.toLowerCase());
+  const i = geneNumber.get(name), mine = ++asked;
   if (i === undefined) {
-    $("map-note").textContent = `${name} is not among the ${geneNumber.size.toLocaleString("en")} genes stored in this page; the result's results.h5ad has all.`;
+    $("map-note").textContent = `No gene called ${typed} is stored in this page; the map is as it was.`;
     return;
   }
+  let levels;
+  try {
+    levels = await inflated(data.genes.stored[i].values);
+  } catch (error) {
+    $("map-note").textContent = "This browser can't unpack the genes; a newer one can.";
+    return;
+  }
+  if (mine !== asked) return;
+  $("colour-gene").value = name;
   const gene = data.genes.stored[i];
   $("colour-group").value = $("colour-dimension").value = "";
   $("map-note").textContent = "";
-  await colourByValue(gene.name, await inflated(gene.values), gene, "log-normalised expression");
+  await colourByValue(gene.name, levels, gene, "log-normalised expression");
 }
 
 function colourByDimension(d) {
@@ -75,13 +87,14 @@ function colourByDimension(d) {
   return colourByValue(`latent dimension ${d}`, bytes(dimension.values), dimension, `dimension ${d}`);
 }
 
-function tellSelection(event) {
+const drag = () => ($("lasso").getAttribute("aria-pressed") === "true" ? "lasso" : touch ? false : "pan");
+
+function tellSelection(chosen) {
   const panel = $("selection");
-  if (!event || !event.points || !event.points.length) {
-    panel.textContent = "Draw around cells with the lasso of the map to see what they are.";
+  if (!chosen.length) {
+    panel.textContent = "Draw around cells with the lasso, or press a group above, to see what they are.";
     return;
   }
-  const chosen = event.points.map((p) => p.customdata);
   const weight = (i) => (cells.weight ? cells.weight[i] : 1);
   const total = chosen.reduce((sum, i) => sum + weight(i), 0);
   panel.replaceChildren(element("h3", `${Math.round(total).toLocaleString("en")} cells selected`));
@@ -110,14 +123,16 @@ if (cells) {
   fill($("colour-dimension"), [["", "–"], ...cells.latent.map((_, d) => [String(d), String(d)])]);
   $("gene-names").replaceChildren(...data.genes.stored.map((g) => element("option", undefined, { value: g.name })));
   if (data.genes.stored.length < data.genes.n_all)
-    $("map-note").textContent = `${data.genes.stored.length.toLocaleString("en")} of ${data.genes.n_all.toLocaleString("en")} genes are stored in this page: those that its tables name, and the most variable.`;
+    $("map-stored").textContent = `${data.genes.stored.length.toLocaleString("en")} of ${data.genes.n_all.toLocaleString("en")} genes are stored in this page: those that its tables name, and the most variable.`;
+  $("lasso").addEventListener("click", (e) => {
+    e.target.setAttribute("aria-pressed", String(e.target.getAttribute("aria-pressed") !== "true"));
+    Plotly.relayout("map-plot", { dragmode: drag() });
+  });
   $("colour-group").addEventListener("change", (e) => e.target.value && colourByGroup(e.target.value));
   $("colour-dimension").addEventListener("change", (e) => e.target.value && colourByDimension(Number(e.target.value)));
   $("colour-gene").addEventListener("change", (e) => e.target.value && colourByGene(e.target.value.trim()));
-  const kept = $("map-note").textContent;
   colourByGroup(cells.groups[0].key).then(() => {
-    $("map-plot").on("plotly_selected", tellSelection);
-    $("map-plot").on("plotly_deselect", () => tellSelection(null));
+    $("map-plot").on("plotly_selected", (event) => event && tellSelection(event.points.filter((p) => p.customdata !== undefined).map((p) => p.customdata)));
+    $("map-plot").on("plotly_deselect", () => tellSelection([]));
   });
-  $("map-note").textContent = kept;
 }
