@@ -123,8 +123,9 @@ TEXT = """# Which DiffVAE should be the default?
 Four configurations of DiffVAE beside VAE, AE, PCA and the presets of the paper, on five real data sets (mouse myeloid
 progenitors with 19 clusters, mouse pancreas in development, mouse pancreas, human blood, human myoblasts) and three
 simulated trees with known types; 50 dimensions; k-means and Leiden on the latent representation, the number of types
-given. Means over data sets and trainings, whose number is below each table: what was tried part by part has one only. This
-page is written by `docs/study.py` from what these commands left, file names and label keys as there; the simulated trees are
+given. Means over data sets and trainings, whose number is below each table: what was tried part by part has one
+only. This page is written by `docs/study.py` from what these commands left, file names and label keys as there; the
+simulated trees are
 `diffvae.datasets.simulate_differentiation(rng=0)`, 1 and 2, the configurations those of the section at the end.
 
 ```

@@ -64,3 +64,13 @@ def test_every_page_is_reachable_and_links_to_pages_that_are_there():
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_equations_of_docstrings_become_mathml(monkeypatch):
+    pytest.importorskip("latex2mathml")
+    monkeypatch.syspath_prepend(str(DOCS / "_ext"))
+    mathml = importlib.import_module("mathml")
+    monkeypatch.delitem(sys.modules, "mathml")
+    drawn = mathml.drawn(r"z = \mu + \frac{1}{N} \sum_i \sigma_i", block=True)
+    assert drawn.startswith("<math")
+    assert {"<mfrac>", "&#x003BC;", "&#x003C3;"} <= set(re.findall(r"<mfrac>|&#x003\w\w;", drawn))
