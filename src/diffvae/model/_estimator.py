@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae._errors import DataError
+from diffvae._store import OnDisk, is_on_disk, open_store
 from diffvae.model._input import Features, Matrix, match_new
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ class Estimator(ABC):
             raise DataError(f"{path} holds a {type(model).__name__}, not a {cls.__name__}; use diffvae.model.load.")
         return model
 
-    def _matrix(self, adata: AnnData | None, max_missing: float) -> Matrix:
+    def _matrix(self, adata: AnnData | OnDisk | None, max_missing: float) -> Matrix:
         if adata is not None:
-            return match_new(adata, self.features, max_missing)
+            return match_new(open_store(adata) if is_on_disk(adata) else adata, self.features, max_missing)
         if self._training_matrix is None:
             reason = "was loaded from disk" if self.is_trained else "is not trained"
             raise NotTrainedError(f"This {type(self).__name__} {reason} and holds no cells; name them: adata=...")
