@@ -287,7 +287,8 @@ class Store:
         for shard in self.shards:
             if key not in shard.keys:
                 raise DataError(f"{shard.path.name!r} has no X; name the layer that holds the expression values.")
-        if layer == _keys.UNIT and _keys.UNIT_MIN not in self.var and _keys.UNIT_MIN in self.shards[0].var:
+        limits = {_keys.UNIT_MIN, _keys.UNIT_MAX}
+        if layer == _keys.UNIT and limits <= set(self.shards[0].var) and not limits <= set(self.var):
             raise DataError(
                 f"The {len(self.shards)} files were scaled by different limits, so their layers['unit'] can't be put "
                 "together; prepare the data they came from as one: diffvae.pp.prepare([...], out='prepared.h5ad')."
