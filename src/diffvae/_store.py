@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -322,7 +323,7 @@ class Store:
             obs=self.obs.iloc[chosen].copy(),
             var=self.var.copy(),
             layers={name: _gathered(self.matrix(name), chosen) for name in self.layers},
-            uns=self.uns,
+            uns=deepcopy(self.uns),
         )
         if self.raw is not None:
             adata.raw = ad.AnnData(_gathered(self.raw.X, chosen), obs=adata.obs[[]], var=self.raw.var)

@@ -69,7 +69,7 @@ def summarise(x: Any) -> Summary:
         if stored.size:
             smallest, largest = min(smallest, stored.min()), max(largest, stored.max())
         sums[rows] += np.asarray(block.sum(axis=1)).ravel()
-        sample.append(nonzero[::stride])
+        sample.append(nonzero[::stride].copy())  # a view would keep all values
         extremes.see(block, columns)
     return Summary(
         n_bad=n_bad,
