@@ -36,8 +36,7 @@ def run(shards, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setattr(_atlas, "BLOCK", 70)
-        names = ad.read_h5ad(shards[0], backed="r").var_names
-        markers["gene"] = names[:4]
+        markers["gene"] = ad.read_h5ad(shards[0]).var_names[:4]
         found = dv.pipeline.run(
             shards, out, subsample=200, label_key="cell_type", markers=markers, n_clusters=3, cluster_method="kmeans",
             k=3, tell=told.append, **OPTIONS,
