@@ -9,7 +9,7 @@ from _model_data import N_LATENT, QUICK, TINY, counts, prepared, trained
 
 from diffvae import _keys
 from diffvae._store import open_store
-from diffvae.model import VAE, DiffVAE
+from diffvae.model import PCA, VAE, CellStateClassifier, DiffVAE
 from diffvae.pp import DataError
 from diffvae.train import StreamSource
 
@@ -140,3 +140,18 @@ def test_what_cannot_be_read_is_refused_in_words(tmp_path):
         with pytest.raises(DataError, match=sentence):
             model.train(path, **QUICK)
         assert not model.is_trained
+
+
+def test_what_needs_the_cells_in_memory_says_so(tmp_path):
+    path = written(prepared(), tmp_path / "cells.h5ad")
+    adata = prepared()
+    adata.obs["type"] = ["a", "b"] * 50
+    for use in (
+        lambda: PCA(n_latent=3).train(path),
+        lambda: CellStateClassifier().train(path, "type"),
+        lambda: CellStateClassifier().train(adata, "type", max_epochs=1, progress=False).predict(path),
+    ):
+        with pytest.raises(DataError, match="read them, or some of them, into memory first"):
+            use()
+    z = trained("PCA").get_latent_representation()
+    np.testing.assert_allclose(trained("PCA").get_latent_representation(path), z, atol=1e-5)

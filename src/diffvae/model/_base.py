@@ -33,6 +33,7 @@ class Model(Estimator):
     """
 
     n_latent: int
+    _reads_disk = True
 
     @abstractmethod
     def train(self, adata: AnnData, *, layer: str | None, validation_size: float | None, rng: _random.Rng) -> Self:

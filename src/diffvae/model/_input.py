@@ -13,7 +13,7 @@ from scipy import sparse
 from diffvae import _keys, _random
 from diffvae._errors import DataError
 from diffvae._rows import Rows, picked
-from diffvae._store import Store
+from diffvae._store import Store, is_on_disk
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,6 +55,9 @@ def layer_matrix(adata: AnnData | Store, layer: str | None) -> Matrix:
         if not rows.survey.finite:
             raise DataError(f"{_place(layer)} holds NaN or infinite values; put 0 where missing means not detected.")
         return rows
+    # anndata reads the layers of a backed object into memory, and leaves only X on disk
+    if is_on_disk(adata) and (layer is None or not hasattr(adata, "layers")):
+        raise in_memory_only()
     if layer is None:
         matrix = adata.X
     elif layer in adata.layers:
@@ -71,6 +74,14 @@ def layer_matrix(adata: AnnData | Store, layer: str | None) -> Matrix:
     if not np.isfinite(values).all():
         raise DataError(f"{_place(layer)} holds NaN or infinite values; diffvae.pp.check(adata) says where.")
     return matrix
+
+
+def in_memory_only() -> DataError:
+    """Return what is said where cells on disk can't be used."""
+    return DataError(
+        "These cells are on disk, which DiffVAE, VAE and AutoEncoder learn from, and all models embed; for this read "
+        "them, or some of them, into memory first."
+    )
 
 
 def _place(layer: str | None) -> str:
