@@ -141,6 +141,17 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
         shutil.rmtree(part, ignore_errors=True)
 
 
+@contextmanager
+def scratch(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a folder beside a result, for what is only needed on the way to it; it is removed in the end."""
+    folder = _beside(Path(path).expanduser().resolve())
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _swap(new: Path, path: Path) -> None:
     """Put a folder in the place of another, which comes back if that fails."""
     if not path.exists():

@@ -13,6 +13,8 @@ from diffvae.tl import _cluster, _marker_tables, _naming
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from diffvae._store import Store
+
 MIN_TYPE = 10
 """Cells of a type that is to be changed, or changed into: the classifier's minimum."""
 
@@ -35,7 +37,7 @@ def check_options(
         _marker_tables.read_markers(markers)
 
 
-def require_labels(adata: AnnData, label_key: str | None) -> None:
+def require_labels(adata: AnnData | Store, label_key: str | None) -> None:
     if label_key is None:
         return
     if label_key not in adata.obs:
@@ -52,17 +54,19 @@ def require_labels(adata: AnnData, label_key: str | None) -> None:
         )
 
 
-def require_markers(adata: AnnData, markers: Any) -> None:
+def require_markers(adata: AnnData | Store, markers: Any) -> None:
     """Refuse markers of which the data have none."""
     _naming.candidates(markers, (adata.raw or adata).var_names.astype(str), "the data")
 
 
-def require_cells(adata: AnnData, n_clusters: int | str) -> None:
+def require_cells(adata: AnnData | Store, n_clusters: int | str) -> None:
     if n_clusters != "auto" and int(n_clusters) > adata.n_obs:
         raise DataError(f"n_clusters is {n_clusters}, but there are {adata.n_obs} cells.")
 
 
-def require_types(adata: AnnData, label_key: str | None, source: str | None, target: Sequence[str] | None) -> None:
+def require_types(
+    adata: AnnData | Store, label_key: str | None, source: str | None, target: Sequence[str] | None
+) -> None:
     """Refuse a source or targets that the labels don't have; names that clusters will get aren't known yet."""
     if source is None:
         if target:

@@ -19,11 +19,14 @@ from diffvae._journal import Journal
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from diffvae._atlas import Atlas
     from diffvae._changes import Changes
     from diffvae._linking import Links
     from diffvae.model import Model
 
 SUMMARY, RESULTS, MODEL = "summary.json", "results.h5ad", "model"
+ALL_CELLS = "all_cells.h5ad"
+"""Beside the results of a sample, where the cells of a run stay on disk."""
 ABOUT = ("source", "n_cells", "n_genes", "n_genes_kept", "kind", "diagnosis")
 """What a summary says of the data and the model."""
 
@@ -108,7 +111,14 @@ def _shown(genes: pd.DataFrame) -> pd.DataFrame:
     return genes[(genes["ranking"] == "jacobian") & genes["confirmed"]]
 
 
-def write(result: Result, out: str | PathLike[str], *, label_key: str | None = None, overwrite: bool = False) -> None:
+def write(
+    result: Result,
+    out: str | PathLike[str],
+    *,
+    label_key: str | None = None,
+    overwrite: bool = False,
+    atlas: Atlas | None = None,
+) -> None:
     """Write a result into a folder, whole or not at all; then the page that shows it."""
     from diffvae import report
 
@@ -133,6 +143,8 @@ def write(result: Result, out: str | PathLike[str], *, label_key: str | None = N
         for name, table in tables.items():
             _files.write_csv(table, folder / "tables" / f"{name}.csv")
         _figures(result, folder / "figures", label_key)
+        if atlas is not None:
+            atlas.write(folder / ALL_CELLS)
         if result.changes is not None:
             from diffvae import _changes, _changes_folder
 

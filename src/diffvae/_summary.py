@@ -18,6 +18,7 @@ from diffvae._result import Result
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from diffvae._atlas import Atlas
     from diffvae.model import Model
 
 
@@ -42,12 +43,16 @@ def finish(
     overwrite: bool,
     changes: Changes | None = None,
     links: Links | None = None,
+    atlas: Atlas | None = None,
 ) -> Result:
     """Put the summary together and write the folder."""
     from diffvae._scores import verdict
     from diffvae.model._storage import versions
 
     clusters = _result.cluster_table(adata)
+    if atlas is not None:
+        clusters.insert(2, "n_all_cells", atlas.sizes)
+        about = about | {"sample": atlas.about}
     stored = adata.uns[_keys.UNS]
     summary = about | {
         "clusters": json.loads(clusters.to_json(orient="records")),
@@ -64,7 +69,7 @@ def finish(
     result = Result(adata, model, clusters, scores, summary, changes, links)
     if out is not None:
         journal.tell("write")
-        _result.write(result, out, label_key=parameters["label_key"], overwrite=overwrite)
+        _result.write(result, out, label_key=parameters["label_key"], overwrite=overwrite, atlas=atlas)
     return result
 
 

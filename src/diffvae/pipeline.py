@@ -7,12 +7,27 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _changes, _files, _io, _keys, _linking, _preconditions, _result, _summary, _training_config, pp, tl
+from diffvae import (
+    _atlas,
+    _changes,
+    _files,
+    _io,
+    _keys,
+    _linking,
+    _preconditions,
+    _result,
+    _summary,
+    _training_config,
+    pp,
+    tl,
+)
 from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
 from diffvae._journal import Journal
 from diffvae._linking import Links, links
 from diffvae._result import Result
+from diffvae._size import stays_on_disk
+from diffvae._store import OnDisk, open_store
 from diffvae._training_config import Config
 from diffvae.tl._by_weights import disagreement
 
@@ -23,11 +38,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Changes", "Links", "Result", "identify", "identify_again", "links", "perturb", "run"]
 
+NO_PARAMETERS = ("data", "out", "tell", "progress", "overwrite", "backed", "subsample")
+"""Arguments of a run that don't change what it finds, or are told elsewhere in its summary."""
+
 
 def run(
-    data: AnnData | str | PathLike[str] | None = None,
+    data: AnnData | OnDisk | None = None,
     out: str | PathLike[str] | None = None,
     *,
+    backed: bool | None = None,
+    subsample: int = _atlas.DRAWN,
     label_key: str | None = None,
     markers: Any = "auto",
     transpose: bool | None = None,
@@ -64,10 +84,18 @@ def run(
     Parameters
     ----------
     data
-        AnnData (left as it is), a file or folder that :func:`anndata.io` or scanpy reads, or None for the bundled
+        AnnData (left as it is), a file or folder that :func:`anndata.io` or scanpy reads, a list of ``.h5ad`` or
+        ``.zarr`` (one atlas in many shards, genes matched by name), or None for the bundled
         :func:`diffvae.datasets.pbmc68k_reduced`.
     out
         Folder for the results, written whole or not at all; None writes nothing.
+    backed
+        Leave the cells on disk: they are prepared, learnt from and embedded in blocks; map, clusters, dimensions,
+        genes, names, scores and links are those of a random sample, and ``all_cells.h5ad`` has the latent
+        representation of all cells, their place on the map, and cluster and name by the nearest centroid. None does
+        so where the cells would take more than half of the free memory or are more than 200,000, and says it.
+    subsample
+        Cells in that sample.
     label_key
         Reference labels in ``obs``, for scores only: nothing is learnt from them. The bundled data have
         ``"cell_type"``.
@@ -122,7 +150,7 @@ def run(
     >>> result.clusters.columns[:3].tolist()
     ['cluster', 'n_cells', 'cell_type']
     """
-    parameters = {k: v for k, v in locals().items() if k not in ("data", "out", "tell", "progress", "overwrite")}
+    parameters = {k: v for k, v in locals().items() if k not in NO_PARAMETERS}
     # what can't work is refused now, not after the training
     _preconditions.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     _linking.check_options(k, _linking.TOP_K)
@@ -134,29 +162,43 @@ def run(
     parameters |= {k: settings.get(k) for k in given} | training | {"preset": model.preset, "n_latent": model.n_latent}
     parameters["config"] = str(config) if isinstance(config, str | PathLike) else config
     journal = Journal(tell)
+    preparation: dict[str, Any] = {"n_top_genes": n_top_genes, "layer": layer, "batch_key": batch_key, "rng": seed}
+    training |= {"device": device, "precision": precision, "rng": seed, "progress": progress}
+    on_disk = stays_on_disk(data, backed, layer=layer, transpose=transpose)
+    atlas = None
 
     with journal.step("read"):
-        adata, origin = _io.load(data, transpose)
+        if on_disk:
+            _atlas.check_options(out, cluster_method, subsample)
+            tell(on_disk)
+            journal.warnings.append(on_disk)
+            cells = open_store(data)
+            atlas, origin = _atlas.Atlas(cells, out, subsample), cells.name
+        else:
+            cells, origin = _io.load(data[0] if isinstance(data, list | tuple) else data, transpose)
         if data is None and label_key is None:
             label_key = _keys.LABEL
-        _preconditions.require_labels(adata, label_key)
-        _preconditions.require_cells(adata, n_clusters)
-        _preconditions.require_types(adata, label_key, source, target)
+        _preconditions.require_labels(cells, label_key)
+        _preconditions.require_cells(cells, n_clusters)
+        _preconditions.require_types(cells, label_key, source, target)
     with journal.step("check and prepare"):
-        report = pp.check(adata, layer=layer)
-        pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, batch_key=batch_key, rng=seed)
-        _preconditions.require_markers(adata, markers)
+        if atlas is not None:
+            cells = atlas.prepare(**preparation)
+        else:
+            pp.prepare(cells, **preparation)
+        _preconditions.require_markers(cells, markers)
     with journal.step("train DiffVAE"):
-        model.train(
-            adata,
-            **training,
-            device=device,
-            precision=precision,
-            rng=seed,
-            progress=progress,
-        )
-        tl.embed(adata, model)
+        if atlas is not None:
+            atlas.train(model, **training)
+        else:
+            model.train(cells, **training)
+            tl.embed(cells, model)
         diagnosis = model.diagnose(rng=seed)
+    if atlas is None:
+        adata = cells
+    else:
+        with journal.step("draw a sample of the cells"):
+            adata = atlas.sample(model, seed)
     with journal.step("t-SNE"):
         tl.tsne(adata, rng=seed)
     identify(
@@ -171,13 +213,17 @@ def run(
         seed=seed,
         journal=journal,
     )
+    if atlas is not None:
+        with journal.step("place and name the other cells"):
+            atlas.transfer(adata)
     scores = _summary.score(adata, label_key, seed, journal)
+    prepared = adata.uns[_keys.UNS]["prepare"]
     about = {
         "source": origin,
-        "n_cells": report.n_cells,
-        "n_genes": report.n_genes,
+        "n_cells": int(prepared["n_cells"]),
+        "n_genes": int(prepared["n_genes"]),
         "n_genes_kept": adata.n_vars,
-        "kind": report.kind,
+        "kind": str(prepared["kind"]),
         "diagnosis": {"n_active": diagnosis.n_active, "messages": list(diagnosis.messages)},
     }
     parameters["label_key"] = label_key
@@ -191,7 +237,7 @@ def run(
         except DataError as error:  # a name that the clusters didn't get, say: what there is shall not be lost
             journal.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
     linked = _linking.of_run(adata, parameters, seed=seed, journal=journal, progress=progress) if links else None
-    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked)
+    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked, atlas)
 
 
 def identify(

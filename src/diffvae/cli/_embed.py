@@ -15,10 +15,11 @@ EXAMPLE = "Example:  diffvae embed new_cells.h5ad --model results/model --out ne
 
 
 def command(
-    data: o.Input,
+    data: o.Inputs,
     model: o.Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5ad.")],
     transpose: o.Transpose = None,
+    backed: o.Backed = None,
     max_missing: Annotated[
         float, typer.Option("--max-missing", min=0, max=1, help="Share of the model's genes that may be missing.")
     ] = 0.2,
@@ -26,15 +27,26 @@ def command(
 ) -> None:
     """Write new cells with their latent representation in obsm["X_diffvae"].
 
-    Genes are matched by name and scaled as the training cells were.
+    Genes are matched by name and scaled as the training cells were. Cells that stay on disk are read in blocks, and
+    the file that is written holds their table and latent representation without the expression.
     """
     from diffvae import _files, _io, tl
     from diffvae import model as models
+    from diffvae._size import stays_on_disk
+    from diffvae._store import open_store
 
     o.refuse_file(out, overwrite)
     trained = models.load(model)
-    adata = _io.read(data, transpose=transpose)
-    with _console.warnings_as_notes():
-        tl.embed(adata, trained, max_missing=max_missing)
-    _files.write_h5ad(adata, out)
-    _console.say(f"Written to {out}: {adata.n_obs:,} cells in {trained.n_latent} latent dimensions")
+    if on_disk := stays_on_disk(o.one_or_several(data), backed, transpose=transpose):
+        _console.note(on_disk)
+        store = open_store(o.one_or_several(data))
+        with _console.warnings_as_notes():
+            tl.embed(store, trained, max_missing=max_missing, out=out, overwrite=overwrite)
+        n_cells = store.n_obs
+    else:
+        adata = _io.read(data[0], transpose=transpose)
+        with _console.warnings_as_notes():
+            tl.embed(adata, trained, max_missing=max_missing)
+        _files.write_h5ad(adata, out)
+        n_cells = adata.n_obs
+    _console.say(f"Written to {out}: {n_cells:,} cells in {trained.n_latent} latent dimensions")

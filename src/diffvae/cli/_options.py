@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,6 +46,24 @@ Input = Annotated[
 ]
 
 
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="INPUT...",
+        help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; cells in rows. Several .h5ad or .zarr: one "
+        "atlas in shards, genes matched by name.",
+    ),
+]
+Backed = Annotated[
+    bool | None,
+    typer.Option(
+        "--backed/--in-memory",
+        help="Leave the cells of .h5ad or .zarr on disk and read them in blocks; by default where they would take more "
+        "than half of the free memory or are more than 200,000.",
+    ),
+]
+
+
 def number_of_clusters(text: str) -> int | str:
     """Read ``--n-clusters``."""
     if text == "auto":
@@ -54,6 +72,11 @@ def number_of_clusters(text: str) -> int | str:
         return int(text)
     except ValueError:
         raise ValueError(f"--n-clusters is {text!r}; it is 'auto' or a whole number.") from None
+
+
+def one_or_several(data: list[Path] | None) -> Any:
+    """Return the one file, the list of several, or None."""
+    return data[0] if data is not None and len(data) == 1 else data or None
 
 
 def refuse_file(path: Path, overwrite: bool) -> None:

@@ -26,13 +26,18 @@ EXAMPLE = (
 
 def command(
     data: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Argument(
-            metavar="[INPUT]",
-            help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; bundled real data without it.",
+            metavar="[INPUT]...",
+            help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; bundled real data without it. Several "
+            ".h5ad or .zarr: one atlas in shards, genes matched by name.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("diffvae_results"),
+    backed: o.Backed = None,
+    subsample: Annotated[
+        int, typer.Option("--subsample", help="Cells on which maps, clusters and links are made, of cells on disk.")
+    ] = 20_000,
     label_key: Annotated[
         str | None, typer.Option("--label-key", help="Reference labels in obs, for scores only.")
     ] = None,
@@ -81,8 +86,10 @@ def command(
     from diffvae import pipeline
 
     result = pipeline.run(
-        data,
+        o.one_or_several(data),
         out,
+        backed=backed,
+        subsample=subsample,
         label_key=label_key,
         markers=markers,
         transpose=transpose,
@@ -115,9 +122,10 @@ def show(result: Result) -> None:
     summary = result.summary
     clusters = result.clusters
     n_named = (clusters["cell_type"] != "unassigned").sum()
+    sample = f"{summary['sample']['n_drawn']:,} drawn of " if "sample" in summary else ""
     _console.table(
-        f"{summary['n_cells']:,} cells of {summary['source']} in {len(clusters)} clusters, {n_named} of them named "
-        f"(markers: {summary['markers'] or 'none fits'})",
+        f"{sample}{summary['n_cells']:,} cells of {summary['source']} in {len(clusters)} clusters, {n_named} of them "
+        f"named (markers: {summary['markers'] or 'none fits'})",
         ["cluster", "cells", "cell type", "q", "marker genes", "dimensions", "genes up by the decoder"],
         (
             (

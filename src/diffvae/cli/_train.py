@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +17,11 @@ EXAMPLE = "Example:  diffvae train mydata.h5ad --out model --n-latent 50"
 
 
 def command(
-    data: o.Input,
+    data: o.Inputs,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
     model: Annotated[str, typer.Option("--kind", help="diffvae, vae, ae or pca.")] = "diffvae",
     transpose: o.Transpose = None,
+    backed: o.Backed = None,
     layer: o.Layer = None,
     n_top_genes: o.NTopGenes = 2000,
     preset: o.Preset = "default",
@@ -42,7 +44,7 @@ def command(
 
     The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells.
     """
-    from diffvae import _files, _io, pp
+    from diffvae import _files
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
 
     rate: dict[str, Any] = {} if lr is None else {"lr": lr}
@@ -58,21 +60,48 @@ def command(
         raise ValueError(f"--preset is {preset!r}, but presets belong to --kind diffvae; leave one of them out.")
     _files.refuse_folder(out.expanduser().resolve(), overwrite)
     chosen = kinds[model]()
-    adata = _io.read(data, transpose=transpose)
-    with _console.warnings_as_notes():
-        pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, rng=seed)
-    chosen.train(
-        adata,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        early_stopping=early_stopping,
-        device=device,
-        rng=seed,
-    )
-    chosen.save(out, overwrite=overwrite)
+    with _prepared(data, out, model, backed, transpose, n_top_genes=n_top_genes, layer=layer, rng=seed) as cells:
+        chosen.train(
+            cells,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            early_stopping=early_stopping,
+            device=device,
+            rng=seed,
+        )
+        chosen.save(out, overwrite=overwrite)
+        messages = chosen.diagnose(rng=seed).messages if isinstance(chosen, DiffVAE) else ()
     last = chosen.history.iloc[-1]
     _console.say(", ".join(f"{name} {value:.4g}" for name, value in last.items()))
-    if isinstance(chosen, DiffVAE):
-        for message in chosen.diagnose(rng=seed).messages:
-            _console.note(message)
+    for message in messages:
+        _console.note(message)
     _console.say(f"Written to {out}: {chosen!r}")
+
+
+@contextmanager
+def _prepared(
+    data: list[Path], out: Path, kind: str, backed: bool | None, transpose: bool | None, **options: Any
+) -> Iterator[Any]:
+    """Yield prepared cells: in memory, or on disk in a file beside the model that is removed at the end."""
+    from diffvae import _files, _io, pp
+    from diffvae._size import stays_on_disk
+    from diffvae._store import open_store
+
+    given = o.one_or_several(data)
+    on_disk = stays_on_disk(given, backed, layer=options["layer"], transpose=transpose)
+    if not on_disk or kind == "pca":
+        if on_disk and (backed or len(data) > 1):
+            raise ValueError("--kind is 'pca', which learns from cells in memory; choose diffvae, vae or ae.")
+        adata = _io.read(data[0], transpose=transpose)
+        with _console.warnings_as_notes():
+            pp.prepare(adata, **options)
+        yield adata
+        return
+    _console.note(on_disk)
+    store = open_store(given)
+    if store.is_prepared:
+        yield store
+        return
+    with _files.scratch(out) as work, _console.warnings_as_notes():
+        prepared = pp.prepare(store, out=work / "prepared.h5ad", **options)
+        yield prepared

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random
+from diffvae._rows import Rows
+from diffvae._store import OnDisk
 from diffvae.model._estimator import Estimator
 from diffvae.model._input import Matrix
 
@@ -36,6 +39,7 @@ class Model(Estimator):
     """
 
     n_latent: int
+    _reads_disk = True
 
     @abstractmethod
     def train(self, adata: AnnData, *, layer: str | None, validation_size: float | None, rng: _random.Rng) -> Self:
@@ -69,14 +73,17 @@ class Model(Estimator):
     def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
         """Return the mean slope of each gene along each dimension at points z, latent dimensions x genes."""
 
-    def get_latent_representation(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
+    def get_latent_representation(
+        self, adata: AnnData | OnDisk | None = None, *, max_missing: float = 0.2
+    ) -> np.ndarray:
         """Return the latent representation of cells: the posterior mean, never a draw.
 
         Parameters
         ----------
         adata
             Cells, raw or prepared; None for those of the training. Genes are matched by name and new cells scaled by
-            the training scaling.
+            the training scaling. Files of AnnData, a list of them or an AnnData that is backed by one are read in
+            blocks.
         max_missing
             Share of the model's genes that may be missing (they count as not expressed) before the data are refused.
 
@@ -89,7 +96,18 @@ class Model(Estimator):
         DataError
             If too many genes are missing, or the layer is.
         """
-        return self._encode(self._matrix(adata, max_missing))
+        matrix = self._matrix(adata, max_missing)
+        if not isinstance(matrix, Rows):
+            return self._encode(matrix)
+        z = np.empty((len(matrix), self.n_latent), dtype=np.float32)
+        for rows, part in self.encode_blocks(matrix):
+            z[rows] = part
+        return z
+
+    def encode_blocks(self, matrix: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield (rows, latent representation) of one block of cells on disk after the other."""
+        for rows, block in matrix.blocks():
+            yield rows, self._encode(block)
 
     def reconstruct(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
         """Return cells encoded and decoded again, on the scale of the training layer: cells x genes, float32."""

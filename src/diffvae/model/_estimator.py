@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from diffvae._errors import DataError
-from diffvae.model._input import Features, Matrix, match_new
+from diffvae._store import OnDisk, is_on_disk, open_store
+from diffvae.model._input import Features, Matrix, in_memory_only, match_new
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,6 +32,9 @@ class Estimator(ABC):
     history
         One row per epoch.
     """
+
+    _reads_disk = False
+    """Whether cells that are passed through may stay on disk."""
 
     def __init__(self) -> None:
         self._features: Features | None = None
@@ -100,9 +104,11 @@ class Estimator(ABC):
             raise DataError(f"{path} holds a {type(model).__name__}, not a {cls.__name__}; use diffvae.model.load.")
         return model
 
-    def _matrix(self, adata: AnnData | None, max_missing: float) -> Matrix:
+    def _matrix(self, adata: AnnData | OnDisk | None, max_missing: float) -> Matrix:
         if adata is not None:
-            return match_new(adata, self.features, max_missing)
+            if is_on_disk(adata) and not self._reads_disk:
+                raise in_memory_only()
+            return match_new(open_store(adata) if is_on_disk(adata) else adata, self.features, max_missing)
         if self._training_matrix is None:
             reason = "was loaded from disk" if self.is_trained else "is not trained"
             raise NotTrainedError(f"This {type(self).__name__} {reason} and holds no cells; name them: adata=...")

@@ -12,12 +12,14 @@ from scipy import sparse
 
 from diffvae import _keys, _random
 from diffvae._errors import DataError
+from diffvae._rows import Rows, picked
+from diffvae._store import Store, is_on_disk
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Matrix: TypeAlias = Any
-"""numpy array or scipy CSR matrix, cells x genes."""
+"""numpy array, scipy CSR matrix, or :class:`diffvae._rows.Rows` on disk; cells x genes."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,19 @@ class Features:
         return self.minimum is not None
 
 
-def layer_matrix(adata: AnnData, layer: str | None) -> Matrix:
-    """Return ``adata.layers[layer]`` (``adata.X`` for None) as CSR or a dense array, checked to be finite numbers."""
+def layer_matrix(adata: AnnData | Store, layer: str | None) -> Matrix:
+    """Return ``adata.layers[layer]`` (``adata.X`` for None) as CSR or a dense array, checked to be finite numbers.
+
+    Of a store the rows on disk, after one pass over them.
+    """
+    if isinstance(adata, Store):
+        rows = adata.matrix(layer)
+        if not rows.survey.finite:
+            raise DataError(f"{_place(layer)} holds NaN or infinite values; put 0 where missing means not detected.")
+        return rows
+    # anndata reads the layers of a backed object into memory, and leaves only X on disk
+    if is_on_disk(adata) and (layer is None or not hasattr(adata, "layers")):
+        raise in_memory_only()
     if layer is None:
         matrix = adata.X
     elif layer in adata.layers:
@@ -63,13 +76,24 @@ def layer_matrix(adata: AnnData, layer: str | None) -> Matrix:
     return matrix
 
 
+def in_memory_only() -> DataError:
+    """Return what is said where cells on disk can't be used."""
+    return DataError(
+        "These cells are on disk, which DiffVAE, VAE and AutoEncoder learn from, and all models embed; for this read "
+        "them, or some of them, into memory first."
+    )
+
+
 def _place(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
 def require_unit_interval(matrix: Matrix, layer: str | None) -> None:
     """Refuse values outside [0, 1], which are no Bernoulli targets."""
-    low, high = (float(matrix.min()), float(matrix.max())) if min(matrix.shape) else (0.0, 0.0)
+    if isinstance(matrix, Rows):
+        low, high = matrix.survey.smallest, matrix.survey.largest
+    else:
+        low, high = (float(matrix.min()), float(matrix.max())) if min(matrix.shape) else (0.0, 0.0)
     if low < 0 or high > 1:
         raise DataError(
             f"{_place(layer)} holds values from {low:.3g} to {high:.3g}, but the Bernoulli likelihood needs [0, 1]; "
@@ -84,14 +108,23 @@ def gene_means(matrix: Matrix) -> np.ndarray:
     return matrix.mean(axis=0, dtype=np.float64)
 
 
-def gene_moments(matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and log sigma^2 of each gene, float32; one that hardly varies gets a variance of 1e-4."""
-    mean, wide = gene_means(matrix), matrix.astype(np.float64)
-    variance = gene_means(wide.multiply(wide).tocsr() if sparse.issparse(wide) else np.square(wide)) - mean**2
-    return mean.astype(np.float32), np.log(variance.clip(min=1e-4)).astype(np.float32)
+def gene_moments(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and log sigma^2 of each gene in some cells, float32; a hardly varying one gets a variance of 1e-4."""
+    parts = matrix.blocks() if isinstance(matrix, Rows) else iter([(slice(0, matrix.shape[0]), matrix)])
+    chosen = np.zeros(matrix.shape[0], dtype=bool)
+    chosen[rows] = True
+    mean = squares = np.zeros(matrix.shape[1])
+    for part, block in parts:
+        wide = block[chosen[part]].astype(np.float64)
+        share = wide.shape[0] / len(rows)
+        if share:
+            mean = mean + share * gene_means(wide)
+            square = wide.multiply(wide).tocsr() if sparse.issparse(wide) else np.square(wide)
+            squares = squares + share * gene_means(square)
+    return mean.astype(np.float32), np.log((squares - mean**2).clip(min=1e-4)).astype(np.float32)
 
 
-def read_features(adata: AnnData, layer: str | None, matrix: Matrix) -> Features:
+def read_features(adata: AnnData | Store, layer: str | None, matrix: Matrix) -> Features:
     """Describe the training data."""
     if not adata.var_names.is_unique:
         raise DataError("adata.var_names has duplicates; run adata.var_names_make_unique() first.")
@@ -109,22 +142,28 @@ def read_features(adata: AnnData, layer: str | None, matrix: Matrix) -> Features
 
 
 def fingerprint(matrix: Matrix) -> str:
-    """Return 16 hexadecimal digits that tell one training matrix from another."""
+    """Return 16 hexadecimal digits that tell one training matrix from another; others on disk than in memory."""
     digest = hashlib.sha256(repr(matrix.shape).encode())
+    if isinstance(matrix, Rows):
+        digest.update("".join(matrix.survey.digests).encode())
+        return digest.hexdigest()[:16]
     parts = (matrix.indptr, matrix.indices, matrix.data) if sparse.issparse(matrix) else (matrix,)
     for part in parts:
         digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()[:16]
 
 
-def split_rows(adata: AnnData, validation_size: float | None, rng: _random.Rng) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(
+    adata: AnnData | Store, validation_size: float | None, rng: _random.Rng
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and to watch.
 
     Without a size the split that ``pp.prepare`` made (it fitted the scaling on the training cells alone) is used,
     or a fifth of the cells where there is none.
     """
-    if validation_size is None and _keys.SPLIT in adata.obs:
-        held_out = (adata.obs[_keys.SPLIT] == "validation").to_numpy()
+    split = adata.obs_column(_keys.SPLIT) if isinstance(adata, Store) else adata.obs.get(_keys.SPLIT)
+    if validation_size is None and split is not None:
+        held_out = (split == "validation").to_numpy()
     else:
         size = 0.2 if validation_size is None else validation_size
         if not 0 <= size < 1:
@@ -138,7 +177,7 @@ def split_rows(adata: AnnData, validation_size: float | None, rng: _random.Rng) 
     return train, validation
 
 
-def match_new(adata: AnnData, features: Features, max_missing: float) -> Matrix:
+def match_new(adata: AnnData | Store, features: Features, max_missing: float) -> Matrix:
     """Return the matrix of any cells in the form that a model was trained on, genes matched by name.
 
     Cells that carry the very scaling of the model are taken as they are; all others go through
@@ -171,10 +210,10 @@ def match_new(adata: AnnData, features: Features, max_missing: float) -> Matrix:
             f"{len(missing)} of the model's {len(names)} genes are not in adata.var_names, {missing[0]!r} among them; "
             f"give cells with the genes on which the model was trained."
         )
-    return matrix[:, positions]
+    return picked(matrix, positions) if isinstance(matrix, Rows) else matrix[:, positions]
 
 
-def _same_scaling(adata: AnnData, features: Features) -> bool:
+def _same_scaling(adata: AnnData | Store, features: Features) -> bool:
     if features.layer not in adata.layers or not {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(adata.var):
         return False
     if not (adata.var_names.is_unique and set(features.gene_names) <= set(adata.var_names)):

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from diffvae import _random, nn
+from diffvae._rows import Rows
+from diffvae._store import OnDisk, is_on_disk, open_store
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig, default_epochs
 from diffvae.model._input import Matrix, gene_moments, layer_matrix, read_features, require_unit_interval, split_rows
 from diffvae.model._objective import InfoVAEObjective, gene_weights
-from diffvae.train import RowSource, best_device, best_precision, fit
+from diffvae.train import RowSource, Source, StreamSource, best_device, best_precision, fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +26,13 @@ if TYPE_CHECKING:
 
 DECODE_BLOCK = 4096
 """Cells per pass where nothing is learnt; bounds the memory of activations."""
+DIAGNOSED = 16_384
+"""Cells on disk that a diagnosis looks at."""
+
+
+def source_of(matrix: Matrix, device: torch.device) -> Source:
+    """Return what hands rows of a matrix, in memory or on disk, to the training."""
+    return StreamSource(matrix, device) if isinstance(matrix, Rows) else RowSource(matrix, device)
 
 
 class NeuralModel(Model):
@@ -64,7 +73,7 @@ class NeuralModel(Model):
 
     def train(
         self,
-        adata: AnnData,
+        adata: AnnData | OnDisk,
         *,
         layer: str | None = "unit",
         max_epochs: int | None = None,
@@ -84,7 +93,9 @@ class NeuralModel(Model):
         Parameters
         ----------
         adata
-            Cells that went through :func:`diffvae.pp.prepare`.
+            Cells that went through :func:`diffvae.pp.prepare`. A file of AnnData (``.h5ad``, ``.zarr``), a list of such
+            files or an AnnData that is backed by one stays on disk: an epoch reads it in blocks, in random order and
+            while the steps compute, and makes the rows of a batch dense only.
         layer
             Where the expression values are; None for X.
         max_epochs
@@ -134,11 +145,12 @@ class NeuralModel(Model):
             raise ValueError("batch_size is 1; batch normalisation and MMD need two cells at least.")
         if lr is not None and not 0 < lr < float("inf"):
             raise ValueError(f"lr is {lr}; the learning rate must be a positive number.")
-        matrix = layer_matrix(adata, layer)
+        cells = open_store(adata) if is_on_disk(adata) else adata
+        matrix = layer_matrix(cells, layer)
         if self.config.likelihood == "bernoulli":
             require_unit_interval(matrix, layer)
-        train_rows, validation_rows = split_rows(adata, validation_size, rng)
-        features = read_features(adata, layer, matrix)
+        train_rows, validation_rows = split_rows(cells, validation_size, rng)
+        features = read_features(cells, layer, matrix)
         target = best_device(device)
         weights = gene_weights(self.config, features)
         weights = None if weights is None else weights.to(target)
@@ -146,14 +158,14 @@ class NeuralModel(Model):
         stops = self.config.early_stopping and len(validation_rows) > 0 if early_stopping is None else early_stopping
         module = self._build(matrix.shape[1], rng)
         if module.logvar_x is not None:  # start at each gene's own Gaussian: Adam's steps are too small to walk there
-            mean, logvar = map(torch.from_numpy, gene_moments(matrix[train_rows]))
+            mean, logvar = map(torch.from_numpy, gene_moments(matrix, train_rows))
             module.logvar_x.data = logvar
             module.decoder.linears[-1].bias.data = mean
             module.decoder.linears[-1].weight.data *= torch.exp(0.5 * logvar)[:, None]
         module = module.to(target)
         history = fit(
             module,
-            RowSource(matrix, target),
+            source_of(matrix, target),
             InfoVAEObjective(self.config, weights),
             train_rows=train_rows,
             validation_rows=validation_rows,
@@ -233,13 +245,13 @@ class NeuralModel(Model):
     def _draw_prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.standard_normal((n, self.n_latent), dtype=np.float32)
 
-    def diagnose(self, adata: AnnData | None = None, *, rng: _random.Rng = 0) -> Diagnosis:
+    def diagnose(self, adata: AnnData | OnDisk | None = None, *, rng: _random.Rng = 0) -> Diagnosis:
         """Examine whether each term of the objective does something and each dimension carries something.
 
         Parameters
         ----------
         adata
-            Cells to examine it on; None for those of the training.
+            Cells to examine it on; None for those of the training. Of cells on disk about 16,000 are drawn.
         rng
             Seed of the batches and draws.
 
@@ -249,7 +261,10 @@ class NeuralModel(Model):
         """
         from diffvae.model._diagnose import diagnose
 
-        return diagnose(self, self._matrix(adata, max_missing=0.2), rng=rng)
+        matrix = self._matrix(adata, max_missing=0.2)
+        if isinstance(matrix, Rows):
+            matrix = matrix.sample(DIAGNOSED, _random.generator(rng, "diagnosed cells"))
+        return diagnose(self, matrix, rng=rng)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {k: v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae._errors import DataError
+from diffvae._rows import Rows
 from diffvae.pp._check import unique_names
 from diffvae.pp._matrix import as_float32, matrix_of, quoted
 
@@ -78,15 +79,7 @@ def align(x: Any, var: pd.DataFrame, gene_names: Sequence[str], max_missing: flo
                 f"{what}, more than max_missing={max_missing:g} allows: {quoted(missing)}. {_hint(wanted, names, var)}"
             )
         warnings.append(f"{what} and were taken as 0: {quoted(missing)}.")
-    present = np.flatnonzero(at >= 0)
-    columns = as_float32(x[:, at[present]])
-    if sp.issparse(columns):
-        # Positions increase, so that the indices stay sorted.
-        arrays = (columns.data, present[columns.indices], columns.indptr)
-        matrix: Any = type(columns)(arrays, shape=(x.shape[0], len(wanted)))
-    else:
-        matrix = np.zeros((x.shape[0], len(wanted)), dtype=np.float32)
-        matrix[:, present] = columns
+    matrix = x.map(lambda block: _take(block, at), len(wanted)) if isinstance(x, Rows) else _take(x, at)
     report = {
         "n_genes": len(wanted),
         "n_missing": len(missing),
@@ -95,6 +88,19 @@ def align(x: Any, var: pd.DataFrame, gene_names: Sequence[str], max_missing: flo
         "warnings": warnings,
     }
     return matrix, report
+
+
+def _take(x: Any, at: np.ndarray) -> Any:
+    """Return the columns at some places, float32; zeros where the place is -1."""
+    present = np.flatnonzero(at >= 0)
+    columns = as_float32(x[:, at[present]])
+    if sp.issparse(columns):
+        # Positions increase, so that the indices stay sorted.
+        arrays = (columns.data, present[columns.indices], columns.indptr)
+        return type(columns)(arrays, shape=(x.shape[0], len(at)))
+    matrix = np.zeros((x.shape[0], len(at)), dtype=np.float32)
+    matrix[:, present] = columns
+    return matrix
 
 
 def _hint(wanted: pd.Index, names: pd.Index, var: pd.DataFrame) -> str:

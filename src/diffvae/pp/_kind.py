@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from diffvae.pp._matrix import blocks, gene_range, values
+from diffvae.pp._matrix import GeneRange, blocks, is_sparse, n_stored, values
 
 Kind = Literal["counts", "normalised", "log", "scaled"]
 
@@ -47,12 +47,11 @@ def near_whole(x: np.ndarray) -> np.ndarray:
 
 def summarise(x: Any) -> Summary:
     """Summarise a matrix in one pass of bounded memory."""
-    n_values = x.nnz if sp.issparse(x) else x.size
-    stride = n_values // SAMPLE + 1
+    stride = n_stored(x) // SAMPLE + 1
     n_bad = n_negative = n_whole = n_nonzero = 0
     first_bad = (x.shape[0], x.shape[1])
     smallest, largest = np.inf, -np.inf
-    sums, sample = np.zeros(x.shape[0]), []
+    sums, sample, extremes = np.zeros(x.shape[0]), [], GeneRange(x.shape[1])
     for rows, columns, block in blocks(x):
         stored = values(block)
         if not np.isfinite(stored).all():
@@ -70,17 +69,17 @@ def summarise(x: Any) -> Summary:
         if stored.size:
             smallest, largest = min(smallest, stored.min()), max(largest, stored.max())
         sums[rows] += np.asarray(block.sum(axis=1)).ravel()
-        sample.append(nonzero[::stride])
-    low, high = gene_range(x) if not n_bad else (np.zeros(0), np.zeros(0))
+        sample.append(nonzero[::stride].copy())  # a view would keep all values
+        extremes.see(block, columns)
     return Summary(
         n_bad=n_bad,
         first_bad=first_bad,
         n_negative=n_negative,
-        smallest=float(min(smallest, 0.0) if sp.issparse(x) else smallest),
-        largest=float(max(largest, 0.0) if sp.issparse(x) else largest),
+        smallest=float(min(smallest, 0.0) if is_sparse(x) else smallest),
+        largest=float(max(largest, 0.0) if is_sparse(x) else largest),
         whole=n_whole == n_nonzero,
         whole_share=n_whole / max(n_nonzero, 1),
-        constant_genes=low == high,
+        constant_genes=extremes.low == extremes.high,
         cell_sums=sums,
         sample=np.concatenate(sample) if sample else np.zeros(0),
     )

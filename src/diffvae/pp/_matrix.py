@@ -10,6 +10,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae._errors import DataError
+from diffvae._rows import Rows
+from diffvae._store import Store
 
 BLOCK = 2**20
 """Values in one piece: 8 MB in float64, whatever the size of the data."""
@@ -27,8 +29,10 @@ def source(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
-def matrix_of(adata: AnnData, layer: str | None) -> Any:
-    """Return ``adata.X`` or a layer, as an array or a CSR or CSC matrix of numbers, without copying."""
+def matrix_of(adata: AnnData | Store, layer: str | None) -> Any:
+    """Return ``adata.X`` or a layer, as an array or a CSR or CSC matrix of numbers, uncopied; of a store its rows."""
+    if isinstance(adata, Store):
+        return adata.matrix(layer)
     if not isinstance(adata, AnnData):
         raise DataError(f"adata is of type {type(adata).__name__}; give an AnnData object.")
     if adata.isbacked:
@@ -56,8 +60,27 @@ def matrix_of(adata: AnnData, layer: str | None) -> Any:
     return x
 
 
+def is_sparse(x: Any) -> bool:
+    """Return whether zeros of a matrix, in memory or on disk, are not stored."""
+    return x.sparse if isinstance(x, Rows) else sp.issparse(x)
+
+
+def n_stored(x: Any) -> int:
+    """Return the number of stored values."""
+    if isinstance(x, Rows):
+        return x.n_values
+    return x.nnz if sp.issparse(x) else x.size
+
+
 def blocks(x: Any) -> Iterator[tuple[slice, slice, Any]]:
     """Yield (rows, columns, float64 copy of that piece), along the axis that is cheap to cut."""
+    if isinstance(x, Rows):
+        for rows, block in x.blocks(BLOCK):
+            block = block.astype(np.float64)
+            if sp.issparse(block):
+                block.sum_duplicates()
+            yield rows, slice(0, x.shape[1]), block
+        return
     by_columns = x.format == "csc" if sp.issparse(x) else x.flags.f_contiguous and not x.flags.c_contiguous
     axis = 1 if by_columns else 0
     n_values = x.nnz if sp.issparse(x) else x.size
@@ -78,14 +101,25 @@ def values(block: Any) -> np.ndarray:
 
 def gene_range(x: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the smallest and the largest value of each gene, zeros that are not stored included."""
-    minimum, maximum = np.full(x.shape[1], np.inf), np.full(x.shape[1], -np.inf)
+    found = GeneRange(x.shape[1])
     for _, columns, block in blocks(x):
+        found.see(block, columns)
+    return found.low, found.high
+
+
+class GeneRange:
+    """The smallest and the largest value of each gene in what has been seen so far."""
+
+    def __init__(self, n_genes: int) -> None:
+        self.low, self.high = np.full(n_genes, np.inf), np.full(n_genes, -np.inf)
+
+    def see(self, block: Any, columns: slice = slice(None)) -> None:
+        """Take note of some cells, one at least."""
         low, high = block.min(axis=0), block.max(axis=0)
         if sp.issparse(low):
             low, high = low.toarray().ravel(), high.toarray().ravel()
-        np.minimum(minimum[columns], low, out=minimum[columns])
-        np.maximum(maximum[columns], high, out=maximum[columns])
-    return minimum, maximum
+        np.minimum(self.low[columns], low, out=self.low[columns])
+        np.maximum(self.high[columns], high, out=self.high[columns])
 
 
 def as_float32(x: Any) -> Any:

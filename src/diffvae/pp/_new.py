@@ -8,6 +8,9 @@ from typing import Any
 from anndata import AnnData
 
 from diffvae._errors import DataError
+from diffvae._random import generator
+from diffvae._rows import Rows
+from diffvae._store import Store
 from diffvae.pp._align import align
 from diffvae.pp._check import examine, way_out_of_scaled
 from diffvae.pp._kind import Kind, summarise, tell_kind, unlogged_total
@@ -17,10 +20,12 @@ from diffvae.pp._scale import to_unit
 
 MANY_CLIPPED = 0.05
 """Share of values outside the training cells' limits beyond which scales are likely to differ."""
+CLIPPED_SAMPLE = 5_000
+"""Cells on disk of which that share is taken."""
 
 
 def prepare_new(
-    adata: AnnData,
+    adata: AnnData | Store,
     *,
     gene_names: Sequence[str],
     minimum: Any,
@@ -93,7 +98,8 @@ def prepare_new(
             "the same way and pass those."
         )
     if found.kind == "log" and layer is None and _raw_has_more(adata, gene_names):
-        x, var, name = adata.raw.X, adata.raw.var, "adata.raw"
+        raw: Any = adata.raw
+        x, var, name = raw.X, raw.var, "adata.raw"
     if found.kind == "log" and target_sum is not None and (total := unlogged_total(x)):
         base, value = total
         if base != "ln" or not 0.95 < value / target_sum < 1.05:
@@ -101,9 +107,12 @@ def prepare_new(
                 f"{name} is {base}(x + 1) of cells that sum to {value:,.6g}, the model was trained on ln(x "
                 f"+ 1) of cells that sum to {target_sum:,.6g}; pass counts, or logs on the same scale."
             )
-    log = log_normalise(x, found.kind, target_sum or 1.0)
-    matched, genes = align(log, var, gene_names, max_missing)
-    unit, clipped = to_unit(matched, minimum, maximum)
+    matched, genes = align(_logged(x, found.kind, target_sum or 1.0), var, gene_names, max_missing)
+    if isinstance(matched, Rows):  # nothing is read before it is asked for: the share is that of some cells
+        clipped = to_unit(matched.sample(CLIPPED_SAMPLE, generator(0, "clipped")), minimum, maximum)[1]
+        unit: Any = matched.map(lambda block: to_unit(block, minimum, maximum)[0])
+    else:
+        unit, clipped = to_unit(matched, minimum, maximum)
     if clipped > MANY_CLIPPED:
         warnings.append(
             f"{clipped:.1%} of the values lie outside the range of the training cells and were cut off; "
@@ -114,7 +123,13 @@ def prepare_new(
     return unit, report
 
 
-def _raw_has_more(adata: AnnData, gene_names: Sequence[str]) -> bool:
+def _logged(x: Any, kind: Kind, target_sum: float) -> Any:
+    if isinstance(x, Rows):
+        return x.map(lambda block: log_normalise(block, kind, target_sum))
+    return log_normalise(x, kind, target_sum)
+
+
+def _raw_has_more(adata: AnnData | Store, gene_names: Sequence[str]) -> bool:
     """Return whether adata.raw holds logs of more of the genes than X."""
     raw, wanted = adata.raw, set(gene_names)
     if raw is None or len(wanted.intersection(raw.var_names)) <= len(wanted.intersection(adata.var_names)):

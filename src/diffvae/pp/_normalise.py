@@ -11,9 +11,12 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae._errors import DataError
+from diffvae._rows import Rows, picked
+from diffvae._store import Store
 from diffvae.pp._check import MIN_CELLS
+from diffvae.pp._dask import as_dask, one_block_at_a_time
 from diffvae.pp._kind import Kind
-from diffvae.pp._matrix import as_float32, quoted
+from diffvae.pp._matrix import as_float32, blocks, quoted
 
 
 def log_normalise(x: Any, kind: Kind, target_sum: float) -> Any:
@@ -43,7 +46,7 @@ def variable_genes(
     Parameters
     ----------
     x
-        Log-normalised expression, cells x genes.
+        Log-normalised expression, cells x genes; in memory, or rows on disk, which scanpy then gets through Dask.
     constant
         Genes that don't vary; never kept.
     n_top_genes
@@ -56,13 +59,13 @@ def variable_genes(
     if n_top_genes is None or n_top_genes >= candidates.size:
         return ~constant, []
     cells, labels, remarks = _voting(batch, x.shape[0])
-    part = x[cells][:, candidates]
+    part = as_dask(picked(x, candidates))[cells] if isinstance(x, Rows) else x[cells][:, candidates]
     obs = pd.DataFrame({"batch": labels[cells]}, index=pd.RangeIndex(cells.sum()).astype(str), dtype="category")
     adata = AnnData(X=part, obs=obs, var=pd.DataFrame(index=pd.RangeIndex(candidates.size).astype(str)))
     import scanpy as sc
 
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
+        with warnings.catch_warnings(), np.errstate(all="ignore"), one_block_at_a_time(x):
             # Genes that don't vary within one batch make scanpy divide by 0; they rank last.
             warnings.simplefilter("ignore")
             table = sc.pp.highly_variable_genes(
@@ -75,8 +78,12 @@ def variable_genes(
     except (IndexError, ValueError):
         # Scanpy bins genes by mean expression; in tiny or degenerate data no bin may have a spread.
         remarks.append("Variable genes were chosen by their variance alone: their means can't be binned.")
-        table = pd.DataFrame({"dispersions": _variance(part)})
+        table = pd.DataFrame({"dispersions": _variance(x, cells)[candidates]})
     # Scanpy's order, with ties broken so that neither more nor fewer genes than wanted are kept.
+    # Of two genes in a bin the norms are 0.7071 and -0.7071, whatever the genes: rounded, so that the last digits,
+    # which depend on the order of summation, don't choose among them.
+    if "dispersions_norm" in table:
+        table["dispersions_norm"] = table["dispersions_norm"].round(5)
     keys = ["highly_variable_nbatches", "dispersions_norm", "dispersions"]
     order = table.reset_index(drop=True).sort_values(
         [key for key in keys if key in table], ascending=False, na_position="last", kind="stable"
@@ -103,13 +110,17 @@ def _voting(batch: pd.Series | None, n_cells: int) -> tuple[np.ndarray, np.ndarr
     return cells, labels, [remark]
 
 
-def _variance(x: Any) -> np.ndarray:
-    squares = x.multiply(x) if sp.issparse(x) else x * x
-    means = [np.asarray(values.mean(axis=0)).ravel() for values in (squares, x)]
-    return means[0] - means[1] ** 2
+def _variance(x: Any, cells: np.ndarray) -> np.ndarray:
+    """Return the variance of each gene in some cells (a mask)."""
+    total = squares = np.zeros(x.shape[1])
+    for rows, _, block in blocks(x if isinstance(x, Rows) or not sp.issparse(x) else x.tocsr()):
+        chosen = block[cells[rows]]
+        total = total + np.asarray(chosen.sum(axis=0)).ravel()
+        squares = squares + np.asarray((chosen.multiply(chosen) if sp.issparse(chosen) else chosen**2).sum(0)).ravel()
+    return squares / cells.sum() - (total / cells.sum()) ** 2
 
 
-def batch_of(adata: AnnData, batch_key: str | None) -> pd.Series | None:
+def batch_of(adata: AnnData | Store, batch_key: str | None) -> pd.Series | None:
     """Return the batch of each cell, or None."""
     if batch_key is None:
         return None

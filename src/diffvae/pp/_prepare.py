@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import warnings
+from os import PathLike
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae import __version__, _keys
+from diffvae import _keys
 from diffvae._errors import DataError
-from diffvae._random import Rng, generator
+from diffvae._random import Rng
+from diffvae._store import is_on_disk, open_store
 from diffvae.pp._check import examine, unique_names, way_out_of_scaled
-from diffvae.pp._kind import Kind, summarise, tell_kind
+from diffvae.pp._kind import Kind
 from diffvae.pp._matrix import gene_range, matrix_of
 from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
+from diffvae.pp._prepared import as_counts, constant_genes, describe, draw, raw_is_better, record
 from diffvae.pp._scale import to_unit
 
 
 def prepare(
-    adata: AnnData,
+    adata: Any,
     *,
     n_top_genes: int | None = 2000,
     target_sum: float | None = 1e4,
@@ -31,7 +33,8 @@ def prepare(
     validation_size: float = 0.2,
     rng: Rng = 0,
     copy: bool = False,
-) -> AnnData | None:
+    out: str | PathLike[str] | None = None,
+) -> Any:
     r"""Normalise, keep the variable genes, set validation cells aside and scale each gene to [0, 1].
 
     With x the counts or normalised values of a cell and s the target sum,
@@ -48,7 +51,9 @@ def prepare(
     Parameters
     ----------
     adata
-        Cells x genes. See :func:`check` for what is refused.
+        Cells x genes. See :func:`check` for what is refused. A file of AnnData (``.h5ad``, ``.zarr``), a list of such
+        files (genes matched by name) or an AnnData that is backed by one is prepared in passes over blocks of cells,
+        in bounded memory, and written to ``out``.
     n_top_genes
         Number of variable genes to keep, by scanpy's ``highly_variable_genes``, flavour "seurat". All genes
         that vary if None or if there are no more than that.
@@ -66,10 +71,14 @@ def prepare(
         Seed or generator for the draw.
     copy
         Return a new object and leave ``adata`` as it is.
+    out
+        File to write, ``.h5ad`` or ``.zarr``, where the cells are on disk; it appears when it is complete.
 
     Returns
     -------
-    AnnData or None
+    AnnData, None or Path
+        ``out`` where the cells are on disk: the file holds what is said below, but of obsm, obsp, other layers and
+        ``uns`` of the source nothing.
         A new object if ``copy``, else None, with ``adata`` changed in one last step: if anything fails, it is
         as it was. The result holds the kept genes only, and
 
@@ -109,6 +118,17 @@ def prepare(
     'counts'
     """
     _refuse_arguments(n_top_genes, target_sum, validation_size)
+    if is_on_disk(adata):
+        if out is None:
+            raise ValueError("The cells are on disk; name the prepared file to write: out='prepared.h5ad'.")
+        from diffvae.pp._on_disk import prepare_on_disk
+
+        return prepare_on_disk(
+            open_store(adata), out, n_top_genes=n_top_genes, target_sum=target_sum, layer=layer, batch_key=batch_key,
+            kind=kind, validation_size=validation_size, rng=rng,
+        )  # fmt: skip
+    if out is not None:
+        raise ValueError("out is for cells on disk; write these with adata.write_h5ad.")
     if isinstance(adata, AnnData) and _keys.UNIT in adata.layers and "prepare" in adata.uns.get(_keys.UNS, {}):
         raise DataError(
             "adata has been prepared already (it has layers['unit']); train on it as it is, or prepare "
@@ -123,14 +143,11 @@ def prepare(
     total = target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
     log = log_normalise(given, report.kind, total)
     low, high = gene_range(log)
-    # Equal up to float32: genes that vary in counts may be constant once cells have equal totals.
-    constant = high - low <= 1e-6 * np.abs(high)
-    if constant.all():
-        raise DataError("No gene varies once every cell has the same total; at least two genes must differ.")
+    constant = constant_genes(low, high)
     keep, remarks = variable_genes(log, constant, n_top_genes=n_top_genes, batch=batch)
     kept = log if keep.all() else log[:, keep]
     kept = kept if sp.issparse(kept) else np.ascontiguousarray(kept)
-    is_validation = _draw(report.n_cells, validation_size, rng)
+    is_validation = draw(report.n_cells, validation_size, rng)
     limits = gene_range(kept[~is_validation])
     minimum, maximum = (limit.astype(np.float32) for limit in limits)
     unit, _ = to_unit(kept, minimum, maximum)
@@ -139,50 +156,33 @@ def prepare(
     with warnings.catch_warnings():
         # anndata remarks on names that occur twice; the report has, and the next lines repair it.
         warnings.simplefilter("ignore", UserWarning)
-        out = adata[:, keep].copy()
+        made = adata[:, keep].copy()
     names = unique_names(adata.var_names)
-    out.var_names = names[keep]
-    out.X = kept
-    out.layers[_keys.UNIT] = unit
+    made.var_names = names[keep]
+    made.X = kept
+    made.layers[_keys.UNIT] = unit
     if report.kind == "counts":
-        out.layers[_keys.COUNTS] = _as_counts(given[:, keep])
-    out.var["highly_variable"] = True
-    out.var[_keys.UNIT_MIN], out.var[_keys.UNIT_MAX] = minimum, maximum
-    split = np.where(is_validation, "validation", "train")
-    out.obs[_keys.SPLIT] = pd.Categorical(split, categories=["train", "validation"])
-    if not (report.kind == "log" and layer is None and _raw_is_better(adata)):
+        made.layers[_keys.COUNTS] = as_counts(given[:, keep])
+    describe(made.obs, made.var, minimum, maximum, is_validation)
+    if not (report.kind == "log" and layer is None and raw_is_better(adata)):
         var = adata.var.set_axis(names, axis=0)
-        out.raw = AnnData(X=_compact(log), obs=adata.obs[[]], var=var.assign(highly_variable=keep))
+        made.raw = AnnData(X=_compact(log), obs=adata.obs[[]], var=var.assign(highly_variable=keep))
     if report.kind != "log":
         # Scanpy's sign that X has been logged; without the base None, which older anndata can't write.
-        out.uns["log1p"] = {}
+        made.uns["log1p"] = {}
     warned = [*report.warnings, *remarks]
-    record = {
-        "n_top_genes": n_top_genes,
-        "target_sum": None if report.kind == "log" else float(total),
-        "layer": layer,
-        "batch_key": batch_key,
-        "kind": report.kind,
-        "reason": report.reason,
-        "validation_size": validation_size,
-        "rng": int(rng) if not isinstance(rng, np.random.Generator) else "generator",
-        "n_cells": report.n_cells,
-        "n_genes": report.n_genes,
-        "n_genes_kept": int(keep.sum()),
-        "n_constant_genes": int(constant.sum()),
-        "n_constant_in_training": int((minimum == maximum).sum()),
-        "validation_clipped_share": clipped,
-        "warnings": np.array(warned, dtype=object),
-        "version": __version__,
-    }
-    # What is None is left out: h5ad files had no way to say it before anndata 0.12.
-    out.uns[_keys.UNS] = {"prepare": {key: value for key, value in record.items() if value is not None}}
+    prepared = record(
+        report, n_top_genes=n_top_genes, target_sum=total, layer=layer, batch_key=batch_key,
+        validation_size=validation_size, rng=rng, keep=keep, constant=constant, minimum=minimum, maximum=maximum,
+        clipped=clipped, warned=warned,
+    )  # fmt: skip
+    made.uns[_keys.UNS] = {"prepare": prepared}
     for message in warned:
         warnings.warn(message, UserWarning, stacklevel=2)
     if copy:
-        return out
+        return made
     # The step by which anndata turns a view into an object: all or nothing.
-    adata._init_as_actual(out)
+    adata._init_as_actual(made)
     return None
 
 
@@ -197,36 +197,6 @@ def _refuse_arguments(n_top_genes: int | None, target_sum: float | None, validat
         raise ValueError(f"validation_size is {validation_size!r}; give a share from 0 to below 1, such as 0.2.")
 
 
-def _draw(n_cells: int, validation_size: float, rng: Rng) -> np.ndarray:
-    n_validation = round(validation_size * n_cells)
-    if n_cells - n_validation < 2:
-        raise ValueError(
-            f"validation_size is {validation_size!r}, which leaves {n_cells - n_validation} of {n_cells} "
-            "cells for training; take a smaller share."
-        )
-    chosen = np.zeros(n_cells, dtype=bool)
-    chosen[generator(rng, "split").permutation(n_cells)[:n_validation]] = True
-    return chosen
-
-
-def _as_counts(x: Any) -> Any:
-    """Return counts in their own type, rid of rounding errors; bool and half floats as float32."""
-    x = x.tocsr() if sp.issparse(x) else np.ascontiguousarray(x)
-    x = x.astype(np.float32 if x.dtype.kind == "b" or x.dtype == np.float16 else x.dtype, copy=True)
-    if x.dtype.kind == "f":
-        np.rint(x.data if sp.issparse(x) else x, out=x.data if sp.issparse(x) else x)
-    return x
-
-
 def _compact(x: Any) -> Any:
     """Return a dense matrix that is mostly zeros as CSR."""
     return sp.csr_matrix(x) if not sp.issparse(x) and np.count_nonzero(x) < 0.5 * x.size else x
-
-
-def _raw_is_better(adata: AnnData) -> bool:
-    """Return whether adata.raw holds logs of more genes than X, the genes of X among them."""
-    raw = adata.raw
-    if raw is None or raw.n_vars <= adata.n_vars or not adata.var_names.isin(raw.var_names).all():
-        return False
-    summary = summarise(raw.X)
-    return not summary.n_bad and tell_kind(raw.X, summary)[0] == "log"

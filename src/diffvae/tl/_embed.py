@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from diffvae import _keys
 from diffvae._adata import results
+from diffvae._cell_file import cell_file, refuse_out
+from diffvae._store import Store, is_on_disk, open_store
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -14,19 +18,22 @@ if TYPE_CHECKING:
 
 
 def embed(
-    adata: AnnData,
+    adata: Any,
     model: Model,
     *,
     key_added: str = _keys.LATENT,
     max_missing: float = 0.2,
     copy: bool = False,
-) -> AnnData | None:
+    out: str | PathLike[str] | None = None,
+    overwrite: bool = False,
+) -> AnnData | Path | None:
     """Write the latent representation (posterior means) of cells into ``obsm``.
 
     Parameters
     ----------
     adata
-        Cells of the training or new ones; genes are matched by name and scaled by the training scaling.
+        Cells of the training or new ones; genes are matched by name and scaled by the training scaling. A file of
+        AnnData (``.h5ad``, ``.zarr``), a list of such files or an AnnData that is backed by one is read in blocks.
     model
         A trained model.
     key_added
@@ -35,10 +42,15 @@ def embed(
         Share of the model's genes that may be missing.
     copy
         Return a copy instead of writing into ``adata``.
+    out
+        File to write, ``.h5ad`` or ``.zarr``, where the cells are on disk: their table, that of the genes and the
+        latent representation, block by block. The expression stays where it is.
+    overwrite
+        Replace ``out``.
 
     Returns
     -------
-    None, or the copy. Writes ``obsm[key_added]`` and ``uns["diffvae"]["embed"]``.
+    None, the copy, or ``out`` where the cells are on disk. Writes ``obsm[key_added]`` and ``uns["diffvae"]["embed"]``.
 
     Examples
     --------
@@ -49,12 +61,32 @@ def embed(
     >>> adata.obsm["X_diffvae"].shape
     (700, 5)
     """
-    z = model.get_latent_representation(adata, max_missing=max_missing)
-    adata = adata.copy() if copy else adata
-    adata.obsm[key_added] = z
-    results(adata)["embed"] = {
+    about = {
         "model": type(model).__name__,
         "key_added": key_added,
         "training_fingerprint": model.features.fingerprint,
     }
+    if is_on_disk(adata):
+        if out is None:
+            raise ValueError("The cells are on disk; name the file to write: out='embedded.h5ad'.")
+        return _embed_on_disk(open_store(adata), model, refuse_out(out, overwrite), key_added, max_missing, about)
+    if out is not None:
+        raise ValueError("out is for cells on disk; write these with adata.write_h5ad.")
+    z = model.get_latent_representation(adata, max_missing=max_missing)
+    adata = adata.copy() if copy else adata
+    adata.obsm[key_added] = z
+    results(adata)["embed"] = about
     return adata if copy else None
+
+
+def _embed_on_disk(store: Store, model: Model, out: Path, key: str, max_missing: float, about: dict[str, Any]) -> Path:
+    import anndata as ad
+
+    from diffvae.model._input import match_new
+
+    matrix = match_new(store, model.features, max_missing)
+    skeleton = ad.AnnData(obs=store.obs, var=store.var, uns={_keys.UNS: {"embed": about}})
+    with cell_file(out, skeleton) as file:
+        for _, z in model.encode_blocks(matrix):
+            file.append(f"obsm/{key}", z)
+    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -163,6 +164,17 @@ def tsne_transform(
     >>> dv.tl.tsne_transform(adata, adata.obsm["X_diffvae"][:3]).shape
     (3, 2)
     """
+    place = placer(adata, use_rep=use_rep, perplexity=perplexity, n_iter=n_iter, key_added=key_added, n_jobs=n_jobs)
+    placed = place(np.asarray(new, dtype=np.float64) if isinstance(new, np.ndarray) else _float64(new, use_rep))
+    if not isinstance(new, np.ndarray):
+        new.obsm[key_added] = placed
+    return placed
+
+
+def placer(
+    adata: AnnData, *, use_rep: str, perplexity: float, n_iter: int, key_added: str, n_jobs: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what places points of the latent space into the map, any number of times; see :func:`tsne_transform`."""
     from openTSNE import TSNEEmbedding
 
     parameters = result(adata, "tsne")
@@ -178,19 +190,22 @@ def tsne_transform(
             f"adata.obsm[{use_rep!r}] is not what the map was made from; run diffvae.tl.tsne(adata, "
             f"use_rep={use_rep!r}) again."
         )
-    points = np.asarray(new, dtype=np.float64) if isinstance(new, np.ndarray) else _float64(new, use_rep)
-    if points.ndim != 2 or points.shape[1] != x.shape[1] or not len(points):
-        raise DataError(f"The new cells have shape {points.shape}, the map was made from {x.shape[1]} dimensions.")
-    if not np.isfinite(points).all():
-        raise DataError("The new cells hold NaN or infinite values; compute them again.")
-    affinities = _affinities(x, parameters["perplexity"], int(parameters["random_state"]), n_jobs)
-    embedding = TSNEEmbedding(map_, affinities, random_state=int(parameters["random_state"]), n_jobs=n_jobs)
-    partial = embedding.prepare_partial(points, perplexity=_possible_perplexity(perplexity, len(x)), k=25)
-    partial = partial.optimize(n_iter, learning_rate=0.1, momentum=0.8)
-    placed = np.asarray(partial, dtype=np.float32)
-    if not isinstance(new, np.ndarray):
-        new.obsm[key_added] = placed
-    return placed
+    seed, used = int(parameters["random_state"]), _possible_perplexity(perplexity, len(x))
+    map_of_cells: list[TSNEEmbedding] = []
+
+    def place(points: np.ndarray) -> np.ndarray:
+        points = np.asarray(points, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != x.shape[1] or not len(points):
+            raise DataError(f"The new cells have shape {points.shape}, the map was made from {x.shape[1]} dimensions.")
+        if not np.isfinite(points).all():
+            raise DataError("The new cells hold NaN or infinite values; compute them again.")
+        if not map_of_cells:
+            near = _affinities(x, parameters["perplexity"], seed, n_jobs)
+            map_of_cells.append(TSNEEmbedding(map_, near, random_state=seed, n_jobs=n_jobs))
+        partial = map_of_cells[0].prepare_partial(points, perplexity=used, k=25)
+        return np.asarray(partial.optimize(n_iter, learning_rate=0.1, momentum=0.8), dtype=np.float32)
+
+    return place
 
 
 def affinities(x: np.ndarray, perplexity: float, random_state: int, n_jobs: int) -> sparse.csr_matrix:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,41 @@ RESIDENT_LIMIT = 2 * 2**30
 """Bytes of dense float32 up to which a matrix is kept whole on the device."""
 
 
-class RowSource:
+class Source(ABC):
+    """Rows of a matrix as batches; where the rows are is the subclass's affair.
+
+    Attributes
+    ----------
+    device
+        Where batches are.
+    shape
+        Cells x genes.
+    """
+
+    device: torch.device
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def rows(self, index: np.ndarray) -> Tensor:
+        """Return the given rows, dense, on the device."""
+
+    def shuffled(self, rows: np.ndarray, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Yield the row numbers of an epoch's batches: each row once, in random order."""
+        yield from even_batches(rng.permutation(rows), batch_size)
+
+    def in_order(self, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+        """Yield batches of rows in their order."""
+        yield from even_batches(rows, batch_size)
+
+    def blocks(self, batch_size: int = 4096) -> list[np.ndarray]:
+        """Return row numbers in their order, cut into blocks: for passes that don't shuffle."""
+        return [np.arange(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size)]
+
+
+class RowSource(Source):
     """Rows of a cells x genes matrix, dense or sparse, as float32 tensors.
 
     Up to ``resident_limit`` bytes the matrix is made dense once and stays on the device, so that a batch is one
@@ -42,7 +78,7 @@ class RowSource:
         resident_limit: int = RESIDENT_LIMIT,
     ) -> None:
         self.device = torch.device(device)
-        self.shape: tuple[int, int] = matrix.shape
+        self.shape = matrix.shape
         self._sparse: sparse.csr_matrix | None = None
         if sparse.issparse(matrix) and 4 * self.shape[0] * self.shape[1] > resident_limit:
             self._sparse = matrix.tocsr()
@@ -51,18 +87,11 @@ class RowSource:
             # torch shares the memory of an array and warns of one that is read-only
             self._dense = torch.from_numpy(np.require(dense, np.float32, ["C", "W"])).to(self.device)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
     def rows(self, index: np.ndarray) -> Tensor:
         """Return the given rows, dense, on the device."""
         if self._sparse is not None:
             return torch.from_numpy(self._sparse[index].toarray().astype(np.float32, copy=False)).to(self.device)
         return self._dense.index_select(0, torch.from_numpy(index).to(self.device, non_blocking=True))
-
-    def blocks(self, batch_size: int = 4096) -> list[np.ndarray]:
-        """Return row numbers in their order, cut into blocks: for passes that don't shuffle."""
-        return [np.arange(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size)]
 
 
 def even_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from diffvae import _random
 from diffvae._progress import progress_bar
-from diffvae.train._data import RowSource, even_batches
+from diffvae.train._data import Source
 from diffvae.train._engine import clear_denormal_moments, keep_freed_memory
 
 CLEAR_EVERY = 100
@@ -104,7 +104,7 @@ OnEpoch: TypeAlias = Callable[[Epoch], None]
 
 def fit(
     module: nn.Module,
-    source: RowSource,
+    source: Source,
     objective: Objective,
     *,
     train_rows: np.ndarray,
@@ -184,7 +184,7 @@ def fit(
 
     return optimise(
         module,
-        lambda: ((rows, len(rows)) for rows in even_batches(order_rng.permutation(train_rows), batch_size)),
+        lambda: ((rows, len(rows)) for rows in source.shuffled(train_rows, batch_size, order_rng)),
         terms,
         lambda: (
             _evaluate(module, source, objective, watched, batch_size, validation_seed, cast) if len(watched) else {}
@@ -330,7 +330,7 @@ class _Sums:
 @torch.no_grad()
 def _evaluate(
     module: nn.Module,
-    source: RowSource,
+    source: Source,
     objective: Objective,
     rows: np.ndarray,
     batch_size: int,
@@ -339,7 +339,7 @@ def _evaluate(
 ) -> dict[str, float]:
     noise = torch.Generator(device=source.device).manual_seed(noise_seed)
     sums = _Sums()
-    for batch in even_batches(rows, batch_size):
+    for batch in source.in_order(rows, batch_size):
         with cast:
             sums.add(objective(module, source.rows(batch), batch, noise), len(batch))
     return sums.means("validation_")

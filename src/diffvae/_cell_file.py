@@ -1,0 +1,126 @@
+"""An AnnData file that is written one block of cells after the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from diffvae import _files
+from diffvae._errors import OutputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+CHUNK = 2**14
+"""Values of a sparse matrix that are compressed together: those of some 100 cells."""
+DENSE_CHUNK_ROWS = 128
+
+
+class CellFile:
+    """A file in which matrices grow: ``append("layers/unit", block)``. Made by :func:`cell_file`."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self._hdf5 = not hasattr(group, "store")
+        self._begun: set[str] = set()
+
+    def append(self, key: str, block: Any) -> None:
+        """Put cells below those that are there: a CSR matrix or an array, all of one form."""
+        import anndata as ad
+
+        if sparse.issparse(block):
+            block = sparse.csr_matrix(block)
+        if key not in self._begun:
+            if key in self._group:
+                del self._group[key]
+            self._write(key, block, **self._options(block))
+            self._begun.add(key)
+        elif sparse.issparse(block):
+            ad.io.sparse_dataset(self._group[key]).append(block)
+        else:
+            array = self._group[key]
+            n = array.shape[0]
+            array.resize((n + len(block), *array.shape[1:]))
+            array[n:] = block
+
+    def _options(self, block: Any) -> dict[str, Any]:
+        # pointers of more than 2^31 values need 64 bits
+        options: dict[str, Any] = {"indptr_dtype": np.int64} if sparse.issparse(block) else {}
+        if not self._hdf5:
+            return options
+        options |= {"compression": "gzip", "compression_opts": 1}
+        if sparse.issparse(block):
+            return options | {"chunks": (CHUNK,)}
+        return options | {"maxshape": (None, *block.shape[1:]), "chunks": (DENSE_CHUNK_ROWS, *block.shape[1:])}
+
+    def put(self, key: str, value: Any) -> None:
+        """Write something whole, a table or a dictionary, in the place of what is there."""
+        self._write(key, value)
+
+    def _write(self, key: str, value: Any, **options: Any) -> None:
+        import anndata as ad
+
+        *parents, name = key.split("/")
+        group = self._group["/".join(parents)] if parents else self._group
+        ad.io.write_elem(group, name, value, dataset_kwargs=options)
+
+
+@contextmanager
+def cell_file(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[CellFile]:
+    """Yield a file with what is in a skeleton (tables, no matrix), that appears under its name when all went well.
+
+    Parameters
+    ----------
+    path
+        ``.h5ad`` or ``.zarr``.
+    skeleton
+        obs, var and uns; a matrix that is appended takes the place of the skeleton's.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == ".zarr":
+        import zarr
+
+        with _zarr_in_one_step(path) as part:
+            skeleton.write_zarr(part)
+            yield CellFile(zarr.open_group(part, mode="r+", use_consolidated=False))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # zarr remarks that other programs may not know this yet
+                zarr.consolidate_metadata(str(part))
+        return
+    import h5py
+
+    with _files.in_one_step(path) as part:
+        skeleton.write_h5ad(part)
+        with h5py.File(part, "r+") as file:
+            yield CellFile(file)
+
+
+@contextmanager
+def _zarr_in_one_step(path: Path) -> Iterator[Path]:
+    part = _files._beside(path)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        _files._swap(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def refuse_out(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Return where cells are to be written; refuse other forms, and what is there already."""
+    path = Path(path).expanduser()
+    if path.suffix not in (".h5ad", ".zarr"):
+        raise OutputError(
+            f"out is {str(path)!r}; cells are written as .h5ad or .zarr, so its name ends in one of these."
+        )
+    if path.exists() and not overwrite:
+        raise OutputError(f"{str(path)!r} is there already; name another file, or remove it first.")
+    return path

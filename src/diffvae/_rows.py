@@ -1,0 +1,199 @@
+"""A matrix of cells x genes that is read in runs of rows: on disk, or made of what is there on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import groupby
+from typing import Any, TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+
+T = TypeVar("T")
+
+BLOCK_VALUES = 2**22
+"""Stored values in one block of a pass: 32 MB with their column numbers, whatever the number of cells."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Cells x genes of which any run of rows can be read, as a CSR matrix or an array in memory.
+
+    Attributes
+    ----------
+    shape
+        Cells x genes.
+    sparse
+        Whether runs are CSR matrices.
+    n_values
+        Number of stored values, about: how many rows are read at once is reckoned from it.
+    dtype
+        Type of the values.
+    reader
+        ``reader([(start, stop), ...])`` reads runs of rows, one below the other, as one matrix.
+    """
+
+    shape: tuple[int, int]
+    sparse: bool
+    n_values: int
+    dtype: np.dtype
+    reader: Callable[[Sequence[tuple[int, int]]], Any]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def bytes_per_row(self) -> float:
+        """Memory that a row takes on average: values, and column numbers where it is sparse."""
+        values = self.n_values / max(self.shape[0], 1) if self.sparse else self.shape[1]
+        return max(1.0, values * (self.dtype.itemsize + 4 * self.sparse))
+
+    def read(self, start: int, stop: int) -> Any:
+        """Return the rows from start to stop (not included)."""
+        return self.spans([(start, stop)])
+
+    def spans(self, spans: Sequence[tuple[int, int]]) -> Any:
+        """Return several runs of rows as one matrix."""
+        return self.reader([(start, min(stop, self.shape[0])) for start, stop in spans])
+
+    def sample(self, n_rows: int, rng: np.random.Generator, run: int = 256) -> Any:
+        """Return about so many rows, in memory: runs of neighbours from random places, or all if there are no more."""
+        starts = np.arange(0, self.shape[0], run)
+        if self.shape[0] > n_rows:
+            starts = np.sort(rng.permutation(starts)[: max(1, n_rows // run)])
+        return self.spans([(start, start + run) for start in starts.tolist()])
+
+    def map(self, change: Callable[[Any], Any], n_genes: int | None = None) -> Rows:
+        """Return the matrix that arises when each run is changed as it is read; what is sparse must stay so."""
+        reader = self.reader
+
+        def changed(spans: Sequence[tuple[int, int]]) -> Any:
+            return change(reader(spans))
+
+        shape = (self.shape[0], self.shape[1] if n_genes is None else n_genes)
+        n_values = self.n_values * shape[1] // max(self.shape[1], 1)
+        return Rows(shape, self.sparse, n_values, np.dtype(np.float32), changed)
+
+    def cuts(self, values: int = BLOCK_VALUES) -> list[tuple[int, int]]:
+        """Return (start, stop) of the blocks of a pass over all rows, with about so many values each."""
+        step = max(1, values * self.shape[0] // max(self.n_values if self.sparse else self.shape[0] * self.shape[1], 1))
+        return [(start, min(start + step, self.shape[0])) for start in range(0, self.shape[0], step)]
+
+    def blocks(self, values: int = BLOCK_VALUES) -> Iterator[tuple[slice, Any]]:
+        """Yield (rows, block) over all rows, in their order; the next is read while one is worked on."""
+        cuts = self.cuts(values)
+        found = ahead([partial(self.read, *cut) for cut in cuts])
+        for (start, stop), block in zip(cuts, found, strict=True):
+            yield slice(start, stop), block
+
+    @cached_property
+    def survey(self) -> Survey:
+        """What one pass over all values says."""
+        return _survey(self)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Smallest and largest value, whether all are finite, and digests by which matrices are told apart."""
+
+    finite: bool
+    smallest: float
+    largest: float
+    digests: tuple[str, ...]
+
+
+def _survey(rows: Rows) -> Survey:
+    import hashlib
+
+    finite, smallest, largest = True, np.inf, -np.inf
+    digests = [hashlib.sha256() for _ in range(3 if rows.sparse else 1)]
+    for _, block in rows.blocks():
+        values = block.data if rows.sparse else block
+        finite = finite and bool(np.isfinite(values).all())
+        if values.size:
+            smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
+        for digest, part in zip(digests, _digested(block), strict=True):
+            digest.update(part)
+    if rows.sparse or not np.isfinite(smallest):  # zeros that aren't stored
+        smallest, largest = min(smallest, 0.0), max(largest, 0.0)
+    return Survey(finite, smallest, largest, tuple(d.hexdigest() for d in digests))
+
+
+def _digested(matrix: Any) -> tuple[memoryview, ...]:
+    """Return the bytes that tell matrices apart; those of blocks, one after the other, are those of the whole."""
+    if not sp.issparse(matrix):
+        return (np.ascontiguousarray(matrix).data,)
+    lengths, indices = np.diff(matrix.indptr).astype(np.int64), matrix.indices.astype(np.int32, copy=False)
+    return lengths.data, np.ascontiguousarray(indices).data, np.ascontiguousarray(matrix.data).data
+
+
+def picked(rows: Rows, at: np.ndarray) -> Rows:
+    """Return the genes at some places."""
+
+    def change(block: Any) -> Any:
+        chosen = block[:, at]
+        if sp.issparse(chosen):
+            chosen.sort_indices()
+        return chosen
+
+    return replace(rows.map(change, len(at)), dtype=rows.dtype)
+
+
+def stack(parts: Sequence[Rows]) -> Rows:
+    """Return matrices with the same genes, one below the other."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = np.cumsum([len(part) for part in parts])
+    starts = ends - [len(part) for part in parts]
+
+    def read(spans: Sequence[tuple[int, int]]) -> Any:
+        pieces = []
+        for i, own in _by_part(spans, starts.tolist(), ends.tolist()):
+            piece = parts[i].spans(own)
+            pieces.append(sp.csr_matrix(piece) if sparse and not parts[i].sparse else piece)
+        return joined(pieces)
+
+    sparse = any(part.sparse for part in parts)
+    dtype = np.result_type(*(part.dtype for part in parts))
+    shape = (int(ends[-1]), parts[0].shape[1])
+    return Rows(shape, sparse, sum(part.n_values for part in parts), dtype, read)
+
+
+def _by_part(
+    spans: Sequence[tuple[int, int]], starts: list[int], ends: list[int]
+) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Yield which runs of which part make up some runs of the whole; neighbouring runs of one part together."""
+    found: list[tuple[int, tuple[int, int]]] = [
+        (i, (max(start, first) - first, min(stop, last) - first))
+        for start, stop in spans
+        for i, (first, last) in enumerate(zip(starts, ends, strict=True))
+        if max(start, first) < min(stop, last)
+    ]
+    for i, group in groupby(found, key=lambda run: run[0]):
+        yield i, [own for _, own in group]
+
+
+def joined(pieces: Sequence[Any]) -> Any:
+    """Return matrices with the same genes, one below the other, in memory."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return sp.vstack(pieces, format="csr") if sp.issparse(pieces[0]) else np.concatenate(pieces)
+
+
+def ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Yield what the tasks return, in their order; each begins in a thread while the result before it is used.
+
+    Two results are in memory at any time: the one in use and the next.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as reader:
+        waiting = None
+        for task in tasks:
+            following = reader.submit(task)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()

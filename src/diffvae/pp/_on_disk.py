@@ -1,0 +1,105 @@
+"""``pp.prepare`` for cells on disk: four passes over blocks, and a prepared file."""
+
+from __future__ import annotations
+
+import warnings
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from diffvae import _keys
+from diffvae._cell_file import cell_file, refuse_out
+from diffvae._errors import DataError
+from diffvae._random import Rng
+from diffvae._rows import Rows
+from diffvae._store import Store
+from diffvae.pp import _prepared
+from diffvae.pp._check import examine, unique_names, way_out_of_scaled
+from diffvae.pp._kind import Kind
+from diffvae.pp._matrix import GeneRange, matrix_of
+from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
+from diffvae.pp._scale import to_unit
+
+
+def prepare_on_disk(
+    store: Store,
+    out: str | PathLike[str],
+    *,
+    n_top_genes: int | None,
+    target_sum: float | None,
+    layer: str | None,
+    batch_key: str | None,
+    kind: Kind | None,
+    validation_size: float,
+    rng: Rng,
+) -> Path:
+    """Write the prepared cells of a store; see :func:`diffvae.pp.prepare`.
+
+    The passes: what the values are, totals of cells and what can't be used; range of each gene, among all cells and
+    among those of the training; mean and dispersion of each gene (scanpy, through Dask); writing. Normalising is done
+    anew in each, a block at a time, which is cheaper than keeping its result.
+    """
+    path = refuse_out(out)
+    if store.is_prepared:
+        raise DataError(f"{store.name} has been prepared already (it has layers['unit']); train on it as it is.")
+    report, summary = examine(store, layer=layer, kind=kind)
+    if report.kind == "scaled":
+        raise DataError(way_out_of_scaled(store, layer, summary))
+    batch = batch_of(store, batch_key)
+    given = matrix_of(store, layer)
+    total = target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
+    log = given.map(lambda block: log_normalise(block, report.kind, total))
+    is_validation = _prepared.draw(report.n_cells, validation_size, rng)
+    everywhere, training = _ranges(log, ~is_validation)
+    constant = _prepared.constant_genes(everywhere.low, everywhere.high)
+    keep, remarks = variable_genes(log, constant, n_top_genes=n_top_genes, batch=batch)
+    minimum, maximum = (limit[keep].astype(np.float32) for limit in (training.low, training.high))
+
+    names = unique_names(store.var_names)
+    obs, var = store.obs.copy(), store.var.loc[keep].copy().set_axis(names[keep], axis=0)
+    _prepared.describe(obs, var, minimum, maximum, is_validation)
+    skeleton = AnnData(obs=obs, var=var)
+    raw, all_genes = log, store.var.set_axis(names, axis=0).assign(highly_variable=keep)
+    if report.kind == "log" and layer is None and _prepared.raw_is_better(store):
+        assert store.raw is not None
+        raw, all_genes = store.raw.X, store.raw.var
+    skeleton.raw = AnnData(sparse.csr_matrix((len(obs), len(all_genes)), dtype=np.float32), obs[[]], all_genes)
+    if report.kind != "log":
+        skeleton.uns["log1p"] = {}
+    warned = [*report.warnings, *store.notes, *remarks]
+    with cell_file(path, skeleton) as file:
+        n_clipped = 0.0
+        for rows, block in given.blocks():
+            logged = log_normalise(block, report.kind, total)
+            kept = logged[:, keep]
+            unit, _ = to_unit(kept, minimum, maximum)
+            watched = is_validation[rows]
+            if watched.any():
+                n_clipped += to_unit(kept[watched], minimum, maximum)[1] * watched.sum()
+            file.append("X", kept)
+            file.append(f"layers/{_keys.UNIT}", unit)
+            if report.kind == "counts":
+                file.append(f"layers/{_keys.COUNTS}", _prepared.as_counts(block[:, keep]))
+            file.append("raw/X", logged if raw is log else raw.read(rows.start, rows.stop))
+        record = _prepared.record(
+            report, n_top_genes=n_top_genes, target_sum=total, layer=layer, batch_key=batch_key,
+            validation_size=validation_size, rng=rng, keep=keep, constant=constant, minimum=minimum, maximum=maximum,
+            clipped=n_clipped / max(int(is_validation.sum()), 1), warned=warned,
+        )  # fmt: skip
+        file.put(f"uns/{_keys.UNS}", {"prepare": record})
+    for message in warned:
+        warnings.warn(message, UserWarning, stacklevel=3)
+    return path
+
+
+def _ranges(log: Rows, in_training: np.ndarray) -> tuple[GeneRange, GeneRange]:
+    """Return the range of each gene in all cells, and in those of the training."""
+    everywhere, training = GeneRange(log.shape[1]), GeneRange(log.shape[1])
+    for rows, block in log.blocks():
+        everywhere.see(block)
+        if in_training[rows].any():
+            training.see(block[in_training[rows]])
+    return everywhere, training

@@ -1,0 +1,156 @@
+"""A run on cells that stay on disk: decided by size, a sample looked at, everything transferred to all cells."""
+
+import json
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+import diffvae as dv
+from diffvae import _atlas, _keys, _size
+from diffvae.pp import DataError
+
+OPTIONS = {"max_epochs": 3, "n_latent": 8, "n_top_genes": 100, "progress": False, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    adata = dv.datasets.simulate_differentiation(500, 150, rng=0)
+    adata.X = sp.csr_matrix(adata.X)
+    order = np.argsort(adata.obs["cell_type"].to_numpy(), kind="stable")  # sorted by type, as atlases are by sample
+    paths = [folder / "a.h5ad", folder / "b.h5ad"]
+    for path, rows in zip(paths, (order[:200], order[200:]), strict=True):
+        adata[rows].copy().write_h5ad(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def run(shards, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "results"
+    markers = pd.DataFrame({"cell_type": ["A", "A", "B", "B"], "gene": ["gene_0", "gene_1", "gene_2", "gene_3"]})
+    told = []
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(_atlas, "BLOCK", 70)
+        markers["gene"] = ad.read_h5ad(shards[0]).var_names[:4]
+        found = dv.pipeline.run(
+            shards, out, subsample=200, label_key="cell_type", markers=markers, n_clusters=3, cluster_method="kmeans",
+            k=3, tell=told.append, **OPTIONS,
+        )  # fmt: skip
+    return found, out, told
+
+
+def test_the_folder_has_a_sample_and_all_cells(run):
+    found, out, _ = run
+    sample, every = ad.read_h5ad(out / "results.h5ad"), ad.read_h5ad(out / "all_cells.h5ad")
+    assert (sample.n_obs, every.n_obs) == (200, 500)
+    drawn = every[every.obs[_keys.DRAWN].to_numpy()]
+    assert drawn.obs_names.tolist() == sample.obs_names.tolist()
+    for key in (_keys.CLUSTER, _keys.CELL_TYPE):
+        assert drawn.obs[key].astype(str).tolist() == sample.obs[key].astype(str).tolist()
+    for key in (_keys.LATENT, _keys.TSNE):
+        np.testing.assert_array_equal(drawn.obsm[key], sample.obsm[key])
+    assert [p.name for p in out.parent.iterdir()] == ["results"]  # nothing is left of the work
+    assert found.path == out
+
+
+def test_the_latent_representation_is_that_of_the_model(run, shards):
+    _, out, _ = run
+    every = ad.read_h5ad(out / "all_cells.h5ad")
+    z = dv.model.load(out / "model").get_latent_representation(shards)
+    np.testing.assert_allclose(every.obsm[_keys.LATENT], z, atol=1e-5)
+
+
+def test_other_cells_follow_the_nearest_centroid_and_lie_among_their_like(run):
+    _, out, _ = run
+    every = ad.read_h5ad(out / "all_cells.h5ad")
+    drawn, cluster = every.obs[_keys.DRAWN].to_numpy(), every.obs[_keys.CLUSTER].to_numpy()
+    z, places = every.obsm[_keys.LATENT], every.obsm[_keys.TSNE]
+    names = np.unique(cluster)
+    centroids = np.stack([z[drawn & (cluster == name)].mean(axis=0) for name in names])
+    nearest = names[np.linalg.norm(z[:, None] - centroids, axis=2).argmin(axis=1)]
+    assert (nearest[~drawn] == cluster[~drawn]).all()
+    assert np.isfinite(places).all()
+    # the nearest drawn cell on the map is mostly of the same cluster, far beyond chance
+    gaps = np.linalg.norm(places[~drawn, None] - places[None, drawn], axis=2)
+    same = cluster[drawn][gaps.argmin(axis=1)] == cluster[~drawn]
+    shuffled = np.random.default_rng(0).permutation(same.size)
+    assert same.mean() > 0.8 > (cluster[drawn][gaps.argmin(axis=1)][shuffled] == cluster[~drawn]).mean()
+
+
+def test_the_summary_says_it(run):
+    found, out, told = run
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["n_cells"], summary["sample"]["n_drawn"]) == (500, 200)
+    assert 0 < summary["sample"]["centroids_give_back"] <= 1
+    assert any("200 cells drawn at random among 500" in w for w in summary["warnings"])
+    assert any("stay on disk" in sentence for sentence in told)
+    assert found.clusters["n_all_cells"].sum() == 500
+    assert found.clusters["n_cells"].sum() == 200
+    assert found.links is not None
+
+
+def test_the_size_decides(shards, monkeypatch):
+    assert _size.stays_on_disk(shards[0], None) == ""
+    assert "asked for" in _size.stays_on_disk(shards[0], True)
+    assert _size.stays_on_disk(shards, None)
+    assert _size.free_memory() > 2**20
+    monkeypatch.setattr(_size, "free_memory", lambda: 1e5)
+    assert "200 cells x 150 genes would take about" in _size.stays_on_disk(shards[0], None)
+    assert _size.stays_on_disk(shards[0], False) == ""
+    monkeypatch.setattr(_size, "free_memory", lambda: 1e12)
+    monkeypatch.setattr(_size, "MANY_CELLS", 199)
+    assert "more than 199 cells" in _size.stays_on_disk(shards[0], None)
+    assert _size.stays_on_disk("cells.csv", None) == ""
+    assert _size.stays_on_disk(None, None) == ""
+
+
+def test_refused_before_anything_is_written(shards, tmp_path):
+    out = tmp_path / "out"
+    for data, options, sentence in (
+        (shards, {"out": None}, "name a folder"),
+        (shards, {"out": out, "cluster_method": "dbscan"}, "no centroids"),
+        (shards, {"out": out, "subsample": 5}, "subsample is 5"),
+        (shards, {"out": out, "backed": False}, "Several files are read from disk"),
+        (shards, {"out": out, "transpose": True}, "Genes in rows"),
+        (shards, {"out": out, "label_key": "type"}, r"adata.obs\['type'\] is missing"),
+        (None, {"out": out, "backed": True}, "the cells are in memory"),
+        (shards[0].with_name("none.h5ad"), {"out": out, "backed": True}, "no file or folder"),
+    ):
+        with pytest.raises((ValueError, DataError), match=sentence):
+            dv.pipeline.run(data, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(_atlas.Atlas, "transfer", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        dv.pipeline.run(shards, tmp_path / "out", subsample=100, n_clusters=2, cluster_method="kmeans", **OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_and_embed_on_the_command_line(shards, tmp_path, diffvae):
+    model, z = tmp_path / "model", tmp_path / "z.h5ad"
+    options = ("--max-epochs", "2", "--n-latent", "5", "--n-top-genes", "100", "--device", "cpu")
+    code, _, err = diffvae("train", *shards, "--out", model, *options)
+    assert (code, "stay on disk" in err) == (0, True)
+    code, out, err = diffvae("embed", *shards, "--model", model, "--out", z)
+    assert (code, "500 cells" in out) == (0, True), err
+    found = ad.read_h5ad(z)
+    assert (found.X, found.obsm[_keys.LATENT].shape) == (None, (500, 5))
+    kept = ad.concat([ad.read_h5ad(path) for path in shards])
+    np.testing.assert_allclose(
+        found.obsm[_keys.LATENT], dv.model.load(model).get_latent_representation(kept), atol=1e-5
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "z.h5ad"]
+    code, _, err = diffvae("train", *shards, "--kind", "pca", "--out", tmp_path / "pca")
+    assert (code, "learns from cells in memory" in err) == (2, True)
+    code, _, err = diffvae("embed", *shards, "--in-memory", "--model", model, "--out", tmp_path / "y.h5ad")
+    assert (code, "Several files are read from disk" in err) == (2, True)
