@@ -9,3 +9,7 @@ class DataError(ValueError):
 
 class OutputError(ValueError):
     """Results can't be written where they should go; the message says why and where they could."""
+
+
+class CheckpointError(DataError):
+    """A training can't go on from a checkpoint; the message says why and what to do about it."""

@@ -14,6 +14,7 @@ import pandas as pd
 from anndata import AnnData
 
 from diffvae._errors import OutputError
+from diffvae._lock import held
 
 OURS = ("summary.json", "config.json")
 """Files by which a folder of results, or a saved model, is known; they say which diffvae wrote them."""
@@ -22,6 +23,14 @@ OURS = ("summary.json", "config.json")
 def _beside(path: Path) -> Path:
     """Return a name in the same folder, hence on the same disk, that nobody uses."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left half written for ``path``; for those who know that nobody else is writing."""
+    start, end = f".{path.name}.", ".tmp"
+    for left in path.parent.iterdir() if path.parent.is_dir() else ():
+        if left.name.startswith(start) and left.name.endswith(end) and len(left.name) == len(start + end) + 8:
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -130,15 +139,17 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
     path = Path(path).expanduser().resolve()
     refuse_folder(path, overwrite)
     part = _beside(path)
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"{str(path)!r} can't be written ({error.strerror}); name a folder elsewhere.") from error
-    try:
-        yield part
-        _swap(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with held(path):
+        remove_leftovers(path)
+        try:
+            part.mkdir()
+        except OSError as error:
+            raise OutputError(f"{str(path)!r} can't be written ({error.strerror}); name a folder elsewhere.") from error
+        try:
+            yield part
+            _swap(part, path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _swap(new: Path, path: Path) -> None:

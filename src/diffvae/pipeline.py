@@ -11,7 +11,9 @@ from diffvae import _changes, _files, _io, _keys, _linking, _preconditions, _res
 from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
 from diffvae._journal import Journal
+from diffvae._kept import Kept
 from diffvae._linking import Links, links
+from diffvae._lock import one_writer
 from diffvae._result import Result
 from diffvae._training_config import Config
 from diffvae.tl._by_weights import disagreement
@@ -21,9 +23,13 @@ if TYPE_CHECKING:
 
     from diffvae.model import Model
 
+NOT_OF_RESULT = ("data", "out", "tell", "progress", "overwrite", "checkpoint_every", "resume")
+"""Arguments of :func:`run` that don't change what it finds."""
+
 __all__ = ["Changes", "Links", "Result", "identify", "identify_again", "links", "perturb", "run"]
 
 
+@one_writer
 def run(
     data: AnnData | str | PathLike[str] | None = None,
     out: str | PathLike[str] | None = None,
@@ -53,6 +59,8 @@ def run(
     precision: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
     progress: bool = True,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Result:
@@ -101,6 +109,11 @@ def run(
         Of everything: the same seed gives the same tables.
     overwrite
         Replace an earlier result in ``out``.
+    checkpoint_every, resume
+        Epochs from one checkpoint of a training to the next, and whether to go on from where an earlier call was
+        interrupted or killed: see :meth:`diffvae.model.DiffVAE.train`. The files, ``OUT.checkpoint`` and
+        ``OUT.links.checkpoint``, lie beside the folder, and are removed when it is written. None for no checkpoint but
+        that of an interrupt.
     progress
         Show bars on a terminal.
     tell
@@ -122,12 +135,13 @@ def run(
     >>> result.clusters.columns[:3].tolist()
     ['cluster', 'n_cells', 'cell_type']
     """
-    parameters = {k: v for k, v in locals().items() if k not in ("data", "out", "tell", "progress", "overwrite")}
+    parameters = {k: v for k, v in locals().items() if k not in NOT_OF_RESULT}
     # what can't work is refused now, not after the training
     _preconditions.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     _linking.check_options(k, _linking.TOP_K)
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
+    kept = Kept(out, checkpoint_every, resume, overwrite)
     given = {k: parameters[k] for k in ("preset", "n_latent", "max_epochs", "batch_size", "lr")}
     settings = _training_config.read(config) | {k: v for k, v in given.items() if v is not None}
     model, training = _training_config.model_of(settings), {"batch_size": 128} | _training_config.training_of(settings)
@@ -154,6 +168,7 @@ def run(
             precision=precision,
             rng=seed,
             progress=progress,
+            **kept.training(),
         )
         tl.embed(adata, model)
         diagnosis = model.diagnose(rng=seed)
@@ -190,8 +205,16 @@ def run(
             )  # fmt: skip
         except DataError as error:  # a name that the clusters didn't get, say: what there is shall not be lost
             journal.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
-    linked = _linking.of_run(adata, parameters, seed=seed, journal=journal, progress=progress) if links else None
-    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked)
+    linked = (
+        _linking.of_run(
+            adata, parameters, seed=seed, journal=journal, progress=progress, training=kept.training(".links")
+        )
+        if links
+        else None
+    )
+    result = _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked)
+    kept.done()
+    return result
 
 
 def identify(
@@ -245,6 +268,7 @@ def identify(
             journal.warnings.append(sentence)
 
 
+@one_writer
 def identify_again(
     path: str | PathLike[str],
     out: str | PathLike[str] | None = None,

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass
@@ -15,10 +16,12 @@ class Settings:
     debug: bool = False
     interrupted: str = ""
     """What is said on Ctrl-C; a command whose work is kept says so."""
+    resumes: Path | None = None
+    """The folder beside which a command keeps its trainings when it is stopped."""
 
     def reset(self) -> None:
         """Set what holds until a command says otherwise."""
-        self.debug, self.interrupted = False, "Interrupted; nothing was written."
+        self.debug, self.interrupted, self.resumes = False, "Interrupted; nothing was written.", None
 
 
 settings = Settings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -61,12 +62,12 @@ for module in (_run, _train, _embed, _identify, _perturb, _links, _generate, _da
     app.command(name=module.NAME, epilog=module.EXAMPLE)(module.command)
 
 
-INTERRUPTED = 130
-"""128 + SIGINT, as shells count."""
+STOPPED = {130: "Interrupted", 143: "Stopped"}
+"""128 + SIGINT and 128 + SIGTERM, as shells count."""
 
 
 def main() -> None:
-    """Run the program: exit code 0, 2 for bad usage or input, 1 for a failure, 130 when interrupted."""
+    """Run the program: exit code 0, 2 for bad usage or input, 1 for a failure, 130 or 143 when told to stop."""
     # a scheduler's kind request to stop ends as a failure does: what was half written is removed
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # torch's threads wait for each other by spinning; beside another busy program each wait lasts as long as that
@@ -76,12 +77,26 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="diffvae", standalone_mode=False)
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = 128 + signal.SIGINT
+    except SystemExit as left:
+        code = left.code
     except Exception as error:
         code = _report(error)
-    if code == INTERRUPTED:
-        _console.error(_console.settings.interrupted)
+    if code in STOPPED:
+        _console.error(_stopped(STOPPED[code]))
     sys.exit(code or 0)
+
+
+def _stopped(how: str) -> str:
+    """Say what is left of a command that was told to stop, and how to go on."""
+    out = _console.settings.resumes
+    if out is not None:
+        from diffvae._kept import Kept
+
+        if files := Kept(out, None, True, False).files:
+            arguments = [word for word in sys.argv[1:] if word != "--resume"] + ["--resume"]
+            return f"{how}; the training is kept in {files[-1].name!r}. Go on with: diffvae {shlex.join(arguments)}"
+    return _console.settings.interrupted.replace("Interrupted", how, 1)
 
 
 def _report(error: Exception) -> int:

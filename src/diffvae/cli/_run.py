@@ -71,6 +71,8 @@ def command(
     device: o.Device = "auto",
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
+    checkpoint_every: o.CheckpointEvery = None,
+    resume: o.Resume = False,
 ) -> None:
     """Go from an expression matrix to named cell types, with the evidence.
 
@@ -80,6 +82,7 @@ def command(
     """
     from diffvae import pipeline
 
+    _console.settings.resumes = out
     result = pipeline.run(
         data,
         out,
@@ -105,6 +108,8 @@ def command(
         device=device,
         seed=seed,
         overwrite=overwrite,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
         tell=_console.step,
     )
     show(result)

@@ -37,12 +37,15 @@ def command(
     device: o.Device = "auto",
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
+    checkpoint_every: o.CheckpointEvery = None,
+    resume: o.Resume = False,
 ) -> None:
     """Train a model on a file and save it.
 
     The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells.
     """
-    from diffvae import _files, _io, pp
+    from diffvae import _files, _io, _lock, pp
+    from diffvae._kept import Kept
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
 
     rate: dict[str, Any] = {} if lr is None else {"lr": lr}
@@ -56,20 +59,27 @@ def command(
         raise ValueError(f"--kind is {model!r}; it is one of {', '.join(kinds)}.")
     if preset != "default" and model != "diffvae":
         raise ValueError(f"--preset is {preset!r}, but presets belong to --kind diffvae; leave one of them out.")
-    _files.refuse_folder(out.expanduser().resolve(), overwrite)
-    chosen = kinds[model]()
-    adata = _io.read(data, transpose=transpose)
-    with _console.warnings_as_notes():
-        pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, rng=seed)
-    chosen.train(
-        adata,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        early_stopping=early_stopping,
-        device=device,
-        rng=seed,
-    )
-    chosen.save(out, overwrite=overwrite)
+    if model == "pca" and (resume or checkpoint_every):
+        raise ValueError("--kind pca is computed in one step; leave --checkpoint-every and --resume out.")
+    _console.settings.resumes = out
+    with _lock.held(out):
+        _files.refuse_folder(out.expanduser().resolve(), overwrite)
+        kept = Kept(out, checkpoint_every, resume, overwrite)
+        chosen = kinds[model]()
+        adata = _io.read(data, transpose=transpose)
+        with _console.warnings_as_notes():
+            pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, rng=seed)
+            chosen.train(
+                adata,
+                max_epochs=max_epochs,
+                batch_size=batch_size,
+                early_stopping=early_stopping,
+                device=device,
+                rng=seed,
+                **({} if model == "pca" else kept.training()),
+            )
+        chosen.save(out, overwrite=overwrite)
+        kept.done()
     last = chosen.history.iloc[-1]
     _console.say(", ".join(f"{name} {value:.4g}" for name, value in last.items()))
     if isinstance(chosen, DiffVAE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,9 +13,17 @@ import torch
 from diffvae import _random, nn
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig, default_epochs
-from diffvae.model._input import Matrix, gene_moments, layer_matrix, read_features, require_unit_interval, split_rows
+from diffvae.model._input import (
+    Matrix,
+    about,
+    gene_moments,
+    layer_matrix,
+    read_features,
+    require_unit_interval,
+    split_rows,
+)
 from diffvae.model._objective import InfoVAEObjective, gene_weights
-from diffvae.train import RowSource, best_device, best_precision, fit
+from diffvae.train import Checkpoint, RowSource, best_device, best_precision, fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -72,6 +81,9 @@ class NeuralModel(Model):
         rng: _random.Rng = 0,
         progress: bool = True,
         on_epoch: OnEpoch | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int | None = 10,
+        resume: bool = False,
     ) -> Self:
         """Learn from cells, with Adam. A second call starts anew.
 
@@ -105,6 +117,15 @@ class NeuralModel(Model):
         on_epoch
             Called with a :class:`diffvae.train.Epoch` (its number, losses, network and optimiser) at the end of each
             epoch. What it raises ends the training, and the model is what it was before.
+        checkpoint
+            File in which the training is kept (safetensors and JSON): weights, moments, generators, place in the epoch.
+            On SIGINT (Ctrl-C) and SIGTERM the batch is finished first, and the file written. Nobody removes it.
+        checkpoint_every
+            Epochs from one such writing to the next; None for none but that of a stop.
+        resume
+            Go on from the file, where there is one: on the processor, with the same number of threads, the model comes
+            out as if the training had never stopped, bit for bit. A file of other cells or settings is refused. Without
+            it an earlier file is replaced.
 
         Returns
         -------
@@ -113,7 +134,8 @@ class NeuralModel(Model):
         Raises
         ------
         DataError
-            If the layer is missing, not finite, or outside [0, 1] under the Bernoulli likelihood.
+            If the layer is missing, not finite, or outside [0, 1] under the Bernoulli likelihood; or if the checkpoint
+            is of another training.
         TrainingError
             If the loss diverges.
         """
@@ -128,6 +150,7 @@ class NeuralModel(Model):
             raise ValueError("batch_size is 1; batch normalisation and MMD need two cells at least.")
         if lr is not None and not 0 < lr < float("inf"):
             raise ValueError(f"lr is {lr}; the learning rate must be a positive number.")
+        kept = Checkpoint.at(checkpoint, checkpoint_every, resume)
         matrix = layer_matrix(adata, layer)
         if self.config.likelihood == "bernoulli":
             require_unit_interval(matrix, layer)
@@ -160,6 +183,9 @@ class NeuralModel(Model):
             progress=progress,
             description=f"training {type(self).__name__}",
             on_epoch=on_epoch,
+            checkpoint=None
+            if kept is None
+            else kept.of({"model": type(self).__name__, **about(features), **asdict(self.config)}),
         )
         self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
         return self

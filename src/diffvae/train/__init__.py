@@ -1,10 +1,12 @@
 """The one training loop, and how its batches reach it."""
 
+from diffvae.train._checkpoint import Checkpoint
 from diffvae.train._data import RowSource
 from diffvae.train._engine import best_device, best_precision
 from diffvae.train._loop import Epoch, Objective, TrainingError, fit, optimise
 
 __all__ = [
+    "Checkpoint",
     "Epoch",
     "Objective",
     "RowSource",

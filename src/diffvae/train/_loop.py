@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 
 from diffvae import _random
 from diffvae._progress import progress_bar
+from diffvae.train._checkpoint import Checkpoint, keeping
 from diffvae.train._data import RowSource, even_batches
 from diffvae.train._engine import clear_denormal_moments, keep_freed_memory
+from diffvae.train._state import Best, State, Sums
 
 CLEAR_EVERY = 100
 """Steps between two looks for moments that have become too small to matter."""
@@ -79,6 +82,7 @@ def fit(
     progress: bool = True,
     description: str = "training",
     on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective with Adam and leave the module in evaluation mode.
 
@@ -109,6 +113,8 @@ def fit(
         Text beside the bar.
     on_epoch
         Called with an :class:`Epoch` at the end of each; what it raises ends the training.
+    checkpoint
+        Where to keep the training so that it can go on; None keeps nothing.
 
     Returns
     -------
@@ -131,7 +137,7 @@ def fit(
 
     return optimise(
         module,
-        lambda: ((rows, len(rows)) for rows in even_batches(order_rng.permutation(train_rows), batch_size)),
+        lambda epoch: ((rows, len(rows)) for rows in even_batches(order_rng.permutation(train_rows), batch_size)),
         terms,
         lambda: (
             _evaluate(module, source, objective, watched, batch_size, validation_seed, cast) if len(watched) else {}
@@ -143,12 +149,31 @@ def fit(
         progress=progress,
         description=description,
         on_epoch=on_epoch,
+        order=order_rng,
+        noise=noise,
+        checkpoint=None
+        if checkpoint is None
+        else checkpoint.of(
+            {
+                "cells learnt from": _digest(train_rows),
+                "cells watched": _digest(watched),
+                "batch_size": batch_size,
+                "precision": str(precision),
+                "seed of the noise": validation_seed,
+            }
+        ),
     )
+
+
+def _digest(rows: np.ndarray) -> str:
+    """Return how many rows these are, and which in short."""
+    content = np.ascontiguousarray(rows, np.int64).tobytes()
+    return f"{len(rows)} ({zlib.crc32(content):08x})"
 
 
 def optimise(
     module: nn.Module,
-    batches: Callable[[], Iterable[tuple[Any, int]]],
+    batches: Callable[[int], Iterable[tuple[Any, int]]],
     objective: Callable[[Any], Mapping[str, Tensor]],
     evaluate: Callable[[], Mapping[str, float]],
     *,
@@ -159,6 +184,9 @@ def optimise(
     progress: bool = True,
     description: str = "training",
     on_epoch: OnEpoch | None = None,
+    order: np.random.Generator | None = None,
+    noise: torch.Generator | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective over batches of any kind with Adam; :func:`fit` is this for rows of a matrix.
 
@@ -167,7 +195,7 @@ def optimise(
     module
         On ``device``; left in evaluation mode.
     batches
-        Called once per epoch for (batch, number of cells in it).
+        Called once per epoch, with its number from 1, for (batch, number of cells in it).
     objective
         Returns the terms of a batch by name, means over its cells, the one to minimise under ``"loss"``.
     evaluate
@@ -177,89 +205,50 @@ def optimise(
         As in :func:`fit`.
     device
         Where the module is.
+    order, noise
+        The generators that ``batches`` draws from when an epoch begins, and ``objective`` in each batch: a checkpoint
+        holds them.
+    checkpoint
+        As in :func:`fit`; ``max_epochs``, ``lr`` and ``patience`` are added to what it is about.
 
     Returns
     -------
     One row per epoch, as :func:`fit`.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
-    best = _Best(module, patience)
-    records: list[dict[str, float]] = []
-    begun: Tensor | None = None  # the loss of the first batch, read at the end of an epoch
-    step = 0
+    state = State(module, optimizer, Best(module, patience), order, noise)
+    if checkpoint is not None:
+        checkpoint = checkpoint.of({"max_epochs": max_epochs, "lr": lr, "patience": patience})
     keep_freed_memory()
-    with progress_bar(description, max_epochs, show=progress) as advance:
-        for epoch in range(1, max_epochs + 1):
+    with progress_bar(description, max_epochs, show=progress) as advance, keeping(checkpoint, state) as keeper:
+        for _ in state.records:
+            advance()
+        while state.epoch <= max_epochs and not state.finished:
             module.train()
-            sums = _Sums()
-            for batch, n_cells in batches():
+            for batch, n_cells in state.remaining(batches):
                 terms = objective(batch)
                 optimizer.zero_grad(set_to_none=True)
                 terms["loss"].backward()
                 optimizer.step()
-                sums.add(terms, n_cells)
-                step += 1
-                if begun is None:
-                    begun = terms["loss"].detach()
-                if device.type == "cpu" and step % CLEAR_EVERY == 0:
+                state.batch_done(terms, n_cells)
+                if device.type == "cpu" and state.step % CLEAR_EVERY == 0:
                     clear_denormal_moments(optimizer)
+                keeper.after_batch()
             module.eval()
-            record = sums.means("train_") | dict(evaluate())
-            assert begun is not None
-            _require_sane(record, float(begun), epoch, lr)
-            records.append(record)
+            record = state.sums.means("train_") | dict(evaluate())
+            assert state.begun is not None
+            _require_sane(record, float(state.begun), state.epoch, lr)
+            state.records.append(record)
             loss = record.get("validation_loss", record["train_loss"])
             advance(f"loss {loss:.4g}")
             if on_epoch is not None:
-                on_epoch(Epoch(epoch, record, module, optimizer))
-            if best.is_past(loss):
-                break
-    best.restore()
-    return pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))
-
-
-class _Best:
-    """The weights of the best epoch so far, where early stopping asks for them."""
-
-    def __init__(self, module: nn.Module, patience: int | None) -> None:
-        self.module, self.patience = module, patience
-        self.loss, self.waited = math.inf, 0
-        self.weights: dict[str, Tensor] | None = None
-
-    def is_past(self, loss: float) -> bool:
-        """Take note of an epoch's loss and say whether patience has run out."""
-        if self.patience is None:
-            return False
-        if loss < self.loss:
-            self.loss, self.waited = loss, 0
-            self.weights = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
-        else:
-            self.waited += 1
-        return self.waited >= self.patience
-
-    def restore(self) -> None:
-        if self.weights is not None:
-            self.module.load_state_dict(self.weights)
-
-
-class _Sums:
-    """Sums of the terms over cells, kept on the device until they are read."""
-
-    def __init__(self) -> None:
-        self.names: Sequence[str] = ()
-        self.total: Tensor | None = None
-        self.n_cells = 0
-
-    def add(self, terms: Mapping[str, Tensor], n_cells: int) -> None:
-        values = torch.stack([t.detach().float() for t in terms.values()]) * n_cells
-        self.names = tuple(terms)
-        self.total = values if self.total is None else self.total.add_(values)
-        self.n_cells += n_cells
-
-    def means(self, prefix: str) -> dict[str, float]:
-        assert self.total is not None
-        values = (self.total / self.n_cells).tolist()
-        return {prefix + name: value for name, value in zip(self.names, values, strict=True)}
+                on_epoch(Epoch(state.epoch, record, module, optimizer))
+            state.finished = state.best.is_past(loss)
+            state.epoch_done()
+            keeper.after_epoch(is_last=state.finished or state.epoch > max_epochs)
+    module.eval()
+    state.best.restore()
+    return pd.DataFrame(state.records, index=pd.RangeIndex(1, len(state.records) + 1, name="epoch"))
 
 
 @torch.no_grad()
@@ -273,7 +262,7 @@ def _evaluate(
     cast: torch.autocast | nullcontext,
 ) -> dict[str, float]:
     noise = torch.Generator(device=source.device).manual_seed(noise_seed)
-    sums = _Sums()
+    sums = Sums()
     for batch in even_batches(rows, batch_size):
         with cast:
             sums.add(objective(module, source.rows(batch), batch, noise), len(batch))
