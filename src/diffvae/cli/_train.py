@@ -47,6 +47,7 @@ def command(
     from diffvae import _files, _io, _lock, pp
     from diffvae._kept import Kept
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
+    from diffvae.train import TrainingError
 
     rate: dict[str, Any] = {} if lr is None else {"lr": lr}
     kinds: dict[str, Callable[[], Any]] = {
@@ -69,15 +70,23 @@ def command(
         adata = _io.read(data, transpose=transpose)
         with _console.warnings_as_notes():
             pp.prepare(adata, n_top_genes=n_top_genes, layer=layer, rng=seed)
-            chosen.train(
-                adata,
-                max_epochs=max_epochs,
-                batch_size=batch_size,
-                early_stopping=early_stopping,
-                device=device,
-                rng=seed,
-                **({} if model == "pca" else kept.training()),
-            )
+            try:
+                chosen.train(
+                    adata,
+                    max_epochs=max_epochs,
+                    batch_size=batch_size,
+                    early_stopping=early_stopping,
+                    device=device,
+                    rng=seed,
+                    **({} if model == "pca" else kept.training()),
+                )
+            except TrainingError:
+                if chosen.is_trained:
+                    chosen.save(out, overwrite=overwrite)
+                    _console.note(
+                        f"{out} has the model as it was after epoch {len(chosen.history)}, when all was well."
+                    )
+                raise
         chosen.save(out, overwrite=overwrite)
         kept.done()
     last = chosen.history.iloc[-1]

@@ -237,6 +237,7 @@ class GraphDiffVAE(LinkPredictor):
             lr=rate,
             patience=patience if early_stopping else None,
             device=target,
+            largest=lambda: float(abs(matrix).max()),
             progress=progress,
             description="training GraphDiffVAE",
             order=order,

@@ -8,12 +8,14 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 
 from diffvae import _random, nn
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig, default_epochs
 from diffvae.model._input import (
+    Features,
     Matrix,
     about,
     gene_moments,
@@ -23,7 +25,7 @@ from diffvae.model._input import (
     split_rows,
 )
 from diffvae.model._objective import InfoVAEObjective, gene_weights
-from diffvae.train import Checkpoint, RowSource, best_device, best_precision, fit
+from diffvae.train import Checkpoint, RowSource, TrainingError, best_device, best_precision, fit
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -137,7 +139,8 @@ class NeuralModel(Model):
             If the layer is missing, not finite, or outside [0, 1] under the Bernoulli likelihood; or if the checkpoint
             is of another training.
         TrainingError
-            If the loss diverges.
+            If the loss diverges. A model that was not trained before then has the weights and the history of the last
+            epoch that was kept while all was well (the best one under early stopping); one that was stays as it was.
         """
         for name, value in (
             ("max_epochs", 1 if max_epochs is None else max_epochs),
@@ -168,27 +171,36 @@ class NeuralModel(Model):
             module.decoder.linears[-1].bias.data = mean
             module.decoder.linears[-1].weight.data *= torch.exp(0.5 * logvar)[:, None]
         module = module.to(target)
-        history = fit(
-            module,
-            RowSource(matrix, target),
-            InfoVAEObjective(self.config, weights),
-            train_rows=train_rows,
-            validation_rows=validation_rows,
-            max_epochs=max_epochs or default_epochs(self.config, len(train_rows), batch_size),
-            batch_size=batch_size,
-            lr=self.config.lr if lr is None else lr,
-            patience=patience if stops else None,
-            precision=best_precision(precision, target),
-            rng=rng,
-            progress=progress,
-            description=f"training {type(self).__name__}",
-            on_epoch=on_epoch,
-            checkpoint=None
-            if kept is None
-            else kept.of({"model": type(self).__name__, **about(features), **asdict(self.config)}),
-        )
-        self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
+        try:
+            history = fit(
+                module,
+                RowSource(matrix, target),
+                InfoVAEObjective(self.config, weights),
+                train_rows=train_rows,
+                validation_rows=validation_rows,
+                max_epochs=max_epochs or default_epochs(self.config, len(train_rows), batch_size),
+                batch_size=batch_size,
+                lr=self.config.lr if lr is None else lr,
+                patience=patience if stops else None,
+                precision=best_precision(precision, target),
+                rng=rng,
+                progress=progress,
+                description=f"training {type(self).__name__}",
+                on_epoch=on_epoch,
+                checkpoint=None
+                if kept is None
+                else kept.of({"model": type(self).__name__, **about(features), **asdict(self.config)}),
+            )
+        except TrainingError as error:
+            if not self.is_trained and len(error.history):
+                self._become(module, features, error.history, matrix)
+            raise
+        self._become(module, features, history, matrix)
         return self
+
+    def _become(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:
+        """Take over what a training has made."""
+        self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
 
     def _build(self, n_genes: int, rng: _random.Rng) -> nn.Autoencoder:
         c = self.config

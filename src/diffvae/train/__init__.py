@@ -3,7 +3,8 @@
 from diffvae.train._checkpoint import Checkpoint
 from diffvae.train._data import RowSource
 from diffvae.train._engine import best_device, best_precision
-from diffvae.train._loop import Epoch, Objective, TrainingError, fit, optimise
+from diffvae.train._guard import TrainingError
+from diffvae.train._loop import Epoch, Objective, fit, optimise
 
 __all__ = [
     "Checkpoint",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -19,14 +18,13 @@ from diffvae._progress import progress_bar
 from diffvae.train._checkpoint import Checkpoint, keeping
 from diffvae.train._data import RowSource, even_batches
 from diffvae.train._engine import clear_denormal_moments, keep_freed_memory
+from diffvae.train._guard import Guard
 from diffvae.train._state import Best, State, Sums
 
+LOOKED_AT = 4096
+"""Cells in which a cause is looked for, when a training diverges."""
 CLEAR_EVERY = 100
 """Steps between two looks for moments that have become too small to matter."""
-
-
-class TrainingError(RuntimeError):
-    """Training can't go on; the message says at which epoch, why, and what to try."""
 
 
 class Objective(Protocol):
@@ -123,7 +121,8 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is no longer finite, or has grown a hundredfold since the first batch.
+        If the loss is no longer finite, or has grown a hundredfold since the first batch. The module has the weights of
+        an epoch before that, the best one under early stopping, and ``history`` of the error ends with it.
     """
     order_rng = _random.generator(rng, "order")
     noise = _random.torch_generator(rng, "noise", device=source.device)
@@ -146,6 +145,7 @@ def fit(
         lr=lr,
         patience=patience,
         device=source.device,
+        largest=lambda: float(source.rows(np.sort(train_rows)[:LOOKED_AT]).abs().max()),
         progress=progress,
         description=description,
         on_epoch=on_epoch,
@@ -181,6 +181,7 @@ def optimise(
     lr: float,
     patience: int | None = None,
     device: torch.device,
+    largest: Callable[[], float],
     progress: bool = True,
     description: str = "training",
     on_epoch: OnEpoch | None = None,
@@ -205,6 +206,8 @@ def optimise(
         As in :func:`fit`.
     device
         Where the module is.
+    largest
+        Returns the largest value that reaches the network: called when the loss is lost, to say why.
     order, noise
         The generators that ``batches`` draws from when an epoch begins, and ``objective`` in each batch: a checkpoint
         holds them.
@@ -217,6 +220,7 @@ def optimise(
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
     state = State(module, optimizer, Best(module, patience), order, noise)
+    guard = Guard(state, lr, largest)
     if checkpoint is not None:
         checkpoint = checkpoint.of({"max_epochs": max_epochs, "lr": lr, "patience": patience})
     keep_freed_memory()
@@ -236,8 +240,7 @@ def optimise(
                 keeper.after_batch()
             module.eval()
             record = state.sums.means("train_") | dict(evaluate())
-            assert state.begun is not None
-            _require_sane(record, float(state.begun), state.epoch, lr)
+            guard.require_sound(record)
             state.records.append(record)
             loss = record.get("validation_loss", record["train_loss"])
             advance(f"loss {loss:.4g}")
@@ -267,14 +270,3 @@ def _evaluate(
         with cast:
             sums.add(objective(module, source.rows(batch), batch, noise), len(batch))
     return sums.means("validation_")
-
-
-def _require_sane(record: Mapping[str, float], begun: float, epoch: int, lr: float) -> None:
-    bad = [name for name, value in record.items() if not math.isfinite(value)]
-    if not bad and record["train_loss"] > begun + 100 * (abs(begun) + 1):
-        bad = ["train_loss"]  # finite still, but lost: no training comes back from a hundred times where it began
-    if bad:
-        raise TrainingError(
-            f"At epoch {epoch} {bad[-1].replace('_', ' ')} is {record[bad[-1]]:.4g}: the training diverged. "
-            f"Lower the learning rate (it is {lr:g}) and make sure that the layer is scaled to [0, 1]."
-        )
