@@ -62,7 +62,8 @@ class Guard:
             what, where = f"{bad[0].replace('_', ' ')} is {record[bad[0]]:.4g}", f"At epoch {self.state.epoch}"
             kept = self.state.records[: self._epoch]
             history = pd.DataFrame(kept, index=pd.RangeIndex(1, len(kept) + 1, name="epoch"))
-            raise TrainingError(f"{where} {what}: the training diverged. {self._cause()}", history)
+            message = f"{where} {what}: the training diverged. {self._cause()}{_largest_term(record)}"
+            raise TrainingError(message, history)
         if self.state.step - self._step >= KEEP_EVERY:
             self._keep()
 
@@ -94,3 +95,12 @@ class Guard:
             f"Lower the learning rate (it is {self.lr:g}): the likely cause, since no value beyond {largest:.3g} "
             "reaches the network."
         )
+
+
+def _largest_term(record: Mapping[str, float]) -> str:
+    """Say in which term of the loss most of it is, where all are finite still."""
+    terms = {k.removeprefix("train_"): v for k, v in record.items() if k.startswith("train_") and k != "train_loss"}
+    if not terms or not all(map(math.isfinite, terms.values())):
+        return ""
+    name = max(terms, key=lambda term: abs(terms[term]))
+    return f" Of its terms {name} is the largest ({terms[name]:.4g})."
