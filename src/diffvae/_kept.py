@@ -24,6 +24,8 @@ class Kept:
         Epochs from one checkpoint to the next; None for none but that of a stop.
     resume
         Go on from what an earlier call left. Without it, what was left is refused unless ``overwrite`` is given.
+    is_writer
+        False in a process that shares the training of another one, who looks after the files.
 
     Raises
     ------
@@ -31,14 +33,22 @@ class Kept:
         If there are checkpoints that nobody has decided on.
     """
 
-    def __init__(self, out: str | os.PathLike[str] | None, every: int | None, resume: bool, overwrite: bool) -> None:
+    def __init__(
+        self,
+        out: str | os.PathLike[str] | None,
+        every: int | None,
+        resume: bool,
+        overwrite: bool,
+        *,
+        is_writer: bool = True,
+    ) -> None:
         if every is not None and every < 1:
             raise ValueError(f"checkpoint_every is {every}; it must be 1 or more.")
         if out is None and (resume or every is not None):
             raise ValueError("Checkpoints lie beside out, but out is None; name a folder.")
         self.out = None if out is None else Path(out).expanduser().resolve()
-        self.every, self.resume = every, resume
-        if self.files and not (resume or overwrite):
+        self.every, self.resume, self.is_writer = every, resume, is_writer
+        if is_writer and self.files and not (resume or overwrite):
             raise OutputError(
                 f"{str(self.files[0])!r} holds a training that was interrupted; pass resume (--resume) to go on with "
                 "it, overwrite (--overwrite) to begin anew, or name another folder."
@@ -54,7 +64,7 @@ class Kept:
         if self.out is None:
             return {}
         path = self._file(part)
-        if not self.resume:
+        if not self.resume and self.is_writer:
             path.unlink(missing_ok=True)
         return {"checkpoint": path, "checkpoint_every": self.every, "resume": self.resume}
 

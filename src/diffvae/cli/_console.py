@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,15 @@ class Settings:
 settings = Settings()
 
 
+def rank() -> int:
+    """Return the number of this process among those that torchrun started; the first speaks for all."""
+    return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
 def step(name: str) -> None:
     """Tell that a step begins."""
+    if rank():
+        return
     from rich.console import Console
 
     Console(stderr=True, highlight=False).print(f"[dim]·[/dim] {name}")
@@ -43,6 +51,8 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """Print a remark on stderr."""
+    if rank():
+        return
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print("! " + text, style="yellow", markup=False)
@@ -52,9 +62,8 @@ def error(text: str) -> None:
     """Print an error on stderr."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(
-        "Error: " + text, style="red", markup=False
-    )
+    who = f"Error in process {rank()}: " if rank() else "Error: "
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(who + text, style="red", markup=False)
 
 
 def full_stop(text: str) -> str:

@@ -46,6 +46,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
     ] = False,
@@ -56,6 +57,14 @@ def _options(
     Every result stands beside a null or a baseline.
     """
     _console.settings.debug = debug
+    if _launched_with() > 1 and context.invoked_subcommand != _train.NAME:
+        name = context.invoked_subcommand
+        raise ValueError(f"Only 'train' is shared by the processes of torchrun; run 'diffvae {name}' without it.")
+
+
+def _launched_with() -> int:
+    """Return how many processes torchrun started, this one included."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 for module in (_run, _train, _embed, _identify, _perturb, _links, _generate, _datasets, _benchmark, _tune, _reproduce):
@@ -82,7 +91,7 @@ def main() -> None:
         code = left.code
     except Exception as error:
         code = _report(error)
-    if code in STOPPED:
+    if code in STOPPED and not _console.rank():  # the first of several processes says it
         _console.error(_stopped(STOPPED[code]))
     sys.exit(code or 0)
 
@@ -95,7 +104,10 @@ def _stopped(how: str) -> str:
 
         if files := Kept(out, None, True, False).files:
             arguments = [word for word in sys.argv[1:] if word != "--resume"] + ["--resume"]
-            return f"{how}; the training is kept in {files[-1].name!r}. Go on with: diffvae {shlex.join(arguments)}"
+            program = "diffvae"
+            if (number := _launched_with()) > 1:
+                program = f"torchrun --nproc-per-node {number} -m diffvae"
+            return f"{how}; the training is kept in {files[-1].name!r}. Go on with: {program} {shlex.join(arguments)}"
     return _console.settings.interrupted.replace("Interrupted", how, 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,10 @@ from diffvae.cli import _console
 from diffvae.cli import _options as o
 
 NAME = "train"
-EXAMPLE = "Example:  diffvae train mydata.h5ad --out model --n-latent 50"
+EXAMPLE = (
+    "Examples:  diffvae train mydata.h5ad --out model --n-latent 50   ·   "
+    "torchrun --nproc-per-node 4 -m diffvae train mydata.h5ad --out model   (data-parallel)"
+)
 
 
 def command(
@@ -42,12 +46,13 @@ def command(
 ) -> None:
     """Train a model on a file and save it.
 
-    The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells.
+    The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells. Under torchrun several
+    processes train one model, each on its share of every batch; --batch-size is per process.
     """
     from diffvae import _files, _io, _lock, pp
     from diffvae._kept import Kept
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
-    from diffvae.train import TrainingError
+    from diffvae.train import TrainingError, processes
 
     rate: dict[str, Any] = {} if lr is None else {"lr": lr}
     kinds: dict[str, Callable[[], Any]] = {
@@ -63,9 +68,10 @@ def command(
     if model == "pca" and (resume or checkpoint_every):
         raise ValueError("--kind pca is computed in one step; leave --checkpoint-every and --resume out.")
     _console.settings.resumes = out
-    with _lock.held(out):
-        _files.refuse_folder(out.expanduser().resolve(), overwrite)
-        kept = Kept(out, checkpoint_every, resume, overwrite)
+    with processes(device) as share, _lock.held(out) if share.is_writer else nullcontext():
+        if share.is_writer:
+            _files.refuse_folder(out.expanduser().resolve(), overwrite)
+        kept = Kept(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
         chosen = kinds[model]()
         adata = _io.read(data, transpose=transpose)
         with _console.warnings_as_notes():
@@ -81,12 +87,14 @@ def command(
                     **({} if model == "pca" else kept.training()),
                 )
             except TrainingError:
-                if chosen.is_trained:
+                if chosen.is_trained and share.is_writer:
                     chosen.save(out, overwrite=overwrite)
                     _console.note(
                         f"{out} has the model as it was after epoch {len(chosen.history)}, when all was well."
                     )
                 raise
+        if not share.is_writer:
+            return
         chosen.save(out, overwrite=overwrite)
         kept.done()
     last = chosen.history.iloc[-1]

@@ -26,6 +26,7 @@ from diffvae.model._input import (
 )
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 from diffvae.train import Checkpoint, RowSource, TrainingError, best_device, best_precision, fit
+from diffvae.train._distributed import share
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,7 +100,7 @@ class NeuralModel(Model):
             Passes over the training cells. None for the paper's 100, or as many as make ``min_steps`` steps (1,000 in
             the default preset) where there are so few cells that 100 would leave the model half trained.
         batch_size
-            Cells per step, at most.
+            Cells per step, at most; of each process where several share a training (:func:`diffvae.train.processes`).
         lr
             Learning rate; None for the preset's.
         validation_size
@@ -164,6 +165,9 @@ class NeuralModel(Model):
         weights = None if weights is None else weights.to(target)
         # of itself it stops only where there are cells to see by that it is time
         stops = self.config.early_stopping and len(validation_rows) > 0 if early_stopping is None else early_stopping
+        together = share()
+        settings = (self.get_params(), max_epochs, batch_size, lr, stops, patience, precision)
+        together.require_same((features.fingerprint, features.gene_names, train_rows.tolist(), settings))
         module = self._build(matrix.shape[1], rng)
         if module.logvar_x is not None:  # start at each gene's own Gaussian: Adam's steps are too small to walk there
             mean, logvar = map(torch.from_numpy, gene_moments(matrix[train_rows]))
@@ -175,10 +179,10 @@ class NeuralModel(Model):
             history = fit(
                 module,
                 RowSource(matrix, target),
-                InfoVAEObjective(self.config, weights),
+                InfoVAEObjective(self.config, weights, together.gather),
                 train_rows=train_rows,
                 validation_rows=validation_rows,
-                max_epochs=max_epochs or default_epochs(self.config, len(train_rows), batch_size),
+                max_epochs=max_epochs or default_epochs(self.config, len(train_rows), together.size * batch_size),
                 batch_size=batch_size,
                 lr=self.config.lr if lr is None else lr,
                 patience=patience if stops else None,
@@ -187,6 +191,7 @@ class NeuralModel(Model):
                 progress=progress,
                 description=f"training {type(self).__name__}",
                 on_epoch=on_epoch,
+                share=together,
                 checkpoint=None
                 if kept is None
                 else kept.of({"model": type(self).__name__, **about(features), **asdict(self.config)}),

@@ -2,6 +2,7 @@
 
 from diffvae.train._checkpoint import Checkpoint
 from diffvae.train._data import RowSource
+from diffvae.train._distributed import processes
 from diffvae.train._engine import best_device, best_precision
 from diffvae.train._guard import TrainingError
 from diffvae.train._loop import Epoch, Objective, fit, optimise
@@ -16,4 +17,5 @@ __all__ = [
     "best_precision",
     "fit",
     "optimise",
+    "processes",
 ]

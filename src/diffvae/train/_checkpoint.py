@@ -15,6 +15,7 @@ import torch
 
 from diffvae import _files
 from diffvae._errors import CheckpointError
+from diffvae.train._distributed import Alone
 from diffvae.train._signals import Request, deferred
 from diffvae.train._state import State
 
@@ -127,23 +128,32 @@ def _plain(value: Any) -> Any:
 class Keeper:
     """Writes checkpoints of a training when they are due."""
 
-    def __init__(self, checkpoint: Checkpoint, state: State, stop: Request) -> None:
-        self.checkpoint, self.state, self.stop = checkpoint, state, stop
+    def __init__(self, checkpoint: Checkpoint, state: State, stop: Request, share: Alone) -> None:
+        self.checkpoint, self.state, self.stop, self.share = checkpoint, state, stop, share
 
     def after_batch(self) -> None:
         """Leave, if somebody has asked for it."""
-        if self.stop:
+        if self.share.is_stopping():
+            self.share.pool(self.state.sums)  # the file is of all processes
             if self.state.is_sound:  # what is lost already must not take the place of what is not
-                self.checkpoint.write(self.state)
-            self.stop.obey()
+                self._write()
+            self._leave()
 
     def after_epoch(self, is_last: bool) -> None:
         """Write a checkpoint if it is time for one."""
-        every = self.checkpoint.every
-        if self.stop or (every is not None and (is_last or (self.state.epoch - 1) % every == 0)):
+        every, stopping = self.checkpoint.every, self.share.is_stopping(at_end=True)
+        if stopping or (every is not None and (is_last or (self.state.epoch - 1) % every == 0)):
+            self._write()
+        if stopping:
+            self._leave()
+
+    def _leave(self) -> None:
+        self.share.wait()  # until the file is there: whoever is started next reads it
+        self.stop.obey()
+
+    def _write(self) -> None:
+        if self.share.is_writer:
             self.checkpoint.write(self.state)
-        if self.stop:
-            self.stop.obey()
 
 
 class NoKeeper:
@@ -157,13 +167,18 @@ class NoKeeper:
 
 
 @contextmanager
-def keeping(checkpoint: Checkpoint | None, state: State) -> Iterator[Keeper | NoKeeper]:
+def keeping(checkpoint: Checkpoint | None, state: State, share: Alone) -> Iterator[Keeper | NoKeeper]:
     """Bring a training to where its checkpoint left it, and yield who writes the next ones."""
     if checkpoint is None:
         yield NoKeeper()
         return
-    _files.remove_leftovers(checkpoint.path)
+    if share.is_writer:
+        _files.remove_leftovers(checkpoint.path)
     if checkpoint.resume and checkpoint.path.exists():
         checkpoint.read(state)
+        if not share.is_writer:
+            state.sums.clear()  # those in the file are of all processes, and one brings them in
+    share.require_same((state.epoch, state.batch))
     with deferred() as stop:
-        yield Keeper(checkpoint, state, stop)
+        share.watch(stop)
+        yield Keeper(checkpoint, state, stop, share)

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from diffvae import _random
 from diffvae._progress import progress_bar
+from diffvae.nn._noise import Noise
 from diffvae.train._checkpoint import Checkpoint, keeping
 from diffvae.train._data import RowSource, even_batches
+from diffvae.train._distributed import Alone
 from diffvae.train._engine import clear_denormal_moments, keep_freed_memory
 from diffvae.train._guard import Guard
 from diffvae.train._state import Best, State, Sums
@@ -34,9 +36,7 @@ class Objective(Protocol):
     numbers, for objectives that look something up (labels, say); ``generator`` makes the noise.
     """
 
-    def __call__(
-        self, module: Any, x: Tensor, rows: np.ndarray, generator: torch.Generator
-    ) -> Mapping[str, Tensor]: ...
+    def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: Noise) -> Mapping[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def fit(
     description: str = "training",
     on_epoch: OnEpoch | None = None,
     checkpoint: Checkpoint | None = None,
+    share: Alone | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective with Adam and leave the module in evaluation mode.
 
@@ -113,6 +114,9 @@ def fit(
         Called with an :class:`Epoch` at the end of each; what it raises ends the training.
     checkpoint
         Where to keep the training so that it can go on; None keeps nothing.
+    share
+        What this process has of each batch, where several train one module together; None for all of it.
+        ``batch_size`` is per process.
 
     Returns
     -------
@@ -130,17 +134,29 @@ def fit(
     watched = np.asarray(validation_rows, dtype=np.int64)
     cast = torch.autocast(source.device.type, precision) if precision != torch.float32 else nullcontext()
 
-    def terms(rows: np.ndarray) -> Mapping[str, Tensor]:
+    share = share or Alone()
+    batch_size *= share.size
+
+    def terms(rows: np.ndarray, generator: torch.Generator = noise) -> Mapping[str, Tensor]:
+        own = share.own(rows)
         with cast:
-            return objective(module, source.rows(rows), rows, noise)
+            return objective(module, source.rows(own), own, share.noise(generator, rows))
+
+    @torch.no_grad()
+    def watch() -> dict[str, float]:
+        if not len(watched):
+            return {}
+        again, sums = torch.Generator(source.device).manual_seed(validation_seed), Sums()
+        for rows in even_batches(watched, batch_size):
+            sums.add(terms(rows, again), share.count(len(rows)))
+        share.pool(sums)
+        return sums.means("validation_")
 
     return optimise(
         module,
         lambda epoch: ((rows, len(rows)) for rows in even_batches(order_rng.permutation(train_rows), batch_size)),
         terms,
-        lambda: (
-            _evaluate(module, source, objective, watched, batch_size, validation_seed, cast) if len(watched) else {}
-        ),
+        watch,
         max_epochs=max_epochs,
         lr=lr,
         patience=patience,
@@ -151,6 +167,7 @@ def fit(
         on_epoch=on_epoch,
         order=order_rng,
         noise=noise,
+        share=share,
         checkpoint=None
         if checkpoint is None
         else checkpoint.of(
@@ -188,6 +205,7 @@ def optimise(
     order: np.random.Generator | None = None,
     noise: torch.Generator | None = None,
     checkpoint: Checkpoint | None = None,
+    share: Alone | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective over batches of any kind with Adam; :func:`fit` is this for rows of a matrix.
 
@@ -211,6 +229,8 @@ def optimise(
     order, noise
         The generators that ``batches`` draws from when an epoch begins, and ``objective`` in each batch: a checkpoint
         holds them.
+    share
+        As in :func:`fit`; the batches are whole, and their numbers of cells those of all processes.
     checkpoint
         As in :func:`fit`; ``max_epochs``, ``lr`` and ``patience`` are added to what it is about.
 
@@ -219,12 +239,17 @@ def optimise(
     One row per epoch, as :func:`fit`.
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
+    share = share or Alone()
     state = State(module, optimizer, Best(module, patience), order, noise)
     guard = Guard(state, lr, largest)
     if checkpoint is not None:
         checkpoint = checkpoint.of({"max_epochs": max_epochs, "lr": lr, "patience": patience})
     keep_freed_memory()
-    with progress_bar(description, max_epochs, show=progress) as advance, keeping(checkpoint, state) as keeper:
+    with (
+        share.training(module),
+        progress_bar(description, max_epochs, show=progress and share.is_writer) as advance,
+        keeping(checkpoint, state, share) as keeper,
+    ):
         for _ in state.records:
             advance()
         while state.epoch <= max_epochs and not state.finished:
@@ -232,14 +257,17 @@ def optimise(
             for batch, n_cells in state.remaining(batches):
                 terms = objective(batch)
                 optimizer.zero_grad(set_to_none=True)
-                terms["loss"].backward()
+                share.backward(terms["loss"], n_cells)
                 optimizer.step()
-                state.batch_done(terms, n_cells)
+                state.batch_done(terms, share.count(n_cells))
                 if device.type == "cpu" and state.step % CLEAR_EVERY == 0:
                     clear_denormal_moments(optimizer)
                 keeper.after_batch()
             module.eval()
+            share.pool(state.sums)
             record = state.sums.means("train_") | dict(evaluate())
+            assert state.begun is not None
+            state.begun = share.same(state.begun)
             guard.require_sound(record)
             state.records.append(record)
             loss = record.get("validation_loss", record["train_loss"])
@@ -249,24 +277,6 @@ def optimise(
             state.finished = state.best.is_past(loss)
             state.epoch_done()
             keeper.after_epoch(is_last=state.finished or state.epoch > max_epochs)
-    module.eval()
+        module.eval()
     state.best.restore()
     return pd.DataFrame(state.records, index=pd.RangeIndex(1, len(state.records) + 1, name="epoch"))
-
-
-@torch.no_grad()
-def _evaluate(
-    module: nn.Module,
-    source: RowSource,
-    objective: Objective,
-    rows: np.ndarray,
-    batch_size: int,
-    noise_seed: int,
-    cast: torch.autocast | nullcontext,
-) -> dict[str, float]:
-    noise = torch.Generator(device=source.device).manual_seed(noise_seed)
-    sums = Sums()
-    for batch in even_batches(rows, batch_size):
-        with cast:
-            sums.add(objective(module, source.rows(batch), batch, noise), len(batch))
-    return sums.means("validation_")

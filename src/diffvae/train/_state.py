@@ -28,6 +28,12 @@ class Sums:
         self.total = values if self.total is None else self.total.add_(values)
         self.n_cells += n_cells
 
+    def clear(self) -> None:
+        """Forget everything but the names."""
+        self.n_cells = 0
+        if self.total is not None:
+            self.total.zero_()
+
     def means(self, prefix: str) -> dict[str, float]:
         """Return the mean of each term over the cells; this waits for the device."""
         assert self.total is not None
