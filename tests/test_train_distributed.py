@@ -112,19 +112,9 @@ def test_a_signal_to_one_stops_all_after_the_same_batch_and_the_training_goes_on
 def test_the_command_under_torchrun_writes_once_and_speaks_once(tmp_path):
     counts().write_h5ad(tmp_path / "cells.h5ad")
     options = ("--max-epochs", "3", "--n-latent", "4", "--batch-size", "16", "--device", "cpu")
-    command = [
-        *TORCHRUN,
-        "-m",
-        "diffvae",
-        "train",
-        str(tmp_path / "cells.h5ad"),
-        "--out",
-        str(tmp_path / "model"),
-        *options,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Written to") == 1
+    code, err, out = start("-m", "diffvae", "train", tmp_path / "cells.h5ad", "--out", tmp_path / "model", *options)
+    assert code == 0, err
+    assert out.count("Written to") == 1
     assert sorted(os.listdir(tmp_path)) == ["cells.h5ad", "model"]
 
 

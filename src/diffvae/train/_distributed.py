@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from diffvae._errors import DataError
 from diffvae.nn._batch_norm import share_batch_norm, unshare_batch_norm
 from diffvae.nn._noise import Noise, OwnRows
-from diffvae.train._engine import best_device
+from diffvae.train._engine import LIBC, best_device
 from diffvae.train._guard import TrainingError
 from diffvae.train._signals import Request
 from diffvae.train._state import Sums
 
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others: they may read a large file from a slow disk before the first step."""
+PR_SET_PDEATHSIG = 1
+"""Of prctl.h."""
 LOOK_EVERY = 100
 """Steps on a GPU from one look at whether somebody was told to stop to the next: each waits for the card."""
 
@@ -261,6 +263,8 @@ def processes(device: str = "auto") -> Iterator[Alone]:
     if not is_launched():
         yield Alone()
         return
+    if hasattr(LIBC, "prctl"):  # Linux: who loses torchrun itself ends, too, and doesn't wait for it
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     on_gpu = best_device(device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
