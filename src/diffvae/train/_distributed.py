@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -156,7 +157,7 @@ class Group(Alone):
             return False
         asked = bool(self._asked)
         if asked:
-            self._request.number = self._request.number or 15  # told by another one: as if by SIGTERM
+            self._request.number = self._request.number or signal.SIGTERM  # told by another one: as if by SIGTERM
         return asked
 
     @contextmanager
