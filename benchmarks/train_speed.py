@@ -4,7 +4,8 @@ The obvious loop is float32, eager, ``torch.optim.Adam`` and the loss written as
 (1422 cells x 1845 genes, 512-256-50, batch 128, 100 epochs). Prints the ratio, that of the obvious loop with denormals
 flushed (the one lever that a user could pull with a line), and the share of the matrix-product peak. From its second
 round on, the obvious loop has the freed memory that ours makes the C library keep, and the best round counts. Run it
-on an otherwise idle machine: ``python benchmarks/train_speed.py [--epochs 100]``.
+on an otherwise idle machine: ``python benchmarks/train_speed.py [--epochs 100]``. With ``--device cuda`` it measures a
+step beside the least that the device could need (floor.py).
 """
 
 from __future__ import annotations
@@ -144,7 +145,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--device", help="measure a step on it beside its floor instead; see floor.py")
     arguments = parser.parse_args()
+    if arguments.device:
+        import floor
+
+        floor.main(arguments.device)
+        return
     x = data()
     ways: dict[str, Callable[[torch.Tensor, int], tuple[float, float, np.ndarray]]] = {
         "obvious": obvious,

@@ -1,4 +1,7 @@
+import errno
 import os
+import shutil
+import signal
 import stat
 
 import numpy as np
@@ -6,8 +9,10 @@ import pandas as pd
 import pytest
 from anndata import AnnData, read_h5ad
 
-from diffvae._errors import OutputError
+from diffvae._errors import OutputError, WriteError
 from diffvae._files import new_folder, write_csv, write_h5ad, write_text
+
+BIG = AnnData(np.random.default_rng(0).random((100, 1000)))
 
 
 def names(folder):
@@ -163,3 +168,65 @@ def test_refusals(tmp_path, monkeypatch):
     monkeypatch.setattr(os.path, "ismount", lambda path: True)
     refused(old, "is a mount point", overwrite=True)
     assert names(tmp_path) == ["foreign", "old"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_that_fails_on_the_way_is_told_in_one_sentence_and_costs_nothing(tmp_path, number):
+    old = result(tmp_path / "out", "precious")
+    sentence = rf"'\S+out' can't be written \({os.strerror(number)}\); what was there before is untouched\."
+    with pytest.raises(WriteError, match=sentence):
+        fail_halfway(old, OSError(number, os.strerror(number), "inner"), overwrite=True)
+    hdf5 = f"Can't write data (file write failed: time = Tue Nov 24, errno = {number}, error message = '...')"
+    with pytest.raises(WriteError, match=sentence):
+        fail_halfway(old, OSError(hdf5), overwrite=True)
+    with pytest.raises(WriteError, match="nothing is left of it"):
+        fail_halfway(tmp_path / "new", OSError(number, "x"))
+    assert names(tmp_path) == ["out"]
+    assert (old / "old.txt").read_text() == "precious"
+
+
+def test_a_file_larger_than_the_process_may_write(tmp_path, capfd):
+    """The system's own limit, which comes to a writer as a full disk does."""
+    resource = pytest.importorskip("resource")
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    write_text("precious", tmp_path / "a")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        for write in (lambda: write_text("x" * 20_000, tmp_path / "a"), lambda: write_h5ad(BIG, tmp_path / "a.h5ad")):
+            with pytest.raises(WriteError, match=r"can't be written \(File too large\)"):
+                write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "precious"
+    assert capfd.readouterr().err == ""  # HDF5 would print a page
+
+
+def remove_and_write(out):
+    with new_folder(out) as folder:
+        shutil.rmtree(out.parent)
+        (folder / "a").write_text("")
+
+
+def test_a_folder_that_is_removed_under_way(tmp_path):
+    with pytest.raises(WriteError, match=r"'\S+deep' was removed while 'out' was written into it"):
+        remove_and_write(tmp_path / "deep" / "out")
+    assert names(tmp_path) == []
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    for error in (FileNotFoundError(2, "No such file", "genes.txt"), OSError("odd"), RuntimeError("odd")):
+        with pytest.raises(type(error)) as caught:
+            fail_halfway(tmp_path / "new", error)
+        assert caught.value is error
+
+
+def test_what_killed_processes_left_is_cleared_away_by_the_next(tmp_path):
+    (tmp_path / ".out.0123abcd.tmp").mkdir()
+    (tmp_path / ".out.0123abcd.tmp" / "half").write_text("")
+    for foreign in (".out.tmp", ".outer.0123abcd.tmp", ".out.0123abcd.tmp.txt"):
+        (tmp_path / foreign).write_text("")
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("")
+    assert names(tmp_path) == [".out.0123abcd.tmp.txt", ".out.tmp", ".outer.0123abcd.tmp", "out"]

@@ -77,3 +77,28 @@ def test_freed_memory_is_kept_where_somebody_has_fixed_the_limits():
         faults[way] = int(run.stdout)
     assert faults["leave"] > 150  # every block is handed out anew, in small pages or in large ones
     assert faults["keep"] < 50
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_step_on_a_gpu_waits_for_the_card():
+    """Torch raises where the processor would wait; only the end of an epoch may, once."""
+    import numpy as np
+
+    from diffvae.model._config import from_preset
+    from diffvae.model._objective import InfoVAEObjective
+    from diffvae.nn import Autoencoder
+    from diffvae.train import RowSource
+
+    device = torch.device("cuda")
+    module = Autoencoder(30, (16, 8), 4, input_dropout=0.5).to(device)
+    source = RowSource(np.random.default_rng(0).random((64, 30), np.float32), device)
+    objective, noise = InfoVAEObjective(from_preset("default", {})), torch.Generator(device)
+    optimizer = torch.optim.Adam(module.parameters(), fused=True)
+    for strict in (False, True):  # the first step chooses kernels
+        torch.cuda.set_sync_debug_mode("error" if strict else "default")
+        try:
+            rows = np.arange(0, 64, 2)
+            objective(module, source.rows(rows), rows, noise)["loss"].backward()
+            optimizer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -117,11 +117,42 @@ def test_diverging_loss_stops_with_a_sentence():
         return {"loss": module.w / 0 if module.w > 0.15 else -module.w}
 
     sentence = (
-        r"At epoch 3 train loss is inf: the training diverged\. Lower the learning rate \(it is 0\.1\) and make sure "
-        r"that the layer is scaled to \[0, 1\]\."
+        r"At epoch 3 train loss is inf: the training diverged\. Lower the learning rate \(it is 0\.1\): the likely "
+        r"cause, since no value beyond 19 reaches the network\."
     )
     with pytest.raises(TrainingError, match=sentence):
         run(explode, validation_rows=[])
+    unscaled = (
+        r"At epoch 3 .* diverged\. Scale the layer to \[0, 1\], as .* values up to 29 reach the network, the likely"
+    )
+    with pytest.raises(TrainingError, match=unscaled):
+        run(explode, validation_rows=[], n=30)
+
+
+@pytest.mark.parametrize(("patience", "kept", "weight"), [(None, 1, 0.1), (5, 3, 0.3)])
+def test_the_weights_from_before_come_back(patience, kept, weight):
+    """Without early stopping those of the last copy, which is made at most every hundred steps; with it the best."""
+
+    def explode(module, x, rows, generator):
+        return {"loss": module.w * torch.nan} if module.w > 0.45 else walk(module, x, rows, generator)
+
+    module = Walker()
+    with pytest.raises(TrainingError, match=r"At epoch \d (train|validation) loss is nan") as caught:
+        run(explode, module=module, max_epochs=50, patience=patience)
+    assert module.w.item() == pytest.approx(weight)
+    assert not module.training
+    assert list(caught.value.history.index) == list(range(1, kept + 1))
+
+
+def test_weights_are_kept_again_after_a_hundred_steps():
+    def explode(module, x, rows, generator):
+        return {"loss": module.w * torch.nan if module.w > 2.55 else -module.w}
+
+    module = Walker()
+    with pytest.raises(TrainingError) as caught:
+        run(explode, module=module, max_epochs=50, n=100, batch_size=10, lr=0.01, validation_rows=[])
+    assert len(caught.value.history) == 21  # of epochs 1, 11 and 21, of ten steps each
+    assert module.w.item() == pytest.approx(2.1, abs=1e-4)
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("in the objective"), KeyboardInterrupt()])

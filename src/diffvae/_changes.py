@@ -253,15 +253,15 @@ def perturb(
     >>> found.targets["target"].tolist()
     ['MEP']
     """
-    part = _result.Part(path, out, FOLDER, overwrite, tell)
-    adata, model, earlier = part.read()
-    found = change(
-        adata, model, source=source, target=target, groupby=groupby or group_key(earlier["parameters"]),
-        n_sd=n_sd or N_SD,
-        n_dims=n_dims, order=order, direction=direction, restrict=restrict, n_random=n_random, seed=seed,
-        journal=part.journal, progress=progress,
-    )  # fmt: skip
-    part.write(found, lambda folder: _changes_folder.write_into(found, folder))
+    with _result.Part(path, out, FOLDER, overwrite, tell) as part:
+        adata, model, earlier = part.read()
+        found = change(
+            adata, model, source=source, target=target, groupby=groupby or group_key(earlier["parameters"]),
+            n_sd=n_sd or N_SD,
+            n_dims=n_dims, order=order, direction=direction, restrict=restrict, n_random=n_random, seed=seed,
+            journal=part.journal, progress=progress,
+        )  # fmt: skip
+        part.write(found, lambda folder: _changes_folder.write_into(found, folder))
     return found
 
 

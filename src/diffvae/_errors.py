@@ -21,3 +21,11 @@ class DataError(ValueError):
 
 class OutputError(ValueError):
     """Results can't be written where they should go; the message says why and where they could."""
+
+
+class WriteError(OSError):
+    """Writing failed on the way (a full disk, say); the message says where, and what was there before is untouched."""
+
+
+class CheckpointError(DataError):
+    """A training can't go on from a checkpoint; the message says why and what to do about it."""

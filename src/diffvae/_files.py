@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import io
 import json
 import os
+import re
 import secrets
 import shutil
+import sys
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 
 import pandas as pd
 from anndata import AnnData
 
-from diffvae._errors import OutputError
+from diffvae._errors import OutputError, WriteError
+from diffvae._lock import held
 
 OURS = ("summary.json", "config.json")
 """Files by which a folder of results, or a saved model, is known; they say which diffvae wrote them."""
 
 
+FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Errors of the system that are of the disk or the folder, whatever is written."""
+
+
 def _beside(path: Path) -> Path:
     """Return a name in the same folder, hence on the same disk, that nobody uses."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left half written for ``path``; for those who know that nobody else is writing."""
+    start, end = f".{path.name}.", ".tmp"
+    for left in path.parent.iterdir() if path.parent.is_dir() else ():
+        if left.name.startswith(start) and left.name.endswith(end) and len(left.name) == len(start + end) + 8:
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _failures_told(path: Path, part: Path) -> Iterator[None]:
+    """Say of an error of the system what could not be written, and what is lost by it: nothing."""
+    try:
+        yield
+    except OSError as error:
+        # HDF5 tells the number in its text only; what failed within a folder, failed for the folder
+        cause = error.__cause__ if isinstance(error, WriteError) else error
+        found = getattr(cause, "errno", None) or int((re.search(r"errno = (\d+)", str(cause)) or (0, 0))[1])
+        untouched = "what was there before is untouched" if path.exists() else "nothing is left of it"
+        if found in FAILURES:
+            raise WriteError(f"{str(path)!r} can't be written ({os.strerror(found)}); {untouched}.") from error
+        if found == errno.ENOENT and not part.parent.exists():
+            raise WriteError(f"{str(part.parent)!r} was removed while {path.name!r} was written into it.") from error
+        raise
 
 
 @contextmanager
@@ -33,8 +69,9 @@ def in_one_step(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     try:
-        yield part
-        os.replace(part, path)
+        with _failures_told(path, part):
+            yield part
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -43,8 +80,26 @@ def write_h5ad(adata: AnnData, path: str | os.PathLike[str], *, compression: str
     """Write an AnnData to a file that appears when it is complete."""
     # Level 1 is several times as fast as anndata's 4 and costs a few per cent in size.
     options = {"compression_opts": 1} if compression == "gzip" else {}
-    with in_one_step(path) as part:
+    with in_one_step(path) as part, _hdf5_quiet():
         adata.write_h5ad(part, compression=compression, **options)
+
+
+@contextmanager
+def _hdf5_quiet() -> Iterator[None]:
+    """Keep to itself what dying HDF5 objects print: on a full disk each has a traceback of its own, a page in all."""
+    told, hook = io.StringIO(), sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None
+    try:
+        with redirect_stderr(told):
+            try:
+                yield
+            except OSError as error:
+                traceback.clear_frames(error.__traceback__)  # lets go of the objects, here and now
+                gc.collect()
+                raise
+    finally:
+        sys.unraisablehook = hook
+    sys.stderr.write(told.getvalue())  # all went well: a warning, say
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:
@@ -130,15 +185,18 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
     path = Path(path).expanduser().resolve()
     refuse_folder(path, overwrite)
     part = _beside(path)
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f"{str(path)!r} can't be written ({error.strerror}); name a folder elsewhere.") from error
-    try:
-        yield part
-        _swap(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with held(path):
+        remove_leftovers(path)
+        try:
+            part.mkdir()
+        except OSError as error:
+            raise OutputError(f"{str(path)!r} can't be written ({error.strerror}); name a folder elsewhere.") from error
+        try:
+            with _failures_told(path, part):
+                yield part
+                _swap(part, path)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 
 from diffvae import _changes, _keys, _linking_folder, _linking_verdict, _result, pp, tl
 from diffvae._adata import groups, result, results
-from diffvae._errors import DataError
+from diffvae._errors import CheckpointError, DataError, OutputError
 from diffvae._journal import Journal
 from diffvae.tl._tsne import AFFINITIES
 
@@ -87,17 +88,19 @@ def link(
     seed: int = 0,
     journal: Journal | None = None,
     progress: bool = True,
+    training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Links:
     """Build the graph, train Graph-DiffVAE on it, predict links, count them by type, and call progenitors."""
     from diffvae.model import GraphDiffVAE
 
-    parameters = {n: v for n, v in locals().items() if n not in ("adata", "journal", "progress", "GraphDiffVAE")}
+    unnamed = ("adata", "journal", "progress", "training", "GraphDiffVAE")
+    parameters = {n: v for n, v in locals().items() if n not in unnamed}
     model = GraphDiffVAE(preset, conv=conv, joint_weight=joint_weight, max_epochs=max_epochs)
     journal = journal or Journal(lambda step: None)
     with journal.step("join similar cells"):
         pp.cell_graph(adata, k=k, rng=seed, progress=progress)
     with journal.step("train Graph-DiffVAE"):
-        model.train(adata, device=device, rng=seed, progress=progress)
+        model.train(adata, device=device, rng=seed, progress=progress, **training)
     with journal.step("predict links"):
         called = tl.links(adata, model, min(top_k, adata.n_obs - 1), rng=seed)
         _map(adata, seed)
@@ -203,16 +206,16 @@ def links(
     ['cell_1', 'cell_2', 'probability', 'new']
     """
     check_options(k, top_k)
-    part = _result.Part(path, out, FOLDER, overwrite, tell)
-    adata, _, earlier = part.read()
-    groupby = groupby or type_key(adata, earlier["parameters"])
-    require_types(adata, groupby, source, target)
-    found = link(
-        adata, groupby=groupby, source=source, target=target, k=k, top_k=top_k, preset=preset, conv=conv,
-        joint_weight=joint_weight, max_epochs=max_epochs, device=device, seed=seed, journal=part.journal,
-        progress=progress,
-    )  # fmt: skip
-    part.write(found, lambda folder: _linking_folder.write_into(found, folder, groupby))
+    with _result.Part(path, out, FOLDER, overwrite, tell) as part:
+        adata, _, earlier = part.read()
+        groupby = groupby or type_key(adata, earlier["parameters"])
+        require_types(adata, groupby, source, target)
+        found = link(
+            adata, groupby=groupby, source=source, target=target, k=k, top_k=top_k, preset=preset, conv=conv,
+            joint_weight=joint_weight, max_epochs=max_epochs, device=device, seed=seed, journal=part.journal,
+            progress=progress,
+        )  # fmt: skip
+        part.write(found, lambda folder: _linking_folder.write_into(found, folder, groupby))
     return found
 
 
@@ -223,6 +226,7 @@ def of_run(
     seed: int,
     journal: Journal,
     progress: bool,
+    training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Links | None:
     """Predict the links of a run; where that can't be, warn and return None, so that the run isn't lost."""
     source, target = parameters["source"], parameters["target"]
@@ -236,7 +240,10 @@ def of_run(
         return link(
             adata, groupby=groupby, source=source if known else None, target=target if known else None,
             k=parameters["k"], device=parameters["device"], seed=seed, journal=journal, progress=progress,
+            training=training,
         )  # fmt: skip
+    except (CheckpointError, OutputError):
+        raise
     except (ValueError, RuntimeError) as error:  # a graph in which all are linked to all, say
         journal.warnings.append(f"No links were predicted: {error} Run 'diffvae links' on this result.")
         return None

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from diffvae import _files, _keys
 from diffvae._errors import DataError
 from diffvae._journal import Journal
+from diffvae._lock import held
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -237,7 +238,8 @@ def read(path: str | PathLike[str]) -> tuple[AnnData, Model, dict[str, Any]]:
 class Part:
     """A later part of the road on an existing result: what it reads, and the folder that it writes.
 
-    A folder that must not be replaced is refused at once.
+    A folder that must not be replaced is refused at once. It is a context manager: while it is open nobody else writes
+    the folder.
     """
 
     def __init__(
@@ -254,6 +256,14 @@ class Part:
         self.source = ""
         _files.refuse_folder(self.out.resolve(), overwrite)
         self.journal = Journal(tell)
+        self._lock = held(self.out)
+
+    def __enter__(self) -> Self:
+        self._lock.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._lock.__exit__(*error)
 
     def read(self) -> tuple[AnnData, Model, dict[str, Any]]:
         """Return cells, model and summary of the result."""

@@ -24,7 +24,9 @@ from diffvae import (
 from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
 from diffvae._journal import Journal
+from diffvae._kept import Kept
 from diffvae._linking import Links, links
+from diffvae._lock import one_writer
 from diffvae._result import Result
 from diffvae._size import stays_on_disk
 from diffvae._store import OnDisk, open_store
@@ -38,10 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Changes", "Links", "Result", "identify", "identify_again", "links", "perturb", "run"]
 
-NO_PARAMETERS = ("data", "out", "tell", "progress", "overwrite", "backed", "subsample")
+NO_PARAMETERS = ("data", "out", "tell", "progress", "overwrite", "backed", "subsample", "checkpoint_every", "resume")
 """Arguments of a run that don't change what it finds, or are told elsewhere in its summary."""
 
 
+@one_writer
 def run(
     data: AnnData | OnDisk | None = None,
     out: str | PathLike[str] | None = None,
@@ -73,6 +76,8 @@ def run(
     precision: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    checkpoint_every: int | None = None,
+    resume: bool = False,
     progress: bool = True,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Result:
@@ -129,6 +134,11 @@ def run(
         Of everything: the same seed gives the same tables.
     overwrite
         Replace an earlier result in ``out``.
+    checkpoint_every, resume
+        Epochs from one checkpoint of a training to the next, and whether to go on from where an earlier call was
+        interrupted or killed: see :meth:`diffvae.model.DiffVAE.train`. The files, ``OUT.checkpoint`` and
+        ``OUT.links.checkpoint``, lie beside the folder, and are removed when it is written. None for no checkpoint but
+        that of an interrupt.
     progress
         Show bars on a terminal.
     tell
@@ -156,6 +166,7 @@ def run(
     _linking.check_options(k, _linking.TOP_K)
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
+    kept = Kept(out, checkpoint_every, resume, overwrite)
     given = {k: parameters[k] for k in ("preset", "n_latent", "max_epochs", "batch_size", "lr")}
     settings = _training_config.read(config) | {k: v for k, v in given.items() if v is not None}
     model, training = _training_config.model_of(settings), {"batch_size": 128} | _training_config.training_of(settings)
@@ -189,9 +200,9 @@ def run(
         _preconditions.require_markers(cells, markers)
     with journal.step("train DiffVAE"):
         if atlas is not None:
-            atlas.train(model, **training)
+            atlas.train(model, **training, **kept.training())
         else:
-            model.train(cells, **training)
+            model.train(cells, **training, **kept.training())
             tl.embed(cells, model)
         diagnosis = model.diagnose(rng=seed)
     if atlas is None:
@@ -236,8 +247,16 @@ def run(
             )  # fmt: skip
         except DataError as error:  # a name that the clusters didn't get, say: what there is shall not be lost
             journal.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
-    linked = _linking.of_run(adata, parameters, seed=seed, journal=journal, progress=progress) if links else None
-    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked, atlas)
+    linked = (
+        _linking.of_run(
+            adata, parameters, seed=seed, journal=journal, progress=progress, training=kept.training(".links")
+        )
+        if links
+        else None
+    )
+    result = _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked, atlas)
+    kept.done()
+    return result
 
 
 def identify(
@@ -303,6 +322,7 @@ def identify(
             journal.warnings.append(sentence)
 
 
+@one_writer
 def identify_again(
     path: str | PathLike[str],
     out: str | PathLike[str] | None = None,

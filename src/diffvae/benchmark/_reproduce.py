@@ -13,6 +13,7 @@ import pandas as pd
 
 from diffvae import _files
 from diffvae._journal import Journal
+from diffvae._lock import one_writer
 from diffvae.benchmark import _reproduce_folder, _reproduce_plan
 from diffvae.benchmark._jobs import do
 from diffvae.benchmark._plan import require_positive
@@ -67,6 +68,7 @@ class Reproduction:
     path: Path | None = None
 
 
+@one_writer
 def reproduce(
     dataset: AnnData | str | PathLike[str],
     out: str | PathLike[str] | None = None,

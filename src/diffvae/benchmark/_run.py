@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from diffvae._lock import one_writer
 from diffvae.benchmark import _work
 from diffvae.benchmark._cells import as_cells
 from diffvae.benchmark._comparison import Comparison
@@ -23,6 +24,7 @@ OF_RUN = ["clustering_seed", "space", "clusterer", "k_given"]
 TYPE_COLUMNS = ["type", "n_cells", "recall", "precision"]
 
 
+@one_writer
 def run(
     datasets: Mapping[str, Any] | Sequence[str | PathLike[str]] | str | PathLike[str],
     methods: Sequence[str] | Mapping[str, Any] = ("DiffVAE", "VAE", "AE", "PCA"),

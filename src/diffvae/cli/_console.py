@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass
@@ -15,17 +17,26 @@ class Settings:
     debug: bool = False
     interrupted: str = ""
     """What is said on Ctrl-C; a command whose work is kept says so."""
+    resumes: Path | None = None
+    """The folder beside which a command keeps its trainings when it is stopped."""
 
     def reset(self) -> None:
         """Set what holds until a command says otherwise."""
-        self.debug, self.interrupted = False, "Interrupted; nothing was written."
+        self.debug, self.interrupted, self.resumes = False, "Interrupted; nothing was written.", None
 
 
 settings = Settings()
 
 
+def rank() -> int:
+    """Return the number of this process among those that torchrun started; the first speaks for all."""
+    return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
 def step(name: str) -> None:
     """Tell that a step begins."""
+    if rank():
+        return
     from rich.console import Console
 
     Console(stderr=True, highlight=False).print(f"[dim]·[/dim] {name}")
@@ -40,6 +51,8 @@ def say(text: str = "") -> None:
 
 def note(text: str) -> None:
     """Print a remark on stderr."""
+    if rank():
+        return
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print("! " + text, style="yellow", markup=False)
@@ -49,9 +62,8 @@ def error(text: str) -> None:
     """Print an error on stderr."""
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(
-        "Error: " + text, style="red", markup=False
-    )
+    who = f"Error in process {rank()}: " if rank() else "Error: "
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(who + text, style="red", markup=False)
 
 
 def full_stop(text: str) -> str:

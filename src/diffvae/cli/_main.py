@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -46,6 +47,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
     ] = False,
@@ -56,6 +58,14 @@ def _options(
     Every result stands beside a null or a baseline.
     """
     _console.settings.debug = debug
+    if _launched_with() > 1 and context.invoked_subcommand != _train.NAME:
+        name = context.invoked_subcommand
+        raise ValueError(f"Only 'train' is shared by the processes of torchrun; run 'diffvae {name}' without it.")
+
+
+def _launched_with() -> int:
+    """Return how many processes torchrun started, this one included."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 COMMANDS = (
@@ -76,12 +86,12 @@ for module in COMMANDS:
     app.command(name=module.NAME, epilog=module.EXAMPLE)(module.command)
 
 
-INTERRUPTED = 130
-"""128 + SIGINT, as shells count."""
+STOPPED = {130: "Interrupted", 143: "Stopped"}
+"""128 + SIGINT and 128 + SIGTERM, as shells count."""
 
 
 def main() -> None:
-    """Run the program: exit code 0, 2 for bad usage or input, 1 for a failure, 130 when interrupted."""
+    """Run the program: exit code 0, 2 for bad usage or input, 1 for a failure, 130 or 143 when told to stop."""
     # a scheduler's kind request to stop ends as a failure does: what was half written is removed
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     # torch's threads wait for each other by spinning; beside another busy program each wait lasts as long as that
@@ -91,12 +101,29 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="diffvae", standalone_mode=False)
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = 128 + signal.SIGINT
+    except SystemExit as left:
+        code = left.code
     except Exception as error:
         code = _tell(error)
-    if code == INTERRUPTED:
-        _console.error(_console.settings.interrupted)
+    if code in STOPPED and not _console.rank():  # the first of several processes says it
+        _console.error(_stopped(STOPPED[code]))
     sys.exit(code or 0)
+
+
+def _stopped(how: str) -> str:
+    """Say what is left of a command that was told to stop, and how to go on."""
+    out = _console.settings.resumes
+    if out is not None:
+        from diffvae._kept import Kept
+
+        if files := Kept(out, None, True, False).files:
+            arguments = [word for word in sys.argv[1:] if word != "--resume"] + ["--resume"]
+            program = "diffvae"
+            if (number := _launched_with()) > 1:
+                program = f"torchrun --nproc-per-node {number} -m diffvae"
+            return f"{how}; the training is kept in {files[-1].name!r}. Go on with: {program} {shlex.join(arguments)}"
+    return _console.settings.interrupted.replace("Interrupted", how, 1)
 
 
 def _tell(error: Exception) -> int:

@@ -9,6 +9,17 @@ import typer
 
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything; the same seed gives the same tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of diffvae.")]
+CheckpointEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--checkpoint-every",
+        min=1,
+        help="Keep the training every so many epochs in OUT.checkpoint; without it only when it is interrupted.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from OUT.checkpoint, bit for bit; begins where there is none.")
+]
 Transpose = Annotated[
     bool | None,
     typer.Option(

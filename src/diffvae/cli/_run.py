@@ -76,6 +76,8 @@ def command(
     device: o.Device = "auto",
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
+    checkpoint_every: o.CheckpointEvery = None,
+    resume: o.Resume = False,
 ) -> None:
     """Go from an expression matrix to named cell types, with the evidence.
 
@@ -85,6 +87,7 @@ def command(
     """
     from diffvae import pipeline
 
+    _console.settings.resumes = out
     result = pipeline.run(
         o.one_or_several(data),
         out,
@@ -112,6 +115,8 @@ def command(
         device=device,
         seed=seed,
         overwrite=overwrite,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
         tell=_console.step,
     )
     show(result)

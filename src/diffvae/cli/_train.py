@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,10 @@ from diffvae.cli import _console
 from diffvae.cli import _options as o
 
 NAME = "train"
-EXAMPLE = "Example:  diffvae train mydata.h5ad --out model --n-latent 50"
+EXAMPLE = (
+    "Examples:  diffvae train mydata.h5ad --out model --n-latent 50   ·   "
+    "torchrun --nproc-per-node 4 -m diffvae train mydata.h5ad --out model   (data-parallel)"
+)
 
 
 def command(
@@ -39,13 +42,18 @@ def command(
     device: o.Device = "auto",
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
+    checkpoint_every: o.CheckpointEvery = None,
+    resume: o.Resume = False,
 ) -> None:
     """Train a model on a file and save it.
 
-    The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells.
+    The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells. Under torchrun several
+    processes train one model, each on its share of every batch; --batch-size is per process.
     """
-    from diffvae import _files
+    from diffvae import _files, _lock
+    from diffvae._kept import Kept
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
+    from diffvae.train import TrainingError, processes
 
     rate: dict[str, Any] = {} if lr is None else {"lr": lr}
     kinds: dict[str, Callable[[], Any]] = {
@@ -58,19 +66,38 @@ def command(
         raise ValueError(f"--kind is {model!r}; it is one of {', '.join(kinds)}.")
     if preset != "default" and model != "diffvae":
         raise ValueError(f"--preset is {preset!r}, but presets belong to --kind diffvae; leave one of them out.")
-    _files.refuse_folder(out.expanduser().resolve(), overwrite)
+    if model == "pca" and (resume or checkpoint_every):
+        raise ValueError("--kind pca is computed in one step; leave --checkpoint-every and --resume out.")
+    _console.settings.resumes = out
     chosen = kinds[model]()
-    with _prepared(data, out, model, backed, transpose, n_top_genes=n_top_genes, layer=layer, rng=seed) as cells:
-        chosen.train(
-            cells,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            early_stopping=early_stopping,
-            device=device,
-            rng=seed,
-        )
-        chosen.save(out, overwrite=overwrite)
-        messages = chosen.diagnose(rng=seed).messages if isinstance(chosen, DiffVAE) else ()
+    options = {"n_top_genes": n_top_genes, "layer": layer, "rng": seed}
+    with processes(device) as share, _lock.held(out) if share.is_writer else nullcontext():
+        if share.is_writer:
+            _files.refuse_folder(out.expanduser().resolve(), overwrite)
+        kept = Kept(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
+        with _prepared(data, out, model, backed, transpose, **options) as cells:
+            try:
+                chosen.train(
+                    cells,
+                    max_epochs=max_epochs,
+                    batch_size=batch_size,
+                    early_stopping=early_stopping,
+                    device=device,
+                    rng=seed,
+                    **({} if model == "pca" else kept.training()),
+                )
+            except TrainingError:
+                if chosen.is_trained and share.is_writer:
+                    chosen.save(out, overwrite=overwrite)
+                    _console.note(
+                        f"{out} has the model as it was after epoch {len(chosen.history)}, when all was well."
+                    )
+                raise
+            if not share.is_writer:
+                return
+            chosen.save(out, overwrite=overwrite)
+            messages = chosen.diagnose(rng=seed).messages if isinstance(chosen, DiffVAE) else ()
+        kept.done()
     last = chosen.history.iloc[-1]
     _console.say(", ".join(f"{name} {value:.4g}" for name, value in last.items()))
     for message in messages:

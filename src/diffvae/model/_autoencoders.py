@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from diffvae.model._config import AutoencoderConfig, from_preset
 from diffvae.model._neural import NeuralModel
 
 if TYPE_CHECKING:
-    from anndata import AnnData
+    import pandas as pd
+
+    from diffvae import nn
+    from diffvae.model._input import Features, Matrix
 
 
 class DiffVAE(NeuralModel):
@@ -209,12 +212,10 @@ class AutoEncoder(NeuralModel):
         )
         return {k: v for k, v in super().get_params().items() if k not in fixed}
 
-    def train(self, adata: AnnData, **kwargs: Any) -> Self:
-        """Learn from cells; arguments as in :meth:`DiffVAE.train`."""
-        super().train(adata, **kwargs)
+    def _become(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:
+        super()._become(module, features, history, matrix)
         z = self.get_latent_representation().astype(np.float64)
         self._moments = {"latent_mean": z.mean(0), "latent_covariance": np.cov(z.T).reshape(2 * (self.n_latent,))}
-        return self
 
     def _draw_prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
         mean, covariance = self._moments["latent_mean"], self._moments["latent_covariance"]

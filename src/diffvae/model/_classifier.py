@@ -154,7 +154,7 @@ class CellStateClassifier(Estimator):
         source = RowSource(matrix, target)
         known = torch.from_numpy(codes).to(target)
 
-        def cross_entropy(module: Any, x: Tensor, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+        def cross_entropy(module: Any, x: Tensor, rows: np.ndarray, generator: Any) -> dict[str, Tensor]:
             return {"loss": F.cross_entropy(module(x).float(), known[torch.from_numpy(rows).to(target)])}
 
         history = fit(

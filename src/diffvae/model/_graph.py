@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 from diffvae import _keys, _random
@@ -13,8 +14,8 @@ from diffvae.model._graph_config import graph_config
 from diffvae.model._graph_objective import GraphAutoencoder, GraphObjective
 from diffvae.model._graph_predict import LinkPredictor
 from diffvae.model._held_out import HeldOut, encode
-from diffvae.model._input import layer_matrix, read_features, require_unit_interval
-from diffvae.train import RowSource, best_device, optimise
+from diffvae.model._input import about, fingerprint, layer_matrix, read_features, require_unit_interval
+from diffvae.train import Checkpoint, RowSource, best_device, optimise
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -128,6 +129,9 @@ class GraphDiffVAE(LinkPredictor):
         device: str = "auto",
         rng: _random.Rng = 0,
         progress: bool = True,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int | None = 10,
+        resume: bool = False,
     ) -> Self:
         """Learn from cells and a graph, with Adam. A second call starts anew.
 
@@ -159,6 +163,8 @@ class GraphDiffVAE(LinkPredictor):
             Seed of the split, the initial weights, the order of cells and the noise.
         progress
             Show a bar on a terminal.
+        checkpoint, checkpoint_every, resume
+            As in :meth:`DiffVAE.train`.
 
         Returns
         -------
@@ -182,6 +188,7 @@ class GraphDiffVAE(LinkPredictor):
             raise ValueError(f"lr is {rate}; the learning rate must be a positive number.")
         if not 0 <= validation_size < 1:
             raise ValueError(f"validation_size is {validation_size}; it is a share of the edges, from 0 to below 1.")
+        kept = Checkpoint.at(checkpoint, checkpoint_every, resume)
         graph = graph_in(adata, graph_key)
         matrix = layer_matrix(adata, layer)
         if c.joint_weight:
@@ -210,9 +217,9 @@ class GraphDiffVAE(LinkPredictor):
         order = _random.generator(rng, "order of parts")
         epoch = 0
 
-        def of_epoch() -> Any:
+        def of_epoch(number: int) -> Any:
             nonlocal epoch
-            epoch += 1
+            epoch = number
             return ((batch, len(batch.x)) for batch in batches.epoch(order))
 
         def watch() -> dict[str, float]:
@@ -230,8 +237,18 @@ class GraphDiffVAE(LinkPredictor):
             lr=rate,
             patience=patience if early_stopping else None,
             device=target,
+            largest=lambda: float(abs(matrix).max()),
             progress=progress,
             description="training GraphDiffVAE",
+            order=order,
+            noise=noise,
+            checkpoint=None
+            if kept is None
+            else kept.of(
+                {"model": type(self).__name__, **about(features), **asdict(c)}
+                | {"graph": fingerprint(graph), "edges learnt from": fingerprint(held_out.known)}
+                | {"cells per step": size, "validate_every": validate_every}
+            ),
         )
         self.calibration = held_out.calibrate(encode(module, source, known)[1], rng) if held_out else None
         self._module, self._features, self._history = module, features, history

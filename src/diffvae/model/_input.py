@@ -153,6 +153,12 @@ def fingerprint(matrix: Matrix) -> str:
     return digest.hexdigest()[:16]
 
 
+def about(features: Features) -> dict[str, str | None]:
+    """Return by name what tells the cells of one training from those of another."""
+    genes = hashlib.sha256("\n".join(features.gene_names).encode()).hexdigest()[:16]
+    return {"cells": features.fingerprint, "genes": genes, "layer": features.layer}
+
+
 def split_rows(
     adata: AnnData | Store, validation_size: float | None, rng: _random.Rng
 ) -> tuple[np.ndarray, np.ndarray]:

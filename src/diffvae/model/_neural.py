@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 
 from diffvae import _random, nn
@@ -14,9 +16,19 @@ from diffvae._rows import Rows
 from diffvae._store import OnDisk, is_on_disk, open_store
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig, default_epochs
-from diffvae.model._input import Matrix, gene_moments, layer_matrix, read_features, require_unit_interval, split_rows
+from diffvae.model._input import (
+    Features,
+    Matrix,
+    about,
+    gene_moments,
+    layer_matrix,
+    read_features,
+    require_unit_interval,
+    split_rows,
+)
 from diffvae.model._objective import InfoVAEObjective, gene_weights
-from diffvae.train import RowSource, Source, StreamSource, best_device, best_precision, fit
+from diffvae.train import Checkpoint, RowSource, Source, StreamSource, TrainingError, best_device, best_precision, fit
+from diffvae.train._distributed import share
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -87,6 +99,9 @@ class NeuralModel(Model):
         rng: _random.Rng = 0,
         progress: bool = True,
         on_epoch: OnEpoch | None = None,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int | None = 10,
+        resume: bool = False,
     ) -> Self:
         """Learn from cells, with Adam. A second call starts anew.
 
@@ -102,7 +117,7 @@ class NeuralModel(Model):
             Passes over the training cells. None for the paper's 100, or as many as make ``min_steps`` steps (1,000 in
             the default preset) where there are so few cells that 100 would leave the model half trained.
         batch_size
-            Cells per step, at most.
+            Cells per step, at most; of each process where several share a training (:func:`diffvae.train.processes`).
         lr
             Learning rate; None for the preset's.
         validation_size
@@ -122,6 +137,15 @@ class NeuralModel(Model):
         on_epoch
             Called with a :class:`diffvae.train.Epoch` (its number, losses, network and optimiser) at the end of each
             epoch. What it raises ends the training, and the model is what it was before.
+        checkpoint
+            File in which the training is kept (safetensors and JSON): weights, moments, generators, place in the epoch.
+            On SIGINT (Ctrl-C) and SIGTERM the batch is finished first, and the file written. Nobody removes it.
+        checkpoint_every
+            Epochs from one such writing to the next; None for none but that of a stop.
+        resume
+            Go on from the file, where there is one: on the processor, with the same number of threads, the model comes
+            out as if the training had never stopped, bit for bit. A file of other cells or settings is refused. Without
+            it an earlier file is replaced.
 
         Returns
         -------
@@ -130,9 +154,11 @@ class NeuralModel(Model):
         Raises
         ------
         DataError
-            If the layer is missing, not finite, or outside [0, 1] under the Bernoulli likelihood.
+            If the layer is missing, not finite, or outside [0, 1] under the Bernoulli likelihood; or if the checkpoint
+            is of another training.
         TrainingError
-            If the loss diverges.
+            If the loss diverges. A model that was not trained before then has the weights and the history of the last
+            epoch that was kept while all was well (the best one under early stopping); one that was stays as it was.
         """
         for name, value in (
             ("max_epochs", 1 if max_epochs is None else max_epochs),
@@ -145,6 +171,7 @@ class NeuralModel(Model):
             raise ValueError("batch_size is 1; batch normalisation and MMD need two cells at least.")
         if lr is not None and not 0 < lr < float("inf"):
             raise ValueError(f"lr is {lr}; the learning rate must be a positive number.")
+        kept = Checkpoint.at(checkpoint, checkpoint_every, resume)
         cells = open_store(adata) if is_on_disk(adata) else adata
         matrix = layer_matrix(cells, layer)
         if self.config.likelihood == "bernoulli":
@@ -156,6 +183,9 @@ class NeuralModel(Model):
         weights = None if weights is None else weights.to(target)
         # of itself it stops only where there are cells to see by that it is time
         stops = self.config.early_stopping and len(validation_rows) > 0 if early_stopping is None else early_stopping
+        together = share()
+        settings = (self.get_params(), max_epochs, batch_size, lr, stops, patience, precision)
+        together.require_same((features.fingerprint, features.gene_names, train_rows.tolist(), settings))
         module = self._build(matrix.shape[1], rng)
         if module.logvar_x is not None:  # start at each gene's own Gaussian: Adam's steps are too small to walk there
             mean, logvar = map(torch.from_numpy, gene_moments(matrix, train_rows))
@@ -163,24 +193,37 @@ class NeuralModel(Model):
             module.decoder.linears[-1].bias.data = mean
             module.decoder.linears[-1].weight.data *= torch.exp(0.5 * logvar)[:, None]
         module = module.to(target)
-        history = fit(
-            module,
-            source_of(matrix, target),
-            InfoVAEObjective(self.config, weights),
-            train_rows=train_rows,
-            validation_rows=validation_rows,
-            max_epochs=max_epochs or default_epochs(self.config, len(train_rows), batch_size),
-            batch_size=batch_size,
-            lr=self.config.lr if lr is None else lr,
-            patience=patience if stops else None,
-            precision=best_precision(precision, target),
-            rng=rng,
-            progress=progress,
-            description=f"training {type(self).__name__}",
-            on_epoch=on_epoch,
-        )
-        self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
+        try:
+            history = fit(
+                module,
+                source_of(matrix, target),
+                InfoVAEObjective(self.config, weights, together.gather),
+                train_rows=train_rows,
+                validation_rows=validation_rows,
+                max_epochs=max_epochs or default_epochs(self.config, len(train_rows), together.size * batch_size),
+                batch_size=batch_size,
+                lr=self.config.lr if lr is None else lr,
+                patience=patience if stops else None,
+                precision=best_precision(precision, target),
+                rng=rng,
+                progress=progress,
+                description=f"training {type(self).__name__}",
+                on_epoch=on_epoch,
+                share=together,
+                checkpoint=None
+                if kept is None
+                else kept.of({"model": type(self).__name__, **about(features), **asdict(self.config)}),
+            )
+        except TrainingError as error:
+            if not self.is_trained and len(error.history):
+                self._become(module, features, error.history, matrix)
+            raise
+        self._become(module, features, history, matrix)
         return self
+
+    def _become(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:
+        """Take over what a training has made."""
+        self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
 
     def _build(self, n_genes: int, rng: _random.Rng) -> nn.Autoencoder:
         c = self.config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._input import Features
+from diffvae.nn._noise import Noise, common, normal
 
 
 def gene_weights(config: AutoencoderConfig, features: Features) -> Tensor | None:
@@ -43,11 +45,17 @@ class InfoVAEObjective:
     Zhao, Song, Ermon, InfoVAE, AAAI 2019, eq 6; Bica et al. 2020, eqs 2 and 13.
     """
 
-    def __init__(self, config: AutoencoderConfig, gene_weights: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        config: AutoencoderConfig,
+        gene_weights: Tensor | None = None,
+        gather: Callable[[Tensor], Tensor] = lambda z: z,
+    ) -> None:
         self.config = config
         self.gene_weights = gene_weights
+        self.gather = gather
 
-    def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: torch.Generator) -> dict[str, Tensor]:
+    def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: Noise) -> dict[str, Tensor]:
         """Return ``loss`` and its unweighted terms: ``nll``, and ``kl`` and ``mmd`` where there is a posterior."""
         mu, logvar = module.encoder(x, generator)
         mu, logvar = mu.float(), logvar.float()
@@ -63,12 +71,14 @@ class InfoVAEObjective:
             loss = loss + self.config.mmd_weight * mmd
         return {"loss": loss, "nll": nll, "kl": kl, "mmd": mmd}
 
-    def draw(self, mu: Tensor, logvar: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, mu: Tensor, logvar: Tensor, generator: Noise) -> Tensor:
         """Draw z = mu + sigma eps (eq 8); ``noise="shared"`` uses one eps for the batch, as the released code."""
         if self.config.noise == "none":
             return mu
-        shape = mu.shape if self.config.noise == "independent" else (1, 1)
-        eps = torch.randn(shape, generator=generator, device=mu.device)
+        if self.config.noise == "independent":
+            eps = normal(mu.shape, generator, mu.device)
+        else:
+            eps = torch.randn((1, 1), generator=common(generator), device=mu.device)
         return mu + torch.exp(0.5 * logvar) * eps
 
     def reconstruction(self, module: nn.Autoencoder, output: Tensor, x: Tensor) -> Tensor:
@@ -85,12 +95,16 @@ class InfoVAEObjective:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.kl_weight > 0):
             return nn.gaussian_kl(mu, logvar)
 
-    def mmd(self, z: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the MMD of a batch of z to as many draws from the prior (or to ``mmd_prior_size``)."""
+    def mmd(self, z: Tensor, generator: Noise) -> Tensor:
+        """Return the MMD of a batch of z to as many draws from the prior (or to ``mmd_prior_size``).
+
+        It is a statistic of the whole batch: z of other processes that share it are gathered first.
+        """
+        z = self.gather(z)
         if len(z) < 2:
             return torch.zeros((), device=z.device)
         size = self.config.mmd_prior_size or len(z)
-        prior = torch.randn(size, z.shape[1], generator=generator, device=z.device)
+        prior = torch.randn(size, z.shape[1], generator=common(generator), device=z.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.mmd_weight > 0):
             return nn.mmd(z, prior, self.kernel(z, prior), unbiased=self.config.mmd_unbiased)
 

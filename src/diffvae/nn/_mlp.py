@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffvae.nn._noise import Noise, uniform
+
 LOGVAR_RANGE = (-12.0, 4.0)
 """sigma between 0.0025 and 7.4: a held-out cell beyond it would cost thousands of nats, and the prior's is 1."""
 
@@ -73,11 +75,11 @@ class Encoder(nn.Module):
         self.mu_norm = nn.BatchNorm1d(n_latent) if heads_normed else nn.Identity()
         self.logvar_norm = nn.BatchNorm1d(n_latent) if heads_normed else nn.Identity()
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Return mu and logvar, cells x latent dimensions; ``generator`` draws what dropout leaves out."""
+    def forward(self, x: Tensor, noise: Noise = None) -> tuple[Tensor, Tensor]:
+        """Return mu and logvar, cells x latent dimensions; ``noise`` says what dropout leaves out."""
         for layer, norm, dropout in zip(self.layers, self.norms, self.dropout, strict=True):
             if dropout and self.training:
-                kept = torch.rand(x.shape, generator=generator, device=x.device) >= dropout
+                kept = uniform(x.shape, noise, x.device) >= dropout
                 x = x * kept / (1 - dropout)
             x = norm(F.relu(layer(x)))
         mu, logvar = self.mu(x), self.logvar(x)

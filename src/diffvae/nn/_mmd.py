@@ -66,7 +66,7 @@ def imq_kernel(n_latent: int, scales: tuple[float, ...] = IMQ_SCALES) -> Kernel:
     constants = 2.0 * n_latent * torch.tensor(scales)
 
     def kernel(squared: Tensor) -> Tensor:
-        return _MultiscaleIMQ.apply(squared, constants.to(squared))
+        return _MultiscaleIMQ.apply(squared, constants.to(squared, non_blocking=True))
 
     return kernel
 
@@ -206,13 +206,13 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, unbiased: bool = True) -> Tenso
         raise ValueError(f"The unbiased MMD needs two points on each side; it got {n} and {m}.")
     joined = torch.cat([x, y])
     k = kernel(squared_distances(joined, joined))  # one pass for all three blocks: small operations cost by number
-    return torch.dot(k.reshape(-1), _pair_weights(n, m, unbiased).to(k).reshape(-1))
+    return torch.dot(k.reshape(-1), _pair_weights(n, m, unbiased, k.device).to(k).reshape(-1))
 
 
-def _pair_weights(n: int, m: int, unbiased: bool) -> Tensor:
+def _pair_weights(n: int, m: int, unbiased: bool, device: torch.device) -> Tensor:
     """Return what each pair of the joined sample counts: plus within a sample, minus across, so that they sum to 0."""
     own = int(unbiased)  # a point with itself
-    weights = torch.full((n + m, n + m), -1 / (n * m))
+    weights = torch.full((n + m, n + m), -1 / (n * m), device=device)
     weights[:n, :n] = 1 / (n * (n - own))
     weights[n:, n:] = 1 / (m * (m - own))
     return weights.fill_diagonal_(0) if unbiased else weights

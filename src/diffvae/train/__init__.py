@@ -1,11 +1,15 @@
 """The one training loop, and how its batches reach it."""
 
+from diffvae.train._checkpoint import Checkpoint
 from diffvae.train._data import RowSource, Source
+from diffvae.train._distributed import processes
 from diffvae.train._engine import best_device, best_precision
-from diffvae.train._loop import Epoch, Objective, TrainingError, fit, optimise
+from diffvae.train._guard import TrainingError
+from diffvae.train._loop import Epoch, Objective, fit, optimise
 from diffvae.train._stream import StreamSource
 
 __all__ = [
+    "Checkpoint",
     "Epoch",
     "Objective",
     "RowSource",
@@ -16,4 +20,5 @@ __all__ = [
     "best_precision",
     "fit",
     "optimise",
+    "processes",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -15,30 +15,18 @@ from torch import Tensor, nn
 
 from diffvae import _random
 from diffvae._progress import progress_bar
+from diffvae.nn._noise import Noise
+from diffvae.train._checkpoint import Checkpoint, keeping
 from diffvae.train._data import Source
+from diffvae.train._distributed import Alone
 from diffvae.train._engine import clear_denormal_moments, keep_freed_memory
+from diffvae.train._guard import Guard
+from diffvae.train._state import Best, State, Sums
 
+LOOKED_AT = 4096
+"""Cells in which a cause is looked for, when a training diverges."""
 CLEAR_EVERY = 100
 """Steps between two looks for moments that have become too small to matter."""
-
-
-class TrainingError(RuntimeError):
-    """Training can't go on; the message says at which epoch, why, and what to try.
-
-    Examples
-    --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> def broken(module, x, rows, generator):
-    ...     return {"loss": module(x).sum() * float("nan")}
-    >>> source = dv.train.RowSource(np.eye(3, dtype=np.float32), "cpu")
-    >>> rows = {"train_rows": np.arange(3), "validation_rows": np.arange(0)}
-    >>> try:
-    ...     dv.train.fit(torch.nn.Linear(3, 3), source, broken, **rows, progress=False)
-    ... except dv.train.TrainingError:
-    ...     print("stopped")
-    stopped
-    """
 
 
 class Objective(Protocol):
@@ -61,9 +49,7 @@ class Objective(Protocol):
     ['train_loss']
     """
 
-    def __call__(
-        self, module: Any, x: Tensor, rows: np.ndarray, generator: torch.Generator
-    ) -> Mapping[str, Tensor]: ...
+    def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: Noise) -> Mapping[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -118,6 +104,8 @@ def fit(
     progress: bool = True,
     description: str = "training",
     on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
+    share: Alone | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective with Adam and leave the module in evaluation mode.
 
@@ -148,6 +136,11 @@ def fit(
         Text beside the bar.
     on_epoch
         Called with an :class:`Epoch` at the end of each; what it raises ends the training.
+    checkpoint
+        Where to keep the training so that it can go on; None keeps nothing.
+    share
+        What this process has of each batch, where several train one module together; None for all of it.
+        ``batch_size`` is per process.
 
     Returns
     -------
@@ -156,7 +149,8 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is no longer finite, or has grown a hundredfold since the first batch.
+        If the loss is no longer finite, or has grown a hundredfold since the first batch. The module has the weights of
+        an epoch before that, the best one under early stopping, and ``history`` of the error ends with it.
 
     Examples
     --------
@@ -178,30 +172,63 @@ def fit(
     watched = np.asarray(validation_rows, dtype=np.int64)
     cast = torch.autocast(source.device.type, precision) if precision != torch.float32 else nullcontext()
 
-    def terms(rows: np.ndarray) -> Mapping[str, Tensor]:
+    share = share or Alone()
+    batch_size *= share.size
+
+    def terms(rows: np.ndarray, generator: torch.Generator = noise) -> Mapping[str, Tensor]:
+        own = share.own(rows)
         with cast:
-            return objective(module, source.rows(rows), rows, noise)
+            return objective(module, source.rows(own), own, share.noise(generator, rows))
+
+    @torch.no_grad()
+    def watch() -> dict[str, float]:
+        if not len(watched):
+            return {}
+        again, sums = torch.Generator(source.device).manual_seed(validation_seed), Sums()
+        for rows in source.in_order(watched, batch_size):
+            sums.add(terms(rows, again), share.count(len(rows)))
+        share.pool(sums)
+        return sums.means("validation_")
 
     return optimise(
         module,
-        lambda: ((rows, len(rows)) for rows in source.shuffled(train_rows, batch_size, order_rng)),
+        lambda epoch: ((rows, len(rows)) for rows in source.shuffled(train_rows, batch_size, order_rng)),
         terms,
-        lambda: (
-            _evaluate(module, source, objective, watched, batch_size, validation_seed, cast) if len(watched) else {}
-        ),
+        watch,
         max_epochs=max_epochs,
         lr=lr,
         patience=patience,
         device=source.device,
+        largest=lambda: float(source.rows(np.sort(train_rows)[:LOOKED_AT]).abs().max()),
         progress=progress,
         description=description,
         on_epoch=on_epoch,
+        order=order_rng,
+        noise=noise,
+        share=share,
+        checkpoint=None
+        if checkpoint is None
+        else checkpoint.of(
+            {
+                "cells learnt from": _digest(train_rows),
+                "cells watched": _digest(watched),
+                "batch_size": batch_size,
+                "precision": str(precision),
+                "seed of the noise": validation_seed,
+            }
+        ),
     )
+
+
+def _digest(rows: np.ndarray) -> str:
+    """Return how many rows these are, and which in short."""
+    content = np.ascontiguousarray(rows, np.int64).tobytes()
+    return f"{len(rows)} ({zlib.crc32(content):08x})"
 
 
 def optimise(
     module: nn.Module,
-    batches: Callable[[], Iterable[tuple[Any, int]]],
+    batches: Callable[[int], Iterable[tuple[Any, int]]],
     objective: Callable[[Any], Mapping[str, Tensor]],
     evaluate: Callable[[], Mapping[str, float]],
     *,
@@ -209,9 +236,14 @@ def optimise(
     lr: float,
     patience: int | None = None,
     device: torch.device,
+    largest: Callable[[], float],
     progress: bool = True,
     description: str = "training",
     on_epoch: OnEpoch | None = None,
+    order: np.random.Generator | None = None,
+    noise: torch.Generator | None = None,
+    checkpoint: Checkpoint | None = None,
+    share: Alone | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective over batches of any kind with Adam; :func:`fit` is this for rows of a matrix.
 
@@ -220,7 +252,7 @@ def optimise(
     module
         On ``device``; left in evaluation mode.
     batches
-        Called once per epoch for (batch, number of cells in it).
+        Called once per epoch, with its number from 1, for (batch, number of cells in it).
     objective
         Returns the terms of a batch by name, means over its cells, the one to minimise under ``"loss"``.
     evaluate
@@ -230,6 +262,15 @@ def optimise(
         As in :func:`fit`.
     device
         Where the module is.
+    largest
+        Returns the largest value that reaches the network: called when the loss is lost, to say why.
+    order, noise
+        The generators that ``batches`` draws from when an epoch begins, and ``objective`` in each batch: a checkpoint
+        holds them.
+    share
+        As in :func:`fit`; the batches are whole, and their numbers of cells those of all processes.
+    checkpoint
+        As in :func:`fit`; ``max_epochs``, ``lr`` and ``patience`` are added to what it is about.
 
     Returns
     -------
@@ -241,116 +282,51 @@ def optimise(
     >>> import torch
     >>> module, x = torch.nn.Linear(3, 3), torch.eye(3)
     >>> history = dv.train.optimise(
-    ...     module, lambda: [(x, 3)], lambda batch: {"loss": (module(batch) - batch).square().mean()}, dict,
-    ...     max_epochs=2, lr=1e-3, device=torch.device("cpu"), progress=False,
+    ...     module, lambda epoch: [(x, 3)], lambda batch: {"loss": (module(batch) - batch).square().mean()}, dict,
+    ...     max_epochs=2, lr=1e-3, device=torch.device("cpu"), largest=lambda: 1.0, progress=False,
     ... )
     >>> len(history)
     2
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
-    best = _Best(module, patience)
-    records: list[dict[str, float]] = []
-    begun: Tensor | None = None  # the loss of the first batch, read at the end of an epoch
-    step = 0
+    share = share or Alone()
+    state = State(module, optimizer, Best(module, patience), order, noise)
+    guard = Guard(state, lr, largest)
+    if checkpoint is not None:
+        checkpoint = checkpoint.of({"max_epochs": max_epochs, "lr": lr, "patience": patience})
     keep_freed_memory()
-    with progress_bar(description, max_epochs, show=progress) as advance:
-        for epoch in range(1, max_epochs + 1):
+    with (
+        share.training(module),
+        progress_bar(description, max_epochs, show=progress and share.is_writer) as advance,
+        keeping(checkpoint, state, share) as keeper,
+    ):
+        for _ in state.records:
+            advance()
+        while state.epoch <= max_epochs and not state.finished:
             module.train()
-            sums = _Sums()
-            for batch, n_cells in batches():
+            for batch, n_cells in state.remaining(batches):
                 terms = objective(batch)
                 optimizer.zero_grad(set_to_none=True)
-                terms["loss"].backward()
+                share.backward(terms["loss"], n_cells)
                 optimizer.step()
-                sums.add(terms, n_cells)
-                step += 1
-                if begun is None:
-                    begun = terms["loss"].detach()
-                if device.type == "cpu" and step % CLEAR_EVERY == 0:
+                state.batch_done(terms, share.count(n_cells))
+                if device.type == "cpu" and state.step % CLEAR_EVERY == 0:
                     clear_denormal_moments(optimizer)
+                keeper.after_batch()
             module.eval()
-            record = sums.means("train_") | dict(evaluate())
-            assert begun is not None
-            _require_sane(record, float(begun), epoch, lr)
-            records.append(record)
+            share.pool(state.sums)
+            record = state.sums.means("train_") | dict(evaluate())
+            assert state.begun is not None
+            state.begun = share.same(state.begun)
+            guard.require_sound(record)
+            state.records.append(record)
             loss = record.get("validation_loss", record["train_loss"])
             advance(f"loss {loss:.4g}")
             if on_epoch is not None:
-                on_epoch(Epoch(epoch, record, module, optimizer))
-            if best.is_past(loss):
-                break
-    best.restore()
-    return pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))
-
-
-class _Best:
-    """The weights of the best epoch so far, where early stopping asks for them."""
-
-    def __init__(self, module: nn.Module, patience: int | None) -> None:
-        self.module, self.patience = module, patience
-        self.loss, self.waited = math.inf, 0
-        self.weights: dict[str, Tensor] | None = None
-
-    def is_past(self, loss: float) -> bool:
-        """Take note of an epoch's loss and say whether patience has run out."""
-        if self.patience is None:
-            return False
-        if loss < self.loss:
-            self.loss, self.waited = loss, 0
-            self.weights = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
-        else:
-            self.waited += 1
-        return self.waited >= self.patience
-
-    def restore(self) -> None:
-        if self.weights is not None:
-            self.module.load_state_dict(self.weights)
-
-
-class _Sums:
-    """Sums of the terms over cells, kept on the device until they are read."""
-
-    def __init__(self) -> None:
-        self.names: Sequence[str] = ()
-        self.total: Tensor | None = None
-        self.n_cells = 0
-
-    def add(self, terms: Mapping[str, Tensor], n_cells: int) -> None:
-        values = torch.stack([t.detach().float() for t in terms.values()]) * n_cells
-        self.names = tuple(terms)
-        self.total = values if self.total is None else self.total.add_(values)
-        self.n_cells += n_cells
-
-    def means(self, prefix: str) -> dict[str, float]:
-        assert self.total is not None
-        values = (self.total / self.n_cells).tolist()
-        return {prefix + name: value for name, value in zip(self.names, values, strict=True)}
-
-
-@torch.no_grad()
-def _evaluate(
-    module: nn.Module,
-    source: Source,
-    objective: Objective,
-    rows: np.ndarray,
-    batch_size: int,
-    noise_seed: int,
-    cast: torch.autocast | nullcontext,
-) -> dict[str, float]:
-    noise = torch.Generator(device=source.device).manual_seed(noise_seed)
-    sums = _Sums()
-    for batch in source.in_order(rows, batch_size):
-        with cast:
-            sums.add(objective(module, source.rows(batch), batch, noise), len(batch))
-    return sums.means("validation_")
-
-
-def _require_sane(record: Mapping[str, float], begun: float, epoch: int, lr: float) -> None:
-    bad = [name for name, value in record.items() if not math.isfinite(value)]
-    if not bad and record["train_loss"] > begun + 100 * (abs(begun) + 1):
-        bad = ["train_loss"]  # finite still, but lost: no training comes back from a hundred times where it began
-    if bad:
-        raise TrainingError(
-            f"At epoch {epoch} {bad[-1].replace('_', ' ')} is {record[bad[-1]]:.4g}: the training diverged. "
-            f"Lower the learning rate (it is {lr:g}) and make sure that the layer is scaled to [0, 1]."
-        )
+                on_epoch(Epoch(state.epoch, record, module, optimizer))
+            state.finished = state.best.is_past(loss)
+            state.epoch_done()
+            keeper.after_epoch(is_last=state.finished or state.epoch > max_epochs)
+        module.eval()
+    state.best.restore()
+    return pd.DataFrame(state.records, index=pd.RangeIndex(1, len(state.records) + 1, name="epoch"))

@@ -1,0 +1,106 @@
+"""When a loss is lost: which term, why most likely, and the weights from before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from diffvae.train._state import State
+
+KEEP_EVERY = 100
+"""Steps, at least, from one copy of sound weights to the next: it takes a thousandth of the time of so many."""
+LARGE = 20.0
+"""A value beyond it was never scaled or put on a log scale: e^20 is more than all molecules of a cell."""
+
+
+class TrainingError(RuntimeError):
+    """Training can't go on; the message says at which epoch, why, and what to try.
+
+    Attributes
+    ----------
+    history
+        Up to the epoch whose weights the network has been given back; empty if there is no such epoch.
+    """
+
+    def __init__(self, message: str, history: pd.DataFrame | None = None) -> None:
+        super().__init__(message)
+        self.history = pd.DataFrame() if history is None else history
+
+
+class Guard:
+    """Watches the losses of a training, and keeps weights from a time when they were sound.
+
+    Parameters
+    ----------
+    state
+        The training.
+    lr
+        Its learning rate.
+    largest
+        Returns the largest value that reaches the network; called when something is wrong.
+    """
+
+    def __init__(self, state: State, lr: float, largest: Callable[[], float]) -> None:
+        self.state, self.lr, self.largest = state, lr, largest
+        self._epoch, self._step = 0, -KEEP_EVERY
+        self._weights: dict[str, Tensor] = {}
+
+    def require_sound(self, record: Mapping[str, float]) -> None:
+        """Raise if an epoch's losses are not finite or have grown a hundredfold; else remember its weights."""
+        assert self.state.begun is not None
+        begun = float(self.state.begun)
+        bad = [name for name, value in record.items() if not math.isfinite(value)]
+        bad = [name for name in bad if not name.endswith("_loss")] or bad
+        if not bad and record["train_loss"] > begun + 100 * (abs(begun) + 1):
+            bad = ["train_loss"]  # finite still, but lost: no training comes back from a hundred times where it began
+        if bad:
+            self._give_back()
+            what, where = f"{bad[0].replace('_', ' ')} is {record[bad[0]]:.4g}", f"At epoch {self.state.epoch}"
+            kept = self.state.records[: self._epoch]
+            history = pd.DataFrame(kept, index=pd.RangeIndex(1, len(kept) + 1, name="epoch"))
+            message = f"{where} {what}: the training diverged. {self._cause()}{_largest_term(record)}"
+            raise TrainingError(message, history)
+        if self.state.step - self._step >= KEEP_EVERY:
+            self._keep()
+
+    @torch.no_grad()
+    def _keep(self) -> None:
+        now = self.state.module.state_dict()
+        if self._weights:
+            for name, value in now.items():
+                self._weights[name].copy_(value)
+        else:
+            self._weights = {name: value.clone() for name, value in now.items()}
+        self._epoch, self._step = self.state.epoch, self.state.step
+
+    def _give_back(self) -> None:
+        if self.state.best.weights is not None:  # those of the best epoch are the better choice
+            self._weights = self.state.best.weights
+            self._epoch = len(self.state.records) - self.state.best.waited
+        if self._weights:
+            self.state.module.load_state_dict(self._weights)
+
+    def _cause(self) -> str:
+        largest = self.largest()
+        if largest > LARGE:
+            return (
+                f"Scale the layer to [0, 1], as diffvae.pp.prepare does: values up to {largest:.4g} reach the network, "
+                "the likely cause."
+            )
+        return (
+            f"Lower the learning rate (it is {self.lr:g}): the likely cause, since no value beyond {largest:.3g} "
+            "reaches the network."
+        )
+
+
+def _largest_term(record: Mapping[str, float]) -> str:
+    """Say in which term of the loss most of it is, where all are finite still."""
+    terms = {k.removeprefix("train_"): v for k, v in record.items() if k.startswith("train_") and k != "train_loss"}
+    if not terms or not all(map(math.isfinite, terms.values())):
+        return ""
+    name = max(terms, key=lambda term: abs(terms[term]))
+    return f" Of its terms {name} is the largest ({terms[name]:.4g})."
