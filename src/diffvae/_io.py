@@ -79,9 +79,11 @@ def _refuse_path(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise DataError(f"There is no file or folder {str(path)!r}.") from None
     except OSError as error:  # no permission, a name too long, a circle of links
-        raise DataError(f"{repr(str(path))} can't be reached ({error.strerror}); name another file.") from error
+        raise DataError(f"{str(path)!r} can't be reached ({error.strerror}); name another file.") from error
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise DataError(f"{str(path)!r} is neither a file nor a folder but a pipe or a device; store it as a file first.")
+        raise DataError(
+            f"{str(path)!r} is neither a file nor a folder but a pipe or a device; store it as a file first."
+        )
     if not os.access(path, os.R_OK):
         raise DataError(f"{str(path)!r} may not be read by you; ask for permission (chmod u+r makes a file readable).")
 

@@ -38,7 +38,9 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
             f"The first line of {str(path)!r} holds numbers ({genes[0]!r}, ...) where gene names should be; "
             "add a line of names."
         )
-    rows, blocks = [], []
+    rows: list[str] = []
+    blocks: list[Any] = []
+    held = 0
     for block in _blocks(path, separator, len(genes)):
         if block.shape[1] != len(genes):
             raise DataError(f"{str(path)!r} names {len(genes):,} columns, but its lines have {block.shape[1]:,}.")
@@ -48,7 +50,7 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
         x = block.to_numpy(dtype=np.float32)
         blocks.append(sp.csr_matrix(x) if np.count_nonzero(x) < 0.5 * x.size else x)
         rows += block.index.tolist()
-        held = sum(b.data.nbytes for b in blocks)
+        held += 8 * blocks[-1].nnz if sp.issparse(blocks[-1]) else x.nbytes
         if 2 * held > memory():
             raise DataError(
                 f"{str(path)!r} needs more memory than there is: {len(rows):,} of its lines take {size(held)}, and "
@@ -85,14 +87,14 @@ def _blocks(path: Path, separator: str, n_genes: int) -> Iterator[pd.DataFrame]:
             sep=separator,
             header=None,
             skiprows=1,
-            index_col=0,
             skipinitialspace=True,
             low_memory=False,
             chunksize=max(1, BLOCK // n_genes),
-            converters={0: str},  # a cell may be called 007 or NA
+            converters={0: str},  # a cell may be called 007 or NA, which an index_col would change
         ) as table,
     ):
-        yield from table
+        for block in table:
+            yield block.set_index(0)
 
 
 def _refuse_column(path: Path, name: str, column: pd.Series) -> None:

@@ -47,6 +47,11 @@ class _Bounded(io.RawIOBase):
         self._read += len(data)
         last = data.rfind(b"\n")
         self._line = self._line + len(data) if last < 0 else len(data) - last - 1
+        if b"\0" in data:  # readers in C take it for the end of a name or a number
+            raise DataError(
+                f"{str(self._path)!r} holds zero bytes, so it is no plain text; save it as text in UTF-8, or give it "
+                "the ending of what it is."
+            )
         if self._read > self._most:
             raise DataError(
                 f"{str(self._path)!r} holds more than {size(self._most)} of text, twice the memory of this machine, so "
@@ -72,8 +77,6 @@ def opened(path: Path) -> io.BufferedReader:
 
 def size(n_bytes: float) -> str:
     """Return a number of bytes as a reader would say it."""
-    for unit in ("bytes", "KiB", "MiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.4g} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:,.4g} GiB"
+    power = min(max(int(n_bytes).bit_length() - 1, 0) // 10, 3)
+    number = f"{n_bytes / 1024**power:,.1f}".removesuffix(".0")
+    return f"{number} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"

@@ -175,7 +175,6 @@ def _refuse_bad_values(adata: AnnData, summary: Summary, name: str) -> None:
             "genes, or put 0 where missing means not detected."
         )
 
-
     largest = max(summary.largest, -summary.smallest, float(summary.cell_sums.max(initial=0)))
     if largest > LARGEST_TOTAL:
         raise DataError(
@@ -187,7 +186,7 @@ def _refuse_bad_values(adata: AnnData, summary: Summary, name: str) -> None:
 def _refuse_unwritable(names: Any, what: str) -> None:
     """Refuse names that no file can hold before hours are spent on the cells."""
     for name in map(str, names):
-        if "\0" in name or not name.isascii() and name.encode(errors="replace").decode() != name:
+        if "\0" in name or (not name.isascii() and name.encode(errors="replace").decode() != name):
             raise DataError(
                 f"{what} name {name[:40]!r} holds a character that can't be written to a file (NUL or half a "
                 "character); rename it."
