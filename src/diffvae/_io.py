@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,13 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     AnnData
         In memory. Tables are float32, and sparse where more than half of the values are zero.
 
+    Notes
+    -----
+    Reading a table takes, at its peak, 1.1 times the memory of the dense float32 matrix where most values are zeros
+    (4.6 bytes per value) and 2.3 times where none is (9.4), measured on 40,000 x 1,000 values: some 0.9 to 1.8 GiB for
+    100,000 cells x 2,000 genes. Text that unpacks to more than twice the memory of the machine is refused while it is
+    read, and so is a Matrix Market file whose first line promises more than fits.
+
     Raises
     ------
     DataError
@@ -49,9 +57,8 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     >>> read(file).to_df().loc["c2", "Spi1"].item()
     5.0
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise DataError(f"There is no file or folder {str(path)!r}.")
+    path = Path(os.path.expanduser(path))
+    _refuse_path(path)
     name = path.name.lower()
     if path.is_dir():
         is_zarr = name.endswith(".zarr") or any((path / n).exists() for n in (".zgroup", "zarr.json"))
@@ -73,6 +80,21 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     return adata.T.copy() if transpose else adata
 
 
+def _refuse_path(path: Path) -> None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        raise DataError(f"There is no file or folder {str(path)!r}.") from None
+    except OSError as error:  # no permission, a name too long, a circle of links
+        raise DataError(f"{str(path)!r} can't be reached ({error.strerror}); name another file.") from error
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise DataError(
+            f"{str(path)!r} is neither a file nor a folder but a pipe or a device; store it as a file first."
+        )
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{str(path)!r} may not be read by you; ask for permission (chmod u+r makes a file readable).")
+
+
 def _advice(name: str) -> str:
     if name.endswith((".rds", ".rda", ".rdata", ".h5seurat")):
         return " Seurat and R objects can be written as .h5ad in R, e.g. by the package zellkonverter."
@@ -89,8 +111,13 @@ def _guarded(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return reader(path)
-    except (DataError, MemoryError):
+    except DataError:
         raise
+    except MemoryError as error:
+        raise DataError(
+            f"{str(path)!r} needs more memory than there is ({str(error).rstrip('.') or 'no size told'}); take fewer "
+            "cells, or store it sparse."
+        ) from error
     except ImportError as error:
         package = error.name or "the package named above"
         raise DataError(

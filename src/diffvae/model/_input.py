@@ -67,6 +67,10 @@ def layer_matrix(adata: AnnData | Store, layer: str | None) -> Matrix:
         raise DataError(f"adata.layers[{layer!r}] is missing; {way_out}.")
     if matrix is None:
         raise DataError("adata.X is empty; name the layer that holds the expression values.")
+    if np.ma.is_masked(matrix):
+        raise DataError(
+            f"{_place(layer)} is a masked array with {np.ma.count_masked(matrix):,} values masked; fill them."
+        )
     matrix = matrix.tocsr() if sparse.issparse(matrix) else np.asarray(matrix)
     values: Any = matrix.data if sparse.issparse(matrix) else matrix
     if values.dtype.kind not in "biuf":

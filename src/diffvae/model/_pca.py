@@ -158,6 +158,8 @@ class PCA(Model):
         expected = (len(self.gene_names), self.n_latent)
         if self._components.shape != expected:
             raise ValueError(f"the components are {self._components.shape}, not {expected}")
+        if self._mean.shape != expected[:1] or self._variances.shape != expected[1:]:
+            raise ValueError(f"mean and variances are {self._mean.shape} and {self._variances.shape}")
 
 
 def _gram(x: Matrix) -> np.ndarray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +51,7 @@ def save(model: Estimator, path: str | PathLike[str], *, overwrite: bool = False
     with new_folder(path, overwrite=overwrite) as folder:
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
         # save_file would give the file to its owner alone (mode 0600)
-        (folder / WEIGHTS).write_bytes(as_bytes(arrays))
+        (folder / WEIGHTS).write_bytes(as_bytes(arrays, metadata={"genes": _digest(features.gene_names)}))
         model.history.to_csv(folder / HISTORY)
 
 
@@ -80,11 +83,10 @@ def load(path: str | PathLike[str]) -> Any:
     ...     dv.model.load(folder + "/model").get_latent_representation(adata).shape
     (700, 5)
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     folder = Path(path)
-    if not (folder / CONFIG).is_file():
+    if not os.path.isfile(folder / CONFIG):  # unlike Path.is_file, no error where a folder may not be entered
         raise DataError(f"{folder} holds no {CONFIG}, so it is no saved model; name the folder that save() wrote.")
     try:
         config = json.loads((folder / CONFIG).read_text())
@@ -92,11 +94,14 @@ def load(path: str | PathLike[str]) -> Any:
             written_by = config.get("versions", {}).get("diffvae", "unknown version")
             raise DataError(f"{folder} was written by a newer diffvae ({written_by}); update yours.")
         cls = _class(config["model"])
-        arrays = load_file(folder / WEIGHTS)
+        with safe_open(folder / WEIGHTS, "numpy") as weights:
+            arrays = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 - it is no dict
+            trained_on = (weights.metadata() or {}).get("genes")
         minimum, maximum = (arrays.pop(_SCALING + side, None) for side in ("minimum", "maximum"))
         described = config["features"]
-        if minimum is not None and len(minimum) != len(described["gene_names"]):
-            raise ValueError(f"{len(described['gene_names'])} genes with a scaling of {len(minimum)}")
+        _refuse_genes(described["gene_names"], trained_on, minimum, maximum)
+        if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+            raise ValueError(f"the weights {bad[0]!r} are not finite")
         model = cls(**config["params"])
         model._features = Features(
             gene_names=tuple(described["gene_names"]),
@@ -112,9 +117,32 @@ def load(path: str | PathLike[str]) -> Any:
         model._set_arrays(arrays)
     except DataError:
         raise
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (
+        *(OSError, TypeError, ValueError, RuntimeError, SafetensorError),
+        *(AttributeError, LookupError, ArithmeticError, MemoryError),
+    ) as error:
         raise DataError(f"{folder} is a damaged model ({type(error).__name__}: {error}); save it again.") from error
     return model
+
+
+def _digest(gene_names: Iterable[str]) -> str:
+    """Return what tells one list of genes from another; kept with the weights, which fit no other list."""
+    return hashlib.sha256(json.dumps(list(gene_names)).encode()).hexdigest()[:16]
+
+
+def _refuse_genes(names: Any, trained_on: str | None, *limits: np.ndarray | None) -> None:
+    """Refuse a list of genes that is not the one for which the weights were trained."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("gene_names is no list of names")
+    if trained_on is not None and trained_on != _digest(names):  # folders of earlier versions don't say
+        raise ValueError("the weights were trained on other genes than config.json names")
+    if len(set(names)) < len(names):
+        raise ValueError("gene names occur more than once")
+    if any(limit is None for limit in limits) != all(limit is None for limit in limits):
+        raise ValueError("one end of the scaling is missing")
+    for limit in limits:
+        if limit is not None and (limit.shape != (len(names),) or not np.isfinite(limit).all()):
+            raise ValueError(f"{len(names)} genes with a scaling of {limit.size}, or one that is not finite")
 
 
 def _class(name: str) -> Any:

@@ -17,6 +17,8 @@ MIN_CELLS = 10
 """Fewer cells than this can't be split, scaled and clustered."""
 LARGEST_GIVEN_LOG = 50.0
 """Above this even ``kind="log"`` can't be right, and undoing the log overflows."""
+LARGEST_TOTAL = 1e30
+"""Above this, values are near the end of what float32 holds (3e38)."""
 
 _NAMES = {
     "counts": "counts",
@@ -92,8 +94,8 @@ def check(adata: AnnData, *, layer: str | None = None, kind: Kind | None = None)
     ------
     DataError
         If the data can't be used whatever is done to them later: no cells or genes, fewer than 10 cells,
-        values that are not numbers, missing or infinite values, cell names that occur twice, no gene that
-        varies; or if ``kind`` can't be true.
+        values that are not numbers, missing, masked, infinite or beyond 1e30, cell names that occur twice, names
+        that no file can hold, no gene that varies; or if ``kind`` can't be true.
 
     Notes
     -----
@@ -133,6 +135,8 @@ def examine(
     if fitting and not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
         raise DataError(f"Cell names occur more than once: {quoted(twice)}; call adata.obs_names_make_unique() first.")
+    _refuse_unwritable(adata.obs_names, "Cell")
+    _refuse_unwritable(adata.var_names, "Gene")
     summary = summarise(x)
     _refuse_bad_values(adata, summary, name)
     if fitting and summary.constant_genes.all():
@@ -171,6 +175,23 @@ def _refuse_bad_values(adata: AnnData | Store, summary: Summary, name: str) -> N
             f"in cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r}; leave out those cells or "
             "genes, or put 0 where missing means not detected."
         )
+
+    largest = max(summary.largest, -summary.smallest, float(summary.cell_sums.max(initial=0)))
+    if largest > LARGEST_TOTAL:
+        raise DataError(
+            f"{name} has values, or totals of cells, up to {largest:.3g}, beyond {LARGEST_TOTAL:.0e}: no expression "
+            "is that high, and single precision can't hold it; check how the matrix was made."
+        )
+
+
+def _refuse_unwritable(names: Any, what: str) -> None:
+    """Refuse names that no file can hold before hours are spent on the cells."""
+    for name in map(str, names):
+        if "\0" in name or (not name.isascii() and name.encode(errors="replace").decode() != name):
+            raise DataError(
+                f"{what} name {name[:40]!r} holds a character that can't be written to a file (NUL or half a "
+                "character); rename it."
+            )
 
 
 def _refuse_wrong_kind(kind: Kind, summary: Summary, name: str) -> None:

@@ -71,6 +71,8 @@ def summarise(x: Any) -> Summary:
         sums[rows] += np.asarray(block.sum(axis=1)).ravel()
         sample.append(nonzero[::stride].copy())  # a view would keep all values
         extremes.see(block, columns)
+    if 0 < largest < 0.5:
+        n_whole = 0  # all near 0, such as shares of each cell's total, which is not to be whole
     return Summary(
         n_bad=n_bad,
         first_bad=first_bad,
@@ -110,7 +112,7 @@ def unlogged_total(x: Any) -> tuple[str, float] | None:
 def logged_counts(sample: np.ndarray) -> str | None:
     """Return the base of a log that, undone, leaves whole numbers only."""
     for name, base in BASES.items():
-        if sample.size and sample.max() <= LARGEST_LOG and near_whole(np.expm1(sample * np.log(base))).all():
+        if sample.size and 0.3 <= sample.max() <= LARGEST_LOG and near_whole(np.expm1(sample * np.log(base))).all():
             return name
     return None
 

@@ -49,6 +49,11 @@ def matrix_of(adata: AnnData | Store, layer: str | None) -> Any:
                 f"{source(layer)} is of type {type(x).__name__}; "
                 "read it into memory as a numpy array or a scipy.sparse matrix first."
             )
+        if np.ma.is_masked(x):
+            raise DataError(
+                f"{source(layer)} is a masked array with {np.ma.count_masked(x):,} values masked, which have no place "
+                "here; fill them, e.g. with x.filled(0) where masked means not detected."
+            )
         x = np.asarray(x)
     elif x.format not in ("csr", "csc"):
         x = x.tocsr()

@@ -191,8 +191,10 @@ def _refuse_arguments(n_top_genes: int | None, target_sum: float | None, validat
         isinstance(n_top_genes, bool) or int(n_top_genes) != n_top_genes or n_top_genes < 1
     ):
         raise ValueError(f"n_top_genes is {n_top_genes!r}; give a positive whole number, or None for all genes.")
-    if target_sum is not None and not 0 < target_sum < np.inf:
-        raise ValueError(f"target_sum is {target_sum!r}; give a positive number, or None for the median total.")
+    if target_sum is not None and not 0 < target_sum <= 1e30:
+        raise ValueError(
+            f"target_sum is {target_sum!r}; give a positive number up to 1e30, or None for the median total."
+        )
     if not 0 <= validation_size < 1:
         raise ValueError(f"validation_size is {validation_size!r}; give a share from 0 to below 1, such as 0.2.")
 
