@@ -68,7 +68,8 @@ def summarise(x: Any) -> Summary:
         n_whole += int(near_whole(nonzero).sum())
         if stored.size:
             smallest, largest = min(smallest, stored.min()), max(largest, stored.max())
-        sums[rows] += np.asarray(block.sum(axis=1)).ravel()
+        with np.errstate(over="ignore"):  # a total beyond its type is infinite, and refused
+            sums[rows] += np.asarray(block.sum(axis=1)).ravel()
         sample.append(nonzero[::stride].copy())  # a view would keep all values
         extremes.see(block, columns)
     if 0 < largest < 0.5:

@@ -39,6 +39,11 @@ class Checkpoint:
         Go on from the file, where there is one.
     about
         By name, what the training depends on: cells, settings, seed. A file with others is refused.
+
+    Examples
+    --------
+    >>> Checkpoint(Path("model.checkpoint"), every=5).of({"cells": "a"}).about
+    {'cells': 'a'}
     """
 
     path: Path

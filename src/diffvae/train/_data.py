@@ -24,6 +24,12 @@ class Source(ABC):
         Where batches are.
     shape
         Cells x genes.
+
+    Examples
+    --------
+    >>> source = RowSource(np.eye(4), "cpu")
+    >>> isinstance(source, Source), [len(rows) for rows in source.in_order(np.arange(4), 2)]
+    (True, [2, 2])
     """
 
     device: torch.device

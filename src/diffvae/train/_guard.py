@@ -24,6 +24,19 @@ class TrainingError(RuntimeError):
     ----------
     history
         Up to the epoch whose weights the network has been given back; empty if there is no such epoch.
+
+    Examples
+    --------
+    >>> import diffvae as dv, numpy as np
+    >>> def broken(module, x, rows, generator):
+    ...     return {"loss": module(x).sum() * float("nan")}
+    >>> source = dv.train.RowSource(np.eye(3, dtype=np.float32), "cpu")
+    >>> rows = {"train_rows": np.arange(3), "validation_rows": np.arange(0)}
+    >>> try:
+    ...     dv.train.fit(torch.nn.Linear(3, 3), source, broken, **rows, progress=False)
+    ... except dv.train.TrainingError as error:
+    ...     print(len(error.history))
+    0
     """
 
     def __init__(self, message: str, history: pd.DataFrame | None = None) -> None:

@@ -38,6 +38,15 @@ class StreamSource(Source):
         Cells that are read at once.
     window_bytes
         Memory of a window.
+
+    Examples
+    --------
+    >>> import tempfile, diffvae as dv
+    >>> file = f"{tempfile.mkdtemp()}/cells.h5ad"
+    >>> _ = dv.pp.prepare(dv.datasets.pbmc68k_reduced(), copy=True).write_h5ad(file)
+    >>> from diffvae._store import open_store
+    >>> StreamSource(open_store(file).matrix("unit")).shape
+    (700, 765)
     """
 
     def __init__(
