@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _keys, _random, pp
+from diffvae import _files, _keys, _random, pp
 from diffvae._cell_file import cell_file
 from diffvae._result import ALL_CELLS
 from diffvae._store import Store, open_store
@@ -69,7 +69,7 @@ class Atlas:
         self.about: dict[str, Any] = {}
         place = Path(out).expanduser().resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
-        self.work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=".tmp"))
+        self.work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=_files.WORK))
         weakref.finalize(self, shutil.rmtree, self.work, ignore_errors=True)  # also where a run fails
 
     def prepare(self, **options: Any) -> Store:

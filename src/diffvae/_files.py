@@ -30,14 +30,18 @@ FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 """Errors of the system that are of the disk or the folder, whatever is written."""
 
 
-def _beside(path: Path) -> Path:
+PART, WORK = ".tmp", ".work"
+"""Ends of the names of what is half written, and of what is only needed on the way."""
+
+
+def _beside(path: Path, end: str = PART) -> Path:
     """Return a name in the same folder, hence on the same disk, that nobody uses."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{end}")
 
 
-def remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path, end: str = PART) -> None:
     """Remove what killed processes left half written for ``path``; for those who know that nobody else is writing."""
-    start, end = f".{path.name}.", ".tmp"
+    start = f".{path.name}."
     for left in path.parent.iterdir() if path.parent.is_dir() else ():
         if left.name.startswith(start) and left.name.endswith(end) and len(left.name) == len(start + end) + 8:
             shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
@@ -202,7 +206,7 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
 @contextmanager
 def scratch(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a folder beside a result, for what is only needed on the way to it; it is removed in the end."""
-    folder = _beside(Path(path).expanduser().resolve())
+    folder = _beside(Path(path).expanduser().resolve(), WORK)
     folder.mkdir(parents=True)
     try:
         yield folder
