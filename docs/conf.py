@@ -49,6 +49,14 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 autosummary_generate = True
 autosummary_imported_members = True
+# `passport` and its result `Passport` would be one file where the file system doesn't tell capitals apart.
+autosummary_filename_map = {
+    f"diffvae.{space}.{name}": f"diffvae.{space}.{name}_result"
+    for space in diffvae.__all__
+    for names in [getattr(diffvae, space).__all__]
+    for name in names
+    if name != name.lower() and name.lower() in names
+}
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
