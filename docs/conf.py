@@ -13,6 +13,8 @@ sys.path.insert(0, str(DOCS / "_ext"))
 # The kernels that execute the tutorials take these over. Threads that wait by spinning take the cores from those that
 # work.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Bars are off in a page; tqdm, which others import, would say with a path of this machine that it lacks its widgets.
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DOCS / "_ext"), os.environ.get("PYTHONPATH")]))
 
 project = "diffvae"
@@ -38,6 +40,7 @@ nb_execution_mode = os.environ.get("DOCS_EXECUTION", "force")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_excludepatterns = ["study.md"]
+nb_output_stderr = "warn"  # a page that prints a warning is shown and breaks the build
 nb_merge_streams = True
 nb_execution_show_tb = True
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -46,6 +49,14 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 autosummary_generate = True
 autosummary_imported_members = True
+# `passport` and its result `Passport` would be one file where the file system doesn't tell capitals apart.
+autosummary_filename_map = {
+    f"diffvae.{space}.{name}": f"diffvae.{space}.{name}_result"
+    for space in diffvae.__all__
+    for names in [getattr(diffvae, space).__all__]
+    for name in names
+    if name != name.lower() and name.lower() in names
+}
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
