@@ -53,17 +53,27 @@ def open_storage(storage: str | os.PathLike[str] | None, folder: Path | None) ->
     name = os.fspath(storage)
     try:
         if "://" in name:
-            return optuna.storages.RDBStorage(name)
+            return _database(name)
         path = Path(name).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix in (".db", ".sqlite", ".sqlite3"):
-            return optuna.storages.RDBStorage(f"sqlite:///{path}")
+            return _database(f"sqlite:///{path}")
         return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     except Exception as error:  # each database has errors of its own
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise OutputError(
             f"The storage {name!r} can't be opened ({reason}); give a file for a journal, or the URL of a database."
         ) from error
+
+
+def _database(url: str) -> optuna.storages.BaseStorage:
+    """Open a database; where several processes make its tables at the same moment, all but one are told no, once."""
+    for wait in (0.5, 2.0):
+        try:
+            return optuna.storages.RDBStorage(url)
+        except Exception:  # of whichever database
+            time.sleep(wait)
+    return optuna.storages.RDBStorage(url)
 
 
 def open_study(

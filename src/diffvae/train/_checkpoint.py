@@ -15,12 +15,12 @@ import torch
 
 from diffvae import _files
 from diffvae._errors import CheckpointError
-from diffvae.train._distributed import Alone
+from diffvae.train._distributed import Alone, share
 from diffvae.train._signals import Request, deferred
 from diffvae.train._state import State
 
 FORMAT = 1
-ROUNDING = ("threads", "torch")
+ROUNDING = ("processes", "threads", "torch")
 """What a training may be resumed under another value of, though its last digits will then be others."""
 
 
@@ -122,7 +122,7 @@ class Checkpoint:
 
 
 def _rounding() -> dict[str, Any]:
-    return {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {"processes": share().size, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def _plain(value: Any) -> Any:
