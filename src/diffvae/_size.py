@@ -42,7 +42,7 @@ def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, t
         raise ValueError("Genes in rows can't be read piece by piece; write the cells in rows first, as .h5ad.")
     if backed or several or getattr(data, "isbacked", False):
         return "The cells stay on disk and are read in blocks, as asked for."
-    path = Path(data[0] if isinstance(data, list | tuple) else data).expanduser()
+    path = Path(os.path.expanduser(data[0] if isinstance(data, list | tuple) else data))
     if transpose or path.suffix not in (".h5ad", ".zarr"):
         return ""
     try:
