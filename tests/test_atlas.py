@@ -1,5 +1,6 @@
 """A run on cells that stay on disk: decided by size, a sample looked at, everything transferred to all cells."""
 
+import itertools
 import json
 import warnings
 
@@ -12,6 +13,8 @@ import scipy.sparse as sp
 import diffvae as dv
 from diffvae import _atlas, _keys, _size
 from diffvae.pp import DataError
+from diffvae.report import _made
+from diffvae.report._folder import Folder
 
 OPTIONS = {"max_epochs": 3, "n_latent": 8, "n_top_genes": 100, "progress": False, "device": "cpu"}
 
@@ -56,6 +59,15 @@ def test_the_folder_has_a_sample_and_all_cells(run):
         np.testing.assert_array_equal(drawn.obsm[key], sample.obsm[key])
     assert [p.name for p in out.parent.iterdir()] == ["results"]  # nothing is left of the work
     assert found.path == out
+
+
+def test_the_report_prints_the_command_that_makes_it_again(run):
+    _, out, _ = run
+    (line,) = _made.commands(Folder.open(out))
+    assert line.startswith("diffvae run a.h5ad b.h5ad --backed --out results ")
+    assert {"--subsample 200", "--label-key cell_type", "--max-epochs 3"} <= {
+        f"{name} {value}" for name, value in itertools.pairwise(line.split())
+    }
 
 
 def test_the_latent_representation_is_that_of_the_model(run, shards):

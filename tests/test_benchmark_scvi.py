@@ -46,7 +46,7 @@ class Settings:
         self._seed = seed
         if seed is not None:
             random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
+            np.random.seed(seed)  # noqa: NPY002 - as the library does
             torch.manual_seed(seed)
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
             os.environ["PL_GLOBAL_SEED"] = str(seed)
@@ -70,7 +70,7 @@ class Library:
         self.level = logging.getLogger("lightning.pytorch").level
         if self.error:
             raise self.error
-        self.weights = [random.random(), np.random.rand(), torch.rand(1).item()]  # noqa: NPY002
+        self.weights = [random.random(), np.random.rand(), torch.rand(1).item()]  # noqa: NPY002 - the global numbers
 
     def get_latent_representation(self, cells):
         x = (self.cells if cells is None else cells).X

@@ -66,7 +66,7 @@ class Atlas:
     def __init__(self, source: Store, out: str | PathLike[str] | None, drawn: int = DRAWN) -> None:
         assert out is not None
         self.source, self.drawn = source, drawn
-        self.about: dict[str, Any] = {}
+        self.about: dict[str, Any] = {"files": [shard.path.name for shard in source.shards], "subsample": drawn}
         place = Path(out).expanduser().resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
         self.work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=_files.WORK))

@@ -221,18 +221,26 @@ def read(path: str | PathLike[str]) -> tuple[AnnData, Model, dict[str, Any]]:
     from diffvae import _io, model
 
     folder = Path(path).expanduser()
-    missing = [name for name in (SUMMARY, RESULTS) if not (folder / name).is_file()]
-    if missing:
-        raise DataError(f"{folder} holds no {missing[0]}; name a folder that 'diffvae run' wrote.")
-    try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(
-            f"{folder / SUMMARY} can't be read ({error}); name a folder that 'diffvae run' wrote."
-        ) from error
-    if not isinstance(summary, dict) or not {"parameters", *ABOUT} <= set(summary):
+    summary = read_summary(folder)
+    if not (folder / RESULTS).is_file():
+        raise DataError(f"{str(folder)!r} holds no {RESULTS}; name a folder that 'diffvae run' wrote.")
+    if not {"parameters", *ABOUT} <= set(summary):
         raise DataError(f"{folder / SUMMARY} is no summary of a run; name a folder that 'diffvae run' wrote.")
     return _io.read(folder / RESULTS), model.load(folder / MODEL), summary
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return the summary in a folder that a command wrote."""
+    file = folder / SUMMARY
+    if not file.is_file():
+        raise DataError(f"{str(folder)!r} holds no {SUMMARY}; name a folder that 'diffvae run' wrote.")
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{str(file)!r} can't be read ({error}); name a folder that 'diffvae run' wrote.") from error
+    if not isinstance(summary, dict):
+        raise DataError(f"{str(file)!r} is no summary of a run; name a folder that 'diffvae run' wrote.")
+    return summary
 
 
 class Part:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from diffvae._atlas import Atlas
     from diffvae.model import Model
 
+GIVEN = "given in memory"
+"""What a summary says of a parameter that is no plain value."""
+
 
 def score(adata: AnnData, label_key: str | None, seed: int, journal: Journal) -> pd.DataFrame | None:
     """Score against the labels, where there are any."""
@@ -61,7 +64,7 @@ def finish(
         "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
         "verdict": [] if scores is None else verdict(scores),
         "warnings": journal.warnings,
-        "parameters": {k: v if _plain(v) else "given in memory" for k, v in parameters.items() if k != "target"},
+        "parameters": {k: v if _plain(v) else GIVEN for k, v in parameters.items() if k != "target"},
         "seconds": journal.seconds,
         "versions": versions(),
     }

@@ -43,7 +43,7 @@ def lent_globals(seed: int) -> Iterator[None]:
             settings.seed = before
             cudnn.deterministic, cudnn.benchmark = flags
             random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+            np.random.set_state(states[1])  # noqa: NPY002 - as it was before the library
             for name, value in environment.items():
                 if value is None:
                     os.environ.pop(name, None)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random
-from diffvae.pl._palette import colours
+from diffvae.pl._palette import colours, is_unassigned
 from diffvae.report._encode import levels, packed, short
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def _groups(adata: AnnData, rows: np.ndarray, label_key: str | None) -> list[dic
                 "title": title,
                 "names": [short(n) for n in names],
                 "colours": [palette[n] for n in names],
+                "unassigned": [is_unassigned(n) for n in names],
                 "sizes": np.bincount(codes, minlength=len(names)),
                 "codes": packed(codes[rows].astype(np.uint16)),
             }

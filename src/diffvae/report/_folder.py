@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from diffvae._errors import DataError
+from diffvae import _result
 
-SUMMARY = "summary.json"
 NAMES = frozenset(
     {"best", "call", "call_pearson", "cell", "cell_1", "cell_2", "cell_type", "cluster", "dataset", "direction"}
     | {"gene", "genes", "graph", "group", "method", "metric", "score", "source", "strongest", "target", "type"}
@@ -40,20 +38,11 @@ class Folder:
     def open(cls, path: str | PathLike[str]) -> Folder:
         """Open a folder; raise if its summary can't be read."""
         folder = Path(path).expanduser()
-        file = folder / SUMMARY
-        if not file.is_file():
-            raise DataError(f"{str(folder)!r} holds no {SUMMARY}; name a folder that 'diffvae run' wrote.")
-        try:
-            summary = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{str(file)!r} can't be read ({error}); run the command again that wrote it.") from error
-        if not isinstance(summary, dict):
-            raise DataError(f"{str(file)!r} is no summary of a run; name a folder that 'diffvae run' wrote.")
-        return cls(folder, summary)
+        return cls(folder, _result.read_summary(folder))
 
     def part(self, name: str) -> Folder | None:
         """Return a folder inside, if it is there and was written by a command."""
-        return Folder.open(self.path / name) if (self.path / name / SUMMARY).is_file() else None
+        return Folder.open(self.path / name) if (self.path / name / _result.SUMMARY).is_file() else None
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return a table by its place, ``"tables/clusters"``; None where there is none."""

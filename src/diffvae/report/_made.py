@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from diffvae._changes import N_SD
+from diffvae import _changes, _io, _linking, _summary
 from diffvae.report._encode import short
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 USUAL = {"preset": "default", "n_latent": 50, "batch_size": 128}
 """What a run writes down though nobody asked for it."""
 BUNDLED = "diffvae.datasets."
-IN_MEMORY = "AnnData in memory"
-"""What a summary says of cells that came from no file."""
+"""How the summary of a run on bundled cells names them."""
 
 
 def commands(folder: Folder) -> list[str]:
@@ -31,19 +30,23 @@ def commands(folder: Folder) -> list[str]:
     if "command" in summary:
         return [str(summary["command"])]
     origin = str(summary.get("source", ""))
-    if origin == IN_MEMORY:
+    if origin == _io.IN_MEMORY:
         return []
-    parts = {n: folder.part(n) for n in ("perturbation", "links")}
+    parts = {n: folder.part(n) for n in (_changes.FOLDER, _linking.FOLDER)}
     # what a run does itself has no timings of its own
     later = {n: part is not None and "seconds" in part.summary for n, part in parts.items()}
     parameters = dict(summary.get("parameters", {}))
-    if parts["perturbation"] is not None and not later["perturbation"]:
-        parameters["target"] = parts["perturbation"].summary["parameters"].get("target")
+    changes = parts[_changes.FOLDER]
+    if changes is not None and not later[_changes.FOLDER]:
+        parameters["target"] = changes.summary["parameters"].get("target")
     read = [] if origin.startswith(BUNDLED) else [origin]
+    if (sample := summary.get("sample")) is not None:  # the cells stayed on disk
+        read = [*sample["files"], "--backed"]
+        parameters["subsample"] = sample["subsample"]
     lines = [["run", *read, "--out", name, *_options(parameters, pipeline.run, _run.command)]]
     for part, word, does, command in (
-        ("perturbation", "perturb", pipeline.perturb, _perturb.command),
-        ("links", "links", pipeline.links, _links.command),
+        (_changes.FOLDER, "perturb", pipeline.perturb, _perturb.command),
+        (_linking.FOLDER, "links", pipeline.links, _links.command),
     ):
         found = parts[part]
         if found is not None and later[part]:
@@ -57,13 +60,13 @@ def _options(parameters: Mapping[str, Any], does: Callable[..., Any], command: C
     words: list[str] = []
     for name in inspect.signature(command).parameters:
         value = parameters.get(name)
-        if value is None or value == usual.get(name) or value == "given in memory":
+        if value is None or value == usual.get(name) or value == _summary.GIVEN:
             continue
         option = "--" + name.replace("_", "-")
         if isinstance(value, bool):
             words.append(option if value else option.replace("--", "--no-", 1))
         elif name == "n_sd":
-            if sorted(value) != sorted({0.0, *N_SD}):
+            if sorted(value) != sorted({0.0, *_changes.N_SD}):
                 words += [option, " ".join(f"{v:g}" for v in value if v)]
         else:
             for one in value if isinstance(value, list) else [value]:
@@ -94,12 +97,7 @@ def tables(folder: Folder) -> dict[str, dict[str, str]]:
     """Return parameters, seconds and versions, as they are shown."""
     summary = folder.summary
     found = {
-        "Parameters": {
-            k.replace("_", " "): "–"
-            if v is None
-            else short({True: "yes", False: "no"}.get(v, v) if isinstance(v, bool) else v)
-            for k, v in summary.get("parameters", {}).items()
-        }
+        "Parameters": {k.replace("_", " "): _told(v) for k, v in summary.get("parameters", {}).items()},
     }
     seconds = dict(summary.get("seconds", {}))
     if seconds:
@@ -107,3 +105,9 @@ def tables(folder: Folder) -> dict[str, dict[str, str]]:
     found["Time"] = seconds
     found["Versions"] = {k: str(v) for k, v in summary.get("versions", {}).items()}
     return {title: entries for title, entries in found.items() if entries}
+
+
+def _told(value: Any) -> str:
+    if value is None:
+        return "–"
+    return short({True: "yes", False: "no"}[value] if isinstance(value, bool) else value)

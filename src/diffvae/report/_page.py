@@ -8,8 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _changes, _files, _io, _keys, _linking
+from diffvae import _changes, _files, _io, _keys, _linking, _result
 from diffvae._errors import DataError
+from diffvae.pl._palette import GREY
 from diffvae.report import _cells, _compared, _encode, _genes, _links, _made, _types
 from diffvae.report import _changes as _changed
 from diffvae.report._folder import Folder
@@ -20,18 +21,7 @@ if TYPE_CHECKING:
 NAME = "report.html"
 COMPARISON = "benchmark"
 """Folder in a result where the report looks for a comparison."""
-NEEDED = {
-    "clustering",
-    "clusters",
-    "diagnosis",
-    "markers",
-    "n_cells",
-    "n_genes",
-    "n_genes_kept",
-    "parameters",
-    "source",
-}
-NEEDED |= {"verdict", "versions", "warnings"}
+NEEDED = {"clustering", "clusters", "markers", "parameters", "verdict", "versions", "warnings", *_result.ABOUT}
 """What the summary of a run must say."""
 SCRIPTS = ("base", "map", "types", "changes", "links", "compared", "made")
 
@@ -100,14 +90,14 @@ def page(path: str | PathLike[str], adata: AnnData | None = None) -> str:
     folder = Folder.open(path)
     if (folder.path / "runs.csv").is_file():
         return _render(folder, {"compared": _compared.data(folder)}, _told_of_comparison(folder))
-    if not (folder.path / "results.h5ad").is_file():
-        raise DataError(f"{str(folder.path)!r} holds no results.h5ad; name a folder that 'diffvae run' wrote.")
+    if not (folder.path / _result.RESULTS).is_file():
+        raise DataError(f"{str(folder.path)!r} holds no {_result.RESULTS}; name a folder that 'diffvae run' wrote.")
     if missing := sorted(NEEDED - set(folder.summary)):
         raise DataError(
             f"The summary of {str(folder.path)!r} says nothing of {', '.join(missing)}: it is an older version's or no "
             "run's; run 'diffvae run' again."
         )
-    adata = _io.read(folder.path / "results.h5ad") if adata is None else adata
+    adata = _io.read(folder.path / _result.RESULTS) if adata is None else adata
     label_key = folder.summary["parameters"].get("label_key")
     cells = _cells.Cells.of(adata)
     changes, links = folder.part(_changes.FOLDER), folder.part(_linking.FOLDER)
@@ -153,7 +143,7 @@ def _told(
     summary = folder.summary
     palette = _cells.type_colours(cells.adata, summary["parameters"].get("label_key"))
     clusters = [
-        c | {"colour": palette.get(c["cell_type"], "#bdbdbd"), "markers": _words(c["marker_genes"])}
+        c | {"colour": palette.get(c["cell_type"], GREY), "markers": _words(c["marker_genes"])}
         for c in summary["clusters"]
     ]
     scores = summary.get("scores") or []
@@ -211,8 +201,9 @@ def _render(folder: Folder, data: dict[str, Any], told: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
+    loader = PackageLoader("diffvae.report", "assets")
     environment = Environment(
-        loader=PackageLoader("diffvae.report", "assets"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -220,7 +211,6 @@ def _render(folder: Folder, data: dict[str, Any], told: dict[str, Any]) -> str:
     )
     environment.filters |= {"clean": _encode.clean, "short": _encode.short, "number": _encode.number}
     found = {name: value for name, value in data.items() if value is not None}
-    source = environment.loader.get_source  # type: ignore[union-attr]
     return environment.get_template("page.html").render(
         told,
         sections=set(found),
@@ -228,8 +218,8 @@ def _render(folder: Folder, data: dict[str, Any], told: dict[str, Any]) -> str:
         made_tables=_made.tables(folder),
         data=_encode.to_json(found),
         plotly=_encode.Markup(_no_addresses(get_plotlyjs())),
-        style=_encode.Markup(source(environment, "style.css")[0]),
-        scripts=[_encode.Markup(source(environment, f"{name}.js")[0]) for name in SCRIPTS],
+        style=_encode.Markup(loader.get_source(environment, "style.css")[0]),
+        scripts=[_encode.Markup(loader.get_source(environment, f"{name}.js")[0]) for name in SCRIPTS],
     )
 
 

@@ -4,8 +4,9 @@ from diffvae.train._checkpoint import Checkpoint
 from diffvae.train._data import RowSource, Source
 from diffvae.train._distributed import processes
 from diffvae.train._engine import best_device, best_precision
+from diffvae.train._fit import Objective, fit
 from diffvae.train._guard import TrainingError
-from diffvae.train._loop import Epoch, Objective, fit, optimise
+from diffvae.train._loop import Epoch, optimise
 from diffvae.train._stream import StreamSource
 
 __all__ = [

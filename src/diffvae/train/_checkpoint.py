@@ -86,7 +86,7 @@ class Checkpoint:
         try:
             with safe_open(self.path, "pt") as file:
                 told = json.loads(file.metadata()["training"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
             if told["format"] > FORMAT:
                 raise CheckpointError(
                     f"The checkpoint {str(self.path)!r} was written by a newer diffvae; update yours."

@@ -28,15 +28,15 @@ if (data.changes) {
     const { curves } = pair;
     caption("change-curve", `Share of ${pair.n_cells} ${pair.source} cells called ${pair.target}, by step; band: 95 % of random directions`);
     const traces = [];
-      if (curves.null_low) {
-        const known = steps.map((_, i) => i).filter((i) => curves.null_low[i] !== null);
-        traces.push({ x: known.map((i) => steps[i]), y: known.map((i) => curves.null_low[i]), mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false },
-          { x: known.map((i) => steps[i]), y: known.map((i) => curves.null_high[i]), mode: "lines", line: { width: 0 }, fill: "tonexty",
-            fillcolor: "rgba(130,140,155,0.35)", name: "random directions", showlegend: true, hoverinfo: "skip" });
-      }
-      for (const [key, name] of Object.entries(methods))
-        if (curves[key]) traces.push({ x: steps, y: curves[key], mode: "lines+markers", name, showlegend: true, line: { dash: DASHES[key], color: COLOURS[key], width: key === "shift" ? 3 : 1.6 }, marker: { size: 6 },
-          hovertemplate: `${name}<br>λ %{x}: %{y:.0%}<extra></extra>` });
+    if (curves.null_low) {
+      const known = steps.map((_, i) => i).filter((i) => curves.null_low[i] !== null);
+      traces.push({ x: known.map((i) => steps[i]), y: known.map((i) => curves.null_low[i]), mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false },
+        { x: known.map((i) => steps[i]), y: known.map((i) => curves.null_high[i]), mode: "lines", line: { width: 0 }, fill: "tonexty",
+          fillcolor: "rgba(130,140,155,0.35)", name: "random directions", showlegend: true, hoverinfo: "skip" });
+    }
+    for (const [key, name] of Object.entries(methods))
+      if (curves[key]) traces.push({ x: steps, y: curves[key], mode: "lines+markers", name, showlegend: true, line: { dash: DASHES[key], color: COLOURS[key], width: key === "shift" ? 3 : 1.6 }, marker: { size: 6 },
+        hovertemplate: `${name}<br>λ %{x}: %{y:.0%}<extra></extra>` });
     draw("change-curve", traces, { showlegend: true, xaxis: { title: { text: "step λ (standard deviations)" } },
         yaxis: { title: { text: "cells converted" }, tickformat: ".0%", range: [-0.03, 1.05] }, legend: { orientation: "h", y: -0.24 },
         margin: { l: 58, r: 12, t: 10, b: 60 },

@@ -38,7 +38,7 @@ if (data.links) {
     own.forEach((e) => { const name = label.names[label.codes[far(e)]]; counts.set(name, (counts.get(name) || 0) + 1); });
     const told = [...counts].sort((p, q) => q[1] - p[1]).map(([name, n]) => `${n} ${name}`).join(", ");
     const called = links.progenitors.find((p) => p[0] === cell);
-    $("link-note").textContent = `${cells.names[cell]} (${label.names[label.codes[cell]]})${called ? `, called ${called[2]}` : ""}: ${degree[cell]} links${own.length < degree[cell] ? `, ${own.length} of them to drawn cells` : ""}${own.length ? `: ${told}; ${own.filter((e) => isNew[e]).length} of these new` : ""}.`;
+    $("link-note").textContent = `${cells.names[cell]} (${label.names[label.codes[cell]]})${called ? `, called ${called[2]}` : ""}: ${degree[cell]} links${own.length < degree[cell] ? `, ${own.length} of them in this page` : ""}${own.length ? `: ${told}; ${own.filter((e) => isNew[e]).length} of these new` : ""}.`;
     offer(cell);
     $("link-cell").value = String(cell);
     caption("link-map", `Links of ${cells.names[cell]} on the map: full lines are new, dotted ones were in the graph`);

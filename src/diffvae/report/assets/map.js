@@ -19,7 +19,7 @@ function colourByGroup(key) {
   $("map-note").textContent = "";
   const show = () => {
     // the largest first, so that rare groups lie on top; what has no group lies below all
-    const order = group.names.map((_, k) => k).sort((a, b) => (group.colours[a] === "#bdbdbd" ? -1 : group.colours[b] === "#bdbdbd" ? 1 : group.sizes[b] - group.sizes[a]));
+    const order = group.names.map((_, k) => k).sort((a, b) => (group.unassigned[b] - group.unassigned[a] || group.sizes[b] - group.sizes[a]));
     const place = new Map(order.map((k, i) => [k, i]));
     const index = [...cells.x.keys()].sort((a, b) => place.get(group.codes[a]) - place.get(group.codes[b]));
     const colours = index.map((i) => (alone === null || group.codes[i] === alone ? group.colours[group.codes[i]] : GREY));
@@ -57,11 +57,11 @@ function colourByValue(what, levels, ends, unit) {
 
 let asked = 0; // of two genes chosen quickly the later one is shown
 
-async function colourByGene(typed) {
-  const name = geneNumber.has(typed) ? typed : lower.get(typed.toLowerCase());
+async function colourByGene(wanted) {
+  const name = geneNumber.has(wanted) ? wanted : lower.get(wanted.toLowerCase());
   const i = geneNumber.get(name), mine = ++asked;
   if (i === undefined) {
-    $("map-note").textContent = `No gene called ${typed} is stored in this page; the map is as it was.`;
+    $("map-note").textContent = `No gene called ${wanted} is stored in this page; the map is as it was.`;
     return;
   }
   let levels;
