@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -14,12 +15,13 @@ import pandas as pd
 import pytest
 import scipy.io
 import scipy.sparse as sp
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import diffvae as dv
-from diffvae import _io, _io_table, _io_text
+from diffvae import _io, _io_size, _io_table, _io_text
 from diffvae.pp import DataError
 
 SOURCE = Path(dv.__file__).parent
@@ -82,6 +84,31 @@ def test_bombs_end_while_they_are_read(diffvae, tmp_path, small_machine, case):
     (tmp_path / name).write_bytes(content)
     refused(diffvae("train", tmp_path / name, "--out", tmp_path / "out", *QUICK), sentence)
     assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("form", ["h5ad", "h5", "loom", "zarr"])
+def test_packed_stores_are_refused_before_they_are_unpacked(diffvae, tmp_path, monkeypatch, form):
+    path = tmp_path / f"bomb.{form}"
+    opened = zarr.open_group(path, mode="w") if form == "zarr" else h5py.File(path, "w")
+    shape, chunks = (10**9, 10**6), (1000, 1000)  # four petabytes of zeros
+    if form == "zarr":
+        opened.create_array("layers/X", shape=shape, chunks=chunks, dtype="f4")
+    else:
+        with opened as file:
+            file.create_dataset("layers/X", shape, "f4", chunks=chunks, compression="gzip")
+    with pytest.raises(DataError, match=r"takes 3,725,290\.3 GiB in memory, of which .* are free"):
+        _io.read(path)
+    refused(diffvae("train", path, "--out", tmp_path / "out", *QUICK), "")
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_what_fits_is_no_bomb(tmp_path):
+    CELLS.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata announces the next version of zarr
+        CELLS.write_zarr(tmp_path / "cells.zarr")
+    sizes = [_io_size.unpacked(tmp_path / f"cells.{form}") for form in ("h5ad", "zarr")]
+    assert all(CELLS.X.data.nbytes < size < CELLS.X.data.nbytes + 2**14 for size in sizes)
 
 
 def test_names_beside_a_matrix_are_bounded_too(tmp_path, small_machine):
@@ -318,6 +345,7 @@ DAMAGE = {
     "params are a list": config(lambda c: c.update(params=[1])),
     "latent dimensions": config(lambda c: c["params"].update(n_latent=5)),
     "endless dimensions": config(lambda c: c["params"].update(n_latent=10**15)),
+    "endless layer": config(lambda c: c["params"].update(hidden=[10**11])),
     "negative dimensions": config(lambda c: c["params"].update(n_latent=-1)),
     "config without end": text("config.json", "[" * 100_000),
     "number without end": text("config.json", '{"format": ' + "9" * 10_000 + "}"),

@@ -13,8 +13,11 @@ from anndata import AnnData
 
 from diffvae._errors import DataError
 from diffvae._io_mtx import read_10x_folder, read_mtx
+from diffvae._io_size import refuse_what_cannot_be_held
 from diffvae._io_table import read_table
 
+IN_MEMORY = "AnnData in memory"
+"""How a summary names cells that came from no file."""
 TABLES = tuple(kind + packed for kind in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
 _KNOWN = ".h5ad, 10x .h5, a 10x folder with matrix.mtx(.gz), .mtx(.gz), .csv, .tsv or .txt (.gz), .loom, .zarr"
 
@@ -42,7 +45,8 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     Reading a table takes, at its peak, 1.1 times the memory of the dense float32 matrix where most values are zeros
     (4.6 bytes per value) and 2.3 times where none is (9.4), measured on 40,000 x 1,000 values: some 0.9 to 1.8 GiB for
     100,000 cells x 2,000 genes. Text that unpacks to more than twice the memory of the machine is refused while it is
-    read, and so is a Matrix Market file whose first line promises more than fits.
+    read, and so is a Matrix Market file whose first line promises more than fits. HDF5 and zarr say what they hold:
+    what would take more memory than is free is refused before it is read.
 
     Raises
     ------
@@ -60,6 +64,8 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     path = Path(os.path.expanduser(path))
     _refuse_path(path)
     name = path.name.lower()
+    if path.is_dir() or name.endswith((".h5ad", ".h5", ".loom")):
+        refuse_what_cannot_be_held(path)
     if path.is_dir():
         is_zarr = name.endswith(".zarr") or any((path / n).exists() for n in (".zgroup", "zarr.json"))
         adata = _guarded(ad.io.read_zarr if is_zarr else read_10x_folder, path)
@@ -157,4 +163,4 @@ def load(data: AnnData | str | os.PathLike[str] | None, transpose: bool | None) 
         return datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
     if isinstance(data, str | os.PathLike):
         return read(data, transpose=transpose), Path(data).name
-    return (data.T if transpose else data).copy(), "AnnData in memory"
+    return (data.T if transpose else data).copy(), IN_MEMORY

@@ -265,12 +265,11 @@ class CellStateClassifier(Estimator):
         raise DataError(f"{name!r} is no type that the classifier knows; it knows {', '.join(self.classes)}.")
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {k: v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}
+        return nn.arrays_of(self.module)
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        module = nn.MLP(len(self.features.gene_names), self.hidden, len(self.classes))
-        module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
-        self._module = module.eval()
+        n_genes, n_classes = len(self.features.gene_names), len(self.classes)
+        self._module = nn.with_arrays(lambda: nn.MLP(n_genes, self.hidden, n_classes), arrays)
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -211,9 +211,7 @@ class LinkPredictor(Estimator):
         self.calibration = None if state["calibration"] is None else Calibration(**state["calibration"])
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {k: v.detach().cpu().numpy() for k, v in self.module.state_dict().items()}
+        return nn.arrays_of(self.module)
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        module = GraphAutoencoder(len(self.features.gene_names), self.config)
-        module.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in arrays.items()})
-        self._module = module.eval()
+        self._module = nn.with_arrays(lambda: GraphAutoencoder(len(self.features.gene_names), self.config), arrays)
