@@ -4,10 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint docs images bench lock clean help
+.PHONY: demo test test-slow lint docs images bench lock clean help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -24,7 +24,10 @@ demo: $(READY)  ## environment, install, the whole pipeline on bundled real data
 	$(BIN)/diffvae run --out demo --overwrite --source "CD34+"
 
 test: $(READY)  ## environment, install, the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
+
+test-slow: $(READY)  ## what takes minutes and gigabytes: atlases, all thread counts (half an hour, 10 GB of disk)
+	$(BIN)/python -m pytest -m large tests/test_large.py
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

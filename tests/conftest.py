@@ -7,6 +7,18 @@ import pytest
 # Threads that wait by spinning take the cores from those that work where several test runs share a machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Test processes share the cores instead of each taking all of them.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
+
+
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file in one process, for what they share is made once; the two of the report share more."""
+    for item in items:
+        name = item.path.name
+        item.add_marker(pytest.mark.xdist_group("report" if name.startswith("test_report") else name))
+
 
 @pytest.fixture
 def diffvae(monkeypatch, capsys):

@@ -1,0 +1,79 @@
+"""What takes minutes and gigabytes: `make test-slow`. Every measured step has a process of its own."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from diffvae import _keys
+
+pytestmark = pytest.mark.large
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PEAK = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+BASE = 0.6
+"""GiB of a process that holds no cells: the interpreter, torch, scanpy."""
+
+
+def python(*arguments, cwd=None):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def write_table(path, n_cells, n_genes):
+    """Write counts of a single digit as text, by bytes; return the sum of all."""
+    rng, total = np.random.default_rng(0), 0
+    with path.open("wb") as file:
+        file.write(b"cell," + ",".join(f"gene{i}" for i in range(n_genes)).encode() + b"\n")
+        for start in range(0, n_cells, 2000):
+            counts = np.minimum(rng.poisson(0.15, (2000, n_genes)), 9).astype(np.uint8)
+            names = np.frombuffer("".join(f"c{start + i:07d}," for i in range(2000)).encode(), np.uint8).reshape(
+                2000, 9
+            )
+            values = np.full((2000, 2 * n_genes), ord(","), np.uint8)
+            values[:, ::2], values[:, -1] = counts + ord("0"), ord("\n")
+            file.write(np.hstack([np.frombuffer(names, np.uint8).reshape(2000, 9), values]).tobytes())
+            total += int(counts.sum())
+    return total
+
+
+def test_a_table_of_100_000_cells_takes_the_memory_that_is_said(tmp_path):
+    total = write_table(tmp_path / "cells.csv", 100_000, 2_000)
+    read = f"from diffvae._io import read; a = read({str(tmp_path / 'cells.csv')!r}); print(a.shape, int(a.X.sum()))"
+    said, peak = python("-c", read + PEAK).splitlines()
+    assert said == f"(100000, 2000) {total}"
+    assert float(peak) < 0.9 + BASE  # README: from 0.9 GiB where most values are zeros
+
+
+def test_memory_is_the_same_for_200_000_and_1_000_000_cells(tmp_path):
+    lines = python(BENCHMARKS / "stream.py", "--folder", tmp_path).splitlines()
+    peaks = [float(line.split(" peak ")[1].split()[0]) for line in lines if " peak " in line]
+    growth = next(line for line in lines if line.startswith("memory"))
+    assert len(peaks) == 6
+    assert max(peaks) < 3
+    assert all(float(part.split()[1]) < 1.5 for part in growth.split(": ")[1].split(", "))
+
+
+def test_a_whole_run_with_variable_genes_of_300_000_cells_on_disk(tmp_path):
+    python(BENCHMARKS / "stream.py", "--step", "generate", json.dumps([str(tmp_path / "raw.h5ad"), 300_000]))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    options = ["--out", "found", "--n-top-genes", "1000", "--max-epochs", "1", "--label-key", "type"]
+    said = python("-m", "diffvae", "run", "raw.h5ad", *options, cwd=tmp_path)
+    assert "stay on disk" in said
+    assert max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 2**20 < 3
+    cells = ad.read_h5ad(tmp_path / "found" / "all_cells.h5ad")
+    assert cells.shape[0] == 300_000
+    top = pd.crosstab(cells.obs["type"], cells.obs[_keys.CLUSTER]).max(axis=1) / cells.obs["type"].value_counts()
+    assert top.median() > 0.9  # 20 types far apart: most lie in one cluster, also of the cells that were not drawn
+    sample = ad.read_h5ad(tmp_path / "found" / "results.h5ad")
+    assert sample.n_vars == 1000
+    assert sp.issparse(sample.X)
