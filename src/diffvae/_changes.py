@@ -15,6 +15,7 @@ import pandas as pd
 from diffvae import _changes_folder, _keys, _result, tl
 from diffvae._adata import results
 from diffvae._journal import Journal
+from diffvae._threads import in_one_thread
 from diffvae.tl import _minimal_genes, _perturb
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Changes:
     path: Path | None = None
 
 
+@in_one_thread
 def change(
     adata: AnnData,
     model: Model,
@@ -190,6 +192,7 @@ def verdict(perturbation: Perturbation, targets: pd.DataFrame, n_random: int) ->
     return said
 
 
+@in_one_thread
 def perturb(
     path: str | PathLike[str],
     out: str | PathLike[str] | None = None,

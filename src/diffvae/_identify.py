@@ -12,6 +12,7 @@ from diffvae._errors import DataError
 from diffvae._journal import Journal
 from diffvae._lock import one_writer
 from diffvae._result import Result
+from diffvae._threads import in_one_thread
 from diffvae.tl._by_weights import disagreement
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from diffvae.model import Model
 
 
+@in_one_thread
 def identify(
     adata: AnnData,
     model: Model,
@@ -84,6 +86,7 @@ def identify(
 
 
 @one_writer
+@in_one_thread
 def identify_again(
     path: str | PathLike[str],
     out: str | PathLike[str] | None = None,

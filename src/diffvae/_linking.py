@@ -17,6 +17,7 @@ from diffvae import _changes, _keys, _linking_folder, _linking_verdict, _result,
 from diffvae._adata import groups, result, results
 from diffvae._errors import CheckpointError, DataError, OutputError
 from diffvae._journal import Journal
+from diffvae._threads import in_one_thread
 from diffvae.tl._tsne import AFFINITIES
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Links:
     path: Path | None = None
 
 
+@in_one_thread
 def link(
     adata: AnnData,
     *,
@@ -142,6 +144,7 @@ def _counts(calls: pd.DataFrame) -> dict[str, dict[str, int]]:
     }
 
 
+@in_one_thread
 def links(
     path: str | PathLike[str],
     out: str | PathLike[str] | None = None,

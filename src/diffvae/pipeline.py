@@ -30,6 +30,7 @@ from diffvae._lock import one_writer
 from diffvae._result import Result
 from diffvae._size import stays_on_disk
 from diffvae._store import OnDisk, open_store
+from diffvae._threads import in_one_thread
 from diffvae._training_config import Config
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ NO_PARAMETERS = ("data", "out", "tell", "progress", "overwrite", "backed", "subs
 
 
 @one_writer
+@in_one_thread
 def run(
     data: AnnData | OnDisk | None = None,
     out: str | PathLike[str] | None = None,

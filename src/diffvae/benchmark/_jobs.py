@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffvae._progress import progress_bar
+from diffvae._threads import one_thread
 from diffvae.benchmark._store import Store
 
 
@@ -25,17 +26,9 @@ class Job:
 
 
 def in_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in one thread: sums taken by more threads are rounded otherwise, and results would differ."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            return function(*arguments)
-    finally:
-        torch.set_num_threads(before)
+    """Call a function in one thread, whatever it does: the others have work of their own."""
+    with one_thread(large_steps_too=True):
+        return function(*arguments)
 
 
 def do(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffvae import _keys, _random, nn
 from diffvae._errors import DataError
+from diffvae._threads import torch_in_one_thread
 from diffvae.model._estimator import Estimator
 from diffvae.model._evaluation import Evaluation, evaluate, fit_temperature
 from diffvae.model._input import Matrix, layer_matrix, read_features
@@ -193,6 +194,7 @@ class CellStateClassifier(Estimator):
         codes = pd.Categorical(labels, categories=kept).codes.astype(np.int64)
         return codes, tuple(map(str, kept)), {str(k): int(v) for k, v in sizes[sizes < self.min_cells].items()}
 
+    @torch_in_one_thread
     @torch.no_grad()
     def logits(self, matrix: Matrix) -> np.ndarray:
         """Return l for cells on the scale of the training layer, genes in the order of :attr:`gene_names`."""

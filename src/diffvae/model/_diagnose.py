@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffvae import _random, nn
+from diffvae._threads import torch_in_one_thread
 from diffvae.model._input import Matrix
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 from diffvae.train import RowSource
@@ -71,6 +72,7 @@ class Diagnosis:
         return "\n".join([head, *(f"- {m}" for m in self.messages or ("No fault found.",))])
 
 
+@torch_in_one_thread
 def diagnose(model: NeuralModel, matrix: Matrix, *, rng: _random.Rng = 0) -> Diagnosis:
     """Examine a trained model on cells; see :meth:`NeuralModel.diagnose`."""
     module = model.module

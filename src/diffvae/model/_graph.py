@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from diffvae import _keys, _random
 from diffvae._adata import graph as graph_in
+from diffvae._threads import for_steps
 from diffvae.metrics import link_auc
 from diffvae.model._graph_batches import BATCH_CELLS, EXACT_LIMIT, PartedGraph, WholeGraph
 from diffvae.model._graph_config import graph_config
@@ -226,30 +227,31 @@ class GraphDiffVAE(LinkPredictor):
             due = early_stopping or epoch % validate_every == 0 or epoch in (1, epochs)
             return held_out.scores(encode(module, source, known)[1]) if due and held_out else {}
 
-        history = optimise(
-            module,
-            of_epoch,
-            lambda batch: objective(
-                module, batch, noise, warmup=min(1.0, epoch / (c.kl_warmup * epochs)) if c.kl_warmup else 1.0
-            ),
-            watch,
-            max_epochs=epochs,
-            lr=rate,
-            patience=patience if early_stopping else None,
-            device=target,
-            largest=lambda: float(abs(matrix).max()),
-            progress=progress,
-            description="training GraphDiffVAE",
-            order=order,
-            noise=noise,
-            checkpoint=None
-            if kept is None
-            else kept.of(
-                {"model": type(self).__name__, **about(features), **asdict(c)}
-                | {"graph": fingerprint(graph), "edges learnt from": fingerprint(held_out.known)}
-                | {"cells per step": size, "validate_every": validate_every}
-            ),
-        )
+        with for_steps(size, module):
+            history = optimise(
+                module,
+                of_epoch,
+                lambda batch: objective(
+                    module, batch, noise, warmup=min(1.0, epoch / (c.kl_warmup * epochs)) if c.kl_warmup else 1.0
+                ),
+                watch,
+                max_epochs=epochs,
+                lr=rate,
+                patience=patience if early_stopping else None,
+                device=target,
+                largest=lambda: float(abs(matrix).max()),
+                progress=progress,
+                description="training GraphDiffVAE",
+                order=order,
+                noise=noise,
+                checkpoint=None
+                if kept is None
+                else kept.of(
+                    {"model": type(self).__name__, **about(features), **asdict(c)}
+                    | {"graph": fingerprint(graph), "edges learnt from": fingerprint(held_out.known)}
+                    | {"cells per step": size, "validate_every": validate_every}
+                ),
+            )
         self.calibration = held_out.calibrate(encode(module, source, known)[1], rng) if held_out else None
         self._module, self._features, self._history = module, features, history
         self._training_matrix, self._graph, self._places = matrix, graph, None

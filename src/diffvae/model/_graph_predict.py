@@ -11,6 +11,7 @@ from scipy import sparse
 
 from diffvae import _keys, _links, _neighbours, _random, nn
 from diffvae._adata import graph as graph_in
+from diffvae._threads import torch_in_one_thread
 from diffvae.model._calibration import Calibration
 from diffvae.model._estimator import Estimator
 from diffvae.model._graph_config import GraphConfig
@@ -72,6 +73,7 @@ class LinkPredictor(Estimator):
         """
         return self._placed(adata, max_missing)[1]
 
+    @torch_in_one_thread
     @torch.no_grad()
     def reconstruct(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
         """Return the expression that the joint model expects of each cell, cells x genes in [0, 1].
@@ -165,6 +167,7 @@ class LinkPredictor(Estimator):
         top.sort_indices()
         return top
 
+    @torch_in_one_thread
     def attention(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> sparse.csr_matrix:
         """Return the attention that each cell (row) gives to its neighbours and itself (with self-loops).
 

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from diffvae import _links, _random, nn
 from diffvae._errors import DataError
+from diffvae._threads import torch_in_one_thread
 from diffvae.metrics import link_auc, link_average_precision
 from diffvae.model._calibration import Calibration, calibrate
 from diffvae.model._graph_objective import GraphAutoencoder
@@ -27,6 +28,7 @@ PER_CELL = 40
 """Pairs without an edge to which probabilities are calibrated: as many, or so many per cell if that is more."""
 
 
+@torch_in_one_thread
 @torch.no_grad()
 def encode(module: GraphAutoencoder, source: RowSource, adjacency: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     """Return mu and Z* of all cells; expression passes in blocks, what is held is N x hidden."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from diffvae import _random, nn
+from diffvae._threads import torch_in_one_thread
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._input import Matrix
@@ -72,12 +73,14 @@ class NetworkModel(Model):
             raise ValueError(f"z has shape {z.shape}; it must be points x {self.n_latent} latent dimensions.")
         return z
 
+    @torch_in_one_thread
     @torch.no_grad()
     def _encode(self, matrix: Matrix) -> np.ndarray:
         source = RowSource(matrix, self._device(), resident_limit=0)
         blocks = [self.module.encoder(source.rows(b))[0].cpu().numpy() for b in source.blocks(DECODE_BLOCK)]
         return np.concatenate(blocks) if blocks else np.zeros((0, self.n_latent), np.float32)
 
+    @torch_in_one_thread
     @torch.no_grad()
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Return expected expression, on the scale of the training layer, for points of the latent space.
@@ -98,11 +101,13 @@ class NetworkModel(Model):
             blocks.append((torch.sigmoid(out) if self.config.likelihood == "bernoulli" else out).cpu().numpy())
         return np.concatenate(blocks) if blocks else np.zeros((0, len(self.gene_names)), np.float32)
 
+    @torch_in_one_thread
     @torch.no_grad()
     def gene_weights(self) -> np.ndarray:
         """Return omega = W_0 W_1 W_2, the product of the decoder's weights: latent dimensions x genes."""
         return nn.weight_product(self.module.decoder).cpu().numpy()
 
+    @torch_in_one_thread
     def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
         """Return the Jacobian of :meth:`decode`, averaged over points z: latent dimensions x genes."""
         points = torch.from_numpy(self._points(z)).to(self._device())

@@ -118,9 +118,9 @@ class NeuralModel(NetworkModel):
         checkpoint_every
             Epochs from one such writing to the next; None for none but that of a stop.
         resume
-            Go on from the file, where there is one: on the processor, with the same number of threads, the model comes
-            out as if the training had never stopped, bit for bit. A file of other cells or settings is refused. Without
-            it an earlier file is replaced.
+            Go on from the file, where there is one: on the processor the model comes out as if the training had never
+            stopped, bit for bit (large steps, if the number of threads is the same). A file of other cells or settings
+            is refused. Without it an earlier file is replaced.
 
         Returns
         -------

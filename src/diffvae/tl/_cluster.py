@@ -11,6 +11,7 @@ import pandas as pd
 from diffvae import _keys, _random
 from diffvae._adata import representation, results
 from diffvae._errors import DataError
+from diffvae._threads import in_one_thread
 from diffvae.tl import _partitions, _stability
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ MAX_CLUSTERS = 20
 MIN_CELLS = 3
 
 
+@in_one_thread
 def cluster(
     adata: AnnData,
     method: str = "leiden",

@@ -12,6 +12,7 @@ from scipy import sparse
 from diffvae import _keys, _random
 from diffvae._adata import representation, result, results
 from diffvae._errors import DataError
+from diffvae._threads import in_one_thread
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,6 +23,7 @@ AFFINITIES = "diffvae_tsne_affinities"
 """``obsp``: the symmetric affinities P of the last map, from which it can be repeated with another seed."""
 
 
+@in_one_thread
 def tsne(
     adata: AnnData,
     *,
@@ -113,6 +115,7 @@ def tsne(
     return adata if copy else None
 
 
+@in_one_thread
 def tsne_transform(
     adata: AnnData,
     new: AnnData | np.ndarray,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffvae import _random
+from diffvae._threads import for_steps
 from diffvae.nn._noise import Noise
 from diffvae.train._checkpoint import Checkpoint
 from diffvae.train._data import Source
@@ -149,34 +150,35 @@ def fit(
         share.pool(sums)
         return sums.means("validation_")
 
-    return optimise(
-        module,
-        lambda epoch: ((rows, len(rows)) for rows in source.shuffled(train_rows, batch_size, order_rng)),
-        terms,
-        watch,
-        max_epochs=max_epochs,
-        lr=lr,
-        patience=patience,
-        device=source.device,
-        largest=lambda: float(source.rows(np.sort(train_rows)[:LOOKED_AT]).abs().max()),
-        progress=progress,
-        description=description,
-        on_epoch=on_epoch,
-        order=order_rng,
-        noise=noise,
-        share=share,
-        checkpoint=None
-        if checkpoint is None
-        else checkpoint.of(
-            {
-                "cells learnt from": _digest(train_rows),
-                "cells watched": _digest(watched),
-                "batch_size": batch_size,
-                "precision": str(precision),
-                "seed of the noise": validation_seed,
-            }
-        ),
-    )
+    with for_steps(min(batch_size, len(train_rows)), module):
+        return optimise(
+            module,
+            lambda epoch: ((rows, len(rows)) for rows in source.shuffled(train_rows, batch_size, order_rng)),
+            terms,
+            watch,
+            max_epochs=max_epochs,
+            lr=lr,
+            patience=patience,
+            device=source.device,
+            largest=lambda: float(source.rows(np.sort(train_rows)[:LOOKED_AT]).abs().max()),
+            progress=progress,
+            description=description,
+            on_epoch=on_epoch,
+            order=order_rng,
+            noise=noise,
+            share=share,
+            checkpoint=None
+            if checkpoint is None
+            else checkpoint.of(
+                {
+                    "cells learnt from": _digest(train_rows),
+                    "cells watched": _digest(watched),
+                    "batch_size": batch_size,
+                    "precision": str(precision),
+                    "seed of the noise": validation_seed,
+                }
+            ),
+        )
 
 
 def _digest(rows: np.ndarray) -> str:

@@ -1,0 +1,78 @@
+"""How many threads compute: one, wherever more would hardly be faster.
+
+Sums that are taken by more threads are rounded otherwise. A training makes much of the last digit, and so does t-SNE:
+with each number of threads the same seed would give other clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LARGE_STEP = 4e9
+"""Products in a pass of a batch through a network, from which on a step of training has all threads."""
+_for_large: ContextVar[int | None] = ContextVar("threads of large steps", default=None)
+
+
+@contextmanager
+def one_thread(*, large_steps_too: bool = False) -> Iterator[None]:
+    """Compute in one thread (torch, BLAS, OpenMP); large steps of training keep all, unless they are not to."""
+    from threadpoolctl import threadpool_limits
+
+    with _torch_threads(1, 1 if large_steps_too else None), threadpool_limits(1):
+        yield
+
+
+def in_one_thread(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function compute as in :func:`one_thread`."""
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+        with one_thread():
+            return function(*args, **kwargs)
+
+    return alone
+
+
+def torch_in_one_thread(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function compute in one thread of torch, at the cost of microseconds: for passes through a network."""
+
+    @wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+        with _torch_threads(1):
+            return function(*args, **kwargs)
+
+    return alone
+
+
+@contextmanager
+def for_steps(n_rows: int, module: nn.Module) -> Iterator[None]:
+    """Compute steps of training on so many rows in one thread, or in all that there are if the steps are large."""
+    import torch
+
+    products = n_rows * sum(p.numel() for p in module.parameters())
+    with _torch_threads((_for_large.get() or torch.get_num_threads()) if products > LARGE_STEP else 1):
+        yield
+
+
+@contextmanager
+def _torch_threads(number: int, for_large: int | None = None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    token = _for_large.set(for_large or _for_large.get() or before)
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _for_large.reset(token)

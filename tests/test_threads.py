@@ -1,0 +1,117 @@
+"""The same seed gives the same result with any number of threads, to the last digit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+import diffvae as dv
+from diffvae import _threads
+from diffvae.train import RowSource
+
+THREADS = (1, 2, 4)
+
+
+@pytest.fixture
+def with_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_a_whole_run_is_the_same_with_1_2_and_4_threads(with_threads):
+    cells = dv.datasets.simulate_differentiation(200, 150, rng=0)
+    options = {
+        "label_key": "cell_type",
+        "markers": {"red": ["gene_001", "gene_002"]},
+        "source": "HSPC",
+        "target": ["MEP"],
+    }
+    options |= {"max_epochs": 30, "n_latent": 10, "device": "cpu", "progress": False}
+    found = []
+    for n in THREADS:
+        with_threads(n)
+        found.append(dv.pipeline.run(cells, **options))
+        assert torch.get_num_threads() == n  # what was set before is set again
+    first, *others = found
+    for other in others:
+        for key in ("X_diffvae", "X_diffvae_tsne", "X_diffvae_graph", "X_diffvae_link"):
+            np.testing.assert_array_equal(first.adata.obsm[key], other.adata.obsm[key])
+        pd.testing.assert_frame_equal(first.adata.obs, other.adata.obs, check_exact=True)
+        pd.testing.assert_frame_equal(first.clusters, other.clusters, check_exact=True)
+        pd.testing.assert_frame_equal(first.changes.targets, other.changes.targets, check_exact=True)
+        pd.testing.assert_frame_equal(first.links.called, other.links.called, check_exact=True)
+
+
+def test_a_model_alone_is_the_same(with_threads):
+    cells = dv.datasets.simulate_differentiation(300, 600, rng=0)
+    dv.pp.prepare(cells, n_top_genes=None)
+    dv.pp.cell_graph(cells, k=5)
+    quick = {"device": "cpu", "progress": False}
+    found = []
+    for n in THREADS:
+        with_threads(n)
+        model = dv.model.DiffVAE(n_latent=20).train(cells, max_epochs=10, **quick)
+        z = model.get_latent_representation()
+        graph = dv.model.GraphDiffVAE().train(cells, max_epochs=10, **quick)
+        kinds = dv.model.CellStateClassifier().train(cells, "cell_type", max_epochs=5, **quick)
+        found.append([z, model.decode(z), model.gene_weights(), model.gene_jacobian(z[:50])])
+        found[-1] += [graph.get_latent_representation(), kinds.predict_proba(cells), model.diagnose().dimensions]
+    for other in found[1:]:
+        for one, same in zip(found[0], other, strict=True):
+            if isinstance(one, pd.DataFrame):
+                pd.testing.assert_frame_equal(one, same, check_exact=True)
+            else:
+                np.testing.assert_array_equal(one, same)
+
+
+def test_large_steps_have_all_threads_also_within_what_has_one(with_threads):
+    with_threads(3)
+    small, seen = torch.nn.Linear(10, 10), []
+
+    class Large(torch.nn.Linear):
+        def parameters(self, recurse=True):
+            return iter([torch.empty(int(_threads.LARGE_STEP), device="meta")])
+
+    def see(module, n_rows):
+        with _threads.for_steps(n_rows, module):
+            seen.append(torch.get_num_threads())
+
+    see(small, 100)
+    see(Large(1, 1), 2)
+    _threads.in_one_thread(lambda: (see(small, 100), see(Large(1, 1), 2)))()
+    with _threads.one_thread(large_steps_too=True):
+        see(Large(1, 1), 2)
+    assert seen == [1, 3, 1, 3, 1]
+
+
+def test_blas_has_one_thread_within_and_those_of_before_after_an_error():
+    def limits():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = limits()
+
+    @_threads.in_one_thread
+    def fail():
+        assert set(limits()) <= {1}
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert limits() == before
+
+
+def test_a_training_of_small_steps_takes_one_thread(with_threads):
+    with_threads(4)
+    seen = []
+
+    def objective(module, x, rows, generator):
+        seen.append(torch.get_num_threads())
+        return {"loss": module(x).square().mean()}
+
+    x = RowSource(np.ones((20, 3), np.float32), torch.device("cpu"))
+    rows = np.arange(20)
+    dv.train.fit(torch.nn.Linear(3, 3), x, objective, train_rows=rows, validation_rows=rows[:0], max_epochs=1)
+    assert set(seen) == {1}
+    assert torch.get_num_threads() == 4
