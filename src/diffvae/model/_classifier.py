@@ -17,6 +17,7 @@ from diffvae._threads import torch_in_one_thread
 from diffvae.model._estimator import Estimator
 from diffvae.model._evaluation import Evaluation, evaluate, fit_temperature
 from diffvae.model._input import Matrix, layer_matrix, read_features
+from diffvae.nn._weights import arrays_of, with_arrays
 from diffvae.train import RowSource, best_device, fit
 
 if TYPE_CHECKING:
@@ -267,11 +268,11 @@ class CellStateClassifier(Estimator):
         raise DataError(f"{name!r} is no type that the classifier knows; it knows {', '.join(self.classes)}.")
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return nn.arrays_of(self.module)
+        return arrays_of(self.module)
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         n_genes, n_classes = len(self.features.gene_names), len(self.classes)
-        self._module = nn.with_arrays(lambda: nn.MLP(n_genes, self.hidden, n_classes), arrays)
+        self._module = with_arrays(lambda: nn.MLP(n_genes, self.hidden, n_classes), arrays)
 
     def _state(self) -> dict[str, Any]:
         return {

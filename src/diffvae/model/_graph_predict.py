@@ -18,6 +18,7 @@ from diffvae.model._graph_config import GraphConfig
 from diffvae.model._graph_objective import GraphAutoencoder
 from diffvae.model._held_out import BLOCK, cell_numbers, encode
 from diffvae.model._input import Matrix
+from diffvae.nn._weights import arrays_of, with_arrays
 from diffvae.train import RowSource
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ class LinkPredictor(Estimator):
         self.calibration = None if state["calibration"] is None else Calibration(**state["calibration"])
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return nn.arrays_of(self.module)
+        return arrays_of(self.module)
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._module = nn.with_arrays(lambda: GraphAutoencoder(len(self.features.gene_names), self.config), arrays)
+        self._module = with_arrays(lambda: GraphAutoencoder(len(self.features.gene_names), self.config), arrays)

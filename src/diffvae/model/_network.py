@@ -14,6 +14,7 @@ from diffvae._threads import torch_in_one_thread
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._input import Matrix
+from diffvae.nn._weights import arrays_of, with_arrays
 from diffvae.train import RowSource
 
 DECODE_BLOCK = 4096
@@ -118,7 +119,7 @@ class NetworkModel(Model):
         return rng.standard_normal((n, self.n_latent), dtype=np.float32)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return nn.arrays_of(self.module)
+        return arrays_of(self.module)
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._module = nn.with_arrays(lambda: self._build(len(self.features.gene_names), 0), arrays)
+        self._module = with_arrays(lambda: self._build(len(self.features.gene_names), 0), arrays)

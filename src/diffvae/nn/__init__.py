@@ -8,7 +8,6 @@ from diffvae.nn._losses import bernoulli_nll, gaussian_kl, gaussian_nll, squared
 from diffvae.nn._mlp import MLP, Autoencoder, Decoder, Encoder
 from diffvae.nn._mmd import imq_kernel, median_bandwidth, mmd, rbf_kernel, released_kernel
 from diffvae.nn._pairs import pair_sum
-from diffvae.nn._weights import arrays_of, with_arrays
 
 __all__ = [
     "GCN",
@@ -21,7 +20,6 @@ __all__ = [
     "GraphiteDecoder",
     "InnerProductDecoder",
     "Sampling",
-    "arrays_of",
     "bernoulli_nll",
     "categorical_link_nll",
     "gaussian_kl",
@@ -37,5 +35,4 @@ __all__ = [
     "released_kernel",
     "squared_error",
     "weight_product",
-    "with_arrays",
 ]
