@@ -6,15 +6,18 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import diffvae as dv
+from diffvae._errors import OutputError
 from diffvae.benchmark import _work
 from diffvae.benchmark._clusterers import partitions
 from diffvae.benchmark._run import METRICS
+from diffvae.benchmark._store import Store
 
 TIMES = ["training_seconds", "clustering_seconds"]
 CHEAP = {"metrics": ["ari", "nmi", "overlap", "knn_purity"], "progress": False}
@@ -200,9 +203,59 @@ def test_damaged_pieces_are_named(few, tmp_path):
         compare(few, ["PCA"], **asked)
 
 
+def huge(file):
+    with zipfile.ZipFile(file, "w") as packed, packed.open("about.npy", "w") as member:
+        header = {"shape": (10**13,), "fortran_order": False, "descr": "<f4"}
+        np.lib.format.write_array_header_1_0(member, header)
+
+
+def of_header(place, value):
+    """Return what changes both headers of the first member of a zip: its flags, say."""
+
+    def change(file):
+        np.savez(file, about=np.array("{}"))
+        content = bytearray(file.read_bytes())
+        for mark, offset in ((b"PK\x03\x04", place), (b"PK\x01\x02", place + 2)):
+            at = content.index(mark) + offset
+            content[at : at + 2] = value.to_bytes(2, "little")
+        file.write_bytes(content)
+
+    return change
+
+
+def packed_badly(file):
+    np.savez_compressed(file, about=np.zeros(1000))
+    content = bytearray(file.read_bytes())
+    content[60:70] = b"\xff" * 10
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "numbers without end": ("a.npz", huge),
+    "said to be encrypted": ("a.npz", of_header(6, 1)),
+    "packed in another way": ("a.npz", of_header(8, 99)),
+    "packed badly": ("a.npz", packed_badly),
+    "nothing": ("a.npz", lambda file: file.write_bytes(b"")),
+    "an archive of nothing": ("a.npz", lambda file: zipfile.ZipFile(file, "w").close()),
+    "words that are no JSON": ("a.npz", lambda file: np.savez(file, about=np.array("{"))),
+    "brackets without end": ("a.json", lambda file: file.write_text("[" * 200_000)),
+    "no text": ("a.json", lambda file: file.write_bytes(b"\xff\xfe")),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_whatever_is_wrong_with_a_piece_it_is_named(tmp_path, case):
+    name, damage = DAMAGES[case]
+    (tmp_path / "tasks").mkdir()
+    damage(tmp_path / "tasks" / name)
+    with pytest.raises(OutputError, match=rf"{name}' is damaged \(.+\); delete it and start again"):
+        Store(tmp_path).load(name)
+
+
 SCRIPT = """
 import sys, time
 import diffvae as dv
+from diffvae._errors import OutputError
 from diffvae.benchmark import _work
 if __name__ == "__main__":
     train = _work.train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _files, _keys
-from diffvae._errors import DataError
+from diffvae._errors import DataError, OutputError
 from diffvae._journal import Journal
 from diffvae._lock import held
 
@@ -121,8 +122,6 @@ def write(
     atlas: Atlas | None = None,
 ) -> None:
     """Write a result into a folder, whole or not at all; then the page that shows it."""
-    from diffvae import report
-
     stored = result.adata.uns[_keys.UNS]
     with _files.new_folder(out, overwrite=overwrite) as folder:
         _files.write_h5ad(result.adata, folder / RESULTS)
@@ -158,8 +157,19 @@ def write(
         summary = json.dumps(result.summary, indent=1, default=_number, allow_nan=False)
         _files.write_text(summary + "\n", folder / SUMMARY)
     result.path = Path(out)
-    # last, when all is in its place: a page that can't be drawn shall not cost the result
-    report.write(out, adata=result.adata)
+    result.summary["warnings"] += renew_page(result.path, result.adata)
+
+
+def renew_page(folder: Path, adata: AnnData | None = None) -> list[str]:
+    """Write the page of a result when all else is in its place; return a warning if that can't be: nothing is lost."""
+    from diffvae import report
+
+    try:
+        report.write(folder, adata=adata)
+    except (DataError, OutputError, OSError) as error:
+        again = shlex.join(["diffvae", "report", str(folder)])
+        return [f"The result is written, but not the page that shows it: {str(error).rstrip('.')}. Then: {again}"]
+    return []
 
 
 def _cell_table(adata: AnnData) -> pd.DataFrame:
@@ -224,9 +234,19 @@ def read(path: str | PathLike[str]) -> tuple[AnnData, Model, dict[str, Any]]:
     summary = read_summary(folder)
     if not (folder / RESULTS).is_file():
         raise DataError(f"{str(folder)!r} holds no {RESULTS}; name a folder that 'diffvae run' wrote.")
-    if not {"parameters", *ABOUT} <= set(summary):
+    if not {"parameters", *ABOUT} <= set(summary) or not _plausible(summary):
         raise DataError(f"{folder / SUMMARY} is no summary of a run; name a folder that 'diffvae run' wrote.")
     return _io.read(folder / RESULTS), model.load(folder / MODEL), summary
+
+
+def _plausible(summary: dict[str, Any]) -> bool:
+    """Return whether what is looked up in a summary of a run is of the type that a run wrote."""
+    parameters = summary["parameters"]
+    return (
+        isinstance(summary["source"], str)
+        and isinstance(parameters, dict)
+        and isinstance(parameters.get("label_key"), str | None)
+    )
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -236,7 +256,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise DataError(f"{str(folder)!r} holds no {SUMMARY}; name a folder that 'diffvae run' wrote.")
     try:
         summary = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:  # brackets in brackets without end
         raise DataError(f"{str(file)!r} can't be read ({error}); name a folder that 'diffvae run' wrote.") from error
     if not isinstance(summary, dict):
         raise DataError(f"{str(file)!r} is no summary of a run; name a folder that 'diffvae run' wrote.")
@@ -292,6 +312,4 @@ class Part:
             write_into(folder)
         found.path = self.out
         if self.out == self.folder / self.name:  # elsewhere it is no part of the result
-            from diffvae import report
-
-            report.write(self.folder)
+            found.summary["warnings"] += renew_page(self.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from os import PathLike
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffvae import _files, _measures, _result
-from diffvae._errors import OutputError
+from diffvae._errors import DataError, OutputError
 from diffvae.benchmark._findings import Findings, at
 from diffvae.benchmark._report import report
 from diffvae.benchmark._report_verdict import verdict
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from diffvae.benchmark._comparison import Comparison
 
 REPORT = "report.md"
+FIGURE = re.compile(r"figures/[\w+-]{1,200}\.png", re.ASCII)
+"""A figure as a summary names it; nothing else is ever removed."""
 
 
 def write(comparison: Comparison, found: Findings, path: str | PathLike[str], *, overwrite: bool) -> Path:
@@ -29,6 +32,7 @@ def write(comparison: Comparison, found: Findings, path: str | PathLike[str], *,
 
     folder = Path(path).expanduser()
     refuse(folder, overwrite)
+    earlier = _earlier(folder)
     claim(folder)
     tables = {
         "runs": comparison.table,
@@ -45,7 +49,7 @@ def write(comparison: Comparison, found: Findings, path: str | PathLike[str], *,
         captions[f"figures/{name}.png"] = caption
     page = report(found, comparison.types, command=comparison.command, figures=captions)
     _files.write_text(page, folder / REPORT)
-    for file in _earlier(folder) - set(captions):
+    for file in earlier - set(captions):
         for suffix in (".png", ".svg"):
             (folder / file).with_suffix(suffix).unlink(missing_ok=True)
     summary = {
@@ -64,9 +68,13 @@ def write(comparison: Comparison, found: Findings, path: str | PathLike[str], *,
 
 
 def _earlier(folder: Path) -> set[str]:
-    """Return the figures of an earlier report."""
-    told = json.loads((folder / _result.SUMMARY).read_text(encoding="utf-8")).get("figures", [])
-    return {str(name) for name in told if Path(name).parent == Path("figures")}
+    """Return the figures of an earlier report; of a summary that doesn't name them so, none."""
+    try:
+        told = _result.read_summary(folder).get("figures")
+    except DataError:  # there is none yet, say
+        return set()
+    names = told if isinstance(told, list) else []
+    return {name for name in names if isinstance(name, str) and FIGURE.fullmatch(name)}
 
 
 def refuse(folder: Path, overwrite: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,18 @@ from diffvae import _files
 
 TASKS = "tasks"
 ARRAY, ROWS = ".npz", ".json"
+DAMAGES = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    MemoryError,  # a header that says more numbers than there are
+    RuntimeError,  # JSON that is nested without end; a zip that says it is encrypted, or packed in another way
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""How reading fails on a file that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +76,9 @@ class Store:
             with np.load(path, allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["about"]))
                 return Training(arrays.get("z"), **about)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise _files.OutputError(f"{str(path)!r} is damaged ({error}); delete it and start again.") from error
+        except DAMAGES as error:
+            why = str(error) or type(error).__name__
+            raise _files.OutputError(f"{str(path)!r} is damaged ({why}); delete it and start again.") from error
 
 
 def refuse_foreign(folder: Path) -> None:

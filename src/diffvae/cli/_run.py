@@ -155,7 +155,8 @@ def show(result: Result) -> None:
         show_links(result.links)
     if result.path is not None:
         _console.say(f"Written to {result.path}: results.h5ad, model, tables, figures, summary.json")
-        _console.say(f"The whole story on one page: {result.path / 'report.html'}")
+        if (result.path / "report.html").is_file():
+            _console.say(f"The whole story on one page: {result.path / 'report.html'}")
 
 
 def show_scores(result: Result) -> None:

@@ -11,6 +11,8 @@ import pandas as pd
 from anndata.io import read_elem
 
 from diffvae import _keys
+from diffvae._errors import DataError
+from diffvae._io_size import refuse_what_cannot_be_held
 from diffvae.report._encode import distinct, short
 
 if TYPE_CHECKING:
@@ -26,10 +28,8 @@ METHODS = {
 }
 
 
-def data(folder: Folder | None, cells: Cells, shown: Mapping[str, str]) -> dict[str, Any] | None:
+def data(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> dict[str, Any] | None:
     """Return, for each source and target, the curve, the converted cells of each step, and the genes."""
-    if folder is None:
-        return None
     table, moved = folder.table("tables/conversions"), folder.table("tables/resistance")
     if table is None or moved is None or "converted_at" not in moved:
         return None
@@ -57,6 +57,16 @@ def data(folder: Folder | None, cells: Cells, shown: Mapping[str, str]) -> dict[
     return {"steps": steps, "pairs": pairs, "methods": METHODS}
 
 
+def named(folder: Folder) -> list[str]:
+    """Return the genes that the tables of changes name, in the order in which a reader meets them."""
+    names: list[str] = []
+    for table in ("effects", "minimal_genes"):
+        found = folder.table(f"tables/{table}")
+        if found is not None:
+            names += found.groupby("target", sort=False).head(N_GENES)["gene"].tolist()
+    return [n for n in names if n]
+
+
 def _curves(own: pd.DataFrame, steps: list[float]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for method, rows in own.groupby("method", sort=False):
@@ -81,10 +91,14 @@ def _placed(folder: Folder) -> dict[tuple[str, str], np.ndarray]:
     file = folder.path / "changed_cells.h5ad"
     if not file.is_file():
         return {}
+    refuse_what_cannot_be_held(file)
     with h5py.File(file) as stored:
         if _keys.TSNE not in stored["obsm"]:
             return {}
-        obs, places = read_elem(stored["obs"]), read_elem(stored[f"obsm/{_keys.TSNE}"])
+        obs, map_ = read_elem(stored["obs"]), stored[f"obsm/{_keys.TSNE}"]
+        if map_.shape != (len(obs), 2):
+            raise DataError(f"{str(file)!r} has a map of shape {map_.shape} for {len(obs)} cells.")
+        places = read_elem(map_)
     own = obs.reset_index(drop=True).groupby(["source", "target"], observed=True).indices
     return {(str(a), str(b)): np.asarray(places, float)[rows].round(2) for (a, b), rows in own.items()}
 

@@ -13,10 +13,8 @@ if TYPE_CHECKING:
     from diffvae.report._folder import Folder
 
 
-def data(folder: Folder | None) -> dict[str, Any] | None:
+def data(folder: Folder) -> dict[str, Any] | None:
     """Return means and spread per method and setting, and paired differences from the reference."""
-    if folder is None:
-        return None
     summary, paired = folder.table("summary"), folder.table("paired")
     if summary is None or paired is None:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from diffvae import _result
+from diffvae._errors import DataError
 
 NAMES = frozenset(
     {"best", "call", "call_pearson", "cell", "cell_1", "cell_2", "cell_type", "cluster", "dataset", "direction"}
@@ -45,10 +46,17 @@ class Folder:
         return Folder.open(self.path / name) if (self.path / name / _result.SUMMARY).is_file() else None
 
     def table(self, name: str) -> pd.DataFrame | None:
-        """Return a table by its place, ``"tables/clusters"``; None where there is none."""
+        """Return a table by its place, ``"tables/clusters"``; None where there is none; raise if it can't be read."""
         file = self.path / f"{name}.csv"
         if not file.is_file():
             return None
+        try:
+            return self._read(file)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{str(file)!r} can't be read ({error}); run the command that wrote it again.") from error
+
+    @staticmethod
+    def _read(file: Path) -> pd.DataFrame | None:
         if not file.read_bytes().strip():
             return None
         columns = pd.read_csv(file, nrows=0).columns

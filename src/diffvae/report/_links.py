@@ -11,6 +11,8 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from diffvae import _keys
+from diffvae._errors import DataError
+from diffvae._io_size import refuse_what_cannot_be_held
 from diffvae.report._encode import packed, short
 
 if TYPE_CHECKING:
@@ -23,17 +25,24 @@ MOST_EDGES = 200_000
 MOST_PAIRS = 20
 
 
-def data(folder: Folder | None, cells: Cells) -> dict[str, Any] | None:
+def data(folder: Folder, cells: Cells) -> dict[str, Any] | None:
     """Return graphs, links of the drawn cells, the table of types and the calls."""
-    if folder is None or not (folder.path / "cells.h5ad").is_file():
+    file = folder.path / "cells.h5ad"
+    if not file.is_file():
         return None
     called = folder.table("tables/called_links")
     if called is None:
         return None
     groupby = folder.summary["parameters"]["groupby"]
-    with h5py.File(folder.path / "cells.h5ad") as file:
-        obs = read_elem(file["obs"])
-        graph = read_elem(file[f"obsp/{_keys.CELL_GRAPH}"])
+    refuse_what_cannot_be_held(file)
+    with h5py.File(file) as stored:
+        obs = read_elem(stored["obs"])
+        graph = read_elem(stored[f"obsp/{_keys.CELL_GRAPH}"])
+    if graph.shape != (len(obs), len(obs)) or len(obs) != cells.adata.n_obs:
+        raise DataError(
+            f"{str(file)!r} has {len(obs)} cells and a graph of shape {graph.shape}, the result "
+            f"{cells.adata.n_obs} cells."
+        )
     types = obs[groupby].astype("category")
     names = pd.Index(obs.index.astype(str))
     rows, columns = names.get_indexer(called["cell_1"]), names.get_indexer(called["cell_2"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from diffvae import _changes, _io, _linking, _summary
+from diffvae._errors import DataError
 from diffvae.report._encode import short
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ BUNDLED = "diffvae.datasets."
 """How the summary of a run on bundled cells names them."""
 
 
-def commands(folder: Folder) -> list[str]:
-    """Return the command lines that make a result again, in their order; none if its cells came from no file."""
+def commands(folder: Folder, damaged: Collection[str] = ()) -> list[str]:
+    """Return the command lines that make a result again, in their order; none if its cells came from no file.
+
+    Parts in the folders ``damaged`` are passed over.
+    """
     from diffvae import pipeline
-    from diffvae.cli import _links, _perturb, _run
+    from diffvae.cli import _run
 
     summary, name = folder.summary, folder.path.resolve().name
     if "command" in summary:
@@ -32,26 +36,34 @@ def commands(folder: Folder) -> list[str]:
     origin = str(summary.get("source", ""))
     if origin == _io.IN_MEMORY:
         return []
-    parts = {n: folder.part(n) for n in (_changes.FOLDER, _linking.FOLDER)}
-    # what a run does itself has no timings of its own
-    later = {n: part is not None and "seconds" in part.summary for n, part in parts.items()}
+    places = (_changes.FOLDER, _linking.FOLDER)
+    parts = {n: part for n in places if n not in damaged and (part := folder.part(n)) is not None}
+    words = {n: later(part) for n, part in parts.items()}
     parameters = dict(summary.get("parameters", {}))
-    changes = parts[_changes.FOLDER]
-    if changes is not None and not later[_changes.FOLDER]:
-        parameters["target"] = changes.summary["parameters"].get("target")
+    if _changes.FOLDER in parts and not words[_changes.FOLDER]:
+        parameters["target"] = parts[_changes.FOLDER].summary["parameters"].get("target")
     read = [] if origin.startswith(BUNDLED) else [origin]
     if (sample := summary.get("sample")) is not None:  # the cells stayed on disk
         read = [*sample["files"], "--backed"]
         parameters["subsample"] = sample["subsample"]
     lines = [["run", *read, "--out", name, *_options(parameters, pipeline.run, _run.command)]]
-    for part, word, does, command in (
-        (_changes.FOLDER, "perturb", pipeline.perturb, _perturb.command),
-        (_linking.FOLDER, "links", pipeline.links, _links.command),
-    ):
-        found = parts[part]
-        if found is not None and later[part]:
-            lines.append([word, name, "--overwrite", *_options(found.summary["parameters"], does, command)])
+    lines += [[made[0], name, *made[1:]] for made in words.values() if made]
     return [shlex.join(["diffvae", *line]) for line in lines]
+
+
+def later(part: Folder) -> list[str]:
+    """Return command and options that made a part; none if the run did: it has no timings of its own then."""
+    from diffvae import pipeline
+    from diffvae.cli import _links, _perturb
+
+    parameters = part.summary["parameters"]
+    if not isinstance(parameters, dict):
+        raise DataError(f"the summary of {str(part.path)!r} has parameters that are none.")
+    if "seconds" not in part.summary:
+        return []
+    if part.path.name == _changes.FOLDER:
+        return ["perturb", "--overwrite", *_options(parameters, pipeline.perturb, _perturb.command)]
+    return ["links", "--overwrite", *_options(parameters, pipeline.links, _links.command)]
 
 
 def _options(parameters: Mapping[str, Any], does: Callable[..., Any], command: Callable[..., Any]) -> list[str]:
@@ -85,11 +97,9 @@ def curves(table: pd.DataFrame | None) -> dict[str, Any] | None:
     }
 
 
-def data(folder: Folder, links: Folder | None) -> dict[str, Any]:
-    """Return the training curves of the models."""
-    found = {"DiffVAE": curves(folder.table("tables/history"))}
-    if links is not None:
-        found["Graph-DiffVAE"] = curves(links.table("tables/history"))
+def curves_of(folders: Mapping[str, Folder]) -> dict[str, Any]:
+    """Return the training curves of models by name, of those that have any."""
+    found = {name: curves(folder.table("tables/history")) for name, folder in folders.items()}
     return {name: lines for name, lines in found.items() if lines is not None}
 
 

@@ -8,19 +8,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _changes, _files, _io, _keys, _linking, _result
+from diffvae import _files, _io, _keys, _result
 from diffvae._errors import DataError
 from diffvae.pl._palette import GREY
-from diffvae.report import _cells, _compared, _encode, _genes, _links, _made, _types
-from diffvae.report import _changes as _changed
+from diffvae.report import _cells, _compared, _damage, _encode, _genes, _made, _parts, _types
 from diffvae.report._folder import Folder
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 NAME = "report.html"
-COMPARISON = "benchmark"
-"""Folder in a result where the report looks for a comparison."""
 NEEDED = {"clustering", "clusters", "markers", "parameters", "verdict", "versions", "warnings", *_result.ABOUT}
 """What the summary of a run must say."""
 SCRIPTS = ("base", "map", "types", "changes", "links", "compared", "made")
@@ -47,7 +44,7 @@ def write(path: str | PathLike[str], out: str | PathLike[str] | None = None, *, 
     Raises
     ------
     DataError
-        If the folder holds no result; nothing is written then.
+        If the folder holds no result, or a damaged one; nothing is written then.
 
     Examples
     --------
@@ -88,8 +85,22 @@ def page(path: str | PathLike[str], adata: AnnData | None = None) -> str:
     diffvae._errors.DataError: 'no such folder' holds no summary.json; name a folder that 'diffvae run' wrote.
     """
     folder = Folder.open(path)
-    if (folder.path / "runs.csv").is_file():
-        return _render(folder, {"compared": _compared.data(folder)}, _told_of_comparison(folder))
+    with _damage.told(folder.path):
+        text = _of_comparison(folder) if (folder.path / "runs.csv").is_file() else _of_run(folder, adata)
+    return text.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair has no place in a file
+
+
+def _of_comparison(folder: Folder) -> str:
+    data = _compared.data(folder)
+    if data is None:
+        raise DataError(
+            f"{str(folder.path)!r} holds no summary.csv or no paired.csv; run 'diffvae benchmark' again with "
+            "--overwrite."
+        )
+    return _render(folder, {"compared": data}, _told_of_comparison(folder))
+
+
+def _of_run(folder: Folder, adata: AnnData | None) -> str:
     if not (folder.path / _result.RESULTS).is_file():
         raise DataError(f"{str(folder.path)!r} holds no {_result.RESULTS}; name a folder that 'diffvae run' wrote.")
     if missing := sorted(NEEDED - set(folder.summary)):
@@ -100,45 +111,30 @@ def page(path: str | PathLike[str], adata: AnnData | None = None) -> str:
     adata = _io.read(folder.path / _result.RESULTS) if adata is None else adata
     label_key = folder.summary["parameters"].get("label_key")
     cells = _cells.Cells.of(adata)
-    changes, links = folder.part(_changes.FOLDER), folder.part(_linking.FOLDER)
-    comparison = folder.part(COMPARISON)
     shown = _genes.shown(adata)
+    parts = _parts.read(folder, cells, shown)
     data = {
         "cells": _cells.data(cells, label_key),
-        "genes": _genes.data(cells, _of_interest(folder, changes), shown),
+        "genes": _genes.data(cells, [*_of_interest(folder), *parts.genes], shown),
         "types": _types.data(folder, adata, shown, _cells.type_colours(adata, label_key)),
-        "changes": _changed.data(changes, cells, shown),
-        "links": _links.data(links, cells),
-        "compared": _compared.data(comparison),
-        "made": _made.data(folder, links),
+        **parts.data,
+        "made": _made.curves_of({"DiffVAE": folder}) | parts.curves,
     }
-    told = _told(folder, cells, changes, links, comparison)
-    for name, part, again in (("changes", changes, "perturb"), ("links", links, "links")):
-        if part is not None and data[name] is None:
-            told["warnings"].append(
-                f"{part.path.name} is not shown: an older version wrote it; run 'diffvae {again}' again."
-            )
-    return _render(folder, data, told)
+    return _render(folder, data, _told(folder, cells, parts))
 
 
-def _of_interest(folder: Folder, changes: Folder | None) -> list[str]:
-    """Return the genes that the page's tables name, in the order in which a reader meets them."""
+def _of_interest(folder: Folder) -> list[str]:
+    """Return the genes that the tables of a run name, in the order in which a reader meets them."""
     names: list[str] = []
     clusters, genes = folder.table("tables/clusters"), folder.table("tables/high_weight_genes")
     if clusters is not None:
         names += [g.strip().removesuffix("-") for text in clusters["marker_genes"].fillna("") for g in text.split(",")]
     if genes is not None:
         names += genes["gene"].tolist()
-    for table in ("effects", "minimal_genes"):
-        found = None if changes is None else changes.table(f"tables/{table}")
-        if found is not None:
-            names += found.groupby("target", sort=False).head(_changed.N_GENES)["gene"].tolist()
     return [n for n in names if n]
 
 
-def _told(
-    folder: Folder, cells: _cells.Cells, changes: Folder | None, links: Folder | None, comparison: Folder | None
-) -> dict[str, Any]:
+def _told(folder: Folder, cells: _cells.Cells, parts: _parts.Parts) -> dict[str, Any]:
     """Return what the page says in words and tables."""
     summary = folder.summary
     palette = _cells.type_colours(cells.adata, summary["parameters"].get("label_key"))
@@ -158,14 +154,14 @@ def _told(
         "types": sorted({c["cell_type"] for c in clusters} - {_keys.UNASSIGNED}),
         "scores": wide,
         "methods": [m for m in ("DiffVAE", "PCA", "null") if any(m in row for row in wide.values())],
-        "warnings": [*summary["warnings"], *summary["diagnosis"]["messages"]],
+        "warnings": [*summary["warnings"], *summary["diagnosis"]["messages"], *parts.warnings],
         "verdicts": summary["verdict"],
         "thinned": len(cells.rows) < cells.adata.n_obs,
         "n_shown": len(cells.rows),
-        "changes": None if changes is None else changes.summary,
-        "links": None if links is None else links.summary,
-        "comparison": None if comparison is None else _markdown(comparison.summary["verdict"]),
-        "commands": _made.commands(folder),
+        "changed": parts.verdicts.get("changes"),
+        "linked": parts.verdicts.get("links"),
+        "comparison": _markdown(parts.verdicts.get("compared", [])),
+        "commands": _made.commands(folder, parts.damaged),
     }
 
 
@@ -174,7 +170,7 @@ def _told_of_comparison(folder: Folder) -> dict[str, Any]:
     return {
         "title": "comparison of " + ", ".join(map(str, summary["methods"])),
         "summary": summary,
-        "comparison": _markdown(summary["verdict"]),
+        "comparison": _markdown(_parts.sentences(folder)),
         "warnings": [],
         "commands": _made.commands(folder),
     }
