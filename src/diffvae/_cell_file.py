@@ -19,6 +19,8 @@ from diffvae._errors import OutputError
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from diffvae._store import Store
+
 CHUNK = 2**14
 """Values of a sparse matrix that are compressed together: those of some 100 cells."""
 DENSE_CHUNK_ROWS = 128
@@ -114,8 +116,12 @@ def _zarr_in_one_step(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def refuse_out(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Return where cells are to be written; refuse other forms, and what is there already."""
+def refuse_out(path: str | os.PathLike[str], overwrite: bool = False, cells: Store | None = None) -> Path:
+    """Return where cells are to be written.
+
+    Refused are other forms, what is there already or is no file of cells, and the file from which the cells are read:
+    what is written of them may lack their expression.
+    """
     path = Path(path).expanduser()
     if path.suffix not in (".h5ad", ".zarr"):
         raise OutputError(
@@ -123,4 +129,16 @@ def refuse_out(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         )
     if path.exists() and not overwrite:
         raise OutputError(f"{str(path)!r} is there already; name another file, or remove it first.")
+    if cells is not None and path.exists() and any(path.samefile(shard.path) for shard in cells.shards):
+        raise OutputError(f"{str(path)!r} holds the cells themselves; name another file.")
+    if path.suffix == ".zarr" and path.exists() and not _is_store(path):
+        raise OutputError(f"{str(path)!r} is no zarr store, so it isn't replaced; name another.")
     return path
+
+
+def _is_store(path: Path) -> bool:
+    """Return whether a folder is a zarr store (version 2 or 3), or has nothing in it."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir()}
+    return not names or not names.isdisjoint({".zgroup", "zarr.json"})
