@@ -129,6 +129,7 @@ def test_refused_before_anything_is_written(shards, tmp_path):
         (shards, {"out": out, "subsample": 5}, "subsample is 5"),
         (shards, {"out": out, "backed": False}, "Several files are read from disk"),
         (shards, {"out": out, "transpose": True}, "Genes in rows"),
+        (shards, {"out": out, "subsample": 100, "n_clusters": 101}, "100 cells are drawn to find them"),
         (shards, {"out": out, "label_key": "type"}, r"adata.obs\['type'\] is missing"),
         (None, {"out": out, "backed": True}, "the cells are in memory"),
         (shards[0].with_name("none.h5ad"), {"out": out, "backed": True}, "no file or folder"),
@@ -136,6 +137,35 @@ def test_refused_before_anything_is_written(shards, tmp_path):
         with pytest.raises((ValueError, DataError), match=sentence):
             dv.pipeline.run(data, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_model_of_a_run_holds_no_cells_that_are_gone(run, shards):
+    model = run[0].model
+    for verb in (model.diagnose, model.get_latent_representation):
+        with pytest.raises(RuntimeError, match=r"from disk and holds no cells; name them: adata="):
+            verb()
+    assert model.get_latent_representation(shards).shape == (500, 8)
+
+
+@pytest.mark.parametrize("backed", [True, False])
+def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed):
+    whole = dv.pp.prepare(shards, out=tmp_path / "whole.h5ad", n_top_genes=60)
+    some, out = tmp_path / "some.h5ad", tmp_path / "out"
+    ad.read_h5ad(whole)[100:].copy().write_h5ad(some)
+    options = OPTIONS | {"links": False, "backed": backed, "n_clusters": 2, "cluster_method": "kmeans"}
+    for other, sentence in (
+        ({"n_top_genes": 20}, "have been prepared with n_top_genes=60, not 20; leave it out, or give the data"),
+        ({"n_top_genes": 60, "layer": "counts"}, "prepared with layer=None, not 'counts'"),
+        ({"n_top_genes": 60, "batch_key": "nope"}, "prepared with batch_key=None, not 'nope'"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            dv.pipeline.run(some, out, **options | other)
+    del options["n_top_genes"]  # the default, which nobody asked for
+    found = dv.pipeline.run(some, out, subsample=200, **options)
+    assert (found.summary["n_cells"], found.summary["n_genes_kept"]) == (400, 60)
+    assert found.summary["parameters"]["n_top_genes"] == 60
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "some.h5ad", "whole.h5ad"]
+    assert found.model.get_latent_representation().shape == (400, 8)  # their file is there still
 
 
 def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):

@@ -90,7 +90,12 @@ class Atlas:
             self._latent[rows] = z
 
     def sample(self, model: Model, seed: int) -> AnnData:
-        """Return the cells that are looked at, in memory, with their latent representation."""
+        """Return the cells that are looked at, in memory, with their latent representation.
+
+        They are what stays: the model lets go of cells that were prepared for this run, which end with it.
+        """
+        if self.prepared is not self.source:
+            model._training_matrix = None
         n = self.prepared.n_obs
         order = _random.generator(seed, "sample of the cells on disk").permutation(n)
         self.rows = np.sort(order[: min(self.drawn, n)])
