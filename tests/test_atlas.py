@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import warnings
 
 import anndata as ad
@@ -12,6 +14,7 @@ import scipy.sparse as sp
 
 import diffvae as dv
 from diffvae import _atlas, _keys, _size
+from diffvae._store import open_store
 from diffvae.pp import DataError
 from diffvae.report import _made
 from diffvae.report._folder import Folder
@@ -176,6 +179,29 @@ def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk is full"):
         dv.pipeline.run(shards, tmp_path / "out", subsample=100, n_clusters=2, cluster_method="kmeans", **OPTIONS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_a_full_disk_ends_the_command_in_one_sentence(shards, tmp_path, command):
+    pytest.importorskip("resource")
+    limited = (
+        "import resource, signal, sys; from diffvae.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])); main()"
+    )
+    words = [sys.executable, "-c", limited, command, *shards, "--out", tmp_path / "out", "--max-epochs", "1"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1  # and not a crash of HDF5's on leaving
+    told = [line for line in done.stderr.splitlines() if not line.startswith(("· ", "! "))]
+    assert told == [f"Error: '{tmp_path / 'out'}' can't be written (File too large); nothing is left of it."]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(shards, tmp_path):
+    for name in (".out.0123abcd.work", ".other.0123abcd.work"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "prepared.h5ad").write_text("gigabytes")
+    atlas = _atlas.Atlas(open_store(shards), tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == sorted([atlas.work, tmp_path / ".other.0123abcd.work"])
 
 
 def test_train_and_embed_on_the_command_line(shards, tmp_path, diffvae):

@@ -74,6 +74,8 @@ def command(
     with processes(device) as share, _lock.held(out) if share.is_writer else nullcontext():
         if share.is_writer:
             _files.refuse_folder(out.expanduser().resolve(), overwrite)
+            if share.size == 1:  # others may be at work already
+                _files.remove_leftovers(out.expanduser().resolve(), _files.WORK)
         kept = Kept(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
         with _prepared(data, out, model, backed, transpose, **options) as cells:
             try:
@@ -135,6 +137,7 @@ def _prepared(
         options_of(store, **asked)
         yield store
         return
-    with _files.scratch(out) as work, _console.warnings_as_notes():
-        prepared = pp.prepare(store, out=work / "prepared.h5ad", **options)
+    with _files.scratch(out) as work:
+        with _console.warnings_as_notes(), _files.failures_told(out, work):
+            prepared = pp.prepare(store, out=work / "prepared.h5ad", **options)
         yield prepared
