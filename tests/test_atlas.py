@@ -124,6 +124,15 @@ def test_the_size_decides(shards, monkeypatch):
     assert _size.stays_on_disk(None, None) == ""
 
 
+def test_what_lies_beside_the_matrix_counts_too(shards, tmp_path, monkeypatch):
+    adata = ad.read_h5ad(shards[0])
+    matrix = _size.COPIES * adata.X.nnz * 8
+    adata.obsm["X_large"] = np.zeros((200, matrix // 800))  # twice the matrix's own need
+    adata.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
+    monkeypatch.setattr(_size, "free_memory", lambda: 2.2 * matrix)
+    assert "stay on disk" in _size.stays_on_disk(tmp_path / "cells.h5ad", None)
+
+
 def test_refused_before_anything_is_written(shards, tmp_path):
     out = tmp_path / "out"
     for data, options, sentence in (

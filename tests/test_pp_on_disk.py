@@ -12,6 +12,7 @@ from anndata import AnnData
 
 import diffvae as dv
 from diffvae import _keys, _rows
+from diffvae._cell_file import cell_file
 from diffvae._store import open_store
 from diffvae.pp import DataError
 from diffvae.pp import _matrix as matrix
@@ -211,6 +212,14 @@ def test_four_passes_whatever_the_number_of_batches(tmp_path, monkeypatch):
     adata.obs["batch"] = pd.Categorical([f"b{i % 20}" for i in range(600)])
     dv.pp.prepare(written(adata, tmp_path / "cells.h5ad"), out=tmp_path / "p.h5ad", n_top_genes=30, batch_key="batch")
     assert len(passes) == 4
+
+
+def test_wide_dense_cells_are_compressed_in_small_pieces(tmp_path):
+    for genes, rows in ((100, 128), (30_000, 8)):
+        with cell_file(tmp_path / f"{genes}.h5ad", AnnData(shape=(2, genes))) as file:
+            file.append("X", np.zeros((2, genes), np.float32))
+        with h5py.File(tmp_path / f"{genes}.h5ad") as file:
+            assert file["X"].chunks == (rows, genes)
 
 
 def test_a_batch_that_is_not_there_is_refused_before_anything_is_read(tmp_path, monkeypatch):

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 CHUNK = 2**14
 """Values of a sparse matrix that are compressed together: those of some 100 cells."""
-DENSE_CHUNK_ROWS = 128
+DENSE_CHUNK_ROWS, DENSE_CHUNK_BYTES = 128, 2**20
+"""Cells of a dense matrix that are compressed together, fewer where they take more than this."""
 
 
 class CellFile:
@@ -61,7 +62,9 @@ class CellFile:
         options |= {"compression": "gzip", "compression_opts": 1}
         if sparse.issparse(block):
             return options | {"chunks": (CHUNK,)}
-        return options | {"maxshape": (None, *block.shape[1:]), "chunks": (DENSE_CHUNK_ROWS, *block.shape[1:])}
+        width = max(1, int(np.prod(block.shape[1:])) * block.dtype.itemsize)
+        rows = max(1, min(DENSE_CHUNK_ROWS, DENSE_CHUNK_BYTES // width))
+        return options | {"maxshape": (None, *block.shape[1:]), "chunks": (rows, *block.shape[1:])}
 
     def put(self, key: str, value: Any) -> None:
         """Write something whole, a table or a dictionary, in the place of what is there."""
