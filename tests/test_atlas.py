@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import warnings
 
 import anndata as ad
@@ -12,6 +14,7 @@ import scipy.sparse as sp
 
 import diffvae as dv
 from diffvae import _atlas, _keys, _size
+from diffvae._store import open_store
 from diffvae.pp import DataError
 from diffvae.report import _made
 from diffvae.report._folder import Folder
@@ -121,6 +124,15 @@ def test_the_size_decides(shards, monkeypatch):
     assert _size.stays_on_disk(None, None) == ""
 
 
+def test_what_lies_beside_the_matrix_counts_too(shards, tmp_path, monkeypatch):
+    adata = ad.read_h5ad(shards[0])
+    matrix = _size.COPIES * adata.X.nnz * 8
+    adata.obsm["X_large"] = np.zeros((200, matrix // 800))  # twice the matrix's own need
+    adata.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
+    monkeypatch.setattr(_size, "free_memory", lambda: 2.2 * matrix)
+    assert "stay on disk" in _size.stays_on_disk(tmp_path / "cells.h5ad", None)
+
+
 def test_refused_before_anything_is_written(shards, tmp_path):
     out = tmp_path / "out"
     for data, options, sentence in (
@@ -129,6 +141,7 @@ def test_refused_before_anything_is_written(shards, tmp_path):
         (shards, {"out": out, "subsample": 5}, "subsample is 5"),
         (shards, {"out": out, "backed": False}, "Several files are read from disk"),
         (shards, {"out": out, "transpose": True}, "Genes in rows"),
+        (shards, {"out": out, "subsample": 100, "n_clusters": 101}, "100 cells are drawn to find them"),
         (shards, {"out": out, "label_key": "type"}, r"adata.obs\['type'\] is missing"),
         (None, {"out": out, "backed": True}, "the cells are in memory"),
         (shards[0].with_name("none.h5ad"), {"out": out, "backed": True}, "no file or folder"),
@@ -136,6 +149,35 @@ def test_refused_before_anything_is_written(shards, tmp_path):
         with pytest.raises((ValueError, DataError), match=sentence):
             dv.pipeline.run(data, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_model_of_a_run_holds_no_cells_that_are_gone(run, shards):
+    model = run[0].model
+    for verb in (model.diagnose, model.get_latent_representation):
+        with pytest.raises(RuntimeError, match=r"from disk and holds no cells; name them: adata="):
+            verb()
+    assert model.get_latent_representation(shards).shape == (500, 8)
+
+
+@pytest.mark.parametrize("backed", [True, False])
+def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed):
+    whole = dv.pp.prepare(shards, out=tmp_path / "whole.h5ad", n_top_genes=60)
+    some, out = tmp_path / "some.h5ad", tmp_path / "out"
+    ad.read_h5ad(whole)[100:].copy().write_h5ad(some)
+    options = OPTIONS | {"links": False, "backed": backed, "n_clusters": 2, "cluster_method": "kmeans"}
+    for other, sentence in (
+        ({"n_top_genes": 20}, "have been prepared with n_top_genes=60, not 20; leave it out, or give the data"),
+        ({"n_top_genes": 60, "layer": "counts"}, "prepared with layer=None, not 'counts'"),
+        ({"n_top_genes": 60, "batch_key": "nope"}, "prepared with batch_key=None, not 'nope'"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            dv.pipeline.run(some, out, **options | other)
+    del options["n_top_genes"]  # the default, which nobody asked for
+    found = dv.pipeline.run(some, out, subsample=200, **options)
+    assert (found.summary["n_cells"], found.summary["n_genes_kept"]) == (400, 60)
+    assert found.summary["parameters"]["n_top_genes"] == 60
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "some.h5ad", "whole.h5ad"]
+    assert found.model.get_latent_representation().shape == (400, 8)  # their file is there still
 
 
 def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
@@ -146,6 +188,29 @@ def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk is full"):
         dv.pipeline.run(shards, tmp_path / "out", subsample=100, n_clusters=2, cluster_method="kmeans", **OPTIONS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_a_full_disk_ends_the_command_in_one_sentence(shards, tmp_path, command):
+    pytest.importorskip("resource")
+    limited = (
+        "import resource, signal, sys; from diffvae.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])); main()"
+    )
+    words = [sys.executable, "-c", limited, command, *shards, "--out", tmp_path / "out", "--max-epochs", "1"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1  # and not a crash of HDF5's on leaving
+    told = [line for line in done.stderr.splitlines() if not line.startswith(("· ", "! "))]
+    assert told == [f"Error: '{tmp_path / 'out'}' can't be written (File too large); nothing is left of it."]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(shards, tmp_path):
+    for name in (".out.0123abcd.work", ".other.0123abcd.work"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "prepared.h5ad").write_text("gigabytes")
+    atlas = _atlas.Atlas(open_store(shards), tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == sorted([atlas.work, tmp_path / ".other.0123abcd.work"])
 
 
 def test_train_and_embed_on_the_command_line(shards, tmp_path, diffvae):

@@ -194,7 +194,6 @@ INPUT = {
     "scaled": ("scaled.h5ad", "negative values"),
     "constant": ("flat.h5ad", "No gene varies in adata.X"),
     "cell names twice": ("twice.h5ad", "Cell names occur more than once: 'cell'"),
-    "prepared already": ("prepared.h5ad", "has been prepared already"),
 }
 OPTIONS = {
     "unknown option": (["--bogus"], "No such option: --bogus"),
@@ -270,6 +269,25 @@ def test_bad_input(diffvae, files, tmp_path, command, case):
     name, sentence = INPUT[case]
     refused(diffvae(command, files / name, "--out", tmp_path / "out", *QUICK), sentence)
     assert contents(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize("where", ["--in-memory", "--backed"])
+def test_prepared_cells_can_not_be_prepared_otherwise(diffvae, files, tmp_path, command, where):
+    command = [command, files / "prepared.h5ad", "--out", tmp_path / "out", where, *QUICK]
+    for options, kept in ((("--n-top-genes", "20"), "n_top_genes=2000"), (("--layer", "counts"), "layer=None")):
+        code, _, told = diffvae(*command, *options)
+        assert code == 2
+        assert f"have been prepared with {kept}, not " in told
+        assert "leave it out, or give the data that they came from." in told
+    assert contents(tmp_path) == []
+
+
+@pytest.mark.parametrize("where", ["--in-memory", "--backed"])
+def test_prepared_cells_are_trained_on_as_they_are(diffvae, files, tmp_path, where):
+    code, _, _ = diffvae("train", files / "prepared.h5ad", "--out", tmp_path / "out", where, *QUICK)
+    assert code == 0
+    assert len(dv.model.load(tmp_path / "out").gene_names) == ad.read_h5ad(files / "prepared.h5ad").n_vars
 
 
 @pytest.mark.parametrize("case", OPTIONS)

@@ -217,6 +217,37 @@ def test_a_file_larger_than_the_process_may_write(tmp_path):
     assert (tmp_path / "a").read_text() == "precious"
 
 
+GROWING = """
+import resource, signal, sys, warnings
+import numpy as np
+from anndata import AnnData
+from diffvae._cell_file import cell_file
+from diffvae._errors import WriteError
+
+warnings.simplefilter("ignore")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+block = np.random.default_rng(0).random((200, 100))
+try:
+    with cell_file(sys.argv[1], AnnData(shape=(1000, 100))) as file:
+        for _ in range(5):
+            file.append("layers/unit", block)
+except WriteError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("limit", [3_000, 100_000])
+@pytest.mark.parametrize("name", ["a.h5ad", "a.zarr"])
+def test_a_full_disk_under_blocks_of_cells(tmp_path, name, limit):
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", GROWING, name, str(limit)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == f"'{name}' can't be written (File too large); nothing is left of it.\n"
+    assert done.stderr == ""
+    assert names(tmp_path) == []
+
+
 def remove_and_write(out):
     with new_folder(out) as folder:
         shutil.rmtree(out.parent)

@@ -102,6 +102,19 @@ def test_packed_stores_are_refused_before_they_are_unpacked(diffvae, tmp_path, m
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_what_cannot_be_read_in_blocks_is_not_told_to_be(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(_io_size, "free_memory", lambda: 1000)
+    for matrix in (sp.csr_matrix(X), sp.csc_matrix(X)):
+        path = tmp_path / f"{matrix.format}.{form}"
+        cells = ad.AnnData(matrix)
+        (cells.write_zarr if form == "zarr" else cells.write_h5ad)(path)
+        with pytest.raises(DataError, match=r"\(--backed\)") as refusal:
+            _io.read(path)
+        assert ("write it by rows (adata.X = adata.X.tocsr()) and" in str(refusal.value)) == (matrix.format == "csc")
+
+
 def test_what_fits_is_no_bomb(tmp_path):
     CELLS.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
     with warnings.catch_warnings():

@@ -161,7 +161,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     np.testing.assert_array_equal(
         GraphDiffVAE.load(tmp_path / "model").get_latent_representation(adata), model.get_latent_representation()
     )
-    with pytest.raises(NotTrainedError, match="was loaded from disk and holds no cells; name them: adata="):
+    with pytest.raises(NotTrainedError, match="was loaded, or learnt, from disk and holds no cells; name them: adata="):
         again.predict_links(PAIRS)
 
 

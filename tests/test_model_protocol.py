@@ -165,7 +165,7 @@ def test_loaded_model_asks_for_cells(model, name, tmp_path):
     again = load(tmp_path / "model")
     for verb in (again.get_latent_representation, again.reconstruct):
         with pytest.raises(
-            RuntimeError, match=f"This {name} was loaded from disk and holds no cells; name them: adata="
+            RuntimeError, match=f"This {name} was loaded, or learnt, from disk and holds no cells; name them: adata="
         ):
             verb()
 

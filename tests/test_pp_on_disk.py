@@ -12,8 +12,11 @@ from anndata import AnnData
 
 import diffvae as dv
 from diffvae import _keys, _rows
+from diffvae._cell_file import cell_file
+from diffvae._store import open_store
 from diffvae.pp import DataError
 from diffvae.pp import _matrix as matrix
+from diffvae.pp._variable import ranking
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
 
@@ -177,9 +180,50 @@ def test_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
         assert [p.name for p in tmp_path.iterdir()] == ["cells.h5ad"]
 
 
-def test_without_dask_the_way_out_is_named(tmp_path, monkeypatch):
-    import sys
+@pytest.mark.parametrize("form", [sp.csr_matrix, np.asarray])
+@pytest.mark.parametrize("n_batches", [1, 2, 7])
+def test_variable_genes_are_ranked_as_by_scanpy(tmp_path, form, n_batches):
+    import scanpy as sc
 
-    monkeypatch.setitem(sys.modules, "dask", None)
-    with pytest.raises(DataError, match=r"needs Dask: pip install 'diffvae\[stream\]'"):
-        dv.pp.prepare(written(cells(), tmp_path / "cells.h5ad"), out=tmp_path / "p.h5ad", n_top_genes=30)
+    adata = logged(cells(form, n=400, genes=300))
+    rng = np.random.default_rng(1)
+    batch = rng.integers(0, n_batches, adata.n_obs)
+    x = dense(adata.X)
+    x[np.ix_(batch == 0, np.arange(40, 60))] = 0  # genes that one batch lacks
+    adata.X = form(x)
+    adata.obs["batch"] = pd.Categorical([f"b{i}" for i in batch])
+    genes = np.setdiff1d(np.arange(300), [5, 7])
+    found = ranking(open_store(written(adata, tmp_path / "cells.h5ad")).matrix(None), genes, batch, 50)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = sc.pp.highly_variable_genes(
+            adata[:, genes], n_top_genes=50, batch_key="batch" if n_batches > 1 else None, inplace=False
+        )
+    for column in ("dispersions", "dispersions_norm", "highly_variable_nbatches"):
+        if column in expected:
+            np.testing.assert_allclose(found[column], expected[column].to_numpy(), rtol=1e-5, atol=1e-6)
+    if n_batches == 1:
+        assert (found["highly_variable"].to_numpy() == expected["highly_variable"].to_numpy()).all()
+
+
+def test_four_passes_whatever_the_number_of_batches(tmp_path, monkeypatch):
+    adata, passes, blocks = cells(n=600), [], _rows.Rows.blocks
+    monkeypatch.setattr(_rows.Rows, "blocks", lambda self, *args: passes.append(self) or blocks(self, *args))
+    adata.obs["batch"] = pd.Categorical([f"b{i % 20}" for i in range(600)])
+    dv.pp.prepare(written(adata, tmp_path / "cells.h5ad"), out=tmp_path / "p.h5ad", n_top_genes=30, batch_key="batch")
+    assert len(passes) == 4
+
+
+def test_wide_dense_cells_are_compressed_in_small_pieces(tmp_path):
+    for genes, rows in ((100, 128), (30_000, 8)):
+        with cell_file(tmp_path / f"{genes}.h5ad", AnnData(shape=(2, genes))) as file:
+            file.append("X", np.zeros((2, genes), np.float32))
+        with h5py.File(tmp_path / f"{genes}.h5ad") as file:
+            assert file["X"].chunks == (rows, genes)
+
+
+def test_a_batch_that_is_not_there_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    path = written(cells(), tmp_path / "cells.h5ad")
+    monkeypatch.setattr(_rows.Rows, "blocks", lambda *_: pytest.fail("was read"))
+    with pytest.raises(DataError, match="no column 'donor'"):
+        dv.pp.prepare(path, out=tmp_path / "p.h5ad", batch_key="donor")

@@ -1,9 +1,10 @@
+import anndata as ad
 import numpy as np
 import pytest
 
 import diffvae as dv
 from diffvae import tl
-from diffvae._errors import DataError
+from diffvae._errors import DataError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +62,62 @@ def test_copy(trained, raw):
 def test_untrained_model(raw):
     with pytest.raises(RuntimeError, match="is not trained; call train"):
         tl.embed(raw, dv.model.PCA(n_latent=4))
+
+
+# Cells on disk
+
+
+@pytest.fixture
+def files(raw, tmp_path):
+    (tmp_path / "parts").mkdir()
+    paths = [tmp_path / "parts" / "a.h5ad", tmp_path / "parts" / "b.h5ad"]
+    for path, rows in zip(paths, (slice(0, 50), slice(50, 120)), strict=True):
+        raw[rows].copy().write_h5ad(path)
+    return paths
+
+
+def test_the_cells_themselves_are_never_replaced(trained, files, tmp_path):
+    link, roundabout = tmp_path / "link.h5ad", tmp_path / "parts" / ".." / "parts" / "b.h5ad"
+    link.symlink_to(files[0])
+    for out in (files[1], link, roundabout):
+        with pytest.raises(OutputError, match="holds the cells themselves; name another file"):
+            tl.embed(files, trained[1], out=out, overwrite=True)
+    with pytest.raises(OutputError, match="holds the cells themselves"):
+        tl.embed(ad.read_h5ad(files[0], backed="r"), trained[1], out=files[0], overwrite=True)
+    assert [ad.read_h5ad(path).X.shape for path in files] == [(50, 60), (70, 60)]
+    out = tmp_path / "out.h5ad"
+    for _ in range(2):
+        assert tl.embed(files, trained[1], out=out, overwrite=True) == out
+    assert ad.read_h5ad(out).obsm["X_diffvae"].shape == (120, 4)
+
+
+def test_the_command_does_not_replace_them_either(trained, files, tmp_path, diffvae):
+    trained[1].save(tmp_path / "model")
+    code, _, err = diffvae(
+        "embed", files[0], "--model", tmp_path / "model", "--out", files[0], "--overwrite", "--backed"
+    )
+    assert (code, "holds the cells themselves; name another file." in err) == (2, True)
+    assert ad.read_h5ad(files[0]).X.shape == (50, 60)
+
+
+@pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
+def test_only_a_store_is_replaced_by_a_store(trained, files, tmp_path):
+    foreign, out = tmp_path / "mine.zarr", tmp_path / "out.zarr"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("important")
+    with pytest.raises(OutputError, match=r"mine\.zarr' is no zarr store, so it isn't replaced; name another"):
+        tl.embed(files, trained[1], out=foreign, overwrite=True)
+    assert (foreign / "thesis.txt").exists()
+    out.mkdir()  # empty
+    for _ in range(2):
+        tl.embed(files, trained[1], out=out, overwrite=True)
+    assert ad.read_zarr(out).obsm["X_diffvae"].shape == (120, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
+@pytest.mark.parametrize("form", ["h5ad", "zarr"])
+def test_no_cells_have_an_empty_representation(trained, tmp_path, form):
+    adata, model = trained
+    adata[:0].copy().write_h5ad(tmp_path / "none.h5ad")
+    out = tl.embed(tmp_path / "none.h5ad", model, out=tmp_path / f"out.{form}")
+    assert (ad.read_zarr if form == "zarr" else ad.read_h5ad)(out).obsm["X_diffvae"].shape == (0, 4)

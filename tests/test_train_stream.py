@@ -80,6 +80,18 @@ def test_batches_mix_blocks_from_all_over_the_file():
     assert spread[0] < 1.4 * spread[1]
 
 
+@pytest.mark.parametrize(
+    ("genes", "mebibytes", "block"), [(2_000, 64, 256), (10_000, 64, 52), (30_000, 118, 32)], ids=str
+)
+def test_a_window_has_the_memory_that_is_said(genes, mebibytes, block):
+    """Of dense cells: blocks get smaller before the window gets larger."""
+    rows = Rows((10**6, genes), False, 10**6 * genes, np.dtype(np.float32), lambda _: pytest.fail("was read"))
+    streamed = StreamSource(rows)
+    assert streamed.block == block
+    assert streamed.window * rows.bytes_per_row <= mebibytes * 2**20
+    assert streamed.window >= stream.MIN_BLOCKS * streamed.block
+
+
 def test_no_more_than_two_windows_are_held():
     disk, streamed = source()
     for batch in streamed.shuffled(np.arange(N), 32, np.random.default_rng(0)):

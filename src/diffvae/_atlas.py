@@ -69,6 +69,8 @@ class Atlas:
         self.about: dict[str, Any] = {"files": [shard.path.name for shard in source.shards], "subsample": drawn}
         place = Path(out).expanduser().resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
+        _files.remove_leftovers(place, _files.WORK)  # of killed runs; who runs holds the lock of the folder
+        self.place = place
         self.work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=_files.WORK))
         weakref.finalize(self, shutil.rmtree, self.work, ignore_errors=True)  # also where a run fails
 
@@ -77,7 +79,8 @@ class Atlas:
         if self.source.is_prepared:
             self.prepared = self.source
         else:
-            self.prepared = open_store(pp.prepare(self.source, out=self.work / "prepared.h5ad", **options))
+            with _files.failures_told(self.place, self.work):
+                self.prepared = open_store(pp.prepare(self.source, out=self.work / "prepared.h5ad", **options))
         return self.prepared
 
     def train(self, model: Model, **options: Any) -> None:
@@ -85,12 +88,18 @@ class Atlas:
         model.train(self.prepared, **options)
         matrix = self.prepared.matrix(model.features.layer)
         shape = (self.prepared.n_obs, model.n_latent)
-        self._latent = np.lib.format.open_memmap(self.work / "latent.npy", "w+", np.float32, shape)
+        with _files.failures_told(self.place, self.work):
+            self._latent = np.lib.format.open_memmap(self.work / "latent.npy", "w+", np.float32, shape)
         for rows, z in model.encode_blocks(matrix):
             self._latent[rows] = z
 
     def sample(self, model: Model, seed: int) -> AnnData:
-        """Return the cells that are looked at, in memory, with their latent representation."""
+        """Return the cells that are looked at, in memory, with their latent representation.
+
+        They are what stays: the model lets go of cells that were prepared for this run, which end with it.
+        """
+        if self.prepared is not self.source:
+            model._training_matrix = None
         n = self.prepared.n_obs
         order = _random.generator(seed, "sample of the cells on disk").permutation(n)
         self.rows = np.sort(order[: min(self.drawn, n)])

@@ -19,9 +19,12 @@ from diffvae._errors import OutputError
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from diffvae._store import Store
+
 CHUNK = 2**14
 """Values of a sparse matrix that are compressed together: those of some 100 cells."""
-DENSE_CHUNK_ROWS = 128
+DENSE_CHUNK_ROWS, DENSE_CHUNK_BYTES = 128, 2**20
+"""Cells of a dense matrix that are compressed together, fewer where they take more than this."""
 
 
 class CellFile:
@@ -59,7 +62,9 @@ class CellFile:
         options |= {"compression": "gzip", "compression_opts": 1}
         if sparse.issparse(block):
             return options | {"chunks": (CHUNK,)}
-        return options | {"maxshape": (None, *block.shape[1:]), "chunks": (DENSE_CHUNK_ROWS, *block.shape[1:])}
+        width = max(1, int(np.prod(block.shape[1:])) * block.dtype.itemsize)
+        rows = max(1, min(DENSE_CHUNK_ROWS, DENSE_CHUNK_BYTES // width))
+        return options | {"maxshape": (None, *block.shape[1:]), "chunks": (rows, *block.shape[1:])}
 
     def put(self, key: str, value: Any) -> None:
         """Write something whole, a table or a dictionary, in the place of what is there."""
@@ -95,12 +100,23 @@ def cell_file(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[CellF
                 warnings.simplefilter("ignore")  # zarr remarks that other programs may not know this yet
                 zarr.consolidate_metadata(str(part))
         return
+    with _files.in_one_step(path) as part, _files.hdf5_quiet():
+        skeleton.write_h5ad(part)
+        with _growing(part) as file:
+            yield file
+
+
+@contextmanager
+def _growing(path: Path) -> Iterator[CellFile]:
+    """Yield an HDF5 file to which cells are put, and keep nothing of it in the end: see :func:`_files.hdf5_quiet`."""
     import h5py
 
-    with _files.in_one_step(path) as part:
-        skeleton.write_h5ad(part)
-        with h5py.File(part, "r+") as file:
-            yield CellFile(file)
+    with h5py.File(path, "r+") as opened:
+        file = CellFile(opened)
+        try:
+            yield file
+        finally:
+            del file._group
 
 
 @contextmanager
@@ -108,14 +124,19 @@ def _zarr_in_one_step(path: Path) -> Iterator[Path]:
     part = _files._beside(path)
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield part
-        _files._swap(part, path)
+        with _files.failures_told(path, part):
+            yield part
+            _files._swap(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def refuse_out(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """Return where cells are to be written; refuse other forms, and what is there already."""
+def refuse_out(path: str | os.PathLike[str], overwrite: bool = False, cells: Store | None = None) -> Path:
+    """Return where cells are to be written.
+
+    Refused are other forms, what is there already or is no file of cells, and the file from which the cells are read:
+    what is written of them may lack their expression.
+    """
     path = Path(path).expanduser()
     if path.suffix not in (".h5ad", ".zarr"):
         raise OutputError(
@@ -123,4 +144,16 @@ def refuse_out(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         )
     if path.exists() and not overwrite:
         raise OutputError(f"{str(path)!r} is there already; name another file, or remove it first.")
+    if cells is not None and path.exists() and any(path.samefile(shard.path) for shard in cells.shards):
+        raise OutputError(f"{str(path)!r} holds the cells themselves; name another file.")
+    if path.suffix == ".zarr" and path.exists() and not _is_store(path):
+        raise OutputError(f"{str(path)!r} is no zarr store, so it isn't replaced; name another.")
     return path
+
+
+def _is_store(path: Path) -> bool:
+    """Return whether a folder is a zarr store (version 2 or 3), or has nothing in it."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir()}
+    return not names or not names.isdisjoint({".zgroup", "zarr.json"})

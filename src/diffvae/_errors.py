@@ -27,5 +27,9 @@ class WriteError(OSError):
     """Writing failed on the way (a full disk, say); the message says where, and what was there before is untouched."""
 
 
+hdf5_is_sound = True
+"""False once HDF5 could not write a file: it tries again when the process ends, and crashes."""
+
+
 class CheckpointError(DataError):
     """A training can't go on from a checkpoint; the message says why and what to do about it."""

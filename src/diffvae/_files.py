@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 from anndata import AnnData
 
+from diffvae import _errors
 from diffvae._errors import OutputError, WriteError
 from diffvae._lock import held
 
@@ -48,20 +49,34 @@ def remove_leftovers(path: Path, end: str = PART) -> None:
 
 
 @contextmanager
-def _failures_told(path: Path, part: Path) -> Iterator[None]:
-    """Say of an error of the system what could not be written, and what is lost by it: nothing."""
+def failures_told(path: Path, part: Path) -> Iterator[None]:
+    """Say of an error of the system what could not be written, and what is lost by it: nothing.
+
+    Parameters
+    ----------
+    path
+        What was to be written, as its user knows it.
+    part
+        What was written on the way to it.
+    """
     try:
         yield
-    except OSError as error:
-        # HDF5 tells the number in its text only; what failed within a folder, failed for the folder
+    except (OSError, RuntimeError) as error:
+        # HDF5 tells the number in its text only, and not always as an OSError; what failed within a folder, failed for
+        # the folder
         cause = error.__cause__ if isinstance(error, WriteError) else error
-        found = getattr(cause, "errno", None) or int((re.search(r"errno = (\d+)", str(cause)) or (0, 0))[1])
+        found = getattr(cause, "errno", None) or _hdf5_number(cause)
         untouched = "what was there before is untouched" if path.exists() else "nothing is left of it"
         if found in FAILURES:
             raise WriteError(f"{str(path)!r} can't be written ({os.strerror(found)}); {untouched}.") from error
         if found == errno.ENOENT and not part.parent.exists():
             raise WriteError(f"{str(part.parent)!r} was removed while {path.name!r} was written into it.") from error
         raise
+
+
+def _hdf5_number(error: BaseException | None) -> int:
+    """Return the number of the system's error that HDF5 ran into, from its text; 0 if it is none of HDF5's."""
+    return int((re.search(r"errno = (\d+)", str(error)) or (0, 0))[1])
 
 
 @contextmanager
@@ -73,7 +88,7 @@ def in_one_step(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     try:
-        with _failures_told(path, part):
+        with failures_told(path, part):
             yield part
             os.replace(part, path)
     finally:
@@ -84,26 +99,36 @@ def write_h5ad(adata: AnnData, path: str | os.PathLike[str], *, compression: str
     """Write an AnnData to a file that appears when it is complete."""
     # Level 1 is several times as fast as anndata's 4 and costs a few per cent in size.
     options = {"compression_opts": 1} if compression == "gzip" else {}
-    with in_one_step(path) as part, _hdf5_quiet():
+    with in_one_step(path) as part, hdf5_quiet():
         adata.write_h5ad(part, compression=compression, **options)
 
 
 @contextmanager
-def _hdf5_quiet() -> Iterator[None]:
-    """Keep to itself what dying HDF5 objects print: on a full disk each has a traceback of its own, a page in all."""
+def hdf5_quiet() -> Iterator[None]:
+    """Keep to itself what dying HDF5 objects print: on a full disk each has a traceback of its own, a page in all.
+
+    None of them may outlive the block.
+    """
     told, hook = io.StringIO(), sys.unraisablehook
     sys.unraisablehook = lambda unraisable: None
     try:
         with redirect_stderr(told):
             try:
                 yield
-            except OSError as error:
-                traceback.clear_frames(error.__traceback__)  # lets go of the objects, here and now
+            except (OSError, RuntimeError) as error:
+                failed: BaseException | None = error
+                while failed is not None:
+                    if _hdf5_number(failed):
+                        _errors.hdf5_is_sound = False
+                    traceback.clear_frames(failed.__traceback__)  # lets go of the objects, here and now
+                    failed = failed.__cause__ or failed.__context__
                 gc.collect()
+                if not _errors.hdf5_is_sound:
+                    told.truncate(0)
                 raise
     finally:
         sys.unraisablehook = hook
-    sys.stderr.write(told.getvalue())  # all went well: a warning, say
+        sys.stderr.write(told.getvalue())  # a warning, say
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:
@@ -196,7 +221,7 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
         except OSError as error:
             raise OutputError(f"{str(path)!r} can't be written ({error.strerror}); name a folder elsewhere.") from error
         try:
-            with _failures_told(path, part):
+            with failures_told(path, part):
                 yield part
                 _swap(part, path)
         finally:

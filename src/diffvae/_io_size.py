@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from diffvae._errors import DataError
 from diffvae._io_text import size
-from diffvae._size import free_memory
 
 
 def refuse_what_cannot_be_held(path: Path) -> None:
@@ -16,9 +16,12 @@ def refuse_what_cannot_be_held(path: Path) -> None:
     """
     needed, free = unpacked(path), free_memory()
     if needed > free:
+        blocks = "have it read in blocks where that is offered (--backed)"
+        if _by_columns(path):
+            blocks = f"write it by rows (adata.X = adata.X.tocsr()) and {blocks}"
         raise DataError(
             f"{str(path)!r} takes {size(needed)} in memory, of which {size(int(free))} are free; take fewer cells, "
-            "store it sparse, or have it read in blocks where that is offered (--backed)."
+            f"store it sparse, or {blocks}."
         )
 
 
@@ -47,3 +50,37 @@ def unpacked(path: Path) -> int:
     except (OSError, RuntimeError):  # the same
         return 0
     return total
+
+
+def _by_columns(path: Path) -> bool:
+    """Return whether X is stored by columns, so that cells can't be read in blocks."""
+    try:
+        if path.is_dir():
+            import zarr
+
+            attributes = zarr.open_group(path, mode="r", use_consolidated=False)["X"].attrs
+        else:
+            import h5py
+
+            with h5py.File(path) as file:
+                attributes = dict(file["X"].attrs)
+        return attributes.get("encoding-type") == "csc_matrix"
+    except Exception:  # there is no X, say
+        return False
+
+
+def free_memory() -> float:
+    """Return the bytes that this process can have, by the system and by the limit of its container."""
+    free = float("inf")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = 1024.0 * int(line.split()[1])
+    except OSError:  # not Linux
+        free = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if hasattr(os, "sysconf") else free
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no such limit
+        return free
+    return min(free, float(max(limit, 0)))

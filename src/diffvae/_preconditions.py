@@ -59,9 +59,17 @@ def require_markers(adata: AnnData | Store, markers: Any) -> None:
     _naming.candidates(markers, (adata.raw or adata).var_names.astype(str), "the data")
 
 
-def require_cells(adata: AnnData | Store, n_clusters: int | str) -> None:
-    if n_clusters != "auto" and int(n_clusters) > adata.n_obs:
+def require_cells(adata: AnnData | Store, n_clusters: int | str, drawn: int | None = None) -> None:
+    """Refuse more clusters than cells, or than cells that are drawn of them."""
+    if n_clusters == "auto":
+        return
+    if int(n_clusters) > adata.n_obs:
         raise DataError(f"n_clusters is {n_clusters}, but there are {adata.n_obs} cells.")
+    if drawn is not None and int(n_clusters) > drawn:
+        raise DataError(
+            f"n_clusters is {n_clusters}, but {drawn} cells are drawn to find them (subsample); draw more, or ask for "
+            "fewer clusters."
+        )
 
 
 def require_types(

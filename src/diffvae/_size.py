@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffvae._errors import DataError
+from diffvae._io_size import free_memory, unpacked
 from diffvae._store import is_on_disk, open_store
 
 COPIES = 6
@@ -49,7 +50,8 @@ def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, t
         matrix = open_store(path).matrix(layer)
     except DataError:
         return ""  # what reads the file whole may do better, or says what is wrong with it
-    needed, free = COPIES * len(matrix) * matrix.bytes_per_row, free_memory()
+    # reading holds all that is in the file, other layers and graphs of cells too
+    needed, free = max(COPIES * len(matrix) * matrix.bytes_per_row, unpacked(path)), free_memory()
     size = f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes"
     if needed > SHARE * free:
         return (
@@ -59,20 +61,3 @@ def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, t
     if len(matrix) > MANY_CELLS:
         return f"{size} are more than {MANY_CELLS:,} cells: they stay on disk and are read in blocks."
     return ""
-
-
-def free_memory() -> float:
-    """Return the bytes that this process can have, by the system and by the limit of its container."""
-    free = float("inf")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = 1024.0 * int(line.split()[1])
-    except OSError:  # not Linux
-        free = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if hasattr(os, "sysconf") else free
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no such limit
-        return free
-    return min(free, float(max(limit, 0)))

@@ -32,6 +32,7 @@ from diffvae._size import stays_on_disk
 from diffvae._store import OnDisk, open_store
 from diffvae._threads import in_one_thread
 from diffvae._training_config import Config
+from diffvae.pp._prepared import is_prepared, options_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -109,7 +110,8 @@ def run(
         True if genes are in rows and cells in columns. By default cells are in rows, and a table in a file that plainly
         has genes there is refused; False takes it as it is.
     layer, n_top_genes, batch_key
-        See :func:`diffvae.pp.prepare`.
+        See :func:`diffvae.pp.prepare`. Cells that have been prepared are taken as they are, and others than theirs are
+        refused.
     config
         Preset, hyper-parameters of :class:`diffvae.model.DiffVAE`, ``max_epochs`` and ``batch_size`` by name, or a JSON
         file that holds them, such as the ``best.json`` of :func:`diffvae.benchmark.tune`.
@@ -172,7 +174,7 @@ def run(
     parameters |= {k: settings.get(k) for k in given} | training | {"preset": model.preset, "n_latent": model.n_latent}
     parameters["config"] = str(config) if isinstance(config, str | PathLike) else config
     journal = Journal(tell)
-    preparation: dict[str, Any] = {"n_top_genes": n_top_genes, "layer": layer, "batch_key": batch_key, "rng": seed}
+    preparation: dict[str, Any] = {"n_top_genes": n_top_genes, "layer": layer, "batch_key": batch_key}
     training |= {"device": device, "precision": precision, "rng": seed, "progress": progress}
     on_disk = stays_on_disk(data, backed, layer=layer, transpose=transpose)
     atlas = None
@@ -189,13 +191,17 @@ def run(
         if data is None and label_key is None:
             label_key = _keys.LABEL
         _preconditions.require_labels(cells, label_key)
-        _preconditions.require_cells(cells, n_clusters)
+        _preconditions.require_cells(cells, n_clusters, subsample if on_disk else None)
         _preconditions.require_types(cells, label_key, source, target)
+        if prepared := is_prepared(cells):
+            parameters |= options_of(cells, **preparation)
     with journal.step("check and prepare"):
         if atlas is not None:
-            cells = atlas.prepare(**preparation)
+            cells = atlas.prepare(**preparation, rng=seed)
+        elif prepared:  # what later steps made of them is made anew
+            cells.uns[_keys.UNS] = {"prepare": cells.uns[_keys.UNS]["prepare"]}
         else:
-            pp.prepare(cells, **preparation)
+            pp.prepare(cells, **preparation, rng=seed)
         _preconditions.require_markers(cells, markers)
     with journal.step("train DiffVAE"):
         if atlas is not None:
@@ -227,13 +233,13 @@ def run(
         with journal.step("place and name the other cells"):
             atlas.transfer(adata)
     scores = _summary.score(adata, label_key, seed, journal)
-    prepared = adata.uns[_keys.UNS]["prepare"]
+    preparation = adata.uns[_keys.UNS]["prepare"]
     about = {
         "source": origin,
-        "n_cells": int(prepared["n_cells"]),
-        "n_genes": int(prepared["n_genes"]),
+        "n_cells": cells.n_obs,  # of prepared ones some may have been taken since
+        "n_genes": int(preparation["n_genes"]),
         "n_genes_kept": adata.n_vars,
-        "kind": str(prepared["kind"]),
+        "kind": str(preparation["kind"]),
         "diagnosis": {"n_active": diagnosis.n_active, "messages": list(diagnosis.messages)},
     }
     parameters["label_key"] = label_key

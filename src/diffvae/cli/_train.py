@@ -45,7 +45,7 @@ def command(
     checkpoint_every: o.CheckpointEvery = None,
     resume: o.Resume = False,
 ) -> None:
-    """Train a model on a file and save it.
+    """Train a model on a file and save it; a prepared one is taken as it is.
 
     The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells. Under torchrun several
     processes train one model, each on its share of every batch; --batch-size is per process.
@@ -74,6 +74,8 @@ def command(
     with processes(device) as share, _lock.held(out) if share.is_writer else nullcontext():
         if share.is_writer:
             _files.refuse_folder(out.expanduser().resolve(), overwrite)
+            if share.size == 1:  # others may be at work already
+                _files.remove_leftovers(out.expanduser().resolve(), _files.WORK)
         kept = Kept(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
         with _prepared(data, out, model, backed, transpose, **options) as cells:
             try:
@@ -113,22 +115,29 @@ def _prepared(
     from diffvae import _files, _io, pp
     from diffvae._size import stays_on_disk
     from diffvae._store import open_store
+    from diffvae.pp._prepared import is_prepared, options_of
 
+    asked = {name: options[name] for name in ("n_top_genes", "layer")}
     given = o.one_or_several(data)
     on_disk = stays_on_disk(given, backed, layer=options["layer"], transpose=transpose)
     if not on_disk or kind == "pca":
         if on_disk and (backed or len(data) > 1):
             raise ValueError("--kind is 'pca', which learns from cells in memory; choose diffvae, vae or ae.")
         adata = _io.read(data[0], transpose=transpose)
-        with _console.warnings_as_notes():
-            pp.prepare(adata, **options)
+        if is_prepared(adata):
+            options_of(adata, **asked)
+        else:
+            with _console.warnings_as_notes():
+                pp.prepare(adata, **options)
         yield adata
         return
     _console.note(on_disk)
     store = open_store(given)
-    if store.is_prepared:
+    if is_prepared(store):
+        options_of(store, **asked)
         yield store
         return
-    with _files.scratch(out) as work, _console.warnings_as_notes():
-        prepared = pp.prepare(store, out=work / "prepared.h5ad", **options)
+    with _files.scratch(out) as work:
+        with _console.warnings_as_notes(), _files.failures_told(out, work):
+            prepared = pp.prepare(store, out=work / "prepared.h5ad", **options)
         yield prepared

@@ -110,6 +110,6 @@ class Estimator(ABC):
                 raise in_memory_only()
             return match_new(open_store(adata) if is_on_disk(adata) else adata, self.features, max_missing)
         if self._training_matrix is None:
-            reason = "was loaded from disk" if self.is_trained else "is not trained"
+            reason = "was loaded, or learnt, from disk" if self.is_trained else "is not trained"
             raise NotTrainedError(f"This {type(self).__name__} {reason} and holds no cells; name them: adata=...")
         return self._training_matrix

@@ -11,12 +11,12 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae._errors import DataError
-from diffvae._rows import Rows, picked
+from diffvae._rows import Rows
 from diffvae._store import Store
 from diffvae.pp._check import MIN_CELLS
-from diffvae.pp._dask import as_dask, one_block_at_a_time
 from diffvae.pp._kind import Kind
 from diffvae.pp._matrix import as_float32, blocks, quoted
+from diffvae.pp._variable import ranking
 
 
 def log_normalise(x: Any, kind: Kind, target_sum: float) -> Any:
@@ -46,7 +46,7 @@ def variable_genes(
     Parameters
     ----------
     x
-        Log-normalised expression, cells x genes; in memory, or rows on disk, which scanpy then gets through Dask.
+        Log-normalised expression, cells x genes; in memory, or rows on disk, which are read once.
     constant
         Genes that don't vary; never kept.
     n_top_genes
@@ -59,22 +59,15 @@ def variable_genes(
     if n_top_genes is None or n_top_genes >= candidates.size:
         return ~constant, []
     cells, labels, remarks = _voting(batch, x.shape[0])
-    part = as_dask(picked(x, candidates))[cells] if isinstance(x, Rows) else x[cells][:, candidates]
-    obs = pd.DataFrame({"batch": labels[cells]}, index=pd.RangeIndex(cells.sum()).astype(str), dtype="category")
-    adata = AnnData(X=part, obs=obs, var=pd.DataFrame(index=pd.RangeIndex(candidates.size).astype(str)))
-    import scanpy as sc
-
     try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"), one_block_at_a_time(x):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
             # Genes that don't vary within one batch make scanpy divide by 0; they rank last.
             warnings.simplefilter("ignore")
-            table = sc.pp.highly_variable_genes(
-                adata,
-                n_top_genes=n_top_genes,
-                flavor="seurat",
-                batch_key="batch" if obs["batch"].nunique() > 1 else None,
-                inplace=False,
-            )
+            if isinstance(x, Rows):
+                codes = pd.factorize(pd.Series(labels).where(cells), sort=True)[0]  # -1: no say
+                table = ranking(x, candidates, codes, n_top_genes)
+            else:
+                table = _by_scanpy(x[cells][:, candidates], labels[cells], n_top_genes)
     except (IndexError, ValueError):
         # Scanpy bins genes by mean expression; in tiny or degenerate data no bin may have a spread.
         remarks.append("Variable genes were chosen by their variance alone: their means can't be binned.")
@@ -91,6 +84,21 @@ def variable_genes(
     keep = np.zeros(x.shape[1], dtype=bool)
     keep[candidates[order.index[:n_top_genes]]] = True
     return keep, remarks
+
+
+def _by_scanpy(part: Any, labels: np.ndarray, n_top_genes: int) -> pd.DataFrame:
+    """Return scanpy's table of the genes of some cells; see :func:`diffvae.pp._variable.ranking`."""
+    import scanpy as sc
+
+    obs = pd.DataFrame({"batch": labels}, index=pd.RangeIndex(len(labels)).astype(str), dtype="category")
+    adata = AnnData(X=part, obs=obs, var=pd.DataFrame(index=pd.RangeIndex(part.shape[1]).astype(str)))
+    return sc.pp.highly_variable_genes(
+        adata,
+        n_top_genes=n_top_genes,
+        flavor="seurat",
+        batch_key="batch" if obs["batch"].nunique() > 1 else None,
+        inplace=False,
+    )
 
 
 def _voting(batch: pd.Series | None, n_cells: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

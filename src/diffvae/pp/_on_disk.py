@@ -39,16 +39,16 @@ def prepare_on_disk(
     """Write the prepared cells of a store; see :func:`diffvae.pp.prepare`.
 
     The passes: what the values are, totals of cells and what can't be used; range of each gene, among all cells and
-    among those of the training; mean and dispersion of each gene (scanpy, through Dask); writing. Normalising is done
+    among those of the training; mean and dispersion of each gene in each batch; writing. Normalising is done
     anew in each, a block at a time, which is cheaper than keeping its result.
     """
     path = refuse_out(out)
     if store.is_prepared:
         raise DataError(f"{store.name} has been prepared already (it has layers['unit']); train on it as it is.")
+    batch = batch_of(store, batch_key)  # refused, if it is, before the file is read
     report, summary = examine(store, layer=layer, kind=kind)
     if report.kind == "scaled":
         raise DataError(way_out_of_scaled(store, layer, summary))
-    batch = batch_of(store, batch_key)
     given = matrix_of(store, layer)
     total = target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
     log = given.map(lambda block: log_normalise(block, report.kind, total))

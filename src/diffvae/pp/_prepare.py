@@ -18,7 +18,7 @@ from diffvae.pp._check import examine, unique_names, way_out_of_scaled
 from diffvae.pp._kind import Kind
 from diffvae.pp._matrix import gene_range, matrix_of
 from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
-from diffvae.pp._prepared import as_counts, constant_genes, describe, draw, raw_is_better, record
+from diffvae.pp._prepared import as_counts, constant_genes, describe, draw, is_prepared, raw_is_better, record
 from diffvae.pp._scale import to_unit
 
 
@@ -129,7 +129,7 @@ def prepare(
         )  # fmt: skip
     if out is not None:
         raise ValueError("out is for cells on disk; write these with adata.write_h5ad.")
-    if isinstance(adata, AnnData) and _keys.UNIT in adata.layers and "prepare" in adata.uns.get(_keys.UNS, {}):
+    if isinstance(adata, AnnData) and is_prepared(adata):
         raise DataError(
             "adata has been prepared already (it has layers['unit']); train on it as it is, or prepare "
             "the data that it came from: normalising the kept genes alone would be wrong."

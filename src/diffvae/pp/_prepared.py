@@ -13,8 +13,37 @@ from diffvae import __version__, _keys
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
 from diffvae._store import Store
-from diffvae.pp._check import DataReport
+from diffvae.pp._check import MIN_CELLS, DataReport
 from diffvae.pp._kind import summarise, tell_kind
+
+USUAL = {"n_top_genes": 2000, "layer": None, "batch_key": None}
+"""Defaults of ``prepare``: an option that has it is not one that somebody asked for."""
+
+
+def is_prepared(cells: AnnData | Store) -> bool:
+    """Return whether cells went through ``prepare``."""
+    return _keys.UNIT in cells.layers and "prepare" in cells.uns.get(_keys.UNS, {})
+
+
+def options_of(cells: AnnData | Store, **asked: Any) -> dict[str, Any]:
+    """Return the options by which prepared cells were prepared; refuse others, which can't be had any more."""
+    if not {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(cells.var):
+        raise DataError(
+            "The cells have been prepared, but the table of genes lacks 'unit_min' and 'unit_max', by which they were "
+            "scaled; give the data that they came from."
+        )
+    if cells.n_obs < MIN_CELLS:
+        raise DataError(f"{cells.n_obs} prepared cells were given; at least {MIN_CELLS} are needed.")
+    kept = cells.uns[_keys.UNS]["prepare"]
+    # plain values, as JSON takes them
+    found = {name: None if name not in kept else np.asarray(kept[name]).item() for name in USUAL}
+    for name, value in asked.items():
+        if value not in (USUAL[name], found[name]):
+            raise DataError(
+                f"The cells have been prepared with {name}={found[name]!r}, not {value!r}; leave it out, or give the "
+                "data that they came from."
+            )
+    return found
 
 
 def draw(n_cells: int, validation_size: float, rng: Rng) -> np.ndarray:

@@ -6,6 +6,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from diffvae import _keys
 from diffvae._adata import results
 from diffvae._cell_file import cell_file, refuse_out
@@ -46,7 +48,7 @@ def embed(
         File to write, ``.h5ad`` or ``.zarr``, where the cells are on disk: their table, that of the genes and the
         latent representation, block by block. The expression stays where it is.
     overwrite
-        Replace ``out``.
+        Replace ``out``, unless the cells are read from it.
 
     Returns
     -------
@@ -69,7 +71,8 @@ def embed(
     if is_on_disk(adata):
         if out is None:
             raise ValueError("The cells are on disk; name the file to write: out='embedded.h5ad'.")
-        return _embed_on_disk(open_store(adata), model, refuse_out(out, overwrite), key_added, max_missing, about)
+        store = open_store(adata)
+        return _embed_on_disk(store, model, refuse_out(out, overwrite, store), key_added, max_missing, about)
     if out is not None:
         raise ValueError("out is for cells on disk; write these with adata.write_h5ad.")
     z = model.get_latent_representation(adata, max_missing=max_missing)
@@ -89,4 +92,6 @@ def _embed_on_disk(store: Store, model: Model, out: Path, key: str, max_missing:
     with cell_file(out, skeleton) as file:
         for _, z in model.encode_blocks(matrix):
             file.append(f"obsm/{key}", z)
+        if not len(matrix):
+            file.append(f"obsm/{key}", np.empty((0, model.n_latent), dtype=np.float32))
     return out

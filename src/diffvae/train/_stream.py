@@ -19,6 +19,8 @@ WINDOW_BYTES = 64 * 2**20
 """Memory of one window of cells; there are two, the one in use and the one that is being read."""
 MIN_BLOCKS = 32
 """Blocks in a window at least, however large its cells: a batch mixes cells of so many places of the file."""
+MIN_BLOCK = 32
+"""Cells in a block at least: where windows are too small for their blocks, these get smaller first."""
 
 
 class StreamSource(Source):
@@ -35,9 +37,10 @@ class StreamSource(Source):
     device
         Where batches are wanted.
     block
-        Cells that are read at once.
+        Cells that are read at once; fewer, down to 32, where 32 blocks of them don't fit into a window.
     window_bytes
-        Memory of a window.
+        Memory of a window, unless 1,024 cells (32 blocks of 32) take more: 117 MiB where each has 30,000 values that
+        are stored whether they are zero or not.
 
     Examples
     --------
@@ -59,8 +62,9 @@ class StreamSource(Source):
     ) -> None:
         self.device = torch.device(device)
         self.shape = matrix.shape
-        self.block = block
-        self.window = max(MIN_BLOCKS * block, int(window_bytes / matrix.bytes_per_row))
+        window = int(window_bytes / matrix.bytes_per_row)
+        self.block = min(block, max(MIN_BLOCK, window // MIN_BLOCKS))
+        self.window = max(MIN_BLOCKS * self.block, window)
         self._matrix = matrix
         self._fits = len(self) <= self.window
         self._held: _Window | None = None
