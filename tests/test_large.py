@@ -1,6 +1,7 @@
 """What takes minutes and gigabytes: `make test-slow`. Every measured step has a process of its own."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -21,10 +22,10 @@ BASE = 0.6
 """GiB of a process that holds no cells: the interpreter, torch, scanpy."""
 
 
-def python(*arguments, cwd=None):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *map(str, arguments)], capture_output=True, text=True, cwd=cwd, check=False
-    )
+def python(*arguments, cwd=None, **environment):
+    command = [sys.executable, "-W", "ignore", *map(str, arguments)]
+    given = os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=given, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -77,3 +78,18 @@ def test_a_whole_run_with_variable_genes_of_300_000_cells_on_disk(tmp_path):
     sample = ad.read_h5ad(tmp_path / "found" / "results.h5ad")
     assert sample.n_vars == 1000
     assert sp.issparse(sample.X)
+
+
+def test_the_demo_is_the_same_with_1_2_and_4_threads(tmp_path):
+    for n in ("1", "2", "4"):
+        python("-m", "diffvae", "run", "--out", n, "--source", "CD34+", cwd=tmp_path, OMP_NUM_THREADS=n)
+    first = tmp_path / "1"
+    tables = sorted(file.relative_to(first) for file in first.rglob("*.csv"))
+    assert len(tables) > 20
+    for n in ("2", "4"):
+        for file in (*tables, Path("model/weights.safetensors"), Path("links/model/weights.safetensors")):
+            assert (tmp_path / n / file).read_bytes() == (first / file).read_bytes(), file
+        one, other = (ad.read_h5ad(folder / "results.h5ad") for folder in (first, tmp_path / n))
+        pd.testing.assert_frame_equal(one.obs, other.obs, check_exact=True)
+        for key in one.obsm:
+            np.testing.assert_array_equal(one.obsm[key], other.obsm[key])
