@@ -46,7 +46,11 @@ class CellFile:
                 del self._group[key]
             self._write(key, block, **self._options(block))
             self._begun.add(key)
-        elif sparse.issparse(block):
+            return
+        kept = (self._group[key]["data"] if sparse.issparse(block) else self._group[key]).dtype
+        if not np.can_cast(block.dtype, kept):  # HDF5 would cut off what is too large without a word
+            raise TypeError(f"{key} is written as {kept}, which doesn't hold all values of {block.dtype}.")
+        if sparse.issparse(block):
             ad.io.sparse_dataset(self._group[key]).append(block)
         else:
             array = self._group[key]

@@ -34,6 +34,9 @@ class Rows:
         Type of the values.
     reader
         ``reader([(start, stop), ...])`` reads runs of rows, one below the other, as one matrix.
+    pointers
+        Stored values before each row of a sparse matrix, and all of them at the end: where a pass is cut, so that
+        cells with many values don't make a block many times as large as the others. None: rows count alike.
     """
 
     shape: tuple[int, int]
@@ -41,6 +44,7 @@ class Rows:
     n_values: int
     dtype: np.dtype
     reader: Callable[[Sequence[tuple[int, int]]], Any]
+    pointers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -56,8 +60,8 @@ class Rows:
         return self.spans([(start, stop)])
 
     def spans(self, spans: Sequence[tuple[int, int]]) -> Any:
-        """Return several runs of rows as one matrix."""
-        return self.reader([(start, min(stop, self.shape[0])) for start, stop in spans])
+        """Return several runs of rows as one matrix; one of no rows where there are none."""
+        return self.reader([(start, min(stop, self.shape[0])) for start, stop in spans] or [(0, 0)])
 
     def sample(self, n_rows: int, rng: np.random.Generator, run: int = 256) -> Any:
         """Return about so many rows, in memory: runs of neighbours from random places, or all if there are no more."""
@@ -75,10 +79,13 @@ class Rows:
 
         shape = (self.shape[0], self.shape[1] if n_genes is None else n_genes)
         n_values = self.n_values * shape[1] // max(self.shape[1], 1)
-        return Rows(shape, self.sparse, n_values, np.dtype(np.float32), changed)
+        return Rows(shape, self.sparse, n_values, np.dtype(np.float32), changed, self.pointers)
 
     def cuts(self, values: int = BLOCK_VALUES) -> list[tuple[int, int]]:
         """Return (start, stop) of the blocks of a pass over all rows, with about so many values each."""
+        if self.pointers is not None and self.n_values:
+            # pointers are those of the matrix in the file, of which some genes may have been picked
+            return _cuts(self.pointers, max(1, values * int(self.pointers[-1]) // self.n_values))
         step = max(1, values * self.shape[0] // max(self.n_values if self.sparse else self.shape[0] * self.shape[1], 1))
         return [(start, min(start + step, self.shape[0])) for start in range(0, self.shape[0], step)]
 
@@ -89,10 +96,30 @@ class Rows:
         for (start, stop), block in zip(cuts, found, strict=True):
             yield slice(start, stop), block
 
+    def at(self, rows: np.ndarray) -> Any:
+        """Return scattered rows (ascending) in memory: of the blocks in which they lie they alone are kept."""
+        parts = [self.read(0, 0)]
+        for part, block in self.blocks():
+            first, last = np.searchsorted(rows, [part.start, part.stop])
+            if first < last:
+                parts.append(block[rows[first:last] - part.start])
+        return joined(parts)
+
     @cached_property
     def survey(self) -> Survey:
         """What one pass over all values says."""
         return _survey(self)
+
+
+def _cuts(pointers: np.ndarray, values: int) -> list[tuple[int, int]]:
+    """Return runs of rows with so many values at most, or of a single row."""
+    cuts, start, n_rows = [], 0, len(pointers) - 1
+    while start < n_rows:
+        within = int(np.searchsorted(pointers, pointers[start] + values, side="right")) - 1
+        stop = max(within, start + 1)
+        cuts.append((start, stop))
+        start = stop
+    return cuts
 
 
 @dataclass(frozen=True)
@@ -143,7 +170,7 @@ def picked(rows: Rows, at: np.ndarray) -> Rows:
 
 
 def stack(parts: Sequence[Rows]) -> Rows:
-    """Return matrices with the same genes, one below the other."""
+    """Return matrices with the same genes, one below the other, in the type that holds the values of all."""
     if len(parts) == 1:
         return parts[0]
     ends = np.cumsum([len(part) for part in parts])
@@ -151,29 +178,40 @@ def stack(parts: Sequence[Rows]) -> Rows:
 
     def read(spans: Sequence[tuple[int, int]]) -> Any:
         pieces = []
-        for i, own in _by_part(spans, starts.tolist(), ends.tolist()):
-            piece = parts[i].spans(own)
+        for i, own in _by_part(spans, starts.tolist(), ends.tolist()) or [(0, [(0, 0)])]:
+            # each block in the type of the whole: a file takes its type from the first, and others would be cut off
+            piece = parts[i].spans(own).astype(dtype, copy=False)
             pieces.append(sp.csr_matrix(piece) if sparse and not parts[i].sparse else piece)
         return joined(pieces)
 
     sparse = any(part.sparse for part in parts)
     dtype = np.result_type(*(part.dtype for part in parts))
     shape = (int(ends[-1]), parts[0].shape[1])
-    return Rows(shape, sparse, sum(part.n_values for part in parts), dtype, read)
+    return Rows(shape, sparse, sum(part.n_values for part in parts), dtype, read, _pointers(parts) if sparse else None)
+
+
+def _pointers(parts: Sequence[Rows]) -> np.ndarray:
+    """Return the stored values before each row of stacked matrices, about: as the parts count them."""
+    lengths = []
+    for part in parts:
+        if part.pointers is None:  # rows count alike
+            lengths.append(np.full(len(part), part.n_values // max(len(part), 1)))
+        else:  # of the genes that were picked
+            lengths.append(np.diff(part.pointers) * part.n_values // max(int(part.pointers[-1]), 1))
+    return np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
 
 
 def _by_part(
     spans: Sequence[tuple[int, int]], starts: list[int], ends: list[int]
-) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Yield which runs of which part make up some runs of the whole; neighbouring runs of one part together."""
+) -> list[tuple[int, list[tuple[int, int]]]]:
+    """Return which runs of which part make up some runs of the whole; neighbouring runs of one part together."""
     found: list[tuple[int, tuple[int, int]]] = [
         (i, (max(start, first) - first, min(stop, last) - first))
         for start, stop in spans
         for i, (first, last) in enumerate(zip(starts, ends, strict=True))
         if max(start, first) < min(stop, last)
     ]
-    for i, group in groupby(found, key=lambda run: run[0]):
-        yield i, [own for _, own in group]
+    return [(i, [own for _, own in group]) for i, group in groupby(found, key=lambda run: run[0])]
 
 
 def joined(pieces: Sequence[Any]) -> Any:

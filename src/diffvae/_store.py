@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from diffvae import _keys
+from diffvae import _keys, _tables
 from diffvae._errors import DataError
-from diffvae._rows import Rows, joined, picked, stack
+from diffvae._rows import Rows, picked, stack
 from diffvae._shard import Shard
 
 if TYPE_CHECKING:
@@ -35,20 +36,49 @@ def open_store(data: Any) -> Store:
     if isinstance(data, Store):
         return data
     if isinstance(data, str | os.PathLike):
-        return Store([Path(data)])
+        return Store([Shard(Path(data))])
     if isinstance(data, list | tuple):
-        return Store([Path(path) for path in data])
+        for one in data:
+            if not isinstance(one, str | os.PathLike):
+                raise DataError(
+                    f"A list names files, but this one holds an object of type {type(one).__name__}; give the files, "
+                    "or make one AnnData of several first: anndata.concat([...])."
+                )
+        paths = [Path(path) for path in data]
+        _tables.refuse_twice(paths)
+        return Store([Shard(path) for path in paths])
     if data.is_view:
         raise DataError("adata is a part of a file; write those cells to a file of their own: adata.copy('part.h5ad').")
-    return Store([Path(str(data.filename))])
+    store = Store([Shard(Path(str(data.filename)))])
+    if not _is_as_in_file(data, store):
+        raise DataError(
+            "adata was changed since its file was opened, and cells on disk are read from the file; write it first: "
+            "adata.write_h5ad('changed.h5ad'), and give that file."
+        )
+    return store
+
+
+def _is_as_in_file(adata: AnnData, store: Store) -> bool:
+    """Return whether names, tables and layers of a backed AnnData are those of its file."""
+    for mine, kept in ((adata.obs, store.obs), (adata.var, store.var)):
+        if not mine.index.astype(str).equals(kept.index) or set(mine) != set(kept):
+            return False
+        if not mine[list(kept)].set_axis(kept.index, axis=0).equals(kept):
+            return False
+    return set(adata.layers) == set(store.layers)
 
 
 @dataclass(frozen=True)
 class _Raw:
     """What ``adata.raw`` is, on disk."""
 
-    X: Rows
+    read: Callable[[], Rows]
     var: pd.DataFrame
+
+    @cached_property
+    def X(self) -> Rows:
+        """The matrix; only what needs it is stopped by one that can't be read by rows."""
+        return self.read()
 
     @property
     def n_vars(self) -> int:
@@ -68,17 +98,28 @@ class Store:
     Attributes
     ----------
     notes
-        What was decided in putting several files together, as sentences.
+        What was decided in putting several files together, as sentences; :meth:`tell` warns of them.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        if not paths:
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        if not shards:
             raise DataError("The list of files is empty; name one .h5ad or .zarr at least.")
-        self.shards = [Shard(path) for path in paths]
+        self.shards = list(shards)
         self.notes: list[str] = []
+        self._n_told = 0
         self.var_names, self._places = self._match()
         self.n_obs = sum(shard.n_obs for shard in self.shards)
         self.shape = (self.n_obs, len(self.var_names))
+
+    def tell(self, stacklevel: int = 3) -> None:
+        """Warn of what was decided in putting several files together, once each."""
+        for note in self.notes[self._n_told :]:
+            warnings.warn(note, UserWarning, stacklevel=stacklevel)
+        self._n_told = len(self.notes)
+
+    def parts(self) -> list[Store]:
+        """Return each file that has cells on its own, with all its genes."""
+        return [Store([shard]) for shard in self.shards if shard.n_obs]
 
     @property
     def name(self) -> str:
@@ -88,18 +129,15 @@ class Store:
 
     def _match(self) -> tuple[pd.Index, list[np.ndarray | None]]:
         """Return the genes that all files have, and where each file has them (None: just so)."""
-        all_names = [pd.Index(shard.var.index.astype(str)) for shard in self.shards]
-        names = all_names[0]
-        if all(other.equals(names) for other in all_names):
-            return names, [None] * len(all_names)
-        for shard, others in zip(self.shards, all_names, strict=True):
-            if not others.is_unique:
-                raise DataError(
-                    f"{shard.path.name!r} has gene names that occur more than once, so they can't be matched with "
-                    "those of other files; make them unique (adata.var_names_make_unique()) and write it again."
-                )
-        for other in all_names[1:]:
-            names = names[names.isin(other)]
+        all_names = [shard.var.index for shard in self.shards]
+        if not all(other.equals(all_names[0]) for other in all_names):
+            for shard, others in zip(self.shards, all_names, strict=True):
+                if not others.is_unique:
+                    raise DataError(
+                        f"{shard.path.name!r} has gene names that occur more than once, so they can't be matched with "
+                        "those of other files; make them unique (adata.var_names_make_unique()) and write it again."
+                    )
+        names, places = _tables.places(all_names)
         most = max(map(len, all_names))
         if len(names) < 0.5 * most:
             raise DataError(
@@ -111,7 +149,7 @@ class Store:
                 f"The {len(self.shards)} files have {len(names):,} genes in common; those that some lack (of up to "
                 f"{most:,}) were left out."
             )
-        return names, [None if other.equals(names) else other.get_indexer(names) for other in all_names]
+        return names, places
 
     @property
     def n_vars(self) -> int:
@@ -121,30 +159,19 @@ class Store:
     def var(self) -> pd.DataFrame:
         """The table of genes; of several files the columns on which all agree."""
         tables = [
-            shard.var.set_axis(shard.var.index.astype(str)).loc[self.var_names] if at is not None else shard.var
+            shard.var.loc[self.var_names] if at is not None else shard.var
             for shard, at in zip(self.shards, self._places, strict=True)
         ]
-        first = tables[0]
-        agreed = [
-            c for c in first if all(c in t and t[c].astype(object).equals(first[c].astype(object)) for t in tables)
-        ]
-        return first[agreed]
+        return _tables.agreed(tables)
 
     @cached_property
     def obs(self) -> pd.DataFrame:
         """The table of cells, whole: with millions of cells their names take 100 bytes each."""
-        tables = [shard.element("obs") for shard in self.shards]
-        if len(tables) == 1:
-            return tables[0]
-        found = pd.concat(tables, join="inner")
-        for column in found:  # categories that differ between files would come back as strings
-            if all(isinstance(table[column].dtype, pd.CategoricalDtype) for table in tables):
-                found[column] = pd.api.types.union_categoricals([table[column] for table in tables])
+        tables = [shard.table("obs") for shard in self.shards]
+        found = _tables.one_below_the_other(tables, self.notes)
         if not found.index.is_unique and all(table.index.is_unique for table in tables):
-            stems = [shard.path.stem for shard in self.shards]
-            if len(set(stems)) == len(stems):
-                found.index = np.concatenate([t.index + "-" + s for t, s in zip(tables, stems, strict=True)])
-                self.notes.append("Names of cells that occur in several files were told apart by the file's name.")
+            found.index = _tables.told_apart([t.index for t in tables], [shard.path for shard in self.shards])
+            self.notes.append("Names of cells that occur in several files were told apart by the file's name.")
         return found
 
     @property
@@ -153,9 +180,17 @@ class Store:
 
     def obs_column(self, key: str) -> pd.Series | None:
         """Return one column of obs without reading the others; None where a file lacks it."""
-        if not all(f"obs/{key}" in shard.keys for shard in self.shards):
+        lacking, all_lack = self._lacking(f"obs/{key}")
+        if lacking:
+            if not all_lack:
+                self.notes.append(f"obs[{key!r}] is missing in {lacking} and was left out of account.")
             return None
         return pd.concat([pd.Series(np.asarray(shard.element(f"obs/{key}"))) for shard in self.shards])
+
+    def _lacking(self, key: str) -> tuple[str, bool]:
+        """Return the names of the files that lack something, and whether all do."""
+        names = [repr(shard.path.name) for shard in self.shards if key not in shard.keys]
+        return ", ".join(names), len(names) == len(self.shards)
 
     @property
     def layers(self) -> list[str]:
@@ -189,52 +224,72 @@ class Store:
             if key not in shard.keys:
                 raise DataError(f"{shard.path.name!r} has no X; name the layer that holds the expression values.")
         limits = {_keys.UNIT_MIN, _keys.UNIT_MAX}
-        if layer == _keys.UNIT and limits <= set(self.shards[0].var) and not limits <= set(self.var):
+        scaled = any(limits <= set(shard.var) for shard in self.shards)
+        if layer == _keys.UNIT and scaled and not limits <= set(self.var):
             raise DataError(
                 f"The {len(self.shards)} files were scaled by different limits, so their layers['unit'] can't be put "
                 "together; prepare the data they came from as one: diffvae.pp.prepare([...], out='prepared.h5ad')."
             )
-        parts = [
-            shard.rows(key) if at is None else picked(shard.rows(key), at)
-            for shard, at in zip(self.shards, self._places, strict=True)
-        ]
-        for shard, part in zip(self.shards, parts, strict=True):
+        return self._stacked(key, self._places)
+
+    def _stacked(self, key: str, places: Sequence[np.ndarray | None]) -> Rows:
+        """Return the matrices of all files, one below the other, of each the genes at some places."""
+        parts = []
+        for shard, at in zip(self.shards, places, strict=True):
+            part = shard.rows(key)
             if part.dtype.kind not in "biuf":
                 raise DataError(f"{key} of {shard.path.name!r} holds {part.dtype}, not numbers; convert it first.")
+            parts.append(part if at is None else picked(part, at))
         return stack(parts)
 
     @cached_property
     def raw(self) -> _Raw | None:
-        """The matrix of all genes, where all files have it with the same genes."""
-        if not all("raw/X" in shard.keys for shard in self.shards):
+        """The matrix of all genes, where all files have it; genes are matched by name."""
+        lacking, all_lack = self._lacking("raw/X")
+        if lacking:
+            if not all_lack:
+                self.notes.append(f"adata.raw is missing in {lacking} and was left out.")
             return None
-        tables = [shard.element("raw/var") for shard in self.shards]
-        if not all(table.index.equals(tables[0].index) for table in tables):
+        tables = [shard.table("raw/var") for shard in self.shards]
+        same = all(table.index.equals(tables[0].index) for table in tables)
+        if not same and not all(table.index.is_unique for table in tables):
+            self.notes.append("adata.raw was left out: its gene names occur more than once and differ between files.")
             return None
-        return _Raw(stack([shard.rows("raw/X") for shard in self.shards]), tables[0])
+        names, places = _tables.places([table.index for table in tables])
+        most = max(map(len, tables))
+        if len(names) < most:
+            self.notes.append(
+                f"adata.raw has {len(names):,} genes that all files have; the others (of up to {most:,}) were left out."
+            )
+        var = tables[0] if same else _tables.agreed([table.loc[names] for table in tables])
+        return _Raw(lambda: self._stacked("raw/X", places), var)
 
     def take(self, rows: np.ndarray) -> AnnData:
-        """Read some cells into memory, in the order of the files: X, layers, raw, obs, var and how they came about."""
+        """Read some cells into memory, in the order of the files: X, layers, raw, obs, var and how they came about.
+
+        Layers and raw that can't be read by rows are left out, with a warning.
+        """
         import anndata as ad
 
         chosen = np.sort(rows)
+        layers = {name: _readable(f"layers[{name!r}]", partial(self.matrix, name)) for name in self.layers}
         adata = ad.AnnData(
-            X=_gathered(self.matrix(None), chosen),
+            X=self.matrix(None).at(chosen),
             obs=self.obs.iloc[chosen].copy(),
             var=self.var.copy(),
-            layers={name: _gathered(self.matrix(name), chosen) for name in self.layers},
+            layers={name: matrix.at(chosen) for name, matrix in layers.items() if matrix is not None},
             uns=deepcopy(self.uns),
         )
-        if self.raw is not None:
-            adata.raw = ad.AnnData(_gathered(self.raw.X, chosen), obs=adata.obs[[]], var=self.raw.var)
+        raw = self.raw
+        if raw is not None and (matrix := _readable("adata.raw", lambda: raw.X)) is not None:
+            adata.raw = ad.AnnData(matrix.at(chosen), obs=adata.obs[[]], var=raw.var)
         return adata
 
 
-def _gathered(matrix: Rows, rows: np.ndarray) -> Any:
-    """Read scattered rows: the blocks in which they lie, of which they alone are kept."""
-    parts = []
-    for part, block in matrix.blocks():
-        first, last = np.searchsorted(rows, [part.start, part.stop])
-        if first < last:
-            parts.append(block[rows[first:last] - part.start])
-    return joined(parts)
+def _readable(what: str, read: Callable[[], Rows]) -> Rows | None:
+    """Return a matrix, or None with a warning: what a run may do without doesn't stop it after hours of training."""
+    try:
+        return read()
+    except DataError as error:
+        warnings.warn(f"{what} was left out: {error}", UserWarning, stacklevel=3)
+        return None

@@ -83,7 +83,7 @@ class Model(Estimator):
         adata
             Cells, raw or prepared; None for those of the training. Genes are matched by name and new cells scaled by
             the training scaling. Files of AnnData, a list of them or an AnnData that is backed by one are read in
-            blocks.
+            blocks, each file with its own genes and totals of cells.
         max_missing
             Share of the model's genes that may be missing (they count as not expressed) before the data are refused.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffvae import _random, nn
+from diffvae._errors import DataError
 from diffvae._threads import torch_in_one_thread
 from diffvae.model._input import Matrix
 from diffvae.model._objective import InfoVAEObjective, gene_weights
@@ -76,6 +77,8 @@ class Diagnosis:
 def diagnose(model: NeuralModel, matrix: Matrix, *, rng: _random.Rng = 0) -> Diagnosis:
     """Examine a trained model on cells; see :meth:`NeuralModel.diagnose`."""
     module = model.module
+    if not matrix.shape[0]:
+        raise DataError("There are no cells to examine the model on; give one at least.")
     source = RowSource(matrix, next(module.parameters()).device)
     weights = gene_weights(model.config, model.features)
     objective = InfoVAEObjective(model.config, None if weights is None else weights.to(source.device))

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from diffvae import _keys, _random
 from diffvae._errors import DataError
-from diffvae._rows import Rows, picked
+from diffvae._rows import Rows, picked, stack
 from diffvae._store import Store, is_on_disk
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def layer_matrix(adata: AnnData | Store, layer: str | None) -> Matrix:
     """
     if isinstance(adata, Store):
         rows = adata.matrix(layer)
+        adata.tell(stacklevel=5)
         if not rows.survey.finite:
             raise DataError(f"{_place(layer)} holds NaN or infinite values; put 0 where missing means not detected.")
         return rows
@@ -172,6 +173,8 @@ def split_rows(
     or a fifth of the cells where there is none.
     """
     split = adata.obs_column(_keys.SPLIT) if isinstance(adata, Store) else adata.obs.get(_keys.SPLIT)
+    if isinstance(adata, Store):
+        adata.tell(stacklevel=4)
     if validation_size is None and split is not None:
         held_out = (split == "validation").to_numpy()
     else:
@@ -191,10 +194,13 @@ def match_new(adata: AnnData | Store, features: Features, max_missing: float) ->
     """Return the matrix of any cells in the form that a model was trained on, genes matched by name.
 
     Cells that carry the very scaling of the model are taken as they are; all others go through
-    :func:`diffvae.pp.prepare_new` with the model's genes and scaling.
+    :func:`diffvae.pp.prepare_new` with the model's genes and scaling. Of several files each goes for itself, so that
+    totals of cells are taken over all genes of their own file and what one lacks doesn't change the cells of others.
     """
     names = list(features.gene_names)
     if features.scaled and not _same_scaling(adata, features):
+        if isinstance(adata, Store) and len(adata.shards) > 1 and adata.n_obs:
+            return stack([match_new(part, features, max_missing) for part in adata.parts()])
         from diffvae import pp
 
         unit, report = pp.prepare_new(
@@ -205,8 +211,9 @@ def match_new(adata: AnnData | Store, features: Features, max_missing: float) ->
             target_sum=features.target_sum,
             max_missing=max_missing,
         )
+        of_file = f"{adata.name}: " if isinstance(adata, Store) else ""
         for message in report["warnings"]:
-            warnings.warn(message, UserWarning, stacklevel=4)
+            warnings.warn(of_file + message, UserWarning, stacklevel=4)
         return unit
     matrix = layer_matrix(adata, features.layer)
     if list(map(str, adata.var_names)) == names:

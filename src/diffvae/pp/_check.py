@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
+import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae._errors import DataError
@@ -20,7 +21,7 @@ LARGEST_GIVEN_LOG = 50.0
 LARGEST_TOTAL = 1e30
 """Above this, values are near the end of what float32 holds (3e38)."""
 
-_NAMES = {
+KIND_NAMES = {
     "counts": "counts",
     "normalised": "normalised but not logged (CPM, TPM or FPKM-like)",
     "log": "log-normalised",
@@ -63,7 +64,7 @@ class DataReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.n_cells:,} cells x {self.n_genes:,} genes, {_NAMES[self.kind]}: {self.reason}.",
+            f"{self.n_cells:,} cells x {self.n_genes:,} genes, {KIND_NAMES[self.kind]}: {self.reason}.",
             f"Genes that don't vary: {self.n_constant_genes:,}.",
             *(f"Warning: {warning}" for warning in self.warnings),
         ]
@@ -135,6 +136,7 @@ def examine(
     if fitting and not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
         raise DataError(f"Cell names occur more than once: {quoted(twice)}; call adata.obs_names_make_unique() first.")
+    _refuse_damaged(x, name)
     _refuse_unwritable(adata.obs_names, "Cell")
     _refuse_unwritable(adata.var_names, "Gene")
     summary = summarise(x)
@@ -182,6 +184,15 @@ def _refuse_bad_values(adata: AnnData | Store, summary: Summary, name: str) -> N
             f"{name} has values, or totals of cells, up to {largest:.3g}, beyond {LARGEST_TOTAL:.0e}: no expression "
             "is that high, and single precision can't hold it; check how the matrix was made."
         )
+
+
+def _refuse_damaged(x: Any, name: str) -> None:
+    """Refuse a sparse matrix in memory whose values lie outside of it: scipy would read beyond its arrays."""
+    if sp.issparse(x) and x.nnz:
+        low, high, n = int(x.indices.min()), int(x.indices.max()), x.shape[1 if x.format == "csr" else 0]
+        if low < 0 or high >= n:
+            what = "genes" if x.format == "csr" else "cells"
+            raise DataError(f"{name} is damaged: it has values of {what} {low:,} to {high:,}, of {n:,}; make it again.")
 
 
 def _refuse_unwritable(names: Any, what: str) -> None:

@@ -21,6 +21,7 @@ from diffvae.pp._check import examine, unique_names, way_out_of_scaled
 from diffvae.pp._kind import Kind
 from diffvae.pp._matrix import GeneRange, matrix_of
 from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
+from diffvae.pp._of_one_kind import refuse_mixed
 from diffvae.pp._scale import to_unit
 
 
@@ -46,6 +47,7 @@ def prepare_on_disk(
     if store.is_prepared:
         raise DataError(f"{store.name} has been prepared already (it has layers['unit']); train on it as it is.")
     batch = batch_of(store, batch_key)  # refused, if it is, before the file is read
+    remarks = refuse_mixed(store, layer, kind)
     report, summary = examine(store, layer=layer, kind=kind)
     if report.kind == "scaled":
         raise DataError(way_out_of_scaled(store, layer, summary))
@@ -55,7 +57,7 @@ def prepare_on_disk(
     is_validation = _prepared.draw(report.n_cells, validation_size, rng)
     everywhere, training = _ranges(log, ~is_validation)
     constant = _prepared.constant_genes(everywhere.low, everywhere.high)
-    keep, remarks = variable_genes(log, constant, n_top_genes=n_top_genes, batch=batch)
+    keep, remarked = variable_genes(log, constant, n_top_genes=n_top_genes, batch=batch)
     minimum, maximum = (limit[keep].astype(np.float32) for limit in (training.low, training.high))
 
     names = unique_names(store.var_names)
@@ -69,7 +71,9 @@ def prepare_on_disk(
     skeleton.raw = AnnData(sparse.csr_matrix((len(obs), len(all_genes)), dtype=np.float32), obs[[]], all_genes)
     if report.kind != "log":
         skeleton.uns["log1p"] = {}
-    warned = [*report.warnings, *store.notes, *remarks]
+    if report.kind != "log" and any(len(shard.var) > store.n_vars for shard in store.shards):
+        remarks.append("Totals of cells were taken over the genes that all files have.")
+    warned = [*report.warnings, *remarks, *remarked]
     with cell_file(path, skeleton) as file:
         n_clipped = 0.0
         for rows, block in given.blocks():
@@ -87,9 +91,10 @@ def prepare_on_disk(
         record = _prepared.record(
             report, n_top_genes=n_top_genes, target_sum=total, layer=layer, batch_key=batch_key,
             validation_size=validation_size, rng=rng, keep=keep, constant=constant, minimum=minimum, maximum=maximum,
-            clipped=n_clipped / max(int(is_validation.sum()), 1), warned=warned,
+            clipped=n_clipped / max(int(is_validation.sum()), 1), warned=[*store.notes, *warned],
         )  # fmt: skip
         file.put(f"uns/{_keys.UNS}", {"prepare": record})
+    store.tell(stacklevel=4)
     for message in warned:
         warnings.warn(message, UserWarning, stacklevel=3)
     return path

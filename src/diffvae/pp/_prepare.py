@@ -104,7 +104,8 @@ def prepare(
     Raises
     ------
     DataError
-        If the data can't be used (:func:`check`), have negative values, or have been prepared before.
+        If the data can't be used (:func:`check`), have negative values, or have been prepared before; or if several
+        files hold values of different kinds.
 
     Examples
     --------

@@ -88,7 +88,9 @@ def _embed_on_disk(store: Store, model: Model, out: Path, key: str, max_missing:
     from diffvae.model._input import match_new
 
     matrix = match_new(store, model.features, max_missing)
-    skeleton = ad.AnnData(obs=store.obs, var=store.var, uns={_keys.UNS: {"embed": about}})
+    obs = store.obs
+    store.tell(stacklevel=4)
+    skeleton = ad.AnnData(obs=obs, var=store.var, uns={_keys.UNS: {"embed": about}})
     with cell_file(out, skeleton) as file:
         for _, z in model.encode_blocks(matrix):
             file.append(f"obsm/{key}", z)
