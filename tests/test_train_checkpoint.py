@@ -16,6 +16,7 @@ from _model_data import TINY, prepared
 from safetensors import safe_open
 from test_train_loop import Walker, run, walk
 
+from diffvae import _threads
 from diffvae._errors import DataError
 from diffvae.model import VAE, AutoEncoder, DiffVAE
 from diffvae.train import Checkpoint
@@ -224,15 +225,27 @@ def test_without_resume_and_without_a_file_a_training_begins_anew(tmp_path):
     require_same(train(checkpoint=tmp_path / "old"), whole)
 
 
-def test_another_number_of_threads_is_told(tmp_path):
+@pytest.fixture
+def another_number_of_threads():
+    before = torch.get_num_threads()
+    yield before, before + 1
+    torch.set_num_threads(before)
+
+
+def test_another_number_of_threads_is_told_where_steps_are_large(tmp_path, another_number_of_threads, monkeypatch):
+    monkeypatch.setattr(_threads, "LARGE_STEP", 0)
     killed_at(3, tmp_path / "c", checkpoint_every=1)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads + 1)
-    try:
-        with pytest.warns(UserWarning, match=f"began with threads = {threads} and goes on with {threads + 1}"):
-            train(checkpoint=tmp_path / "c", resume=True)
-    finally:
-        torch.set_num_threads(threads)
+    before, now = another_number_of_threads
+    torch.set_num_threads(now)
+    with pytest.warns(UserWarning, match=f"began with threads = {before} and goes on with {now}"):
+        train(checkpoint=tmp_path / "c", resume=True)
+
+
+def test_another_number_of_threads_changes_nothing_where_steps_are_small(tmp_path, another_number_of_threads):
+    whole = train()
+    killed_at(3, tmp_path / "c", checkpoint_every=1)
+    torch.set_num_threads(another_number_of_threads[1])
+    require_same(train(checkpoint=tmp_path / "c", resume=True), whole)
 
 
 def test_what_is_lost_does_not_take_the_place_of_what_is_not(tmp_path):
