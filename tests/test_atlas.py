@@ -159,6 +159,16 @@ def test_the_model_of_a_run_holds_no_cells_that_are_gone(run, shards):
     assert model.get_latent_representation(shards).shape == (500, 8)
 
 
+def test_prepared_cells_whose_x_has_columns_are_refused_before_the_training(shards, tmp_path):
+    cells = ad.read_h5ad(shards[0])
+    dv.pp.prepare(cells, n_top_genes=60)
+    cells.X = sp.csc_matrix(cells.X)
+    cells.write_h5ad(tmp_path / "prepared.h5ad")
+    with pytest.raises(DataError, match=r"write it by rows first: adata\.X = adata\.X\.tocsr\(\)"):
+        dv.pipeline.run(tmp_path / "prepared.h5ad", tmp_path / "out", backed=True, **OPTIONS | {"n_top_genes": 60})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["prepared.h5ad"]
+
+
 @pytest.mark.parametrize("backed", [True, False])
 def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed):
     whole = dv.pp.prepare(shards, out=tmp_path / "whole.h5ad", n_top_genes=60)

@@ -77,6 +77,7 @@ class Atlas:
     def prepare(self, **options: Any) -> Store:
         """Prepare the cells, unless they have been, and keep the prepared ones for the steps that follow."""
         if self.source.is_prepared:
+            self.source.matrix(None)  # the sample has X, too: refused, if it can't be read by rows, before the training
             self.prepared = self.source
         else:
             with _files.failures_told(self.place, self.work):

@@ -135,6 +135,8 @@ def _prepared(
     store = open_store(given)
     if is_prepared(store):
         options_of(store, **asked)
+        with _console.warnings_as_notes():
+            store.tell()
         yield store
         return
     with _files.scratch(out) as work:
