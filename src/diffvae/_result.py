@@ -119,8 +119,9 @@ def write(
     label_key: str | None = None,
     overwrite: bool = False,
     atlas: Atlas | None = None,
+    placed: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write a result into a folder, whole or not at all; then the page that shows it."""
+    """Write a result into a folder, whole or not at all; then call ``placed`` and make the page that shows it."""
     from diffvae import report
 
     stored = result.adata.uns[_keys.UNS]
@@ -158,6 +159,7 @@ def write(
         summary = json.dumps(result.summary, indent=1, default=_number, allow_nan=False)
         _files.write_text(summary + "\n", folder / SUMMARY)
     result.path = Path(out)
+    placed()
     # last, when all is in its place: a page that can't be drawn shall not cost the result
     report.write(out, adata=result.adata)
 
