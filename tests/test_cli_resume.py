@@ -220,6 +220,21 @@ def test_interrupted_while_the_program_loads():
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Error: Interrupted.\n")
 
 
+LATE = """
+import atexit, os, signal, sys
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+sys.argv = ["diffvae", "--version"]
+from diffvae.cli import main
+main()
+"""
+
+
+def test_stopped_on_the_way_out():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("diffvae ")
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+
+
 @pytest.mark.slow  # three runs
 def test_a_run_goes_on_in_either_training(diffvae, cells, tmp_path, monkeypatch):
     """Stopped while it trains DiffVAE, and again while it trains Graph-DiffVAE; the tables are those of one run."""

@@ -57,7 +57,7 @@ OTHERS = {
     "state.step": (DELETED, -1, 0, 2, "x", None, 15.0),
     "state.finished": (DELETED, "x", None, 0, 1),
     "state.records": (DELETED, "x", None, [], {}, [1, 1, 1], [{}] * 3, [{"train_loss": "x"}] * 3, [RECORD] * 2,
-                      [RECORD, RECORD, {**RECORD, "kl": 1}], [{"train_loss": float("nan")}] * 3),
+                      [RECORD, RECORD, {"kl": 1}], [{"train_loss": float("nan")}] * 3),
     "state.order": (DELETED, "x", None, [], {}, {"bit_generator": "PCG64", "state": None}),
     "state.sums": (DELETED, "x", None, [], {}),
     "state.sums.names": ("x", None, [1], {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import signal
@@ -108,6 +109,8 @@ def main() -> None:
         code = _tell(error)
     if code in STOPPED and not _console.rank():  # the first of several processes says it
         _console.error(_stopped(STOPPED[code]))
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is done and told: a signal on the way out has no traceback
+        atexit.register(signal.signal, number, signal.SIG_DFL)
     sys.exit(code or 0)
 
 

@@ -67,8 +67,10 @@ def _require_numbers(numbers: Mapping[str, Any]) -> None:
         _require(fits(value), f"{name} is {str(value)[:40]}")
     _require(numbers["epoch"] > 1 or numbers["step"] == numbers["batch"], f"step is {numbers['step']}")
     for record in records:
-        is_record = isinstance(record, dict) and "train_loss" in record and record.keys() == records[0].keys()
-        _require(is_record and all(_is_number(v) and math.isfinite(v) for v in record.values()), "records has others")
+        # epochs may tell different things: links are not watched in each
+        is_record = isinstance(record, dict) and "train_loss" in record
+        sound = is_record and all(_is_number(v) and math.isfinite(v) for v in record.values())
+        _require(sound, f"records has {str(record)[:40]}")
 
 
 def _is_count(value: Any, least: int = 0) -> bool:
