@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -379,6 +380,26 @@ def test_warnings_become_remarks(diffvae, files, tmp_path):
 
 
 # How it looks
+
+
+HOSTILE = "a [/x]\x1b]0;title\x07\x1b[2J\x9b1m\u202eb\ud800 :smile: [red]c"
+SHOWN = "a [/x]]0;title[2J1mb :smile: [red]c"
+
+
+def test_names_can_not_steer_the_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal obeys
+    _console.say(HOSTILE)
+    _console.table(HOSTILE, ["name"], [(HOSTILE,)])
+    said = capsys.readouterr().out
+    for tell in (_console.step, _console.note, _console.error):
+        tell(HOSTILE)
+    told = capsys.readouterr().err
+    for text, n in ((said, 3), (told, 3)):
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours of our own
+        assert shown.count(SHOWN) == n
+        assert not set(shown) & set("\x1b\x07\x9b\u202e\ud800")
+    _console.say("one\ntwo")
+    assert capsys.readouterr().out == "one\ntwo\n"
 
 
 def test_table_is_plain_text_whose_cells_are_never_read_as_markup(capsys):

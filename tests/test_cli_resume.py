@@ -2,7 +2,10 @@
 
 import json
 import os
+import shlex
 import signal
+import subprocess
+import sys
 
 import pytest
 from _model_data import counts
@@ -10,6 +13,9 @@ from safetensors.numpy import load_file
 
 from diffvae import pipeline
 from diffvae._errors import OutputError
+from diffvae._kept import PARTS, Kept
+from diffvae.cli._main import _going_on
+from diffvae.model import DiffVAE
 from diffvae.model._graph_objective import GraphObjective
 from diffvae.model._objective import InfoVAEObjective
 
@@ -51,7 +57,7 @@ def test_a_stopped_training_says_how_to_go_on_and_does(diffvae, cells, tmp_path,
         left, said, told = diffvae("train", cells, "--out", out, *QUICK)
     assert (left, said) == (code, "")
     options = " ".join(map(str, QUICK))
-    command = f"diffvae train '{cells}' --out {out} {options} --resume"
+    command = f"diffvae train --resume '{cells}' --out {out} {options}"
     assert told == f"Error: {how}; the training is kept in 'out.checkpoint'. Go on with: {command}\n"
     assert names(tmp_path) == ["out.checkpoint", "whole"]
 
@@ -89,20 +95,160 @@ def test_before_the_training_nothing_is_kept_and_nothing_promised(diffvae, cells
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_when_the_model_is_in_its_place_there_is_nothing_to_go_on_with(
+    diffvae, cells, tmp_path, monkeypatch, number
+):
+    done = Kept.done
+
+    def stopped(self):
+        done(self)
+        os.kill(os.getpid(), number)
+
+    out = tmp_path / "out of mine"
+    monkeypatch.setattr(Kept, "done", stopped)
+    code, said, told = diffvae("train", cells, "--out", out, *QUICK, "--checkpoint-every", 1)
+    assert (code, said) == (128 + number, "")
+    assert told == f"Error: {'Interrupted' if number == signal.SIGINT else 'Stopped'}; {out} was written.\n"
+    assert names(tmp_path) == ["out of mine"]
+    code, _, told = diffvae("train", cells, "--out", out, *QUICK, "--overwrite")  # over what was there: written, too
+    assert "was written" in told
+
+
+def test_stopped_before_the_model_is_in_its_place_the_training_goes_on(diffvae, cells, tmp_path, monkeypatch):
+    def stopped(self, **kwargs):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    options = ("train", "--out", tmp_path / "out", *QUICK, "--checkpoint-every", 3, "--", cells)
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffVAE, "diagnose", stopped)
+        _, _, told = diffvae(*options)
+    assert names(tmp_path) == ["out.checkpoint"]
+    command = told.split("Go on with: ")[1]
+    assert command.startswith("diffvae train --resume --out")
+    code, _, told = diffvae(*shlex.split(command)[1:])  # as it stands, "--" and all
+    assert code == 0, told
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_run_that_is_stopped_at_its_page_has_been_written(diffvae, cells, tmp_path, monkeypatch):
+    from diffvae import report
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(report, "write", lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGINT))
+    options = (*QUICK, "--no-links", "--n-clusters", 2, "--cluster-method", "kmeans", "--checkpoint-every", 3)
+    code, _, told = diffvae("run", cells, "--out", out, *options)
+    assert code == 130
+    assert told.endswith(f"Error: Interrupted; {out} was written; 'diffvae report {out}' makes the page.\n")
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_model_from_before_a_divergence_leaves_no_training_behind(diffvae, cells, tmp_path, monkeypatch):
+    original = InfoVAEObjective.__call__
+
+    def breaks(self, module, *args):
+        terms = original(self, module, *args)
+        lost = int(module.encoder.norms[0].num_batches_tracked) > 30
+        return {**terms, "loss": terms["loss"] * (float("nan") if lost else 1)}
+
+    monkeypatch.setattr(InfoVAEObjective, "__call__", breaks)
+    code, _, told = diffvae("train", cells, "--out", tmp_path / "out", *QUICK, "--checkpoint-every", 1)
+    assert code == 1
+    assert "has the model as it was after epoch" in told
+    assert names(tmp_path) == ["out"]
+
+
+def test_torchrun_is_started_again_as_it_was(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    monkeypatch.setenv("WORLD_SIZE", "8")  # of several machines, say
+    assert _going_on(["train", "a"]) == "To go on, start the same torchrun command again with --resume."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ("--debug train a --out b", "--debug train --resume a --out b"),
+        ("train a --resume --out b", "train a --resume --out b"),
+        ("train --out b -- --resume", "train --resume --out b -- --resume"),
+    ],
+)
+def test_the_command_that_goes_on(arguments, command):
+    assert _going_on(arguments.split()) == f"Go on with: diffvae {command}"
+
+
+@pytest.mark.parametrize("name", ["out.checkpoint", "out.checkpoint.links"])
+def test_a_folder_where_the_training_is_kept_is_refused_at_once(diffvae, tmp_path, name):
+    (tmp_path / name).mkdir()
+    for options in ((), ("--resume",), ("--overwrite",)):
+        code, _, told = diffvae("train", "no such file", "--out", tmp_path / "out", *options)
+        assert code == 2
+        assert f"{name}' is a folder, but the training is to be kept in a file of that name; move it" in told
+    assert names(tmp_path) == [name]
+
+
+def test_no_two_folders_keep_a_training_in_one_file(tmp_path):
+    def files(name):
+        kept = Kept(tmp_path / name, None, True, False)
+        return {kept.training(part)["checkpoint"] for part in PARTS}
+
+    assert not files("r") & (files("r.links") | files("r.checkpoint"))
+
+
+def test_a_link_to_where_a_training_is_kept_stays(tmp_path):
+    (tmp_path / "out.checkpoint").symlink_to(tmp_path / "scratch")
+    for remove in (lambda: Kept(tmp_path / "out", None, True, False).done(),
+                   lambda: Kept(tmp_path / "out", None, False, True).training()):  # fmt: skip
+        (tmp_path / "scratch").write_text("")
+        remove()
+        assert names(tmp_path) == ["out.checkpoint"]
+
+
+EARLY = """
+import sys
+class Stop:
+    def find_spec(self, name, *args):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from diffvae.cli import main
+main()
+"""
+
+
+def test_interrupted_while_the_program_loads():
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Error: Interrupted.\n")
+
+
+LATE = """
+import atexit, os, signal, sys
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))
+sys.argv = ["diffvae", "--version"]
+from diffvae.cli import main
+main()
+"""
+
+
+def test_stopped_on_the_way_out():
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("diffvae ")
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")
+
+
 @pytest.mark.slow  # three runs
 def test_a_run_goes_on_in_either_training(diffvae, cells, tmp_path, monkeypatch):
     """Stopped while it trains DiffVAE, and again while it trains Graph-DiffVAE; the tables are those of one run."""
     out, whole = tmp_path / "out", tmp_path / "whole"
     options = ("run", cells, *QUICK, "--k", 3, "--n-clusters", 2)
     assert diffvae(*options, "--out", whole)[0] == 0
-    for objective, kept in ((InfoVAEObjective, "out.checkpoint"), (GraphObjective, "out.links.checkpoint")):
+    for objective, kept in ((InfoVAEObjective, "out.checkpoint"), (GraphObjective, "out.checkpoint.links")):
         with monkeypatch.context() as patch:
             stop_in(patch, objective, 13, signal.SIGTERM)
             code, _, told = diffvae(*options, "--out", out, "--checkpoint-every", 3, "--resume")
         assert code == 143
         assert f"kept in '{kept}'" in told
         assert told.rstrip().endswith("--checkpoint-every 3 --resume")
-    assert names(tmp_path) == ["out.checkpoint", "out.links.checkpoint", "whole"]
+    assert names(tmp_path) == ["out.checkpoint", "out.checkpoint.links", "whole"]
     assert diffvae(*options, "--out", out, "--checkpoint-every", 3, "--resume")[0] == 0
     assert names(tmp_path) == ["out", "whole"]
     for table in sorted(path.relative_to(whole) for path in whole.rglob("*.csv")):
@@ -119,6 +265,6 @@ def test_options_that_mean_nothing_are_refused(diffvae, cells, tmp_path):
         pipeline.run(cells, resume=True)
     with pytest.raises(ValueError, match="checkpoint_every is 0"):
         pipeline.run(cells, tmp_path / "out", checkpoint_every=0)
-    (tmp_path / "out.links.checkpoint").write_text("")
-    with pytest.raises(OutputError, match=r"out.links.checkpoint' holds a training that was interrupted"):
+    (tmp_path / "out.checkpoint.links").write_text("")
+    with pytest.raises(OutputError, match=r"out.checkpoint.links' holds a training that was interrupted"):
         pipeline.run(cells, tmp_path / "out")

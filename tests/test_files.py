@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ import pytest
 from anndata import AnnData, read_h5ad
 
 from diffvae._errors import OutputError, WriteError
-from diffvae._files import new_folder, write_csv, write_h5ad, write_text
+from diffvae._files import new_folder, refuse_folder, write_csv, write_h5ad, write_text
+from diffvae._lock import held
 
 
 def names(folder):
@@ -114,6 +116,63 @@ def test_old_result_comes_back_if_the_swap_fails(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk is gone"), new_folder(old, overwrite=True) as folder:
         (folder / "new.txt").write_text("")
     assert (old / "old.txt").read_text() == "precious"
+    assert names(tmp_path) == ["out"]
+
+
+def stop_at_rename(number, how):
+    """Return code that replaces ``out`` and is stopped right after a rename, the first being that of the old result."""
+    return f"""
+import os, signal, sys
+from pathlib import Path
+from diffvae._files import new_folder
+signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+rename, done = Path.rename, []
+def stopped(self, target):
+    found = rename(self, target)
+    done.append(target)
+    if len(done) == {number}:
+        os.kill(os.getpid(), signal.{how})
+    return found
+Path.rename = stopped
+with new_folder("out", overwrite=True) as folder:
+    (folder / "new.txt").write_text("")
+    (folder / "summary.json").write_text('{{"versions": {{"diffvae": "0.1.0"}}}}')
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(("number", "file"), [(1, "old.txt"), (2, "new.txt"), (3, "new.txt")])
+def test_a_replacement_that_is_stopped_between_two_steps_loses_neither(tmp_path, number, file, how):
+    out = result(tmp_path / "out", "precious")
+    subprocess.run([sys.executable, "-c", stop_at_rename(number, how)], cwd=tmp_path, timeout=120)
+    if how == "SIGTERM":
+        assert file in names(out)
+        assert not [name for name in names(tmp_path) if name.endswith((".lock", ".old"))]
+    with pytest.raises(OutputError, match="has results already"), new_folder(out):  # the next command finds it
+        pytest.fail("was not refused")
+    with pytest.raises(SystemExit):  # and may fail without harm
+        fail_halfway(out, SystemExit(143), overwrite=True)
+    assert file in names(out)
+    assert [name for name in names(tmp_path) if not name.endswith(".lock")] == ["out"]
+
+
+def test_a_result_on_its_way_is_not_taken_from_who_is_replacing_it(tmp_path):
+    moved = result(tmp_path / ".out.0123abcd.old")
+    refused = []
+
+    def other():
+        try:
+            refuse_folder(tmp_path / "out", True)
+        except OutputError as error:
+            refused.append(str(error))
+
+    with held(tmp_path / "out"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert "is writing" in refused[0]
+    assert moved.exists()
+    refuse_folder(tmp_path / "out", True)
     assert names(tmp_path) == ["out"]
 
 

@@ -19,7 +19,7 @@ from test_train_loop import Walker, run, walk
 from diffvae import _threads
 from diffvae._errors import DataError
 from diffvae.model import VAE, AutoEncoder, DiffVAE
-from diffvae.train import Checkpoint
+from diffvae.train import Checkpoint, TrainingError
 
 QUICK = {"max_epochs": 6, "batch_size": 16, "precision": "float32", "device": "cpu", "progress": False}
 NOISY = {**TINY, "dropout": 0.2, "early_stopping": True}
@@ -261,6 +261,55 @@ def test_what_is_lost_does_not_take_the_place_of_what_is_not(tmp_path):
                           max_epochs=9)  # fmt: skip
     assert len(history) == 9
     assert module.w.item() == pytest.approx(0.9)
+
+
+class Root(torch.nn.Module):
+    """One weight, whose gradient is NaN where a step has brought it to zero while the loss is a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros(()))
+
+
+@pytest.mark.parametrize(("batch_size", "kept"), [(10, 2), (20, 1)])
+def test_weights_that_are_lost_while_the_loss_is_not_are_not_kept(tmp_path, batch_size, kept):
+    """Told to stop within the epoch and at its end: the file has the last step but one."""
+    calls = []
+
+    def breaks(module, x, rows, generator):
+        calls.append(1)
+        if len(calls) == kept + 1:
+            signal.raise_signal(signal.SIGINT)
+            return {"loss": (0 * module.w).sqrt() - 1}  # -1, and its gradient is 0 * inf
+        return {"loss": -module.w}
+
+    kwargs = {"validation_rows": [], "max_epochs": 9, "batch_size": batch_size}
+    with pytest.raises(KeyboardInterrupt):
+        run(breaks, module=Root(), checkpoint=Checkpoint(tmp_path / "c", every=1), **kwargs)
+    with safe_open(tmp_path / "c", "pt") as file:
+        assert file.get_tensor("module.w").item() == pytest.approx(0.1 * kept)
+
+
+@pytest.mark.parametrize("patience", [None, 20])
+def test_a_training_that_diverges_after_it_went_on_gives_back_what_it_went_on_from(tmp_path, patience):
+    def falls(module, x, rows, generator):
+        return {"loss": -module.w}
+
+    def breaks(module, x, rows, generator):
+        return {"loss": module.w * torch.nan}
+
+    def stop(epoch):
+        if epoch.number == 4:
+            raise KilledError
+
+    kwargs = {"validation_rows": [], "max_epochs": 9, "patience": patience}
+    with pytest.raises(KilledError):
+        run(falls, checkpoint=Checkpoint(tmp_path / "c", every=1), on_epoch=stop, **kwargs)
+    module = Walker()
+    with pytest.raises(TrainingError, match="At epoch 4 train loss is nan") as caught:
+        run(breaks, module=module, checkpoint=Checkpoint(tmp_path / "c", every=1, resume=True), **kwargs)
+    assert len(caught.value.history) == 3
+    assert module.w.item() == pytest.approx(0.3)
 
 
 def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint_before(tmp_path, monkeypatch):

@@ -129,6 +129,24 @@ def test_diverging_loss_stops_with_a_sentence():
         run(explode, validation_rows=[], n=30)
 
 
+@pytest.mark.parametrize(
+    ("loss", "kl", "told"),
+    [
+        (1e9, 3e9, r"train loss is 1e\+09.*Of its terms kl is the largest \(3e\+09\)\.$"),
+        (np.nan, 3.0, r"train loss is nan.* reaches the network\.$"),  # of a number that is none, none is the largest
+        (1e9, np.inf, r"train kl is inf.* reaches the network\.$"),
+    ],
+)
+def test_the_largest_term_is_named_where_it_made_the_loss_grow(loss, kl, told):
+    def explode(module, x, rows, generator):
+        lost = module.w > 0.15
+        terms = {"kl": torch.tensor(kl if lost else 0.0), "mmd": torch.tensor(5.0)}
+        return {"loss": loss * module.w / module.w.detach() if lost else -module.w, **terms}
+
+    with pytest.raises(TrainingError, match=told):
+        run(explode, validation_rows=[])
+
+
 @pytest.mark.parametrize(("patience", "kept", "weight"), [(None, 1, 0.1), (5, 3, 0.3)])
 def test_the_weights_from_before_come_back(patience, kept, weight):
     """Without early stopping those of the last copy, which is made at most every hundred steps; with it the best."""

@@ -31,8 +31,8 @@ FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, 
 """Errors of the system that are of the disk or the folder, whatever is written."""
 
 
-PART, WORK = ".tmp", ".work"
-"""Ends of the names of what is half written, and of what is only needed on the way."""
+PART, WORK, OLD = ".tmp", ".work", ".old"
+"""Ends of the names of what is half written, of what is only needed on the way, and of a result that is replaced."""
 
 
 def _beside(path: Path, end: str = PART) -> Path:
@@ -40,12 +40,29 @@ def _beside(path: Path, end: str = PART) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{end}")
 
 
+def _leftovers(path: Path, end: str) -> list[Path]:
+    """Return what killed processes left beside ``path`` under names of :func:`_beside`."""
+    name = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}" + re.escape(end))
+    try:
+        return [left for left in path.parent.iterdir() if name.fullmatch(left.name)]
+    except OSError:  # no such folder, or none that may be listed
+        return []
+
+
 def remove_leftovers(path: Path, end: str = PART) -> None:
     """Remove what killed processes left half written for ``path``; for those who know that nobody else is writing."""
-    start = f".{path.name}."
-    for left in path.parent.iterdir() if path.parent.is_dir() else ():
-        if left.name.startswith(start) and left.name.endswith(end) and len(left.name) == len(start + end) + 8:
-            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+    for left in _leftovers(path, end):
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _bring_back(path: Path) -> None:
+    """Put a result back that a killed process had moved aside and not replaced yet."""
+    if path.exists() or not _leftovers(path, OLD):
+        return
+    with held(path):  # from who is between the two steps of a replacement now, it must not be taken
+        if not path.exists():
+            for old in _leftovers(path, OLD)[:1]:
+                old.rename(path)
 
 
 @contextmanager
@@ -160,7 +177,8 @@ def _names_its_diffvae(file: Path) -> bool:
 
 
 def refuse_folder(path: Path, overwrite: bool) -> None:
-    """Raise if a folder can't be written, or must not be replaced."""
+    """Raise if a folder can't be written, or must not be replaced; one lost half replaced is put back first."""
+    _bring_back(path)
     name = repr(str(path))
     if path.exists() and not path.is_dir():
         raise OutputError(f"{name} is a file; give the name of a folder.")
@@ -216,6 +234,8 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
     part = _beside(path)
     with held(path):
         remove_leftovers(path)
+        if path.exists():
+            remove_leftovers(path, OLD)
         try:
             part.mkdir()
         except OSError as error:
@@ -240,15 +260,21 @@ def scratch(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Put a folder in the place of another, which comes back if that fails."""
+    """Put a folder in the place of another, which comes back if that fails.
+
+    At any moment at least one of both is whole, under ``path`` or under a name from which it is put back: who replaces
+    a result and is killed loses nothing.
+    """
     if not path.exists():
         new.rename(path)
         return
-    old = _beside(path)
-    path.rename(old)
+    old = _beside(path, OLD)
     try:
+        path.rename(old)
         new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if not path.exists():
+            old.rename(path)
+        elif old.exists():
+            # under another name, since half of it must not be put back
+            shutil.rmtree(old.rename(_beside(path)), ignore_errors=True)

@@ -10,11 +10,14 @@ from diffvae._errors import OutputError
 
 SUFFIX = ".checkpoint"
 PARTS = ("", ".links")
-"""The main training of a command, and a later one with a checkpoint of its own."""
+"""The main training of a command, and a later one with a checkpoint of its own.
+
+They come behind the suffix: no other folder has a checkpoint of that name, and each folder has a lock of its own.
+"""
 
 
 class Kept:
-    """The checkpoints beside a folder that is to be written: ``OUT.checkpoint``, and ``OUT.PART.checkpoint``.
+    """The checkpoints beside a folder that is to be written: ``OUT.checkpoint``, and ``OUT.checkpoint.PART``.
 
     Parameters
     ----------
@@ -30,7 +33,7 @@ class Kept:
     Raises
     ------
     OutputError
-        If there are checkpoints that nobody has decided on.
+        If there are checkpoints that nobody has decided on, or a folder where one has to be.
     """
 
     def __init__(
@@ -48,6 +51,12 @@ class Kept:
             raise ValueError("Checkpoints lie beside out, but out is None; name a folder.")
         self.out = None if out is None else Path(out).expanduser().resolve()
         self.every, self.resume, self.is_writer = every, resume, is_writer
+        for path in self._all if is_writer else ():
+            if path.is_dir():
+                raise OutputError(
+                    f"{str(path)!r} is a folder, but the training is to be kept in a file of that name; move it, or "
+                    "name another folder for the results."
+                )
         if is_writer and self.files and not (resume or overwrite):
             raise OutputError(
                 f"{str(self.files[0])!r} holds a training that was interrupted; pass resume (--resume) to go on with "
@@ -57,7 +66,11 @@ class Kept:
     @property
     def files(self) -> list[Path]:
         """What there is."""
-        return [path for part in PARTS if self.out is not None and (path := self._file(part)).exists()]
+        return [path for path in self._all if path.exists()]
+
+    @property
+    def _all(self) -> list[Path]:
+        return [] if self.out is None else [self._file(part) for part in PARTS]
 
     def training(self, part: str = "") -> dict[str, Any]:
         """Return the arguments of a model's ``train``; a checkpoint that isn't gone on from is removed."""
@@ -65,14 +78,19 @@ class Kept:
             return {}
         path = self._file(part)
         if not self.resume and self.is_writer:
-            path.unlink(missing_ok=True)
+            _remove(path)
         return {"checkpoint": path, "checkpoint_every": self.every, "resume": self.resume}
 
     def _file(self, part: str) -> Path:
         assert self.out is not None
-        return self.out.with_name(self.out.name + part + SUFFIX)
+        return self.out.with_name(self.out.name + SUFFIX + part)
 
     def done(self) -> None:
         """Remove them: what they were for has been written."""
         for path in self.files:
-            path.unlink(missing_ok=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; a link to it is the user's, and stays."""
+    path.resolve().unlink(missing_ok=True)

@@ -120,8 +120,9 @@ def write(
     label_key: str | None = None,
     overwrite: bool = False,
     atlas: Atlas | None = None,
+    placed: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write a result into a folder, whole or not at all; then the page that shows it."""
+    """Write a result into a folder, whole or not at all; then call ``placed`` and make the page that shows it."""
     stored = result.adata.uns[_keys.UNS]
     with _files.new_folder(out, overwrite=overwrite) as folder:
         _files.write_h5ad(result.adata, folder / RESULTS)
@@ -157,6 +158,7 @@ def write(
         summary = json.dumps(result.summary, indent=1, default=_number, allow_nan=False)
         _files.write_text(summary + "\n", folder / SUMMARY)
     result.path = Path(out)
+    placed()
     result.summary["warnings"] += renew_page(result.path, result.adata)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,10 @@ def finish(
     changes: Changes | None = None,
     links: Links | None = None,
     atlas: Atlas | None = None,
+    *,
+    placed: Callable[[], None] = lambda: None,
 ) -> Result:
-    """Put the summary together and write the folder."""
+    """Put the summary together and write the folder; ``placed`` is called when it is in its place."""
     from diffvae._scores import verdict
     from diffvae.model._storage import versions
 
@@ -72,7 +75,8 @@ def finish(
     result = Result(adata, model, clusters, scores, summary, changes, links)
     if out is not None:
         journal.tell("write")
-        _result.write(result, out, label_key=parameters["label_key"], overwrite=overwrite, atlas=atlas)
+        label_key = parameters["label_key"]
+        _result.write(result, out, label_key=label_key, overwrite=overwrite, atlas=atlas, placed=placed)
     return result
 
 

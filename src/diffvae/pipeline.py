@@ -138,7 +138,7 @@ def run(
     checkpoint_every, resume
         Epochs from one checkpoint of a training to the next, and whether to go on from where an earlier call was
         interrupted or killed: see :meth:`diffvae.model.DiffVAE.train`. The files, ``OUT.checkpoint`` and
-        ``OUT.links.checkpoint``, lie beside the folder, and are removed when it is written. None for no checkpoint but
+        ``OUT.checkpoint.links``, lie beside the folder, and are removed when it is written. None for no checkpoint but
         that of an interrupt.
     progress
         Show bars on a terminal.
@@ -259,6 +259,6 @@ def run(
         if links
         else None
     )
-    result = _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, changes, linked, atlas)
-    kept.done()
-    return result
+    return _summary.finish(
+        adata, model, about, parameters, journal, scores, out, overwrite, changes, linked, atlas, placed=kept.done
+    )

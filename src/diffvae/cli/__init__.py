@@ -3,6 +3,18 @@
 Nothing heavy is imported here, so that ``diffvae --help`` answers at once.
 """
 
-from diffvae.cli._main import main
+import sys
+
+
+def main() -> None:
+    """Run the program; whoever stops it while it loads is told no more than later on."""
+    try:
+        from diffvae.cli._main import main as program
+
+        program()
+    except KeyboardInterrupt:
+        print("Error: Interrupted.", file=sys.stderr)
+        sys.exit(130)
+
 
 __all__ = ["main"]

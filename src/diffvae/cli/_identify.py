@@ -34,6 +34,7 @@ def command(
     """
     from diffvae import pipeline
 
+    _console.settings.writes(out, page=out)
     found = pipeline.identify_again(
         result,
         out,

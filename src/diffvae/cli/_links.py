@@ -55,6 +55,7 @@ def command(
     """
     from diffvae import pipeline
 
+    _console.settings.writes(out or result / "links", page=None if out else result)
     found = pipeline.links(
         result,
         out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import shlex
@@ -115,22 +116,34 @@ def main() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)
+    for number in (signal.SIGINT, signal.SIGTERM):  # all is done and told: a signal on the way out has no traceback
+        atexit.register(signal.signal, number, signal.SIG_DFL)
     sys.exit(code or 0)
 
 
 def _stopped(how: str) -> str:
     """Say what is left of a command that was told to stop, and how to go on."""
-    out = _console.settings.resumes
-    if out is not None:
+    settings = _console.settings
+    if settings.is_written:
+        page = f"; 'diffvae report {shlex.quote(str(settings.page))}' makes the page" if settings.lacks_page else ""
+        return f"{how}; {settings.out} was written{page}."
+    if settings.out is not None and settings.resumes:
         from diffvae._kept import Kept
 
-        if files := Kept(out, None, True, False).files:
-            arguments = [word for word in sys.argv[1:] if word != "--resume"] + ["--resume"]
-            program = "diffvae"
-            if (number := _launched_with()) > 1:
-                program = f"torchrun --nproc-per-node {number} -m diffvae"
-            return f"{how}; the training is kept in {files[-1].name!r}. Go on with: {program} {shlex.join(arguments)}"
-    return _console.settings.interrupted.replace("Interrupted", how, 1)
+        if files := Kept(settings.out, None, True, False, is_writer=False).files:
+            return f"{how}; the training is kept in {files[-1].name!r}. {_going_on(sys.argv[1:])}"
+    return settings.interrupted.replace("Interrupted", how, 1)
+
+
+def _going_on(arguments: list[str]) -> str:
+    """Say which command goes on."""
+    if _launched_with() > 1:  # its own options aren't known here
+        return "To go on, start the same torchrun command again with --resume."
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--resume" not in options:  # right after the command, for behind "--" it would be the name of a file
+        command = next(i for i, word in enumerate(arguments) if not word.startswith("-"))
+        arguments = [*arguments[: command + 1], "--resume", *arguments[command + 1 :]]
+    return f"Go on with: diffvae {shlex.join(arguments)}"
 
 
 def _tell(error: Exception) -> int:

@@ -56,6 +56,7 @@ def command(
     """
     from diffvae import pipeline
 
+    _console.settings.writes(out or result / "perturbation", page=None if out else result)
     found = pipeline.perturb(
         result,
         out,

@@ -87,7 +87,7 @@ def command(
     """
     from diffvae import pipeline
 
-    _console.settings.resumes = out
+    _console.settings.writes(out, resumes=True, page=out)
     result = pipeline.run(
         o.one_or_several(data),
         out,

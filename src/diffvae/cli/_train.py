@@ -68,7 +68,7 @@ def command(
         raise ValueError(f"--preset is {preset!r}, but presets belong to --kind diffvae; leave one of them out.")
     if model == "pca" and (resume or checkpoint_every):
         raise ValueError("--kind pca is computed in one step; leave --checkpoint-every and --resume out.")
-    _console.settings.resumes = out
+    _console.settings.writes(out, resumes=True)
     chosen = kinds[model]()
     options = {"n_top_genes": n_top_genes, "layer": layer, "rng": seed}
     with processes(device) as share, _lock.held(out) if share.is_writer else nullcontext():
@@ -91,15 +91,16 @@ def command(
             except TrainingError:
                 if chosen.is_trained and share.is_writer:
                     chosen.save(out, overwrite=overwrite)
+                    kept.done()  # which would lead to the same end
                     _console.note(
                         f"{out} has the model as it was after epoch {len(chosen.history)}, when all was well."
                     )
                 raise
             if not share.is_writer:
                 return
-            chosen.save(out, overwrite=overwrite)
             messages = chosen.diagnose(rng=seed).messages if isinstance(chosen, DiffVAE) else ()
-        kept.done()
+            chosen.save(out, overwrite=overwrite)
+            kept.done()  # at once: whoever stops the command from here on has a model, and nothing to go on with
     last = chosen.history.iloc[-1]
     _console.say(", ".join(f"{name} {value:.4g}" for name, value in last.items()))
     for message in messages:

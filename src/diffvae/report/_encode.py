@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
-import unicodedata
 import zlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
+
+from diffvae._printable import printable
 
 LONGEST = 60
 """Letters of a name that are shown."""
@@ -72,8 +73,7 @@ def _plain(value: Any) -> Any:
 
 def clean(text: Any) -> str:
     """Return text in one line without control and direction characters."""
-    text = re.sub(r"\s+", " ", str(text)).strip()
-    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co"))
+    return printable(re.sub(r"\s+", " ", str(text)).strip())
 
 
 def short(name: Any) -> str:

@@ -11,17 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from diffvae import _files
-from diffvae._errors import CheckpointError
+from diffvae import __version__, _files
+from diffvae._errors import CheckpointError, OutputError
 from diffvae.train._distributed import Alone, share
 from diffvae.train._signals import Request, deferred
 from diffvae.train._state import State
 
 FORMAT = 1
-ROUNDING = ("processes", "threads", "torch")
-"""What a training may be resumed under another value of, though its last digits will then be others."""
+ROUNDING = ("processes", "threads", "torch", "numpy", "diffvae")
+"""What a training may be resumed under another value of, though its numbers may then be others."""
+DAMAGE = (OSError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError)
+"""What reading raises where something else stands in the file than a training of ours wrote."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,25 @@ class Checkpoint:
             if resume:
                 raise ValueError("resume is True, but checkpoint names no file to go on from.")
             return None
-        return cls(Path(path).expanduser(), every, resume)
+        path = Path(path).expanduser()
+        if path.is_dir():
+            raise OutputError(f"{str(path)!r} is a folder; give checkpoint the name of a file.")
+        return cls(path, every, resume)
 
     def of(self, about: Mapping[str, Any]) -> Checkpoint:
         """Return the same with more of what the training depends on."""
         return replace(self, about={**self.about, **about})
 
     def write(self, state: State) -> None:
-        """Write the file, beside and renamed, and see to it that it survives a loss of power."""
+        """Write the file, beside and renamed, and see to it that it survives a loss of power.
+
+        A link stays one: the file that it points to is replaced.
+        """
         from safetensors.torch import save
 
         told = {"format": FORMAT, "about": self.about, "rounding": _rounding(), "state": state.numbers()}
         content = save(state.tensors(), {"training": json.dumps(told, default=_plain)})
-        with _files.in_one_step(self.path) as part, part.open("wb") as file:
+        with _files.in_one_step(self.path.resolve()) as part, part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -87,6 +96,9 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 told = json.loads(file.metadata()["training"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            before = told["rounding"]
+            if type(told["format"]) is not int or not isinstance(before, dict):
+                raise TypeError("format or rounding")
             if told["format"] > FORMAT:
                 raise CheckpointError(
                     f"The checkpoint {str(self.path)!r} was written by a newer diffvae; update yours."
@@ -95,17 +107,16 @@ class Checkpoint:
             state.restore(tensors, told["state"])
         except CheckpointError:
             raise
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        except (*DAMAGE, SafetensorError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise CheckpointError(
                 f"The checkpoint {str(self.path)!r} is damaged ({reason}); remove it to begin anew."
             ) from error
-        now = _rounding()
-        for name in ROUNDING:
-            if told["rounding"].get(name) != now[name]:
+        for name, now in _rounding().items():
+            if before.get(name) != now:
                 warnings.warn(
-                    f"The training began with {name} = {told['rounding'].get(name)} and goes on with {now[name]}: its "
-                    "numbers will differ in their last digits from those of one that was never interrupted.",
+                    f"The training began with {name} = {before.get(name, 'unknown')} and goes on with {now}: its "
+                    "numbers may differ from those of one that was never interrupted, at least in their last digits.",
                     UserWarning,
                     stacklevel=2,
                 )
@@ -122,7 +133,8 @@ class Checkpoint:
 
 
 def _rounding() -> dict[str, Any]:
-    return {"processes": share().size, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    values = (share().size, torch.get_num_threads(), torch.__version__, np.__version__, __version__)
+    return dict(zip(ROUNDING, values, strict=True))
 
 
 def _plain(value: Any) -> Any:
@@ -140,8 +152,7 @@ class Keeper:
         """Leave, if somebody has asked for it."""
         if self.share.is_stopping():
             self.share.pool(self.state.sums)  # the file is of all processes
-            if self.state.is_sound:  # what is lost already must not take the place of what is not
-                self._write()
+            self._write()
             self._leave()
 
     def after_epoch(self, is_last: bool) -> None:
@@ -157,7 +168,7 @@ class Keeper:
         self.stop.obey()
 
     def _write(self) -> None:
-        if self.share.is_writer:
+        if self.share.is_writer and self.state.is_sound:  # what is lost must not take the place of what is not
             self.checkpoint.write(self.state)
 
 
@@ -178,7 +189,7 @@ def keeping(checkpoint: Checkpoint | None, state: State, share: Alone) -> Iterat
         yield NoKeeper()
         return
     if share.is_writer:
-        _files.remove_leftovers(checkpoint.path)
+        _files.remove_leftovers(checkpoint.path.resolve())
     if checkpoint.resume and checkpoint.path.exists():
         checkpoint.read(state)
         if not share.is_writer:

@@ -75,20 +75,25 @@ class Guard:
             what, where = f"{bad[0].replace('_', ' ')} is {record[bad[0]]:.4g}", f"At epoch {self.state.epoch}"
             kept = self.state.records[: self._epoch]
             history = pd.DataFrame(kept, index=pd.RangeIndex(1, len(kept) + 1, name="epoch"))
-            message = f"{where} {what}: the training diverged. {self._cause()}{_largest_term(record)}"
+            message = f"{where} {what}: the training diverged. {self._cause()}{_largest_term(record, bad[0])}"
             raise TrainingError(message, history)
         if self.state.step - self._step >= KEEP_EVERY:
-            self._keep()
+            self._keep(self.state.epoch)
+
+    def resumed(self) -> None:
+        """Remember the weights that a checkpoint has brought, which were sound when it was written."""
+        if self.state.records:
+            self._keep(len(self.state.records))
 
     @torch.no_grad()
-    def _keep(self) -> None:
+    def _keep(self, epoch: int) -> None:
         now = self.state.module.state_dict()
         if self._weights:
             for name, value in now.items():
                 self._weights[name].copy_(value)
         else:
             self._weights = {name: value.clone() for name, value in now.items()}
-        self._epoch, self._step = self.state.epoch, self.state.step
+        self._epoch, self._step = epoch, self.state.step
 
     def _give_back(self) -> None:
         if self.state.best.weights is not None:  # those of the best epoch are the better choice
@@ -110,10 +115,11 @@ class Guard:
         )
 
 
-def _largest_term(record: Mapping[str, float]) -> str:
-    """Say in which term of the loss most of it is, where all are finite still."""
-    terms = {k.removeprefix("train_"): v for k, v in record.items() if k.startswith("train_") and k != "train_loss"}
-    if not terms or not all(map(math.isfinite, terms.values())):
+def _largest_term(record: Mapping[str, float], bad: str) -> str:
+    """Say in which term a loss grew, where all are finite still; of one that is NaN the largest term says nothing."""
+    split = bad.partition("_")[0] + "_"
+    terms = {k.removeprefix(split): v for k, v in record.items() if k.startswith(split) and k != f"{split}loss"}
+    if math.isnan(record[bad]) or not terms or not all(map(math.isfinite, terms.values())):
         return ""
     name = max(terms, key=lambda term: abs(terms[term]))
     return f" Of its terms {name} is the largest ({terms[name]:.4g})."

@@ -102,7 +102,8 @@ def optimise(
     share
         As in :func:`diffvae.train.fit`; the batches are whole, and their numbers of cells those of all processes.
     checkpoint
-        As in :func:`diffvae.train.fit`; ``max_epochs``, ``lr`` and ``patience`` are added to what it is about.
+        As in :func:`diffvae.train.fit`; ``max_epochs``, ``lr``, ``patience`` and the kind of device are added to what
+        it is about.
 
     Returns
     -------
@@ -125,13 +126,15 @@ def optimise(
     state = State(module, optimizer, Best(module, patience), order, noise)
     guard = Guard(state, lr, largest)
     if checkpoint is not None:
-        checkpoint = checkpoint.of({"max_epochs": max_epochs, "lr": lr, "patience": patience})
+        settings = {"max_epochs": max_epochs, "lr": lr, "patience": patience}
+        checkpoint = checkpoint.of({**settings, "device": device.type})  # noise is drawn otherwise on another one
     keep_freed_memory()
     with (
         share.training(module),
         progress_bar(description, max_epochs, show=progress and share.is_writer) as advance,
         keeping(checkpoint, state, share) as keeper,
     ):
+        guard.resumed()
         for _ in state.records:
             advance()
         while state.epoch <= max_epochs and not state.finished:

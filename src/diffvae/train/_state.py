@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffvae.train._fits import require_fit
+
 
 class Sums:
     """Sums of the terms over cells, kept on the device until they are read."""
@@ -118,8 +120,8 @@ class State:
 
     @property
     def is_sound(self) -> bool:
-        """Whether the sums of the epoch under way are finite; this waits for the device."""
-        return self.sums.total is None or bool(torch.isfinite(self.sums.total).all())
+        """Whether all that a checkpoint would hold is finite; this waits for the device."""
+        return all(bool(torch.isfinite(v).all()) for v in self.tensors().values() if v.is_floating_point())
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that is made of floating point numbers, by name."""
@@ -149,7 +151,14 @@ class State:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Become what :meth:`tensors` and :meth:`numbers` told of another State of the same making."""
+        """Become what :meth:`tensors` and :meth:`numbers` told of another State of the same making.
+
+        Raises
+        ------
+        ValueError
+            If they can't be such a state's; nothing has changed then.
+        """
+        require_fit(self, tensors, numbers)
         device = next(self.module.parameters()).device
 
         def under(prefix: str) -> dict[str, Tensor]:
