@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _changes_folder, _keys, _result, tl
+from diffvae import _changes_folder, _keys, tl
 from diffvae._adata import results
 from diffvae._journal import Journal
+from diffvae._part import Part
 from diffvae._threads import in_one_thread
 from diffvae.tl import _minimal_genes, _perturb
 
@@ -256,7 +257,7 @@ def perturb(
     >>> found.targets["target"].tolist()
     ['MEP']
     """
-    with _result.Part(path, out, FOLDER, overwrite, tell) as part:
+    with Part(path, out, FOLDER, overwrite, tell) as part:
         adata, model, earlier = part.read()
         found = change(
             adata, model, source=source, target=target, groupby=groupby or group_key(earlier["parameters"]),

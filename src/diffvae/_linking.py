@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _changes, _keys, _linking_folder, _linking_verdict, _result, pp, tl
+from diffvae import _changes, _keys, _linking_folder, _linking_verdict, pp, tl
 from diffvae._adata import groups, result, results
 from diffvae._errors import CheckpointError, DataError, OutputError
 from diffvae._journal import Journal
+from diffvae._part import Part
 from diffvae._threads import in_one_thread
 from diffvae.tl._tsne import AFFINITIES
 
@@ -209,7 +210,7 @@ def links(
     ['cell_1', 'cell_2', 'probability', 'new']
     """
     check_options(k, top_k)
-    with _result.Part(path, out, FOLDER, overwrite, tell) as part:
+    with Part(path, out, FOLDER, overwrite, tell) as part:
         adata, _, earlier = part.read()
         groupby = groupby or type_key(adata, earlier["parameters"])
         require_types(adata, groupby, source, target)
