@@ -41,8 +41,7 @@ def main(folders: list[Path]) -> None:
     present = set(table["method"])
     order, ablations = ([m for m in names if m in present] for names in (CANDIDATES + BASELINES, ABLATIONS.values()))
     commands = [json.loads((folder / "summary.json").read_text())["command"] for folder in folders]
-    bare = [re.sub(r"\S*/(\S+\.h5ad)", r"\1", command).replace(" --", " \\\n  --") for command in commands]
-    parts = [TEXT.format(commands="\n\n".join(bare))]
+    parts = [TEXT.format(commands="\n\n".join(map(_bare, commands)))]
     latent = table[table["space"] == "latent"]
     kmeans, leiden = (latent[latent["clusterer"] == name] for name in ("kmeans", "leiden"))
     for measure, name in MEASURES.items():
@@ -63,6 +62,11 @@ def main(folders: list[Path]) -> None:
         parts.append(f"![{MEASURES[measure]} of every training](images/study_{measure}.png)\n")
     parts.append(READING)
     (DOCS / "study.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _bare(command: str) -> str:
+    """Return a command without folders, an option to a line."""
+    return re.sub(r"\S*/(\S+\.h5ad)", r"\1", command).replace(" --", " \\\n  --")
 
 
 def _by_set(runs: pd.DataFrame, measure: str, order: list[str]) -> str:
@@ -86,10 +90,10 @@ def _left_out(table: pd.DataFrame) -> str:
     return _markdown(found)
 
 
-def _paired(table: pd.DataFrame) -> str:
+def _paired(table: pd.DataFrame, chosen: str = CHOSEN) -> str:
     rows = []
     for measure, name in MEASURES.items():
-        found = benchmark.compare(table, CHOSEN, measure)
+        found = benchmark.compare(table, chosen, measure)
         found = found[found["space"] == "latent"]
         if "clusterer" in found:
             found = found[found["clusterer"] == "kmeans"]

@@ -13,11 +13,14 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
 
 
+SHARED = {"test_report.py": "report", "test_report_browser.py": "report", "test_pp_cell_graph.py": "test_neighbours.py"}
+"""Files that go with others, for what both need is made, or compiled, once."""
+
+
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file in one process, for what they share is made once; the two of the report share more."""
+    """Keep the tests of a file in one process."""
     for item in items:
-        name = item.path.name
-        item.add_marker(pytest.mark.xdist_group("report" if name.startswith("test_report") else name))
+        item.add_marker(pytest.mark.xdist_group(SHARED.get(item.path.name, item.path.name)))
 
 
 @pytest.fixture
