@@ -90,10 +90,10 @@ def _left_out(table: pd.DataFrame) -> str:
     return _markdown(found)
 
 
-def _paired(table: pd.DataFrame, chosen: str = CHOSEN) -> str:
+def _paired(table: pd.DataFrame) -> str:
     rows = []
     for measure, name in MEASURES.items():
-        found = benchmark.compare(table, chosen, measure)
+        found = benchmark.compare(table, CHOSEN, measure)
         found = found[found["space"] == "latent"]
         if "clusterer" in found:
             found = found[found["clusterer"] == "kmeans"]
