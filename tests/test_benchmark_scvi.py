@@ -185,7 +185,7 @@ def global_state():
     flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     levels = [logging.getLogger(name).level for name in ("scvi", "lightning.pytorch")]
     environment = {k: v for k, v in os.environ.items() if k in ("PL_GLOBAL_SEED", "XLA_FLAGS")}
-    numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002 - must not move
     return flags, levels, environment, numpy_state, random.getstate(), torch.get_rng_state().tolist()
 
 

@@ -9,8 +9,7 @@ from _states import states
 
 import diffvae as dv
 from diffvae._errors import DataError
-from diffvae.model._classifier import _stratified
-from diffvae.model._evaluation import Evaluation, evaluate, expected_calibration_error, fit_temperature
+from diffvae.model._evaluation import Evaluation, evaluate, expected_calibration_error, fit_temperature, stratified
 
 
 def test_it_beats_the_baseline_on_held_out_cells_and_says_so():
@@ -61,7 +60,7 @@ def test_temperature_undoes_a_known_overconfidence():
 
 def test_split_is_within_types_and_disjoint():
     codes = np.repeat([0, 1, -1], [50, 20, 7])
-    parts = _stratified(codes, np.random.default_rng(0))
+    parts = stratified(codes, np.random.default_rng(0))
     assert [len(p) for p in parts] == [49, 7, 14]
     assert len(np.unique(np.concatenate(parts))) == 70
     assert [np.bincount(codes[p]).tolist() for p in parts] == [[35, 14], [5, 2], [10, 4]]

@@ -15,7 +15,7 @@ from diffvae import _keys, _random, nn
 from diffvae._errors import DataError
 from diffvae._threads import torch_in_one_thread
 from diffvae.model._estimator import Estimator
-from diffvae.model._evaluation import Evaluation, evaluate, fit_temperature
+from diffvae.model._evaluation import Evaluation, evaluate, fit_temperature, stratified
 from diffvae.model._input import Matrix, layer_matrix, read_features
 from diffvae.nn._weights import arrays_of, with_arrays
 from diffvae.train import RowSource, best_device, fit
@@ -148,7 +148,7 @@ class CellStateClassifier(Estimator):
         """
         matrix = layer_matrix(adata, layer)
         codes, classes, dropped = self._read_labels(adata, groupby)
-        train_rows, validation_rows, test_rows = _stratified(codes, _random.generator(rng, "classifier split"))
+        train_rows, validation_rows, test_rows = stratified(codes, _random.generator(rng, "classifier split"))
         features = read_features(adata, layer, matrix)
         target = best_device(device)
         with _random.torch_seeded(rng, "classifier weights"):
@@ -287,15 +287,3 @@ class CellStateClassifier(Estimator):
         self.classes, self.groupby = tuple(state["classes"]), state["groupby"]
         self.dropped, self.temperature = dict(state["dropped"]), float(state["temperature"])
         self._evaluation = Evaluation.from_dict(state["evaluation"])
-
-
-def _stratified(codes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deal the labelled cells of each type out: 70 % to learn from, 10 % to watch, 20 % to test on."""
-    parts: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]] = ([], [], [])
-    for code in range(codes.max() + 1):
-        rows = rng.permutation(np.flatnonzero(codes == code))
-        test, watched = max(1, round(0.2 * len(rows))), max(1, round(0.1 * len(rows)))
-        for part, chosen in zip(parts, (rows[test + watched :], rows[test : test + watched], rows[:test]), strict=True):
-            part.append(chosen)
-    train, validation, held_out = (np.sort(np.concatenate(part)) for part in parts)
-    return train, validation, held_out

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffvae.train._fits import require_fit
+from diffvae.train._plausible import require_fit
 
 
 class Sums:
