@@ -77,8 +77,7 @@ def test_links_of_the_page_are_the_called_links(report_folder):
 
 def test_the_command_makes_it_again(report_folder):
     (text,) = _made.commands(Folder.open(report_folder))
-    assert text.startswith("diffvae run --out demo --label-key cell_type ")
-    assert "--n-latent 8" in text
+    assert text.startswith("diffvae run --out demo --n-latent 8 ")
     assert "--source CD34+ --target Dendritic --target 'CD19+ B'" in text
     assert "batch-size" not in text  # the usual
 
@@ -86,14 +85,10 @@ def test_the_command_makes_it_again(report_folder):
 def test_a_part_made_later_has_a_command_of_its_own(report_folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(report_folder, copy)
-    file = copy / "perturbation" / "summary.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": {"read": 1.0}}))
+    dv.pipeline.perturb(copy, source="CD34+", target=["Dendritic"], n_random=5, overwrite=True, progress=False)
     run, perturb = _made.commands(Folder.open(copy))
-    assert "--target" not in run
-    assert (
-        perturb
-        == "diffvae perturb copy --overwrite --source CD34+ --target Dendritic --target 'CD19+ B' --groupby cell_type"
-    )
+    assert run == _made.commands(Folder.open(report_folder))[0]
+    assert perturb == "diffvae perturb copy --overwrite --source CD34+ --target Dendritic --n-random 5"
 
 
 def test_cells_in_memory_have_no_command(hostile_report):

@@ -15,7 +15,6 @@ import pandas as pd
 
 from diffvae import _files, _keys, _random, pp
 from diffvae._cell_file import cell_file
-from diffvae._result import ALL_CELLS
 from diffvae._store import Store, open_store
 from diffvae.tl._tsne import placer
 
@@ -142,7 +141,7 @@ class Atlas:
             warnings.warn(
                 f"Map, clusters, dimensions, genes, names, scores and links are those of {len(self.rows):,} cells "
                 f"drawn at random among {n:,}; the others got the cluster of the nearest centroid in the latent space "
-                f"and were placed on the map ({ALL_CELLS}).",
+                f"and were placed on the map ({_keys.ALL_CELLS}).",
                 UserWarning,
                 stacklevel=2,
             )

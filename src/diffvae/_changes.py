@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
     from diffvae.tl import MinimalGenes, Perturbation
 
-FOLDER = "perturbation"
 N_SD = (0.25, 0.5, 1.0, 1.5, 2.0)
 METHOD_NAMES = {
     "mean": "a step of equal length towards the target's latent mean",
@@ -257,7 +256,8 @@ def perturb(
     >>> found.targets["target"].tolist()
     ['MEP']
     """
-    with Part(path, out, FOLDER, overwrite, tell) as part:
+    asked = dict(locals())
+    with Part(path, out, _keys.PERTURBATION_FOLDER, overwrite, tell) as part:
         adata, model, earlier = part.read()
         found = change(
             adata, model, source=source, target=target, groupby=groupby or group_key(earlier["parameters"]),
@@ -265,6 +265,7 @@ def perturb(
             n_dims=n_dims, order=order, direction=direction, restrict=restrict, n_random=n_random, seed=seed,
             journal=part.journal, progress=progress,
         )  # fmt: skip
+        found.summary["command"] = part.command("perturb", perturb, asked)
         part.write(found, lambda folder: _changes_folder.write_into(found, folder))
     return found
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _files, _keys, _result
+from diffvae import _files, _keys
 
 if TYPE_CHECKING:
     from diffvae._changes import Changes
@@ -25,7 +25,7 @@ def write_into(changes: Changes, folder: Path) -> None:
     import anndata as ad
 
     from diffvae import pl
-    from diffvae.model._storage import versions
+    from diffvae._threads import versions
 
     found, minimal = changes.perturbation, changes.minimal
     sets = {name: m.cells.assign(target=name) for name, m in minimal.items()}
@@ -62,7 +62,7 @@ def write_into(changes: Changes, folder: Path) -> None:
     for name, draw in figures.items():
         pl.save(np.ravel(draw())[0], folder / "figures" / name)
     summary = changes.summary | {"versions": versions()}
-    _files.write_text(json.dumps(summary, indent=1, default=float, allow_nan=False) + "\n", folder / _result.SUMMARY)
+    _files.write_text(json.dumps(summary, indent=1, default=float, allow_nan=False) + "\n", folder / _keys.SUMMARY)
 
 
 def file_name(target: str) -> str:

@@ -15,12 +15,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from diffvae import _errors
-from diffvae._errors import OutputError, WriteError
+from diffvae import _errors, _keys
+from diffvae._errors import DataError, OutputError, WriteError
 from diffvae._lock import held
 
 OURS = ("summary.json", "config.json")
@@ -278,3 +280,24 @@ def _swap(new: Path, path: Path) -> None:
         elif old.exists():
             # under another name, since half of it must not be put back
             shutil.rmtree(old.rename(_beside(path)), ignore_errors=True)
+
+
+def plain_number(value: Any) -> Any:
+    """Return a numpy scalar as the number that JSON can hold; for ``json.dumps(default=...)``."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r} cannot be written as JSON.")
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return the summary in a folder that a command wrote."""
+    file = folder / _keys.SUMMARY
+    if not file.is_file():
+        raise DataError(f"{str(folder)!r} holds no {_keys.SUMMARY}; name a folder that 'diffvae run' wrote.")
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # brackets in brackets without end
+        raise DataError(f"{str(file)!r} can't be read ({error}); name a folder that 'diffvae run' wrote.") from error
+    if not isinstance(summary, dict):
+        raise DataError(f"{str(file)!r} is no summary of a run; name a folder that 'diffvae run' wrote.")
+    return summary

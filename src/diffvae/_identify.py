@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _files, _keys, _preconditions, _result, _summary, tl
+from diffvae import _files, _keys, _part, _preconditions, _summary, tl
 from diffvae._errors import DataError
 from diffvae._journal import Journal
 from diffvae._lock import one_writer
@@ -134,6 +134,7 @@ def identify_again(
     >>> len(again.clusters)
     3
     """
+    asked = dict(locals())
     options = {"markers": markers, "n_clusters": n_clusters, "cluster_method": cluster_method, "cluster_on": cluster_on}
     options |= {"n_dims": n_dims, "n_genes": n_genes, "seed": seed}
     _preconditions.check_options(**options)
@@ -141,12 +142,16 @@ def identify_again(
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
     journal = Journal(tell)
     with journal.step("read"):
-        adata, model, earlier = _result.read(path)
+        adata, model, earlier = _part.read(path)
     label_key = label_key or earlier["parameters"].get("label_key")
     _preconditions.require_labels(adata, label_key)
     _preconditions.require_cells(adata, n_clusters)
     identify(adata, model, **options, journal=journal)
     scores = _summary.score(adata, label_key, seed, journal)
-    about = {k: earlier[k] for k in _result.ABOUT}
+    about = {k: earlier[k] for k in _keys.ABOUT}
     parameters = earlier["parameters"] | options | {"label_key": label_key}
-    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite)
+    command = None
+    if out is not None:
+        words = ["identify", Path(path).name, "--out", Path(out).name]
+        command = _part.command_line(words, identify_again, asked, without=("n_dims", "n_genes", "precision"))
+    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, command=command)

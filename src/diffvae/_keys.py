@@ -67,3 +67,10 @@ NOISE_PROGRAMME: Final = "noise_programme"
 
 UNASSIGNED: Final = "unassigned"
 """Name of the cells of a cluster whose cell type the markers don't tell."""
+
+SUMMARY, RESULTS, ALL_CELLS = "summary.json", "results.h5ad", "all_cells.h5ad"
+"""Files in the folder of a run; the last has every cell where the cells stayed on disk."""
+MODEL_FOLDER, PERTURBATION_FOLDER, LINKS_FOLDER, BENCHMARK_FOLDER = "model", "perturbation", "links", "benchmark"
+"""Folders in the folder of a run."""
+ABOUT = ("source", "n_cells", "n_genes", "n_genes_kept", "kind", "diagnosis")
+"""Entries of a run's summary that describe the data and the model."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from diffvae.model import GraphDiffVAE
 
-FOLDER = "links"
 K = 5
 TOP_K = 15
 
@@ -209,8 +208,9 @@ def links(
     >>> found.called.columns.tolist()
     ['cell_1', 'cell_2', 'probability', 'new']
     """
+    asked = dict(locals())
     check_options(k, top_k)
-    with Part(path, out, FOLDER, overwrite, tell) as part:
+    with Part(path, out, _keys.LINKS_FOLDER, overwrite, tell) as part:
         adata, _, earlier = part.read()
         groupby = groupby or type_key(adata, earlier["parameters"])
         require_types(adata, groupby, source, target)
@@ -219,6 +219,7 @@ def links(
             joint_weight=joint_weight, max_epochs=max_epochs, device=device, seed=seed, journal=part.journal,
             progress=progress,
         )  # fmt: skip
+        found.summary["command"] = part.command("links", links, asked)
         part.write(found, lambda folder: _linking_folder.write_into(found, folder, groupby))
     return found
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffvae import _files, _keys, _result
+from diffvae import _files, _keys
 from diffvae._adata import result
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def write_into(found: Links, folder: Path, groupby: str) -> None:
     import anndata as ad
 
     from diffvae import pl
-    from diffvae.model._storage import versions
+    from diffvae._threads import versions
 
     adata = found.adata
     found.model.save(folder / "model")
@@ -51,9 +51,8 @@ def write_into(found: Links, folder: Path, groupby: str) -> None:
     for name, draw in figures.items():
         pl.save(np.ravel(draw())[0], folder / "figures" / name)
     summary = found.summary | {"versions": versions()}
-    _files.write_text(
-        json.dumps(summary, indent=1, default=_result._number, allow_nan=False) + "\n", folder / _result.SUMMARY
-    )
+    text = json.dumps(summary, indent=1, default=_files.plain_number, allow_nan=False)
+    _files.write_text(text + "\n", folder / _keys.SUMMARY)
 
 
 def _graphs(found: Links) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _files, _keys
-from diffvae._errors import DataError, OutputError
+from diffvae import _changes_folder, _files, _keys, _linking_folder, _part
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,12 +21,6 @@ if TYPE_CHECKING:
     from diffvae._changes import Changes
     from diffvae._linking import Links
     from diffvae.model import Model
-
-SUMMARY, RESULTS, MODEL = "summary.json", "results.h5ad", "model"
-ALL_CELLS = "all_cells.h5ad"
-"""Beside the results of a sample, where the cells of a run stay on disk."""
-ABOUT = ("source", "n_cells", "n_genes", "n_genes_kept", "kind", "diagnosis")
-"""What a summary says of the data and the model."""
 
 
 @dataclass
@@ -123,8 +115,8 @@ def write(
     """Write a result into a folder, whole or not at all; then call ``placed`` and make the page that shows it."""
     stored = result.adata.uns[_keys.UNS]
     with _files.new_folder(out, overwrite=overwrite) as folder:
-        _files.write_h5ad(result.adata, folder / RESULTS)
-        result.model.save(folder / MODEL)
+        _files.write_h5ad(result.adata, folder / _keys.RESULTS)
+        result.model.save(folder / _keys.MODEL_FOLDER)
         tables = {
             "clusters": result.clusters,
             "cells": _cell_table(result.adata),
@@ -143,33 +135,17 @@ def write(
             _files.write_csv(table, folder / "tables" / f"{name}.csv")
         _figures(result, folder / "figures", label_key)
         if atlas is not None:
-            atlas.write(folder / ALL_CELLS)
+            atlas.write(folder / _keys.ALL_CELLS)
         if result.changes is not None:
-            from diffvae import _changes, _changes_folder
-
-            _changes_folder.write_into(result.changes, folder / _changes.FOLDER)
+            _changes_folder.write_into(result.changes, folder / _keys.PERTURBATION_FOLDER)
         if result.links is not None:
-            from diffvae import _linking, _linking_folder
-
             groupby = result.links.summary["parameters"]["groupby"]
-            _linking_folder.write_into(result.links, folder / _linking.FOLDER, groupby)
-        summary = json.dumps(result.summary, indent=1, default=_number, allow_nan=False)
-        _files.write_text(summary + "\n", folder / SUMMARY)
+            _linking_folder.write_into(result.links, folder / _keys.LINKS_FOLDER, groupby)
+        summary = json.dumps(result.summary, indent=1, default=_files.plain_number, allow_nan=False)
+        _files.write_text(summary + "\n", folder / _keys.SUMMARY)
     result.path = Path(out)
     placed()
-    result.summary["warnings"] += renew_page(result.path, result.adata)
-
-
-def renew_page(folder: Path, adata: AnnData | None = None) -> list[str]:
-    """Write the page of a result when all else is in its place; return a warning if that can't be: nothing is lost."""
-    from diffvae import report
-
-    try:
-        report.write(folder, adata=adata)
-    except (DataError, OutputError, OSError) as error:
-        again = shlex.join(["diffvae", "report", str(folder)])
-        return [f"The result is written, but not the page that shows it: {str(error).rstrip('.')}. Then: {again}"]
-    return []
+    result.summary["warnings"] += _part.renew_page(result.path, result.adata)
 
 
 def _cell_table(adata: AnnData) -> pd.DataFrame:
@@ -218,46 +194,3 @@ def _figures(result: Result, folder: Path, label_key: str | None) -> None:
     folder.mkdir(parents=True)
     for name, draw in figures.items():
         pl.save(draw(), folder / name)
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{value!r} has no place in summary.json.")
-
-
-def read(path: str | PathLike[str]) -> tuple[AnnData, Model, dict[str, Any]]:
-    """Return cells, model and summary of a result folder."""
-    from diffvae import _io, model
-
-    folder = Path(path).expanduser()
-    summary = read_summary(folder)
-    if not (folder / RESULTS).is_file():
-        raise DataError(f"{str(folder)!r} holds no {RESULTS}; name a folder that 'diffvae run' wrote.")
-    if not {"parameters", *ABOUT} <= set(summary) or not _plausible(summary):
-        raise DataError(f"{folder / SUMMARY} is no summary of a run; name a folder that 'diffvae run' wrote.")
-    return _io.read(folder / RESULTS), model.load(folder / MODEL), summary
-
-
-def _plausible(summary: dict[str, Any]) -> bool:
-    """Return whether what is looked up in a summary of a run is of the type that a run wrote."""
-    parameters = summary["parameters"]
-    return (
-        isinstance(summary["source"], str)
-        and isinstance(parameters, dict)
-        and isinstance(parameters.get("label_key"), str | None)
-    )
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Return the summary in a folder that a command wrote."""
-    file = folder / SUMMARY
-    if not file.is_file():
-        raise DataError(f"{str(folder)!r} holds no {SUMMARY}; name a folder that 'diffvae run' wrote.")
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # brackets in brackets without end
-        raise DataError(f"{str(file)!r} can't be read ({error}); name a folder that 'diffvae run' wrote.") from error
-    if not isinstance(summary, dict):
-        raise DataError(f"{str(file)!r} is no summary of a run; name a folder that 'diffvae run' wrote.")
-    return summary

@@ -1,21 +1,37 @@
-"""What is known of a latent space from further trainings, as long as it is still the same space."""
+"""Fingerprints that tell one matrix, and one latent representation, from another."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
 from diffvae import _keys
+from diffvae._rows import Rows
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+ACTIVE_VARIANCE = 0.01
+"""A dimension is active where Var_x E[z_d|x] exceeds this (Burda et al. 2016, section 5.2)."""
+
+
+def fingerprint(matrix: Any) -> str:
+    """Return 16 hexadecimal digits that tell one training matrix from another; others on disk than in memory."""
+    digest = hashlib.sha256(repr(matrix.shape).encode())
+    if isinstance(matrix, Rows):
+        digest.update("".join(matrix.survey.digests).encode())
+        return digest.hexdigest()[:16]
+    parts = (matrix.indptr, matrix.indices, matrix.data) if sparse.issparse(matrix) else (matrix,)
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()[:16]
+
 
 def mark(z: np.ndarray) -> str:
     """Return what tells one latent representation from another: a fingerprint of its single-precision values."""
-    from diffvae.model._input import fingerprint
-
     return fingerprint(np.ascontiguousarray(z, dtype=np.float32))
 
 
@@ -37,8 +53,6 @@ def alive_dimensions(z: np.ndarray, prior: bool) -> np.ndarray:
     >>> alive_dimensions(np.array([[-1.0, 0.0, 0.05], [1.0, 0.0, -0.05]]), prior=True).tolist()
     [True, False, False]
     """
-    from diffvae.model._diagnose import ACTIVE_VARIANCE
-
     variance = z.var(axis=0, dtype=np.float64)
     alive: np.ndarray = variance > ACTIVE_VARIANCE * (1.0 if prior else variance.mean())
     return alive

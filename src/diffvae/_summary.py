@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _result
-from diffvae._changes import Changes
 from diffvae._journal import Journal
-from diffvae._linking import Links
 from diffvae._result import Result
+from diffvae._threads import versions
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae._atlas import Atlas
+    from diffvae._changes import Changes
+    from diffvae._linking import Links
     from diffvae.model import Model
 
 GIVEN = "given in memory"
@@ -49,11 +50,11 @@ def finish(
     links: Links | None = None,
     atlas: Atlas | None = None,
     *,
+    command: str | None = None,
     placed: Callable[[], None] = lambda: None,
 ) -> Result:
     """Put the summary together and write the folder; ``placed`` is called when it is in its place."""
     from diffvae._scores import verdict
-    from diffvae.model._storage import versions
 
     clusters = _result.cluster_table(adata)
     if atlas is not None:
@@ -61,6 +62,7 @@ def finish(
         about = about | {"sample": atlas.about}
     stored = adata.uns[_keys.UNS]
     summary = about | {
+        "command": command,
         "clusters": json.loads(clusters.to_json(orient="records")),
         "clustering": {k: _finite(v) for k, v in stored["cluster"].items() if not isinstance(v, pd.DataFrame)},
         "markers": stored["annotation_params"]["markers"],

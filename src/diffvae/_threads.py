@@ -76,3 +76,16 @@ def _torch_threads(number: int, for_large: int | None = None) -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         _for_large.reset(token)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide the numbers."""
+    from importlib.metadata import version
+
+    from diffvae import __version__
+
+    packages = (
+        *("anndata", "igraph", "numpy", "openTSNE", "pynndescent", "scanpy", "scikit-learn", "scipy", "torch"),
+        "torch-geometric",
+    )
+    return {"diffvae": __version__, **{p: version(p) for p in packages}}

@@ -14,6 +14,7 @@ from diffvae import (
     _io,
     _keys,
     _linking,
+    _part,
     _preconditions,
     _summary,
     _training_config,
@@ -161,7 +162,8 @@ def run(
     >>> result.clusters.columns[:3].tolist()
     ['cluster', 'n_cells', 'cell_type']
     """
-    parameters = {k: v for k, v in locals().items() if k not in NO_PARAMETERS}
+    asked = dict(locals())
+    parameters = {k: v for k, v in asked.items() if k not in NO_PARAMETERS}
     # what can't work is refused now, not after the training
     _preconditions.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     _linking.check_options(k, _linking.TOP_K)
@@ -259,6 +261,12 @@ def run(
         if links
         else None
     )
+    command = None
+    if out is not None and origin != _io.IN_MEMORY:
+        read = [] if data is None else atlas.about["files"] if atlas is not None else [origin]
+        words = ["run", *read, *(["--backed"] if atlas is not None else []), "--out", Path(out).name]
+        command = _part.command_line(words, run, asked, without=("n_dims", "n_genes", "precision"))
     return _summary.finish(
-        adata, model, about, parameters, journal, scores, out, overwrite, changes, linked, atlas, placed=kept.done
-    )
+        adata, model, about, parameters, journal, scores, out, overwrite, changes, linked, atlas,
+        command=command, placed=kept.done,
+    )  # fmt: skip

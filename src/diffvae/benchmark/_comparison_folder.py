@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _files, _measures, _result
+from diffvae import _files, _keys, _measures
 from diffvae._errors import DataError, OutputError
 from diffvae.benchmark._findings import Findings, at
 from diffvae.benchmark._report import report
@@ -63,14 +63,14 @@ def write(comparison: Comparison, found: Findings, path: str | PathLike[str], *,
         "figures": list(captions),
         "versions": versions(),
     }
-    _files.write_text(json.dumps(summary, indent=1) + "\n", folder / _result.SUMMARY)
+    _files.write_text(json.dumps(summary, indent=1) + "\n", folder / _keys.SUMMARY)
     return folder
 
 
 def _earlier(folder: Path) -> set[str]:
     """Return the figures of an earlier report; of a summary that doesn't name them so, none."""
     try:
-        told = _result.read_summary(folder).get("figures")
+        told = _files.read_summary(folder).get("figures")
     except DataError:  # there is none yet, say
         return set()
     names = told if isinstance(told, list) else []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from diffvae import _files, _result
+from diffvae import _files
 from diffvae._errors import OutputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _is_search(folder: Path) -> bool:
 
 def write_summary(summary: dict[str, Any], folder: Path) -> None:
     """Write ``summary.json``."""
-    text = json.dumps(summary, indent=1, default=_result._number, allow_nan=False)
+    text = json.dumps(summary, indent=1, default=_files.plain_number, allow_nan=False)
     _files.write_text(text + "\n", folder / SUMMARY)
 
 

@@ -125,7 +125,7 @@ def keys_of(given: list[str]) -> str | dict[str, str]:
 
 def show(found: Comparison) -> None:
     """Print mean and spread over trainings at the main settings, and in words what the paired differences say."""
-    from diffvae import _measures, _result
+    from diffvae import _keys, _measures
     from diffvae.benchmark._findings import at
 
     assert found.path is not None
@@ -142,7 +142,7 @@ def show(found: Comparison) -> None:
             ["data set", "method", *map(_measures.metric_name, shown)],
             ([*key, *(scores.get(m) for m in shown)] for key, scores in entries.items()),
         )
-    for sentence in json.loads((found.path / _result.SUMMARY).read_text(encoding="utf-8"))["verdict"]:
+    for sentence in json.loads((found.path / _keys.SUMMARY).read_text(encoding="utf-8"))["verdict"]:
         _console.note(re.sub(r"\\(.)", r"\1", sentence.replace("**", "")))  # the report's Markdown as plain text
 
 

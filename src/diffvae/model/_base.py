@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-class Model(Estimator):
+class Model(Estimator, abstract=True):
     """The protocol: hyper-parameters into the constructor, data into :meth:`train`, then the verbs below.
 
     Attributes

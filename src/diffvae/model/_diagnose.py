@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffvae import _random, nn
 from diffvae._errors import DataError
+from diffvae._seeds import ACTIVE_VARIANCE
 from diffvae._threads import torch_in_one_thread
 from diffvae.model._input import Matrix
 from diffvae.model._objective import InfoVAEObjective, gene_weights
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 N_BATCHES = 8
 BATCH_SIZE = 128
 N_NULL = 200
-ACTIVE_VARIANCE = 0.01
-"""A dimension is active where Var_x E[z_d|x] exceeds this (Burda et al. 2016, section 5.2)."""
 DUPLICATE_CORRELATION = 0.95
 NEGLIGIBLE_SHARE = 0.01
 

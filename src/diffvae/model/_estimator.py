@@ -22,6 +22,10 @@ class NotTrainedError(RuntimeError):
     """There are no weights yet."""
 
 
+REGISTRY: dict[str, type[Estimator]] = {}
+"""Class name to class, for those that can be saved; :func:`load` looks here."""
+
+
 class Estimator(ABC):
     """Genes and history of the training, and a folder on disk.
 
@@ -35,6 +39,11 @@ class Estimator(ABC):
 
     _reads_disk = False
     """Whether cells that are passed through may stay on disk."""
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not abstract:
+            REGISTRY[cls.__name__] = cls
 
     def __init__(self) -> None:
         self._features: Features | None = None

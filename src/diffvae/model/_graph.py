@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from diffvae import _keys, _random
 from diffvae._adata import graph as graph_in
+from diffvae._seeds import fingerprint
 from diffvae._threads import for_steps
 from diffvae.metrics import link_auc
 from diffvae.model._graph_batches import BATCH_CELLS, EXACT_LIMIT, PartedGraph, WholeGraph
@@ -15,7 +16,7 @@ from diffvae.model._graph_config import graph_config
 from diffvae.model._graph_objective import GraphAutoencoder, GraphObjective
 from diffvae.model._graph_predict import LinkPredictor
 from diffvae.model._held_out import HeldOut, encode
-from diffvae.model._input import about, fingerprint, layer_matrix, read_features, require_unit_interval
+from diffvae.model._input import about, layer_matrix, read_features, require_unit_interval
 from diffvae.train import Checkpoint, RowSource, best_device, optimise
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ EXACT_LIMIT = 100_000
 """Cells up to which the most probable links are searched among all pairs; of 25,000 cells it takes 4 s on two cores."""
 
 
-class LinkPredictor(Estimator):
+class LinkPredictor(Estimator, abstract=True):
     """A graph autoencoder, however it was trained.
 
     Parameters

@@ -13,6 +13,7 @@ from scipy import sparse
 from diffvae import _keys, _random
 from diffvae._errors import DataError
 from diffvae._rows import Rows, picked, stack
+from diffvae._seeds import fingerprint
 from diffvae._store import Store, is_on_disk
 
 if TYPE_CHECKING:
@@ -144,18 +145,6 @@ def read_features(adata: AnnData | Store, layer: str | None, matrix: Matrix) -> 
     return Features(
         tuple(map(str, adata.var_names)), layer, minimum, maximum, target_sum, adata.n_obs, fingerprint(matrix)
     )
-
-
-def fingerprint(matrix: Matrix) -> str:
-    """Return 16 hexadecimal digits that tell one training matrix from another; others on disk than in memory."""
-    digest = hashlib.sha256(repr(matrix.shape).encode())
-    if isinstance(matrix, Rows):
-        digest.update("".join(matrix.survey.digests).encode())
-        return digest.hexdigest()[:16]
-    parts = (matrix.indptr, matrix.indices, matrix.data) if sparse.issparse(matrix) else (matrix,)
-    for part in parts:
-        digest.update(np.ascontiguousarray(part).data)
-    return digest.hexdigest()[:16]
 
 
 def about(features: Features) -> dict[str, str | None]:

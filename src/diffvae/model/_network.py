@@ -21,7 +21,7 @@ DECODE_BLOCK = 4096
 """Cells per pass where nothing is learnt; bounds the memory of activations."""
 
 
-class NetworkModel(Model):
+class NetworkModel(Model, abstract=True):
     """What :class:`diffvae.nn.Autoencoder` gives a model, whatever it was trained for.
 
     Parameters

@@ -43,7 +43,7 @@ def source_of(matrix: Matrix, device: torch.device) -> Source:
     return StreamSource(matrix, device) if isinstance(matrix, Rows) else RowSource(matrix, device)
 
 
-class NeuralModel(NetworkModel):
+class NeuralModel(NetworkModel, abstract=True):
     """An autoencoder made of :class:`diffvae.nn.Autoencoder`; the subclasses fix its objective.
 
     Parameters

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-import diffvae
 from diffvae._errors import DataError
 from diffvae._files import new_folder
+from diffvae._threads import versions
 from diffvae.model._input import Features
 
 if TYPE_CHECKING:
@@ -146,21 +146,8 @@ def _refuse_genes(names: Any, trained_on: str | None, *limits: np.ndarray | None
 
 
 def _class(name: str) -> Any:
-    from diffvae import model
+    from diffvae.model._estimator import REGISTRY
 
-    classes = (model.DiffVAE, model.VAE, model.AutoEncoder, model.PCA, model.CellStateClassifier, model.GraphDiffVAE)
-    known = {cls.__name__: cls for cls in classes}
-    if name not in known:
-        raise DataError(f"The saved model is a {name!r}; this version of diffvae knows {', '.join(known)}.")
-    return known[name]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that decide the numbers."""
-    from importlib.metadata import version
-
-    packages = (
-        *("anndata", "igraph", "numpy", "openTSNE", "pynndescent", "scanpy", "scikit-learn", "scipy", "torch"),
-        "torch-geometric",
-    )
-    return {"diffvae": diffvae.__version__, **{p: version(p) for p in packages}}
+    if name not in REGISTRY:
+        raise DataError(f"The saved model is a {name!r}; this version of diffvae knows {', '.join(REGISTRY)}.")
+    return REGISTRY[name]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from diffvae import _result
+from diffvae import _files, _keys
 from diffvae._errors import DataError
 
 NAMES = frozenset(
@@ -39,11 +39,11 @@ class Folder:
     def open(cls, path: str | PathLike[str]) -> Folder:
         """Open a folder; raise if its summary can't be read."""
         folder = Path(path).expanduser()
-        return cls(folder, _result.read_summary(folder))
+        return cls(folder, _files.read_summary(folder))
 
     def part(self, name: str) -> Folder | None:
         """Return a folder inside, if it is there and was written by a command."""
-        return Folder.open(self.path / name) if (self.path / name / _result.SUMMARY).is_file() else None
+        return Folder.open(self.path / name) if (self.path / name / _keys.SUMMARY).is_file() else None
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return a table by its place, ``"tables/clusters"``; None where there is none; raise if it can't be read."""

@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _files, _io, _keys, _result
+from diffvae import _files, _io, _keys
 from diffvae._errors import DataError
 from diffvae.pl._palette import GREY
 from diffvae.report import _cells, _compared, _damage, _encode, _genes, _made, _parts, _types
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 NAME = "report.html"
-NEEDED = {"clustering", "clusters", "markers", "parameters", "verdict", "versions", "warnings", *_result.ABOUT}
+NEEDED = {"clustering", "clusters", "markers", "parameters", "verdict", "versions", "warnings", *_keys.ABOUT}
 """What the summary of a run must say."""
 SCRIPTS = ("base", "map", "types", "changes", "links", "compared", "made")
 
@@ -101,14 +101,14 @@ def _of_comparison(folder: Folder) -> str:
 
 
 def _of_run(folder: Folder, adata: AnnData | None) -> str:
-    if not (folder.path / _result.RESULTS).is_file():
-        raise DataError(f"{str(folder.path)!r} holds no {_result.RESULTS}; name a folder that 'diffvae run' wrote.")
+    if not (folder.path / _keys.RESULTS).is_file():
+        raise DataError(f"{str(folder.path)!r} holds no {_keys.RESULTS}; name a folder that 'diffvae run' wrote.")
     if missing := sorted(NEEDED - set(folder.summary)):
         raise DataError(
             f"The summary of {str(folder.path)!r} says nothing of {', '.join(missing)}: it is an older version's or no "
             "run's; run 'diffvae run' again."
         )
-    adata = _io.read(folder.path / _result.RESULTS) if adata is None else adata
+    adata = _io.read(folder.path / _keys.RESULTS) if adata is None else adata
     label_key = folder.summary["parameters"].get("label_key")
     cells = _cells.Cells.of(adata)
     shown = _genes.shown(adata)

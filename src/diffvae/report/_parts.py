@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _changes, _linking
+from diffvae import _keys
 from diffvae._errors import DataError
 from diffvae.report import _changes as _changed
 from diffvae.report import _compared, _links, _made
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from diffvae.report._cells import Cells
     from diffvae.report._folder import Folder
 
-COMPARISON = "benchmark"
-"""Folder in a result where the report looks for a comparison."""
 PLACES = {
-    "changes": (_changes.FOLDER, "perturb"),
-    "links": (_linking.FOLDER, "links"),
-    "compared": (COMPARISON, "benchmark"),
+    "changes": (_keys.PERTURBATION_FOLDER, "perturb"),
+    "links": (_keys.LINKS_FOLDER, "links"),
+    "compared": (_keys.BENCHMARK_FOLDER, "benchmark"),
 }
 """Section to the folder that it is made from, and the command that writes that."""
 
@@ -83,7 +81,6 @@ def _take(
     """Return the data of a section, the genes that its tables name, and curves of trainings."""
     if section == "compared":
         return _compared.data(part), [], {}
-    _made.later(part)  # the page shows the command, too
     if section == "changes":
         return _changed.data(part, cells, shown), _changed.named(part), {}
     return _links.data(part, cells), [], _made.curves_of({"Graph-DiffVAE": part})

@@ -260,6 +260,6 @@ def _int32_seed(rng: _random.Rng, purpose: str) -> int:
 
 
 def _mark(x: np.ndarray) -> str:
-    from diffvae.model._input import fingerprint
+    from diffvae._seeds import fingerprint
 
     return fingerprint(x.astype(np.float32))
