@@ -29,10 +29,11 @@ test: $(READY)  ## environment, install, the whole test suite
 test-slow: $(READY)  ## what takes minutes and gigabytes: atlases, all thread counts (half an hour, 10 GB of disk)
 	$(BIN)/python -m pytest -m large tests/test_large.py
 
-lint: $(READY)  ## style and types
+lint: $(READY)  ## style, types, and that a room imports only rooms below it
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src
+	$(BIN)/lint-imports
 
 docs: $(READY)  ## these pages, tutorials executed, into docs/_build/html
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
