@@ -65,16 +65,16 @@ class Number:
     def __contains__(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
             return False
-        low, high = self._ends()
-        above = value >= low if self.interval[0] == "[" else value > low
-        below = value <= high if self.interval[-1] == "]" else value < high
+        number, (low, high) = float(value), self._ends()
+        above = number >= low if self.interval[0] == "[" else number > low
+        below = number <= high if self.interval[-1] == "]" else number < high
         return above and below
 
     def __str__(self) -> str:
         low, high = self._ends()
         parts = []
         if math.isfinite(low):
-            parts.append(f"at least {low:g}" if self.interval[0] == "[" else f"above {low:g}")
+            parts.append(f"of at least {low:g}" if self.interval[0] == "[" else f"above {low:g}")
         if math.isfinite(high):
             parts.append(f"at most {high:g}" if self.interval[-1] == "]" else f"below {high:g}")
         return f"a number {' and '.join(parts)}" if parts else "a finite number"
