@@ -38,7 +38,7 @@ class Whole:
     def __contains__(self, value: Any) -> bool:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             return False
-        return self.low <= value and (self.high is None or value <= self.high)
+        return self.low <= int(value) and (self.high is None or int(value) <= self.high)
 
     def __str__(self) -> str:
         return f"a whole number {f'of {self.low} or more' if self.high is None else f'from {self.low} to {self.high}'}"
