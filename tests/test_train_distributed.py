@@ -16,8 +16,8 @@ from _together import BATCH, CASES, train
 from safetensors import safe_open
 from torch import nn
 
-from diffvae.nn._batch_norm import SharedBatchNorm, share_batch_norm, unshare_batch_norm
-from diffvae.nn._noise import OwnRows, common, normal, uniform
+from diffvae.nn._shared_batch import SharedBatchNorm, share_batch_norm, unshare_batch_norm
+from diffvae.nn._shared_batch import LocalRows, common, normal, uniform
 from diffvae.train._distributed import Alone, Group, processes
 
 HERE = Path(__file__).parent
@@ -152,7 +152,7 @@ def test_shares_are_all_of_the_batch_and_noise_is_that_of_one_process():
     parts = [draw(g.noise(s, rows), g.count(11)) for g, s in zip(groups, seeded, strict=False)]
     assert torch.equal(torch.cat(parts), draw(seeded[3], 11))
     assert len({tuple(s.get_state().tolist()) for s in seeded}) == 1  # and the next batch goes on from there
-    assert common(OwnRows(seeded[0], 11, 4)) is seeded[0]
+    assert common(LocalRows(seeded[0], 11, 4)) is seeded[0]
     assert common(seeded[1]) is seeded[1]
 
 

@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from diffvae._errors import DataError
-from diffvae.nn._batch_norm import share_batch_norm, unshare_batch_norm
-from diffvae.nn._noise import Noise, OwnRows
+from diffvae.nn._shared_batch import share_batch_norm, unshare_batch_norm
+from diffvae.nn._shared_batch import Noise, LocalRows
 from diffvae.train._engine import LIBC, best_device
 from diffvae.train._guard import TrainingError
 from diffvae.train._signals import Request
@@ -111,7 +111,7 @@ class Group(Alone):
 
     def noise(self, generator: torch.Generator, rows: np.ndarray) -> Noise:
         self._n_rows = len(rows)
-        return OwnRows(generator, len(rows), sum(self._counts(len(rows))[: self.rank]))
+        return LocalRows(generator, len(rows), sum(self._counts(len(rows))[: self.rank]))
 
     def count(self, n_cells: int) -> int:
         return self._counts(n_cells)[self.rank]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffvae import _random
 from diffvae._threads import for_steps
-from diffvae.nn._noise import Noise
+from diffvae.nn._shared_batch import Noise
 from diffvae.train._checkpoint import Checkpoint
 from diffvae.train._data import Source
 from diffvae.train._distributed import Alone
