@@ -312,8 +312,7 @@ def test_another_number_of_threads_changes_nothing_where_steps_are_small(tmp_pat
     require_same(train(checkpoint=tmp_path / "c", resume=True), whole)
 
 
-@pytest.mark.parametrize("every", [1, None])
-def test_weights_that_diverged_do_not_replace_sound_ones(tmp_path, every):
+def test_weights_that_diverged_do_not_replace_sound_ones(tmp_path):
     """The last step of the second epoch makes the weight NaN, while all losses are finite."""
 
     def breaks(module, x, rows, generator):
@@ -324,7 +323,7 @@ def test_weights_that_diverged_do_not_replace_sound_ones(tmp_path, every):
         return {"loss": -module.w}
 
     with pytest.raises(KeyboardInterrupt):
-        run(breaks, checkpoint=Checkpoint(tmp_path / "c", every), validation_rows=[], max_epochs=9)
+        run(breaks, checkpoint=Checkpoint(tmp_path / "c", 1), validation_rows=[], max_epochs=9)
     with safe_open(tmp_path / "c", "pt") as file:
         assert file.get_tensor("module.w").item() == pytest.approx(0.1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -162,16 +163,14 @@ class _Writer:
 
     def epoch_done(self, is_last: bool) -> None:
         """Hold the state, and write it if a checkpoint is due."""
-        tensors, every = self.state.tensors(), self.checkpoint.every
-        if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
-            return  # weights that have diverged must not replace sound ones
-        self._unwritten = tensors, self.state.numbers()
+        self._unwritten = self.state.tensors(), self.state.numbers()
+        every = self.checkpoint.every
         if every is not None and (is_last or len(self.state.records) % every == 0):
             self.write()
 
     def write(self) -> None:
-        """Write the state of the last complete epoch, unless the file has it already."""
-        if self._unwritten is not None:
+        """Write the state of the last complete epoch, unless the file has it already or its weights have diverged."""
+        if self._unwritten is not None and all(math.isfinite(v.sum()) for v in self._unwritten[0].values()):
             self.checkpoint.write(*self._unwritten)
             self._unwritten = None
 

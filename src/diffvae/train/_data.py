@@ -29,7 +29,7 @@ MIN_BLOCK = 32
 
 
 class Source(ABC):
-    """Rows of a matrix as batches; a subclass for each place where the rows may be.
+    """Rows of a matrix as batches; the subclasses differ in where the rows are.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Source(ABC):
         yield from even_batches(rows, batch_size)
 
     def blocks(self, batch_size: int = 4096) -> list[np.ndarray]:
-        """Return row numbers in their order, cut into blocks: for passes that don't shuffle."""
+        """Return row numbers in order, cut into blocks, for passes that don't shuffle."""
         return [np.arange(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size)]
 
 
@@ -72,7 +72,7 @@ class RowSource(Source):
     """Rows of a cells x genes matrix, dense or sparse, as float32 tensors.
 
     Up to ``resident_limit`` bytes the matrix is made dense once and stays on the device, so that a batch is one
-    gather. A larger sparse one stays sparse and only the rows of a batch are made dense.
+    gather. A larger sparse matrix stays sparse, and only the rows of a batch are made dense.
 
     Parameters
     ----------
@@ -116,8 +116,8 @@ class RowSource(Source):
 def even_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     """Cut rows into the fewest batches of at most ``batch_size`` whose sizes differ by one at most.
 
-    A short last batch would weigh each of its cells more, and one cell alone has neither a batch norm nor an
-    unbiased MMD: of an odd number in pairs, the last three stay together.
+    A short last batch would give more weight to each of its cells, and a single cell has neither a batch norm nor an
+    unbiased MMD: with an odd number of cells in pairs, three stay together.
 
     Examples
     --------

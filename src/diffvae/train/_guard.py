@@ -69,24 +69,24 @@ class DivergenceMonitor:
         bad = [name for name, value in record.items() if not math.isfinite(value)]
         bad = [name for name in bad if not name.endswith("_loss")] or bad
         if not bad and record["train_loss"] > first + 100 * (abs(first) + 1):
-            bad = ["train_loss"]  # finite still, but lost: no training comes back from a hundred times where it began
+            bad = ["train_loss"]  # still finite, but no training recovers from such a loss
         if bad:
             self._restore()
             what, where = f"{bad[0].replace('_', ' ')} is {record[bad[0]]:.4g}", f"At epoch {self.state.epoch}"
-            kept = self.state.records[: self._epoch]
-            history = pd.DataFrame(kept, index=pd.RangeIndex(1, len(kept) + 1, name="epoch"))
+            records = self.state.records[: self._epoch]
+            history = pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))
             message = f"{where} {what}: the training diverged. {self._cause()}{_largest_term(record, bad[0])}"
             raise TrainingError(message, history)
         if self.state.step - self._step >= KEEP_EVERY:
-            self._keep(self.state.epoch)
+            self._copy_weights(self.state.epoch)
 
     def resume(self) -> None:
         """Copy the weights of a checkpoint, which were sound when it was written."""
         if self.state.records:
-            self._keep(len(self.state.records))
+            self._copy_weights(len(self.state.records))
 
     @torch.no_grad()
-    def _keep(self, epoch: int) -> None:
+    def _copy_weights(self, epoch: int) -> None:
         now = self.state.module.state_dict()
         if self._weights:
             for name, value in now.items():

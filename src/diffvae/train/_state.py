@@ -95,16 +95,16 @@ class State:
         return len(self.records) + 1
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return copies of all tensors by name, on the CPU."""
+        """Return all tensors by name, on the CPU and independent of later steps."""
         live = {f"module.{k}": v for k, v in self.module.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             live |= {f"optimizer.{i}.{name}": value for name, value in moments.items()}
-        live |= {f"best.{k}": v for k, v in (self.best.weights or {}).items()}
         if self.first_loss is not None:
             live["first_loss"] = self.first_loss
         if self.noise is not None:
             live["noise"] = self.noise.get_state()
-        return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in live.items()}
+        copies = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in live.items()}
+        return copies | {f"best.{k}": v.cpu() for k, v in (self.best.weights or {}).items()}  # copies already
 
     def numbers(self) -> dict[str, Any]:
         """Return everything else, ready for JSON."""
