@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from diffvae import pipeline
 from diffvae._errors import OutputError
-from diffvae._kept import PARTS, Kept
+from diffvae._kept import PARTS, CheckpointPaths
 from diffvae.cli._main import _going_on
 from diffvae.model import DiffVAE
 from diffvae.model._graph_objective import GraphObjective
@@ -47,7 +47,11 @@ def stop_in(monkeypatch, objective, batch, number):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "how"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Stopped")]
+    ("number", "code", "how"),
+    [
+        (signal.SIGINT, 130, "Interrupted"),
+        pytest.param(signal.SIGTERM, 143, "Stopped", marks=pytest.mark.large),
+    ],
 )
 def test_a_stopped_training_says_how_to_go_on_and_does(diffvae, cells, tmp_path, monkeypatch, number, code, how):
     whole, out = tmp_path / "whole", tmp_path / "out"
@@ -63,10 +67,10 @@ def test_a_stopped_training_says_how_to_go_on_and_does(diffvae, cells, tmp_path,
 
     left, _, told = diffvae("train", cells, "--out", out, *QUICK)  # not by accident
     assert left == 2
-    assert "holds a training that was interrupted; pass resume (--resume) to go on with it, overwrite" in told
+    assert "holds an interrupted training; pass resume (--resume) to continue it, overwrite" in told
     left, _, told = diffvae("train", cells, "--out", out, *QUICK, "--lr", 0.01, "--resume")
     assert left == 2
-    assert "is of another training (lr was 0.001 and is 0.01 now)" in told
+    assert "belongs to another training (lr was 0.001 and is 0.01 now)" in told
 
     assert diffvae("train", cells, "--out", out, *QUICK, "--resume")[0] == 0
     assert names(tmp_path) == ["out", "whole"]
@@ -95,18 +99,18 @@ def test_before_the_training_nothing_is_kept_and_nothing_promised(diffvae, cells
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.large), signal.SIGTERM])
 def test_stopped_when_the_model_is_in_its_place_there_is_nothing_to_go_on_with(
     diffvae, cells, tmp_path, monkeypatch, number
 ):
-    done = Kept.done
+    done = CheckpointPaths.done
 
     def stopped(self):
         done(self)
         os.kill(os.getpid(), number)
 
     out = tmp_path / "out of mine"
-    monkeypatch.setattr(Kept, "done", stopped)
+    monkeypatch.setattr(CheckpointPaths, "done", stopped)
     code, said, told = diffvae("train", cells, "--out", out, *QUICK, "--checkpoint-every", 1)
     assert (code, said) == (128 + number, "")
     assert told == f"Error: {'Interrupted' if number == signal.SIGINT else 'Stopped'}; {out} was written.\n"
@@ -182,13 +186,13 @@ def test_a_folder_where_the_training_is_kept_is_refused_at_once(diffvae, tmp_pat
     for options in ((), ("--resume",), ("--overwrite",)):
         code, _, told = diffvae("train", "no such file", "--out", tmp_path / "out", *options)
         assert code == 2
-        assert f"{name}' is a folder, but the training is to be kept in a file of that name; move it" in told
+        assert f"{name}' is a folder, but the checkpoint of the training needs this name; move the folder" in told
     assert names(tmp_path) == [name]
 
 
 def test_no_two_folders_keep_a_training_in_one_file(tmp_path):
     def files(name):
-        kept = Kept(tmp_path / name, None, True, False)
+        kept = CheckpointPaths(tmp_path / name, None, True, False)
         return {kept.training(part)["checkpoint"] for part in PARTS}
 
     assert not files("r") & (files("r.links") | files("r.checkpoint"))
@@ -196,8 +200,8 @@ def test_no_two_folders_keep_a_training_in_one_file(tmp_path):
 
 def test_a_link_to_where_a_training_is_kept_stays(tmp_path):
     (tmp_path / "out.checkpoint").symlink_to(tmp_path / "scratch")
-    for remove in (lambda: Kept(tmp_path / "out", None, True, False).done(),
-                   lambda: Kept(tmp_path / "out", None, False, True).training()):  # fmt: skip
+    for remove in (lambda: CheckpointPaths(tmp_path / "out", None, True, False).done(),
+                   lambda: CheckpointPaths(tmp_path / "out", None, False, True).training()):  # fmt: skip
         (tmp_path / "scratch").write_text("")
         remove()
         assert names(tmp_path) == ["out.checkpoint"]
@@ -261,10 +265,10 @@ def test_options_that_mean_nothing_are_refused(diffvae, cells, tmp_path):
     code, _, told = diffvae("train", cells, "--out", tmp_path / "out", "--kind", "pca", "--resume")
     assert code == 2
     assert "pca is computed in one step" in told
-    with pytest.raises(ValueError, match="Checkpoints lie beside out, but out is None"):
+    with pytest.raises(ValueError, match="Checkpoints are written beside out, but out is None"):
         pipeline.run(cells, resume=True)
     with pytest.raises(ValueError, match="checkpoint_every is 0"):
         pipeline.run(cells, tmp_path / "out", checkpoint_every=0)
     (tmp_path / "out.checkpoint.links").write_text("")
-    with pytest.raises(OutputError, match=r"out.checkpoint.links' holds a training that was interrupted"):
+    with pytest.raises(OutputError, match=r"out.checkpoint.links' holds an interrupted training"):
         pipeline.run(cells, tmp_path / "out")

@@ -18,7 +18,7 @@ from diffvae.model._estimator import NotTrainedError
 from diffvae.model._graph_batches import WholeGraph
 from diffvae.model._graph_config import GRAPH_PRESETS, graph_config
 from diffvae.model._graph_objective import GraphAutoencoder, GraphObjective
-from diffvae.nn import _pairs, normalized_adjacency
+from diffvae.nn import _link_loss, normalized_adjacency
 from diffvae.nn._mlp import LOGVAR_RANGE
 from diffvae.pp import DataError
 from diffvae.train import RowSource, TrainingError
@@ -127,7 +127,7 @@ def dense_loss(module, x, a, truth, eps, config):
 @pytest.mark.parametrize("preset", list(GRAPH_PRESETS))
 @pytest.mark.parametrize("joint_weight", [0.0, 0.5])
 def test_the_objective_in_blocks_is_the_dense_formula(monkeypatch, preset, joint_weight):
-    monkeypatch.setattr(_pairs, "BLOCK", 24)
+    monkeypatch.setattr(_link_loss, "BLOCK", 24)
     config = graph_config(preset, {"n_latent": 4, "hidden": 16, "joint_weight": joint_weight})
     torch.manual_seed(0)
     module = GraphAutoencoder(N_GENES, config)

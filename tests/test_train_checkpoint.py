@@ -1,4 +1,4 @@
-"""A training that is killed and goes on ends bit for bit where it would have ended."""
+"""A training that is stopped or killed and continues gives the model of an uninterrupted one, bit for bit."""
 
 import json
 import os
@@ -14,10 +14,11 @@ import pytest
 import torch
 from _model_data import TINY, prepared
 from safetensors import safe_open
-from test_train_loop import Walker, run, walk
+from safetensors.torch import load_file, save_file
+from test_train_loop import Walker, run
 
 from diffvae import _threads
-from diffvae._errors import DataError
+from diffvae._errors import CheckpointError, DataError, OutputError
 from diffvae.model import VAE, AutoEncoder, DiffVAE
 from diffvae.train import Checkpoint, TrainingError
 
@@ -26,7 +27,7 @@ NOISY = {**TINY, "dropout": 0.2, "early_stopping": True}
 
 
 class KilledError(Exception):
-    """Stands for whatever ends a process."""
+    """An exception after which nothing is written, as when a process is killed."""
 
 
 def train(model=None, **kwargs):
@@ -43,7 +44,7 @@ def killed_at(epoch, path, model=None, **kwargs):
 
 
 def require_same(a, b):
-    """Weights, running means, history, and what is computed of them: not close, but equal."""
+    """Weights, running means, history and latent coordinates are equal, not only close."""
     one, other = a.module.state_dict(), b.module.state_dict()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
@@ -80,7 +81,7 @@ def test_a_generator_as_seed_is_put_back_too(tmp_path):
 
 
 def stopped_in_batch(number, path, monkeypatch, which=signal.SIGINT, **kwargs):
-    """Send a signal in a batch; return how many batches were begun, and what the signal did after all."""
+    """Send a signal in a batch; return the number of batches that were started and the exception."""
     from diffvae.model._objective import InfoVAEObjective
 
     calls, original = [], InfoVAEObjective.__call__
@@ -99,45 +100,44 @@ def stopped_in_batch(number, path, monkeypatch, which=signal.SIGINT, **kwargs):
     return len(calls), left.value
 
 
-@pytest.mark.parametrize("batch", [1, 3, 5, 8])
-def test_an_interrupt_finishes_the_batch_and_the_epoch_goes_on_from_the_next(tmp_path, monkeypatch, batch):
-    assert len(prepared()) * 0.8 / 16 == 5  # batches an epoch
-    begun, left = stopped_in_batch(batch, tmp_path / "c", monkeypatch, checkpoint_every=None)
+def n_epochs(path):
+    """Return the number of epochs in a checkpoint."""
+    with safe_open(path, "pt") as file:
+        return len(json.loads(file.metadata()["training"])["state"]["records"])
+
+
+@pytest.mark.parametrize(("batch", "every"), [(6, None), (13, 2), (15, 2), (15, None)])
+def test_an_interrupt_stops_at_once_and_keeps_the_last_complete_epoch(tmp_path, monkeypatch, batch, every):
+    assert len(prepared()) * 0.8 / 16 == 5  # batches per epoch
+    started, left = stopped_in_batch(batch, tmp_path / "c", monkeypatch, checkpoint_every=every)
     assert isinstance(left, KeyboardInterrupt)
-    assert begun == batch  # this one and no other
-    with safe_open(tmp_path / "c", "pt") as file:
-        state = json.loads(file.metadata()["training"])["state"]
-    assert (state["epoch"], state["batch"], state["step"]) == ((batch - 1) // 5 + 1, (batch - 1) % 5 + 1, batch)
+    assert started == batch
+    assert n_epochs(tmp_path / "c") == (batch - 1) // 5
     require_same(train(checkpoint=tmp_path / "c", resume=True), train())
 
 
-def test_a_request_to_end_does_the_same_and_then_what_it_did_before(tmp_path, monkeypatch):
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+def test_an_interrupt_in_the_first_epoch_keeps_nothing(tmp_path, monkeypatch):
+    stopped_in_batch(3, tmp_path / "c", monkeypatch)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [143, 7])
+def test_sigterm_keeps_the_last_complete_epoch_and_ends_as_before(tmp_path, monkeypatch, code):
+    """Code 143 without a handler of the program, otherwise what its handler does."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL if code == 143 else lambda *_: sys.exit(code))
     try:
-        begun, left = stopped_in_batch(3, tmp_path / "c", monkeypatch, signal.SIGTERM)
-        assert isinstance(left, SystemExit)
-        assert left.code == 143
-        assert begun == 3
         handler = signal.getsignal(signal.SIGTERM)
-        train(checkpoint=tmp_path / "other")
-        assert signal.getsignal(signal.SIGTERM) is handler  # a training leaves the process as it was
+        _, left = stopped_in_batch(8, tmp_path / "c", monkeypatch, signal.SIGTERM, checkpoint_every=None)
+        assert isinstance(left, SystemExit)
+        assert left.code == code
+        assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
+    assert n_epochs(tmp_path / "c") == 1
     require_same(train(checkpoint=tmp_path / "c", resume=True), train())
 
 
-def test_who_asks_twice_does_not_wait(tmp_path):
-    def ask_twice(module, x, rows, generator):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-        pytest.fail("the second was held back, too")
-
-    with pytest.raises(KeyboardInterrupt):
-        run(ask_twice, checkpoint=Checkpoint(tmp_path / "c"))
-    assert not (tmp_path / "c").exists()
-
-
-def test_in_another_thread_a_training_keeps_its_checkpoints_without_signals(tmp_path):
+def test_in_another_thread_checkpoints_are_written_without_signals(tmp_path):
     found = []
     thread = threading.Thread(target=lambda: found.append(train(checkpoint=tmp_path / "c")))
     thread.start()
@@ -147,7 +147,7 @@ def test_in_another_thread_a_training_keeps_its_checkpoints_without_signals(tmp_
 
 def test_checkpoints_come_when_they_are_due(tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(Checkpoint, "write", lambda self, state: written.append(state.epoch - 1))
+    monkeypatch.setattr(Checkpoint, "write", lambda self, tensors, numbers: written.append(len(numbers["records"])))
     for every, expected in ((2, [2, 4, 5]), (10, [5]), (1, [1, 2, 3, 4, 5]), (None, [])):
         written.clear()
         run(max_epochs=5, checkpoint=Checkpoint(tmp_path / "c", every))
@@ -162,7 +162,7 @@ def test_a_checkpoint_holds_no_code_and_everyone_may_read_it(tmp_path):
     content = (tmp_path / "c").read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # the format, by hand
     assert {"module.w", "optimizer.0.exp_avg", "optimizer.0.exp_avg_sq", "optimizer.0.step", "noise"} <= header.keys()
-    assert set(json.loads(header["__metadata__"]["training"])) == {"format", "about", "rounding", "state"}
+    assert set(json.loads(header["__metadata__"]["training"])) == {"format", "about", "environment", "state"}
 
 
 def test_no_module_of_the_package_unpickles():
@@ -174,7 +174,7 @@ def test_no_module_of_the_package_unpickles():
 def test_another_training_is_refused_by_what_differs(tmp_path):
     train(checkpoint=tmp_path / "c")
     kwargs = {"checkpoint": tmp_path / "c", "resume": True}
-    with pytest.raises(DataError, match=r"another training \(n_latent was 4 and is 5 now\); resume with the same"):
+    with pytest.raises(DataError, match=r"belongs to another training \(n_latent was 4 and is 5 now\); resume"):
         train(DiffVAE(**{**NOISY, "n_latent": 5}), **kwargs)
     with pytest.raises(DataError, match=r"\(max_epochs was 6 and is 7 now\)"):
         train(**kwargs, max_epochs=7)
@@ -192,27 +192,91 @@ def test_another_training_is_refused_by_what_differs(tmp_path):
         train(VAE(**TINY), **kwargs)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path):
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """Tensors and header of a training with early stopping that was killed in its fourth epoch."""
+    path = tmp_path_factory.mktemp("good") / "c"
+    killed_at(4, path, checkpoint_every=1)
+    with safe_open(path, "pt") as file:
+        return load_file(path), json.loads(file.metadata()["training"])
+
+
+def resume(path, tensors, header):
+    save_file(tensors, path, {"training": json.dumps(header)})
+    return train(checkpoint=path, checkpoint_every=None, resume=True)
+
+
+def test_a_damaged_file_is_refused(tmp_path, good):
     path = tmp_path / "c"
-    train(checkpoint=path)
+    assert len(resume(path, *good).history) == 6
     content = path.read_bytes()
-    for damaged in (
-        b"",
-        b"nonsense",
-        content[:200],
-        content[: len(content) // 2],
-        content.replace(b"module.", b"modulE."),
-    ):
+    for damaged in (b"", b"nonsense", content[:200], content[: len(content) // 2], content[:-1]):
         path.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"'\S+c' is damaged .*; remove it to begin anew"):
+        with pytest.raises(CheckpointError, match=r"'\S+c' is damaged \(.+\); remove it to start again\.$"):
             train(checkpoint=path, resume=True)
-    path.write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
-    with pytest.raises(DataError, match="written by a newer diffvae"):
+        assert path.read_bytes() == damaged
+    save_file(good[0], path)  # weights that somebody else wrote
+    with pytest.raises(CheckpointError, match="is damaged"):
         train(checkpoint=path, resume=True)
 
 
+@pytest.mark.parametrize("name", ["module.encoder.norms.0.weight", "best.encoder.norms.0.weight", "optimizer.0.exp_avg",
+                                  "optimizer.0.step", "first_loss", "noise"])  # fmt: skip
+def test_tensors_of_another_shape_or_type_are_refused(tmp_path, good, name):
+    """Adam would write beyond the end of smaller moments, which crashes the process."""
+    tensors, header = good
+    for other in (torch.zeros(2, dtype=tensors[name].dtype), tensors[name].double()):
+        with pytest.raises(CheckpointError, match=rf"damaged \(ValueError: {name} has another shape or type\)"):
+            resume(tmp_path / "c", {**tensors, name: other}, header)
+
+
+def test_missing_and_unknown_tensors_are_refused(tmp_path, good):
+    tensors, header = good
+    for name in ("module.encoder.norms.0.weight", "first_loss", "noise"):
+        with pytest.raises(CheckpointError, match=rf"damaged \(ValueError: {name} is missing\)"):
+            resume(tmp_path / "c", {k: v for k, v in tensors.items() if k != name}, header)
+    for name in ("module.x", "best.x", "optimizer.999.step", "x"):
+        with pytest.raises(CheckpointError, match=rf"damaged \(ValueError: {name} is unknown\)"):
+            resume(tmp_path / "c", {**tensors, name: torch.zeros(())}, header)
+
+
+def test_another_format_is_refused(tmp_path, good):
+    for number in (1, 9):
+        with pytest.raises(CheckpointError, match=r"was written by another version of diffvae; use that"):
+            resume(tmp_path / "c", good[0], {**good[1], "format": number})
+
+
+def test_another_device_is_another_training(tmp_path, good):
+    """The noise would continue differently there."""
+    tensors, header = good
+    with pytest.raises(CheckpointError, match=r"another training \(device was 'cuda' and is 'cpu' now\); resume with"):
+        resume(tmp_path / "c", tensors, {**header, "about": {**header["about"], "device": "cuda"}})
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "diffvae"])
+def test_another_version_is_a_warning(tmp_path, good, name):
+    tensors, header = good
+    with pytest.warns(UserWarning, match=f"The training started with {name} = 0.0.1 and continues with"):
+        resume(tmp_path / "c", tensors, {**header, "environment": {**header["environment"], name: "0.0.1"}})
+
+
+def test_a_folder_is_not_a_checkpoint(tmp_path):
+    with pytest.raises(OutputError, match="is a folder; give checkpoint the name of a file"):
+        train(checkpoint=tmp_path)
+
+
+def test_a_link_to_a_checkpoint_remains_a_link(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "c").symlink_to(tmp_path / "scratch" / "real")
+    killed_at(3, tmp_path / "c", checkpoint_every=1)
+    first = (tmp_path / "scratch" / "real").read_bytes()
+    train(checkpoint=tmp_path / "c", checkpoint_every=1, resume=True)
+    assert (tmp_path / "c").is_symlink()
+    assert (tmp_path / "scratch" / "real").read_bytes() != first
+
+
 def test_arguments_that_contradict_each_other(tmp_path):
-    with pytest.raises(ValueError, match="resume is True, but checkpoint names no file"):
+    with pytest.raises(ValueError, match="resume is True, but checkpoint is None"):
         train(resume=True)
     with pytest.raises(ValueError, match="checkpoint_every is 0; it must be 1 or more"):
         train(checkpoint=tmp_path / "c", checkpoint_every=0)
@@ -237,7 +301,7 @@ def test_another_number_of_threads_is_told_where_steps_are_large(tmp_path, anoth
     killed_at(3, tmp_path / "c", checkpoint_every=1)
     before, now = another_number_of_threads
     torch.set_num_threads(now)
-    with pytest.warns(UserWarning, match=f"began with threads = {before} and goes on with {now}"):
+    with pytest.warns(UserWarning, match=f"started with threads = {before} and continues with {now}"):
         train(checkpoint=tmp_path / "c", resume=True)
 
 
@@ -248,50 +312,24 @@ def test_another_number_of_threads_changes_nothing_where_steps_are_small(tmp_pat
     require_same(train(checkpoint=tmp_path / "c", resume=True), whole)
 
 
-def test_what_is_lost_does_not_take_the_place_of_what_is_not(tmp_path):
-    def breaks(module, x, rows, generator):
-        if module.w > 0.25:
-            signal.raise_signal(signal.SIGINT)
-            return {"loss": module.w * torch.nan}
-        return {"loss": -module.w}
-
-    with pytest.raises(KeyboardInterrupt):
-        run(breaks, checkpoint=Checkpoint(tmp_path / "c", every=1), validation_rows=[], max_epochs=9)
-    module, history = run(walk, checkpoint=Checkpoint(tmp_path / "c", every=1, resume=True), validation_rows=[],
-                          max_epochs=9)  # fmt: skip
-    assert len(history) == 9
-    assert module.w.item() == pytest.approx(0.9)
-
-
-class Root(torch.nn.Module):
-    """One weight, whose gradient is NaN where a step has brought it to zero while the loss is a number."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = torch.nn.Parameter(torch.zeros(()))
-
-
-@pytest.mark.parametrize(("batch_size", "kept"), [(10, 2), (20, 1)])
-def test_weights_that_are_lost_while_the_loss_is_not_are_not_kept(tmp_path, batch_size, kept):
-    """Told to stop within the epoch and at its end: the file has the last step but one."""
-    calls = []
+def test_weights_that_diverged_do_not_replace_sound_ones(tmp_path):
+    """The last step of the second epoch makes the weight NaN, while all losses are finite."""
 
     def breaks(module, x, rows, generator):
-        calls.append(1)
-        if len(calls) == kept + 1:
-            signal.raise_signal(signal.SIGINT)
+        if module.w.isnan():
+            raise KeyboardInterrupt
+        if module.w > 0.05:
             return {"loss": (0 * module.w).sqrt() - 1}  # -1, and its gradient is 0 * inf
         return {"loss": -module.w}
 
-    kwargs = {"validation_rows": [], "max_epochs": 9, "batch_size": batch_size}
     with pytest.raises(KeyboardInterrupt):
-        run(breaks, module=Root(), checkpoint=Checkpoint(tmp_path / "c", every=1), **kwargs)
+        run(breaks, checkpoint=Checkpoint(tmp_path / "c", 1), validation_rows=[], max_epochs=9)
     with safe_open(tmp_path / "c", "pt") as file:
-        assert file.get_tensor("module.w").item() == pytest.approx(0.1 * kept)
+        assert file.get_tensor("module.w").item() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("patience", [None, 20])
-def test_a_training_that_diverges_after_it_went_on_gives_back_what_it_went_on_from(tmp_path, patience):
+def test_a_resumed_training_that_diverges_restores_the_weights_of_the_checkpoint(tmp_path, patience):
     def falls(module, x, rows, generator):
         return {"loss": -module.w}
 
@@ -343,9 +381,9 @@ while True:
         model.save({out!r})
         os._exit(0)
     before = os.stat({path!r}).st_ino if os.path.exists({path!r}) else None
-    while kills < 10 and (not os.path.exists({path!r}) or os.stat({path!r}).st_ino == before):
-        time.sleep(0.001)  # it has got further than the one before it, so that ten kills fall into one training
-    if kills < 10:
+    while kills < {n} and (not os.path.exists({path!r}) or os.stat({path!r}).st_ino == before):
+        time.sleep(0.001)  # a new checkpoint, so that all kills fall into one training
+    if kills < {n}:
         time.sleep(random.uniform(0, 0.1))
         os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
@@ -359,15 +397,17 @@ def train_sixty(**kwargs):
     return train(max_epochs=60, patience=60, **kwargs)
 
 
-@pytest.mark.slow  # eleven trainings, in a process of their own
-def test_killed_at_ten_random_moments(tmp_path):
-    """Kill -9: nothing is finished, nothing told, and half of a checkpoint may lie beside the last whole one."""
+@pytest.mark.slow  # several trainings, each in its own process
+@pytest.mark.parametrize("n", [2, pytest.param(10, marks=pytest.mark.large)])
+def test_killed_at_random_moments(tmp_path, n):
+    """After kill -9 half of a checkpoint may remain beside the last complete one."""
     import diffvae as dv
 
-    code = KILLED.format(tests=str(Path(__file__).parent), path=str(tmp_path / "c"), out=str(tmp_path / "model"))
+    tests = str(Path(__file__).parent)
+    code = KILLED.format(tests=tests, path=str(tmp_path / "c"), out=str(tmp_path / "model"), n=n)
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "10\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{n}\n", "")
     require_same(dv.model.load(tmp_path / "model"), train_sixty())
 
 

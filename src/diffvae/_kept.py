@@ -1,4 +1,4 @@
-"""Checkpoints of a command's trainings: where they lie, and when they may go."""
+"""Checkpoints of a command's trainings: where they are, and when they are removed."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from diffvae._errors import OutputError
 
 SUFFIX = ".checkpoint"
 PARTS = ("", ".links")
-"""The main training of a command, and a later one with a checkpoint of its own.
+"""The main training of a command, and a later one with its own checkpoint.
 
-They come behind the suffix: no other folder has a checkpoint of that name, and each folder has a lock of its own.
+The part follows the suffix, so that no other output folder has a checkpoint of the same name.
 """
 
 
-class Kept:
-    """The checkpoints beside a folder that is to be written: ``OUT.checkpoint``, and ``OUT.checkpoint.PART``.
+class CheckpointPaths:
+    """The checkpoints beside an output folder: ``OUT.checkpoint``, and ``OUT.checkpoint.PART``.
 
     Parameters
     ----------
     out
-        The folder; None keeps nothing.
+        The folder; None keeps no checkpoint.
     every
-        Epochs from one checkpoint to the next; None for none but that of a stop.
+        Number of epochs between two checkpoints; None writes one only if the training is stopped.
     resume
-        Go on from what an earlier call left. Without it, what was left is refused unless ``overwrite`` is given.
+        Continue from the checkpoints of an earlier call. Without it, they are refused unless ``overwrite`` is given.
     is_writer
-        False in a process that shares the training of another one, who looks after the files.
+        False in a process that takes part in the training of another one, which manages the files.
 
     Raises
     ------
     OutputError
-        If there are checkpoints that nobody has decided on, or a folder where one has to be.
+        If there are checkpoints, but neither ``resume`` nor ``overwrite``, or a folder in the place of a checkpoint.
     """
 
     def __init__(
@@ -48,24 +48,24 @@ class Kept:
         if every is not None and every < 1:
             raise ValueError(f"checkpoint_every is {every}; it must be 1 or more.")
         if out is None and (resume or every is not None):
-            raise ValueError("Checkpoints lie beside out, but out is None; name a folder.")
+            raise ValueError("Checkpoints are written beside out, but out is None; name a folder.")
         self.out = None if out is None else Path(out).expanduser().resolve()
         self.every, self.resume, self.is_writer = every, resume, is_writer
         for path in self._all if is_writer else ():
             if path.is_dir():
                 raise OutputError(
-                    f"{str(path)!r} is a folder, but the training is to be kept in a file of that name; move it, or "
-                    "name another folder for the results."
+                    f"{str(path)!r} is a folder, but the checkpoint of the training needs this name; move the folder, "
+                    "or name another folder for the results."
                 )
         if is_writer and self.files and not (resume or overwrite):
             raise OutputError(
-                f"{str(self.files[0])!r} holds a training that was interrupted; pass resume (--resume) to go on with "
-                "it, overwrite (--overwrite) to begin anew, or name another folder."
+                f"{str(self.files[0])!r} holds an interrupted training; pass resume (--resume) to continue it, "
+                "overwrite (--overwrite) to start again, or name another folder."
             )
 
     @property
     def files(self) -> list[Path]:
-        """What there is."""
+        """The checkpoints that exist."""
         return [path for path in self._all if path.exists()]
 
     @property
@@ -73,7 +73,7 @@ class Kept:
         return [] if self.out is None else [self._file(part) for part in PARTS]
 
     def training(self, part: str = "") -> dict[str, Any]:
-        """Return the arguments of a model's ``train``; a checkpoint that isn't gone on from is removed."""
+        """Return the arguments for a model's ``train``; without ``resume`` an earlier checkpoint is removed."""
         if self.out is None:
             return {}
         path = self._file(part)
@@ -86,11 +86,11 @@ class Kept:
         return self.out.with_name(self.out.name + SUFFIX + part)
 
     def done(self) -> None:
-        """Remove them: what they were for has been written."""
+        """Remove the checkpoints, when the result has been written."""
         for path in self.files:
             _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint; a link to it is the user's, and stays."""
+    """Remove a checkpoint; a link to it belongs to the user and stays."""
     path.resolve().unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
 from diffvae._identify import identify, identify_again
 from diffvae._journal import Journal
-from diffvae._kept import Kept
+from diffvae._kept import CheckpointPaths
 from diffvae._linking import Links, links
 from diffvae._lock import one_writer
 from diffvae._result import Result
@@ -169,7 +169,7 @@ def run(
     _linking.check_options(k, _linking.TOP_K)
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
-    kept = Kept(out, checkpoint_every, resume, overwrite)
+    kept = CheckpointPaths(out, checkpoint_every, resume, overwrite)
     given = {k: parameters[k] for k in ("preset", "n_latent", "max_epochs", "batch_size", "lr")}
     settings = _training_config.read(config) | {k: v for k, v in given.items() if v is not None}
     model, training = _training_config.model_of(settings), {"batch_size": 128} | _training_config.training_of(settings)

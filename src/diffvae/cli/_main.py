@@ -128,9 +128,9 @@ def _stopped(how: str) -> str:
         page = f"; 'diffvae report {shlex.quote(str(settings.page))}' makes the page" if settings.lacks_page else ""
         return f"{how}; {settings.out} was written{page}."
     if settings.out is not None and settings.resumes:
-        from diffvae._kept import Kept
+        from diffvae._kept import CheckpointPaths
 
-        if files := Kept(settings.out, None, True, False, is_writer=False).files:
+        if files := CheckpointPaths(settings.out, None, True, False, is_writer=False).files:
             return f"{how}; the training is kept in {files[-1].name!r}. {_going_on(sys.argv[1:])}"
     return settings.interrupted.replace("Interrupted", how, 1)
 

@@ -51,7 +51,7 @@ def command(
     processes train one model, each on its share of every batch; --batch-size is per process.
     """
     from diffvae import _files, _lock
-    from diffvae._kept import Kept
+    from diffvae._kept import CheckpointPaths
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
     from diffvae.train import TrainingError, processes
 
@@ -76,7 +76,7 @@ def command(
             _files.refuse_folder(out.expanduser().resolve(), overwrite)
             if share.size == 1:  # others may be at work already
                 _files.remove_leftovers(out.expanduser().resolve(), _files.WORK)
-        kept = Kept(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
+        kept = CheckpointPaths(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
         with _prepared(data, out, model, backed, transpose, **options) as cells:
             try:
                 chosen.train(

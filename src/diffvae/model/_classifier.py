@@ -17,7 +17,7 @@ from diffvae._threads import torch_in_one_thread
 from diffvae.model._estimator import Estimator
 from diffvae.model._evaluation import Evaluation, evaluate, fit_temperature, stratified
 from diffvae.model._input import Matrix, layer_matrix, read_features
-from diffvae.nn._weights import arrays_of, with_arrays
+from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import RowSource, best_device, fit
 
 if TYPE_CHECKING:

@@ -190,7 +190,7 @@ class GraphDiffVAE(LinkPredictor):
             raise ValueError(f"lr is {rate}; the learning rate must be a positive number.")
         if not 0 <= validation_size < 1:
             raise ValueError(f"validation_size is {validation_size}; it is a share of the edges, from 0 to below 1.")
-        kept = Checkpoint.at(checkpoint, checkpoint_every, resume)
+        file = Checkpoint.at(checkpoint, checkpoint_every, resume)
         graph = graph_in(adata, graph_key)
         matrix = layer_matrix(adata, layer)
         if c.joint_weight:
@@ -246,10 +246,10 @@ class GraphDiffVAE(LinkPredictor):
                 order=order,
                 noise=noise,
                 checkpoint=None
-                if kept is None
-                else kept.of(
+                if file is None
+                else file.of(
                     {"model": type(self).__name__, **about(features), **asdict(c)}
-                    | {"graph": fingerprint(graph), "edges learnt from": fingerprint(held_out.known)}
+                    | {"graph": fingerprint(graph), "training edges": fingerprint(held_out.known)}
                     | {"cells per step": size, "validate_every": validate_every}
                 ),
             )

@@ -18,7 +18,7 @@ from diffvae.model._graph_config import GraphConfig
 from diffvae.model._graph_objective import GraphAutoencoder
 from diffvae.model._held_out import BLOCK, cell_numbers, encode
 from diffvae.model._input import Matrix
-from diffvae.nn._weights import arrays_of, with_arrays
+from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import RowSource
 
 if TYPE_CHECKING:

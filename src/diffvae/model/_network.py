@@ -14,7 +14,7 @@ from diffvae._threads import torch_in_one_thread
 from diffvae.model._base import Model
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._input import Matrix
-from diffvae.nn._weights import arrays_of, with_arrays
+from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import RowSource
 
 DECODE_BLOCK = 4096

@@ -113,14 +113,16 @@ class NeuralModel(NetworkModel, abstract=True):
             Called with a :class:`diffvae.train.Epoch` (its number, losses, network and optimiser) at the end of each
             epoch. What it raises ends the training, and the model is what it was before.
         checkpoint
-            File in which the training is kept (safetensors and JSON): weights, moments, generators, place in the epoch.
-            On SIGINT (Ctrl-C) and SIGTERM the batch is finished first, and the file written. Nobody removes it.
+            File that keeps the training at the end of an epoch (safetensors and JSON): weights, moments, generators,
+            history. On SIGINT (Ctrl-C) and SIGTERM the training stops at once, and the file gets the state at the end
+            of the last complete epoch. The file is not removed when the training ends.
         checkpoint_every
-            Epochs from one such writing to the next; None for none but that of a stop.
+            Number of epochs between two checkpoints; the last epoch is always written. None writes one only if the
+            training is stopped.
         resume
-            Go on from the file, where there is one: on the processor the model comes out as if the training had never
-            stopped, bit for bit (large steps, if the number of threads is the same). A file of other cells or settings
-            is refused. Without it an earlier file is replaced.
+            Continue from the file, if there is one: on the CPU the model is bit for bit that of an uninterrupted
+            training (if steps are large, with the same number of threads). A file of other cells or settings is
+            refused. Without it an earlier file is replaced.
 
         Returns
         -------
@@ -146,7 +148,7 @@ class NeuralModel(NetworkModel, abstract=True):
             raise ValueError("batch_size is 1; batch normalisation and MMD need two cells at least.")
         if lr is not None and not 0 < lr < float("inf"):
             raise ValueError(f"lr is {lr}; the learning rate must be a positive number.")
-        kept = Checkpoint.at(checkpoint, checkpoint_every, resume)
+        file = Checkpoint.at(checkpoint, checkpoint_every, resume)
         cells = open_store(adata) if is_on_disk(adata) else adata
         matrix = layer_matrix(cells, layer)
         if self.config.likelihood == "bernoulli":
@@ -186,8 +188,8 @@ class NeuralModel(NetworkModel, abstract=True):
                 on_epoch=on_epoch,
                 share=together,
                 checkpoint=None
-                if kept is None
-                else kept.of({"model": type(self).__name__, **about(features), **asdict(self.config)}),
+                if file is None
+                else file.of({"model": type(self).__name__, **about(features), **asdict(self.config)}),
             )
         except TrainingError as error:
             if not self.is_trained and len(error.history):

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._input import Features
-from diffvae.nn._noise import Noise, common, normal
+from diffvae.nn._shared_batch import Noise, common, normal
 
 
 def gene_weights(config: AutoencoderConfig, features: Features) -> Tensor | None:

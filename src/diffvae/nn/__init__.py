@@ -1,13 +1,11 @@
 """Networks and losses: torch only, nothing of AnnData."""
 
-from diffvae.nn._adjacency import Adjacency, normalized_adjacency
-from diffvae.nn._graph import GCN, GraphEncoder, GraphiteDecoder, InnerProductDecoder
+from diffvae.nn._graph import GCN, Adjacency, GraphEncoder, GraphiteDecoder, InnerProductDecoder, normalized_adjacency
 from diffvae.nn._jacobian import mean_jacobian, weight_product
-from diffvae.nn._link_loss import Sampling, categorical_link_nll, link_nll
+from diffvae.nn._link_loss import Sampling, categorical_link_nll, link_nll, pair_sum
 from diffvae.nn._losses import bernoulli_nll, gaussian_kl, gaussian_nll, squared_error
 from diffvae.nn._mlp import MLP, Autoencoder, Decoder, Encoder
 from diffvae.nn._mmd import imq_kernel, median_bandwidth, mmd, rbf_kernel, released_kernel
-from diffvae.nn._pairs import pair_sum
 
 __all__ = [
     "GCN",

@@ -1,17 +1,19 @@
-"""Encoder and decoder of eqs 4-11, and the two joined."""
+"""Encoder and decoder of eqs 4-11, the autoencoder made of them, and weights as arrays."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffvae.nn._noise import Noise, uniform
+from diffvae.nn._shared_batch import Noise, uniform
 
+M = TypeVar("M", bound=nn.Module)
 LOGVAR_RANGE = (-12.0, 4.0)
 """sigma between 0.0025 and 7.4: a held-out cell beyond it would cost thousands of nats, and the prior's is 1."""
 
@@ -188,3 +190,21 @@ class Autoencoder(nn.Module):
         )
         self.decoder = Decoder(n_latent, hidden[::-1], n_input)
         self.logvar_x = nn.Parameter(torch.zeros(n_input)) if gene_variance else None
+
+
+def arrays_of(module: nn.Module) -> dict[str, np.ndarray]:
+    """Return the weights of a module, by name."""
+    return {name: value.detach().cpu().numpy() for name, value in module.state_dict().items()}
+
+
+def with_arrays(build: Callable[[], M], arrays: Mapping[str, np.ndarray]) -> M:
+    """Build a module with the given weights, in evaluation mode.
+
+    The module is first built without memory, so that weights of another shape are refused whatever their size.
+    """
+    with torch.device("meta"):
+        module = build()
+    kinds = {name: value.dtype for name, value in module.state_dict().items()}
+    state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    module.load_state_dict({name: x.to(kinds.get(name, x.dtype)) for name, x in state.items()}, assign=True)
+    return module.eval()

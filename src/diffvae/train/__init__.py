@@ -1,13 +1,11 @@
 """The one training loop, and how its batches reach it."""
 
 from diffvae.train._checkpoint import Checkpoint
-from diffvae.train._data import RowSource, Source
+from diffvae.train._data import RowSource, Source, StreamSource
 from diffvae.train._distributed import processes
 from diffvae.train._engine import best_device, best_precision
-from diffvae.train._fit import Objective, fit
 from diffvae.train._guard import TrainingError
-from diffvae.train._loop import Epoch, optimise
-from diffvae.train._stream import StreamSource
+from diffvae.train._loop import Epoch, Objective, fit, optimise
 
 __all__ = [
     "Checkpoint",

@@ -1,11 +1,15 @@
-"""Checkpoints: a training in one file of safetensors and JSON, from which it goes on bit for bit."""
+"""Checkpoints: the state at the end of an epoch in one file of safetensors and JSON, to continue bit for bit."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
+import sys
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,35 +17,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diffvae import __version__, _files
 from diffvae._errors import CheckpointError, OutputError
-from diffvae.train._distributed import Alone, share
-from diffvae.train._signals import Request, deferred
+from diffvae.train._distributed import LostProcessError, SingleProcess, share
 from diffvae.train._state import State
 
-FORMAT = 1
-ROUNDING = ("processes", "threads", "torch", "numpy", "diffvae")
-"""What a training may be resumed under another value of, though its numbers may then be others."""
-DAMAGE = (OSError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError)
-"""What reading raises where something else stands in the file than a training of ours wrote."""
+FORMAT = 2
+STOPS = (KeyboardInterrupt, SystemExit, LostProcessError)
+"""Exceptions that end a training which can continue later."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training is kept, and when.
+    """The file that keeps a training, and how often it is written.
 
     Attributes
     ----------
     path
-        The file. It is replaced in one step, so that there is a whole one at any moment.
+        The file. It is replaced in one step, so that it is complete at any moment.
     every
-        Epochs from one to the next, the end of the training counting as one; None for none but that of a stop. On
-        SIGINT and SIGTERM the batch is finished, a checkpoint written, and the signal does what it would have done.
+        Number of epochs between two checkpoints; the last epoch of the training is always written. None writes one only
+        if the training is stopped. On SIGINT and SIGTERM the training stops at once, and the file gets the state at the
+        end of the last complete epoch.
     resume
-        Go on from the file, where there is one.
+        Continue from the file, if there is one.
     about
-        By name, what the training depends on: cells, settings, seed. A file with others is refused.
+        What the training depends on, by name: cells, settings, seed. A file with other values is refused.
 
     Examples
     --------
@@ -60,10 +63,10 @@ class Checkpoint:
 
     @classmethod
     def at(cls, path: str | os.PathLike[str] | None, every: int | None, resume: bool) -> Checkpoint | None:
-        """Return the checkpoint that a model's arguments ask for."""
+        """Return the checkpoint for the arguments of a model's ``train``."""
         if path is None:
             if resume:
-                raise ValueError("resume is True, but checkpoint names no file to go on from.")
+                raise ValueError("resume is True, but checkpoint is None; give checkpoint the file to continue from.")
             return None
         path = Path(path).expanduser()
         if path.is_dir():
@@ -71,130 +74,142 @@ class Checkpoint:
         return cls(path, every, resume)
 
     def of(self, about: Mapping[str, Any]) -> Checkpoint:
-        """Return the same with more of what the training depends on."""
+        """Return the same checkpoint with more of what the training depends on."""
         return replace(self, about={**self.about, **about})
 
-    def write(self, state: State) -> None:
-        """Write the file, beside and renamed, and see to it that it survives a loss of power.
-
-        A link stays one: the file that it points to is replaced.
-        """
+    def write(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Replace the file in one step, safe against a loss of power; if it is a link, its target is replaced."""
         from safetensors.torch import save
 
-        told = {"format": FORMAT, "about": self.about, "rounding": _rounding(), "state": state.numbers()}
-        content = save(state.tensors(), {"training": json.dumps(told, default=_plain)})
+        header = {"format": FORMAT, "about": self.about, "environment": _environment(), "state": numbers}
+        content = save(dict(tensors), {"training": json.dumps(header, default=_plain)})
         with _files.in_one_step(self.path.resolve()) as part, part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
 
     def read(self, state: State) -> None:
-        """Let a training that has not begun be the one in the file."""
+        """Bring a training that has not started to the state in the file."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path, "pt") as file:
-                told = json.loads(file.metadata()["training"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-            before = told["rounding"]
-            if type(told["format"]) is not int or not isinstance(before, dict):
-                raise TypeError("format or rounding")
-            if told["format"] > FORMAT:
-                raise CheckpointError(
-                    f"The checkpoint {str(self.path)!r} was written by a newer diffvae; update yours."
-                )
-            self._require_same(told["about"])
-            state.restore(tensors, told["state"])
-        except CheckpointError:
-            raise
-        except (*DAMAGE, SafetensorError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise CheckpointError(
-                f"The checkpoint {str(self.path)!r} is damaged ({reason}); remove it to begin anew."
-            ) from error
-        for name, now in _rounding().items():
-            if before.get(name) != now:
+                header = json.loads((file.metadata() or {})["training"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise _damaged(self.path, error) from error
+        validate_checkpoint(self, state, tensors, header)
+        state.restore(tensors, header["state"])
+        for name, now in _environment().items():
+            if (before := header["environment"][name]) != now:
                 warnings.warn(
-                    f"The training began with {name} = {before.get(name, 'unknown')} and goes on with {now}: its "
-                    "numbers may differ from those of one that was never interrupted, at least in their last digits.",
+                    f"The training started with {name} = {before} and continues with {now}: its numbers may differ "
+                    "from those of an uninterrupted training, at least in their last digits.",
                     UserWarning,
                     stacklevel=2,
                 )
 
-    def _require_same(self, before: Mapping[str, Any]) -> None:
-        now = json.loads(json.dumps(self.about, default=_plain))
-        changed = [k for k in {**before, **now} if before.get(k) != now.get(k)]
-        if changed:
-            told = ", ".join(f"{k} was {before.get(k)!r} and is {now.get(k)!r} now" for k in changed)
-            raise CheckpointError(
-                f"The checkpoint {str(self.path)!r} is of another training ({told}); resume with the same cells and "
-                "settings, or begin anew without resume."
-            )
+
+def validate_checkpoint(
+    checkpoint: Checkpoint, state: State, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> None:
+    """Raise CheckpointError unless the content of a file belongs to this training and to this version of its format."""
+    path = checkpoint.path
+    if header["format"] != FORMAT:
+        raise CheckpointError(
+            f"The checkpoint {str(path)!r} was written by another version of diffvae; use that version, or remove the "
+            "file to start again."
+        )
+    before, now = header["about"], json.loads(json.dumps(checkpoint.about, default=_plain))
+    if changed := [k for k in {**before, **now} if before.get(k) != now.get(k)]:
+        difference = ", ".join(f"{k} was {before.get(k)!r} and is {now.get(k)!r} now" for k in changed)
+        raise CheckpointError(
+            f"The checkpoint {str(path)!r} belongs to another training ({difference}); resume with the same cells and "
+            "settings, or start again without resume."
+        )
+    try:
+        state.require_fit(tensors)
+    except ValueError as error:
+        raise _damaged(path, error) from error
 
 
-def _rounding() -> dict[str, Any]:
-    values = (share().size, torch.get_num_threads(), torch.__version__, np.__version__, __version__)
-    return dict(zip(ROUNDING, values, strict=True))
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return CheckpointError(f"The checkpoint {str(path)!r} is damaged ({reason}); remove it to start again.")
+
+
+def _environment() -> dict[str, Any]:
+    """Return what may change between two parts of a training, though it changes the rounding."""
+    return {
+        "processes": share().size,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "diffvae": __version__,
+    }
 
 
 def _plain(value: Any) -> Any:
-    """Return an array of a generator's state, or a number of numpy, as JSON can say it."""
+    """Return an array or a number of numpy as JSON can hold it."""
     return value.tolist()
 
 
-class Keeper:
-    """Writes checkpoints of a training when they are due."""
+class _Writer:
+    """Writes the checkpoints of a training, and holds the state of the last epoch until it is on disk."""
 
-    def __init__(self, checkpoint: Checkpoint, state: State, stop: Request, share: Alone) -> None:
-        self.checkpoint, self.state, self.stop, self.share = checkpoint, state, stop, share
+    def __init__(self, checkpoint: Checkpoint, state: State) -> None:
+        self.checkpoint, self.state = checkpoint, state
+        self._unwritten: tuple[dict[str, Tensor], dict[str, Any]] | None = None
 
-    def after_batch(self) -> None:
-        """Leave, if somebody has asked for it."""
-        if self.share.is_stopping():
-            self.share.pool(self.state.sums)  # the file is of all processes
-            self._write()
-            self._leave()
+    def epoch_done(self, is_last: bool) -> None:
+        """Hold the state, and write it if a checkpoint is due."""
+        self._unwritten = self.state.tensors(), self.state.numbers()
+        every = self.checkpoint.every
+        if every is not None and (is_last or len(self.state.records) % every == 0):
+            self.write()
 
-    def after_epoch(self, is_last: bool) -> None:
-        """Write a checkpoint if it is time for one."""
-        every, stopping = self.checkpoint.every, self.share.is_stopping(at_end=True)
-        if stopping or (every is not None and (is_last or (self.state.epoch - 1) % every == 0)):
-            self._write()
-        if stopping:
-            self._leave()
-
-    def _leave(self) -> None:
-        self.share.wait()  # until the file is there: whoever is started next reads it
-        self.stop.obey()
-
-    def _write(self) -> None:
-        if self.share.is_writer and self.state.is_sound:  # what is lost must not take the place of what is not
-            self.checkpoint.write(self.state)
-
-
-class NoKeeper:
-    """Stands where nothing is to be kept."""
-
-    def after_batch(self) -> None:
-        """Do nothing."""
-
-    def after_epoch(self, is_last: bool) -> None:
-        """Do nothing."""
+    def write(self) -> None:
+        """Write the state of the last complete epoch, unless the file has it already or its weights have diverged."""
+        if self._unwritten is not None and all(math.isfinite(v.sum()) for v in self._unwritten[0].values()):
+            self.checkpoint.write(*self._unwritten)
+            self._unwritten = None
 
 
 @contextmanager
-def keeping(checkpoint: Checkpoint | None, state: State, share: Alone) -> Iterator[Keeper | NoKeeper]:
-    """Bring a training to where its checkpoint left it, and yield who writes the next ones."""
+def keeping(checkpoint: Checkpoint | None, state: State, share: SingleProcess) -> Iterator[Callable[[bool], None]]:
+    """Restore a training from its checkpoint, and yield the function to call after each epoch (with: is it the last?).
+
+    If the training is stopped, the state at the end of the last complete epoch is written.
+    """
     if checkpoint is None:
-        yield NoKeeper()
+        yield lambda is_last: None
         return
     if share.is_writer:
         _files.remove_leftovers(checkpoint.path.resolve())
     if checkpoint.resume and checkpoint.path.exists():
         checkpoint.read(state)
-        if not share.is_writer:
-            state.sums.clear()  # those in the file are of all processes, and one brings them in
-    share.require_same((state.epoch, state.batch))
-    with deferred() as stop:
-        share.watch(stop)
-        yield Keeper(checkpoint, state, stop, share)
+    share.require_same(state.epoch)
+    if not share.is_writer:
+        yield lambda is_last: None
+        return
+    writer = _Writer(checkpoint, state)
+    with _sigterm_raises():
+        try:
+            yield writer.epoch_done
+        except STOPS:
+            writer.write()
+            raise
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit in the block, if it would end the process at once."""
+    in_main = threading.current_thread() is threading.main_thread()  # Python lets no other thread set handlers
+    if not in_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

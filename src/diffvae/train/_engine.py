@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def best_device(device: str = "auto") -> torch.device:
-    """Return the device that a name stands for; ``"auto"`` is the first GPU, or the processor.
+    """Return the device of a name; ``"auto"`` is the first GPU, or the CPU if there is none.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def best_precision(precision: str, device: torch.device) -> torch.dtype:
     Parameters
     ----------
     precision
-        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 where the hardware multiplies it (NVIDIA cards since
-        Ampere, processors with AVX512-BF16 or AMX). Elsewhere it is emulated and slower than float32.
+        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 if the hardware supports it (NVIDIA cards since Ampere,
+        CPUs with AVX512-BF16 or AMX). Elsewhere it is emulated and slower than float32.
     device
         From :func:`best_device`.
 
@@ -84,12 +84,12 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next step, instead of giving it back to the system.
+    """Let the C library keep freed memory for the next step, instead of returning it to the system.
 
-    A step frees the gradients of the large layers and the next one asks for them again; each time, the system would
-    hand out zeroed pages anew, which cost a third of the step. glibc comes to keep them once it has seen a block of
-    that size freed, but not where somebody has fixed its limits, as Dask does for its workers (a training took twice
-    as long there): so both limits are set to what it would come to (mallopt(3)). Other C libraries are left alone.
+    A step frees the gradients of the large layers and the next one allocates them again; new zeroed pages from the
+    system would cost a third of the step. By default glibc adapts its limits and keeps the memory, but not if they
+    have been fixed, as Dask does for its workers (a training took twice as long there). So both are set to the
+    values that glibc would reach (mallopt(3)). Other C libraries are left alone.
     """
     if hasattr(LIBC, "gnu_get_libc_version"):
         LIBC.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
@@ -100,9 +100,9 @@ def keep_freed_memory() -> None:
 def clear_denormal_moments(optimizer: torch.optim.Optimizer) -> None:
     """Set Adam's moments below 1e-30 to zero.
 
-    First moments of weights that no longer move decay by a tenth with each step, into the range below 1e-38 where each
-    operation takes the processor a hundred cycles: with rarely expressed genes an epoch takes twice as long. A
-    moment of 1e-30 moves no float32 weight; called every hundred steps (0.9^100 = 3e-5) nothing gets that far.
+    First moments of weights that no longer change decay by a tenth with each step, into the range below 1e-38 where
+    each operation takes a hundred cycles: with rarely expressed genes an epoch takes twice as long. A moment of 1e-30
+    changes no float32 weight, and in the hundred steps between two calls (0.9^100 = 3e-5) none falls below 1e-38.
     """
     for state in optimizer.state.values():
         for name in ("exp_avg", "exp_avg_sq"):

@@ -1,4 +1,4 @@
-"""When a loss is lost: which term, why most likely, and the weights from before."""
+"""Divergence of a training: which term, the likely cause, and the weights from before."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 from diffvae.train._state import State
 
 KEEP_EVERY = 100
-"""Steps, at least, from one copy of sound weights to the next: it takes a thousandth of the time of so many."""
+"""Least number of steps between two copies of sound weights; a copy takes a thousandth of their time."""
 LARGE = 20.0
-"""A value beyond it was never scaled or put on a log scale: e^20 is more than all molecules of a cell."""
+"""A larger value was never scaled or put on a log scale: e^20 is more than all molecules of a cell."""
 
 
 class TrainingError(RuntimeError):
-    """Training can't go on; the message says at which epoch, why, and what to try.
+    """Training can't continue; the message says at which epoch, why, and what to try.
 
     Attributes
     ----------
     history
-        Up to the epoch whose weights the network has been given back; empty if there is no such epoch.
+        Up to the epoch whose weights the network has again; empty if there is no such epoch.
 
     Examples
     --------
@@ -44,8 +44,8 @@ class TrainingError(RuntimeError):
         self.history = pd.DataFrame() if history is None else history
 
 
-class Guard:
-    """Watches the losses of a training, and keeps weights from a time when they were sound.
+class DivergenceMonitor:
+    """Watches the losses of a training, and keeps a copy of the last sound weights.
 
     Parameters
     ----------
@@ -63,30 +63,30 @@ class Guard:
         self._weights: dict[str, Tensor] = {}
 
     def require_sound(self, record: Mapping[str, float]) -> None:
-        """Raise if an epoch's losses are not finite or have grown a hundredfold; else remember its weights."""
-        assert self.state.begun is not None
-        begun = float(self.state.begun)
+        """Raise if an epoch's losses are not finite or have grown a hundredfold; else copy its weights."""
+        assert self.state.first_loss is not None
+        first = float(self.state.first_loss)
         bad = [name for name, value in record.items() if not math.isfinite(value)]
         bad = [name for name in bad if not name.endswith("_loss")] or bad
-        if not bad and record["train_loss"] > begun + 100 * (abs(begun) + 1):
-            bad = ["train_loss"]  # finite still, but lost: no training comes back from a hundred times where it began
+        if not bad and record["train_loss"] > first + 100 * (abs(first) + 1):
+            bad = ["train_loss"]  # still finite, but no training recovers from such a loss
         if bad:
-            self._give_back()
+            self._restore()
             what, where = f"{bad[0].replace('_', ' ')} is {record[bad[0]]:.4g}", f"At epoch {self.state.epoch}"
-            kept = self.state.records[: self._epoch]
-            history = pd.DataFrame(kept, index=pd.RangeIndex(1, len(kept) + 1, name="epoch"))
+            records = self.state.records[: self._epoch]
+            history = pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))
             message = f"{where} {what}: the training diverged. {self._cause()}{_largest_term(record, bad[0])}"
             raise TrainingError(message, history)
         if self.state.step - self._step >= KEEP_EVERY:
-            self._keep(self.state.epoch)
+            self._copy_weights(self.state.epoch)
 
-    def resumed(self) -> None:
-        """Remember the weights that a checkpoint has brought, which were sound when it was written."""
+    def resume(self) -> None:
+        """Copy the weights of a checkpoint, which were sound when it was written."""
         if self.state.records:
-            self._keep(len(self.state.records))
+            self._copy_weights(len(self.state.records))
 
     @torch.no_grad()
-    def _keep(self, epoch: int) -> None:
+    def _copy_weights(self, epoch: int) -> None:
         now = self.state.module.state_dict()
         if self._weights:
             for name, value in now.items():
@@ -95,8 +95,8 @@ class Guard:
             self._weights = {name: value.clone() for name, value in now.items()}
         self._epoch, self._step = epoch, self.state.step
 
-    def _give_back(self) -> None:
-        if self.state.best.weights is not None:  # those of the best epoch are the better choice
+    def _restore(self) -> None:
+        if self.state.best.weights is not None:  # the best epoch is the better choice
             self._weights = self.state.best.weights
             self._epoch = len(self.state.records) - self.state.best.waited
         if self._weights:
@@ -116,7 +116,7 @@ class Guard:
 
 
 def _largest_term(record: Mapping[str, float], bad: str) -> str:
-    """Say in which term a loss grew, where all are finite still; of one that is NaN the largest term says nothing."""
+    """Name the largest term if all are finite; if the loss is NaN, the largest term says nothing."""
     split = bad.partition("_")[0] + "_"
     terms = {k.removeprefix(split): v for k, v in record.items() if k.startswith(split) and k != f"{split}loss"}
     if math.isnan(record[bad]) or not terms or not all(map(math.isfinite, terms.values())):

@@ -1,30 +1,38 @@
-"""The one training loop: any module, any objective, batches of any kind."""
+"""The one training loop: for batches of any kind, and for rows of a matrix."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from diffvae import _random
 from diffvae._progress import progress_bar
+from diffvae._threads import for_steps
+from diffvae.nn._shared_batch import Noise
 from diffvae.train._checkpoint import Checkpoint, keeping
-from diffvae.train._distributed import Alone
+from diffvae.train._data import Source
+from diffvae.train._distributed import SingleProcess
 from diffvae.train._engine import clear_denormal_moments, keep_freed_memory
-from diffvae.train._guard import Guard
-from diffvae.train._state import Best, State
+from diffvae.train._guard import DivergenceMonitor
+from diffvae.train._state import BestWeights, State, Sums
 
 CLEAR_EVERY = 100
-"""Steps between two looks for moments that have become too small to matter."""
+"""Steps between two searches for moments that have become too small to matter."""
+CELLS_EXAMINED = 4096
+"""Cells that are searched for the cause when a training diverges."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What there is at the end of an epoch, for those who watch a training.
+    """An epoch that has ended, as ``on_epoch`` receives it.
 
     Attributes
     ----------
@@ -75,7 +83,7 @@ def optimise(
     order: np.random.Generator | None = None,
     noise: torch.Generator | None = None,
     checkpoint: Checkpoint | None = None,
-    share: Alone | None = None,
+    share: SingleProcess | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective over batches of any kind with Adam; :func:`diffvae.train.fit` is this for rows of a matrix.
 
@@ -84,26 +92,26 @@ def optimise(
     module
         On ``device``; left in evaluation mode.
     batches
-        Called once per epoch, with its number from 1, for (batch, number of cells in it).
+        Called once per epoch with its number (from 1); returns pairs of a batch and its number of cells.
     objective
         Returns the terms of a batch by name, means over its cells, the one to minimise under ``"loss"``.
     evaluate
-        Called after each epoch, with the module in evaluation mode, for what is watched, ``"validation_loss"`` among
-        it; empty where nothing is.
+        Called after each epoch with the module in evaluation mode; returns what is recorded of the validation cells,
+        ``"validation_loss"`` among it, or nothing.
     max_epochs, lr, patience, progress, description, on_epoch
         As in :func:`diffvae.train.fit`.
     device
-        Where the module is.
+        Device of the module.
     largest
-        Returns the largest value that reaches the network: called when the loss is lost, to say why.
+        Returns the largest value that reaches the network: called when the training diverges, to explain it.
     order, noise
-        The generators that ``batches`` draws from when an epoch begins, and ``objective`` in each batch: a checkpoint
-        holds them.
+        The generators that ``batches`` uses at the start of an epoch and ``objective`` in each batch; a checkpoint
+        includes them.
     share
-        As in :func:`diffvae.train.fit`; the batches are whole, and their numbers of cells those of all processes.
+        As in :func:`diffvae.train.fit`; ``batches`` gives whole batches, with the cells of all processes.
     checkpoint
-        As in :func:`diffvae.train.fit`; ``max_epochs``, ``lr``, ``patience`` and the kind of device are added to what
-        it is about.
+        As in :func:`diffvae.train.fit`; ``max_epochs``, ``lr``, ``patience`` and the kind of device are added to its
+        ``about``.
 
     Returns
     -------
@@ -122,46 +130,210 @@ def optimise(
     2
     """
     optimizer = torch.optim.Adam(module.parameters(), lr=lr, fused=True)
-    share = share or Alone()
-    state = State(module, optimizer, Best(module, patience), order, noise)
-    guard = Guard(state, lr, largest)
+    share = share or SingleProcess()
+    state = State(module, optimizer, BestWeights(module, patience), order, noise)
+    monitor = DivergenceMonitor(state, lr, largest)
     if checkpoint is not None:
         settings = {"max_epochs": max_epochs, "lr": lr, "patience": patience}
-        checkpoint = checkpoint.of({**settings, "device": device.type})  # noise is drawn otherwise on another one
+        checkpoint = checkpoint.of({**settings, "device": device.type})  # noise differs between kinds of device
     keep_freed_memory()
     with (
         share.training(module),
         progress_bar(description, max_epochs, show=progress and share.is_writer) as advance,
-        keeping(checkpoint, state, share) as keeper,
+        keeping(checkpoint, state, share) as epoch_done,
     ):
-        guard.resumed()
+        monitor.resume()
         for _ in state.records:
             advance()
         while state.epoch <= max_epochs and not state.finished:
+            epoch, sums = state.epoch, Sums()
             module.train()
-            for batch, n_cells in state.remaining(batches):
+            for batch, n_cells in batches(epoch):
                 terms = objective(batch)
                 optimizer.zero_grad(set_to_none=True)
                 share.backward(terms["loss"], n_cells)
                 optimizer.step()
-                state.batch_done(terms, share.count(n_cells))
+                sums.add(terms, share.n_local(n_cells))
+                state.step += 1
+                if state.first_loss is None:
+                    state.first_loss = terms["loss"].detach()
                 if device.type == "cpu" and state.step % CLEAR_EVERY == 0:
                     clear_denormal_moments(optimizer)
-                keeper.after_batch()
             module.eval()
-            share.pool(state.sums)
-            record = state.sums.means("train_") | dict(evaluate())
-            assert state.begun is not None
-            state.begun = share.same(state.begun)
-            guard.require_sound(record)
+            share.pool(sums)
+            record = sums.means("train_") | dict(evaluate())
+            assert state.first_loss is not None
+            state.first_loss = share.broadcast(state.first_loss)
+            monitor.require_sound(record)
             state.records.append(record)
             loss = record.get("validation_loss", record["train_loss"])
             advance(f"loss {loss:.4g}")
             if on_epoch is not None:
-                on_epoch(Epoch(state.epoch, record, module, optimizer))
-            state.finished = state.best.is_past(loss)
-            state.epoch_done()
-            keeper.after_epoch(is_last=state.finished or state.epoch > max_epochs)
+                on_epoch(Epoch(epoch, record, module, optimizer))
+            state.finished = state.best.update(loss)
+            epoch_done(state.finished or epoch == max_epochs)
         module.eval()
     state.best.restore()
     return pd.DataFrame(state.records, index=pd.RangeIndex(1, len(state.records) + 1, name="epoch"))
+
+
+class Objective(Protocol):
+    """A loss: ``objective(module, x, rows, generator)``.
+
+    It returns means over the cells of the batch by name, with the one to minimise under ``"loss"``. ``rows`` are the
+    numbers of the cells, for objectives that look something up (labels, say); ``generator`` draws the noise.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> def squared_error(module, x, rows, generator):
+    ...     return {"loss": (module(x) - x).square().sum(1).mean()}
+    >>> history = dv.train.fit(
+    ...     torch.nn.Linear(3, 3), dv.train.RowSource(np.eye(3, dtype=np.float32), "cpu"), squared_error,
+    ...     train_rows=np.arange(3), validation_rows=np.arange(0), max_epochs=2, progress=False,
+    ... )
+    >>> history.columns.tolist()
+    ['train_loss']
+    """
+
+    def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: Noise) -> Mapping[str, Tensor]: ...
+
+
+def fit(
+    module: nn.Module,
+    source: Source,
+    objective: Objective,
+    *,
+    train_rows: np.ndarray,
+    validation_rows: np.ndarray,
+    max_epochs: int = 100,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    patience: int | None = None,
+    precision: torch.dtype = torch.float32,
+    rng: _random.Rng = 0,
+    progress: bool = True,
+    description: str = "training",
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
+    share: SingleProcess | None = None,
+) -> pd.DataFrame:
+    """Minimise an objective with Adam and leave the module in evaluation mode.
+
+    The terms are summed on the device and read once at the end of an epoch, so that no step waits for a number.
+    Validation uses the same noise in each epoch, so that its curve changes with the weights alone.
+
+    Parameters
+    ----------
+    module
+        On ``source.device``.
+    source
+        The cells.
+    objective
+        See :class:`Objective`.
+    train_rows, validation_rows
+        Numbers of the training cells and of the validation cells; the latter may be empty.
+    max_epochs, batch_size, lr
+        ``batch_size`` is an upper limit: an epoch is cut into batches of equal size.
+    patience
+        Stop when the validation loss has not improved for this many epochs, and restore the best weights.
+    precision
+        Type of the matrix products; the weights are float32.
+    rng
+        Seed or generator of the order of cells and of the noise.
+    progress
+        Show a bar on a terminal.
+    description
+        Text beside the bar.
+    on_epoch
+        Called with an :class:`Epoch` at the end of each epoch; an exception that it raises ends the training.
+    checkpoint
+        The file that keeps the training so that it can continue; None keeps nothing.
+    share
+        The processes that train one module together, each on a part of every batch; None for this process alone.
+        ``batch_size`` is per process.
+
+    Returns
+    -------
+    One row per epoch (index ``epoch``, from 1), columns ``train_<term>`` and ``validation_<term>``.
+
+    Raises
+    ------
+    TrainingError
+        If the loss is no longer finite, or has grown a hundredfold since the first batch. The module has the weights of
+        an epoch before that, the best one under early stopping, and ``history`` of the error ends with it.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> import torch
+    >>> def squared_error(module, x, rows, generator):
+    ...     return {"loss": (module(x) - x).square().sum(1).mean()}
+    >>> x = np.random.default_rng(0).random((40, 5), dtype=np.float32)
+    >>> history = dv.train.fit(
+    ...     torch.nn.Linear(5, 5), dv.train.RowSource(x, "cpu"), squared_error,
+    ...     train_rows=np.arange(30), validation_rows=np.arange(30, 40), max_epochs=3, progress=False,
+    ... )
+    >>> history.shape
+    (3, 2)
+    """
+    order_rng = _random.generator(rng, "order")
+    noise = _random.torch_generator(rng, "noise", device=source.device)
+    validation_seed = _random.seed(rng, "validation noise")
+    validation_rows = np.asarray(validation_rows, dtype=np.int64)
+    cast = torch.autocast(source.device.type, precision) if precision != torch.float32 else nullcontext()
+
+    share = share or SingleProcess()
+    batch_size *= share.size
+
+    def terms(rows: np.ndarray, generator: torch.Generator = noise) -> Mapping[str, Tensor]:
+        local = share.local_rows(rows)
+        with cast:
+            return objective(module, source.rows(local), local, share.local_noise(generator, rows))
+
+    @torch.no_grad()
+    def validate() -> dict[str, float]:
+        if not len(validation_rows):
+            return {}
+        generator, sums = torch.Generator(source.device).manual_seed(validation_seed), Sums()
+        for rows in source.in_order(validation_rows, batch_size):
+            sums.add(terms(rows, generator), share.n_local(len(rows)))
+        share.pool(sums)
+        return sums.means("validation_")
+
+    with for_steps(min(batch_size, len(train_rows)), module):
+        return optimise(
+            module,
+            lambda epoch: ((rows, len(rows)) for rows in source.shuffled(train_rows, batch_size, order_rng)),
+            terms,
+            validate,
+            max_epochs=max_epochs,
+            lr=lr,
+            patience=patience,
+            device=source.device,
+            largest=lambda: float(source.rows(np.sort(train_rows)[:CELLS_EXAMINED]).abs().max()),
+            progress=progress,
+            description=description,
+            on_epoch=on_epoch,
+            order=order_rng,
+            noise=noise,
+            share=share,
+            checkpoint=None
+            if checkpoint is None
+            else checkpoint.of(
+                {
+                    "training cells": _digest(train_rows),
+                    "validation cells": _digest(validation_rows),
+                    "batch_size": batch_size,
+                    "precision": str(precision),
+                    "seed of the noise": validation_seed,
+                }
+            ),
+        )
+
+
+def _digest(rows: np.ndarray) -> str:
+    """Return the number of rows and a checksum of them."""
+    content = np.ascontiguousarray(rows, np.int64).tobytes()
+    return f"{len(rows)} ({zlib.crc32(content):08x})"

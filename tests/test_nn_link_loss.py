@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffvae.nn import Sampling, _pairs, categorical_link_nll, link_nll, pair_sum
+from diffvae.nn import Sampling, _link_loss, categorical_link_nll, link_nll, pair_sum
 
 FUNCTIONS = {"softplus": F.softplus, "sigmoid": torch.sigmoid}
 
@@ -33,7 +33,7 @@ def value_and_gradient(function, z):
 @pytest.mark.parametrize("n", [1, 2, 7, 24, 33])
 @pytest.mark.parametrize("block", [1, 5, 8, 24, 1024])
 def test_value_and_gradient_are_those_of_the_dense_sum(monkeypatch, function, n, block):
-    monkeypatch.setattr(_pairs, "BLOCK", block)
+    monkeypatch.setattr(_link_loss, "BLOCK", block)
     for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
         z = places(n, dtype=dtype)
         value, gradient = value_and_gradient(lambda z: 3 * pair_sum(z, function), z)
@@ -95,7 +95,7 @@ def test_categorical_by_hand():
 
 
 def test_link_nll_of_blocks_is_the_dense_loss_and_gradient(monkeypatch):
-    monkeypatch.setattr(_pairs, "BLOCK", 16)
+    monkeypatch.setattr(_link_loss, "BLOCK", 16)
     z = places(50)
     truth = np.triu(np.random.default_rng(0).random((50, 50)) < 0.1, k=1)
     edges = torch.from_numpy(np.stack(truth.nonzero(), axis=1))

@@ -1,23 +1,72 @@
-"""Batch normalisation over a batch that several processes share, on any device (torch's own needs a GPU)."""
+"""Noise and batch normalisation for a batch whose rows are spread over several processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 
-class SharedBatchNorm(nn.BatchNorm1d):
-    """Batch norm whose means and variances are of the whole batch, wherever its rows are.
+@dataclass(frozen=True)
+class LocalRows:
+    """A generator that is in the same state in all processes, and the rows of a batch that this process has.
 
-    Sums of distances to the running mean, and of their squares, are taken over the processes in one go; since the mean
-    doesn't move far in a step, little is lost by the difference of the two. In evaluation it is a plain batch norm.
+    Each process draws for the whole batch and takes its rows, so that the noise of a batch does not depend on the
+    number of processes.
+
+    Attributes
+    ----------
+    generator
+        The generator.
+    n_rows
+        Rows of the whole batch.
+    first
+        Number of the first row of this process.
+    """
+
+    generator: torch.Generator
+    n_rows: int
+    first: int
+
+
+Noise: TypeAlias = torch.Generator | LocalRows | None
+
+
+def uniform(shape: Sequence[int], noise: Noise, device: torch.device) -> Tensor:
+    """Return numbers from [0, 1), rows x columns."""
+    return _draw(torch.rand, shape, noise, device)
+
+
+def normal(shape: Sequence[int], noise: Noise, device: torch.device) -> Tensor:
+    """Return numbers from N(0, 1), rows x columns."""
+    return _draw(torch.randn, shape, noise, device)
+
+
+def common(noise: Noise) -> torch.Generator | None:
+    """Return the generator for noise that does not belong to rows; every process draws the same."""
+    return noise.generator if isinstance(noise, LocalRows) else noise
+
+
+def _draw(draw: Callable[..., Any], shape: Sequence[int], noise: Noise, device: torch.device) -> Tensor:
+    if not isinstance(noise, LocalRows):
+        return draw(*shape, generator=noise, device=device)
+    whole = draw(noise.n_rows, *shape[1:], generator=noise.generator, device=device)
+    return whole[noise.first : noise.first + shape[0]]
+
+
+class SharedBatchNorm(nn.BatchNorm1d):
+    """Batch norm whose means and variances are those of the whole batch, on any device (torch's own needs a GPU).
+
+    The sums of the distances to the running mean and of their squares are taken over the processes in one exchange.
+    The mean moves little in a step, so that their difference loses few digits. In evaluation it is a plain batch norm.
 
     Parameters
     ----------
     plain
-        The layer whose place it takes; weights and running statistics stay the same tensors.
+        The layer that it replaces; weights and running statistics stay the same tensors.
     total
         Returns the sum of a tensor over all processes, and lets gradients through.
     """
@@ -52,7 +101,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
 
 
 def share_batch_norm(module: nn.Module, total: Callable[[Tensor], Tensor]) -> None:
-    """Put a :class:`SharedBatchNorm` in the place of every batch norm of a module."""
+    """Replace every batch norm of a module with a :class:`SharedBatchNorm`."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm1d):
             setattr(module, name, SharedBatchNorm(child, total))
@@ -61,7 +110,7 @@ def share_batch_norm(module: nn.Module, total: Callable[[Tensor], Tensor]) -> No
 
 
 def unshare_batch_norm(module: nn.Module) -> None:
-    """Put plain batch norms back: after the training there is nobody to share with."""
+    """Put plain batch norms back when the training has ended."""
     for name, child in module.named_children():
         if isinstance(child, SharedBatchNorm):
             plain = nn.BatchNorm1d(child.num_features, child.eps, child.momentum, device=child.weight.device)
