@@ -174,7 +174,7 @@ def reproduce(
         subject = read(dataset, path, label_key, source, n_top_genes)
     if folder is not None:
         claim(folder)
-    with journal.step(f"train the presets and analyse their representations ({n_trainings} times)"):
+    with journal.step(f"train the presets and analyse their representations (trainings: {n_trainings})"):
         jobs, keys = plan(subject, n_trainings, max_epochs, rng)
         store = Store(folder)
         do(

@@ -264,7 +264,6 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
     if len(links):
         graphs = {_keys.CELL_GRAPH: "input", _keys.CALLED_LINKS: "predicted"}
         links = links_of(links, subject).replace({"graph": graphs})
-        figures = figures.melt(["preset", "training"], var_name="measure")
     if len(runs):
         runs = trainings(runs, "ari").rename(columns={"mean": "ari"}).sort_values("space", kind="stable")
         if (told := subject.settings.ari) is not None:
@@ -287,7 +286,7 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
             "High-weight genes (Table 1)",
             f"Number of trainings in which the gene is among {n_dims} dimensions x {n_top} genes of the cluster "
             "matched to the type; the number expected by chance; the mean over clusters of other types. The decoder is "
-            "read by the product of its weights or by its Jacobian.",
+            "read by the product of its weights or by its Jacobian. –: in no list.",
             genes, ["type", "gene"], ["found", "expected", "elsewhere"], ["preset", "reading"],
         ),
         Section(
@@ -329,11 +328,15 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
         ),
         Section(
             "Links (Figure 4)",
-            "Graph-DiffVAE on the graph of the most correlated cells, a tenth of the edges hidden from the training "
-            "(AUC); the preset code has no graph model. within: share of links between cells of one type; by_type: "
-            "mean over types of the share of a type's links that stay within it. pearson: the pairs of highest |r|, in "
-            "the same number as predicted links.",
-            figures, ["measure"], ["value"], ["preset"],
+            "Graph-DiffVAE on the graph of the most correlated cells; a tenth of its edges is hidden from the training "
+            "and gives the AUC, which pearson_auc has for |r|. The preset code has no graph model.",
+            figures, ["preset"], [k for k in figures if k.startswith("n_") or k.endswith("_auc")],
+        ),
+        Section(
+            "Links within types (Figure 4)",
+            "Share of links between cells of one type; by_type: mean over types of the share of a type's links that "
+            "stay within it. pearson: the pairs of highest |r|, in the same number as predicted links.",
+            figures, ["preset"], [k for k in figures if k.startswith("within_")],
         ),
         Section(
             f"Links of {subject.source} with each other type (Figure 4)",
@@ -348,12 +351,14 @@ def summarised(section: Section) -> str:
     n = len(section.index)
     lines: dict[tuple[Any, ...], dict[tuple[Any, ...], str]] = {}
     numbers = section.table[list(section.values)].apply(pd.to_numeric, errors="coerce").astype(float)
-    digits = {name: 3 if numbers[name].abs().max() <= 2 else 1 for name in numbers}
+    most = numbers.abs().max()
+    digits = {name: 3 if most[name] <= 2 else 1 if most[name] < 100 else 0 for name in numbers}
     for key, own in numbers.groupby([section.table[k] for k in (*section.index, *section.across)], sort=False):
         spreads = {(name,): md.spread(own[name].mean(), own[name].std(), digits[name]) for name in numbers}
         entry = {key[n:]: " / ".join(spreads.values())} if section.across else spreads
         lines.setdefault(key[:n], {}).update(entry)
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
+    columns.sort(key=lambda column: PRESETS.index(column[0]) if column[0] in PRESETS else 0)
     header = [md.text(name) for name in (*section.index, *map(", ".join, columns))]
     rows = [[*map(md.text, key), *(line.get(c, "–") for c in columns)] for key, line in lines.items()]
     several = section.across and len(section.values) > 1
