@@ -57,9 +57,9 @@ class Claim:
         table = tables.get(self.table, pd.DataFrame())
         rows = {p: table[table["preset"] == p] if "preset" in table else table for p in PRESETS}
         measured = {p: self.measure(own, p, subject) if len(own) else NOT_TESTED for p, own in rows.items()}
-        claim, published, rule = (t.format(**_fields(subject)) for t in (self.claim, self.published, self.rule))
+        text, published, rule = (t.format(**_fields(subject)) for t in (self.claim, self.published, self.rule))
         return {
-            "claim": claim,
+            "claim": text,
             "where": self.where,
             "published": published if subject.published else "",
             **{preset: said for preset, (said, _) in measured.items()},
@@ -101,12 +101,12 @@ CLAIMS: list[Claim] = []
 
 
 def claim(
-    claim: str, where: str, published: str, table: str, when: Callable[[Subject], object], *, rule: str
+    text: str, where: str, published: str, table: str, when: Callable[[Subject], object], *, rule: str
 ) -> Callable[[Measure], Measure]:
     """Add a claim to the table of claims; the decorated function measures it."""
 
     def add(measure: Measure) -> Measure:
-        CLAIMS.append(Claim(claim, where, published, rule, table, measure, when))
+        CLAIMS.append(Claim(text, where, published, rule, table, measure, when))
         return measure
 
     return add
