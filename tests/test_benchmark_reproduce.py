@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,15 +10,13 @@ import pytest
 from _fish import SIZES, write_fish
 
 import diffvae as dv
-from diffvae.benchmark import _reproduce_changes, _reproduce_plan, _reproduce_train, _run, _work
+from diffvae.benchmark import _reproduce_train, _run, _work
 from diffvae.benchmark._cells import as_cells
 from diffvae.benchmark._methods import as_methods
-from diffvae.benchmark._published import published
-from diffvae.benchmark._reproduce_claim import Claim, frame
-from diffvae.benchmark._reproduce_claims_cells import of_clusters, of_genes, of_table_2
-from diffvae.benchmark._reproduce_claims_states import of_changes, of_links
-from diffvae.benchmark._reproduce_subject import read
-from diffvae.benchmark._reproduce_tables import gene_lists, gene_recovery
+from diffvae.benchmark._reproduce import plan
+from diffvae.benchmark._reproduce_claims import CLAIMS, evaluate, holds
+from diffvae.benchmark._reproduce_page import Section, gene_lists, gene_recovery, summarised
+from diffvae.benchmark._reproduce_subject import published, read
 from diffvae.datasets import _human_hsc
 
 QUICK = {"n_latent": [4], "n_clusterings": 1, "progress": False}
@@ -30,8 +29,8 @@ def fish(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fish")
     write_fish(folder / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_reproduce_changes, "N_RANDOM", 5)
-        patch.setattr(_reproduce_changes, "PER_TARGET", 1)
+        patch.setattr(_reproduce_train, "N_RANDOM", 5)
+        patch.setattr(_reproduce_train, "PER_TARGET", 1)
         patch.setattr(_work, "N_ITER", 20)
         patch.setattr("diffvae.benchmark._reproduce_figures.MOST_TARGETS", 1)
         save = dv.pl.save
@@ -62,17 +61,18 @@ def test_page_says_where_the_cells_are_not_the_papers(fish):
     page = fish[0].page
     assert "116 cells x 42 genes were read; the paper has 1,422 x 1,845." in page
     assert "HSPC 30 instead of 245" in page
-    assert "not the published files to the last byte" in page
-    assert page.count("not among the genes read") == 5  # one gene of each type was left out
-    assert "the image of Figure 3 only" in page
+    assert "not byte for byte the published ones" in page
+    for genes in published()["zebrafish"].genes.values():  # the last gene of each type was left out
+        assert [f"| {gene} |" in page for gene in genes] == [*[True] * (len(genes) - 1), False]
+    assert "only as the image of Figure 3" in page
     assert "the command" in page
     assert "nan" not in page.lower().replace("published gene", "")
 
 
 def test_published_stands_beside_ours(fish):
     found, _ = fish
-    assert "| paper | 89.9% |" in found.page
-    assert "| k-means | 50 |" not in found.page  # only what was asked for: 4 dimensions
+    assert "(Identifying high weight genes) | 89.9% |" in found.page
+    assert "| kmeans | 50 |" not in found.page  # only what was asked for: 4 dimensions
     claims = found.claims.set_index("claim")
     assert claims.loc["Overlap of the clusters with the reference types", "published"] == "89.9%"
     assert claims.loc["The easiest target", "published"] == "Erythrocytes"
@@ -134,12 +134,10 @@ def test_finished_parts_are_not_done_again(fish, monkeypatch):
     def never(*_):
         raise AssertionError("done again")
 
-    for name in ("train", "identify"):
+    for name in ("train", "identify", "change", "link"):
         monkeypatch.setattr(_reproduce_train, name, never)
-    monkeypatch.setattr(_reproduce_changes, "change", never)
-    monkeypatch.setattr("diffvae.benchmark._reproduce_links.link", never)
-    monkeypatch.setattr("diffvae.benchmark._work.train", never)
-    monkeypatch.setattr("diffvae.benchmark._reproduce_folder.figures", lambda *_: {})
+    monkeypatch.setattr(_work, "train", never)
+    monkeypatch.setattr("diffvae.benchmark._reproduce.figures", lambda *_: {})
     again = dv.benchmark.reproduce("zebrafish", found.path, **asked)
     pd.testing.assert_frame_equal(again.claims, found.claims)
     for name, table in found.tables.items():
@@ -192,15 +190,27 @@ def test_clusters_without_labels_are_known_by_their_cells(tmp_path):
 
 
 def test_holds():
-    def claim(*values, rule="r"):
-        return Claim("c", "w", "p", rule, dict(zip(PRESETS, [("x", v) for v in values], strict=True)))
+    assert holds([True, True, None]) == "yes"
+    assert holds([False, None, False]) == "no"
+    assert holds([True, False, True]) == "only paper and default"
+    assert holds([True, None, False]) == "only paper"
+    assert holds([None, None, None]) == "not testable"
 
-    assert claim(True, True, None).holds == "yes"
-    assert claim(False, None, False).holds == "no"
-    assert claim(True, False, True).holds == "only paper and default"
-    assert claim(None, None, None).holds == "not testable"
-    assert claim(None, None, None, rule="no rule: whatever").holds == "–"
-    assert frame([claim(True, None, False)])["holds_here"].tolist() == ["only paper"]
+
+def test_summarised_by_hand():
+    table = pd.DataFrame(
+        {"type": "a|b", "preset": ["paper", "paper", "code"], "recall": [0.5, 0.7, None], "n": [10, 30, 7]}
+    )
+    across = summarised(Section("", "", table, ["type"], ["recall", "n"], ["preset"]))
+    assert across.splitlines()[0] == "Entries: recall / n."
+    assert across.splitlines()[-1] == "| a\\|b | 0.600 ± 0.141 / 20.0 ± 14.1 | – / 7.0 |"
+    rows = summarised(Section("", "", table, ["type", "preset"], ["n"]))
+    assert rows.splitlines()[-2:] == ["| a\\|b | paper | 20.0 ± 14.1 |", "| a\\|b | code | 7.0 |"]
+
+
+def of(tables, subject):
+    """Return the claims by name."""
+    return evaluate(tables, subject).set_index("claim")
 
 
 @pytest.fixture(scope="module")
@@ -212,19 +222,33 @@ def test_rule_of_the_overlap(subject):
     table = pd.DataFrame(
         {"preset": PRESETS, "overlap": [0.88, 0.878, 0.95], "expected": 0.3, "p_value": [0.01, 0.01, 0.2]}
     )
-    overlap, chance = of_clusters({"overlap": table}, subject)
-    assert overlap.holds == "only paper and default"  # 0.899 less 0.02
-    assert chance.holds == "only paper and code"
+    held = of({"overlap": table}, subject)["holds_here"]
+    assert held["Overlap of the clusters with the reference types"] == "only paper and default"  # 0.899 less 0.02
+    assert held["Clusters of the map are the reference types beyond chance"] == "only paper and code"
+    assert held["High-weight genes of the clusters"] == "not testable"
+
+
+def test_claims_that_apply(subject):
+    known = [one.claim for one in CLAIMS if one.when(subject)]
+    assert len(known) == 17
+    other = replace(subject, published=None)
+    assert "The easiest target" not in of({}, other).index
+    assert set(of({}, other)["published"]) == {""}
+    most = of({}, other).loc["The type with the most predicted links of the progenitors (HSPC)"]
+    assert (most["holds_here"], most["rule"].partition(":")[0]) == ("–", "no rule")
+    # of other progenitors than the paper's there are no published conversions and links
+    assert "The easiest target" not in of({}, replace(subject, source="Monocytes")).index
 
 
 def test_rule_of_the_genes(subject):
     rows = [("default", "weights", 2, True), ("default", "weights", 2, True), ("default", "weights", 0, True),
             ("default", "weights", 0, False), ("paper", "weights", 1, True)]  # fmt: skip
     table = pd.DataFrame(rows, columns=["preset", "reading", "found", "in_data"]).assign(n_trainings=2, expected=0.1)
-    (claim,) = of_genes({"gene_recovery": table}, subject)
-    assert claim.measured["default"] == ("2 of 3 (each is found in 67% of the trainings, by chance 5%)", True)
-    assert claim.measured["paper"][1] is False  # one of two trainings is not more than half
-    assert claim.measured["code"][1] is None
+    claim = of({"gene_recovery": table}, subject).loc["High-weight genes of the clusters"]
+    assert claim["default"] == "2 of 3 (each is found in 67% of the trainings, by chance 5%)"
+    assert claim["paper"].startswith("0 of 1")  # one of two trainings is not more than half
+    assert claim["code"] == "–"
+    assert claim["holds_here"] == "only default"
 
 
 def conversions(shares, source="HSPC"):
@@ -248,33 +272,35 @@ def test_rules_of_the_changes(subject):
         "minimal_genes": minimal,
         "classifier": pd.DataFrame({"preset": ["default"], "accuracy": [0.991]}),
     }
-    found = {claim.claim: claim for claim in of_changes(tables, subject)}
-    assert found["How many HSPC convert at lambda = 1, by target"].holds == "yes"
-    assert found["The easiest target"].holds == "yes"
-    assert found["Accuracy of the classifier"].holds == "yes"  # 99.5 % less 0.5 %
-    assert found["Most genes that a cell needs to become Erythrocytes"].holds == "yes"
-    assert found["Genes with which half of the cells become Thrombocytes"].holds == "no"
-    assert found["Share of the genes that is needed to become Monocytes"].holds == "yes"  # 30 of 42
-    far = tables | {"conversions": conversions(near | {"Monocytes": 0.9})}
-    found = {claim.claim: claim for claim in of_changes(far, subject)}
-    assert found["How many HSPC convert at lambda = 1, by target"].holds == "no"
-    assert found["The easiest target"].holds == "no"
-    none = of_changes(tables | {"conversions": conversions(dict.fromkeys(near, 0.0))}, subject)
-    assert {claim.claim: claim.holds for claim in none}["A larger shift converts more cells"] == "no"
+    held = of(tables, subject)["holds_here"]
+    assert held["How many HSPC convert at lambda = 1, by target"] == "yes"
+    assert held["The easiest target"] == "yes"
+    assert held["Accuracy of the classifier"] == "yes"  # 99.5 % less 0.5 %
+    assert held["Most genes that a cell needs to become Erythrocytes"] == "yes"
+    assert held["Genes with which half of the cells become Thrombocytes"] == "no"
+    assert held["Share of the genes that is needed to become Monocytes"] == "yes"  # 30 of 42
+    held = of({"conversions": conversions(near | {"Monocytes": 0.9})}, subject)["holds_here"]
+    assert held["How many HSPC convert at lambda = 1, by target"] == "no"
+    assert held["The easiest target"] == "no"
+    held = of({"conversions": conversions(dict.fromkeys(near, 0.0))}, subject)["holds_here"]
+    assert held["A larger shift converts more cells"] == "no"
 
 
 def test_rules_of_table_2(subject):
     told = published()["zebrafish"].ari
     runs = told.assign(dataset="zebrafish", seed=0, clustering_seed=0, k_given=True)
     runs["method"] = runs["method"].replace({"PCA": "PCA (unit)"})
-    entries, best, helps = of_table_2({"table2_runs": runs}, subject)
-    assert entries.measured["default"] == ("12 of 12 entries", True)
-    assert best.measured["default"][1] is True  # as in the paper's own table
-    assert helps.holds == "yes"
-    assert best.measured["paper"][1] is None
+    names = [
+        "DiffVAE's entries",
+        "DiffVAE clusters better than VAE, AE and PCA",
+        "Clusters of the t-SNE map are better than those of the latent",
+    ]
+    found = of({"table2_runs": runs}, subject).loc[names]
+    assert found["default"].iloc[0] == "12 of 12 entries"
+    assert found["holds_here"].tolist() == ["yes", "yes", "yes"]  # as in the paper's own table
+    assert found["paper"].iloc[1] == "–"
     worse = runs.assign(ari=runs["ari"] - 0.1 * (runs["method"] == "DiffVAE"))
-    entries, best, _ = of_table_2({"table2_runs": worse}, subject)
-    assert (entries.holds, best.holds) == ("no", "no")
+    assert of({"table2_runs": worse}, subject).loc[names[:2], "holds_here"].tolist() == ["no", "no"]
 
 
 def test_rules_of_the_links(subject):
@@ -290,13 +316,17 @@ def test_rules_of_the_links(subject):
         for a, b, n in [*pairs, ("Erythrocytes", "Erythrocytes", 90), ("Monocytes", "Monocytes", 20)]
     ]  # fmt: skip
     figures = pd.DataFrame({"preset": ["default"], "within_predicted_by_type": [0.8], "within_pearson_by_type": [0.7]})
-    found = {c.claim: c for c in of_links({"links": pd.DataFrame(rows), "link_figures": figures}, subject)}
-    assert [c.holds for c in found.values()] == ["yes", "yes", "yes"]
-    none = pd.DataFrame(rows).assign(n_links=0)
-    last = of_links({"links": none, "link_figures": figures}, subject)[-1]
-    assert last.measured["default"] == ("no links", False)
+    names = [
+        "Predicted links show better-defined clusters than co-expression",
+        "Progenitors (HSPC) do not cluster together well",
+        "The type with the most predicted links of the progenitors (HSPC)",
+    ]
+    found = of({"links": pd.DataFrame(rows), "link_figures": figures}, subject).loc[names]
+    assert found["holds_here"].tolist() == ["yes", "yes", "yes"]
     # 10 of 45 links of HSPC are among themselves, of Erythrocytes 90 of 120
-    assert found["Progenitors (HSPC) don't cluster together well"].measured["default"][0].startswith("22% of")
+    assert found["default"].iloc[1].startswith("22% of")
+    none = of({"links": pd.DataFrame(rows).assign(n_links=0)}, subject).loc[names[2]]
+    assert (none["default"], none["holds_here"]) == ("no links", "no")
 
 
 def test_cells_without_labels(tmp_path, monkeypatch):
@@ -307,10 +337,12 @@ def test_cells_without_labels(tmp_path, monkeypatch):
     with gzip.open(tmp_path / next(iter(_human_hsc.SOURCES)), "wt") as file:
         file.write("\n".join(lines) + "\n")
     found = dv.benchmark.reproduce("human-hsc", path=tmp_path, n_trainings=1, max_epochs=2, **QUICK)
-    assert found.claims["claim"].iloc[0] == "The representation doesn't display separable clusters"
+    assert found.claims["claim"].iloc[0] == "The representation does not display separable clusters"
     assert found.tables["conversions"].empty
     assert found.tables["table2_runs"].empty
-    assert found.page.count("Not testable") == 4
+    assert "These cells have no labels" in found.page
+    assert "### Clusters and reference types" in found.page
+    assert not any(f"### {name}" in found.page for name in ("Types", "Conversions", "Comparison", "Links"))
     assert found.path is None
 
 
@@ -342,17 +374,17 @@ def test_foreign_folder(tmp_path):
 
 
 def test_every_part_has_a_key_of_its_own(subject):
-    jobs, keys = _reproduce_plan.plan(subject, 2, None, 0)
+    jobs, keys = plan(subject, 2, None, 0)
     assert len(keys) == 2 * (3 + 3 + 2)
     assert all(jobs[key].keep for key in keys.values())
     assert len(set(keys.values())) == len(keys)
-    other = _reproduce_plan.plan(subject, 2, 5, 0)[1]
+    other = plan(subject, 2, 5, 0)[1]
     assert not set(other.values()) & set(keys.values())
 
 
 def test_trainings_are_those_of_the_comparison(subject):
     cells = as_cells({"fish": subject.adata}, "cell_type", (), None)
-    plan = _run.Plan(("kmeans",), ("latent",), (True,), 1, ("ari",), None)
-    jobs, _, _ = _run.plan_jobs(cells, as_methods(["PCA"]), [4], 2, plan, 7)
+    asked = _run.Plan(("kmeans",), ("latent",), (True,), 1, ("ari",), None)
+    jobs, _, _ = _run.plan_jobs(cells, as_methods(["PCA"]), [4], 2, asked, 7)
     seeds = [job.arguments[0] for key, job in jobs.items() if key.endswith("prepared")]
     assert seeds == [_reproduce_train.training_seed(7, number) for number in range(2)]

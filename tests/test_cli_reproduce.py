@@ -4,7 +4,7 @@ import diffvae as dv
 
 
 def test_on_any_cells(diffvae, tmp_path, monkeypatch):
-    monkeypatch.setattr("diffvae.benchmark._reproduce_folder.figures", lambda *_: {})  # they take longest
+    monkeypatch.setattr("diffvae.benchmark._reproduce.figures", lambda *_: {})  # they take longest
     monkeypatch.setattr("diffvae.benchmark._work.N_ITER", 20)
     cells = dv.datasets.simulate_differentiation(90, 60, tree={"stem": ["red", "white"]}, effect=2)
     del cells.uns["diffvae_dataset"]  # which knows its progenitors
@@ -18,9 +18,9 @@ def test_on_any_cells(diffvae, tmp_path, monkeypatch):
     assert said.endswith(f"Written to {out}: reproduction.md, tables, figures, summary.json\n")
     assert "· compare with VAE, AE and PCA (Table 2)" in told
     page = (out / "reproduction.md").read_text()
-    assert page.startswith("# The paper's road on mine")
-    assert "published" not in page.partition("## 7")[0].lower()
-    assert "No progenitors are known" in page
+    assert page.startswith("# Reproduction of the paper on mine")
+    assert "published" not in page.lower()
+    assert "Progenitors: none is named (`--source`, `source=`), so nothing is perturbed" in page
     assert f"diffvae reproduce --on {tmp_path / 'mine.h5ad'}" in page
 
 
@@ -29,7 +29,7 @@ def test_on_any_cells(diffvae, tmp_path, monkeypatch):
     [
         ([], "Name a set of the paper (zebrafish, pancreas, human-hsc), or any cells by --on FILE."),
         (["zebrafish", "--on", "x.h5ad"], "Name a set of the paper"),
-        (["goldfish"], "'goldfish' is no set of the paper; they are zebrafish, pancreas, human-hsc."),
+        (["goldfish"], "'goldfish' is not a set of the paper; they are zebrafish, pancreas, human-hsc."),
         (["--on", "x.h5ad"], "--on needs --label-key"),
         (["--on", "x.h5ad", "--label-key", "t"], "There is no file or folder 'x.h5ad'."),
         (["pancreas", "--path", "nowhere"], "pancreas can't be reproduced without its cells. nowhere is not a folder"),

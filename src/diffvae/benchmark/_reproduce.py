@@ -1,31 +1,41 @@
-"""Every table and figure of the paper for one data set, published beside ours."""
+"""Every table and figure of the paper for one data set, with the published numbers beside ours."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from diffvae import _files
 from diffvae._journal import Journal
 from diffvae._lock import one_writer
-from diffvae.benchmark import _reproduce_folder, _reproduce_plan
-from diffvae.benchmark._jobs import do
-from diffvae.benchmark._plan import require_positive
-from diffvae.benchmark._reproduce_claim import frame
-from diffvae.benchmark._reproduce_claims import claims
-from diffvae.benchmark._reproduce_page import Context, page
-from diffvae.benchmark._reproduce_subject import Subject, read
-from diffvae.benchmark._reproduce_tables import Results, notes, tables
-from diffvae.benchmark._store import Store, claim, refuse_foreign
+from diffvae.benchmark import _reproduce_train as train
+from diffvae.benchmark._jobs import Job, do
+from diffvae.benchmark._methods import Method, methods
+from diffvae.benchmark._paired import compare
+from diffvae.benchmark._plan import digest, require_positive, slug, version
+from diffvae.benchmark._reproduce_claims import evaluate
+from diffvae.benchmark._reproduce_figures import figures
+from diffvae.benchmark._reproduce_page import CHANGES, CLUSTERS, LINKS, Context, Results, notes, page, tables
+from diffvae.benchmark._reproduce_subject import METHOD_OF, OTHERS, PRESETS, Subject, read
+from diffvae.benchmark._run import run
+from diffvae.benchmark._store import ROWS, Store, claim, refuse_foreign
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+CLUSTERERS = ("kmeans", "dbscan", "gmm")
+"""The rows of Table 2, and the mixtures that its caption names."""
+PAPERS = ("kmeans", "dbscan")
+"""The rows of Table 2 alone, over which DiffVAE is compared with the other methods."""
+METRICS = ("ari", "nmi", "overlap", "knn_purity", "active_dimensions")
+Keys = dict[tuple[str, str, int], str]
 
 
 @dataclass
@@ -37,15 +47,15 @@ class Reproduction:
     claims
         One row per claim of the paper: ``claim``, ``where``, ``published``, what each preset measured (``paper``,
         ``code``, ``default``), ``holds_here`` ("yes", "no", "only ...", "not testable", "–" where there is no rule) and
-        the ``rule`` by which that is decided.
+        the ``rule`` that decides it.
     tables
         Name to table: ``overlap``, ``types``, ``high_weight_genes``, ``gene_recovery``, ``classifier``,
         ``conversions``, ``minimal_genes``, ``table2_runs``, ``table2_paired``, ``links``, ``link_figures``; one row per
-        preset and training, or finer. Empty where the data have no such thing.
+        preset and training, or finer. A table is empty where the data do not allow it.
     page
         The page, in Markdown.
     summary
-        Parameters, claims, seconds, versions: what ``summary.json`` holds.
+        Parameters, claims, seconds, versions: the content of ``summary.json``.
     path
         The folder, if one was written.
 
@@ -87,45 +97,45 @@ def reproduce(
     progress: bool = True,
     tell: Callable[[str], None] = lambda step: None,
 ) -> Reproduction:
-    """Go the paper's whole road on one data set under its three presets, and put the results beside the published ones.
+    """Repeat the paper's analyses on one data set under three presets, and put the results beside the published ones.
 
     Clusters against reference types (Figure 1), high-weight genes (Table 1), conversions of progenitors with their
-    chance and the fewest genes (Figure 3), methods beside each other (Table 2), links between cells (Figure 4): each
-    over several trainings, where the paper shows one. A claim of the paper holds, or doesn't, by a rule that is stated.
+    chance level and the fewest genes (Figure 3), comparison of methods (Table 2), links between cells (Figure 4): each
+    over several trainings, where the paper shows one. Whether a claim of the paper holds is decided by a stated rule.
 
     Parameters
     ----------
     dataset
         ``"zebrafish"``, ``"pancreas"`` or ``"human-hsc"``, the paper's sets; or any labelled raw cells, in memory or as
-        a file, which go the same road without the published numbers.
+        a file, which are analysed in the same way without published numbers.
     out
         Folder for ``reproduction.md``, ``tables``, ``figures`` and ``summary.json``, and for every finished piece: an
-        interrupted reproduction goes on where it stopped. None writes nothing.
+        interrupted reproduction continues where it stopped. None writes nothing.
     path
         Folder or file of one of the paper's sets; None downloads it.
     label_key
-        Reference types in ``obs``. The paper's sets know theirs.
+        Reference types in ``obs``. Not needed for the paper's sets.
     source
-        Progenitor type. The zebrafish set knows its own; where there is none, nothing is perturbed.
+        Progenitor type. Not needed for the zebrafish set; without one nothing is perturbed.
     n_latent
         Dimensions of Table 2. Elsewhere they are the paper's for its sets, and 50 for others.
     n_trainings, n_clusterings
         Trainings of each preset and method; clusterings, and maps, of each training in Table 2 (the paper: 1 and 50).
     n_top_genes
-        Variable genes of a set that isn't the paper's.
+        Variable genes of a set that is not the paper's.
     max_epochs
-        Of all networks, to try things out; None for those of the presets, the classifier and the graph model.
+        Of all networks, for a trial run; None for those of the presets, the classifier and the graph model.
     n_workers
-        Processes on this machine (Dask); None for this one alone. A script that starts workers needs
+        Processes on this machine (Dask); None for the current one. A script that starts workers needs
         ``if __name__ == "__main__":`` around it.
     rng
         Seed; a whole number.
     command
-        What made the page, which repeats it.
+        Command that made the page, which repeats it.
     progress
         Show bars on a terminal.
     tell
-        Called with the name of each step as it begins.
+        Called with the name of each step when it starts.
 
     Returns
     -------
@@ -134,7 +144,7 @@ def reproduce(
     Raises
     ------
     DataError
-        If the cells can't be had or used; the message says where to get them.
+        If the cells cannot be read or used; the message says where to get them.
 
     References
     ----------
@@ -150,6 +160,8 @@ def reproduce(
     >>> found.claims.columns[:3].tolist()
     ['claim', 'where', 'published']
     """
+    from diffvae.model._storage import versions
+
     sizes = [int(n) for n in n_latent]
     require_positive(sizes, min(n_trainings, n_clusterings), n_workers, rng)
     if max_epochs is not None and max_epochs < 1:
@@ -162,53 +174,119 @@ def reproduce(
         subject = read(dataset, path, label_key, source, n_top_genes)
     if folder is not None:
         claim(folder)
-    with journal.step(f"train the presets and read their representations ({n_trainings} times)"):
-        results = _results(subject, folder, n_trainings, max_epochs, n_workers, rng, progress)
-    found = tables(results, subject)
-    found |= {"table2_runs": pd.DataFrame(), "table2_paired": pd.DataFrame()}
-    remarks = notes(results)
+    with journal.step(f"train the presets and analyse their representations (trainings: {n_trainings})"):
+        jobs, keys = plan(subject, n_trainings, max_epochs, rng)
+        store = Store(folder)
+        do(
+            jobs, {"subject": subject}, store, n_workers=n_workers, description="analysing representations",
+            name=lambda key: key.rpartition("/")[2].rpartition("-")[0], progress=progress,
+        )  # fmt: skip
+        results = {part: store.load(key) for part, key in keys.items()}
+    found, remarks = tables(results, subject), notes(results)
     if subject.label_key is not None:
         with journal.step("compare with VAE, AE and PCA (Table 2)"):
-            runs, paired = _reproduce_plan.table_2(
-                subject, sizes, n_trainings, n_clusterings, max_epochs, folder, n_workers, rng, progress
-            )
-        found |= {"table2_runs": runs, "table2_paired": paired}
+            found["table2_runs"] = run(
+                {subject.name: subject.adata}, _methods(max_epochs), label_key=subject.label_key, n_latent=sizes,
+                clusterers=CLUSTERERS, n_trainings=n_trainings, n_clusterings=n_clusterings, metrics=METRICS,
+                n_top_genes=subject.n_top_genes, out=None if folder is None else folder / "table2",
+                n_workers=n_workers, rng=rng, progress=progress,
+            ).table  # fmt: skip
+            found["table2_paired"] = _paired(found["table2_runs"], rng)
     remarks += journal.warnings
-    made = claims(found, subject)
     asked = {"source": subject.source, "n_latent of Table 2": sizes, "n_trainings": n_trainings}
     asked |= {"n_clusterings": n_clusterings, "n_top_genes": subject.n_top_genes, "max_epochs": max_epochs, "rng": rng}
-    from diffvae.model._storage import versions
-
-    context = Context(subject, found, made, {}, remarks, asked, versions(), command, journal.seconds)
+    claims = evaluate(found, subject)
+    context = Context(subject, found, claims, remarks, asked, versions(), command, journal.seconds)
     if folder is None:
-        return Reproduction(frame(made), found, page(context), _summary(context, frame(made)))
+        return Reproduction(claims, found, page(context), _summary(context))
     with journal.step("draw and write"):
-        context, text = _reproduce_folder.write(context, results, folder, rng)
-    summary = _summary(context, frame(made))
+        context, text = _write(context, results, folder, rng)
+    summary = _summary(context)
     _files.write_text(json.dumps(summary, indent=1, default=float) + "\n", folder / "summary.json")
-    return Reproduction(frame(made), found, text, summary, folder)
+    return Reproduction(claims, found, text, summary, folder)
 
 
-def _results(
-    subject: Subject,
-    folder: Path | None,
-    n_trainings: int,
-    max_epochs: int | None,
-    n_workers: int | None,
-    rng: int,
-    progress: bool,
-) -> Results:
-    """Do the pieces that aren't there yet, and return all of them."""
-    jobs, keys = _reproduce_plan.plan(subject, n_trainings, max_epochs, rng)
-    store = Store(folder)
-    do(
-        jobs, {"subject": subject}, store, n_workers=n_workers, description="reading representations",
-        name=lambda key: key.rpartition("/")[2].rpartition("-")[0], progress=progress,
-    )  # fmt: skip
-    return {part: store.load(key) for part, key in keys.items()}
+def plan(subject: Subject, n_trainings: int, max_epochs: int | None, rng: int) -> tuple[dict[str, Job], Keys]:
+    """Return all pieces of work in an order in which each training is made once, and the keys of their results."""
+    from diffvae.model import DiffVAE, GraphDiffVAE
+
+    jobs: dict[str, Job] = {}
+    keys: Keys = {}
+    settings = subject.settings
+    about = (subject.label_key, subject.n_top_genes, settings.n_latent, settings.batch_size, version())
+    base = f"{slug(subject.name)}-{digest(subject.fingerprint, *about)}"
+    reading = (subject.clusterer, subject.reading, train.WIDER, train.MAX_Q, train.N_PERMUTATIONS)
+    shift = (subject.source, train.STEPS, train.N_DIMS, train.n_random(subject), train.SHIFT, train.GENES)
+
+    def add(part: str, preset: str, number: int, job: Job, *what: Any) -> None:
+        key = f"{base}/{part}-{preset}-s{number}-{digest(*what)}{ROWS}"
+        jobs[key], keys[part, preset, number] = job, key
+
+    for number in range(n_trainings):
+        seed, first = train.training_seed(rng, number), number == 0
+        prepared = f"{base}/s{number}-prepared"
+        jobs[prepared] = Job(train.prepare, ("subject",), (seed,), keep=False)
+        for preset in PRESETS:
+            mark = (DiffVAE(preset, n_latent=settings.n_latent).get_params(), max_epochs, seed)
+            trained = f"{base}/{preset}-s{number}-trained-{digest(*mark)}"
+            jobs[trained] = Job(train.train, (prepared, "subject"), (preset, max_epochs, seed), keep=False)
+            add(CLUSTERS, preset, number, Job(train.identify, (trained, "subject"), (preset, seed)), *mark, *reading)
+            if subject.source is not None and subject.targets:
+                job = Job(train.change, (trained, "subject"), (preset, max_epochs, seed, first))
+                add(CHANGES, preset, number, job, *mark, *shift, first)
+        for preset in train.K if subject.label_key is not None else ():
+            asked = (preset, max_epochs, seed, first)
+            params = GraphDiffVAE(preset).get_params()
+            job = Job(train.link, (prepared, "subject"), asked)
+            add(LINKS, preset, number, job, params, train.K, train.TOP_K, *asked)
+    return jobs, keys
 
 
-def _summary(context: Context, made: pd.DataFrame) -> dict[str, Any]:
+def _methods(max_epochs: int | None) -> dict[str, Method]:
+    """Return the methods of Table 2, those with epochs limited to ``max_epochs``."""
+    known = methods()
+    found = {name: known[name] for name in (*METHOD_OF.values(), *OTHERS.values())}
+    if max_epochs is None:
+        return found
+    limit = {"max_epochs": max_epochs}
+    return {
+        name: one if name.startswith("PCA") else Method(one.name, one.make, {**one.options, **limit})
+        for name, one in found.items()
+    }
+
+
+def _paired(runs: pd.DataFrame, rng: int) -> pd.DataFrame:
+    """Return the paired differences of each preset from the paper's other methods."""
+    papers = runs[runs["clusterer"].isin(PAPERS)]
+    parts = [compare(papers, name, by=[], rng=rng) for name in METHOD_OF.values() if name in set(papers["method"])]
+    paired = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["method"])
+    return paired[paired["method"].isin(OTHERS.values())].reset_index(drop=True)
+
+
+def _write(context: Context, results: Results, folder: Path, rng: int) -> tuple[Context, str]:
+    """Write tables, figures and page, each file atomically; return the context with figures, and the page."""
+    from diffvae import pl
+
+    for name, table in {**context.tables, "claims": context.claims}.items():
+        target = folder / "tables" / f"{name}.csv"
+        if len(table.columns):
+            _files.write_csv(table, target)
+        else:
+            target.unlink(missing_ok=True)
+    captions = {}
+    for name, (caption, draw) in figures(results, context.tables, context.subject, train.training_seed(rng, 0)).items():
+        pl.save(np.ravel(draw())[0], folder / "figures" / name)
+        captions[name] = caption
+    for stale in (folder / "figures").glob("*.*"):  # of an earlier run with other options
+        if stale.stem not in captions:
+            stale.unlink()
+    context = replace(context, figures=captions)
+    text = page(context)
+    _files.write_text(text, folder / "reproduction.md")
+    return context, text
+
+
+def _summary(context: Context) -> dict[str, Any]:
     subject = context.subject
     return {
         "state": "complete",
@@ -218,7 +296,7 @@ def _summary(context: Context, made: pd.DataFrame) -> dict[str, Any]:
         "n_genes": subject.adata.n_vars,
         "differences": list(subject.differences),
         "asked": dict(context.asked),
-        "claims": made.to_dict("records"),
+        "claims": context.claims.to_dict("records"),
         "not_done": list(context.notes),
         "figures": [f"figures/{name}.png" for name in context.figures],
         "command": context.command,

@@ -1,4 +1,4 @@
-"""``diffvae reproduce``: the paper's tables and figures for one data set, published beside ours."""
+"""``diffvae reproduce``: the paper's tables and figures for one data set, with the published numbers beside ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "reproduce"
 EXAMPLE = (
     "Examples:  diffvae reproduce zebrafish --out reproduced   ·   diffvae reproduce pancreas --path downloads --out "
     "reproduced   ·   diffvae reproduce --on cells.h5ad --label-key cell_type --source HSC --out reproduced   ·   "
-    "started again, it goes on where it stopped"
+    "run again, it continues where it stopped"
 )
 
 
@@ -37,7 +37,7 @@ def command(
         Path | None, typer.Option("--on", help="Any labelled cells instead: .h5ad, 10x .h5 or folder, .csv, ...")
     ] = None,
     label_key: Annotated[
-        str | None, typer.Option("--label-key", help="Reference types in obs; the paper's sets know theirs.")
+        str | None, typer.Option("--label-key", help="Reference types in obs; not needed for the paper's sets.")
     ] = None,
     source: Annotated[
         str | None, typer.Option("--source", help="Progenitor type; without one nothing is perturbed.")
@@ -58,17 +58,17 @@ def command(
     ] = None,
     seed: o.Seed = 0,
 ) -> None:
-    """Reproduce every table and figure of the paper for one data set, published beside ours on one page.
+    """Reproduce every table and figure of the paper for one data set, with the published numbers beside ours.
 
-    The presets paper, code and default side by side, each trained several times: clusters and reference types, genes of
-    Table 1, conversions of progenitors beside chance, Table 2, links between cells; and which claims hold.
+    The presets paper, code and default are each trained several times and compared: clusters and reference types, genes
+    of Table 1, conversions of progenitors beside chance, Table 2, links between cells, and which claims hold.
     """
     from diffvae import benchmark
 
     if (dataset is None) == (on is None):
         raise ValueError("Name a set of the paper (zebrafish, pancreas, human-hsc), or any cells by --on FILE.")
     if dataset is not None and dataset not in SETS:
-        raise ValueError(f"{dataset!r} is no set of the paper; they are {', '.join(SETS)}. Other cells: --on FILE.")
+        raise ValueError(f"{dataset!r} is not a set of the paper; they are {', '.join(SETS)}. Other cells: --on FILE.")
     if on is not None and label_key is None:
         raise ValueError("--on needs --label-key: the column of obs that holds the reference types.")
     with _console.warnings_as_notes():
