@@ -61,8 +61,8 @@ class Tuned:
     --------
     >>> import diffvae as dv
     >>> cells = dv.datasets.simulate_differentiation(60, 40)
-    >>> found = dv.benchmark.tune(cells, n_trials=2, n_repeats=1, max_epochs=2, progress=False)
-    >>> found.default["preset"], found.importance is None  # too few trials for importances
+    >>> tuned = dv.benchmark.tune(cells, n_trials=2, n_repeats=1, max_epochs=2, progress=False)
+    >>> tuned.default["preset"], tuned.importance is None  # too few trials for importances
     ('default', True)
     """
 
@@ -189,13 +189,13 @@ def tune(
     --------
     >>> import diffvae as dv
     >>> cells = dv.datasets.simulate_differentiation(60, 40)
-    >>> found = tune(cells, n_trials=2, n_repeats=1, max_epochs=2, progress=False)
-    >>> found.trials[["trial", "state", "default"]].values.tolist()
+    >>> tuned = tune(cells, n_trials=2, n_repeats=1, max_epochs=2, progress=False)
+    >>> tuned.trials[["trial", "state", "default"]].values.tolist()
     [[0, 'complete', True], [1, 'complete', False]]
-    >>> sorted(found.best)
+    >>> sorted(tuned.best)
     ['batch_size', 'hidden', 'lr', 'max_epochs', 'n_latent', 'preset']
     """
-    searched = _check_options(
+    search_space = _check_options(
         n_trials, space, objective, preset, label_key, n_clusters, n_trainings, n_repeats, max_epochs
     )
     if importlib.util.find_spec("optuna") is None:
@@ -220,12 +220,14 @@ def tune(
     settings = {
         "objective": objective, "space": space, "preset": preset, "max_epochs": max_epochs, "n_clusters": k,
         "n_trainings": judge.n_trainings, "label_key": label_key, "seed": seed, "cells": _hash_of_names(cells),
-        **preparation, "preset_values": searched.preset_values,
+        **preparation, "preset_values": search_space.preset_values,
     }  # fmt: skip
     if storage is None and folder is not None:
         storage = folder / STORAGE
     with quiet():
-        search = Search(cells, searched, judge, seed, storage=storage, name=study, settings=settings, pruning=pruning)
+        search = Search(
+            cells, search_space, judge, seed, storage=storage, name=study, settings=settings, pruning=pruning
+        )
         about = _about(settings, cells)
         if folder is not None:
             _write_summary(about | {"verdict": ["The search is running."]}, folder)
@@ -242,16 +244,16 @@ def tune(
         if n_repeats and not running:
             with journal.step("train default and best again"):
                 points = {number: search.params(number) for number in sorted({0, best})}
-                again = confirm(search.study, searched, judge, adata, points, n_repeats, preparation, seed)
+                again = confirm(search.study, search_space, judge, adata, points, n_repeats, preparation, seed)
         with journal.step("importance"):
-            shares = importance(search.study, list(searched.parameters), seed)
+            shares = importance(search.study, list(search_space.parameters), seed)
     chosen = best if running or not n_repeats or gained(again, objective) else 0
-    configurations = {number: searched.settings(search.params(number), search.n_train) for number in {0, chosen}}
+    configurations = {number: search_space.settings(search.params(number), search.n_train) for number in {0, chosen}}
     summary = about | {
         "n_trials": len(trials),
         "best_trial": best,
         "chosen_trial": chosen,
-        "verdict": [verdict(trials, again, objective, best), *caveats(trials, searched, judge)],
+        "verdict": [verdict(trials, again, objective, best), *caveats(trials, search_space, judge)],
         "warnings": journal.warnings,
         "seconds": journal.seconds,
     }
@@ -276,7 +278,7 @@ def _check_options(
     """Check the options before anything is read or written, and return the space."""
     if objective not in OBJECTIVES:
         raise ValueError(f"objective is {objective!r}; it is one of {', '.join(map(repr, OBJECTIVES))}.")
-    searched = make_space(space, preset, max_epochs)
+    search_space = make_space(space, preset, max_epochs)
     if objective == "validation_loss" and space == "wide":
         raise ValueError(
             "Validation losses under different weights of KL and MMD are different measures, so space='wide' can't be "
@@ -298,7 +300,7 @@ def _check_options(
     ):
         if value is not None and value < least:
             raise ValueError(f"{name} is {value}; it must be {least} or more.")
-    return searched
+    return search_space
 
 
 def _hash_of_names(cells: AnnData) -> str:
