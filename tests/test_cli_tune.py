@@ -60,7 +60,7 @@ def test_the_search_is_told_and_run_takes_its_result(diffvae, file, tmp_path, ju
     assert said.startswith("11 trials")
     code, said, told = diffvae("tune", file, "-n", 11, "--out", out, "--max-epochs", 3, "--seed", 1)
     assert (code, said) == (2, "")
-    assert "begun with other settings (max_epochs was 2 and is 3 now)" in told
+    assert "started with other settings (max_epochs was 2, now 3)" in told
 
 
 def test_what_the_search_was_given_is_in_the_next_command(diffvae, file, tmp_path, judged):
@@ -83,7 +83,7 @@ def test_an_interrupted_search_says_that_its_trials_are_kept(diffvae, file, tmp_
     out = tmp_path / "tune"
     code, _, told = diffvae("tune", file, "-n", 4, "--out", out, "--repeats", 0)
     assert code == 130
-    assert told.endswith(f"Error: Interrupted; finished trials are kept in {out}: the same command goes on.\n")
+    assert told.endswith(f"Error: Interrupted; finished trials are kept in {out}. Run the same command to resume.\n")
     code, said, _ = diffvae("tune", file, "-n", 4, "--out", out, "--repeats", 0)
     assert (code, len(scored)) == (0, 5)
     assert scored[2] == scored[3]  # what was interrupted came first
@@ -110,4 +110,4 @@ def test_help_has_examples_and_explains_how_to_share(diffvae):
     assert code == 0
     words = " ".join(said.replace("│", " ").split())
     assert "diffvae tune mydata.h5ad" in words.split("Examples", 1)[1]
-    assert "a second terminal or machine shares the trials" in words
+    assert "a second terminal with the same folder shares the trials" in words

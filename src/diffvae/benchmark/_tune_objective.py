@@ -1,4 +1,4 @@
-"""What a configuration is judged by: a loss on held-out cells, the stability of clusters, or labels."""
+"""Scores of a configuration (held-out loss, stability of clusters, labels), and the confirmation of the best one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _keys, _random, _training_config, metrics
-from diffvae.benchmark._tune_space import BATCH_SIZE
+from diffvae import _keys, _random, _training_config, metrics, pp
+from diffvae.benchmark._tune_space import BATCH_SIZE, Space
+from diffvae.train import TrainingError
 
 if TYPE_CHECKING:
+    import optuna
     from anndata import AnnData
 
     from diffvae.model import DiffVAE
     from diffvae.train import Epoch
 
 N_CLOUDS = 3
-"""Structureless latents with which the stability of one configuration is compared."""
+"""Latents without clusters with which the stability of one configuration is compared."""
 ACTIVE_VARIANCE = 0.01
 """As in :mod:`diffvae.model._diagnose`."""
 N_DRAWS = 10
 BLOCK = 1024
-"""Draws of the noise, and cells per batch, with which held-out cells are scored."""
+"""Draws of the noise, and cells per batch, for the scores of held-out cells."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,13 @@ class Objective:
     Attributes
     ----------
     label
-        In words, with its unit.
+        Name and unit, as figures and verdicts show it.
     minimise
-        Whether less is better.
+        Whether a lower score is better.
     n_trainings
-        Trainings per configuration, unless the user says otherwise.
+        Default number of trainings per configuration.
     of_epoch
-        The score after an epoch, from its row of the history, for those that have one: bad trials end early by it.
+        The score after an epoch, from its row of the history; the pruner uses it. None if an epoch has no score.
     """
 
     label: str
@@ -62,7 +64,7 @@ OBJECTIVES: Mapping[str, Objective] = {
     "ari": Objective("adjusted Rand index with the labels", False),
 }
 CLUSTERED = ("stability", "ari")
-"""Objectives that look at k-means clusters."""
+"""Objectives that use k-means clusters."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ class Judge:
     objective
         Name in ``OBJECTIVES``.
     n_trainings
-        Trainings per score, each with a seed of its own.
+        Trainings per score, with different seeds.
     n_clusters
-        Of k-means, for "stability" and "ari": the same for all configurations.
+        k of k-means for "stability" and "ari", the same for all configurations.
     label_key
-        For "ari".
+        Labels for "ari".
     device, precision
-        Of the training.
+        See :meth:`diffvae.model.DiffVAE.train`.
     """
 
     objective: str
@@ -97,7 +99,7 @@ class Judge:
         rng: int,
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> tuple[float, dict[str, float]]:
-        """Return the score of a configuration, and what else was seen of its models."""
+        """Return the score of a configuration, and further measurements of its models."""
         arguments = {"batch_size": BATCH_SIZE} | _training_config.training_of(settings)
         models = [
             _training_config.model_of(settings).train(
@@ -112,31 +114,30 @@ class Judge:
             for i in range(self.n_trainings)
         ]
         latents = [model.get_latent_representation() for model in models]
-        found = pd.DataFrame([held_out(model, adata) for model in models]).mean()
-        seen: dict[str, float] = found.to_dict()
-        seen["active_dimensions"] = float(np.mean([(z.var(axis=0) > ACTIVE_VARIANCE).sum() for z in latents]))
-        seen["epochs_trained"] = float(np.mean([len(model.history) for model in models]))
+        measured: dict[str, float] = pd.DataFrame([held_out(model, adata) for model in models]).mean().to_dict()
+        measured["active_dimensions"] = float(np.mean([(z.var(axis=0) > ACTIVE_VARIANCE).sum() for z in latents]))
+        measured["epochs_trained"] = float(np.mean([len(model.history) for model in models]))
         of_epoch = OBJECTIVES[self.objective].of_epoch
         if of_epoch is not None:
-            return of_epoch(seen), seen
+            return of_epoch(measured), measured
         assert self.n_clusters is not None
         if self.objective == "stability":
             value, more = stability(latents, self.n_clusters, rng)
-            # k-means cuts what is left of a collapsed latent as well, however little it is
-            return value if seen["active_dimensions"] >= 1 else 0.0, seen | more
+            # k-means divides even a collapsed latent
+            return value if measured["active_dimensions"] >= 1 else 0.0, measured | more
         assert self.label_key is not None
         labels = adata.obs[self.label_key]
         known = labels.notna().to_numpy()
         clusters = [partition(z[known], self.n_clusters, rng) for z in latents]
         names = labels[known].astype(str).to_numpy()
-        return float(np.mean([metrics.adjusted_rand_index(names, c) for c in clusters])), seen
+        return float(np.mean([metrics.adjusted_rand_index(names, c) for c in clusters])), measured
 
 
 def held_out(model: DiffVAE, adata: AnnData) -> dict[str, float]:
-    """Return the terms of the loss on held-out cells, mean over ten draws of the noise, under ``validation_<term>``.
+    """Return the terms of the loss on held-out cells, ``validation_<term>``, the mean over ten draws of the noise.
 
-    The history has them too, of one draw and in batches of the training's size; an MMD of small batches is noisy, and
-    of a biased estimator larger. Here batches and draws are the same for all configurations.
+    Batches and draws are the same for all configurations, unlike in the history, which has one draw in batches of the
+    training's size: in small batches the MMD is noisy, and its biased estimator larger.
     """
     import torch
 
@@ -160,7 +161,7 @@ def held_out(model: DiffVAE, adata: AnnData) -> dict[str, float]:
 
 
 def partition(z: np.ndarray, n_clusters: int, rng: int, n_init: int = 10) -> np.ndarray:
-    """Return k-means labels; a latent in fewer points than clusters gives fewer."""
+    """Return k-means labels; a latent with fewer distinct points than clusters gives fewer clusters."""
     from sklearn.exceptions import ConvergenceWarning
 
     from diffvae.tl._partitions import kmeans
@@ -171,12 +172,12 @@ def partition(z: np.ndarray, n_clusters: int, rng: int, n_init: int = 10) -> np.
 
 
 def stability(latents: Sequence[np.ndarray], n_clusters: int, rng: int) -> tuple[float, dict[str, float]]:
-    r"""Return how far clusters of several trainings agree beyond what the same latents without clusters give.
+    r"""Return how well clusters of several trainings agree, beyond the same latents without clusters.
 
-    S is the mean adjusted Rand index of the k-means partitions of each two trainings. By itself it prefers a latent
-    that says little: of one long axis, which every training finds, k-means makes the same k slices each time. So the
-    latents of all trainings are put side by side and Gaussian clouds of their joint covariance are drawn, which keep
-    what the trainings share (that axis) and have no clusters, and
+    S is the mean adjusted Rand index of the k-means partitions of each pair of trainings. Alone it prefers a latent
+    with little information: if every training finds one long axis, k-means divides it into the same k slices each
+    time. So Gaussian clouds are drawn from the joint covariance of the latents of all trainings. They share what the
+    trainings share (that axis) and have no clusters, and
 
     .. math:: excess = (S - \bar S_{null}) / (1 - \bar S_{null})
 
@@ -197,20 +198,20 @@ def stability(latents: Sequence[np.ndarray], n_clusters: int, rng: int) -> tuple
     """
     from diffvae.tl._stability import structureless
 
-    own = [partition(z, n_clusters, rng) for z in latents]
-    reached = _agreement(own)
+    partitions = [partition(z, n_clusters, rng) for z in latents]
+    observed = _agreement(partitions)
     joint = np.hstack(latents).astype(np.float64)
     ends = np.cumsum([z.shape[1] for z in latents])[:-1]
     chance = _random.generator(rng, "clouds")
     clouds = [np.split(structureless(joint, chance), ends, axis=1) for _ in range(N_CLOUDS)]
     null = float(np.mean([_agreement([partition(z, n_clusters, rng, n_init=3) for z in cloud]) for cloud in clouds]))
-    excess = (reached - null) / (1 - null) if null < 1 - 1e-6 else 0.0
-    largest = float(np.mean([np.unique(p, return_counts=True)[1].max() / len(p) for p in own]))
-    return excess, {"stability": reached, "null_stability": null, "largest_cluster": largest}
+    excess = (observed - null) / (1 - null) if null < 1 - 1e-6 else 0.0
+    largest = float(np.mean([np.unique(p, return_counts=True)[1].max() / len(p) for p in partitions]))
+    return excess, {"stability": observed, "null_stability": null, "largest_cluster": largest}
 
 
 def _agreement(partitions: Sequence[np.ndarray]) -> float:
-    """Return the mean adjusted Rand index of all pairs; one cluster alone agrees with nothing."""
+    """Return the mean adjusted Rand index of all pairs, or 0 if a partition has only one cluster."""
     if min(len(np.unique(p)) for p in partitions) < 2:
         return 0.0
     return float(np.mean([metrics.adjusted_rand_index(a, b) for a, b in combinations(partitions, 2)]))
@@ -224,3 +225,56 @@ def usual_clusters(adata: AnnData, rng: int) -> int:
     seed = _random.seed(rng, "number of clusters") % 2**31
     graph = _partitions.neighbor_graph(_pca(adata, rng), seed)
     return max(2, int(_partitions.leiden(graph, 1.0, seed).max()) + 1)
+
+
+CONFIRMATION = ["configuration", "trial", "repeat", "value"]
+
+
+def confirm(
+    study: optuna.Study,
+    space: Space,
+    judge: Judge,
+    raw: AnnData,
+    points: Mapping[int, Mapping[str, Any]],
+    n_repeats: int,
+    preparation: Mapping[str, Any],
+    seed: int,
+) -> pd.DataFrame:
+    """Train default and best again with new seeds, which also draw new held-out cells.
+
+    The best of many trials is partly the luckiest, with its seed and on its held-out cells. The values are stored in
+    the study, so that an interrupted confirmation can be resumed.
+
+    Parameters
+    ----------
+    points
+        Number of a trial to its parameters; trial 0 is the default.
+    preparation
+        Further arguments of :func:`diffvae.pp.prepare`.
+
+    Returns
+    -------
+    One row per trial and repeat: ``configuration`` ("default", "best"), ``trial``, ``repeat``, ``value`` (NaN if the
+    training diverged).
+    """
+    rows = []
+    for repeat in range(n_repeats):
+        keys = {number: f"again {number} {repeat}" for number in points}
+        missing = [number for number in points if keys[number] not in study.user_attrs]
+        if missing:
+            repeat_seed = _random.seed(seed, "again", str(repeat))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # the first preparation has shown them
+                cells = pp.prepare(raw, rng=repeat_seed, copy=True, **preparation)
+            assert cells is not None
+            n_train = int((cells.obs[_keys.SPLIT] == "train").sum())
+            for number in missing:
+                try:
+                    value, _ = judge.score(cells, space.settings(points[number], n_train), repeat_seed)
+                except TrainingError:
+                    value = float("nan")
+                study.set_user_attr(keys[number], value if np.isfinite(value) else None)
+        for number in points:
+            value = study.user_attrs[keys[number]]
+            rows.append(("best" if number else "default", number, repeat, np.nan if value is None else float(value)))
+    return pd.DataFrame(rows, columns=CONFIRMATION)

@@ -1,85 +1,97 @@
-"""What a search may change: the paper's grid, or a wider space."""
+"""The space of a search (the paper's grid, or a wider one), and its trials as tables."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
 
 from diffvae import _random
 from diffvae.model._config import AutoencoderConfig, default_epochs, from_preset
 
-SPACES = ("paper", "wide")
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import BaseTrial, FrozenTrial
+
 BATCH_SIZE = 128
 """Of the default configuration, as in :meth:`diffvae.model.DiffVAE.train`."""
 EPOCHS = "epochs"
-"""Passes over the data as a multiple of the usual number, which depends on the cells and the batch size."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several values."""
-
-    values: tuple[Any, ...]
+"""Epochs as a multiple of the usual number, which depends on the cells and the batch size."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Any number between two, on a logarithmic scale; whole numbers where the ends are."""
+    """Any number between two, on a logarithmic scale; integers if both ends are."""
 
     low: float
     high: float
 
 
-def hidden_name(hidden: tuple[int, ...]) -> str:
-    """Return widths as one word, which tables and storages can hold.
-
-    Examples
-    --------
-    >>> hidden_name((512, 256))
-    '512-256'
-    """
-    return "-".join(map(str, hidden))
+Parameter = tuple[Any, ...] | Range
+"""Several values to choose from, or a range."""
+SPACES: Mapping[str, Mapping[str, Parameter]] = {
+    "paper": {
+        "hidden": ("512-256", "256-128"),
+        "n_latent": (50, 100),
+        "lr": (1e-2, 1e-3, 1e-4),
+        "batch_size": (64, 128, 256),
+    },
+    "wide": {
+        "hidden": ("256-128", "512-256", "1024-512", "512", "512-256-128"),
+        "n_latent": Range(8, 128),
+        "lr": Range(1e-4, 1e-2),
+        "batch_size": (64, 128, 256),
+        "kl_weight": (0.0, 0.1, 0.3, 1.0, 3.0),
+        "mmd_weight": (0.0, 1.0, 10.0, 100.0, 300.0, 1000.0, 3000.0),
+        "mmd_kernel": ("imq", "rbf"),
+        "dropout": (0.0, 0.1, 0.2, 0.3),
+        "input_dropout": (0.0, 0.25, 0.5),
+        EPOCHS: (0.5, 1.0, 2.0),
+    },
+}
 
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters by name, and the preset in which they are changed.
+    """Parameters by name, and the preset whose values they replace.
 
     Attributes
     ----------
     preset
         Name of the preset.
     parameters
-        What may be changed; the preset's own value is always among it.
+        What a search changes; the value of the preset is always included.
     max_epochs
         Of all trainings; None for the usual number.
     """
 
     preset: str
-    parameters: Mapping[str, Choice | Range]
+    parameters: Mapping[str, Parameter]
     max_epochs: int | None = None
 
     @property
     def preset_values(self) -> dict[str, Any]:
-        """All hyper-parameters of the preset, as JSON has them: what a study begun with is worth knowing later."""
+        """All hyper-parameters of the preset, as JSON: later versions may change a preset."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(from_preset(self.preset, {})).items()}
 
     @property
     def default(self) -> dict[str, Any]:
-        """The preset's own values, the point from which a search starts."""
-        own = _own_values(from_preset(self.preset, {}))
-        return {name: own[name] for name in self.parameters}
+        """The values of the preset, where a search starts."""
+        values = _values_of(from_preset(self.preset, {}))
+        return {name: values[name] for name in self.parameters}
 
     def order(self, rng: _random.Rng) -> list[dict[str, Any]] | None:
-        """Return all points, each once, the default first; None where there is no end of them.
+        """Return all points, each once, the default first; None for an infinite space.
 
-        The order is random, but each next point is one whose values have been tried least: a few trials have then seen
-        every value of every parameter.
+        The order is random, but each point is one whose values occurred least often before, so that a few trials
+        include every value of every parameter.
         """
-        choices = [p.values for p in self.parameters.values() if isinstance(p, Choice)]
+        choices = [p for p in self.parameters.values() if isinstance(p, tuple)]
         if len(choices) < len(self.parameters):
             return None
         points = [dict(zip(self.parameters, values, strict=True)) for values in itertools.product(*choices)]
@@ -91,25 +103,33 @@ class Space:
             tried.update(ordered[-1].items())
         return ordered
 
-    def settings(self, params: Mapping[str, Any], n_train: int) -> dict[str, Any]:
-        """Return a point as the configuration that ``run`` takes, every value said: presets may change.
+    def suggest(self, trial: BaseTrial) -> dict[str, Any]:
+        """Ask the sampler of a trial for a point."""
+        for name, p in self.parameters.items():
+            if isinstance(p, tuple):
+                trial.suggest_categorical(name, p)
+            elif isinstance(p.low, int) and isinstance(p.high, int):
+                trial.suggest_int(name, p.low, p.high, log=True)
+            else:
+                trial.suggest_float(name, p.low, p.high, log=True)
+        return trial.params
 
-        ``n_train`` cells decide the usual number of epochs, of which ``epochs`` is a multiple.
-        """
+    def settings(self, params: Mapping[str, Any], n_train: int) -> dict[str, Any]:
+        """Return a point as the configuration that ``run`` takes, for ``n_train`` cells."""
         settings = {"preset": self.preset, **{k: v for k, v in params.items() if k != EPOCHS}}
         settings["hidden"] = [int(width) for width in params["hidden"].split("-")]
         if self.max_epochs is not None:
             settings["max_epochs"] = self.max_epochs
         elif params.get(EPOCHS, 1.0) != 1.0:
-            settings["max_epochs"] = max(1, round(params[EPOCHS] * self._usual(params, n_train)))
+            settings["max_epochs"] = max(1, round(params[EPOCHS] * self._usual_epochs(params, n_train)))
         return settings
 
     def n_epochs(self, params: Mapping[str, Any], n_train: int) -> int:
-        """Return for how many epochs a point is trained."""
+        """Return the number of epochs for which a point is trained."""
         settings = self.settings(params, n_train)
-        return int(settings.get("max_epochs") or self._usual(params, n_train))
+        return int(settings.get("max_epochs") or self._usual_epochs(params, n_train))
 
-    def _usual(self, params: Mapping[str, Any], n_train: int) -> int:
+    def _usual_epochs(self, params: Mapping[str, Any], n_train: int) -> int:
         return default_epochs(from_preset(self.preset, {}), n_train, int(params["batch_size"]))
 
 
@@ -124,42 +144,115 @@ def make_space(name: str, preset: str, max_epochs: int | None) -> Space:
     if name not in SPACES:
         raise ValueError(f"space is {name!r}; it is one of {', '.join(map(repr, SPACES))}.")
     config = from_preset(preset, {})
-    own = _own_values(config)
-    grid: dict[str, Choice | Range]
-    if name == "paper":
-        grid = {
-            "hidden": Choice(("512-256", "256-128")),
-            "n_latent": Choice((50, 100)),
-            "lr": Choice((1e-2, 1e-3, 1e-4)),
-            "batch_size": Choice((64, 128, 256)),
-        }
-    else:
-        grid = {
-            "hidden": Choice(("256-128", "512-256", "1024-512", "512", "512-256-128")),
-            "n_latent": Range(8, 128),
-            "lr": Range(1e-4, 1e-2),
-            "batch_size": Choice((64, 128, 256)),
-            "kl_weight": Choice((0.0, 0.1, 0.3, 1.0, 3.0)),
-            "mmd_weight": Choice((0.0, 1.0, 10.0, 100.0, 300.0, 1000.0, 3000.0)),
-            "mmd_kernel": Choice(("imq", "rbf")),
-            "dropout": Choice((0.0, 0.1, 0.2, 0.3)),
-            "input_dropout": Choice((0.0, 0.25, 0.5)),
-        }
-        if max_epochs is None and not config.early_stopping:
-            grid[EPOCHS] = Choice((0.5, 1.0, 2.0))
-    return Space(preset, {k: _with(p, own[k]) for k, p in grid.items()}, max_epochs)
+    values = _values_of(config)
+    parameters = {k: _including(p, values[k]) for k, p in SPACES[name].items()}
+    if max_epochs is not None or config.early_stopping:
+        parameters.pop(EPOCHS, None)
+    return Space(preset, parameters, max_epochs)
 
 
-def _with(parameter: Choice | Range, value: Any) -> Choice | Range:
-    """Return a parameter whose values include the preset's."""
+def _including(parameter: Parameter, value: Any) -> Parameter:
     if isinstance(parameter, Range):
         return Range(min(parameter.low, value), max(parameter.high, value))
-    return parameter if value in parameter.values else Choice((*parameter.values, value))
+    return parameter if value in parameter else (*parameter, value)
 
 
-OF_MODEL = ("n_latent", "lr", "kl_weight", "mmd_weight", "mmd_kernel", "dropout", "input_dropout")
+def _values_of(config: AutoencoderConfig) -> dict[str, Any]:
+    hidden = "-".join(map(str, config.hidden))  # one word, which tables and storages can hold
+    return asdict(config) | {"hidden": hidden, "batch_size": BATCH_SIZE, EPOCHS: 1.0}
 
 
-def _own_values(config: AutoencoderConfig) -> dict[str, Any]:
-    own = {name: getattr(config, name) for name in OF_MODEL}
-    return {"hidden": hidden_name(config.hidden), "batch_size": BATCH_SIZE, EPOCHS: 1.0, **own}
+NUMBER, DIVERGED = "number", "diverged"
+"""User attributes of a trial: its number, which a retry keeps, and the error of a training that diverged."""
+STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "running"}
+MEASURED = (
+    "epochs_trained", "stability", "null_stability", "largest_cluster", "active_dimensions",
+    "validation_loss", "validation_nll", "validation_kl", "validation_mmd",
+)  # fmt: skip
+
+
+def trial_table(study: optuna.Study, space: Space, n_train: int) -> pd.DataFrame:
+    """Return one row per trial; an interrupted trial is left out, its retry has its number."""
+    rows: list[dict[str, Any]] = []
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state.name not in STATES or set(space.parameters) - set(trial.params):
+            continue
+        number, diverged = trial.user_attrs[NUMBER], DIVERGED in trial.user_attrs
+        rows.append(
+            {
+                "trial": number,
+                "state": "diverged" if diverged else STATES[trial.state.name],
+                "value": np.nan if diverged or trial.value is None else trial.value,
+                "default": number == 0,
+                **{name: trial.params[name] for name in space.parameters},
+                "max_epochs": space.n_epochs(trial.params, n_train),
+                "seconds": np.nan if trial.duration is None else round(trial.duration.total_seconds(), 2),
+                **{name: trial.user_attrs[name] for name in MEASURED if name in trial.user_attrs},
+            }
+        )
+    columns = ["trial", "state", "value", "default", *space.parameters, "max_epochs", "seconds"]
+    table = pd.DataFrame(rows, columns=columns + [c for c in MEASURED if any(c in row for row in rows)])
+    return table.sort_values("trial", ignore_index=True)
+
+
+MIN_TRIALS = 8
+"""Complete trials below which importances are not computed."""
+N_NULL = 20
+"""Permutations of the values."""
+N_TREES = 16
+"""Of a forest; with the 64 of optuna the permutations would take a minute."""
+
+
+def importance(study: optuna.Study, names: Sequence[str], rng: int) -> pd.DataFrame | None:
+    r"""Return the share of the variation between complete trials that each parameter explains, beside chance.
+
+    The shares are those of fANOVA (the variance of a random forest over the parameters, decomposed). They add up to one
+    on any data, so the values are permuted among the trials twenty times, which gives the mean m and the standard
+    deviation s of each share by chance. A share is beyond chance if it exceeds
+
+    .. math:: m_p + c\, s_p, \qquad c = Q_{95} \Bigl( \max_p (share_p - m_p) / s_p \Bigr)
+
+    with the quantile over the permutations: of searches without any effect, one in twenty has such a parameter.
+
+    Returns
+    -------
+    One row per parameter, the most important first: ``parameter``, ``importance``, ``chance`` (m), ``chance_95`` (the
+    limit), ``n_trials``; None if fewer than eight trials are complete or all have the same value.
+
+    References
+    ----------
+    Hutter, Hoos and Leyton-Brown, An efficient approach for assessing hyperparameter importance, ICML 2014.
+    """
+    complete = [t for t in study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
+    values = np.array([t.value for t in complete], dtype=np.float64)
+    if len(complete) < MIN_TRIALS or np.ptp(values) == 0:
+        return None
+    chance = _random.generator(rng, "importance")
+    shares = _shares(complete, values, names, rng)
+    permuted = np.array([_shares(complete, chance.permutation(values), names, rng) for _ in range(N_NULL)])
+    mean, sd = permuted.mean(axis=0), np.maximum(permuted.std(axis=0, ddof=1), 1e-9)
+    factor = np.quantile(((permuted - mean) / sd).max(axis=1), 0.95)
+    table = pd.DataFrame(
+        {
+            "parameter": list(names),
+            "importance": shares,
+            "chance": mean,
+            "chance_95": np.minimum(mean + factor * sd, 1),
+            "n_trials": len(complete),
+        }
+    )
+    return table.sort_values("importance", ascending=False, ignore_index=True)
+
+
+def _shares(trials: Sequence[FrozenTrial], values: np.ndarray, names: Sequence[str], rng: int) -> list[float]:
+    """Return the shares of fANOVA for trials with these values."""
+    import optuna
+
+    study = optuna.create_study()
+    for trial, value in zip(trials, values, strict=True):
+        study.add_trial(
+            optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=float(value))
+        )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=N_TREES, seed=_random.seed(rng, "forest") % 2**31)
+    shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(names))
+    return [shares[name] for name in names]

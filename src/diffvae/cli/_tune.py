@@ -1,4 +1,4 @@
-"""``diffvae tune``: which settings suit these cells."""
+"""``diffvae tune``: search the settings that suit some cells."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ EXAMPLE = (
     "Examples:  diffvae tune mydata.h5ad --trials 30 --out tune   ·   "
     "diffvae tune mydata.h5ad --out wide --space wide --objective stability   ·   "
     "diffvae run mydata.h5ad --config tune/best.json   ·   "
-    "with the same folder a second terminal or machine shares the trials, and an interrupted search goes on"
+    "a second terminal with the same folder shares the trials; the same command resumes an interrupted search"
 )
 
 
 def command(
     data: o.Input,
     trials: Annotated[
-        int, typer.Option("--trials", "-n", min=1, help="Trials in all, those of earlier calls included.")
+        int, typer.Option("--trials", "-n", min=1, help="Number of trials, including those of earlier calls.")
     ] = 30,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the search; one begun earlier is gone on with.")
+        Path, typer.Option("--out", "-o", help="Folder for the search; an earlier search in it is resumed.")
     ] = Path("tune"),
     space: Annotated[str, typer.Option("--space", help="paper (its grid) or wide.")] = "paper",
     objective: Annotated[
@@ -44,20 +44,20 @@ def command(
         int | None, typer.Option("--trainings", min=1, help="Trainings per trial; 1, or 3 for stability.")
     ] = None,
     repeats: Annotated[
-        int, typer.Option("--repeats", min=0, help="Seeds with which default and best are trained again at the end.")
+        int, typer.Option("--repeats", min=0, help="Seeds with which default and best are trained again.")
     ] = 3,
     max_epochs: Annotated[
         int | None, typer.Option("--max-epochs", min=1, help="Epochs of every training; the usual number by default.")
     ] = None,
     pruning: Annotated[
-        bool, typer.Option("--pruning/--no-pruning", help="End trials early whose loss is above the median.")
+        bool, typer.Option("--pruning/--no-pruning", help="Stop trials early whose loss is above the median.")
     ] = True,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0, help="Minutes after which no trial begins.")
+        float | None, typer.Option("--timeout", min=0, help="Minutes after which no trial starts.")
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", help="Journal file or database URL of the study; OUT/study.journal by default."),
+        typer.Option("--storage", help="SQLite file or database URL of the study; OUT/study.db by default."),
     ] = None,
     study: Annotated[str, typer.Option("--study", help="Name in the storage.")] = "diffvae",
     preset: o.Preset = "default",
@@ -70,15 +70,15 @@ def command(
     device: o.Device = "auto",
     seed: o.Seed = 0,
 ) -> None:
-    """Search the hyper-parameters of DiffVAE that suit some cells, beside what the default gives.
+    """Search the hyper-parameters of DiffVAE that suit some cells, and measure the gain over the default.
 
-    The default is the first trial, and is trained again beside the best with seeds and held-out cells that chose
-    neither. Writes best.json (for 'run --config'), trials.csv, confirmation.csv, importance.csv, figures, summary.json.
+    The default is the first trial. At the end default and best are trained again with other seeds and other held-out
+    cells. Writes best.json (for 'run --config'), trials.csv, confirmation.csv, importance.csv, figures, summary.json.
     """
     from diffvae import _io, benchmark
 
-    _console.settings.interrupted = f"Interrupted; finished trials are kept in {out}: the same command goes on."
-    found = benchmark.tune(
+    _console.settings.interrupted = f"Interrupted; finished trials are kept in {out}. Run the same command to resume."
+    tuned = benchmark.tune(
         _io.read(data, transpose=transpose),
         n_trials=trials,
         space=space,
@@ -101,7 +101,7 @@ def command(
         rng=seed,
         tell=_console.step,
     )
-    show(found)
+    show(tuned)
     given = {"--layer": layer, "--batch-key": batch_key, "--n-top-genes": None if n_top_genes == 2000 else n_top_genes}
     words = ["diffvae", "run", str(data), "--config", str(out / "best.json")]
     words += [word for name, value in given.items() if value is not None for word in (name, str(value))]
@@ -109,27 +109,27 @@ def command(
     _console.say(f"Written to {out}: {files}. Next: {shlex.join(words)}")
 
 
-def show(found: Tuned) -> None:
-    """Print the best trials beside the default, and what the search gained."""
-    trials = found.trials
+def show(tuned: Tuned) -> None:
+    """Print the best trials, the default and the verdict."""
+    trials = tuned.trials
     complete = trials[trials["state"] == "complete"]
-    ordered = complete.sort_values("value", ascending=found.summary["objective"]["minimise"], kind="stable")
+    ordered = complete.sort_values("value", ascending=tuned.summary["objective"]["minimise"], kind="stable")
     shown = ordered.head(5)
     if not shown["default"].any():
         shown = ordered[ordered["trial"].isin(shown["trial"]) | ordered["default"]]
     columns = list(trials.columns)
     parameters = columns[columns.index("default") + 1 : columns.index("seconds")]
     _console.table(
-        f"{len(trials)} trials, the best by {found.summary['objective']['label']}",
+        f"{len(trials)} trials, the best by {tuned.summary['objective']['label']}",
         ["trial", "value", *parameters],
         (
-            (f"{r['trial']} (default)" if r["default"] else r["trial"], f"{r['value']:.4g}", *map(_told, r[parameters]))
+            (f"{r['trial']} (default)" if r["default"] else r["trial"], f"{r['value']:.4g}", *map(_text, r[parameters]))
             for _, r in shown.iterrows()
         ),
     )
-    for sentence in [*found.summary["verdict"], *found.summary["warnings"]]:
+    for sentence in [*tuned.summary["verdict"], *tuned.summary["warnings"]]:
         _console.note(sentence)
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) and math.isfinite(value) else str(value)
