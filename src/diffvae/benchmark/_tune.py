@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _files, _preconditions, _random, _result, pp
+from diffvae import _files, _preconditions, _random, pp
 from diffvae._errors import OutputError
 from diffvae._journal import Journal
 from diffvae.benchmark._tune_objective import CLUSTERED, CONFIRMATION, OBJECTIVES, Judge, confirm, usual_clusters
@@ -442,7 +442,7 @@ def _is_search(folder: Path) -> bool:
 
 
 def _write_summary(summary: dict[str, Any], folder: Path) -> None:
-    text = json.dumps(summary, indent=1, default=_result._number, allow_nan=False)
+    text = json.dumps(summary, indent=1, default=_files.plain_number, allow_nan=False)
     _files.write_text(text + "\n", folder / SUMMARY)
 
 
