@@ -6,8 +6,8 @@ import pytest
 from _comparison_data import comparison
 
 from diffvae import benchmark
-from diffvae.benchmark._bootstrap import Bootstrap
-from diffvae.benchmark._leaders import leaders
+from diffvae.benchmark._comparison import leaders
+from diffvae.benchmark._statistics import Bootstrap
 
 SETTING = {"n_latent": 50, "space": "latent", "clusterer": "kmeans", "k_given": True}
 KMEANS = {"n_latent": (50,), "clusterers": (("kmeans", True),), "spaces": ("latent",)}

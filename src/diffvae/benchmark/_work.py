@@ -14,8 +14,8 @@ from diffvae import _keys, _measures, _random, metrics, pp
 from diffvae._scores import N_NEIGHBORS
 from diffvae.benchmark._cells import Cells
 from diffvae.benchmark._clusterers import Partition, partitions
+from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._methods import Method
-from diffvae.benchmark._store import Training
 
 if TYPE_CHECKING:
     from anndata import AnnData
