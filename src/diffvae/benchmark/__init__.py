@@ -1,8 +1,7 @@
 """Proof: methods beside each other on what none of them has seen."""
 
 from diffvae.benchmark._comparison import Comparison
-from diffvae.benchmark._link_methods import link_methods
-from diffvae.benchmark._links import link_summary, links
+from diffvae.benchmark._links import link_methods, link_summary, links
 from diffvae.benchmark._methods import Method, configured, methods
 from diffvae.benchmark._reproduce import Reproduction, reproduce
 from diffvae.benchmark._run import run
