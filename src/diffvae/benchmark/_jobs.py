@@ -183,7 +183,7 @@ def do(
 def _pending(jobs: Mapping[str, Job], store: Store) -> dict[str, Job]:
     """Return the kept jobs that the store lacks, and the jobs whose results they need, in the order given."""
     needed: set[str] = set()
-    for key, job in reversed(jobs.items()):
+    for key, job in reversed(list(jobs.items())):
         if key not in store and (job.keep or key in needed):
             needed.update((key, *job.needs))
     return {key: job for key, job in jobs.items() if key in needed and key not in store}

@@ -103,7 +103,7 @@ def report(
     if found.metric is not None:
         parts += [f"## {md.capital(_measures.metric_name(found.metric))}", *_scores(found, [found.metric])]
         parts += ["### Spread between trainings and between clusterings of one training", _spread(found)]
-    others_measured = [m for m in (*_measures.OF_SPACE, *_measures.OF_TRAINING) if m in found.metrics]
+    others_measured: list[str] = [m for m in (*_measures.OF_SPACE, *_measures.OF_TRAINING) if m in found.metrics]
     parts += ["## Other measures", *_scores(found, others_measured)] if others_measured else []
     rare = [(name, table) for name in found.datasets if (table := _rare_types(types, found, name))]
     if rare:
@@ -135,7 +135,7 @@ def _statement(found: Findings, metric: str, method: str, rows: pd.DataFrame) ->
     lost = sets.loc[sets["result"] == "loss", "dataset"] if rows["n_datasets"].max() > 1 else []
     better, worse = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
     main = at(rows, **found.settings[0]).head(1).to_dict("records")
-    of = {name: md.number(row[name]) for row in main for name in ("reference_mean", "method_mean")}
+    of: dict[str, Any] = {name: md.number(row[name]) for row in main for name in ("reference_mean", "method_mean")}
     for row in main:
         of |= {name: row[name] for name in ("wins", "ties", "losses", "n_datasets")}
         of |= {"setting": _measures.setting_name({k: row[k] for k in _measures.setting_of(metric)})}
