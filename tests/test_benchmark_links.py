@@ -9,9 +9,7 @@ from scipy import sparse
 import diffvae as dv
 from diffvae import _links, benchmark, pp
 from diffvae._errors import DataError
-from diffvae.benchmark._halves import halves
-from diffvae.benchmark._link_methods import graph_diffvae
-from diffvae.benchmark._links import _task
+from diffvae.benchmark._links import _task, graph_diffvae, halves
 
 ONE = {"n_seeds": 1, "progress": False}
 COLUMNS = ["seed", "method", "negatives", "auc", "average_precision", "n_links", "seconds"]

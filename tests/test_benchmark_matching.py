@@ -1,9 +1,15 @@
 import numpy as np
 import pytest
 
-from diffvae.benchmark._matching import cosines, match, null_similarity
-from diffvae.benchmark._recurring import dimension_table, gene_table, match_all
-from diffvae.benchmark._retrain import Training
+from diffvae.benchmark._matching import (
+    Training,
+    cosines,
+    dimension_table,
+    gene_table,
+    match,
+    match_all,
+    null_similarity,
+)
 
 
 def training(weights, z=None, alive=None) -> Training:

@@ -14,10 +14,11 @@ from _model_data import N_GENES, counts, prepared
 
 import diffvae as dv
 from diffvae._errors import DataError
-from diffvae.benchmark import _count_model
-from diffvae.benchmark._scvi import DRVI, SCVI, LinearSCVI, scvi_methods
+from diffvae.benchmark import _methods
+from diffvae.benchmark._methods import DRVI, SCVI, LinearSCVI
 from diffvae.model._estimator import NotTrainedError
 
+MODELS = {model.name: model for model in (SCVI, LinearSCVI, DRVI)}
 INSTALLED = {
     "scVI": importlib.util.find_spec("scvi") is not None,
     "LinearSCVI": importlib.util.find_spec("scvi") is not None,
@@ -28,7 +29,7 @@ INSTALLED = {
 @pytest.fixture
 def present(monkeypatch):
     """Let models be made as if the libraries were there."""
-    monkeypatch.setattr(_count_model, "find_spec", lambda module: object())
+    monkeypatch.setattr(_methods, "find_spec", lambda module: object())
 
 
 class Settings:
@@ -88,7 +89,7 @@ def library(monkeypatch, present):
 
 
 def test_names_and_parameters(present):
-    assert {name: repr(make(7)) for name, make in scvi_methods().items()} == {
+    assert {name: repr(make(7)) for name, make in MODELS.items()} == {
         "scVI": "SCVI(n_latent=7; not trained)",
         "LinearSCVI": "LinearSCVI(n_latent=7; not trained)",
         "DRVI": "DRVI(n_latent=7; not trained)",
@@ -106,9 +107,9 @@ def test_names_and_parameters(present):
 )
 def test_library_that_is_not_installed_is_named_with_its_pip_line(monkeypatch, name, package):
     absent = {"scvi-tools": "scvi", "drvi-py": "drvi"}[package]
-    monkeypatch.setattr(_count_model, "find_spec", lambda module: None if module == absent else object())
+    monkeypatch.setattr(_methods, "find_spec", lambda module: None if module == absent else object())
     with pytest.raises(ImportError, match=f"{name} needs {package}, which is not installed: pip install {package}$"):
-        scvi_methods()[name](5)
+        MODELS[name](5)
 
 
 def test_cells_without_counts_are_refused(present):
@@ -214,7 +215,7 @@ def test_the_seed_decides_and_global_state_is_put_back(library, monkeypatch, own
     "name", [pytest.param(n, marks=pytest.mark.skipif(not i, reason=n)) for n, i in INSTALLED.items()]
 )
 def test_real_library(name, monkeypatch, tmp_path, capfd):
-    make = scvi_methods()[name]
+    make = MODELS[name]
     make(2).train(prepared(), max_epochs=1, progress=False)  # what the import changes, it has
     monkeypatch.chdir(tmp_path)
     adata, before = prepared(), global_state()

@@ -9,8 +9,8 @@ import diffvae as dv
 from diffvae import benchmark, tl
 from diffvae._errors import DataError
 from diffvae.benchmark._label_stability import cluster_table, pairwise
-from diffvae.benchmark._retrain import Training
-from diffvae.benchmark._stability_verdict import verdict
+from diffvae.benchmark._matching import Training
+from diffvae.benchmark._stability import verdict
 from diffvae.model import PCA
 
 TABLES = ("dimensions", "genes", "clusters", "labels", "matches", "baseline")
@@ -184,15 +184,15 @@ def test_the_verdict_names_what_does_as_well():
     labels = pd.DataFrame({"source": ["trainings", "clusterings", "PCA"], "ari": [0.6, 0.8, 0.7]})
     about = {"n": 5, "by": "weights", "null": "rotation", "model": "DiffVAE"}
     said = " ".join(verdict(frame(0.05), genes, clusters, labels, frame(0.5), **about))
-    assert "no more often than chance" in said
-    assert "PCA does at least as well: 50% of the components" in said
+    assert "no more often than by chance" in said
+    assert "50% of the components of PCA are found again. PCA does at least as well as DiffVAE." in said
     assert "mostly the axis, not the content" in said
     assert "PCA's clusters are at least as stable" in said
     assert "(Jaccard index below 0.5): 1." in said
     good = " ".join(verdict(frame(1.0), genes, clusters.iloc[:1], labels.iloc[:2], frame(0.5), **about))
     assert "at least as" not in good
-    assert "by chance it would be 5%" in good
-    assert "4 in every one" in good
+    assert "against 5% expected by chance" in good
+    assert "4 are found again in all 5 trainings" in good
 
 
 def test_all_dimensions_dead():

@@ -300,7 +300,7 @@ def test_later_parts_refuse_a_damaged_summary(alone, change):
 @pytest.mark.parametrize("figures", [5, [None, "\ud800", "figures/..", "figures/a\0.png", "/etc/passwd"]])
 def test_a_comparison_replaces_one_whose_figures_are_none(folder, figures, monkeypatch):
     monkeypatch.setattr(dv.pl, "save", lambda drawn, file: None)
-    monkeypatch.setattr("diffvae.benchmark._comparison_folder.figures", lambda found: {})
+    monkeypatch.setattr("diffvae.benchmark._comparison.figures", lambda found: {})
     place("figures", to=figures)(folder / "benchmark" / "summary.json")
     small = {"n_latent": [50], "clusterers": [("kmeans", True)], "spaces": ["latent"], "n_trainings": 2}
     comparison(**small, n_clusterings=1).write(folder / "benchmark", n_bootstrap=5, overwrite=True)

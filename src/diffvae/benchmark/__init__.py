@@ -1,15 +1,12 @@
 """Proof: methods beside each other on what none of them has seen."""
 
-from diffvae.benchmark._choice import leave_one_out
 from diffvae.benchmark._comparison import Comparison
-from diffvae.benchmark._link_methods import link_methods
-from diffvae.benchmark._links import link_summary, links
+from diffvae.benchmark._links import link_methods, link_summary, links
 from diffvae.benchmark._methods import Method, configured, methods
-from diffvae.benchmark._paired import compare
 from diffvae.benchmark._reproduce import Reproduction, reproduce
 from diffvae.benchmark._run import run
 from diffvae.benchmark._stability import Stability, stability
-from diffvae.benchmark._statistics import summary
+from diffvae.benchmark._statistics import compare, leave_one_out, summary
 from diffvae.benchmark._tune import Tuned, tune
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The data sets of a comparison: cells with their labels and the factors that a representation should tell apart."""
+"""The data sets of a comparison: cells with their labels, and the factors that a representation should separate."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MIN_TYPE = 10
-"""Cells of a type that is to be a factor: of fewer no score says anything."""
+"""Smallest number of cells of a type that is a factor; scores of fewer cells are meaningless."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A data set: raw cells, reference labels (None where a cell has none), factors, batch, and what identifies it."""
+    """A data set: raw cells, reference labels (None for unlabelled cells), factors, batch, and its fingerprint."""
 
     name: str
     adata: AnnData
@@ -35,7 +35,7 @@ class Cells:
 
     @property
     def n_types(self) -> int:
-        """Different labels."""
+        """Number of different labels."""
         return len({label for label in self.labels if label is not None})
 
 
@@ -54,7 +54,7 @@ def as_cells(
         if len(datasets) < len(paths):
             raise ValueError("Two files have the same name; give a mapping from names to files.")
     if not datasets:
-        raise ValueError("No data set was given; name one at least.")
+        raise ValueError("No data set was given; name at least one.")
     if not isinstance(label_key, str) and (missing := [name for name in datasets if name not in label_key]):
         raise ValueError(f"label_key names no column for {missing[0]!r}; it has {', '.join(map(repr, label_key))}.")
     keys = dict.fromkeys(datasets, label_key) if isinstance(label_key, str) else label_key
@@ -70,8 +70,8 @@ def _cells(name: str, data: Any, label_key: str, factors: Sequence[str], batch_k
         raise DataError(f"{name}: {error}") from error
     if _keys.UNIT in adata.layers:
         raise DataError(
-            f"{name}: adata is prepared already (it has layers['unit']); give the raw cells, which every training "
-            "splits and scales anew."
+            f"{name}: adata is prepared already (it has layers['unit']); give the raw cells; every training "
+            "splits and scales them itself."
         )
     column = adata.obs[label_key]
     labels = column.astype(object).map(str).where(column.notna(), None).to_numpy(dtype=object)
@@ -85,15 +85,15 @@ def _cells(name: str, data: Any, label_key: str, factors: Sequence[str], batch_k
 
 
 def _indicators(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Return one factor per type, missing where there is no label: then one dimension per type is the ideal.
+    """Return one factor per type, missing for unlabelled cells, so that one dimension per type is the ideal.
 
-    As a single factor with many values, types would ask for one dimension that tells them all apart.
+    With types as a single factor of many values, the ideal would be one dimension that separates all of them.
     """
     known = np.array([label is not None for label in labels])
     names, counts = np.unique(labels[known].astype(str), return_counts=True)
     unknown = np.array(None, dtype=object)
-    told = {name: np.where(labels == name, "yes", "no") for name in names[counts >= MIN_TYPE]}
-    return {f"is {name}": np.where(known, values, unknown) for name, values in told.items()}
+    one_of = {name: np.where(labels == name, "yes", "no") for name in names[counts >= MIN_TYPE]}
+    return {f"is {name}": np.where(known, values, unknown) for name, values in one_of.items()}
 
 
 def _fingerprint(adata: AnnData, labels: np.ndarray, table: pd.DataFrame) -> str:

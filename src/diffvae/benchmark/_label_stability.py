@@ -1,4 +1,4 @@
-"""Whether clusters come back: the same clusterer on the latent spaces of several trainings."""
+"""Whether clusters recur: the same clusterer on the latent spaces of several trainings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLUSTER_COLUMNS = ["cluster", "n_cells", "jaccard", "jaccard_sd", "null_jaccard"
 
 
 class Clusterer:
-    """A clusterer whose number of clusters, or resolution, is chosen on a first space and then kept.
+    """A clusterer that chooses its number of clusters, or resolution, on a first space and then keeps it.
 
     Parameters
     ----------
@@ -36,20 +36,20 @@ class Clusterer:
         self.options: dict[str, Any] = {"n_clusters": n_clusters, "resolution": resolution}
 
     def first(self, z: np.ndarray, rng: _random.Rng) -> pd.Categorical:
-        """Cluster as :func:`diffvae.tl.cluster` would, and keep what it chose."""
+        """Cluster as :func:`diffvae.tl.cluster` does, and keep its choice."""
         labels, chosen = self._cluster(z, rng)
         self.keep(chosen)
         return labels
 
     def keep(self, chosen: dict[str, Any]) -> None:
-        """Take the choice out of what :func:`diffvae.tl.cluster` records."""
+        """Read the choice from the record of :func:`diffvae.tl.cluster`."""
         if self.method == "leiden":
             self.options = {"resolution": float(chosen["resolution"])}
-        elif self.method != "dbscan":  # which has no number to keep
+        elif self.method != "dbscan":  # DBSCAN has no number to keep
             self.options = {"n_clusters": int(chosen["n_clusters"])}
 
     def __call__(self, z: np.ndarray, rng: _random.Rng) -> pd.Categorical:
-        """Cluster another space, as finely."""
+        """Cluster another space equally finely."""
         return self._cluster(z, rng)[0]
 
     def _cluster(self, z: np.ndarray, rng: _random.Rng) -> tuple[pd.Categorical, dict[str, Any]]:
@@ -64,9 +64,9 @@ class Clusterer:
 def reference_clusters(
     adata: AnnData, z: np.ndarray, clusterer: Clusterer, use_rep: str | None, rng: _random.Rng
 ) -> pd.Categorical:
-    """Return the clusters of the reference: those that the cells have, where they are of this kind and latent.
+    """Return the clusters of the reference: those of the cells if they come from this method and representation.
 
-    ``use_rep`` is the key under which the cells hold the latent of the reference, None where they don't.
+    ``use_rep`` is the key of the reference's latent representation in the cells, None if they lack it.
     """
     known = adata.uns.get(_keys.UNS, {}).get("cluster", {})
     open_choice = clusterer.options == {"n_clusters": "auto", "resolution": None}
@@ -98,11 +98,11 @@ def label_stability(
     own
         Clusters of the reference.
     clusterer
-        What made them; it clusters the latent spaces ``others`` of the further trainings as finely.
+        The clusterer that made them; it clusters the latent spaces ``others`` of the further trainings equally finely.
     reference
-        Latent of the reference, clustered again with other seeds: what the clusterer alone makes of one space.
+        Latent space of the reference, clustered again with other seeds to see the variation of the clusterer alone.
     components
-        Principal components of a reference and of the further splits, cut into as many clusters; or none.
+        Principal components of a reference and of the further splits, cut into the same number of clusters; or none.
     seeds
         One per further training.
     rng
@@ -131,12 +131,12 @@ def pairwise(source: str, partitions: Sequence[pd.Categorical]) -> pd.DataFrame:
 def cluster_table(
     reference: pd.Categorical, others: Sequence[pd.Categorical], rng: np.random.Generator
 ) -> pd.DataFrame:
-    r"""Return how well each cluster of the reference is found again by the best cluster of another training.
+    r"""Return how well each cluster of the reference agrees with the best cluster of other trainings.
 
     .. math:: J_c = \frac{1}{n} \sum_i \max_{c'} \frac{|C \cap C'_i|}{|C \cup C'_i|}
 
-    (Hennig 2007: below 0.5 a cluster is dissolved, above 0.75 it is stable), beside the mean under permuted labels,
-    which large clusters have by their size. Cells that DBSCAN leaves out are no cluster.
+    (Hennig 2007: below 0.5 a cluster is dissolved, above 0.75 it is stable), and the mean under permuted labels, which
+    is high for large clusters. The noise of DBSCAN is not a cluster.
     """
     found = np.array([_best_jaccard(reference, other) for other in others])
     shuffled = [

@@ -1,23 +1,30 @@
-"""Does a method find links that it could not have read off its own input?"""
+"""Comparison of predictors of links on links from other measurements of the same cells."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from diffvae import _links, _random, pp
+from diffvae import _keys, _links, _random, pp
 from diffvae._adata import graph, groups
+from diffvae._errors import DataError
 from diffvae._progress import progress_bar
-from diffvae.benchmark._halves import SPLITS, halves
-from diffvae.benchmark._link_methods import KNOWN, Method, link_methods
 from diffvae.metrics import link_auc, link_average_precision
+from diffvae.pp._matrix import matrix_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+Scorer: TypeAlias = Callable[[np.ndarray], np.ndarray]
+Method: TypeAlias = Callable[["AnnData", _random.Rng], Scorer]
+KNOWN = "known_links"
+"""``obsp``: the graph without the hidden edges."""
+SPLITS = ("auto", "counts", "genes")
 
 
 def links(
@@ -35,23 +42,23 @@ def links(
 ) -> pd.DataFrame:
     """Compare predictors of links on links that come from other measurements of the same cells.
 
-    An edge of a graph of Pearson-correlated cells is best predicted by Pearson's correlation: held-out edges of the
-    same graph prove nothing. Here the data are halved, counts by binomial thinning or genes at random. The graph of the
-    first half, less a share of its edges, and the expression of that half are all that a method sees; it is scored on
-    the edges of the graph of the *second* half that it does not know, against pairs that are linked in neither.
+    Edges of a graph of Pearson-correlated cells are best predicted by Pearson's correlation, so held-out edges of the
+    same graph prove nothing. Here the data are halved: counts by binomial thinning, or genes at random. A method sees
+    the expression of the first half and its graph without a share of the edges. It is scored on the unknown edges of
+    the graph of the *second* half, against pairs linked in neither half.
 
     Parameters
     ----------
     adata
         Raw cells: counts, or other values for ``split="genes"``.
     label_key
-        Types in ``obs``, for negatives within types; without it these are left out.
+        Types in ``obs``, needed for negatives within types.
     k
-        Of both graphs (:func:`diffvae.pp.cell_graph`).
+        Neighbours in both graphs (:func:`diffvae.pp.cell_graph`).
     split
         ``"counts"``, ``"genes"``, or ``"auto"``: counts where the values are counts.
     methods
-        Names out of :func:`link_methods` (None for all), or name to function: ``method(adata, rng)`` gets
+        Names from :func:`link_methods` (None for all), or name to function: ``method(adata, rng)`` gets
         prepared cells with ``obsp["known_links"]`` and returns a function from pairs x 2 cell numbers to scores.
     n_seeds
         Repeats, each with its own halves, hidden edges, negatives and training.
@@ -133,6 +140,28 @@ def link_summary(table: pd.DataFrame) -> pd.DataFrame:
     return ordered[["negatives", "method", "auc", "auc_sd", "average_precision", "average_precision_sd", "n_seeds"]]
 
 
+def link_methods() -> dict[str, Method]:
+    """Return the predictors of links for :func:`links`: name to function of cells and seed.
+
+    Each gets prepared cells with ``obsp["known_links"]`` and returns a function from pairs x 2 cell numbers to scores.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> list(dv.benchmark.link_methods())[:3]
+    ['GraphDiffVAE', 'Pearson', 'PCA, distance']
+    """
+    return {
+        "GraphDiffVAE": graph_diffvae,
+        "Pearson": pearson,
+        "PCA, distance": pca_distance,
+        "PCA, cosine": pca_cosine,
+        "DiffVAE, distance": diffvae_distance,
+        "common neighbours": common_neighbours,
+        "popularity": popularity,
+    }
+
+
 def _methods(methods: Sequence[str] | Mapping[str, Method] | None) -> Mapping[str, Method]:
     if isinstance(methods, Mapping) and methods:
         return methods
@@ -154,7 +183,7 @@ def _task(
     codes: np.ndarray | None,
     seed: int,
 ) -> tuple[AnnData, np.ndarray, dict[str, np.ndarray]]:
-    """Return the first half with the graph that may be known, the links to find, and the pairs to tell them from."""
+    """Return the first half with the known graph, the links to find, and unlinked pairs of each kind."""
     first, second = halves(adata, split, layer=layer, rng=seed)
     for half in (first, second):
         pp.cell_graph(half, k=k, rng=seed, progress=False)
@@ -162,10 +191,110 @@ def _task(
     first.obsp[KNOWN] = hidden.train
     n = first.n_obs
     mine, others = graph(first, "cell_graph"), graph(second, "cell_graph")
-    del first.obsp["cell_graph"], first.uns["diffvae"]["cell_graph"]  # no method is to see the hidden edges
+    del first.obsp["cell_graph"], first.uns["diffvae"]["cell_graph"]  # methods must not see the hidden edges
     linked = _links.edges_of(others)
     linked = linked[~np.isin(_links.keys(linked, n), _links.keys(hidden.train_edges, n))]
     either = _links.undirected(mine + others)
     chance = _random.generator(seed, "negatives")
     unlinked = {kind: _links.sample_negatives(either, len(linked), chance, kind=kind, codes=codes) for kind in kinds}
     return first, linked, unlinked
+
+
+def halves(adata: AnnData, split: str, *, layer: str | None = None, rng: _random.Rng = 0) -> tuple[AnnData, AnnData]:
+    """Return the same cells twice, each half prepared separately, with independent noise.
+
+    ``"counts"`` assigns every count to one half at random (binomial, 1/2), like two sequencing runs of half the depth.
+    Poisson counts become independent; overdispersion of a gene is shared. ``"genes"`` assigns the genes: no count is
+    shared, but genes of one programme are in both halves, as they should be. ``"auto"`` splits counts if the values are
+    counts.
+    """
+    x = matrix_of(adata, layer)
+    values: Any = x.data if sparse.issparse(x) else x
+    whole = bool((values >= 0).all() and (values == np.round(values)).all())
+    if split == "counts" and not whole:
+        raise DataError("split='counts' needs counts, whole numbers of 0 or more; pass split='genes' instead.")
+    chance = _random.generator(rng, "halves")
+    if split == "genes" or not whole:
+        side = chance.permutation(adata.n_vars) % 2 == 0
+        one, other = (_half(adata, x[:, np.flatnonzero(s)], adata.var_names[s]) for s in (side, ~side))
+        pp.prepare(one, rng=rng)
+        pp.prepare(other, rng=rng)
+        return one, other
+    first = x.astype(np.float32).copy()
+    dealt = chance.binomial(values.astype(np.int64), 0.5).astype(np.float32)
+    if sparse.issparse(x):
+        first.data = dealt
+    else:
+        first = dealt
+    one, other = (_half(adata, part, adata.var_names) for part in (first, x.astype(np.float32) - first))
+    pp.prepare(one, rng=rng)
+    pp.prepare(other, n_top_genes=None, rng=rng)
+    return one, other[:, other.var_names.isin(one.var_names)].copy()
+
+
+def _half(adata: AnnData, x: Any, names: Any) -> AnnData:
+    import anndata as ad
+
+    cells = ad.AnnData(x.tocsr() if sparse.issparse(x) else x, obs=adata.obs.drop(columns=_keys.SPLIT, errors="ignore"))
+    cells.var_names = names
+    return cells
+
+
+def pearson(adata: AnnData, rng: _random.Rng) -> Scorer:
+    """Score by the correlation of expression, from which the graph was made."""
+    x = adata.layers[_keys.UNIT]
+    return lambda pairs: _links.pearson(x, pairs)
+
+
+def pca_distance(adata: AnnData, rng: _random.Rng) -> Scorer:
+    """Score by the distance in scanpy's 50 principal components, the usual neighbours."""
+    return _distance(_pca(adata, rng))
+
+
+def pca_cosine(adata: AnnData, rng: _random.Rng) -> Scorer:
+    """Score by the cosine in the same components."""
+    return _cosine(_pca(adata, rng))
+
+
+def diffvae_distance(adata: AnnData, rng: _random.Rng) -> Scorer:
+    """Score by the distance in DiffVAE's latent space."""
+    from diffvae.model import DiffVAE
+
+    return _distance(DiffVAE().train(adata, rng=rng, progress=False).get_latent_representation())
+
+
+def common_neighbours(adata: AnnData, rng: _random.Rng) -> Scorer:
+    """Score by the neighbours that two cells share in the graph, without expression."""
+    links = graph(adata, KNOWN)
+    return lambda pairs: np.asarray(links[pairs[:, 0]].multiply(links[pairs[:, 1]]).sum(1), np.float64).ravel()
+
+
+def popularity(adata: AnnData, rng: _random.Rng) -> Scorer:
+    """Score by the product of the numbers of links of both cells."""
+    degree = np.asarray(graph(adata, KNOWN).sum(1), np.float64).ravel()
+    return lambda pairs: degree[pairs[:, 0]] * degree[pairs[:, 1]]
+
+
+def graph_diffvae(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
+    """Score by Graph-DiffVAE's logit."""
+    from diffvae.model import GraphDiffVAE
+
+    model = GraphDiffVAE(**params).train(adata, graph_key=KNOWN, rng=rng, progress=False)
+    places = model.get_link_representation()
+    return lambda pairs: _links.inner_products(places, pairs)
+
+
+def _pca(adata: AnnData, rng: _random.Rng) -> np.ndarray:
+    import scanpy as sc
+
+    seed = _random.seed(rng, "PCA of the links") % 2**31
+    return sc.pp.pca(adata.X, min(50, min(adata.shape) - 1), random_state=seed)
+
+
+def _cosine(x: np.ndarray) -> Scorer:
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return lambda pairs: _links.inner_products(unit, pairs)
+
+
+def _distance(x: np.ndarray) -> Scorer:
+    return lambda pairs: -np.linalg.norm(x[pairs[:, 0]] - x[pairs[:, 1]], axis=1)

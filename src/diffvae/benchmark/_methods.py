@@ -1,19 +1,44 @@
-"""What is compared: representations by name, or any object that trains and embeds like the models of this package."""
+"""Representations to compare: by name, or any object that trains and embeds like the models of this package.
+
+The models of scvi-tools and DRVI learn from the counts of the same cells and splits as ours.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import os
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
-from diffvae import _training_config
+import numpy as np
+from scipy import sparse
+
+from diffvae import _keys, _random, _training_config
+from diffvae._errors import DataError
 from diffvae._training_config import Config
+from diffvae.model._estimator import NotTrainedError
+from diffvae.model._input import Features, Matrix, layer_matrix, match_new, read_features, split_rows
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 Factory: TypeAlias = Callable[[int], Any]
 """From a number of latent dimensions to an untrained model."""
+BATCH_SIZE = 128
+"""Cells per step, the default of scvi-tools."""
+LOGGERS = ("scvi", "drvi.scvi_tools_based", "lightning.pytorch", "lightning.fabric")
+SEEDED = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "XLA_FLAGS")
+"""Environment variables that scvi-tools sets together with its seed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +67,7 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self, n_latent: int) -> str:
-        """Return what decides the result of a training beside cells and seed, as JSON."""
+        """Return all that determines the result of a training besides cells and seed, as JSON."""
         model = self.make(n_latent)
         params = model.get_params() if hasattr(model, "get_params") else {}
         about = {"class": f"{type(model).__module__}.{type(model).__qualname__}", "params": params}
@@ -55,9 +80,9 @@ def methods() -> dict[str, Method]:
     Returns
     -------
     Name to :class:`Method`. ``"DiffVAE"`` (the default preset), ``"DiffVAE (paper)"`` and ``"DiffVAE (code)"``;
-    ``"VAE"``; ``"AE"`` (squared error, as the paper has it) and ``"AE (bernoulli)"`` (as its code); ``"PCA"`` of
-    log-normalised expression, what users of scanpy have, and ``"PCA (unit)"`` of values in [0, 1], the paper's; with
-    scvi-tools and drvi-py installed ``"scVI"``, ``"LinearSCVI"`` and ``"DRVI"``, which need counts.
+    ``"VAE"``; ``"AE"`` (squared error, as in the paper) and ``"AE (bernoulli)"`` (as in its code); ``"PCA"`` of
+    log-normalised expression, as in scanpy, and ``"PCA (unit)"`` of values in [0, 1], as in the paper; with scvi-tools
+    and drvi-py installed ``"scVI"``, ``"LinearSCVI"`` and ``"DRVI"``, which need counts.
 
     Examples
     --------
@@ -65,7 +90,6 @@ def methods() -> dict[str, Method]:
     PCA(n_latent=20; not trained)
     """
     from diffvae import model
-    from diffvae.benchmark._scvi import scvi_methods
 
     own = {
         "DiffVAE": partial(_keywords, model.DiffVAE, {}),
@@ -78,22 +102,22 @@ def methods() -> dict[str, Method]:
     }
     known = {name: Method(name, make) for name, make in own.items()}
     known["PCA"] = Method("PCA", own["PCA (unit)"], {"layer": None})
-    return known | {name: Method(name, make) for name, make in scvi_methods().items()}
+    return known | {cls.name: Method(cls.name, cls) for cls in (SCVI, LinearSCVI, DRVI)}
 
 
 def configured(config: Config, name: str = "DiffVAE") -> Method:
-    """Return DiffVAE as a configuration has it, such as the one that :func:`diffvae.benchmark.tune` writes.
+    """Return DiffVAE with a configuration, such as the one that :func:`diffvae.benchmark.tune` writes.
 
     Parameters
     ----------
     config
-        Names and values, or a JSON file that holds them, as :func:`diffvae.pipeline.run` takes them.
+        Names and values, or a JSON file of them, as in :func:`diffvae.pipeline.run`.
     name
-        Of the method.
+        Name of the method.
 
     Returns
     -------
-    :class:`Method` for :func:`diffvae.benchmark.run`, whose ``n_latent`` goes before that of the configuration.
+    :class:`Method` for :func:`diffvae.benchmark.run`, whose ``n_latent`` overrides that of the configuration.
 
     Examples
     --------
@@ -109,7 +133,7 @@ def _of_settings(settings: Mapping[str, Any], n_latent: int) -> Any:
 
 
 def as_methods(given: Sequence[str] | Mapping[str, Any]) -> list[Method]:
-    """Return methods for names, or for a mapping of names to models or functions that make them."""
+    """Return methods from names, or from a mapping of names to models or functions that make them."""
     if isinstance(given, Mapping):
         found = [_as_method(str(name), thing) for name, thing in given.items()]
     else:
@@ -143,8 +167,269 @@ def _keywords(cls: type, params: Mapping[str, Any], n_latent: int) -> Any:
 
 
 def _again(model: Any, n_latent: int) -> Any:
-    """Return an untrained model like a given one, of so many dimensions where it can be told."""
+    """Return an untrained copy of a model, with this number of dimensions if it has such a parameter."""
     if hasattr(model, "get_params"):
         params = model.get_params()
         return type(model)(**(params | ({"n_latent": n_latent} if "n_latent" in params else {})))
     return copy.deepcopy(model)
+
+
+class CountModel:
+    """A model of scvi-tools, or built on it, with the interface that :func:`diffvae.benchmark.run` needs.
+
+    All other settings are the defaults of scvi-tools: one hidden layer of 128, 128 cells per step, learning rate, KL
+    warm-up, and 400 epochs, fewer above 20,000 cells. There is no ``decode``: these models predict the mean of counts,
+    which cannot be compared with logarithms scaled to [0, 1], so their reconstruction is not scored.
+
+    Parameters
+    ----------
+    n_latent
+        Latent dimensions D; None for the default of the library.
+    params
+        Further arguments of the library's model, such as ``n_layers``.
+
+    Raises
+    ------
+    ImportError
+        If the library is not installed.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+    """Name for pip."""
+    where: ClassVar[tuple[str, str]]
+    """Module and class."""
+    default: ClassVar[int] = 10
+    """Latent dimensions if none are given."""
+
+    def __init__(self, n_latent: int | None = None, **params: Any) -> None:
+        n_latent = self.default if n_latent is None else n_latent
+        if n_latent < 1:
+            raise ValueError(f"n_latent is {n_latent}; it must be positive.")
+        if any(find_spec(module) is None for module in ("scvi", self.where[0].partition(".")[0])):
+            raise ImportError(f"{self.name} needs {self.package}, which is not installed: pip install {self.package}")
+        self.n_latent, self.params = int(n_latent), params
+        self._model: Any = None
+        self._features: Features | None = None
+        self._seed = 0
+
+    def __repr__(self) -> str:
+        params = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
+        return f"{type(self).__name__}({params}; {'not trained' if self._model is None else 'trained'})"
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the arguments that construct an equal one."""
+        return {"n_latent": self.n_latent} | self.params
+
+    def train(
+        self,
+        adata: AnnData,
+        *,
+        layer: str = _keys.COUNTS,
+        max_epochs: int | None = None,
+        validation_size: float | None = None,
+        rng: _random.Rng = 0,
+        progress: bool = True,
+    ) -> Self:
+        """Learn from the counts of the training cells.
+
+        Parameters
+        ----------
+        adata
+            Cells from :func:`diffvae.pp.prepare`. They stay unchanged; the library gets a copy of their counts.
+        layer
+            Layer of counts.
+        max_epochs
+            Passes over the training cells; None for the library's choice.
+        validation_size
+            As in :meth:`DiffVAE.train`: None for the split made by preparing.
+        rng
+            Seed or generator. The library uses global generators; their states are restored.
+        progress
+            Show the library's bar on a terminal.
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        DataError
+            If there are no counts.
+        RuntimeError
+            If the library fails, for example because the loss is not finite.
+        """
+        counts = self._counts(adata, layer)
+        rows, watched = split_rows(adata, validation_size, rng)
+        features = read_features(adata, layer, counts)
+        seed = _random.seed(rng, "scvi")
+        remainder = len(rows) % BATCH_SIZE
+        split = {
+            "external_indexing": [rows, watched],
+            # Batch norm cannot learn from a last batch of one cell; another cell is left out in each epoch instead.
+            "drop_last": len(rows) > BATCH_SIZE and 0 < remainder < 3,
+        }
+        library = getattr(import_module(self.where[0]), self.where[1])
+        with global_seed(seed):
+            cells = _count_cells(counts, adata.obs_names, features)
+            library.setup_anndata(cells)
+            model = library(cells, n_latent=self.n_latent, **self.params)
+            try:
+                model.train(
+                    max_epochs=max_epochs,
+                    batch_size=BATCH_SIZE,
+                    datasplitter_kwargs=split,
+                    enable_progress_bar=progress and sys.stderr.isatty(),
+                )
+            except (ValueError, RuntimeError) as error:
+                first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+                raise RuntimeError(f"{self.name} could not be trained on these cells: {first}.") from error
+        self._model, self._features, self._seed = model, features, seed
+        return self
+
+    def get_latent_representation(self, adata: AnnData | None = None) -> np.ndarray:
+        """Return the posterior means of cells, cells x latent dimensions, float32.
+
+        Parameters
+        ----------
+        adata
+            Cells with counts in the layer used in training, genes matched by name; None for the training cells.
+
+        Raises
+        ------
+        DataError
+            If the cells lack genes or counts.
+        NotTrainedError
+            If :meth:`train` was not called.
+        """
+        if self._model is None or self._features is None:
+            raise NotTrainedError(f"This {type(self).__name__} is not trained; call train(adata) first.")
+        new = None
+        if adata is not None:
+            self._counts(adata, str(self._features.layer))
+            new = _count_cells(match_new(adata, self._features, 0.0), adata.obs_names, self._features)
+        with global_seed(self._seed):
+            z = self._model.get_latent_representation(new)
+        return np.ascontiguousarray(z, dtype=np.float32)
+
+    def _counts(self, adata: AnnData, layer: str) -> Matrix:
+        """Return the counts, or raise an error that says why there are none."""
+        if layer not in adata.layers:
+            kind = adata.uns.get(_keys.UNS, {}).get("prepare", {}).get("kind")
+            why = f" (diffvae.pp.prepare was given {kind!r} values)" if kind else ""
+            raise DataError(
+                f"{self.name} models counts, but adata.layers[{layer!r}] is missing{why}; "
+                f"run diffvae.pp.prepare on raw counts, or leave {self.name} out for these cells."
+            )
+        matrix = layer_matrix(adata, layer)
+        values: Any = matrix.data if sparse.issparse(matrix) else matrix
+        wrong = values[(values < 0) | (values != np.rint(values))]
+        if wrong.size:
+            raise DataError(
+                f"{self.name} models counts, but adata.layers[{layer!r}] holds {float(wrong.flat[0]):.6g}; "
+                f"counts are whole numbers of 0 or more. Leave {self.name} out for these cells."
+            )
+        return matrix
+
+
+def _count_cells(counts: Matrix, names: Any, features: Features) -> AnnData:
+    """Return new cells with the counts, because the library writes into its AnnData."""
+    import anndata as ad
+    import pandas as pd
+
+    # The library computes in single precision, which is exact for whole numbers up to 16,777,216.
+    x = counts.astype(np.float32, copy=True)
+    x = sparse.csr_matrix(x) if sparse.issparse(x) else x
+    return ad.AnnData(x, obs=pd.DataFrame(index=names), var=pd.DataFrame(index=list(features.gene_names)))
+
+
+class SCVI(CountModel):
+    """scVI: a variational autoencoder with a zero-inflated negative binomial likelihood.
+
+    Parameters
+    ----------
+    n_latent, params
+        As in :class:`CountModel`.
+
+    References
+    ----------
+    Lopez et al., Deep generative modeling for single-cell transcriptomics, Nature Methods 2018.
+    """
+
+    name = "scVI"
+    package = "scvi-tools"
+    where = ("scvi.model", "SCVI")
+
+
+class LinearSCVI(CountModel):
+    """LinearSCVI: scVI with a linear decoder and a negative binomial likelihood.
+
+    Parameters
+    ----------
+    n_latent, params
+        As in :class:`CountModel`.
+
+    References
+    ----------
+    Svensson et al., Interpretable factor models of single-cell RNA-seq via variational autoencoders,
+    Bioinformatics 2020.
+    """
+
+    name = "LinearSCVI"
+    package = "scvi-tools"
+    where = ("scvi.model", "LinearSCVI")
+
+
+class DRVI(CountModel):
+    """DRVI: a decoder with one part per latent dimension, pooled at the end, to separate processes.
+
+    Parameters
+    ----------
+    n_latent, params
+        As in :class:`CountModel`.
+
+    References
+    ----------
+    Moinfar and Theis, Unsupervised deep disentangled representation of single-cell omics, bioRxiv 2024.
+    """
+
+    name = "DRVI"
+    package = "drvi-py"
+    where = ("drvi.model", "DRVI")
+    default = 32
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, numpy and torch through scvi-tools, and silence it, within a block.
+
+    Afterwards the generators, cuDNN's flags, the environment, the library's seed, the levels of its loggers and the
+    warning filters are as before. What importing the library changed stays.
+    """
+    import torch
+
+    settings = import_module("scvi").settings
+    cudnn = torch.backends.cudnn
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the library draws from it
+    environment = {name: os.environ.get(name) for name in SEEDED}
+    flags, before = (cudnn.deterministic, cudnn.benchmark), settings.seed
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    with warnings.catch_warnings(), torch.random.fork_rng():
+        warnings.simplefilter("ignore")  # about loader workers and deprecated names inside the library
+        try:
+            for name in LOGGERS:
+                logging.getLogger(name).setLevel(logging.ERROR)
+            settings.seed = seed
+            yield
+        finally:
+            settings.seed = before
+            cudnn.deterministic, cudnn.benchmark = flags
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002 - as it was before the library
+            for name, value in environment.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,21 +1,75 @@
-"""The report of a comparison: one page of Markdown in which no figure is typed in."""
+"""The report of a comparison: one page of Markdown, mostly tables, in which every figure is computed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from diffvae import _measures
 from diffvae.benchmark import _markdown as md
-from diffvae.benchmark import _report_tables as tables
-from diffvae.benchmark._findings import Findings
-from diffvae.benchmark._paired import MARGIN
-from diffvae.benchmark._report_verdict import verdict
+from diffvae.benchmark._statistics import MARGIN, at
 
+if TYPE_CHECKING:
+    from diffvae.benchmark._comparison import Findings
+
+RARE_SHARE, RARE_CELLS = 0.05, 50
 FEW = 5
-"""Fewer data sets say little of others."""
+"""With fewer data sets an interval says little about others."""
+ONE_DIGIT = ("active_dimensions", "training_seconds")
+
+NOTES: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
+    (
+        lambda of: True,
+        "Scores are mean ± standard deviation over trainings, each with its own split and seed, of the mean over the "
+        "clusterings of a training. Trainings of each method: {trainings}.",
+    ),
+    (lambda of: of["single"], "A single training has no spread and no interval."),
+    (
+        lambda of: of["methods"] > 1,
+        "Bold scores are the best of their row if the {level:.0%} interval of the paired difference from the second "
+        "best excludes zero.",
+    ),
+    (
+        lambda of: of["sets"] > 1,
+        "Means over data sets weigh the data sets equally and leave out those that lack a method; their ± is the "
+        "spread of this mean between trainings.",
+    ),
+    (
+        lambda of: of["resampled"],
+        "Differences are {reference} minus the other method, paired by split and seed, with {level:.0%} bootstrap "
+        "intervals ({draws:,} draws of {resampled}); bold ones exclude zero. A tie is a data set whose interval "
+        "includes zero or whose difference is at most {margin:g}.",
+    ),
+    (
+        lambda of: of["dropped"] > 0,
+        "Up to {dropped} trainings of a row lack a partner and are left out of the difference.",
+    ),
+    (
+        lambda of: 1 < of["sets"] < FEW,
+        "With only {sets} data sets the intervals say little about other data sets; look at each.",
+    ),
+    (
+        lambda of: of["written"],
+        "All settings and measures are in summary.csv, paired.csv and paired_by_dataset.csv, all runs in runs.csv.",
+    ),
+)
+"""When each note on how to read the report is shown."""
+
+VERDICTS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
+    (lambda of: of["worse"], "**{method} does better than {reference}** by {measure}"),
+    (lambda of: of["single"] and of["behind"], "**{method} is ahead of {reference}** by {measure} in single trainings"),
+    (lambda of: of["lost"], "**{method} does better than {reference} on {lost}** by {measure}"),
+    (lambda of: of["unclear"] and not of["single"], "**{reference} is not clearly better than {method}** by {measure}"),
+    (lambda of: of["single"], "{reference} is ahead of {method} by {measure} in single trainings"),
+    (lambda of: True, "{reference} does better than {method} by {measure}"),
+)
+"""The first sentence whose condition holds, from the worst to the best news for the reference."""
+TALLY = "settings better / unclear / worse: {better} / {unclear} / {worse}"
+MAIN = "{setting}: {reference_mean} against {method_mean}, difference {difference} ({interval})"
+SETS = "data sets won / tied / lost: {wins} / {ties} / {losses}"
 
 
 def report(
@@ -34,145 +88,210 @@ def report(
     types
         Recall and precision of the reference types in each run.
     command
-        What made the comparison.
+        The command or call that made the comparison.
     figures
         File to caption; None if the page stands alone, without a folder.
     """
-    others = [md.text(m) for m in found.methods[1:]]
-    beside = f" beside {md.listed(others)}" if others else ""
-    parts = [f"# {md.text(found.reference)}{beside}", _about(found)]
+    others = md.listed([md.text(m) for m in found.methods[1:]])
+    sets = md.listed([md.text(d) for d in found.datasets])
+    parts = [f"# {md.text(found.reference)}" + (f" beside {others}" if others else "")]
+    parts += [f"Runs: {len(found.table):,}. Methods: {len(found.methods)}. Data sets: {sets}."]
     if said := verdict(found):
-        parts += ["## What was found", "\n".join(f"- {sentence}" for sentence in said), _reading(found)]
+        parts += ["## What was found", "\n".join(f"- {sentence}" for sentence in said)]
+    parts += ["## How to read it", "\n".join(f"- {note}" for note in _notes(found, written=figures is not None))]
     parts += [f"![{md.text(caption)}]({file})" for file, caption in (figures or {}).items()]
     if found.metric is not None:
-        parts += [f"## {md.capital(_measures.metric_name(found.metric))}", _legend(found)]
-        parts += _of_sets(found, tables.table2)
-        parts += ["### Where the spread comes from", _SPREAD, tables.parts_of_spread(found)]
-    if measured := _of_sets(found, tables.other_measures):
-        space = _measures.space_name(found.settings[0]["space"])
-        parts += ["## Other measures", f"kNN purity and silhouette are those of the {md.text(space)}.", *measured]
-    if rare := _of_sets(found, lambda found, name: name and tables.rare_types(types, found, name)):
-        parts += ["## Rare types", _rare(found), *rare]
-    parts += _differences(found, written=figures is not None)
-    parts += ["## Seconds", "Of a training, over all dimensions:", tables.seconds(found)]
-    parts += ["Of one clustering:", tables.clustering_seconds(found), _total(found.table)]
-    parts += ["## How this was made", *_made(found, command)]
+        parts += [f"## {md.capital(_measures.metric_name(found.metric))}", *_scores(found, [found.metric])]
+        parts += ["### Spread between trainings and between clusterings of one training", _spread(found)]
+    others_measured: list[str] = [m for m in (*_measures.OF_SPACE, *_measures.OF_TRAINING) if m in found.metrics]
+    parts += ["## Other measures", *_scores(found, others_measured)] if others_measured else []
+    rare = [(name, table) for name in found.datasets if (table := _rare_types(types, found, name))]
+    if rare:
+        parts += [
+            "## Rare types",
+            f"Recall / precision of types below {RARE_SHARE:.0%} of the cells or {RARE_CELLS} cells.",
+        ]
+        parts += [part for name, table in rare for part in (f"### {md.text(name)}", table)]
+    if table := _differences(found):
+        parts += [f"## {md.text(found.reference)} minus each other method", table]
+    parts += ["## How this was made", *([md.code(command)] if command else []), _made(found.table)]
     return "\n\n".join(parts) + "\n"
 
 
-def _count(n: int, what: str) -> str:
-    return f"1 {what}" if n == 1 else f"{n:,} {what}s"
+def verdict(found: Findings) -> list[str]:
+    """Return one statement per other method and measure, the worst for the reference first."""
+    said = []
+    for metric in [m for m in _paired_measures(found) if m != "silhouette"]:
+        rows = found.paired(metric)
+        for method in found.methods[1:] if len(rows) else []:
+            own = rows[(rows["method"] == method) & (rows["n_pairs"] > 0)]
+            said += [_statement(found, metric, method, own)] if len(own) else []
+    return [sentence for _, sentence in sorted(said, key=lambda pair: pair[0])]
 
 
-def _range(values: Sequence[int], what: str) -> str:
-    low, high = min(values), max(values)
-    return _count(low, what) if low == high else f"{low} to {_count(high, what)}"
+def _statement(found: Findings, metric: str, method: str, rows: pd.DataFrame) -> tuple[int, str]:
+    """Return the place of the statement in ``VERDICTS``, and the statement."""
+    sets = at(found.paired(metric, per_dataset=True), method=method, **found.settings[0])
+    lost = sets.loc[sets["result"] == "loss", "dataset"] if rows["n_datasets"].max() > 1 else []
+    better, worse = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
+    main = at(rows, **found.settings[0]).head(1).to_dict("records")
+    of: dict[str, Any] = {name: md.number(row[name]) for row in main for name in ("reference_mean", "method_mean")}
+    for row in main:
+        of |= {name: row[name] for name in ("wins", "ties", "losses", "n_datasets")}
+        of |= {"setting": _measures.setting_name({k: row[k] for k in _measures.setting_of(metric)})}
+        of |= {"difference": _signed(row["difference"]), "interval": _interval(row)}
+    of |= {
+        "method": md.text(method),
+        "reference": md.text(found.reference),
+        "measure": _measures.metric_name(metric),
+        "better": better,
+        "worse": worse,
+        "unclear": len(rows) - better - worse,
+        "single": rows["low"].isna().all(),
+        "behind": (rows["difference"] < 0).any(),
+        "lost": md.listed([md.text(name) for name in lost]),
+    }
+    place, sentence = next((i, said) for i, (holds, said) in enumerate(VERDICTS) if holds(of))
+    parts = [sentence, TALLY, *([MAIN] if main else []), *([SETS] if of.get("n_datasets", 1) > 1 else [])]
+    return place, "; ".join(parts).format(**of) + "."
 
 
-def _about(found: Findings) -> str:
-    return (
-        f"{_count(len(found.table), 'run')}: {_count(len(found.methods), 'method')} on "
-        f"{_count(len(found.datasets), 'data set')} ({md.listed([md.text(d) for d in found.datasets])})."
-    )
+def _notes(found: Findings, written: bool) -> list[str]:
+    """Return the notes that apply."""
+    trainings = at(found.summary, metric=found.metric or found.metrics[0])["n_trainings"]
+    paired = found.paired(_paired_measures(found)[0]) if _paired_measures(found) else pd.DataFrame()
+    paired = paired.reindex(columns=["n_pairs", "n_dropped", "resampled"])
+    of = {
+        "trainings": md.listed([str(n) for n in sorted(set(trainings))], "or"),
+        "single": trainings.max() < 2,
+        "methods": len(found.methods),
+        "sets": len(found.datasets),
+        "reference": md.text(found.reference),
+        "level": found.bootstrap.level,
+        "draws": found.bootstrap.n,
+        "resampled": md.listed(list(paired.loc[paired["n_pairs"] > 0, "resampled"].unique()), "or"),
+        "margin": MARGIN,
+        "dropped": paired["n_dropped"].max(),
+        "written": written,
+    }
+    return [note.format(**of) for holds, note in NOTES if holds(of)]
 
 
-def _reading(found: Findings) -> str:
-    """Say what difference, interval and setting are."""
-    few = len(found.datasets)
-    about = (
-        f" Of {few} data sets an interval is about data sets like these, and so few say little of others: see each."
-        if 1 < few < FEW
-        else ""
-    )
-    return (
-        f"Differences are {md.text(found.reference)} minus the other method, with {found.bootstrap.level:.0%} "
-        "bootstrap intervals; a setting is a clusterer, a space and a number of dimensions (of kNN purity the latter "
-        f"two).{about}"
-    )
-
-
-def _legend(found: Findings) -> str:
-    rows = found.summary[found.summary["metric"] == found.metric]
-    per = int((rows["n_clusterings"] / rows["n_trainings"]).max())
-    mean = f"a training's mean over {_count(per, 'clustering')} (1 where nothing is random)"
-    said = (
-        f"Mean ± standard deviation over {_range(list(rows['n_trainings']), 'training')}, each with its own split and "
-        f"seed, of {mean}."
-        if rows["sd"].notna().any()
-        else f"{md.capital(mean)}: a single training has no spread."
-    )
-    if len(found.methods) > 1:
-        said += (
-            f" Bold: the best of its row, where the {found.bootstrap.level:.0%} interval of its paired difference from "
-            "the second best excludes zero; a row without bold has no sure winner."
-        )
-    return said
-
-
-_SPREAD = (
-    "Standard deviations, root mean square over methods, dimensions and data sets. Clusterings of one training see the "
-    "same latent representation: repeating them alone says nothing about another training."
-)
-
-
-def _of_sets(found: Findings, make: Any) -> list[str]:
-    """Return a table for the mean over the data sets, if there are several, and one for each."""
-    parts: list[str] = []
-    if len(found.datasets) > 1 and (table := make(found, None)):
-        parts += [f"### Mean over {len(found.datasets)} data sets", _OVER_SETS, table]
-    for name in found.datasets:
-        if table := make(found, name):
-            parts += [f"### {md.text(name)}", table]
+def _scores(found: Findings, metrics: list[str]) -> list[str]:
+    """Return a table of the mean over the data sets, if there are several, and one per data set."""
+    rows = found.scores[found.scores["metric"].isin(metrics)]
+    asked: list[str | None] = [None, *found.datasets] if len(found.datasets) > 1 else [*found.datasets]
+    parts = []
+    for name in asked:
+        if len(here := at(rows, dataset=name)):
+            heading = f"Mean over {len(found.datasets)} data sets" if name is None else md.text(name)
+            parts += [f"### {heading}", _score_table(here, found.methods)]
     return parts
 
 
-_OVER_SETS = (
-    "Data sets count equally; one that lacks a method is left out of the row. ± is how far the trainings move this "
-    "mean (of their standard deviations the root of the sum of squares, over the number of sets); bold is judged over "
-    "data sets too."
-)
+def _score_table(rows: pd.DataFrame, methods: list[str]) -> str:
+    """Return measure and setting by method; bold is the best, if it surely is."""
+    keys = ["metric", "space", "clusterer", "k_given", "n_latent"]
+    rows = rows.sort_values("n_latent", kind="stable").reindex(columns=[*rows.columns.union(keys, sort=False)])
+    order = rows.groupby(keys[:-1], sort=False, dropna=False).ngroup()  # dimensions vary fastest
+    lines: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows.iloc[np.argsort(order, kind="stable")].to_dict("records"):
+        score = md.spread(row["mean"], row["sd"], 1 if row["metric"] in ONE_DIGIT else 3)
+        lines.setdefault(_labels(row), {})[row["method"]] = f"**{score}**" if row["best"] else score
+    first = int(rows["metric"].nunique() == 1)  # the heading names a single measure
+    header = [*["measure", "space", "clustering", "dimensions"][first:], *map(md.text, methods)]
+    cells = [[*label[first:], *(of.get(m, "–") for m in methods)] for label, of in lines.items()]
+    return md.table(header, cells, left=4 - first)
 
 
-def _rare(found: Findings) -> str:
-    setting = {k: v for k, v in found.settings[0].items() if k in ("n_latent", "space")}
+def _labels(row: Mapping[Any, Any]) -> tuple[str, str, str, str]:
+    """Return measure, space, clustering and dimensions in words, a dash for what the measure does not depend on."""
+    space, clusterer, n_latent = (
+        None if pd.isna(value := row.get(k)) else value for k in ("space", "clusterer", "n_latent")
+    )
     return (
-        f"Recall / precision of types with less than {tables.RARE_SHARE:.0%} of the cells, or fewer than "
-        f"{tables.RARE_CELLS}: {md.text(_measures.setting_name(setting))}; mean ± standard deviation over trainings. "
-        "Each type has at most one cluster; a type without one has recall 0 and no precision."
+        _measures.metric_name(row["metric"]),
+        "–" if space is None else md.text(_measures.space_name(space)),
+        "–" if clusterer is None else md.text(_measures.clusterer_name(clusterer, bool(row["k_given"]))),
+        "–" if n_latent is None else str(int(n_latent)),
     )
 
 
-def _differences(found: Findings, written: bool) -> list[str]:
-    """Return the tables of paired differences, with what they are before them."""
-    asked = [str(m) for m in dict.fromkeys((found.metric, *tables.OF_SPACES)) if m in found.metrics]
-    shown = {metric: table for metric in asked if (table := tables.paired(found, metric))}
-    if not shown:
-        return []
-    first = found.paired(next(iter(shown)))
-    drawn = md.listed(list(dict.fromkeys(first.loc[first["n_pairs"] > 0, "resampled"])), "or")
-    dropped = int(first["n_dropped"].sum())
-    size = _measures.setting_name({k: v for k, v in found.settings[0].items() if k == "n_latent"})
-    about = [
-        f"{size}; " * bool(size) + "a pair are two trainings on the same split with the same seed.",
-        f"{found.bootstrap.level:.0%} bootstrap intervals, {found.bootstrap.n:,} draws of {drawn}; bold: without zero.",
-        f"Win / tie / loss counts data sets: a tie has zero in its interval, or a difference of {MARGIN:g} or less.",
-        *([f"{_count(dropped, 'training')} without a partner left out."] if dropped else []),
-        *(["All settings and measures are in paired.csv, each data set in paired_by_dataset.csv."] if written else []),
-    ]
-    parts = [f"## {md.text(found.reference)} minus each other method", md.capital(" ".join(about))]
-    for metric, table in shown.items():
-        parts += [f"### {md.capital(_measures.metric_name(metric))}", table]
-    return parts
+def _spread(found: Findings) -> str:
+    """Return the root mean square of both standard deviations, over methods, dimensions and data sets."""
+    lines = []
+    for _, own in at(found.summary, metric=found.metric).groupby(["clusterer", "k_given", "space"], sort=False):
+        _, space, clustering, _ = _labels(own.iloc[0])
+        spreads = [md.number(np.sqrt((own[column] ** 2).mean())) for column in ("sd", "sd_clusterings")]
+        lines.append([clustering, space, *spreads])
+    return md.table(["clustering", "space", "between trainings", "between clusterings of one training"], lines, left=2)
 
 
-def _total(table: pd.DataFrame) -> str:
+def _rare_types(types: pd.DataFrame, found: Findings, dataset: str) -> str | None:
+    """Return recall and precision of the rare types by method in the main settings; None if no type is rare."""
+    own = at(types, dataset=dataset)
+    sizes = own.drop_duplicates("type").set_index("type")["n_cells"]
+    share = sizes / max(sizes.sum(), 1)
+    lines = []
+    for name, n in sizes[(share < RARE_SHARE) | (sizes < RARE_CELLS)].sort_values(ascending=False).items():
+        for setting in found.settings:
+            rows = at(own, type=name, **setting)
+            label = [md.text(name), f"{n} ({share[name]:.1%})", md.text(_measures.setting_name(setting))]
+            lines.append(label + [_recall_precision(at(rows, method=m)) for m in found.methods])
+    return md.table(["type", "cells", "setting", *map(md.text, found.methods)], lines, left=1) if lines else None
+
+
+def _recall_precision(rows: pd.DataFrame) -> str:
+    """Return both, each the mean over trainings of the mean over clusterings, with its spread."""
+    if rows.empty:
+        return "–"
+    means = rows.groupby("seed")[["recall", "precision"]].mean()
+    return " / ".join(md.spread(means[c].mean(), means[c].std(), 2) for c in means)
+
+
+def _differences(found: Findings) -> str | None:
+    """Return the differences from each other method at the main number of dimensions; None if there are none."""
+    size = {k: v for k, v in found.settings[0].items() if k == "n_latent"}
+    lines = []
+    for metric in _paired_measures(found):
+        rows = found.paired(metric)
+        for row in at(rows[rows["n_pairs"] > 0], **size).to_dict("records") if len(rows) else []:
+            difference = _signed(row["difference"])
+            sure = row["low"] > 0 or row["high"] < 0
+            tally = f"{row['wins']} / {row['ties']} / {row['losses']}"
+            values = [f"**{difference}**" if sure else difference, _interval(row), tally, str(row["n_pairs"])]
+            lines.append([*_labels(row), md.text(row["method"]), *values])
+    header = ["measure", "space", "clustering", "dimensions", "against"]
+    return md.table([*header, "difference", "interval", "win / tie / loss", "pairs"], lines, left=5) if lines else None
+
+
+def _paired_measures(found: Findings) -> list[str]:
+    """Return the measures whose differences are shown."""
+    return [m for m in (str(found.metric), "knn_purity", "silhouette") if m in found.metrics]
+
+
+def _signed(value: float) -> str:
+    """Return a difference with its sign.
+
+    Examples
+    --------
+    >>> _signed(0.0312), _signed(-0.02), _signed(0.0)
+    ('+0.031', '−0.020', '0.000')
+    """
+    said = md.number(value)
+    return f"+{said}" if value > 0 and float(said) != 0 else said
+
+
+def _interval(row: Mapping[Any, Any]) -> str:
+    return "–" if pd.isna(row["low"]) else f"{_signed(row['low'])} to {_signed(row['high'])}"
+
+
+def _made(table: pd.DataFrame) -> str:
+    """Return total seconds, and the versions with the number of their runs."""
     trained = table.drop_duplicates(["dataset", "method", "n_latent", "seed"])["training_seconds"].sum()
-    clustered = table["clustering_seconds"].sum()
-    return f"One after the other, all trainings took {trained:,.1f} s and all clusterings {clustered:,.1f} s."
-
-
-def _made(found: Findings, command: str | None) -> list[str]:
-    seen = found.table["versions"].dropna().map(str).value_counts(sort=False)
-    versions = [f"{md.text(name)}" + (f" ({_count(n, 'run')})" if len(seen) > 1 else "") for name, n in seen.items()]
-    parts = [md.code(command)] if command else []
-    return [*parts, "Versions: " + "; ".join(versions) + "."]
+    runs = table["versions"].dropna().map(str).value_counts(sort=False)
+    versions = "; ".join(f"{md.text(name)} (runs: {n:,})" for name, n in runs.items())
+    return (
+        f"Seconds of all trainings: {trained:,.1f}; of all clusterings: {table['clustering_seconds'].sum():,.1f}.\n\n"
+        f"Versions: {versions}."
+    )

@@ -16,16 +16,14 @@ from diffvae import _files
 from diffvae._journal import Journal
 from diffvae._lock import one_writer
 from diffvae.benchmark import _reproduce_train as train
-from diffvae.benchmark._jobs import Job, do
+from diffvae.benchmark._jobs import ROWS, Job, Store, claim, digest, do, refuse_foreign, slug, version
 from diffvae.benchmark._methods import Method, methods
-from diffvae.benchmark._paired import compare
-from diffvae.benchmark._plan import digest, require_positive, slug, version
 from diffvae.benchmark._reproduce_claims import evaluate
 from diffvae.benchmark._reproduce_figures import figures
 from diffvae.benchmark._reproduce_page import CHANGES, CLUSTERS, LINKS, Context, Results, notes, page, tables
 from diffvae.benchmark._reproduce_subject import METHOD_OF, OTHERS, PRESETS, Subject, read
-from diffvae.benchmark._run import run
-from diffvae.benchmark._store import ROWS, Store, claim, refuse_foreign
+from diffvae.benchmark._run import require_positive, run
+from diffvae.benchmark._statistics import compare
 
 if TYPE_CHECKING:
     from anndata import AnnData

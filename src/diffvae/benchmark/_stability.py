@@ -1,8 +1,9 @@
-"""What of a training would come back if the model were trained again?"""
+"""Which dimensions, genes and clusters of a model recur when it is trained again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from diffvae._adata import results
 from diffvae._errors import DataError
 from diffvae._progress import progress_bar
 from diffvae._seeds import mark
-from diffvae.benchmark import _retrain
+from diffvae.benchmark import _matching
 from diffvae.benchmark._label_stability import (
     CLUSTER_COLUMNS,
     LABEL_COLUMNS,
@@ -21,10 +22,6 @@ from diffvae.benchmark._label_stability import (
     label_stability,
     reference_clusters,
 )
-from diffvae.benchmark._matching import NULLS
-from diffvae.benchmark._recurring import dimension_table, gene_table, match_all
-from diffvae.benchmark._stability_result import TABLES, Stability
-from diffvae.benchmark._stability_verdict import verdict
 from diffvae.model import PCA, Model
 from diffvae.tl._cluster import check_options
 
@@ -32,6 +29,104 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 BY = ("weights", "jacobian", "latent")
+TABLES = ("dimensions", "genes", "clusters", "labels", "matches", "baseline")
+WITHIN = 0.02
+"""Shares or indices that differ by less count as equal."""
+DISSOLVED = 0.5
+"""A cluster with a lower Jaccard index is dissolved (Hennig 2007)."""
+
+SENTENCES: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
+    (
+        lambda of: True,
+        "Of {living} living dimensions ({dead} dead), matched by {by}, {recurrence:.0%} on average are found again in "
+        "a further training, against {chance:.0%} expected by chance ({null}); {always} are found again in all {n} "
+        "trainings. The mean similarity is {similarity:.2f}, by chance {null_similarity:.2f}.",
+    ),
+    (lambda of: of["recurrence"] <= of["chance"] + WITHIN, "Dimensions are found again no more often than by chance."),
+    (lambda of: "pca" in of, "Under the same splits {pca:.0%} of the components of PCA are found again."),
+    (lambda of: of.get("pca", -1) >= of["recurrence"] - WITHIN, "PCA does at least as well as {model}."),
+    (
+        lambda of: of["n_lost"] and of["explained"] >= 0.5,
+        "What does not recur is mostly the axis, not the content: the whole latent space of another training explains "
+        "{explained:.0%} of the variance of the {n_lost} dimensions that are not found again in every training "
+        "(median). Read such dimensions together, or read clusters.",
+    ),
+    (
+        lambda of: "genes" in of,
+        "Of the high-weight genes of a dimension {genes:.0%} are among those of its match, {null_genes:.0%} among "
+        "those of any other dimension.",
+    ),
+    (
+        lambda of: "trainings" in of,
+        "Clusters of two trainings agree with an adjusted Rand index of {trainings:.2f}, two clusterings of one "
+        "training with {clusterings:.2f}.",
+    ),
+    (lambda of: "PCA" in of, "Clusters of PCA from two splits agree with an adjusted Rand index of {PCA:.2f}."),
+    (lambda of: of.get("PCA", -1) >= of.get("trainings", 1) - WITHIN, "PCA's clusters are at least as stable."),
+    (
+        lambda of: of.get("dissolved"),
+        "These clusters are not found again (Jaccard index below {limit:g}): {dissolved}.",
+    ),
+)
+"""When each sentence about a look at further trainings applies."""
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Result of :func:`diffvae.benchmark.stability`.
+
+    Attributes
+    ----------
+    dimensions
+        One row per dimension: ``dimension``, ``alive``, ``recurrence`` (share of the further trainings in which the
+        match exceeds ``threshold``), ``similarity`` and ``similarity_sd`` (absolute cosine with the match, over the
+        trainings), ``null_similarity`` and ``threshold`` (mean and 95th percentile of the null, over the trainings),
+        ``explained`` (adjusted R^2 of the dimension on the whole latent space of another training: whether its content
+        is there, along any axes). NaN for dead dimensions.
+    genes
+        One row per living dimension, reading (``"weights"``, ``"jacobian"``) and gene among the first by absolute
+        value: ``rank``, ``gene``, ``direction`` ("up": rises with the dimension), ``weight``, ``recurrence`` (share of
+        the trainings in which it is also among the first genes of the matched dimension), ``same_direction`` (share in
+        which the matched dimension moves it in the same direction) and ``null_recurrence`` (its recurrence in the
+        dimensions that are *not* the match: a gene with a high weight everywhere recurs anyway).
+    clusters
+        One row per cluster of the reference: ``cluster``, ``n_cells``, ``jaccard`` (with the best cluster of another
+        training, mean; Hennig 2007), ``jaccard_sd``, ``null_jaccard`` (under permuted labels).
+    labels
+        One row per pair of partitions: ``source`` (``"trainings"``; ``"clusterings"`` of the reference with other
+        seeds of the clusterer; ``"PCA"``), ``first``, ``second`` (0 is the reference), ``ari``.
+    matches
+        One row per further training and living dimension: ``training``, ``dimension``, ``match``, ``similarity``,
+        ``sign`` (-1: points the other way), ``null_similarity``, ``threshold``, ``recurs``.
+    baseline
+        ``dimensions`` of the same number of principal components under the same splits; empty without a baseline.
+    sentences
+        Summary in words, which says where chance or PCA does as well.
+    params
+        ``model``, ``n``, ``by``, ``null`` and the other choices; ``mark`` identifies the latent representation.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=5).train(adata)
+    >>> found = dv.benchmark.stability(adata, model, n=2, cluster_method=None, progress=False)
+    >>> found.matches.columns[:3].tolist()
+    ['training', 'dimension', 'match']
+    """
+
+    dimensions: pd.DataFrame
+    genes: pd.DataFrame
+    clusters: pd.DataFrame
+    labels: pd.DataFrame
+    matches: pd.DataFrame
+    baseline: pd.DataFrame
+    sentences: tuple[str, ...]
+    params: dict[str, Any]
+
+    def __str__(self) -> str:
+        return "\n".join(self.sentences)
 
 
 def stability(
@@ -53,46 +148,46 @@ def stability(
     progress: bool = True,
     copy: bool = False,
 ) -> Stability:
-    r"""Train the same model n times more and say which dimensions, genes and clusters come back.
+    r"""Train the same model n more times and report which dimensions, genes and clusters recur.
 
     The dimensions of each further training are matched to those of the model, one to one (Hungarian method),
 
     .. math:: \max_\pi \sum_d |\cos(w_d, w'_{\pi(d)})|
 
-    A match is a recurrence where it exceeds the 95th percentile of the same matching with *random axes* of the same
-    latent space, so 5 % recur by chance. That null is stern for a reason: any two dimensions of one decoder share most
-    of their genes, so that weights whose genes are shuffled, the easy null, are exceeded by nearly everything.
+    A dimension recurs if its match exceeds the 95th percentile of the same matching with *random axes* of the same
+    latent space, so 5 % recur by chance. This null is strict for a reason: any two dimensions of one decoder share most
+    of their genes, so that nearly everything exceeds the easy null of shuffled genes.
 
     Parameters
     ----------
     adata
         The prepared cells that the model was trained on.
     model
-        DiffVAE, VAE, AutoEncoder or PCA. One that is not trained is trained first, on the cells' own split.
+        DiffVAE, VAE, AutoEncoder or PCA. An untrained model is trained first, on the cells' own split.
     n
         Further trainings.
     by
         What is matched: ``"weights"`` (omega), ``"jacobian"`` (mean Jacobian of the decoder) or ``"latent"`` (the
         cells' values). Dimensions matched by omega agree better than those matched by the Jacobian in what neither
-        sees: which genes, and which types, go with a dimension over the cells.
+        uses: the genes and types that vary with a dimension over the cells.
     null
         ``"rotation"``: random axes of the other training's latent space. ``"permutation"``: its genes shuffled within
-        each dimension; also used where there is one living dimension only, which has no other axes.
+        each dimension; also used with a single living dimension, which has no other axes.
     cluster_method, n_clusters, resolution
-        As in :func:`diffvae.tl.cluster`; None clusters nothing. With "auto" clusters that the cells already have, made
-        by that method on ``use_rep``, are the reference. Number or resolution are chosen on the reference and kept.
+        As in :func:`diffvae.tl.cluster`; None for no clusters. With "auto", clusters that the cells already have from
+        that method on ``use_rep`` are the reference. Number or resolution are chosen on the reference and kept.
     n_genes
         Genes per dimension.
     resample
-        Let each further training hold out other cells, as many as the split of ``adata`` does. Else only the seed of
-        the weights, of the batches and of the noise differs, and PCA, which has none, is no baseline.
+        Let each further training hold out other cells, the same number as the split of ``adata``. Otherwise only the
+        seeds of weights, batches and noise differ, and PCA, which has none, is no baseline.
     baseline
         Do the same with PCA.
     training
-        Further arguments of ``model.train``. Without ``max_epochs`` as many as the model had.
+        Further arguments of ``model.train``. ``max_epochs`` defaults to the number of epochs that the model had.
     use_rep
-        Key in ``obsm`` where the model's latent is, if it is: there :func:`diffvae.tl.latent_dimensions` and
-        :func:`diffvae.tl.passport` will know the recurrence.
+        Key in ``obsm`` of the model's latent representation, if it is stored: :func:`diffvae.tl.latent_dimensions` and
+        :func:`diffvae.tl.passport` then show the recurrence.
     rng
         Seed.
     progress
@@ -124,37 +219,37 @@ def stability(
     >>> model = dv.model.PCA(n_latent=5).train(adata)
     >>> dv.tl.embed(adata, model)
     >>> found = dv.benchmark.stability(adata, model, n=2, n_clusters=5, progress=False)
-    >>> found.dimensions["recurrence"].tolist()[:3]  # components that 700 cells tell apart
+    >>> found.dimensions["recurrence"].tolist()[:3]
     [1.0, 1.0, 1.0]
     >>> len(adata.uns["diffvae"]["stability"]["dimensions"])
     5
     """
     _check(adata, model, n, by, null, cluster_method, n_clusters, n_genes)
-    how = _retrain.prepare_reference(adata, model, dict(training or {}), rng)
+    how = _matching.prepare_reference(adata, model, dict(training or {}), rng)
     seeds = [_random.seed(rng, "stability", str(i)) for i in range(1, n + 1)]
-    pick = _random.generator(rng, "stability", "cells").permutation(adata.n_obs)[: _retrain.N_CELLS]
-    reference = _retrain.read(model, adata, np.sort(pick))
+    pick = _random.generator(rng, "stability", "cells").permutation(adata.n_obs)[: _matching.N_CELLS]
+    reference = _matching.read(model, adata, np.sort(pick))
     own_key = use_rep if _holds(adata, use_rep, reference.z) else None
     if resample:
-        how = {"validation_size": _retrain.held_out(adata)} | how
+        how = {"validation_size": _matching.held_out(adata)} | how
     others = []
     with progress_bar(f"training {type(model).__name__} again", n, show=progress) as advance:
         for seed in seeds:
-            others.append(_retrain.read(_retrain.again(adata, model, how | {"progress": False}, seed), adata, pick))
+            others.append(_matching.read(_matching.again(adata, model, how | {"progress": False}, seed), adata, pick))
             advance()
     chance = _random.generator(rng, "stability", "null")
-    matches = match_all(reference, others, by, null, chance)
-    dimensions = dimension_table(reference, others, matches)
-    genes = gene_table(reference, others, matches, adata.var_names.astype(str), n_genes)
+    matches = _matching.match_all(reference, others, by, null, chance)
+    dimensions = _matching.dimension_table(reference, others, matches)
+    genes = _matching.gene_table(reference, others, matches, adata.var_names.astype(str), n_genes)
 
-    components: list[_retrain.Training] = []
+    components: list[_matching.Training] = []
     pca = dimensions.iloc[:0]
     if baseline and resample and not isinstance(model, PCA):
-        first = _retrain.baseline(adata, model)
-        trained = [first, *(_retrain.again(adata, first, how, seed) for seed in seeds)]
-        components = [_retrain.read(each, adata, pick) for each in trained]
-        of_pca = match_all(components[0], components[1:], by, null, chance)
-        pca = dimension_table(components[0], components[1:], of_pca)
+        first = _matching.baseline(adata, model)
+        trained = [first, *(_matching.again(adata, first, how, seed) for seed in seeds)]
+        components = [_matching.read(each, adata, pick) for each in trained]
+        of_pca = _matching.match_all(components[0], components[1:], by, null, chance)
+        pca = _matching.dimension_table(components[0], components[1:], of_pca)
 
     clusters, labels = pd.DataFrame(columns=CLUSTER_COLUMNS), pd.DataFrame(columns=LABEL_COLUMNS)
     if cluster_method is not None:
@@ -179,6 +274,47 @@ def stability(
     return found
 
 
+def verdict(
+    dimensions: pd.DataFrame,
+    genes: pd.DataFrame,
+    clusters: pd.DataFrame,
+    labels: pd.DataFrame,
+    pca: pd.DataFrame,
+    *,
+    n: int,
+    by: str,
+    null: str,
+    model: str,
+) -> list[str]:
+    """Return what recurs, what chance and PCA give, and what that means for reading single dimensions."""
+    living = dimensions[dimensions["alive"]]
+    if living.empty:
+        return [f"All {len(dimensions)} dimensions of {model} are dead; there is nothing to find again."]
+    lost = living[living["recurrence"] < 1]
+    of = {
+        "n": n,
+        "by": by,
+        "model": model,
+        "limit": DISSOLVED,
+        "chance": 1 - _matching.LEVEL,
+        "null": "shuffled genes" if null == "permutation" else "random axes of the same latent space",
+        "living": len(living),
+        "dead": len(dimensions) - len(living),
+        "always": int((living["recurrence"] == 1).sum()),
+        **living[["recurrence", "similarity", "null_similarity"]].mean().to_dict(),
+        "n_lost": len(lost),
+        "explained": lost["explained"].median(),
+    }
+    if len(pca):
+        of["pca"] = pca["recurrence"].mean()
+    if len(genes):
+        of |= {"genes": genes["recurrence"].mean(), "null_genes": genes["null_recurrence"].mean()}
+    if len(clusters):
+        of |= labels.groupby("source")["ari"].mean().to_dict()
+        of["dissolved"] = ", ".join(clusters.loc[clusters["jaccard"] < DISSOLVED, "cluster"].astype(str))
+    return [sentence.format(**of) for applies, sentence in SENTENCES if applies(of)]
+
+
 def _check(
     adata: AnnData,
     model: Model,
@@ -194,9 +330,9 @@ def _check(
             f"model is a {type(model).__name__}; give one whose dimensions act on genes: DiffVAE, VAE, AutoEncoder or "
             "PCA."
         )
-    if by not in BY or null not in NULLS:
+    if by not in BY or null not in _matching.NULLS:
         raise ValueError(
-            f"by is {by!r} and null {null!r}; by is one of {', '.join(BY)}, null one of {', '.join(NULLS)}."
+            f"by is {by!r} and null {null!r}; by is one of {', '.join(BY)}, null one of {', '.join(_matching.NULLS)}."
         )
     if n < 1 or n_genes < 1:
         raise ValueError(f"n={n} and n_genes={n_genes} must be positive.")
@@ -207,7 +343,7 @@ def _check(
 
 
 def _holds(adata: AnnData, use_rep: str, z: np.ndarray) -> bool:
-    """Return whether the cells hold this latent, up to what another number of threads may change."""
+    """Return whether the cells hold this latent representation, up to the effect of the number of threads."""
     stored = adata.obsm.get(use_rep)
     if stored is None or np.shape(stored) != z.shape:
         return False

@@ -219,7 +219,7 @@ def _agreement(partitions: Sequence[np.ndarray]) -> float:
 
 def usual_clusters(adata: AnnData, rng: int) -> int:
     """Return the number of Leiden clusters (resolution 1) of 50 principal components: a k that favours no trial."""
-    from diffvae.benchmark._link_methods import _pca
+    from diffvae.benchmark._links import _pca
     from diffvae.tl import _partitions
 
     seed = _random.seed(rng, "number of clusters") % 2**31

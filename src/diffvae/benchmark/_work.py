@@ -1,4 +1,4 @@
-"""The pieces of a comparison, each a function of what it is given: prepare, train, map, cluster and score."""
+"""The pieces of a comparison as pure functions: prepare, train, map, cluster and score."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from diffvae import _keys, _measures, _random, metrics, pp
 from diffvae._scores import N_NEIGHBORS
 from diffvae.benchmark._cells import Cells
 from diffvae.benchmark._clusterers import Partition, partitions
+from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._methods import Method
-from diffvae.benchmark._store import Training
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,19 +24,19 @@ PERPLEXITY = 30.0
 N_ITER = 500
 DISENTANGLEMENT = ("mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 OF_TRAINING = tuple(m for m in _measures.OF_TRAINING if m != "training_seconds")
-"""Scores of a training, beside those of its spaces and of their clusters."""
+"""Scores of a training, in addition to those of its spaces and of their clusters."""
 OF_CLUSTERS = ("ari", "nmi", "overlap")
 
 
 def prepare(cells: Cells, seed: int, n_top_genes: int | None) -> AnnData:
-    """Return the cells as every method gets them: the split, variable genes and scaling of one training."""
+    """Return the cells for all methods, with the split, variable genes and scaling of one training."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said once, when the comparison began
+        warnings.simplefilter("ignore", UserWarning)  # shown once, when the data are checked
         return pp.prepare(cells.adata, n_top_genes=n_top_genes, rng=seed, copy=True)
 
 
 def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int, wanted: Sequence[str]) -> Training:
-    """Train a method on prepared cells and score its latent representation; why it failed, where it does."""
+    """Train a method on prepared cells and score its latent representation, or note why the training failed."""
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int
         if z.shape[0] != adata.n_obs or not np.isfinite(z).all():
             raise ValueError(f"its latent representation is {z.shape} for {adata.n_obs} cells, or not finite.")
         return Training(z, _scores(model, adata, cells, z, seed, wanted), seconds)
-    except (ValueError, RuntimeError, ImportError) as error:  # counts wanted, too few cells, diverged, not installed
+    except (ValueError, RuntimeError, ImportError) as error:  # no counts, too few cells, diverged, not installed
         return Training(None, note=" ".join(str(error).split()))
 
 
@@ -58,7 +58,7 @@ def _scores(
     from diffvae.model import PCA, AutoEncoder
 
     scores = dict.fromkeys(OF_TRAINING, float("nan"))
-    if not isinstance(model, PCA | AutoEncoder):  # without a prior the scale of a dimension says nothing
+    if not isinstance(model, PCA | AutoEncoder):  # without a prior the scale of a dimension is arbitrary
         scores["active_dimensions"] = metrics.active_dimensions(z)
     labelled = np.array([label is not None for label in cells.labels])
     if "reconstruction_r2" in wanted and hasattr(model, "decode"):
@@ -78,7 +78,7 @@ def _scores(
 
 
 def _reconstruction(model: Any, adata: AnnData, z: np.ndarray) -> float:
-    """Return R^2 of held-out cells on the unit scale, whatever the scale that the method was trained on."""
+    """Return R^2 of held-out cells on the unit scale, independent of the scale used in training."""
     held_out = (adata.obs[_keys.SPLIT] == "validation").to_numpy()
     if not held_out.any():
         return float("nan")
@@ -92,7 +92,7 @@ def _reconstruction(model: Any, adata: AnnData, z: np.ndarray) -> float:
 
 
 def affinities(training: Training, seed: int) -> Any:
-    """Return the t-SNE affinities of a training, one matrix for all its maps; None where it failed."""
+    """Return the t-SNE affinities of a training, shared by all its maps; None if it failed."""
     from diffvae.tl import _tsne
 
     if training.z is None:
@@ -103,7 +103,7 @@ def affinities(training: Training, seed: int) -> Any:
 def score_latent(
     training: Training, cells: Cells, clusterers: Sequence[str], k_given: Sequence[bool], n_clusterings: int
 ) -> list[dict[str, Any]]:
-    """Cluster the latent representation as often as asked, and score each partition; nothing if training failed."""
+    """Cluster the latent representation repeatedly and score each partition; nothing if the training failed."""
     if training.z is None:
         return []
     return _score_space(training.z, cells, clusterers, k_given, range(n_clusterings), "latent")
@@ -112,7 +112,7 @@ def score_latent(
 def score_map(
     p: Any, training: Training, cells: Cells, clusterers: Sequence[str], k_given: Sequence[bool], repeat: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Make one t-SNE map, from a random start of its own, and cluster it once with every clusterer."""
+    """Make one t-SNE map from its own random start, and cluster it once with every clusterer."""
     from diffvae.tl import _tsne
 
     if training.z is None:

@@ -126,7 +126,7 @@ def keys_of(given: list[str]) -> str | dict[str, str]:
 def show(found: Comparison) -> None:
     """Print mean and spread over trainings at the main settings, and in words what the paired differences say."""
     from diffvae import _keys, _measures
-    from diffvae.benchmark._findings import at
+    from diffvae.benchmark._statistics import at
 
     assert found.path is not None
     shown = [m for m in ("ari", "nmi", "overlap") if m in found.table][:1]
