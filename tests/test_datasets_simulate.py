@@ -8,8 +8,7 @@ from scipy import sparse
 
 import diffvae as dv
 from diffvae.datasets import _counts
-from diffvae.datasets._programmes import activation
-from diffvae.datasets._tree import adjacency, nested, parents_of, path_to
+from diffvae.datasets._tree import activation, adjacency, nested, parents_of, path_to
 
 SMALL = {"stem": {"early": ["red", "white"], "late": None}}
 

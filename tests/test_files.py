@@ -13,8 +13,7 @@ import pytest
 from anndata import AnnData, read_h5ad
 
 from diffvae._errors import OutputError, WriteError
-from diffvae._files import new_folder, refuse_folder, write_csv, write_h5ad, write_text
-from diffvae._lock import held
+from diffvae._files import held, new_folder, refuse_folder, write_csv, write_h5ad, write_text
 
 
 def names(folder):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import diffvae as dv
-from diffvae import _io, _io_size, _io_table, _io_text
+from diffvae import _io, _io_text, _size
 from diffvae.pp import DataError
 
 SOURCE = Path(dv.__file__).parent
@@ -105,7 +105,7 @@ def test_packed_stores_are_refused_before_they_are_unpacked(diffvae, tmp_path, m
 @pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
 @pytest.mark.parametrize("form", ["h5ad", "zarr"])
 def test_what_cannot_be_read_in_blocks_is_not_told_to_be(tmp_path, monkeypatch, form):
-    monkeypatch.setattr(_io_size, "free_memory", lambda: 1000)
+    monkeypatch.setattr(_size, "free_memory", lambda: 1000)
     for matrix in (sp.csr_matrix(X), sp.csc_matrix(X)):
         path = tmp_path / f"{matrix.format}.{form}"
         cells = ad.AnnData(matrix)
@@ -120,7 +120,7 @@ def test_what_fits_is_no_bomb(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # anndata announces the next version of zarr
         CELLS.write_zarr(tmp_path / "cells.zarr")
-    sizes = [_io_size.unpacked(tmp_path / f"cells.{form}") for form in ("h5ad", "zarr")]
+    sizes = [_size.unpacked(tmp_path / f"cells.{form}") for form in ("h5ad", "zarr")]
     assert all(CELLS.X.data.nbytes < size < CELLS.X.data.nbytes + 2**14 for size in sizes)
 
 
@@ -133,10 +133,10 @@ def test_names_beside_a_matrix_are_bounded_too(tmp_path, small_machine):
 
 
 def test_blocks_are_the_whole_table_and_end_before_memory_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(_io_table, "BLOCK", 100)
+    monkeypatch.setattr(_io_text, "BLOCK", 100)
     TABLE.to_csv(tmp_path / "a.csv.gz")
     pd.testing.assert_frame_equal(_io.read(tmp_path / "a.csv.gz").to_df(), TABLE, check_names=False)
-    monkeypatch.setattr(_io_table, "memory", lambda: 2000)
+    monkeypatch.setattr(_io_text, "memory", lambda: 2000)
     with pytest.raises(DataError, match=r"needs more memory than there is: \d+ of its lines take"):
         _io.read(tmp_path / "a.csv.gz")
 

@@ -11,12 +11,11 @@ import pytest
 
 from diffvae import pipeline
 from diffvae._errors import OutputError
-from diffvae._files import new_folder
-from diffvae._lock import held, one_writer
+from diffvae._files import held, new_folder, one_writer
 
 HOLD = """
 import sys, time
-from diffvae._lock import held
+from diffvae._files import held
 with held(sys.argv[1]):
     print("has it", flush=True)
     time.sleep(60)

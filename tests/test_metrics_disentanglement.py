@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffvae.metrics import DCI, dci, mutual_information_gap, sap_score
-from diffvae.metrics._dci import _entropies
+from diffvae.metrics._disentanglement import _entropies
 
 
 def dci_numbers(z, factors):

@@ -12,9 +12,8 @@ import anndata as ad
 from anndata import AnnData
 
 from diffvae._errors import DataError
-from diffvae._io_mtx import read_10x_folder, read_mtx
-from diffvae._io_size import refuse_what_cannot_be_held
-from diffvae._io_table import read_table
+from diffvae._io_text import read_10x_folder, read_mtx, read_table
+from diffvae._size import refuse_what_cannot_be_held
 
 IN_MEMORY = "AnnData in memory"
 """How a summary names cells that came from no file."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from diffvae import _files, _result
+from diffvae._files import held
 from diffvae._journal import Journal
-from diffvae._lock import held
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -22,11 +22,11 @@ from diffvae import (
 )
 from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
+from diffvae._files import one_writer
 from diffvae._identify import identify, identify_again
 from diffvae._journal import Journal
 from diffvae._kept import Kept
 from diffvae._linking import Links, links
-from diffvae._lock import one_writer
 from diffvae._result import Result
 from diffvae._size import stays_on_disk
 from diffvae._store import OnDisk, open_store

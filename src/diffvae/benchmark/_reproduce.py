@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from diffvae import _files
+from diffvae._files import one_writer
 from diffvae._journal import Journal
-from diffvae._lock import one_writer
 from diffvae.benchmark import _reproduce_folder, _reproduce_plan
 from diffvae.benchmark._jobs import do
 from diffvae.benchmark._plan import require_positive

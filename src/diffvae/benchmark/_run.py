@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffvae._lock import one_writer
+from diffvae._files import one_writer
 from diffvae.benchmark import _work
 from diffvae.benchmark._cells import as_cells
 from diffvae.benchmark._comparison import Comparison
