@@ -104,23 +104,12 @@ def cell_file(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[CellF
                 warnings.simplefilter("ignore")  # zarr remarks that other programs may not know this yet
                 zarr.consolidate_metadata(str(part))
         return
-    with _files.in_one_step(path) as part, _files.hdf5_quiet():
-        skeleton.write_h5ad(part)
-        with _growing(part) as file:
-            yield file
-
-
-@contextmanager
-def _growing(path: Path) -> Iterator[CellFile]:
-    """Yield an HDF5 file to which cells are put, and keep nothing of it in the end: see :func:`_files.hdf5_quiet`."""
     import h5py
 
-    with h5py.File(path, "r+") as opened:
-        file = CellFile(opened)
-        try:
-            yield file
-        finally:
-            del file._group
+    with _files.in_one_step(path) as part:
+        skeleton.write_h5ad(part)
+        with h5py.File(part, "r+") as opened:
+            yield CellFile(opened)
 
 
 @contextmanager

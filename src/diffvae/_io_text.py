@@ -1,12 +1,12 @@
-"""Text files, packed or not, opened so that reading one that is a trap ends before memory does."""
+"""Expression in text files: tables, Matrix Market files, and the folders that 10x Genomics writes."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-import os
 import re
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,34 +19,32 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae._errors import DataError
+from diffvae._size import free_memory, size
 
-LONGEST_LINE = 2**26
-"""Bytes in one line: a million cells with 60 characters each. A line has to be held whole to be taken apart."""
+UNREADABLE = (OSError, ValueError, OverflowError, EOFError, zlib.error, csv.Error)
+"""Errors of gzip, pandas and scipy on text that is damaged, or no text."""
+BLOCK = 2**21
+"""Values that are parsed at once: some 60 MB, whatever the size of the table."""
+_GENE_CORNER = re.compile(r"^(gene|genes|gene_?(id|name|symbol)s?|symbols?|geneid|ensembl(_?id)?)$", re.IGNORECASE)
+_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
+_BARCODE = re.compile(r"^([A-Za-z0-9]+[_#-])?[ACGT]{10,}([-_.]\w+)?$")
+_MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 
 
-def memory() -> int:
-    """Return the bytes of memory of this machine; 64 GiB where it doesn't say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return 64 * 2**30
+def most_text() -> float:
+    """Return how many bytes of text are read at most, unpacked: twice the free memory.
 
-
-def most_text() -> int:
-    """Return how many bytes of text, unpacked, are read at most: twice the memory.
-
-    A value has 2 to 20 characters as text and takes 4 to 8 bytes once read, so that only text made to deceive, or
-    more than this machine can hold, is longer. A gzip file of 50 MB may unpack to 50 GB.
+    A value has 2 to 20 characters as text and takes 4 to 8 bytes once read. A gzip file of 50 MB may unpack to 50 GB.
     """
-    return 2 * memory()
+    return 2 * free_memory()
 
 
 class _Bounded(io.RawIOBase):
-    """What another file holds, as long as neither a line nor the whole is too long."""
+    """The text in another file, up to a number of bytes."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
-        self._file, self._path, self._most = file, path, most_text()
-        self._read = self._line = 0
+        self._file, self._path = file, path
+        self._most, self._n_read = most_text(), 0
 
     def readable(self) -> bool:
         return True
@@ -54,23 +52,16 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
-        self._read += len(data)
-        last = data.rfind(b"\n")
-        self._line = self._line + len(data) if last < 0 else len(data) - last - 1
-        if b"\0" in data:  # readers in C take it for the end of a name or a number
+        self._n_read += len(data)
+        if b"\0" in data:  # pandas would take it for the end of a name or a number
             raise DataError(
                 f"{str(self._path)!r} holds zero bytes, so it is no plain text; save it as text in UTF-8, or give it "
                 "the ending of what it is."
             )
-        if self._read > self._most:
+        if self._n_read > self._most:
             raise DataError(
-                f"{str(self._path)!r} holds more than {size(self._most)} of text, twice the memory of this machine, so "
-                "it can't be held; take fewer cells, or store it as .h5ad on a larger machine."
-            )
-        if self._line > LONGEST_LINE:
-            raise DataError(
-                f"{str(self._path)!r} has a line of more than {size(LONGEST_LINE)}; a table of expression has a line "
-                "for each cell or gene. Check how it was made."
+                f"{str(self._path)!r} holds more than {size(self._most)} of text, twice the memory that is free; take "
+                "fewer cells, or store it as .h5ad on a larger machine."
             )
         return len(data)
 
@@ -80,27 +71,13 @@ class _Bounded(io.RawIOBase):
 
 
 def opened(path: Path) -> io.BufferedReader:
-    """Open a file of text, unpacked if its name ends in .gz, as bytes; too many of them raise a DataError."""
+    """Open a text file as bytes, unpacked if its name ends in .gz; too many bytes raise a DataError."""
     opening = gzip.open if path.name.lower().endswith(".gz") else open
     return io.BufferedReader(_Bounded(cast(IO[bytes], opening(path, "rb")), path), 2**18)
 
 
-def size(n_bytes: float) -> str:
-    """Return a number of bytes as a reader would say it."""
-    power = min(max(int(n_bytes).bit_length() - 1, 0) // 10, 3)
-    number = f"{n_bytes / 1024**power:,.1f}".removesuffix(".0")
-    return f"{number} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
-
-
-_GENE_CORNER = re.compile(r"^(gene|genes|gene_?(id|name|symbol)s?|symbols?|geneid|ensembl(_?id)?)$", re.IGNORECASE)
-_ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
-BLOCK = 2**21
-"""Values that are taken apart at once: some 60 MB, whatever the size of the table."""
-_BARCODE = re.compile(r"^([A-Za-z0-9]+[_#-])?[ACGT]{10,}([-_.]\w+)?$")
-
-
 def read_table(path: Path, *, transpose: bool | None) -> AnnData:
-    """Read a table; see :func:`diffvae._io.read`."""
+    """Read a table with cell names in the first column and gene names in the first line; see ``_io.read``."""
     header, first, separator = _head(path)
     # R leaves out the corner: one name fewer than there are columns.
     genes = header if len(header) == len(first) - 1 else header[1:]
@@ -114,7 +91,6 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
         )
     rows: list[str] = []
     blocks: list[Any] = []
-    held = 0
     for block in _blocks(path, separator, len(genes)):
         if block.shape[1] != len(genes):
             raise DataError(f"{str(path)!r} names {len(genes):,} columns, but its lines have {block.shape[1]:,}.")
@@ -124,12 +100,6 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
         x = block.to_numpy(dtype=np.float32)
         blocks.append(sp.csr_matrix(x) if np.count_nonzero(x) < 0.5 * x.size else x)
         rows += block.index.tolist()
-        held += 8 * blocks[-1].nnz if sp.issparse(blocks[-1]) else x.nbytes
-        if 2 * held > memory():
-            raise DataError(
-                f"{str(path)!r} needs more memory than there is: {len(rows):,} of its lines take {size(held)}, and "
-                "joining them as much again; take fewer cells, or convert it to .h5ad on a larger machine."
-            )
     names = pd.Index(rows, dtype=str)
     if rows and all(map(_is_number, rows)) and not all(float(name).is_integer() for name in rows):
         raise DataError(
@@ -141,7 +111,7 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
             f"{str(path)!r} seems to have genes in rows and cells in columns ({why}); read it with "
             "transpose=True (--transpose), or with transpose=False (--no-transpose) if that is not so."
         )
-    matrix = _joined(blocks)
+    matrix = _stacked(blocks)
     adata = AnnData(X=matrix, obs=pd.DataFrame(index=names), var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
     adata.obs_names.name = adata.var_names.name = None
     if not transpose:
@@ -173,14 +143,14 @@ def _blocks(path: Path, separator: str, n_genes: int) -> Iterator[pd.DataFrame]:
 
 def _refuse_column(path: Path, name: str, column: pd.Series) -> None:
     odd = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
-    shown = column if odd.empty else odd  # whole numbers of 20 digits and more are none for pandas
+    shown = column if odd.empty else odd  # pandas takes whole numbers of 20 digits and more for text
     raise DataError(
         f"Column {name!r} of {str(path)!r} is not numeric: it holds {shown.iloc[0]!r} in row "
         f"{shown.index[0]!r}. Leave out columns that are not genes."
     )
 
 
-def _joined(blocks: list[Any]) -> Any:
+def _stacked(blocks: list[Any]) -> Any:
     """Return the blocks below each other, sparse if more than half of all values are zero."""
     n_values = sum(block.shape[0] * block.shape[1] for block in blocks)
     n_nonzero = sum(block.nnz if sp.issparse(block) else np.count_nonzero(block) for block in blocks)
@@ -222,11 +192,8 @@ def _genes_in_rows(corner: str, rows: pd.Index, columns: list[str]) -> str | Non
     return None
 
 
-_MATRIX = ("matrix.mtx", "matrix.mtx.gz")
-
-
 def read_mtx(path: Path) -> AnnData:
-    """Read one ``.mtx(.gz)``: genes x cells if it is 10x's, else cells x genes without names."""
+    """Read one ``.mtx(.gz)``: genes x cells with names if it is 10x's, else cells x genes without names."""
     if path.name.endswith(_MATRIX) and _beside(path, "barcodes.tsv") and _beside(path, "features.tsv", "genes.tsv"):
         return _read_10x(path)
     return AnnData(_matrix(path))
@@ -250,25 +217,6 @@ def read_10x_folder(folder: Path) -> AnnData:
 
 
 def _matrix(path: Path) -> sp.csr_matrix:
-    """Read the matrix itself, once its first lines have been found to be possible."""
-    with opened(path) as file:
-        line = next((line for line in file if not line.startswith(b"%") and line.strip()), b"")
-    shape = [int(number) for number in line.split()]
-    # Lines have 4 bytes at the least ("1 1" and its end), and gzip packs 1032 bytes into one at the most. In memory a
-    # value takes a row, a column and itself, 8 bytes each at first.
-    n_values = shape[2] if len(shape) == 3 else shape[0] * shape[1]
-    room = path.stat().st_size * (1032 if path.name.lower().endswith(".gz") else 1)
-    if n_values * (4 if len(shape) == 3 else 2) > room + 4:
-        raise DataError(
-            f"{str(path)!r} says that it holds {n_values:,} values, but it has {size(path.stat().st_size)}, too few "
-            "for them; it is cut off or damaged, so get it again."
-        )
-    needed = 24 * n_values + 8 * max(shape[:2])
-    if needed > memory():
-        raise DataError(
-            f"{str(path)!r} says that it is {shape[0]:,} x {shape[1]:,} with {n_values:,} values: that takes "
-            f"{size(needed)} to read, and this machine has {size(memory())}; take fewer cells, or a larger machine."
-        )
     with opened(path) as file:
         return sp.csr_matrix(scipy.io.mmread(file), dtype="float32")
 

@@ -7,68 +7,90 @@ from pathlib import Path
 from typing import Any
 
 from diffvae._errors import DataError
-from diffvae._io_text import size
 from diffvae._store import is_on_disk, open_store
+
+COPIES = 6
+"""Times that a run has the matrix in memory: as it came, all genes as logs, the kept ones in three forms, a copy."""
+SHARE = 0.5
+"""Share of the free memory that a run may take; the rest is for others and for what grows beside the matrix."""
+MANY_CELLS = 200_000
+"""Cells beyond which maps, clusters and graphs of all of them take hours, however much memory there is."""
+
+
+def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, transpose: bool | None = None) -> str:
+    """Return why cells are read from disk in blocks, as a sentence; empty where they are read into memory.
+
+    Parameters
+    ----------
+    data
+        Cells in memory, a file, or a list of files; None for the bundled ones.
+    backed
+        What the user wants; None decides by size.
+    layer
+        Matrix whose size counts.
+    transpose
+        As in :func:`diffvae._io.read`: a matrix that must be transposed can't be read in blocks.
+    """
+    several = isinstance(data, list | tuple) and len(data) > 1
+    if backed is False and several:
+        raise ValueError("Several files are read from disk, as one; write them into one file to have it in memory.")
+    if backed and (data is None or not is_on_disk(data)):
+        raise ValueError("There is no file to read piece by piece: the cells are in memory.")
+    if data is None or not is_on_disk(data) or backed is False:
+        return ""
+    if transpose and (backed or several):
+        raise ValueError("Genes in rows can't be read piece by piece; write the cells in rows first, as .h5ad.")
+    if backed or several or getattr(data, "isbacked", False):
+        return "The cells stay on disk and are read in blocks, as asked for."
+    path = Path(os.path.expanduser(data[0] if isinstance(data, list | tuple) else data))
+    if transpose or path.suffix not in (".h5ad", ".zarr"):
+        return ""
+    try:
+        matrix = open_store(path).matrix(layer)
+    except DataError:
+        return ""  # reading the file whole may work, or says what is wrong with it
+    # the file is read with all that it holds, other layers and graphs of cells too
+    needed, free = max(COPIES * len(matrix) * matrix.bytes_per_row, unpacked(path)), free_memory()
+    shape = f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes"
+    if needed > SHARE * free:
+        return (
+            f"{shape} would take about {needed / 2**30:.1f} GiB of memory, of which {free / 2**30:.1f} GiB are free: "
+            "they stay on disk and are read in blocks."
+        )
+    if len(matrix) > MANY_CELLS:
+        return f"{shape} are more than {MANY_CELLS:,} cells: they stay on disk and are read in blocks."
+    return ""
 
 
 def refuse_what_cannot_be_held(path: Path) -> None:
-    """Refuse a file or store whose arrays, unpacked, take more than the memory that is free.
+    """Refuse an HDF5 file or zarr store whose arrays, unpacked, take more than the free memory.
 
-    HDF5 and zarr pack zeros by a factor of a thousand, so that the size of a file says nothing.
+    Zeros are packed by a factor of a thousand, so that the size of the file says nothing.
     """
     needed, free = unpacked(path), free_memory()
     if needed > free:
-        blocks = "have it read in blocks where that is offered (--backed)"
-        if _by_columns(path):
-            blocks = f"write it by rows (adata.X = adata.X.tocsr()) and {blocks}"
         raise DataError(
-            f"{str(path)!r} takes {size(needed)} in memory, of which {size(int(free))} are free; take fewer cells, "
-            f"store it sparse, or {blocks}."
+            f"{str(path)!r} takes {size(needed)} in memory, of which {size(free)} are free; take fewer cells, store it "
+            "sparse and by rows (CSR), or have it read in blocks where that is offered (--backed)."
         )
 
 
 def unpacked(path: Path) -> int:
-    """Return the bytes of all arrays of an HDF5 file or zarr store, unpacked; 0 for what is neither."""
-    if path.is_dir():
-        import zarr
-
-        try:
-            arrays = zarr.open_group(path, mode="r", use_consolidated=False).members(max_depth=None)
-        except Exception:
-            return 0  # what reads it says what is wrong with it
-        return sum(array.nbytes for _, array in arrays if isinstance(array, zarr.Array))
-    import h5py
-
-    total = 0
-
-    def add(_: str, node: object) -> None:
-        nonlocal total
-        if isinstance(node, h5py.Dataset):
-            total += int(node.size or 0) * node.dtype.itemsize
-
-    try:
-        with h5py.File(path) as file:
-            file.visititems(add)
-    except (OSError, RuntimeError):  # the same
-        return 0
-    return total
-
-
-def _by_columns(path: Path) -> bool:
-    """Return whether X is stored by columns, so that cells can't be read in blocks."""
+    """Return the bytes of all arrays of an HDF5 file or zarr store, unpacked; 0 where it can't be read as such."""
     try:
         if path.is_dir():
             import zarr
 
-            attributes = zarr.open_group(path, mode="r", use_consolidated=False)["X"].attrs
-        else:
-            import h5py
+            nodes = zarr.open_group(path, mode="r", use_consolidated=False).members(max_depth=None)
+            return sum(node.nbytes for _, node in nodes if isinstance(node, zarr.Array))
+        import h5py
 
-            with h5py.File(path) as file:
-                attributes = dict(file["X"].attrs)
-        return attributes.get("encoding-type") == "csc_matrix"
-    except Exception:  # there is no X, say
-        return False
+        arrays: list[h5py.Dataset] = []
+        with h5py.File(path) as file:
+            file.visititems(lambda _, node: arrays.append(node) if isinstance(node, h5py.Dataset) else None)
+            return sum((array.size or 0) * array.dtype.itemsize for array in arrays)  # size is None if empty
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return 0  # the reader says what is wrong with it
 
 
 def free_memory() -> float:
@@ -88,54 +110,14 @@ def free_memory() -> float:
     return min(free, float(max(limit, 0)))
 
 
-COPIES = 6
-"""Times that a run has the matrix in memory: as it came, all genes as logs, the kept ones in three forms, a copy."""
-SHARE = 0.5
-"""Of the free memory that a run may take; the rest is for others and for what grows beside the matrix."""
-MANY_CELLS = 200_000
-"""Cells beyond which maps, clusters and graphs of all of them take hours, however much memory there is."""
+def size(n_bytes: float) -> str:
+    """Return a number of bytes in the unit that suits it.
 
-
-def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, transpose: bool | None = None) -> str:
-    """Return why cells are read from disk block by block, as a sentence; empty where they are read into memory.
-
-    Parameters
-    ----------
-    data
-        Cells in memory, a file, or a list of files; None for the bundled ones.
-    backed
-        What the user wants; None decides by size.
-    layer
-        Matrix whose size counts.
-    transpose
-        As in :func:`diffvae._io.read`: rows of what must be turned round can't be read.
+    Examples
+    --------
+    >>> [size(n) for n in (12, 2**20, 3 * 2**40)]
+    ['12 bytes', '1 MiB', '3,072 GiB']
     """
-    several = isinstance(data, list | tuple) and len(data) > 1
-    if backed is False and several:
-        raise ValueError("Several files are read from disk, as one; write them into one file to have it in memory.")
-    if backed and (data is None or not is_on_disk(data)):
-        raise ValueError("There is no file to read piece by piece: the cells are in memory.")
-    if data is None or not is_on_disk(data) or backed is False:
-        return ""
-    if transpose and (backed or several):
-        raise ValueError("Genes in rows can't be read piece by piece; write the cells in rows first, as .h5ad.")
-    if backed or several or getattr(data, "isbacked", False):
-        return "The cells stay on disk and are read in blocks, as asked for."
-    path = Path(os.path.expanduser(data[0] if isinstance(data, list | tuple) else data))
-    if transpose or path.suffix not in (".h5ad", ".zarr"):
-        return ""
-    try:
-        matrix = open_store(path).matrix(layer)
-    except DataError:
-        return ""  # what reads the file whole may do better, or says what is wrong with it
-    # reading holds all that is in the file, other layers and graphs of cells too
-    needed, free = max(COPIES * len(matrix) * matrix.bytes_per_row, unpacked(path)), free_memory()
-    size = f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes"
-    if needed > SHARE * free:
-        return (
-            f"{size} would take about {needed / 2**30:.1f} GiB of memory, of which {free / 2**30:.1f} GiB are free: "
-            "they stay on disk and are read in blocks."
-        )
-    if len(matrix) > MANY_CELLS:
-        return f"{size} are more than {MANY_CELLS:,} cells: they stay on disk and are read in blocks."
-    return ""
+    power = min(max(int(n_bytes).bit_length() - 1, 0) // 10, 3)
+    number = f"{n_bytes / 1024**power:,.1f}".removesuffix(".0")
+    return f"{number} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"
