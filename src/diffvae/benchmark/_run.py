@@ -104,7 +104,7 @@ def run(
     of the training), ``clustering_seed``, ``space``, ``clusterer``, ``k_given``, ``n_clusters``; ``ari``, ``nmi``,
     ``overlap`` of the clusters (see :mod:`diffvae.metrics`); ``silhouette`` and ``knn_purity`` (15 neighbours) of the
     labels in that space; and of the training ``reconstruction_r2`` (held-out cells, on the unit scale),
-    ``active_dimensions``, ``mig``, ``sap``, ``dci_*``, ``type_alignment``, ``batch_alignment``, NaN where there is
+    ``active_dimensions``, ``mig``, ``dci_*``, ``type_alignment``, ``batch_alignment``, NaN where there is
     none; ``training_seconds``, ``clustering_seconds``, ``versions``. And ``types``, recall and precision of each
     reference type in each clustering. A clusterer without randomness has one row per space.
 
