@@ -19,7 +19,6 @@ DAMAGES = (
     OSError,
     ValueError,
     KeyError,
-    TypeError,
     EOFError,
     MemoryError,  # a header that says more numbers than there are
     RuntimeError,  # JSON that is nested without end; a zip that says it is encrypted, or packed in another way
