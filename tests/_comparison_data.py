@@ -41,7 +41,7 @@ def comparison(
                         "training_seconds": 3.0 * (1 + len(method)),
                     }  # fmt: skip
                     if every_measure:
-                        of = ("reconstruction_r2", "sap", "dci_disentanglement", "dci_completeness",
+                        of = ("reconstruction_r2", "dci_disentanglement", "dci_completeness",
                               "dci_informativeness", "type_alignment")  # fmt: skip
                         training |= {name: base / (2 + i) for i, name in enumerate(of)}
                     for space in spaces:

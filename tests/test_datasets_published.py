@@ -14,8 +14,7 @@ from scipy import sparse
 import diffvae as dv
 from diffvae._errors import DataError
 from diffvae.datasets import _human_hsc, _pancreas, _zebrafish
-from diffvae.datasets._files import Source, download, git_blob_id
-from diffvae.datasets._tables import read_genes_by_cells
+from diffvae.datasets._files import Source, download, git_blob_id, read_genes_by_cells
 
 FISH_TYPES = ["HSPC", "Neutrophils", "Monocytes", "Erythrocytes", "Thrombocytes", "HSPC"]
 FISH_GENES = ["1,lyz,7,protein_coding", "2,,9,protein_coding", "3,ba1l1,3,", "4,lyz,23,protein_coding"]
@@ -210,7 +209,7 @@ def test_tables_are_read_in_pieces(tmp_path, monkeypatch):
     stem_cell_file(tmp_path)
     file = tmp_path / next(iter(_human_hsc.SOURCES))
     whole = read_genes_by_cells(file)
-    monkeypatch.setattr("diffvae.datasets._tables._ROWS", 7)
+    monkeypatch.setattr("diffvae.datasets._files._ROWS", 7)
     pieces = read_genes_by_cells(file)
     assert (whole[0] != pieces[0]).nnz == 0
     assert list(whole[1]) == list(pieces[1])

@@ -7,9 +7,8 @@ import pytest
 from scipy import sparse
 
 import diffvae as dv
-from diffvae.datasets import _counts
-from diffvae.datasets._programmes import activation
-from diffvae.datasets._tree import adjacency, nested, parents_of, path_to
+from diffvae.datasets import _simulate
+from diffvae.datasets._tree import activation, adjacency, nested, parents_of, path_to
 
 SMALL = {"stem": {"early": ["red", "white"], "late": None}}
 
@@ -251,7 +250,7 @@ def test_numpy_state_is_left_alone():
 
 def test_many_blocks_give_the_distribution_of_one(monkeypatch):
     one = simulate(400, 80)
-    monkeypatch.setattr(_counts, "_BLOCK", 80 * 7)
+    monkeypatch.setattr(_simulate, "_BLOCK", 80 * 7)
     many = simulate(400, 80)
     pd.testing.assert_frame_equal(one.obs, many.obs)
     assert many.X.shape == one.X.shape

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -21,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import diffvae as dv
-from diffvae import _io, _io_size, _io_table, _io_text
+from diffvae import _io, _io_text, _size
 from diffvae.pp import DataError
 
 SOURCE = Path(dv.__file__).parent
@@ -56,72 +55,24 @@ def refused(answer, sentence):
 
 @pytest.fixture
 def small_machine(monkeypatch):
-    monkeypatch.setattr(_io_text, "most_text", lambda: 2**20)
-    monkeypatch.setattr(_io_text, "LONGEST_LINE", 2**16)
-
-
-def bomb(line, n):
-    return gzip.compress(b"cell,A,B\n" + line * n)
+    monkeypatch.setattr(_io_text, "free_memory", lambda: 2**19)
 
 
 BOMBS = {
-    "rows without end": ("a.csv.gz", bomb(b"c,0," + b"0" * 500 + b"\n", 2**12), "holds more than 1 MiB of text"),
-    "a line without end": ("a.csv.gz", bomb(b"0,", 2**16), "has a line of more than 64 KiB"),
-    "a first line without end": ("a.tsv.gz", gzip.compress(b"gene\t" * 2**16), "has a line of more than 64 KiB"),
-    "a comment without end": ("a.mtx.gz", gzip.compress(b"%" * 2**18), "has a line of more than 64 KiB"),
-    "comments without end": (
-        "a.mtx.gz",
-        gzip.compress(b"%%MatrixMarket matrix coordinate real general\n" + b"%\n" * 2**20),
-        "holds more than 1 MiB of text",
-    ),
+    "rows without end": ("a.csv.gz", b"cell,A,B\n" + (b"c,0," + b"0" * 500 + b"\n") * 2**12),
+    "a line without end": ("a.csv.gz", b"cell,A,B\n" + b"0," * 2**20),
+    "comments without end": ("a.mtx.gz", b"%%MatrixMarket matrix coordinate real general\n" + b"%\n" * 2**20),
 }
 
 
 @pytest.mark.parametrize("case", BOMBS)
 def test_bombs_end_while_they_are_read(diffvae, tmp_path, small_machine, case):
-    name, content, sentence = BOMBS[case]
-    assert len(content) < 2**14  # small as a file
-    (tmp_path / name).write_bytes(content)
-    refused(diffvae("train", tmp_path / name, "--out", tmp_path / "out", *QUICK), sentence)
+    name, content = BOMBS[case]
+    (tmp_path / name).write_bytes(gzip.compress(content))
+    assert (tmp_path / name).stat().st_size < 2**14
+    answer = diffvae("train", tmp_path / name, "--out", tmp_path / "out", *QUICK)
+    refused(answer, "holds more than 1 MiB of text")
     assert os.listdir(tmp_path) == [name]
-
-
-@pytest.mark.parametrize("form", ["h5ad", "h5", "loom", "zarr"])
-def test_packed_stores_are_refused_before_they_are_unpacked(diffvae, tmp_path, monkeypatch, form):
-    path = tmp_path / f"bomb.{form}"
-    opened = zarr.open_group(path, mode="w") if form == "zarr" else h5py.File(path, "w")
-    shape, chunks = (10**9, 10**6), (1000, 1000)  # four petabytes of zeros
-    if form == "zarr":
-        opened.create_array("layers/X", shape=shape, chunks=chunks, dtype="f4")
-    else:
-        with opened as file:
-            file.create_dataset("layers/X", shape, "f4", chunks=chunks, compression="gzip")
-    with pytest.raises(DataError, match=r"takes 3,725,290\.3 GiB in memory, of which .* are free"):
-        _io.read(path)
-    refused(diffvae("train", path, "--out", tmp_path / "out", *QUICK), "")
-    assert os.listdir(tmp_path) == [path.name]
-
-
-@pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
-@pytest.mark.parametrize("form", ["h5ad", "zarr"])
-def test_what_cannot_be_read_in_blocks_is_not_told_to_be(tmp_path, monkeypatch, form):
-    monkeypatch.setattr(_io_size, "free_memory", lambda: 1000)
-    for matrix in (sp.csr_matrix(X), sp.csc_matrix(X)):
-        path = tmp_path / f"{matrix.format}.{form}"
-        cells = ad.AnnData(matrix)
-        (cells.write_zarr if form == "zarr" else cells.write_h5ad)(path)
-        with pytest.raises(DataError, match=r"\(--backed\)") as refusal:
-            _io.read(path)
-        assert ("write it by rows (adata.X = adata.X.tocsr()) and" in str(refusal.value)) == (matrix.format == "csc")
-
-
-def test_what_fits_is_no_bomb(tmp_path):
-    CELLS.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anndata announces the next version of zarr
-        CELLS.write_zarr(tmp_path / "cells.zarr")
-    sizes = [_io_size.unpacked(tmp_path / f"cells.{form}") for form in ("h5ad", "zarr")]
-    assert all(CELLS.X.data.nbytes < size < CELLS.X.data.nbytes + 2**14 for size in sizes)
 
 
 def test_names_beside_a_matrix_are_bounded_too(tmp_path, small_machine):
@@ -132,18 +83,33 @@ def test_names_beside_a_matrix_are_bounded_too(tmp_path, small_machine):
         _io.read(tmp_path)
 
 
-def test_blocks_are_the_whole_table_and_end_before_memory_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(_io_table, "BLOCK", 100)
+@pytest.mark.parametrize("form", ["h5ad", "h5", "loom", "zarr"])
+def test_packed_stores_are_refused_before_they_are_unpacked(diffvae, tmp_path, form):
+    path = tmp_path / f"bomb.{form}"
+    shape, chunks = (10**9, 10**6), (1000, 1000)  # four petabytes of zeros
+    if form == "zarr":
+        zarr.open_group(path, mode="w").create_array("layers/X", shape=shape, chunks=chunks, dtype="f4")
+    else:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("layers/X", shape, "f4", chunks=chunks, compression="gzip")
+    answer = diffvae("train", path, "--out", tmp_path / "out", *QUICK)
+    refused(answer, "takes 3,725,290.3 GiB in memory, of which")
+    assert "(--backed)" in answer[2]
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
+def test_what_fits_is_no_bomb(tmp_path):
+    CELLS.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
+    CELLS.write_zarr(tmp_path / "cells.zarr")
+    sizes = [_size.unpacked(tmp_path / f"cells.{form}") for form in ("h5ad", "zarr")]
+    assert all(CELLS.X.data.nbytes < size < CELLS.X.data.nbytes + 2**14 for size in sizes)
+
+
+def test_blocks_are_the_whole_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(_io_text, "BLOCK", 100)
     TABLE.to_csv(tmp_path / "a.csv.gz")
     pd.testing.assert_frame_equal(_io.read(tmp_path / "a.csv.gz").to_df(), TABLE, check_names=False)
-    monkeypatch.setattr(_io_table, "memory", lambda: 2000)
-    with pytest.raises(DataError, match=r"needs more memory than there is: \d+ of its lines take"):
-        _io.read(tmp_path / "a.csv.gz")
-
-
-def test_a_bound_is_above_what_can_be_held():
-    assert _io_text.most_text() > 2**30
-    assert [_io_text.size(n) for n in (12, 2**20, 3 * 2**40)] == ["12 bytes", "1 MiB", "3,072 GiB"]
 
 
 # Files
@@ -210,9 +176,12 @@ FILES = {
     "NUL in the name": (lambda folder: folder / "a\0.csv", "embedded null byte"),
     "home of nobody": (lambda folder: "~nobody-at-all/a.csv", "There is no file or folder"),
     "below a file": (lambda folder: write("a", "x")(folder) / "b.csv", "There is no file or folder"),
-    "matrix of too many values": (write("a.mtx", MTX + "9 9 1000000000000\n1 1 1\n"), "too few for them"),
-    "dense matrix of too many": (write("a.mtx", MTX.replace("coordinate", "array") + "99999 99999\n1\n"), "too few"),
-    "matrix of too many rows": (write("a.mtx", MTX + "9000000000000 9 1\n1 1 1\n"), "that takes 67,055.2 GiB to read"),
+    "matrix of too many values": (write("a.mtx", MTX + "9 9 1000000000000\n1 1 1\n"), "needs more memory"),
+    "dense matrix of too many": (
+        write("a.mtx", MTX.replace("coordinate", "array") + "9999999 9999999\n1\n"),
+        "needs more memory",
+    ),
+    "matrix of too many rows": (write("a.mtx", MTX + "9000000000000 9 1\n1 1 1\n"), "needs more memory"),
     "matrix of negative size": (write("a.mtx", MTX + "-9 -9 1\n1 1 1\n"), "can't be read; it may be damaged"),
     "matrix without a size": (write("a.mtx", MTX), "can't be read; it may be damaged"),
     "value outside": (write("a.mtx", MTX + "2 2 1\n7 7 1\n"), "can't be read; it may be damaged"),

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffvae.metrics import DCI, dci, mutual_information_gap, sap_score
-from diffvae.metrics._dci import _entropies
+from diffvae.metrics import DCI, dci, mutual_information_gap
+from diffvae.metrics._disentanglement import _entropies
 
 
 def dci_numbers(z, factors):
@@ -13,7 +13,7 @@ def dci_numbers(z, factors):
     return np.array([found.disentanglement, found.completeness, found.informativeness])
 
 
-SCORES = [mutual_information_gap, sap_score, dci_numbers]
+SCORES = [mutual_information_gap, dci_numbers]
 
 
 def cells(n=600, seed=0):
@@ -44,31 +44,6 @@ def test_bins_have_equal_width():
     information = np.log(2) - 5 / 6 * -(0.6 * np.log(0.6) + 0.4 * np.log(0.4))
     assert mutual_information_gap(z, {"label": labels}, n_bins=2) == pytest.approx(information / np.log(2))
     assert mutual_information_gap(z, {"label": labels}, n_bins=100) == pytest.approx(1.0)
-
-
-def test_sap_of_numbers_worked_by_hand():
-    # squared correlations 1 and (-1.5 - 0.5 - 0.5 - 1.5)^2 / (5 * 4) = 0.8; a constant dimension has none
-    z = np.c_[[1, 2, 3, 4], [1, 1, -1, -1], [5, 5, 5, 5]]
-    assert sap_score(z, {"time": [10, 20, 30, 40]}) == pytest.approx(0.2)
-    assert sap_score(z[:, 1:], {"time": [10, 20, 30, 40]}) == pytest.approx(0.8)
-    assert sap_score(z[:, [1]], {"time": [10, 20, 30, 40]}) == pytest.approx(0.8)
-
-
-def test_sap_of_labels_worked_by_hand():
-    labels = np.repeat(["a", "b", "c"], 20)
-    # the first tells all three; the second only a from the others, recall 1, 1 and 0: (2/3 - 1/3) / (1 - 1/3) = 1/2
-    z = np.c_[np.repeat([0, 2, 1], 20), np.repeat([0, 1, 1], 20), np.zeros(60)]
-    assert sap_score(z, {"label": labels}) == pytest.approx(1 / 2)
-    assert sap_score(z, {"label": labels}, adjusted=False) == pytest.approx(1 - 2 / 3)
-    assert sap_score(z[:, 1:], {"label": labels}) == pytest.approx(1 / 2)
-    assert sap_score(z[:, [0, 2]], {"label": labels}) == pytest.approx(1.0)
-
-
-def test_no_dimension_counts_less_than_chance():
-    labels = np.repeat(["a", "b"], 12)
-    for seed in range(10):  # held-out cells put the noise below chance as often as above
-        noise = np.random.default_rng(seed).normal(size=24)
-        assert sap_score(np.c_[np.repeat([0, 1], 12), noise], {"label": labels}) <= 1
 
 
 def test_entropies_worked_by_hand():
@@ -105,13 +80,12 @@ def test_truth_scores_one_and_noise_zero(score):
     np.testing.assert_allclose(score(np.zeros((2000, 3)), factors), 0, atol=0.005)
 
 
-@pytest.mark.parametrize("score", [mutual_information_gap, sap_score])
-def test_dimensions_that_say_the_same_leave_no_gap(score):
+def test_dimensions_that_say_the_same_leave_no_gap():
     truth, factors, _ = cells()
     twice = np.c_[truth, truth]
-    assert score(twice, factors) == pytest.approx(0, abs=1e-12)
+    assert mutual_information_gap(twice, factors) == pytest.approx(0, abs=1e-12)
     turned = np.c_[truth[:, 0] + truth[:, 1], truth[:, 0] - truth[:, 1]]
-    assert score(turned, {k: factors[k] for k in ("type", "batch")}) < 0.3
+    assert mutual_information_gap(turned, {k: factors[k] for k in ("type", "batch")}) < 0.3
 
 
 def test_dci_of_a_rotation_and_of_copies():
@@ -162,12 +136,11 @@ def test_cells_without_a_value_are_left_out(score):
     np.testing.assert_allclose(score(truth, gaps), score(truth[known], whole), atol=1e-12)
 
 
-@pytest.mark.parametrize("score", [sap_score, dci])
-def test_same_seed_same_number(score):
+def test_same_seed_same_number():
     truth, factors, rng = cells()
     z = truth + rng.normal(size=truth.shape)
-    assert score(z, factors, rng=3) == score(z, factors, rng=3)
-    assert score(z, factors, rng=3) != score(z, factors, rng=4)
+    assert dci(z, factors, rng=3) == dci(z, factors, rng=3)
+    assert dci(z, factors, rng=3) != dci(z, factors, rng=4)
 
 
 def test_no_factor_depends_on_its_neighbours():
@@ -175,8 +148,8 @@ def test_no_factor_depends_on_its_neighbours():
     z = truth + rng.normal(size=truth.shape)
     alone = dci(z, {"time": factors["time"]})
     assert dci(z, factors).importance["time"].tolist() == alone.importance["time"].tolist()
-    each = [sap_score(z, {name: values}) for name, values in factors.items()]
-    assert sap_score(z, factors) == pytest.approx(np.mean(each))
+    each = [mutual_information_gap(z, {name: values}) for name, values in factors.items()]
+    assert mutual_information_gap(z, factors) == pytest.approx(np.mean(each))
 
 
 def test_dci_of_a_sample():
@@ -190,7 +163,6 @@ def test_dci_of_a_sample():
 def test_labels_too_rare_to_be_held_out_are_left_out():
     labels = np.array(["a"] * 40 + ["b"] * 40 + ["alone"])
     z = np.r_[np.zeros(40), np.ones(41)][:, None]
-    assert sap_score(z, {"label": labels}) == 1.0
     assert dci(z, {"label": labels}).informativeness == 1.0
 
 
@@ -207,7 +179,7 @@ def test_gap_of_any_cells_is_between_0_and_1_and_does_not_need_an_order(rows):
     assert mutual_information_gap(z[::-1, [2, 0, 1]], {"label": labels[::-1]}) == pytest.approx(value, abs=1e-12)
 
 
-@pytest.mark.parametrize("score", [mutual_information_gap, sap_score, dci])
+@pytest.mark.parametrize("score", [mutual_information_gap, dci])
 @pytest.mark.parametrize(
     ("factors", "message"),
     [
@@ -225,7 +197,7 @@ def test_factors_that_say_nothing_are_refused_with_a_sentence(score, factors, me
         score(np.arange(8.0).reshape(4, 2), factors)
 
 
-@pytest.mark.parametrize("score", [mutual_information_gap, sap_score, dci])
+@pytest.mark.parametrize("score", [mutual_information_gap, dci])
 def test_bad_points_are_refused_with_a_sentence(score):
     with pytest.raises(ValueError, match="z has the shape"):
         score([1.0, 2.0], {"type": ["a", "b"]})
@@ -239,11 +211,10 @@ def test_bad_options_are_refused_with_a_sentence():
     z, factors = np.arange(4.0)[:, None], {"type": list("abcd")}
     with pytest.raises(ValueError, match="n_bins is 1"):
         mutual_information_gap(z, factors, n_bins=1)
-    for score in (sap_score, dci):
-        with pytest.raises(ValueError, match="test_size is 1"):
-            score(z, factors, test_size=1)
-        with pytest.raises(ValueError, match="factor 'type' has 0 labels with the 4 cells or more"):
-            score(z, factors, test_size=0.25)
+    with pytest.raises(ValueError, match="test_size is 1"):
+        dci(z, factors, test_size=1)
+    with pytest.raises(ValueError, match="factor 'type' has 0 labels with the 4 cells or more"):
+        dci(z, factors, test_size=0.25)
     with pytest.raises(ValueError, match="factor 'time' does not vary over its 1 held-out cells"):
         dci(z, {"time": [0, 1, 2, 3]})
     with pytest.raises(ValueError, match="sample_size is 1"):

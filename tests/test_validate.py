@@ -16,8 +16,10 @@ RULES = {
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("k", 1), ("k", np.int64(3)), ("q", 1), ("q", np.float32(0.5)), ("sd", 0), ("how", "up"), ("n", "auto"), ("n", 9)]
-    + [("t", None), ("t", 0.5), ("on", False)],
+    [
+        *[("k", 1), ("k", np.int64(3)), ("q", 1), ("q", np.float32(0.5)), ("sd", 0), ("how", "up"), ("n", "auto")],
+        *[("n", 9), ("t", None), ("t", 0.5), ("on", False)],
+    ],
 )
 def test_allowed_values_pass(name, value):
     check(RULES, **{name: value})

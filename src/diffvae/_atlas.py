@@ -1,4 +1,4 @@
-"""A run on cells that stay on disk: all are learnt from and embedded, a sample is looked at, the rest follows it."""
+"""A run on cells that stay on disk: training and embedding use all cells, the analysis a sample of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from diffvae.model import Model
 
 DRAWN = 20_000
-"""Cells on which maps, clusters, names and graphs are made; Graph-DiffVAE sees all pairs of so many."""
+"""Size of the sample for maps, clusters, names and graphs; Graph-DiffVAE sees all pairs of its cells."""
 BLOCK = 50_000
-"""Cells that are placed on the map at once."""
+"""Number of cells that are placed on the map at once."""
 FAITHFUL = 0.9
-"""Share of the sample that its own centroids must give back, for the others' clusters to be taken without a warning."""
+"""Share of the sample whose cluster is that of the nearest centroid, below which a warning is given."""
 
 
 def check_options(out: str | PathLike[str] | None, cluster_method: str, drawn: int) -> None:
@@ -50,16 +50,16 @@ class Atlas:
     Parameters
     ----------
     source
-        The cells as they came.
+        The cells as given.
     out
-        Folder of the results; what is only needed during the run lies beside it.
+        Folder of the results; intermediate files lie beside it.
     drawn
-        How many are drawn for the sample.
+        Size of the sample.
 
     Attributes
     ----------
     about
-        What the summary says of the sample and the transfer.
+        Entries of the summary on the sample and the transfer.
     """
 
     def __init__(self, source: Store, out: str | PathLike[str] | None, drawn: int = DRAWN) -> None:
@@ -68,15 +68,15 @@ class Atlas:
         self.about: dict[str, Any] = {"files": [shard.path.name for shard in source.shards], "subsample": drawn}
         place = Path(out).expanduser().resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
-        _files.remove_leftovers(place, _files.WORK)  # of killed runs; who runs holds the lock of the folder
+        _files.remove_leftovers(place, _files.WORK)  # of killed runs; this run holds the lock of the folder
         self.place = place
         self.work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=_files.WORK))
         weakref.finalize(self, shutil.rmtree, self.work, ignore_errors=True)  # also where a run fails
 
     def prepare(self, **options: Any) -> Store:
-        """Prepare the cells, unless they have been, and keep the prepared ones for the steps that follow."""
+        """Prepare the cells unless they are prepared already, for the steps that follow."""
         if self.source.is_prepared:
-            self.source.matrix(None)  # the sample has X, too: refused, if it can't be read by rows, before the training
+            self.source.matrix(None)  # the sample needs X by rows: refused now, not after training
             self.prepared = self.source
         else:
             with _files.failures_told(self.place, self.work):
@@ -84,7 +84,7 @@ class Atlas:
         return self.prepared
 
     def train(self, model: Model, **options: Any) -> None:
-        """Learn from all cells and embed all."""
+        """Train on all cells and embed them."""
         model.train(self.prepared, **options)
         matrix = self.prepared.matrix(model.features.layer)
         shape = (self.prepared.n_obs, model.n_latent)
@@ -94,9 +94,9 @@ class Atlas:
             self._latent[rows] = z
 
     def sample(self, model: Model, seed: int) -> AnnData:
-        """Return the cells that are looked at, in memory, with their latent representation.
+        """Return a random sample of the cells, in memory, with their latent representation.
 
-        They are what stays: the model lets go of cells that were prepared for this run, which end with it.
+        The model forgets cells that were prepared for this run, since their file is removed with it.
         """
         if self.prepared is not self.source:
             model._training_matrix = None
@@ -113,9 +113,9 @@ class Atlas:
         return adata
 
     def transfer(self, adata: AnnData) -> None:
-        """Give all cells what was found on the sample: cluster and name by the nearest centroid, a place on the map.
+        """Give all cells a cluster and name, by the nearest centroid, and a place on the map.
 
-        The sample's own cells keep theirs. How often its centroids give back its own clusters is measured.
+        Cells of the sample keep theirs. How often the nearest centroid gives back their cluster is measured.
         """
         clusters = adata.obs[_keys.CLUSTER].cat.categories
         codes = adata.obs[_keys.CLUSTER].cat.codes.to_numpy()

@@ -33,23 +33,23 @@ class CellFile:
     def __init__(self, group: Any) -> None:
         self._group = group
         self._hdf5 = not hasattr(group, "store")
-        self._begun: set[str] = set()
+        self._written: set[str] = set()
 
     def append(self, key: str, block: Any) -> None:
-        """Put cells below those that are there: a CSR matrix or an array, all of one form."""
+        """Add cells below those written before; all blocks of a matrix are CSR, or all are arrays."""
         import anndata as ad
 
         if sparse.issparse(block):
             block = sparse.csr_matrix(block)
-        if key not in self._begun:
+        if key not in self._written:
             if key in self._group:
                 del self._group[key]
             self._write(key, block, **self._options(block))
-            self._begun.add(key)
+            self._written.add(key)
             return
-        kept = (self._group[key]["data"] if sparse.issparse(block) else self._group[key]).dtype
-        if not np.can_cast(block.dtype, kept):  # HDF5 would cut off what is too large without a word
-            raise TypeError(f"{key} is written as {kept}, which doesn't hold all values of {block.dtype}.")
+        stored = (self._group[key]["data"] if sparse.issparse(block) else self._group[key]).dtype
+        if not np.can_cast(block.dtype, stored):  # HDF5 would cut off large values silently
+            raise TypeError(f"{key} is written as {stored}, which doesn't hold all values of {block.dtype}.")
         if sparse.issparse(block):
             ad.io.sparse_dataset(self._group[key]).append(block)
         else:
@@ -71,7 +71,7 @@ class CellFile:
         return options | {"maxshape": (None, *block.shape[1:]), "chunks": (rows, *block.shape[1:])}
 
     def put(self, key: str, value: Any) -> None:
-        """Write something whole, a table or a dictionary, in the place of what is there."""
+        """Write a table or a dictionary, replacing what is there."""
         self._write(key, value)
 
     def _write(self, key: str, value: Any, **options: Any) -> None:
@@ -84,14 +84,14 @@ class CellFile:
 
 @contextmanager
 def cell_file(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[CellFile]:
-    """Yield a file with what is in a skeleton (tables, no matrix), that appears under its name when all went well.
+    """Yield a file with the tables of a skeleton, to append matrices to; it appears under its name if all succeeds.
 
     Parameters
     ----------
     path
         ``.h5ad`` or ``.zarr``.
     skeleton
-        obs, var and uns; a matrix that is appended takes the place of the skeleton's.
+        obs, var and uns; an appended matrix replaces that of the skeleton.
     """
     path = Path(path).expanduser()
     if path.suffix == ".zarr":
@@ -104,23 +104,12 @@ def cell_file(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[CellF
                 warnings.simplefilter("ignore")  # zarr remarks that other programs may not know this yet
                 zarr.consolidate_metadata(str(part))
         return
-    with _files.in_one_step(path) as part, _files.hdf5_quiet():
-        skeleton.write_h5ad(part)
-        with _growing(part) as file:
-            yield file
-
-
-@contextmanager
-def _growing(path: Path) -> Iterator[CellFile]:
-    """Yield an HDF5 file to which cells are put, and keep nothing of it in the end: see :func:`_files.hdf5_quiet`."""
     import h5py
 
-    with h5py.File(path, "r+") as opened:
-        file = CellFile(opened)
-        try:
-            yield file
-        finally:
-            del file._group
+    with _files.in_one_step(path) as part:
+        skeleton.write_h5ad(part)
+        with h5py.File(part, "r+") as opened:
+            yield CellFile(opened)
 
 
 @contextmanager
@@ -136,10 +125,10 @@ def _zarr_in_one_step(path: Path) -> Iterator[Path]:
 
 
 def refuse_out(path: str | os.PathLike[str], overwrite: bool = False, cells: Store | None = None) -> Path:
-    """Return where cells are to be written.
+    """Return the path to write cells to.
 
-    Refused are other forms, what is there already or is no file of cells, and the file from which the cells are read:
-    what is written of them may lack their expression.
+    Other forms are refused, and so are existing files unless ``overwrite``, a folder that is no zarr store, and the
+    file from which the cells are read: what is written may lack their expression.
     """
     path = Path(path).expanduser()
     if path.suffix not in (".h5ad", ".zarr"):
@@ -156,7 +145,7 @@ def refuse_out(path: str | os.PathLike[str], overwrite: bool = False, cells: Sto
 
 
 def _is_store(path: Path) -> bool:
-    """Return whether a folder is a zarr store (version 2 or 3), or has nothing in it."""
+    """Return whether a folder is a zarr store (version 2 or 3), or empty."""
     if not path.is_dir():
         return False
     names = {entry.name for entry in path.iterdir()}

@@ -28,7 +28,7 @@ class WriteError(OSError):
 
 
 hdf5_is_sound = True
-"""False once HDF5 could not write a file: it tries again when the process ends, and crashes."""
+"""False once HDF5 could not write a file; it tries again when the process ends, and crashes."""
 
 
 class CheckpointError(DataError):

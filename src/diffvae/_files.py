@@ -1,21 +1,20 @@
-"""Writing so that a reader never sees half a file or half a folder."""
+"""Writing so that a reader never sees half a file or half a folder, and two processes never write one folder."""
 
 from __future__ import annotations
 
 import errno
-import gc
-import io
+import inspect
 import json
 import os
 import re
 import secrets
 import shutil
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,22 +22,20 @@ from anndata import AnnData
 
 from diffvae import _errors, _keys
 from diffvae._errors import DataError, OutputError, WriteError
-from diffvae._lock import held
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 OURS = ("summary.json", "config.json")
-"""Files by which a folder of results, or a saved model, is known; they say which diffvae wrote them."""
-
-
-FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""Errors of the system that are of the disk or the folder, whatever is written."""
-
-
+"""Files that mark a folder of results or a saved model; they say which version of diffvae wrote them."""
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+"""Errors of the system that are due to the disk or the folder, whatever is written."""
 PART, WORK, OLD = ".tmp", ".work", ".old"
-"""Ends of the names of what is half written, of what is only needed on the way, and of a result that is replaced."""
+"""Name endings of what is half written, of intermediate files, and of a result that is being replaced."""
 
 
 def _beside(path: Path, end: str = PART) -> Path:
-    """Return a name in the same folder, hence on the same disk, that nobody uses."""
+    """Return an unused name in the same folder, hence on the same disk."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{end}")
 
 
@@ -52,16 +49,16 @@ def _leftovers(path: Path, end: str) -> list[Path]:
 
 
 def remove_leftovers(path: Path, end: str = PART) -> None:
-    """Remove what killed processes left half written for ``path``; for those who know that nobody else is writing."""
+    """Remove what killed processes left half written for ``path``; the caller must hold its lock."""
     for left in _leftovers(path, end):
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _bring_back(path: Path) -> None:
-    """Put a result back that a killed process had moved aside and not replaced yet."""
+    """Restore a result that a killed process had moved aside and not yet replaced."""
     if path.exists() or not _leftovers(path, OLD):
         return
-    with held(path):  # from who is between the two steps of a replacement now, it must not be taken
+    with held(path):  # another process may be between the two steps of a replacement right now
         if not path.exists():
             for old in _leftovers(path, OLD)[:1]:
                 old.rename(path)
@@ -69,38 +66,35 @@ def _bring_back(path: Path) -> None:
 
 @contextmanager
 def failures_told(path: Path, part: Path) -> Iterator[None]:
-    """Say of an error of the system what could not be written, and what is lost by it: nothing.
+    """Turn an error of the disk into a :class:`WriteError` that names what could not be written.
 
     Parameters
     ----------
     path
-        What was to be written, as its user knows it.
+        File or folder to write, as the user knows it.
     part
-        What was written on the way to it.
+        Temporary file or folder that becomes it.
     """
     try:
         yield
     except (OSError, RuntimeError) as error:
-        # HDF5 tells the number in its text only, and not always as an OSError; what failed within a folder, failed for
-        # the folder
-        cause = error.__cause__ if isinstance(error, WriteError) else error
-        found = getattr(cause, "errno", None) or _hdf5_number(cause)
+        cause = error.__cause__ if isinstance(error, WriteError) else error  # of a file inside a folder
+        # HDF5 gives the number in its text only, and not always as an OSError
+        hdf5 = re.search(r"errno = (\d+)", str(cause))
+        if hdf5:
+            _errors.hdf5_is_sound = False
+        found = getattr(cause, "errno", None) or int(hdf5[1] if hdf5 else 0)
         untouched = "what was there before is untouched" if path.exists() else "nothing is left of it"
-        if found in FAILURES:
+        if found in DISK_ERRORS:
             raise WriteError(f"{str(path)!r} can't be written ({os.strerror(found)}); {untouched}.") from error
         if found == errno.ENOENT and not part.parent.exists():
             raise WriteError(f"{str(part.parent)!r} was removed while {path.name!r} was written into it.") from error
         raise
 
 
-def _hdf5_number(error: BaseException | None) -> int:
-    """Return the number of the system's error that HDF5 ran into, from its text; 0 if it is none of HDF5's."""
-    return int((re.search(r"errno = (\d+)", str(error)) or (0, 0))[1])
-
-
 @contextmanager
 def in_one_step(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a name to write to; what is there takes the place of ``path`` if all goes well."""
+    """Yield a temporary name to write to; the file takes the place of ``path`` if the block succeeds."""
     path = Path(path).expanduser()
     if path.is_dir():
         raise OutputError(f"{str(path)!r} is a folder; give the name of a file.")
@@ -116,38 +110,10 @@ def in_one_step(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_h5ad(adata: AnnData, path: str | os.PathLike[str], *, compression: str | None = "gzip") -> None:
     """Write an AnnData to a file that appears when it is complete."""
-    # Level 1 is several times as fast as anndata's 4 and costs a few per cent in size.
+    # Level 1 is several times faster than anndata's 4 and costs a few per cent in size.
     options = {"compression_opts": 1} if compression == "gzip" else {}
-    with in_one_step(path) as part, hdf5_quiet():
+    with in_one_step(path) as part:
         adata.write_h5ad(part, compression=compression, **options)
-
-
-@contextmanager
-def hdf5_quiet() -> Iterator[None]:
-    """Keep to itself what dying HDF5 objects print: on a full disk each has a traceback of its own, a page in all.
-
-    None of them may outlive the block.
-    """
-    told, hook = io.StringIO(), sys.unraisablehook
-    sys.unraisablehook = lambda unraisable: None
-    try:
-        with redirect_stderr(told):
-            try:
-                yield
-            except (OSError, RuntimeError) as error:
-                failed: BaseException | None = error
-                while failed is not None:
-                    if _hdf5_number(failed):
-                        _errors.hdf5_is_sound = False
-                    traceback.clear_frames(failed.__traceback__)  # lets go of the objects, here and now
-                    failed = failed.__cause__ or failed.__context__
-                gc.collect()
-                if not _errors.hdf5_is_sound:
-                    told.truncate(0)
-                raise
-    finally:
-        sys.unraisablehook = hook
-        sys.stderr.write(told.getvalue())  # a warning, say
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:
@@ -179,7 +145,7 @@ def _names_its_diffvae(file: Path) -> bool:
 
 
 def refuse_folder(path: Path, overwrite: bool) -> None:
-    """Raise if a folder can't be written, or must not be replaced; one lost half replaced is put back first."""
+    """Raise if a folder can't be written or must not be replaced; an interrupted replacement is undone first."""
     _bring_back(path)
     name = repr(str(path))
     if path.exists() and not path.is_dir():
@@ -252,7 +218,7 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
 
 @contextmanager
 def scratch(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a folder beside a result, for what is only needed on the way to it; it is removed in the end."""
+    """Yield a folder beside a result for intermediate files; it is removed at the end."""
     folder = _beside(Path(path).expanduser().resolve(), WORK)
     folder.mkdir(parents=True)
     try:
@@ -262,10 +228,10 @@ def scratch(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _swap(new: Path, path: Path) -> None:
-    """Put a folder in the place of another, which comes back if that fails.
+    """Put a folder in the place of another, which is restored if that fails.
 
-    At any moment at least one of both is whole, under ``path`` or under a name from which it is put back: who replaces
-    a result and is killed loses nothing.
+    At any moment at least one of the two is whole, under ``path`` or under a name from which it is restored, so that
+    nothing is lost if the process is killed.
     """
     if not path.exists():
         new.rename(path)
@@ -278,7 +244,7 @@ def _swap(new: Path, path: Path) -> None:
         if not path.exists():
             old.rename(path)
         elif old.exists():
-            # under another name, since half of it must not be put back
+            # under another name, so that it isn't restored after it is half removed
             shutil.rmtree(old.rename(_beside(path)), ignore_errors=True)
 
 
@@ -301,3 +267,73 @@ def read_summary(folder: Path) -> dict[str, Any]:
     if not isinstance(summary, dict):
         raise DataError(f"{str(file)!r} is no summary of a run; name a folder that 'diffvae run' wrote.")
     return summary
+
+
+@contextmanager
+def held(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes and threads from writing a folder; within a thread the lock may be nested.
+
+    The system releases the lock (``flock``, or ``msvcrt.locking`` on Windows) when the process ends, so that a stale
+    file is never in the way. The lock file, ``.NAME.lock`` beside the folder, is removed at the end.
+
+    Parameters
+    ----------
+    folder
+        It need not exist; parent folders are made, and removed again if they stay empty.
+
+    Raises
+    ------
+    OutputError
+        If another process or thread holds the lock, or nothing can be written there.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(folder).expanduser().resolve()
+    made = [above for above in path.parents if not above.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = os.access(path.parent, os.W_OK | os.X_OK) or not path.is_dir()  # nothing fits beside a mount point
+        file = path.with_name(f".{path.name}.lock") if beside else path / ".lock"
+        lock = FileLock(file, is_singleton=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise OutputError(
+            f"{_holder(file)} is writing {str(path)!r}; wait until it is done, or name another."
+        ) from None
+    except OSError as error:
+        raise OutputError(f"Nothing can be written in {str(path.parent)!r} ({error.strerror}).") from error
+    try:
+        if lock.lock_counter == 1:
+            with suppress(OSError):
+                file.write_text(f"{os.getpid()} {socket.gethostname()}")
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            with suppress(OSError):  # the folder was removed meanwhile; Windows keeps open files
+                file.unlink()
+        lock.release()
+        for above in made:
+            with suppress(OSError):  # not empty
+                above.rmdir()
+
+
+def _holder(file: Path) -> str:
+    """Return which process holds the lock, as far as the lock file says."""
+    try:
+        number, host = file.read_text().split()
+    except (OSError, ValueError):  # not written yet; or Windows, where a locked file can't be read
+        return "Another process"
+    return f"Process {number}" if host == socket.gethostname() else f"Process {number} on {host}"
+
+
+def one_writer(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function lock the folder given as its argument ``out``, if any, from its start to its end."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+        out = signature.bind(*args, **kwargs).arguments.get("out")
+        with nullcontext() if out is None else held(out):
+            return function(*args, **kwargs)
+
+    return locked

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from diffvae import _files, _keys, _part, _preconditions, _summary, tl
 from diffvae._errors import DataError
+from diffvae._files import one_writer
 from diffvae._journal import Journal
-from diffvae._lock import one_writer
 from diffvae._result import Result
 from diffvae._threads import in_one_thread
 from diffvae.tl._by_weights import disagreement

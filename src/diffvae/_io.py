@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anndata as ad
 from anndata import AnnData
 
 from diffvae._errors import DataError
-from diffvae._io_mtx import read_10x_folder, read_mtx
-from diffvae._io_size import refuse_what_cannot_be_held
-from diffvae._io_table import read_table
+from diffvae._io_text import UNREADABLE, read_10x_folder, read_mtx, read_table
+from diffvae._size import refuse_what_cannot_be_held
+from diffvae._store import unreadable
 
 IN_MEMORY = "AnnData in memory"
-"""How a summary names cells that came from no file."""
+"""Source of cells that came from no file, in a summary."""
 TABLES = tuple(kind + packed for kind in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
 _KNOWN = ".h5ad, 10x .h5, a 10x folder with matrix.mtx(.gz), .mtx(.gz), .csv, .tsv or .txt (.gz), .loom, .zarr"
 
@@ -44,9 +45,8 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     -----
     Reading a table takes, at its peak, 1.1 times the memory of the dense float32 matrix where most values are zeros
     (4.6 bytes per value) and 2.3 times where none is (9.4), measured on 40,000 x 1,000 values; 0.6 GiB with the program
-    for 100,000 cells x 2,000 genes, of which 14 % are not zero. Text that unpacks to more than twice the memory of the
-    machine is refused while it is read, and so is a Matrix Market file whose first line promises more than fits. HDF5
-    and zarr say what they hold: what would take more memory than is free is refused before it is read.
+    for 100,000 cells x 2,000 genes, of which 14 % are not zero. What would take more memory than is free is refused:
+    HDF5 and zarr before they are read, text that unpacks to more than twice that memory while it is read.
 
     Raises
     ------
@@ -64,26 +64,36 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     path = Path(os.path.expanduser(path))
     _refuse_path(path)
     name = path.name.lower()
-    if path.is_dir() or name.endswith((".h5ad", ".h5", ".loom")):
-        refuse_what_cannot_be_held(path)
-    if path.is_dir():
-        is_zarr = name.endswith(".zarr") or any((path / n).exists() for n in (".zgroup", "zarr.json"))
-        adata = _guarded(ad.io.read_zarr if is_zarr else read_10x_folder, path)
-    elif path.stat().st_size == 0:
-        raise DataError(f"{str(path)!r} is empty (0 bytes).")
-    elif name.endswith(TABLES):
-        return _guarded(lambda file: read_table(file, transpose=transpose), path)
-    elif name.endswith((".mtx", ".mtx.gz")):
-        adata = _guarded(read_mtx, path)
-    elif name.endswith(".h5ad"):
-        adata = _guarded(ad.io.read_h5ad, path)
-    elif name.endswith(".h5"):
-        adata = _guarded(_read_10x_h5, path)
-    elif name.endswith(".loom"):
-        adata = _guarded(ad.io.read_loom, path)
+    if name.endswith(TABLES) and path.is_file():
+        with _errors_in_words(path, UNREADABLE):
+            return read_table(path, transpose=transpose)
+    if name.endswith((".mtx", ".mtx.gz")) or (path.is_dir() and not _is_zarr(path)):
+        with _errors_in_words(path, UNREADABLE):
+            adata = (read_10x_folder if path.is_dir() else read_mtx)(path)
     else:
-        raise DataError(f"{str(path)!r} has a form that is not known. Known are: {_KNOWN}.{_advice(name)}")
+        reader = _library(path)
+        refuse_what_cannot_be_held(path)
+        with _errors_in_words(path, Exception):  # libraries fail on damaged files with errors of any type
+            adata = reader(path)
     return adata.T.copy() if transpose else adata
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.name.lower().endswith(".zarr") or any((path / name).exists() for name in (".zgroup", "zarr.json"))
+
+
+def _library(path: Path) -> Callable[[Path], AnnData]:
+    """Return the function of a library that reads a file."""
+    name = path.name.lower()
+    if path.is_dir():
+        return ad.io.read_zarr
+    if name.endswith(".h5ad"):
+        return ad.io.read_h5ad
+    if name.endswith(".h5"):
+        return _read_10x_h5
+    if name.endswith(".loom"):
+        return ad.io.read_loom
+    raise DataError(f"{str(path)!r} has a form that is not known. Known are: {_KNOWN}.{_advice(name)}")
 
 
 def _refuse_path(path: Path) -> None:
@@ -99,6 +109,8 @@ def _refuse_path(path: Path) -> None:
         )
     if not os.access(path, os.R_OK):
         raise DataError(f"{str(path)!r} may not be read by you; ask for permission (chmod u+r makes a file readable).")
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+        raise DataError(f"{str(path)!r} is empty (0 bytes).")
 
 
 def _advice(name: str) -> str:
@@ -111,12 +123,13 @@ def _advice(name: str) -> str:
     return ""
 
 
-def _guarded(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
-    """Call a reader; its warnings are kept away from the user and its failures become a sentence."""
+@contextmanager
+def _errors_in_words(path: Path, failures: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
+    """Hide warnings of readers, and turn their errors into a DataError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return reader(path)
+            yield
     except DataError:
         raise
     except MemoryError as error:
@@ -129,12 +142,8 @@ def _guarded(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
         raise DataError(
             f"Reading {path.name!r} needs a package that is not installed: pip install {package}"
         ) from error
-    except Exception as error:
-        # Readers of foreign files fail in as many ways as there are files.
-        text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(
-            f"{str(path)!r} can't be read; it may be damaged, cut off, or of another form than its name says ({text})."
-        ) from error
+    except failures as error:
+        raise unreadable(path, error) from error
 
 
 def _read_10x_h5(path: Path) -> AnnData:
@@ -153,14 +162,8 @@ def _read_10x_h5(path: Path) -> AnnData:
     return adata
 
 
-def load(data: AnnData | str | os.PathLike[str] | None, transpose: bool | None) -> tuple[AnnData, str]:
-    """Return the cells of a file, of memory (a copy) or the bundled ones, and how a summary names their source."""
-    if data is None:
-        if transpose:
-            raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
-        from diffvae import datasets
-
-        return datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
+def load(data: AnnData | str | os.PathLike[str], transpose: bool | None) -> tuple[AnnData, str]:
+    """Return the cells of a file, or a copy of those in memory, and the name of their source in a summary."""
     if isinstance(data, str | os.PathLike):
         return read(data, transpose=transpose), Path(data).name
     return (data.T if transpose else data).copy(), IN_MEMORY

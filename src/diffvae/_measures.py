@@ -14,7 +14,7 @@ RUN: Final = ("dataset", "method", *SETTING, "seed", "clustering_seed")
 """What tells one run from all others."""
 
 OF_TRAINING: Final = (
-    "reconstruction_r2", "active_dimensions", "mig", "sap", "dci_disentanglement", "dci_completeness",
+    "reconstruction_r2", "active_dimensions", "mig", "dci_disentanglement", "dci_completeness",
     "dci_informativeness", "type_alignment", "batch_alignment", "training_seconds",
 )  # fmt: skip
 """The same in all runs of a training."""
@@ -36,7 +36,6 @@ NAMES: Final = {
     "reconstruction_r2": "reconstruction R²",
     "active_dimensions": "active dimensions",
     "mig": "MIG",
-    "sap": "SAP",
     "dci_disentanglement": "DCI disentanglement",
     "dci_completeness": "DCI completeness",
     "dci_informativeness": "DCI informativeness",

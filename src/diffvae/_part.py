@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from diffvae import _files, _io, _keys
 from diffvae._errors import DataError, OutputError
+from diffvae._files import held
 from diffvae._journal import Journal
-from diffvae._lock import held
 
 if TYPE_CHECKING:
     from anndata import AnnData

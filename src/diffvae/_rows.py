@@ -1,4 +1,4 @@
-"""A matrix of cells x genes that is read in runs of rows: on disk, or made of what is there on the way."""
+"""A matrix of cells x genes that is read in runs of rows, from disk, and changed on the way if wanted."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Rows:
     sparse
         Whether runs are CSR matrices.
     n_values
-        Number of stored values, about: how many rows are read at once is reckoned from it.
+        Approximate number of stored values; it decides how many rows are read at once.
     dtype
         Type of the values.
     reader
         ``reader([(start, stop), ...])`` reads runs of rows, one below the other, as one matrix.
     pointers
-        Stored values before each row of a sparse matrix, and all of them at the end: where a pass is cut, so that
-        cells with many values don't make a block many times as large as the others. None: rows count alike.
+        Stored values before each row of a sparse matrix, and their total at the end. A pass is cut by them, so that
+        cells with many values don't make much larger blocks than others. None: all rows count the same.
     """
 
     shape: tuple[int, int]
@@ -60,18 +60,18 @@ class Rows:
         return self.spans([(start, stop)])
 
     def spans(self, spans: Sequence[tuple[int, int]]) -> Any:
-        """Return several runs of rows as one matrix; one of no rows where there are none."""
+        """Return several runs of rows as one matrix, without rows if there are no runs."""
         return self.reader([(start, min(stop, self.shape[0])) for start, stop in spans] or [(0, 0)])
 
     def sample(self, n_rows: int, rng: np.random.Generator, run: int = 256) -> Any:
-        """Return about so many rows, in memory: runs of neighbours from random places, or all if there are no more."""
+        """Return about ``n_rows`` rows in memory, as runs from random places, or all rows if there are no more."""
         starts = np.arange(0, self.shape[0], run)
         if self.shape[0] > n_rows:
             starts = np.sort(rng.permutation(starts)[: max(1, n_rows // run)])
         return self.spans([(start, start + run) for start in starts.tolist()])
 
     def map(self, change: Callable[[Any], Any], n_genes: int | None = None) -> Rows:
-        """Return the matrix that arises when each run is changed as it is read; what is sparse must stay so."""
+        """Return a matrix whose runs are changed as they are read; a sparse one must stay sparse."""
         reader = self.reader
 
         def changed(spans: Sequence[tuple[int, int]]) -> Any:
@@ -82,22 +82,22 @@ class Rows:
         return Rows(shape, self.sparse, n_values, np.dtype(np.float32), changed, self.pointers)
 
     def cuts(self, values: int = BLOCK_VALUES) -> list[tuple[int, int]]:
-        """Return (start, stop) of the blocks of a pass over all rows, with about so many values each."""
+        """Return (start, stop) of the blocks of a pass over all rows, with about ``values`` values each."""
         if self.pointers is not None and self.n_values:
-            # pointers are those of the matrix in the file, of which some genes may have been picked
+            # pointers are those of the file, from which genes may have been picked
             return _cuts(self.pointers, max(1, values * int(self.pointers[-1]) // self.n_values))
         step = max(1, values * self.shape[0] // max(self.n_values if self.sparse else self.shape[0] * self.shape[1], 1))
         return [(start, min(start + step, self.shape[0])) for start in range(0, self.shape[0], step)]
 
     def blocks(self, values: int = BLOCK_VALUES) -> Iterator[tuple[slice, Any]]:
-        """Yield (rows, block) over all rows, in their order; the next is read while one is worked on."""
+        """Yield (rows, block) over all rows, in order; the next block is read while one is used."""
         cuts = self.cuts(values)
         found = ahead([partial(self.read, *cut) for cut in cuts])
         for (start, stop), block in zip(cuts, found, strict=True):
             yield slice(start, stop), block
 
     def at(self, rows: np.ndarray) -> Any:
-        """Return scattered rows (ascending) in memory: of the blocks in which they lie they alone are kept."""
+        """Return scattered rows (ascending) in memory, from one pass over all blocks."""
         parts = [self.read(0, 0)]
         for part, block in self.blocks():
             first, last = np.searchsorted(rows, [part.start, part.stop])
@@ -107,12 +107,12 @@ class Rows:
 
     @cached_property
     def survey(self) -> Survey:
-        """What one pass over all values says."""
+        """Range, finiteness and digests of all values, from one pass."""
         return _survey(self)
 
 
 def _cuts(pointers: np.ndarray, values: int) -> list[tuple[int, int]]:
-    """Return runs of rows with so many values at most, or of a single row."""
+    """Return runs of rows with at most ``values`` values, or of a single row."""
     cuts, start, n_rows = [], 0, len(pointers) - 1
     while start < n_rows:
         within = int(np.searchsorted(pointers, pointers[start] + values, side="right")) - 1
@@ -124,7 +124,7 @@ def _cuts(pointers: np.ndarray, values: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Survey:
-    """Smallest and largest value, whether all are finite, and digests by which matrices are told apart."""
+    """Smallest and largest value, whether all are finite, and digests that identify the matrix."""
 
     finite: bool
     smallest: float
@@ -150,7 +150,7 @@ def _survey(rows: Rows) -> Survey:
 
 
 def _digested(matrix: Any) -> tuple[memoryview, ...]:
-    """Return the bytes that tell matrices apart; those of blocks, one after the other, are those of the whole."""
+    """Return the bytes that identify a matrix; those of its blocks, one after the other, are those of the whole."""
     if not sp.issparse(matrix):
         return (np.ascontiguousarray(matrix).data,)
     lengths, indices = np.diff(matrix.indptr).astype(np.int64), matrix.indices.astype(np.int32, copy=False)
@@ -178,9 +178,9 @@ def stack(parts: Sequence[Rows]) -> Rows:
 
     def read(spans: Sequence[tuple[int, int]]) -> Any:
         pieces = []
-        for i, own in _by_part(spans, starts.tolist(), ends.tolist()) or [(0, [(0, 0)])]:
-            # each block in the type of the whole: a file takes its type from the first, and others would be cut off
-            piece = parts[i].spans(own).astype(dtype, copy=False)
+        for i, inside in _by_part(spans, starts.tolist(), ends.tolist()) or [(0, [(0, 0)])]:
+            # each block has the type of the whole: a file takes the type of its first block, and would cut off others
+            piece = parts[i].spans(inside).astype(dtype, copy=False)
             pieces.append(sp.csr_matrix(piece) if sparse and not parts[i].sparse else piece)
         return joined(pieces)
 
@@ -191,12 +191,12 @@ def stack(parts: Sequence[Rows]) -> Rows:
 
 
 def _pointers(parts: Sequence[Rows]) -> np.ndarray:
-    """Return the stored values before each row of stacked matrices, about: as the parts count them."""
+    """Return the approximate number of stored values before each row of stacked matrices."""
     lengths = []
     for part in parts:
-        if part.pointers is None:  # rows count alike
+        if part.pointers is None:  # all rows count the same
             lengths.append(np.full(len(part), part.n_values // max(len(part), 1)))
-        else:  # of the genes that were picked
+        else:  # scaled to the genes that were picked
             lengths.append(np.diff(part.pointers) * part.n_values // max(int(part.pointers[-1]), 1))
     return np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
 
@@ -211,7 +211,7 @@ def _by_part(
         for i, (first, last) in enumerate(zip(starts, ends, strict=True))
         if max(start, first) < min(stop, last)
     ]
-    return [(i, [own for _, own in group]) for i, group in groupby(found, key=lambda run: run[0])]
+    return [(i, [run for _, run in group]) for i, group in groupby(found, key=lambda run: run[0])]
 
 
 def joined(pieces: Sequence[Any]) -> Any:

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from diffvae._errors import DataError
-from diffvae._io_size import free_memory, unpacked
 from diffvae._store import is_on_disk, open_store
 
 COPIES = 6
 """Times that a run has the matrix in memory: as it came, all genes as logs, the kept ones in three forms, a copy."""
 SHARE = 0.5
-"""Of the free memory that a run may take; the rest is for others and for what grows beside the matrix."""
+"""Share of the free memory that a run may take; the rest is for others and for what grows beside the matrix."""
 MANY_CELLS = 200_000
 """Cells beyond which maps, clusters and graphs of all of them take hours, however much memory there is."""
 
 
 def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, transpose: bool | None = None) -> str:
-    """Return why cells are read from disk block by block, as a sentence; empty where they are read into memory.
+    """Return why cells are read from disk in blocks, as a sentence; empty where they are read into memory.
 
     Parameters
     ----------
@@ -30,7 +29,7 @@ def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, t
     layer
         Matrix whose size counts.
     transpose
-        As in :func:`diffvae._io.read`: rows of what must be turned round can't be read.
+        As in :func:`diffvae._io.read`: a matrix that must be transposed can't be read in blocks.
     """
     several = isinstance(data, list | tuple) and len(data) > 1
     if backed is False and several:
@@ -49,15 +48,76 @@ def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, t
     try:
         matrix = open_store(path).matrix(layer)
     except DataError:
-        return ""  # what reads the file whole may do better, or says what is wrong with it
-    # reading holds all that is in the file, other layers and graphs of cells too
+        return ""  # reading the file whole may work, or says what is wrong with it
+    # the file is read with all that it holds, other layers and graphs of cells too
     needed, free = max(COPIES * len(matrix) * matrix.bytes_per_row, unpacked(path)), free_memory()
-    size = f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes"
+    shape = f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes"
     if needed > SHARE * free:
         return (
-            f"{size} would take about {needed / 2**30:.1f} GiB of memory, of which {free / 2**30:.1f} GiB are free: "
+            f"{shape} would take about {needed / 2**30:.1f} GiB of memory, of which {free / 2**30:.1f} GiB are free: "
             "they stay on disk and are read in blocks."
         )
     if len(matrix) > MANY_CELLS:
-        return f"{size} are more than {MANY_CELLS:,} cells: they stay on disk and are read in blocks."
+        return f"{shape} are more than {MANY_CELLS:,} cells: they stay on disk and are read in blocks."
     return ""
+
+
+def refuse_what_cannot_be_held(path: Path) -> None:
+    """Refuse an HDF5 file or zarr store whose arrays, unpacked, take more than the free memory.
+
+    Zeros are packed by a factor of a thousand, so that the size of the file says nothing.
+    """
+    needed, free = unpacked(path), free_memory()
+    if needed > free:
+        raise DataError(
+            f"{str(path)!r} takes {size(needed)} in memory, of which {size(free)} are free; take fewer cells, store it "
+            "sparse and by rows (CSR), or have it read in blocks where that is offered (--backed)."
+        )
+
+
+def unpacked(path: Path) -> int:
+    """Return the bytes of all arrays of an HDF5 file or zarr store, unpacked; 0 where it can't be read as such."""
+    try:
+        if path.is_dir():
+            import zarr
+
+            nodes = zarr.open_group(path, mode="r", use_consolidated=False).members(max_depth=None)
+            return sum(node.nbytes for _, node in nodes if isinstance(node, zarr.Array))
+        import h5py
+
+        arrays: list[h5py.Dataset] = []
+        with h5py.File(path) as file:
+            file.visititems(lambda _, node: arrays.append(node) if isinstance(node, h5py.Dataset) else None)
+            return sum((array.size or 0) * array.dtype.itemsize for array in arrays)  # size is None if empty
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return 0  # the reader says what is wrong with it
+
+
+def free_memory() -> float:
+    """Return the bytes that this process can have, by the system and by the limit of its container."""
+    free = float("inf")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = 1024.0 * int(line.split()[1])
+    except OSError:  # not Linux
+        free = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if hasattr(os, "sysconf") else free
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no such limit
+        return free
+    return min(free, float(max(limit, 0)))
+
+
+def size(n_bytes: float) -> str:
+    """Return a number of bytes in the unit that suits it.
+
+    Examples
+    --------
+    >>> [size(n) for n in (12, 2**20, 3 * 2**40)]
+    ['12 bytes', '1 MiB', '3,072 GiB']
+    """
+    power = min(max(int(n_bytes).bit_length() - 1, 0) // 10, 3)
+    number = f"{n_bytes / 1024**power:,.1f}".removesuffix(".0")
+    return f"{number} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"

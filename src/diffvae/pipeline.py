@@ -18,16 +18,17 @@ from diffvae import (
     _preconditions,
     _summary,
     _training_config,
+    datasets,
     pp,
     tl,
 )
 from diffvae._changes import Changes, perturb
 from diffvae._errors import DataError
+from diffvae._files import one_writer
 from diffvae._identify import identify, identify_again
 from diffvae._journal import Journal
 from diffvae._kept import CheckpointPaths
 from diffvae._linking import Links, links
-from diffvae._lock import one_writer
 from diffvae._result import Result
 from diffvae._size import stays_on_disk
 from diffvae._store import OnDisk, open_store
@@ -167,6 +168,8 @@ def run(
     # what can't work is refused now, not after the training
     _preconditions.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
     _linking.check_options(k, _linking.TOP_K)
+    if data is None and transpose:
+        raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
     if out is not None:
         _files.refuse_folder(Path(out).expanduser().resolve(), overwrite)
     kept = CheckpointPaths(out, checkpoint_every, resume, overwrite)
@@ -188,10 +191,11 @@ def run(
             journal.warnings.append(on_disk)
             cells = open_store(data)
             atlas, origin = _atlas.Atlas(cells, out, subsample), cells.name
+        elif data is None:
+            cells, origin = datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
+            label_key = _keys.LABEL if label_key is None else label_key
         else:
             cells, origin = _io.load(data[0] if isinstance(data, list | tuple) else data, transpose)
-        if data is None and label_key is None:
-            label_key = _keys.LABEL
         _preconditions.require_labels(cells, label_key)
         _preconditions.require_cells(cells, n_clusters, subsample if on_disk else None)
         _preconditions.require_types(cells, label_key, source, target)

@@ -317,7 +317,7 @@ def _leader(sets: list[np.ndarray], names: list[str], bootstrap: Bootstrap, *pur
 def _write(comparison: Comparison, found: Findings, folder: Path, *, overwrite: bool) -> Path:
     """Write everything; the summary comes last because it says that all the rest is there."""
     from diffvae import pl
-    from diffvae.model._storage import versions
+    from diffvae._threads import versions
 
     _refuse(folder, overwrite)
     earlier = _earlier_figures(folder)

@@ -109,7 +109,7 @@ def refuse_foreign(folder: Path) -> None:
 
 def claim(folder: Path) -> None:
     """Mark a folder as ours while its comparison is unfinished."""
-    from diffvae.model._storage import versions
+    from diffvae._threads import versions
 
     mark = folder / "summary.json"
     if not mark.exists():

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _files
+from diffvae._files import one_writer
 from diffvae._journal import Journal
-from diffvae._lock import one_writer
 from diffvae.benchmark import _reproduce_train as train
 from diffvae.benchmark._jobs import ROWS, Job, Store, claim, digest, do, refuse_foreign, slug, version
 from diffvae.benchmark._methods import Method, methods
@@ -158,7 +158,7 @@ def reproduce(
     >>> found.claims.columns[:3].tolist()
     ['claim', 'where', 'published']
     """
-    from diffvae.model._storage import versions
+    from diffvae._threads import versions
 
     sizes = [int(n) for n in n_latent]
     require_positive(sizes, min(n_trainings, n_clusterings), n_workers, rng)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _measures, _random
-from diffvae._lock import one_writer
+from diffvae._files import one_writer
 from diffvae.benchmark import _work
 from diffvae.benchmark._cells import Cells, as_cells
 from diffvae.benchmark._clusterers import check_clusterers
@@ -109,7 +109,7 @@ def run(
     of the training), ``clustering_seed``, ``space``, ``clusterer``, ``k_given``, ``n_clusters``; ``ari``, ``nmi``,
     ``overlap`` of the clusters (see :mod:`diffvae.metrics`); ``silhouette`` and ``knn_purity`` (15 neighbours) of the
     labels in that space; of the training ``reconstruction_r2`` (held-out cells, on the unit scale),
-    ``active_dimensions``, ``mig``, ``sap``, ``dci_*``, ``type_alignment``, ``batch_alignment``, NaN where undefined;
+    ``active_dimensions``, ``mig``, ``dci_*``, ``type_alignment``, ``batch_alignment``, NaN where undefined;
     ``training_seconds``, ``clustering_seconds``, ``versions``. ``types`` has recall and precision of
     each reference type in each clustering. A clusterer without randomness has one row per space.
 
@@ -235,7 +235,7 @@ def plan_jobs(
 
 
 def _assemble(rows: Sequence[Row], store: Store, folder: Path | None, plan: Plan) -> Comparison:
-    from diffvae.model._storage import versions
+    from diffvae._threads import versions
 
     seen = ", ".join(f"{k} {v}" for k, v in versions().items())
     table, types = [], []

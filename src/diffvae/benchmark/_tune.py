@@ -315,7 +315,7 @@ def _about(settings: dict[str, Any], cells: AnnData) -> dict[str, Any]:
     """Return the part of the summary that is known at the start."""
     from importlib.metadata import version
 
-    from diffvae.model._storage import versions
+    from diffvae._threads import versions
 
     objective = OBJECTIVES[settings["objective"]]
     return {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PERPLEXITY = 30.0
 N_ITER = 500
-DISENTANGLEMENT = ("mig", "sap", "dci_disentanglement", "dci_completeness", "dci_informativeness")
+DISENTANGLEMENT = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 OF_TRAINING = tuple(m for m in _measures.OF_TRAINING if m != "training_seconds")
 """Scores of a training, in addition to those of its spaces and of their clusters."""
 OF_CLUSTERS = ("ari", "nmi", "overlap")
@@ -65,7 +65,6 @@ def _scores(
         scores["reconstruction_r2"] = _reconstruction(model, adata, z)
     if set(wanted) & set(DISENTANGLEMENT):
         scores["mig"] = metrics.mutual_information_gap(z, cells.factors)
-        scores["sap"] = metrics.sap_score(z, cells.factors, rng=seed)
         found = metrics.dci(z, cells.factors, rng=seed)
         scores["dci_disentanglement"] = found.disentanglement
         scores["dci_completeness"] = found.completeness

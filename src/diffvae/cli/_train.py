@@ -50,7 +50,7 @@ def command(
     The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells. Under torchrun several
     processes train one model, each on its share of every batch; --batch-size is per process.
     """
-    from diffvae import _files, _lock
+    from diffvae import _files
     from diffvae._kept import CheckpointPaths
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
     from diffvae.train import TrainingError, processes
@@ -71,7 +71,7 @@ def command(
     _console.settings.writes(out, resumes=True)
     chosen = kinds[model]()
     options = {"n_top_genes": n_top_genes, "layer": layer, "rng": seed}
-    with processes(device) as share, _lock.held(out) if share.is_writer else nullcontext():
+    with processes(device) as share, _files.held(out) if share.is_writer else nullcontext():
         if share.is_writer:
             _files.refuse_folder(out.expanduser().resolve(), overwrite)
             if share.size == 1:  # others may be at work already

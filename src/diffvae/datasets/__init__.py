@@ -1,9 +1,8 @@
 """Data to begin with: a real set that is always there, a simulator with known truth, the published sets."""
 
+from diffvae.datasets._bundled import list_datasets, pbmc68k_reduced
 from diffvae.datasets._human_hsc import human_hsc
-from diffvae.datasets._list import list_datasets
 from diffvae.datasets._pancreas import pancreas
-from diffvae.datasets._pbmc import pbmc68k_reduced
 from diffvae.datasets._simulate import simulate_differentiation
 from diffvae.datasets._zebrafish import zebrafish
 

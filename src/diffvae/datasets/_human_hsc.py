@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffvae import _keys
-from diffvae.datasets._files import Source, locate
-from diffvae.datasets._tables import check_shape, log_normalise, read_genes_by_cells, unique_names
+from diffvae.datasets._files import Source, check_shape, locate, log_normalise, read_genes_by_cells, unique_names
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,8 +9,15 @@ import numpy as np
 
 from diffvae import _keys
 from diffvae._errors import DataError
-from diffvae.datasets._files import Source, locate
-from diffvae.datasets._tables import check_shape, log_normalise, read_genes_by_cells, read_table, unique_names
+from diffvae.datasets._files import (
+    Source,
+    check_shape,
+    locate,
+    log_normalise,
+    read_genes_by_cells,
+    read_table,
+    unique_names,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,3 +101,102 @@ def adjacency(parents: Mapping[str, str | None]) -> pd.DataFrame:
         if parent is not None:
             table.loc[parent, child] = True
     return table
+
+
+NOISE_PROGRAMMES = ("cell_cycle_s", "cell_cycle_g2m", "stress")
+
+_UP = 0.65
+"""Share of a branch's own drivers that go up."""
+_SWITCHED_OFF = 0.5
+"""Share of a branch's rising drivers that fall back on every branch that leaves it."""
+_BASE_SD = 1.5
+"""Spread of log base expression over genes."""
+_HOUSEKEEPING_SHIFT = 0.7
+"""Housekeeping genes are expressed more than others, by this much on the log scale."""
+
+
+@dataclass(frozen=True)
+class Genes:
+    """Everything about the genes that the cells don't change."""
+
+    log_share: np.ndarray
+    """Log of each gene's share of the counts at the root."""
+    dispersion: np.ndarray
+    """phi of each gene; the variance of its counts is lambda + phi lambda^2."""
+    housekeeping: np.ndarray
+    """Boolean, one per gene."""
+    in_noise: np.ndarray
+    """Programmes x genes, boolean: which gene belongs to which noise programme."""
+    noise: np.ndarray
+    """Programmes x genes: log fold change of each gene at full activity of each noise programme."""
+    drivers: pd.DataFrame
+    """One row per gene (its position) and branch: ``effect``, ``onset``, ``end``."""
+
+
+def draw_genes(
+    n_genes: int,
+    parents: Mapping[str, str | None],
+    *,
+    n_drivers: int,
+    n_housekeeping: int,
+    n_noise: int,
+    effect: float,
+    noise: float,
+    dispersion: float,
+    rng: np.random.Generator,
+) -> Genes:
+    """Deal the genes out: ``n_drivers`` own drivers per branch, ``n_noise`` genes per noise programme."""
+    order = rng.permutation(n_genes)
+    n_all_noise = n_noise * len(NOISE_PROGRAMMES)
+    housekeeping = np.zeros(n_genes, dtype=bool)
+    housekeeping[order[:n_housekeeping]] = True
+    in_noise = np.zeros((len(NOISE_PROGRAMMES), n_genes), dtype=bool)
+    of_noise = order[n_housekeeping : n_housekeeping + n_all_noise].reshape(len(NOISE_PROGRAMMES), n_noise)
+    np.put_along_axis(in_noise, of_noise, True, axis=1)
+    base = _BASE_SD * rng.standard_normal(n_genes) + _HOUSEKEEPING_SHIFT * housekeeping
+    return Genes(
+        log_share=base - np.log(np.exp(base).sum()),
+        dispersion=dispersion * rng.lognormal(-0.125, 0.5, size=n_genes),
+        housekeeping=housekeeping,
+        in_noise=in_noise,
+        noise=in_noise * noise * rng.gamma(4, 1 / 4, size=in_noise.shape),
+        drivers=_draw_drivers(order[n_housekeeping + n_all_noise :], parents, n_drivers, effect, rng),
+    )
+
+
+def _draw_drivers(
+    pool: np.ndarray,
+    parents: Mapping[str, str | None],
+    n_drivers: int,
+    effect: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Draw every branch's own drivers and let part of what rose on its parent's branch fall back."""
+    import pandas as pd
+
+    tables: list[pd.DataFrame] = []
+    passing: dict[str | None, pd.DataFrame] = {}
+    for branch, parent in parents.items():
+        falling = passing.get(parent)
+        taken = falling["gene"].to_numpy() if falling is not None else np.empty(0, dtype=int)
+        genes = rng.choice(np.setdiff1d(pool, taken), size=n_drivers, replace=False)
+        sign = np.where(rng.random(n_drivers) < _UP, 1.0, -1.0)
+        own = pd.DataFrame({"gene": genes, "effect": sign * effect * rng.gamma(4, 1 / 4, size=n_drivers)})
+        up = own[own["effect"] > 0]
+        passing[branch] = up.iloc[: round(_SWITCHED_OFF * len(up))]
+        # The same genes fall on all branches that leave the parent: they are what marks the parent itself.
+        table = own if falling is None else pd.concat([own, falling.assign(effect=-falling["effect"])])
+        onset = rng.uniform(0.0, 0.6, size=len(table))
+        end = rng.uniform(onset + 0.25, 1.0)
+        tables.append(table.assign(branch=branch, onset=onset, end=end))
+    return pd.concat(tables, ignore_index=True)[["gene", "branch", "effect", "onset", "end"]]
+
+
+def activation(position: np.ndarray, onset: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return how far genes are switched on: 3 t^2 - 2 t^3 of t = (s - onset) / (end - onset), cut to [0, 1].
+
+    Cells x genes, from cells' positions s on a branch. Exactly 0 up to the onset and 1 from the end on, so
+    that expression is continuous where branches join.
+    """
+    t = np.clip((position[:, None] - onset) / (end - onset), 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)

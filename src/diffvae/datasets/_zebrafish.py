@@ -9,8 +9,7 @@ import numpy as np
 
 from diffvae import _keys
 from diffvae._errors import DataError
-from diffvae.datasets._files import Source, check_blobs, locate
-from diffvae.datasets._tables import check_shape, read_table, unique_names
+from diffvae.datasets._files import Source, check_blobs, check_shape, locate, read_table, unique_names
 
 if TYPE_CHECKING:
     from anndata import AnnData

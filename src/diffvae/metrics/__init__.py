@@ -1,12 +1,17 @@
 """Scores: arrays in, numbers out."""
 
 from diffvae.metrics._alignment import best_dimensions, dimension_alignment, dimension_auc
-from diffvae.metrics._dci import DCI, dci
-from diffvae.metrics._disentanglement import mutual_information_gap, sap_score
+from diffvae.metrics._disentanglement import DCI, dci, mutual_information_gap
 from diffvae.metrics._links import expected_calibration_error, link_auc, link_average_precision
 from diffvae.metrics._neighbourhood import knn_purity, silhouette
-from diffvae.metrics._overlap import ExpectedOverlap, Overlap, expected_overlap, overlap
-from diffvae.metrics._partition import adjusted_rand_index, normalized_mutual_info
+from diffvae.metrics._partition import (
+    ExpectedOverlap,
+    Overlap,
+    adjusted_rand_index,
+    expected_overlap,
+    normalized_mutual_info,
+    overlap,
+)
 from diffvae.metrics._reconstruction import active_dimensions, reconstruction_r2
 
 __all__ = [
@@ -28,6 +33,5 @@ __all__ = [
     "normalized_mutual_info",
     "overlap",
     "reconstruction_r2",
-    "sap_score",
     "silhouette",
 ]

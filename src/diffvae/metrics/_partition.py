@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import random_table
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from diffvae._random import Rng, generator
 from diffvae.metrics._labels import as_pair
 
 
@@ -77,3 +84,196 @@ def normalized_mutual_info(labels: ArrayLike, clusters: ArrayLike) -> float:
     0.8
     """
     return float(normalized_mutual_info_score(*as_pair(labels, clusters)))
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Result of :func:`overlap`.
+
+    Attributes
+    ----------
+    share
+        Cells on matched pairs over all cells, in [0, 1].
+    table
+        One row per type, then one per cluster left over: ``type``, ``n_cells`` (of the type), ``cluster``,
+        ``n_cluster`` (cells of the cluster), ``n_shared``, ``recall`` (n_shared / n_cells), ``precision``
+        (n_shared / n_cluster). A type without a cluster has an empty ``cluster`` and recall 0; a cluster
+        without a type has an empty ``type``.
+    contingency
+        Cells of every type (rows) in every cluster (columns).
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> found = dv.metrics.overlap(["T", "T", "T", "B", "NK"], ["0", "0", "1", "1", "1"])
+    >>> found.contingency.loc["T"].tolist()
+    [2, 1]
+    """
+
+    share: float
+    table: pd.DataFrame
+    contingency: pd.DataFrame
+
+    @property
+    def mapping(self) -> dict[str, str]:
+        """Cluster to type, matched pairs only."""
+        matched = self.table[(self.table["type"] != "") & (self.table["cluster"] != "")]
+        return dict(zip(matched["cluster"], matched["type"], strict=True))
+
+
+@dataclass(frozen=True)
+class ExpectedOverlap:
+    """Result of :func:`expected_overlap`: the overlap that group sizes alone bring about.
+
+    Attributes
+    ----------
+    observed
+        Overlap of the labels as they are.
+    mean, sd
+        Of the overlap under permuted labels.
+    p_value
+        Share of permutations that reach the observed overlap, the observed one counted among them.
+    n_permutations
+        Permutations drawn.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> null = dv.metrics.expected_overlap(["T"] * 60 + ["B"] * 40, [0] * 60 + [1] * 40, n_permutations=200)
+    >>> null.observed, null.n_permutations
+    (1.0, 200)
+    """
+
+    observed: float
+    mean: float
+    sd: float
+    p_value: float
+    n_permutations: int
+
+
+def _best_pairs(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return linear_sum_assignment(counts, maximize=True)
+
+
+def overlap(labels: ArrayLike, clusters: ArrayLike) -> Overlap:
+    r"""Compute the share of cells whose cluster is the one matched to their reference type.
+
+    .. math:: \max_{\pi} \frac{1}{N} \sum_{t} n_{t\,\pi(t)}
+
+    over one-to-one mappings :math:`\pi` of types to clusters, :math:`n_{tc}` being the cells of type t in
+    cluster c (solved exactly by the Hungarian method). One-to-one is strict: a type split over two clusters
+    counts with the larger part only, and of two types in one cluster one goes empty.
+
+    Parameters
+    ----------
+    labels
+        Reference type of each cell.
+    clusters
+        Cluster (or name given) of each cell, in the same order.
+
+    Returns
+    -------
+    :class:`Overlap` with the share, recall and precision per type, and the contingency table. Read the share
+    beside :func:`expected_overlap`: one type with 60 % of the cells brings up to 60 % by itself.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ or a label is missing.
+
+    References
+    ----------
+    Bica et al. 2020 report such an overlap, 89.9 %, for the zebrafish cells.
+
+    Examples
+    --------
+    >>> result = overlap(["T", "T", "T", "B", "NK"], ["0", "0", "1", "1", "1"])
+    >>> result.share
+    0.6
+    >>> result.mapping
+    {'1': 'B', '0': 'T'}
+    >>> result.table["recall"].round(2).tolist()
+    [1.0, 0.0, 0.67]
+    """
+    types, groups = as_pair(labels, clusters)
+    contingency = pd.crosstab(types, groups, rownames=["type"], colnames=["cluster"])
+    counts = contingency.to_numpy()
+    n_type, n_cluster = counts.sum(1), counts.sum(0)
+    rows, columns = _best_pairs(counts)
+    # The assignment fills every row it can, also with pairs that share no cell; those are no matches.
+    matched = {int(t): int(c) for t, c in zip(rows, columns, strict=True) if counts[t, c] > 0}
+    records = []
+    for t, name in enumerate(contingency.index):
+        c = matched.get(t)
+        n_shared = int(counts[t, c]) if c is not None else 0
+        records.append(
+            {
+                "type": name,
+                "n_cells": int(n_type[t]),
+                "cluster": contingency.columns[c] if c is not None else "",
+                "n_cluster": int(n_cluster[c]) if c is not None else 0,
+                "n_shared": n_shared,
+                "recall": n_shared / n_type[t],
+                "precision": n_shared / n_cluster[c] if c is not None else np.nan,
+            }
+        )
+    for c in sorted(set(range(len(n_cluster))) - set(matched.values())):
+        record = {"type": "", "n_cells": 0, "cluster": contingency.columns[c], "n_cluster": int(n_cluster[c])}
+        records.append(record | {"n_shared": 0, "recall": np.nan, "precision": 0.0})
+    table = pd.DataFrame(records)
+    return Overlap(share=int(table["n_shared"].sum()) / len(types), table=table, contingency=contingency)
+
+
+def expected_overlap(
+    labels: ArrayLike, clusters: ArrayLike, *, n_permutations: int = 1000, rng: Rng = 0
+) -> ExpectedOverlap:
+    """Compute the overlap under permuted labels: the null that belongs beside :func:`overlap`.
+
+    Permuting labels leaves the sizes of types and clusters and makes them independent, so the contingency
+    tables are drawn as such, which costs the same for a thousand cells and for a million.
+
+    Parameters
+    ----------
+    labels, clusters
+        As in :func:`overlap`.
+    n_permutations
+        Tables to draw; the smallest possible p-value is ``1 / (n_permutations + 1)``.
+    rng
+        Seed or generator.
+
+    Returns
+    -------
+    :class:`ExpectedOverlap`.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, a label is missing or ``n_permutations`` is below 1.
+
+    References
+    ----------
+    Patefield, An efficient method of generating random R x C tables, Applied Statistics 30 (1981).
+
+    Examples
+    --------
+    >>> null = expected_overlap(["T"] * 60 + ["B"] * 40, [0] * 60 + [1] * 40, n_permutations=200)
+    >>> null.observed, round(null.mean, 1), null.p_value < 0.01
+    (1.0, 0.5, True)
+    """
+    if n_permutations < 1:
+        raise ValueError(f"n_permutations is {n_permutations}; give at least 1.")
+    observed = overlap(labels, clusters)
+    counts = observed.contingency.to_numpy()
+    n_cells = counts.sum()
+    draws = random_table(counts.sum(1), counts.sum(0)).rvs(
+        n_permutations, random_state=generator(rng, "expected_overlap")
+    )
+    shares = np.array([table[_best_pairs(table)].sum() / n_cells for table in draws])
+    n_reached = int((shares >= observed.share - 1e-12).sum())
+    return ExpectedOverlap(
+        observed=observed.share,
+        mean=float(shares.mean()),
+        sd=float(shares.std()),
+        p_value=(1 + n_reached) / (1 + n_permutations),
+        n_permutations=n_permutations,
+    )

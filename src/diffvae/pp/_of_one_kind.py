@@ -1,4 +1,4 @@
-"""Do several files hold the same sort of values? A look at the whole can't tell: parts of it would be taken wrongly."""
+"""Do several files hold the same kind of values? A sample of each is examined; mixed, they look like one kind."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from diffvae.pp._kind import Kind, summarise, tell_kind, unlogged_total
 SAMPLE = 2_000
 """Cells of each file that are looked at."""
 NEAR = 0.05
-"""Relative difference of totals, once logs are undone, that passes as none."""
+"""Relative difference of totals, once logs are undone, up to which they count as equal."""
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the sample of one file says: the kind, and the base and total of logs of cells with equal totals."""
+class _Values:
+    """Kind of the values in one file, and base and total of the logs of cells with equal totals."""
 
     name: str
     kind: Kind
@@ -26,9 +26,9 @@ class _Told:
 
 
 def refuse_mixed(store: Store, layer: str | None, kind: Kind | None) -> list[str]:
-    """Refuse files that hold different kinds of values, or were prepared one by one; return what else is odd.
+    """Refuse files with different kinds of values, or prepared one by one; return warnings about other differences.
 
-    Where the kind is given, it is taken for all files.
+    A given kind holds for all files.
     """
     if len(store.shards) == 1:
         return []
@@ -41,33 +41,33 @@ def refuse_mixed(store: Store, layer: str | None, kind: Kind | None) -> list[str
             )
     if kind is not None:
         return []
-    told = [found for part in parts if (found := _tell(part, layer)) is not None]
-    for other in told[1:]:
-        if other.kind != told[0].kind:
+    values = [found for part in parts if (found := _examine(part, layer)) is not None]
+    for other in values[1:]:
+        if other.kind != values[0].kind:
             raise DataError(
-                f"The values of {told[0].name!r} are {KIND_NAMES[told[0].kind]}, those of {other.name!r} "
+                f"The values of {values[0].name!r} are {KIND_NAMES[values[0].kind]}, those of {other.name!r} "
                 f"{KIND_NAMES[other.kind]}: give files of one kind, or say kind=... if they are."
             )
-    logs = [one for one in told if one.total is not None]
+    logs = [one for one in values if one.total is not None]
     return [_other_logs(logs[0], one) for one in logs[1:] if not _alike(logs[0], one)][:1]
 
 
-def _tell(part: Store, layer: str | None) -> _Told | None:
-    """Return what a sample of a file says; None where it has no values, or such as are refused anyway."""
+def _examine(part: Store, layer: str | None) -> _Values | None:
+    """Examine a sample of a file; None where it has no values, or values that are refused anyway."""
     sample = part.matrix(layer).sample(SAMPLE, generator(0, "kind of a file"))
     summary = summarise(sample)
     if summary.n_bad or not summary.sample.size:
         return None
     found = tell_kind(sample, summary)[0]
-    return _Told(part.name, found, unlogged_total(sample) if found == "log" else None)
+    return _Values(part.name, found, unlogged_total(sample) if found == "log" else None)
 
 
-def _alike(one: _Told, other: _Told) -> bool:
+def _alike(one: _Values, other: _Values) -> bool:
     (base, total), (other_base, other_total) = one.total or ("", 0.0), other.total or ("", 0.0)
     return base == other_base and abs(total - other_total) <= NEAR * max(total, other_total)
 
 
-def _other_logs(one: _Told, other: _Told) -> str:
+def _other_logs(one: _Values, other: _Values) -> str:
     (base, total), (other_base, other_total) = one.total or ("", 0.0), other.total or ("", 0.0)
     return (
         f"{one.name} holds {base}(x + 1) of cells that sum to {total:,.6g}, {other.name} {other_base}(x + 1) of cells "

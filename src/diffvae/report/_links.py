@@ -12,7 +12,7 @@ from scipy import sparse
 
 from diffvae import _keys
 from diffvae._errors import DataError
-from diffvae._io_size import refuse_what_cannot_be_held
+from diffvae._size import refuse_what_cannot_be_held
 from diffvae.report._encode import packed, short
 
 if TYPE_CHECKING:
