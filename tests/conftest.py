@@ -1,17 +1,7 @@
-import os
 import signal
 import sys
 
 import pytest
-
-# Threads that wait by spinning take the cores from those that work where several test runs share a machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-# Test processes share the cores instead of each taking all of them.
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
-
 
 SHARED = {"test_report.py": "report", "test_report_browser.py": "report", "test_pp_cell_graph.py": "test_neighbours.py"}
 """Files that go with others, for what both need is made, or compiled, once."""
