@@ -1,3 +1,4 @@
+import functools
 import signal
 import sys
 
@@ -56,10 +57,12 @@ def demo(tmp_path_factory):
     import diffvae as dv
 
     out, steps = tmp_path_factory.mktemp("demo") / "deep" / "demo", []
-    result = dv.pipeline.run(
-        out=out, n_latent=10, max_epochs=40, source="CD34+", target=["Dendritic", "CD19+ B"], seed=0, progress=False,
-        tell=steps.append,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dv.pl, "save", functools.partial(dv.pl.save, dpi=60))
+        result = dv.pipeline.run(
+            out=out, n_latent=10, max_epochs=20, source="CD34+", target=["Dendritic", "CD19+ B"], seed=0,
+            progress=False, tell=steps.append,
+        )  # fmt: skip
     return result, out, steps
 
 

@@ -115,7 +115,7 @@ def test_summary(demo):
     assert summary["source"] == "diffvae.datasets.pbmc68k_reduced()"
     assert (summary["n_cells"], summary["n_genes"], summary["n_genes_kept"]) == (700, 765, 765)
     assert summary["kind"] == "log"
-    expected = {"label_key": "cell_type", "seed": 0, "n_latent": 10, "max_epochs": 40, "lr": None, "markers": "auto"}
+    expected = {"label_key": "cell_type", "seed": 0, "n_latent": 10, "max_epochs": 20, "lr": None, "markers": "auto"}
     assert expected.items() <= summary["parameters"].items()
     assert {"diffvae", "torch", "scanpy", "anndata", "openTSNE"} <= set(summary["versions"])
     assert list(summary["seconds"]) == told[:-1]
@@ -310,7 +310,7 @@ def test_identify_again(demo, tmp_path, monkeypatch, no_figures):
     assert len(again.clusters) == 4
     assert (again.adata.obsm["X_diffvae_tsne"] == first.adata.obsm["X_diffvae_tsne"]).all()
     assert again.summary["parameters"]["label_key"] == "cell_type"  # of the first run
-    assert again.summary["parameters"]["max_epochs"] == 40
+    assert again.summary["parameters"]["max_epochs"] == 20
     assert again.summary["parameters"]["cluster_method"] == "kmeans"
     assert again.summary["source"] == first.summary["source"]
     assert again.summary["clustering"]["n_clusters"] == 4
