@@ -1,4 +1,4 @@
-"""Result folders for the tests of the report."""
+"""A result whose names are hostile, for the tests of the report."""
 
 import numpy as np
 import pandas as pd
@@ -14,15 +14,6 @@ HOSTILE = (
     "x" * 10_000,
 )
 """Names that would be something else than names, if a page let them."""
-
-
-def demo(folder):
-    """Write the whole road on the bundled cells: types, changes, links."""
-    dv.pipeline.run(
-        out=folder, n_latent=8, max_epochs=40, n_clusters=7, source="CD34+", target=["Dendritic", "CD19+ B"], seed=0,
-        progress=False,
-    )  # fmt: skip
-    return folder
 
 
 def hostile(folder):

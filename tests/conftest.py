@@ -1,20 +1,17 @@
-import os
+import functools
 import signal
 import sys
 
 import pytest
 
-# Threads that wait by spinning take the cores from those that work where several test runs share a machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-# Test processes share the cores instead of each taking all of them.
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
-
-
-SHARED = {"test_report.py": "report", "test_report_browser.py": "report", "test_pp_cell_graph.py": "test_neighbours.py"}
-"""Files that go with others, for what both need is made, or compiled, once."""
+SHARED = {
+    **dict.fromkeys(("test_pipeline.py", "test_report.py", "test_report_browser.py"), "demo"),
+    **dict.fromkeys(("test_changes.py", "test_linking.py"), "fork"),
+    **dict.fromkeys(("test_neighbours.py", "test_pp_cell_graph.py"), "neighbours"),
+    **dict.fromkeys(("test_model_classifier.py", "test_tl_minimal_genes.py", "test_tl_perturb.py"), "states"),
+    **dict.fromkeys(("test_pl_passport.py", "test_tl_passport.py"), "passport"),
+}
+"""Files that run in one process, because what they need is made, or compiled, once."""
 
 
 def pytest_collection_modifyitems(items):
@@ -40,17 +37,71 @@ def diffvae(monkeypatch, capsys):
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.fixture(scope="session")
-def report_folder(tmp_path_factory):
-    """The folder of a run with types, changes and links, and its page."""
-    import _report_data
+def without_figures(patch):
+    """Let the functions of diffvae.pl draw and save nothing, because figures take most of the time of a run."""
+    import diffvae as dv
 
-    return _report_data.demo(tmp_path_factory.mktemp("report") / "demo")
+    for name in dv.pl.__all__:
+        patch.setattr(dv.pl, name, lambda *args, **options: None)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Run a test without figures."""
+    without_figures(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """Return the result, the folder and the steps of a run on the bundled cells: types, changes and links."""
+    import diffvae as dv
+
+    out, steps = tmp_path_factory.mktemp("demo") / "deep" / "demo", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dv.pl, "save", functools.partial(dv.pl.save, dpi=60))
+        result = dv.pipeline.run(
+            out=out, n_latent=10, max_epochs=20, source="CD34+", target=["Dendritic", "CD19+ B"], seed=0,
+            progress=False, tell=steps.append,
+        )  # fmt: skip
+    return result, out, steps
+
+
+@pytest.fixture(scope="session")
+def report_folder(demo):
+    """Return the folder of the demo."""
+    return demo[1]
+
+
+@pytest.fixture(scope="session")
+def fork_cells():
+    """Return simulated cells of a fork, which no test may change."""
+    import diffvae as dv
+
+    return dv.datasets.simulate_differentiation(240, 80, tree={"stem": ["red", "white"]}, n_drivers=16, rng=0)
+
+
+@pytest.fixture(scope="session")
+def fork_folder(fork_cells, tmp_path_factory):
+    """Return the folder of a run on the fork with changes and without links."""
+    import diffvae as dv
+
+    out = tmp_path_factory.mktemp("fork") / "out"
+    with pytest.MonkeyPatch.context() as patch:  # the figures of a run are looked at in the demo
+        patch.setattr(dv.pl, "save", lambda ax, path: ax.figure.savefig(path.with_suffix(".png"), dpi=40))
+        dv.pipeline.run(
+            fork_cells, out, label_key="cell_type", n_top_genes=None, n_latent=6, lr=5e-3, max_epochs=80,
+            n_clusters=3, cluster_method="kmeans", source="stem", links=False, progress=False,
+        )  # fmt: skip
+    return out
 
 
 @pytest.fixture(scope="session")
 def hostile_report(tmp_path_factory):
-    """The same of cells whose names would be markup, if a page let them."""
+    """Return the folder of a run on cells whose names would be markup, if a page let them."""
     import _report_data
 
-    return _report_data.hostile(tmp_path_factory.mktemp("report") / "hostile")
+    import diffvae as dv
+
+    with pytest.MonkeyPatch.context() as patch:  # figures are drawn, but only their names are saved
+        patch.setattr(dv.pl, "save", lambda ax, path: path.with_suffix(".png").touch())
+        return _report_data.hostile(tmp_path_factory.mktemp("report") / "hostile")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae import _files, _result, pipeline
+from diffvae import _files, pipeline
 from diffvae.cli import _console
 
 COMMANDS = [
@@ -66,8 +66,7 @@ def contents(folder):
 # What goes well
 
 
-def test_run_and_identify(diffvae, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(_result, "_figures", lambda result, folder, label_key: folder.mkdir())  # they take longest
+def test_run_and_identify(diffvae, files, tmp_path, no_figures):
     out = tmp_path / "out"
     code, said, told = diffvae(
         "run", files / "cells.h5ad", "--out", out, "--label-key", "cell_type", *QUICK, "--n-clusters", 2, "--no-links"
@@ -202,17 +201,9 @@ OPTIONS = {
     "out of range": (["--n-latent", "0"], "Invalid value for '--n-latent'"),
     "negative seed": (["--seed", "-1"], "Invalid value for '--seed'"),
     "batch of one": (["--batch-size", "1"], "Invalid value for '--batch-size'"),
-    "preset": (["--preset", "best"], "preset is 'best'; it is one of 'default', 'paper', 'code'"),
     "clusters no number": (["--n-clusters", "abc"], "--n-clusters is 'abc'; it is 'auto' or a whole number"),
     "a single cluster": (["--n-clusters", "1"], "n_clusters must be 2 or more"),
-    "clusters negative": (["--n-clusters", "-2"], "n_clusters is -2"),
-    "clusters for dbscan": (["--n-clusters", "3", "--cluster-method", "dbscan"], "DBSCAN finds the number itself"),
-    "method": (["--cluster-method", "foo"], "method is 'foo'; it is one of leiden, kmeans, gmm, dbscan"),
-    "place": (["--cluster-on", "umap"], "cluster_on is 'umap'; it is 'latent' or 'tsne'"),
     "labels": (["--label-key", "type"], "adata.obs['type'] is missing; the columns are: cell_type"),
-    "labels of single cells": (["--label-key", "library_size"], "so they are no labels of groups"),
-    "layer": (["--layer", "spliced"], "spliced"),
-    "batches": (["--batch-key", "donor"], "donor"),
     "learning rate": (["--lr", "-1"], "lr is -1.0"),
     "device": (["--device", "tpu9"], "device='tpu9' can't be used here"),
     "no such markers": (["--markers", "none.csv"], "'none.csv' is neither a bundled marker table"),
@@ -264,8 +255,10 @@ def refused(answer, sentence):
     assert lines[-1].endswith((".", ")"))
 
 
-@pytest.mark.parametrize("case", INPUT)
-@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize(
+    ("command", "case"),
+    [*(("run", case) for case in INPUT), ("train", "missing"), ("train", "NaN"), ("train", "scaled")],
+)
 def test_bad_input(diffvae, files, tmp_path, command, case):
     name, sentence = INPUT[case]
     refused(diffvae(command, files / name, "--out", tmp_path / "out", *QUICK), sentence)

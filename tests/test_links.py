@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from diffvae import _links
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 
 
 def random_graph(n=60, density=0.08, seed=0):

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import expit
 
 from diffvae.metrics import expected_calibration_error
-from diffvae.model._calibration import Calibration, calibrate
+from diffvae.model import Calibration
+from diffvae.model._calibration import calibrate
 
 
 def best_f1(linked, unlinked, probability, n_edges, n_pairs):

@@ -8,8 +8,9 @@ import pytest
 from _states import states
 
 import diffvae as dv
-from diffvae._errors import DataError
-from diffvae.model._evaluation import Evaluation, evaluate, expected_calibration_error, fit_temperature, stratified
+from diffvae.model import Evaluation
+from diffvae.model._evaluation import evaluate, expected_calibration_error, fit_temperature, stratified
+from diffvae.pp import DataError
 
 
 def test_it_beats_the_baseline_on_held_out_cells_and_says_so():

@@ -102,15 +102,15 @@ def approximates(metric):
     assert again.recall == found.recall
 
 
-@pytest.mark.slow  # as below
+@pytest.mark.slow  # pynndescent compiles its search first
 @pytest.mark.parametrize("metric", ["pearson", "euclidean"])
 def test_approximate_is_close_and_repeats(metric):
     approximates(metric)
 
 
-@pytest.mark.slow
+@pytest.mark.large  # it compiles another search, for a minute or two
 def test_approximate_inner_products():
-    approximates("inner")  # pynndescent compiles its search first: a minute or two
+    approximates("inner")
 
 
 def test_sentences():

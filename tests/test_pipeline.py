@@ -8,7 +8,8 @@ import scanpy as sc
 
 import diffvae as dv
 from diffvae import _io, _result, pipeline
-from diffvae._errors import DataError, OutputError
+from diffvae._errors import OutputError
+from diffvae.pp import DataError
 
 TINY = {"n_latent": 4, "max_epochs": 3, "batch_size": 32, "lr": 3e-3, "links": False, "progress": False}
 GIVEN = {"n_clusters": 2, "cluster_method": "kmeans"}
@@ -24,17 +25,6 @@ TABLES = [
     "overlap",
     "scores",
 ]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The road from end to end, on the bundled cells."""
-    out = tmp_path_factory.mktemp("pipeline") / "deep" / "out"
-    told: list[str] = []
-    result = pipeline.run(
-        out=out, n_latent=10, max_epochs=10, batch_size=64, lr=3e-3, links=False, progress=False, tell=told.append
-    )
-    return result, out, told
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +45,9 @@ def names(folder):
 def test_the_folder_holds_everything(demo):
     result, out, told = demo
     assert result.path == out
-    assert names(out) == ["figures", "model", "report.html", "results.h5ad", "summary.json", "tables"]
-    assert names(out.parent) == ["out"]  # nothing half written beside it
+    whole = ["figures", "links", "model", "perturbation", "report.html", "results.h5ad", "summary.json", "tables"]
+    assert names(out) == whole
+    assert names(out.parent) == ["demo"]  # nothing half written beside it
     assert names(out / "tables") == [f"{name}.csv" for name in TABLES]
     assert names(out / "model") == ["config.json", "history.csv", "weights.safetensors"]
     figures = {file.stem for file in (out / "figures").iterdir()}
@@ -124,7 +115,7 @@ def test_summary(demo):
     assert summary["source"] == "diffvae.datasets.pbmc68k_reduced()"
     assert (summary["n_cells"], summary["n_genes"], summary["n_genes_kept"]) == (700, 765, 765)
     assert summary["kind"] == "log"
-    expected = {"label_key": "cell_type", "seed": 0, "n_latent": 10, "max_epochs": 10, "lr": 3e-3, "markers": "auto"}
+    expected = {"label_key": "cell_type", "seed": 0, "n_latent": 10, "max_epochs": 20, "lr": None, "markers": "auto"}
     assert expected.items() <= summary["parameters"].items()
     assert {"diffvae", "torch", "scanpy", "anndata", "openTSNE"} <= set(summary["versions"])
     assert list(summary["seconds"]) == told[:-1]
@@ -311,16 +302,15 @@ def test_a_failure_in_a_step_writes_nothing(small, tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
-def test_identify_again(demo, tmp_path, monkeypatch):
+def test_identify_again(demo, tmp_path, monkeypatch, no_figures):
     first, path, _ = demo
     monkeypatch.setattr(dv.model.DiffVAE, "train", lambda *args, **options: pytest.fail("trained"))
-    monkeypatch.setattr(_result, "_figures", lambda *args: None)
     before = (path / "summary.json").read_bytes()
     again = pipeline.identify_again(path, tmp_path / "out", n_clusters=4, cluster_method="kmeans", seed=3)
     assert len(again.clusters) == 4
     assert (again.adata.obsm["X_diffvae_tsne"] == first.adata.obsm["X_diffvae_tsne"]).all()
     assert again.summary["parameters"]["label_key"] == "cell_type"  # of the first run
-    assert again.summary["parameters"]["max_epochs"] == 10
+    assert again.summary["parameters"]["max_epochs"] == 20
     assert again.summary["parameters"]["cluster_method"] == "kmeans"
     assert again.summary["source"] == first.summary["source"]
     assert again.summary["clustering"]["n_clusters"] == 4

@@ -7,7 +7,6 @@ from anndata import AnnData
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-import diffvae as dv
 from diffvae.pp import DataError, split_links
 
 N = 120
@@ -142,8 +141,3 @@ def test_too_few_edges_are_refused(n_edges, sizes):
     adata.obsp["cell_graph"] = sparse.csr_matrix((np.ones(n_edges), (ends, ends + 1)), shape=(N, N))
     with pytest.raises(DataError, match=f"has {n_edges} edges, too few to hold out such shares"):
         split_links(adata, validation_size=sizes[0], test_size=sizes[1])
-
-
-def test_it_is_public():
-    assert dv.pp.split_links is split_links
-    assert dv.pp.LinkSplit is type(split_links(cells()))

@@ -11,7 +11,7 @@ from scipy import sparse
 
 import diffvae as dv
 from diffvae import _io, report
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 from diffvae.report import _cells, _encode, _genes, _links, _made
 from diffvae.report._folder import Folder
 
@@ -77,7 +77,7 @@ def test_links_of_the_page_are_the_called_links(report_folder):
 
 def test_the_command_makes_it_again(report_folder):
     (text,) = _made.commands(Folder.open(report_folder))
-    assert text.startswith("diffvae run --out demo --n-latent 8 ")
+    assert text.startswith("diffvae run --out demo --n-latent 10 ")
     assert "--source CD34+ --target Dendritic --target 'CD19+ B'" in text
     assert "batch-size" not in text  # the usual
 
@@ -109,7 +109,7 @@ def test_what_an_older_version_wrote_is_refused_or_told(report_folder, tmp_path)
         report.write(copy)
 
 
-def test_a_later_part_renews_the_page(report_folder, tmp_path):
+def test_a_later_part_renews_the_page(report_folder, tmp_path, no_figures):
     copy = tmp_path / "copy"
     shutil.copytree(report_folder, copy)
     shutil.rmtree(copy / "links")

@@ -7,7 +7,7 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
-from diffvae.tl._annotate import annotate, load_markers
+from diffvae.tl import annotate, load_markers
 from diffvae.tl._by_weights import disagreement
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from diffvae import tl
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 from diffvae.tl import _cluster
 
 SIZES = {3: (36, 30, 24), 4: (36, 32, 28, 24)}

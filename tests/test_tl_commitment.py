@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 
 import diffvae as dv
 from diffvae import tl
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 
 TARGETS = ["blue", "green", "red"]
 COLUMNS = ["cell", "call", "confidence", "strongest", "call_pearson", "confidence_pearson", "strongest_pearson"]

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from diffvae import tl
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 
 # mean 0.75, sd 1.785: D_0 is the four 3s (three of them in a) and the -3 (in b); dimension 1 is dead
 Z = np.array([[3, 5], [3, 5], [3, 5], [0, 5], [3, 5], [0, 5], [0, 5], [0, 5], [0, 5], [0, 5], [0, 5], [-3, 5]], float)

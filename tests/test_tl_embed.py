@@ -4,7 +4,8 @@ import pytest
 
 import diffvae as dv
 from diffvae import tl
-from diffvae._errors import DataError, OutputError
+from diffvae._errors import OutputError
+from diffvae.pp import DataError
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from scipy import sparse
 
 import diffvae as dv
 from diffvae import tl
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 
 GENES = ["g0", "g1", "g2", "g3", "g4"]
 OMEGA = np.array([[3.0, -2, 1, 0, 0], [0, 4, 0, -5, 1], [2, 0, 0, 0, -9]])

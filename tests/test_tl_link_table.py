@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse, stats
 
 from diffvae import tl
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 
 PAIRS = [("a", "a"), ("a", "b"), ("a", "c"), ("b", "b"), ("b", "c"), ("c", "c")]
 

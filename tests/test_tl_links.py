@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 import diffvae as dv
 from diffvae import tl
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 
 WRITTEN = {"diffvae_links", "diffvae_called_links"}
 

@@ -1,7 +1,8 @@
 import pandas as pd
 import pytest
 
-from diffvae.tl._marker_tables import bundled_names, load_markers, match_genes, read_markers
+from diffvae.tl import load_markers
+from diffvae.tl._marker_tables import bundled_names, match_genes, read_markers
 
 
 @pytest.mark.parametrize("name", bundled_names())

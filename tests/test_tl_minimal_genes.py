@@ -5,7 +5,7 @@ import pytest
 from _states import RED, SOURCE, states
 
 import diffvae as dv
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 from diffvae.tl._cells import read_cells
 from diffvae.tl._prefix import EditedCells
 

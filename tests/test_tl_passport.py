@@ -6,7 +6,7 @@ from _passport_data import planted, simulated
 from scipy import sparse, stats
 
 from diffvae import tl
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 from diffvae.tl._passport_parts import batches_of_dimensions, correlations, types_of_sides
 
 

@@ -5,7 +5,7 @@ import pytest
 from _states import RED, SOURCE, WHITE, states
 
 import diffvae as dv
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 from diffvae.tl._cells import read_cells
 from diffvae.tl._perturbation import Trajectory
 from diffvae.tl._shift import enriched_dimensions, random_ways, ways

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from diffvae import metrics, tl
-from diffvae._errors import DataError
+from diffvae.pp import DataError
 from diffvae.tl import _tsne
 
 BLOB = np.repeat(["a", "b", "c"], 25)

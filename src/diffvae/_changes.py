@@ -52,11 +52,10 @@ class Changes:
     Examples
     --------
     >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(150, 80)
+    >>> cells = dv.datasets.simulate_differentiation(100, 40)
     >>> result = dv.pipeline.run(
-    ...     cells, label_key="cell_type", markers={"red": ["gene_01", "gene_02"]}, n_clusters=4,
-    ...     cluster_method="kmeans", n_latent=5, max_epochs=2, progress=False, links=False,
-    ...     source="HSPC", target=["MEP"],
+    ...     cells, label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
+    ...     links=False, source="HSPC", target=["MEP"], progress=False,
     ... )
     >>> result.changes.targets["target"].tolist()
     ['MEP']
@@ -243,16 +242,13 @@ def perturb(
 
     Examples
     --------
-    >>> import tempfile
     >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(150, 80)
-    >>> options = {"n_latent": 5, "n_clusters": 4, "cluster_method": "kmeans"}
-    >>> markers = {"red": ["gene_01", "gene_02"]}
-    >>> folder = tempfile.mkdtemp() + "/results"
-    >>> result = dv.pipeline.run(
-    ...     cells, folder, label_key="cell_type", markers=markers, max_epochs=2, links=False, progress=False, **options
+    >>> cells = dv.datasets.simulate_differentiation(100, 40)
+    >>> _ = dv.pipeline.run(
+    ...     cells, "results", label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
+    ...     links=False, progress=False,
     ... )
-    >>> found = dv.pipeline.perturb(folder, source="HSPC", target=["MEP"], n_random=5, progress=False)
+    >>> found = dv.pipeline.perturb("results", source="HSPC", target=["MEP"], n_random=5, progress=False)
     >>> found.targets["target"].tolist()
     ['MEP']
     """

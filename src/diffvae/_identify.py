@@ -121,16 +121,13 @@ def identify_again(
 
     Examples
     --------
-    >>> import tempfile
     >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(150, 80)
-    >>> options = {"n_latent": 5, "n_clusters": 4, "cluster_method": "kmeans"}
-    >>> markers = {"red": ["gene_01", "gene_02"]}
-    >>> folder = tempfile.mkdtemp() + "/results"
-    >>> result = dv.pipeline.run(
-    ...     cells, folder, label_key="cell_type", markers=markers, max_epochs=2, links=False, progress=False, **options
+    >>> cells = dv.datasets.simulate_differentiation(100, 40)
+    >>> _ = dv.pipeline.run(
+    ...     cells, "results", label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
+    ...     links=False, progress=False,
     ... )
-    >>> again = dv.pipeline.identify_again(folder, markers=markers, n_clusters=3, cluster_method="kmeans")
+    >>> again = dv.pipeline.identify_again("results", n_clusters=3, cluster_method="kmeans")
     >>> len(again.clusters)
     3
     """

@@ -55,10 +55,10 @@ class Links:
     Examples
     --------
     >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(150, 80)
+    >>> cells = dv.datasets.simulate_differentiation(100, 40)
     >>> result = dv.pipeline.run(
-    ...     cells, label_key="cell_type", markers={"red": ["gene_01", "gene_02"]}, n_clusters=4,
-    ...     cluster_method="kmeans", n_latent=5, max_epochs=2, progress=False, links=True,
+    ...     cells, label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
+    ...     k=3, progress=False,
     ... )
     >>> result.links.called.columns.tolist()
     ['cell_1', 'cell_2', 'probability', 'new']
@@ -195,16 +195,13 @@ def links(
 
     Examples
     --------
-    >>> import tempfile
     >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(150, 80)
-    >>> options = {"n_latent": 5, "n_clusters": 4, "cluster_method": "kmeans"}
-    >>> markers = {"red": ["gene_01", "gene_02"]}
-    >>> folder = tempfile.mkdtemp() + "/results"
-    >>> result = dv.pipeline.run(
-    ...     cells, folder, label_key="cell_type", markers=markers, max_epochs=2, links=False, progress=False, **options
+    >>> cells = dv.datasets.simulate_differentiation(100, 40)
+    >>> _ = dv.pipeline.run(
+    ...     cells, "results", label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
+    ...     links=False, progress=False,
     ... )
-    >>> found = dv.pipeline.links(folder, max_epochs=5, progress=False)
+    >>> found = dv.pipeline.links("results", max_epochs=5, progress=False)
     >>> found.called.columns.tolist()
     ['cell_1', 'cell_2', 'probability', 'new']
     """

@@ -49,10 +49,10 @@ class Result:
     Examples
     --------
     >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(150, 80)
+    >>> cells = dv.datasets.simulate_differentiation(100, 40)
     >>> result = dv.pipeline.run(
-    ...     cells, label_key="cell_type", markers={"red": ["gene_01", "gene_02"]}, n_clusters=4,
-    ...     cluster_method="kmeans", n_latent=5, max_epochs=2, links=False, progress=False,
+    ...     cells, label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
+    ...     links=False, progress=False,
     ... )
     >>> len(result.clusters), result.path is None
     (4, True)

@@ -159,7 +159,9 @@ def run(
     Examples
     --------
     >>> import diffvae as dv
-    >>> result = dv.pipeline.run(max_epochs=2, n_latent=10, links=False, progress=False)
+    >>> result = dv.pipeline.run(
+    ...     max_epochs=2, n_latent=10, n_clusters=6, cluster_method="kmeans", links=False, progress=False
+    ... )
     >>> result.clusters.columns[:3].tolist()
     ['cluster', 'n_cells', 'cell_type']
     """

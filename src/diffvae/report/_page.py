@@ -48,12 +48,13 @@ def write(path: str | PathLike[str], out: str | PathLike[str] | None = None, *, 
 
     Examples
     --------
-    >>> import tempfile, diffvae as dv
-    >>> folder = tempfile.mkdtemp()
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(100, 40)
     >>> _ = dv.pipeline.run(
-    ...     out=folder, max_epochs=2, n_latent=5, n_clusters=4, links=False, progress=False, overwrite=True
+    ...     cells, "results", label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
+    ...     links=False, progress=False,
     ... )
-    >>> dv.report.write(folder).name
+    >>> dv.report.write("results").name
     'report.html'
     """
     folder = Path(path).expanduser()

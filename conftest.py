@@ -1,0 +1,24 @@
+"""What tests and the examples of docstrings share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Threads that wait by spinning take the cores from those that work. OpenMP reads this once, before it starts.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# Test processes share the cores instead of each taking all of them.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
+
+
+@pytest.fixture(autouse=True)
+def pipeline_example(request, monkeypatch, tmp_path_factory):
+    """Run examples of the pipeline in an empty folder, and skip writing their figures, which takes longest."""
+    if isinstance(request.node, pytest.DoctestItem) and "pipeline.run(" in request.node.dtest.docstring:
+        import diffvae as dv
+
+        monkeypatch.chdir(tmp_path_factory.mktemp("example"))
+        monkeypatch.setattr(dv.pl, "save", lambda figure, path: Path(path).with_suffix(".png").touch())
