@@ -22,7 +22,6 @@ from diffvae._errors import DataError
 from diffvae.pl import _data, _text
 from diffvae.pl._style import (
     INK,
-    LINE,
     SEQUENTIAL,
     TEXT,
     TITLE,
@@ -33,6 +32,7 @@ from diffvae.pl._style import (
     axes_or_new,
     axes_size,
     colours,
+    fit_height,
     panel_title,
     styled,
 )
@@ -120,7 +120,7 @@ def adjacency(
     sizes = {g: int(n) for g, n in types.value_counts(sort=False).items() if n}
     colour_of = colours(list(types.cat.categories), palette)
 
-    figure, panels, key = _layout(len(links) + coexpression, (bool(links) and not exact) + coexpression)
+    figure, panels, key = _layout(len(links) + coexpression)
     shares = [binned_links(one, order, bins) for one in links]
     norm, cmap = _scale(shares, exact)
     for panel, name, one, share in zip(panels, names, links, shares, strict=False):
@@ -146,24 +146,22 @@ def adjacency(
     named = _name_types(panels, sizes)
     keys = [(INK, "a link")] * (exact and bool(links)) + [(colour_of[g], g) for g in sizes if g not in named]
     if keys:
-        if key is None:
-            figure.set_figheight(figure.get_figheight() + (1 + len(keys) // 2) * LINE / 72)
         place: dict[str, Any] = {"loc": "upper left"} if key else {"loc": "outside lower center", "ncols": 2}
         (key or figure).legend(
-            [Patch(color=c) for c, _ in keys], [_text.plain(_text.shorten(name, 160)) for _, name in keys],
-            handlelength=0.9, labelspacing=0.25, fontsize=TEXT, **place,
+            [Patch(color=c) for c, _ in keys], [_text.plain(_text.shorten(name, 115)) for _, name in keys],
+            handlelength=0.9, labelspacing=0.25, borderaxespad=0.2, fontsize=TEXT, **place,
         )  # fmt: skip
+    fit_height(panels[0], axes_size(panels[0])[0], -(-len(panels) // 2))
     return array(panels)
 
 
-def _layout(n: int, n_bars: int) -> tuple[Figure, list[Axes], Axes | None]:
-    """Return a figure of `n` square panels, two a row, and the place for the key if the last row has one."""
+def _layout(n: int) -> tuple[Figure, list[Axes], Axes | None]:
+    """Return a figure of `n` panels, two a row, and the place for the key if the last row has one."""
     rows = -(-n // 2)
-    figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.3 + (n % 2 == 0) * 0.55 * n_bars), layout="compressed")
+    figure = Figure(figsize=(WIDTH, 3 * rows + 3), layout="constrained")
     places = [figure.add_subplot(rows, 2, i + 1, axes_class=NotebookAxes) for i in range(2 * rows)]
-    for place in places:
+    for place in places[:n]:
         axes_or_new(place, 0)
-        place.set_box_aspect(1)
     key = places[n] if n % 2 else None
     if key is not None:
         key.set_axis_off()
@@ -210,14 +208,17 @@ def _name_types(panels: Sequence[Axes], sizes: dict[str, int]) -> set[str]:
     """Name the types beside the panels on the left, largest first as far as names are clear; return those named."""
     ends = np.cumsum(list(sizes.values())) / sum(sizes.values())
     middles = dict(zip(sizes, (ends + np.array([0.0, *ends[:-1]])) / 2, strict=True))
-    pitch = 1.3 * TEXT / min(axes_size(panels[0]))
+    labels = {g: _text.plain(_text.shorten(g, 96)) for g in sizes}
+    for panel in panels[::2]:
+        panel.set_yticks(list(middles.values()), list(labels.values()))
+        panel.tick_params(axis="y", length=0, pad=2 + 1.3 * TEXT)
+    pitch = 1.3 * TEXT / axes_size(panels[0])[0]
     named: list[str] = []
     for name in sorted(sizes, key=lambda g: -sizes[g]):
         if all(abs(middles[name] - middles[other]) >= pitch for other in named):
             named.append(name)
     for panel in panels[::2]:
-        panel.set_yticks([middles[g] for g in named], [_text.plain(_text.shorten(g, 96)) for g in named])
-        panel.tick_params(axis="y", length=0, pad=2 + 1.3 * TEXT)
+        panel.set_yticks([middles[g] for g in named], [labels[g] for g in named])
     return set(named)
 
 

@@ -267,7 +267,8 @@ def fit_height(ax: Axes, height: float, rows: int = 1) -> None:
     """
     if isinstance(ax, NotebookAxes):
         figure = ax.figure.figure
-        figure.set_figheight(figure.get_figheight() + rows * (height - axes_size(ax)[1]) / 72)
+        for _ in range(2):  # a legend that fitted into a higher figure may need more room
+            figure.set_figheight(figure.get_figheight() + rows * (height - axes_size(ax)[1]) / 72)
 
 
 def matrix_axes(ax: Axes | None, n_rows: int) -> tuple[Axes, float]:
