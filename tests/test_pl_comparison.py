@@ -11,7 +11,7 @@ from matplotlib.markers import CARETLEFT, CARETRIGHT
 
 import diffvae as dv
 from diffvae import benchmark
-from diffvae.pl._palette import CATEGORIES, colours
+from diffvae.pl._style import CATEGORIES, colours
 
 ONE = {"n_latent": (50,), "clusterers": (("kmeans", True),), "spaces": ("latent",), "n_clusterings": 2}
 SETS = ("paul15", "pancreas_endocrinogenesis", "baron_mouse_pancreas", "pbmc3k", "hsmm_myoblast", "tree 1", "tree 2",

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 
 import diffvae as dv
-from diffvae.pl._palette import colours
+from diffvae.pl._style import colours
 
 
 def title(ax):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from diffvae.pl._palette import CATEGORIES, DIVERGING, GREY, SEQUENTIAL, colours, ink_on, is_unassigned, natural_key
+from diffvae.pl._style import CATEGORIES, DIVERGING, GREY, SEQUENTIAL, colours, ink_on, is_unassigned, natural_key
 
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 VISION = {

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from diffvae.pl import _text
+from diffvae.pl._style import axes_or_new
 
 
 def test_width_is_what_gets_drawn():
@@ -31,20 +32,12 @@ def test_dollars_are_no_mathematics():
     assert _text.plain("a$b$") == r"a\$b\$"
 
 
-@pytest.mark.parametrize(("n", "right"), [(3, True), (25, True)])
-def test_short_names_go_to_the_right(n, right):
-    plan = _text.legend_plan([f"{i} (10)" for i in range(n)], (432, 330))
-    assert plan.right is right
-    assert plan.columns == -(-n // 22)
-
-
-def test_long_names_go_below_unbroken_if_they_can():
-    plan = _text.legend_plan(["x" * 30] * 5, (432, 330))
-    assert not plan.right
-    assert plan.labels == ["x" * 30] * 5
-    assert plan.columns == 2
+def column_rotations(names):
+    ax = axes_or_new(None, 3)
+    _text.column_labels(ax, names)
+    return {label.get_rotation() for label in ax.get_xticklabels()}
 
 
 def test_columns_turn_only_where_they_must():
-    assert _text.column_plan(["1", "2"], 30).turned == 0
-    assert _text.column_plan(["a long name", "2"], 30).turned == 90
+    assert column_rotations(["1", "2"]) == {0}
+    assert column_rotations(["a name that is much longer than its column"] * 6) == {90}

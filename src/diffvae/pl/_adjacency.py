@@ -1,30 +1,52 @@
-"""Who is linked with whom: matrices of cells x cells, in the order of their types."""
+"""Which cells are linked: matrices of cells x cells, in the order of their types."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from scipy import sparse
 
-from diffvae import _keys
+from diffvae import _keys, _links
 from diffvae._adata import graph
-from diffvae.pl import _cell_order, _data, _text
-from diffvae.pl._matrix_layout import STRIP, draw_key, layout, mark_types
-from diffvae.pl._palette import INK, SEQUENTIAL, Palette, colours
-from diffvae.pl._panels import array
-from diffvae.pl._style import TITLE, WIDTH, styled
+from diffvae._errors import DataError
+from diffvae.pl import _data, _text
+from diffvae.pl._style import (
+    INK,
+    SEQUENTIAL,
+    TEXT,
+    TITLE,
+    WIDTH,
+    NotebookAxes,
+    Palette,
+    array,
+    axes_or_new,
+    axes_size,
+    colours,
+    fit_height,
+    panel_title,
+    styled,
+)
 
 _NAMES: Final = {
     _keys.CELL_GRAPH: "Input graph",
     _keys.CALLED_LINKS: "Predicted links",
     _keys.LINKS: "Most probable links",
 }
+PER_BIN: Final = 20
+"""Cells of a bin whose correlations are averaged: 400 pairs per dot, and at most 6,000 cells in 300 bins."""
+_BLOCK: Final = 1024
+_STRIP: Final = 0.035
+"""Width of the strips of types, in units of the panel."""
 
 
 @styled
@@ -41,11 +63,11 @@ def adjacency(
 ) -> np.ndarray:
     r"""Draw which cells are linked, type by type (Figures 4c, d and e of the paper): a square matrix per graph.
 
-    The cells stand in the same order in all panels: by type, in the order of the categories, and within a type by the
+    The cells are in the same order in all panels: by type, in the order of the categories, and within a type by the
     first principal component of its expression.
 
-    Up to `n_bins` cells a dot is a pair of cells. Above, a dot is a bin of neighbouring cells against another, and its
-    colour the share of their pairs that are linked, on a logarithmic scale, so that a single link shows.
+    With up to `n_bins` cells, a dot is a pair of cells. With more, it is a pair of bins of neighbouring cells, and its
+    colour is the share of their pairs that are linked, on a logarithmic scale, so that a single link shows.
 
     Parameters
     ----------
@@ -57,20 +79,20 @@ def adjacency(
         Keys in ``obsp``. A nonzero entry is a link, without direction.
     coexpression
         Also draw :math:`|r_{ij}|`, Pearson's r of the expression of cells i and j, from at most 20 cells per bin; no
-        matrix of cells x cells is made of it. The 1 % of dots at either end share the colours there.
+        matrix of cells x cells is computed. The highest and lowest 1 % of the dots share the colours at the ends.
     layer
         Expression, for the order and for r; None for X.
     n_bins
-        Most rows and columns of a panel.
+        Largest number of rows and columns of a panel.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
     palette
         As in ``diffvae.pl.tsne``, and by default the same colours.
 
     Returns
     -------
-    Array of Axes of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. A title says which share of
-    the links is within a cell's own type, and by chance: if each cell kept its number of links but not its partners.
+    Array of Axes of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. Titles give the share of the links
+    that are within a type, and the share expected if each cell kept its number of links but not its partners.
 
     Examples
     --------
@@ -89,40 +111,61 @@ def adjacency(
     if n_bins < 2:
         raise ValueError(f"n_bins is {n_bins}; give at least 2.")
     types = _data.groups(adata, groupby)
+    codes = types.cat.codes.to_numpy()
     links = [graph(adata, name) for name in names]
-    x = _cell_order.expression_rows(adata, layer)
-    order = _cell_order.by_type(types.cat.codes.to_numpy(), x)
-    bins = _cell_order.bins(adata.n_obs, n_bins)
+    x = expression_rows(adata, layer)
+    order = by_type(codes, x)
+    bins = equal_bins(adata.n_obs, n_bins)
     exact = len(bins) == adata.n_obs + 1
-    sizes = [(g, int(n)) for g, n in types.value_counts(sort=False).items() if n]
-    of = colours(list(types.cat.categories), palette)
+    sizes = {g: int(n) for g, n in types.value_counts(sort=False).items() if n}
+    colour_of = colours(list(types.cat.categories), palette)
 
-    figure, panels, key = layout(len(links) + coexpression, [g for g, _ in sizes])
-    shares = [_cell_order.binned_links(found, order, bins) for found in links]
+    figure, panels, key = _layout(len(links) + coexpression)
+    shares = [binned_links(one, order, bins) for one in links]
     norm, cmap = _scale(shares, exact)
-    for panel, name, found, share in zip(panels, names, links, shares, strict=False):
-        _matrix(panel, np.ma.masked_equal(share, 0), norm, cmap)
-        _head(panel, _told(name, found, types.cat.codes.to_numpy(), key.side))
+    for panel, name, one, share in zip(panels, names, links, shares, strict=False):
+        _matrix(panel, np.ma.masked_equal(share, 0), norm, cmap, _heading(name, one, codes))
     bars: list[tuple[ScalarMappable, str, str]] = []
     if links and not exact:
         bars.append((ScalarMappable(norm, cmap), "share of pairs linked (log)", "neither"))
     if coexpression:
-        r = _cell_order.binned_correlation(x, order, bins)
+        r = binned_correlation(x, order, bins)
         low, high = np.percentile(r, [1, 99])
         scale = Normalize(low, max(high, low + 1e-6))
-        _matrix(panels[-1], r, scale, SEQUENTIAL)
-        _head(panels[-1], "Co-expression, |r|")
-        bars.append(
-            (ScalarMappable(scale, SEQUENTIAL), "|Pearson's r|" if exact else "|Pearson's r|, mean of pairs", "both")
-        )
-    for i, panel in enumerate(panels):
-        unnamed = mark_types(panel, sizes, of, named=i % 2 == 0)
-    draw_key(figure, key, bars, [(g, of[g]) for g in unnamed], exact and bool(links))
-    noun = f"{len(sizes)} {_data.noun(groupby, len(sizes))}"
-    told = f"{'Links between' if links else 'Co-expression of'} {_data.cells(adata.n_obs)}, in the order of {noun}"
-    told = _text.wrap(title if title is not None else told, 72 * WIDTH - 10, size=TITLE, weight="bold")
-    figure.text(0.01, 1 - 4 / (72 * figure.get_figheight()), _text.plain(told), va="top", fontsize=TITLE, weight="bold")
+        _matrix(panels[-1], r, scale, SEQUENTIAL, "Co-expression, |r|")
+        bars.append((ScalarMappable(scale, SEQUENTIAL), "|Pearson's r|" + ", mean of pairs" * (not exact), "both"))
+    for panel in panels:
+        _strips(panel, list(sizes.values()), [colour_of[g] for g in sizes])
+    for bar in bars:
+        _colour_bar(figure, key or panels, *bar)
+    caption = f"{'Links between' if links else 'Co-expression of'} {_data.cells(adata.n_obs)}"
+    caption += f", in the order of {len(sizes)} {_data.noun(groupby, len(sizes))}"
+    figure.suptitle(
+        _text.plain(caption if title is None else title), wrap=True, x=0.01, ha="left", fontsize=TITLE, weight="bold"
+    )
+    named = _name_types(panels, sizes)
+    keys = [(INK, "a link")] * (exact and bool(links)) + [(colour_of[g], g) for g in sizes if g not in named]
+    if keys:
+        place: dict[str, Any] = {"loc": "upper left"} if key else {"loc": "outside lower center", "ncols": 2}
+        (key or figure).legend(
+            [Patch(color=c) for c, _ in keys], [_text.plain(_text.shorten(name, 115)) for _, name in keys],
+            handlelength=0.9, labelspacing=0.25, borderaxespad=0.2, fontsize=TEXT, **place,
+        )  # fmt: skip
+    fit_height(panels[0], axes_size(panels[0])[0], -(-len(panels) // 2))
     return array(panels)
+
+
+def _layout(n: int) -> tuple[Figure, list[Axes], Axes | None]:
+    """Return a figure of `n` panels, two a row, and the place for the key if the last row has one."""
+    rows = -(-n // 2)
+    figure = Figure(figsize=(WIDTH, 3 * rows + 3), layout="constrained")
+    places = [figure.add_subplot(rows, 2, i + 1, axes_class=NotebookAxes) for i in range(2 * rows)]
+    for place in places[:n]:
+        axes_or_new(place, 0)
+    key = places[n] if n % 2 else None
+    if key is not None:
+        key.set_axis_off()
+    return figure, places[:n], key
 
 
 def _scale(shares: Sequence[np.ndarray], exact: bool) -> tuple[Normalize, Colormap]:
@@ -130,36 +173,173 @@ def _scale(shares: Sequence[np.ndarray], exact: bool) -> tuple[Normalize, Colorm
     if exact or not shares:
         return Normalize(0, 1), ListedColormap([INK])
     every = np.concatenate([s[s > 0] for s in shares])
-    # the lightest colours are for nothing: a single link must show
+    # without the lightest colours, a single link shows
     dark = ListedColormap(SEQUENTIAL(np.linspace(0.3, 1, 256)))
     return LogNorm(every.min(), max(every.max(), 1.001 * every.min())), dark
 
 
-def _matrix(ax: Axes, values: np.ndarray, norm: Normalize, cmap: Colormap) -> None:
+def _matrix(ax: Axes, values: np.ndarray, norm: Normalize, cmap: Colormap, heading: str) -> None:
     ax.imshow(
         values, norm=norm, cmap=cmap, extent=(0, 1, 1, 0), aspect="auto", interpolation="antialiased",
         interpolation_stage="rgba",
     )  # fmt: skip
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set(visible=True, color=INK, linewidth=0.6)
+    panel_title(ax, heading, pad=12)
 
 
-def _head(ax: Axes, text: str) -> None:
-    """Set the title of a panel, above the strip of types."""
-    ax.set_title(_text.plain(text), fontsize=10, weight="normal", loc="left", pad=STRIP + 5)
+def _strips(ax: Axes, sizes: Sequence[int], fill: Sequence[str]) -> None:
+    """Mark the types of the cells by strips along two sides of a matrix, and by lines between them."""
+    ends = np.cumsum(sizes) / np.sum(sizes)
+    for start, end, colour in zip([0.0, *ends], ends, fill, strict=False):
+        for corner, wide, tall in (
+            ((-_STRIP - 0.01, 1 - end), _STRIP, end - start),
+            ((start, 1.01), end - start, _STRIP),
+        ):
+            ax.add_patch(
+                Rectangle(corner, wide, tall, color=colour, linewidth=0, transform=ax.transAxes, clip_on=False)
+            )
+    for v in ends[:-1]:
+        ax.axhline(v, color=INK, linewidth=0.3, alpha=0.5)
+        ax.axvline(v, color=INK, linewidth=0.3, alpha=0.5)
 
 
-def _told(name: str, found: sparse.csr_matrix, codes: np.ndarray, room: float) -> str:
-    """Return the title of a graph's panel: its links, and how many of them are within a type, beside chance."""
-    degree = np.diff(found.indptr)
-    rows, columns = found.nonzero()
-    own = float((codes[rows] == codes[columns]).mean())
+def _name_types(panels: Sequence[Axes], sizes: dict[str, int]) -> set[str]:
+    """Name the types beside the panels on the left, largest first as far as names are clear; return those named."""
+    ends = np.cumsum(list(sizes.values())) / sum(sizes.values())
+    middles = dict(zip(sizes, (ends + np.array([0.0, *ends[:-1]])) / 2, strict=True))
+    labels = {g: _text.plain(_text.shorten(g, 96)) for g in sizes}
+    for panel in panels[::2]:
+        panel.set_yticks(list(middles.values()), list(labels.values()))
+        panel.tick_params(axis="y", length=0, pad=2 + 1.3 * TEXT)
+    pitch = 1.3 * TEXT / axes_size(panels[0])[0]
+    named: list[str] = []
+    for name in sorted(sizes, key=lambda g: -sizes[g]):
+        if all(abs(middles[name] - middles[other]) >= pitch for other in named):
+            named.append(name)
+    for panel in panels[::2]:
+        panel.set_yticks([middles[g] for g in named], [labels[g] for g in named])
+    return set(named)
+
+
+def _colour_bar(figure: Figure, beside: Axes | list[Axes], drawn: ScalarMappable, label: str, extend: str) -> None:
+    """Draw a scale of colours in the empty place, or below all panels."""
+    place: dict[str, Any] = (
+        {"location": "bottom", "shrink": 0.5, "aspect": 22}
+        if isinstance(beside, list)
+        else {"location": "top", "aspect": 18}
+    )
+    bar = figure.colorbar(drawn, ax=beside, extend=extend, pad=0.03, **place)
+    bar.ax.xaxis.set_ticks_position("bottom")
+    bar.ax.xaxis.set_label_position("bottom")
+    bar.set_label(label, fontsize=TEXT, color=INK, labelpad=1)
+    bar.outline.set_visible(False)
+    if isinstance(drawn.norm, LogNorm):
+        bar.set_ticks(_log_ticks(*drawn.get_clim()))
+        bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g}%"))
+        bar.ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        bar.ax.xaxis.set_major_locator(MaxNLocator(4))
+    bar.ax.tick_params(labelsize=TEXT, length=2, pad=2)
+
+
+def _heading(name: str, links: sparse.csr_matrix, codes: np.ndarray) -> str:
+    """Return the title of a graph's panel: its links, and the share of them within a type, beside chance."""
+    degree = np.diff(links.indptr)
+    rows, columns = links.nonzero()
+    within = float((codes[rows] == codes[columns]).mean())
     chance = float(((np.bincount(codes, degree) / degree.sum()) ** 2).sum())
-    called, n = graph_name(name), found.nnz // 2
+    called, n = graph_name(name), links.nnz // 2
     tail = f": {n:,}" + " links" * ("links" not in called)
-    return _text.shorten(called, room - _text.width(tail, 10), 10) + f"{tail}\nown type {own:.0%}, chance {chance:.0%}"
+    return f"{_text.shorten(called, 150, 10)}{tail}\nown type {within:.0%}, chance {chance:.0%}"
 
 
 def graph_name(key: str) -> str:
     """Return what a graph of ``obsp`` is called in a figure."""
     return _NAMES.get(key, key)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers between two, at most five, as evenly as can be on a logarithmic scale.
+
+    Examples
+    --------
+    >>> _log_ticks(0.01, 0.6), _log_ticks(0.03, 0.3), _log_ticks(0.06, 0.09)
+    ([0.01, 0.03, 0.1, 0.3], [0.05, 0.1, 0.2], [0.09])
+    """
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{d}e{k}") for k in decades for d in digits if low <= float(f"{d}e{k}") <= high]
+        if len(ticks) <= 5:
+            break
+    return ticks or [high]
+
+
+def expression_rows(adata: AnnData, layer: str | None) -> Any:
+    """Return the expression, cells x genes, of which rows can be taken."""
+    from diffvae.pp._matrix import matrix_of, source, values
+
+    x = matrix_of(adata, layer)
+    x = x.tocsr() if sparse.issparse(x) else x
+    if not np.isfinite(values(x)).all():
+        raise DataError(f"{source(layer)} holds NaN or infinite values; diffvae.pp.check(adata) says where.")
+    return x
+
+
+def by_type(codes: np.ndarray, x: Any) -> np.ndarray:
+    """Return the order of the cells: by type, and within a type by the first principal component of its expression."""
+    from sklearn.decomposition import PCA
+
+    parts = []
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        own = x[rows]
+        spans = own.max(axis=0) - own.min(axis=0)
+        varies = len(rows) > 2 and x.shape[1] > 2 and bool(abs(spans).sum() > 0)
+        if varies:
+            place = PCA(1, svd_solver="arpack", random_state=0).fit_transform(own.astype(np.float64))[:, 0]
+            rows = rows[np.argsort(place, kind="stable")]
+        parts.append(rows)
+    return np.concatenate(parts)
+
+
+def equal_bins(n_cells: int, n_bins: int) -> np.ndarray:
+    """Return where each of `n_bins` bins of about the same number of cells begins, and the number of cells."""
+    return np.linspace(0, n_cells, min(n_bins, n_cells) + 1).round().astype(np.int64)
+
+
+def binned_links(graph: sparse.csr_matrix, order: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the share of the pairs of different cells, one of each bin, that are linked: bins x bins."""
+    n = len(edges) - 1
+    size = np.diff(edges)
+    bin_of = np.empty(len(order), dtype=np.int64)
+    bin_of[order] = np.repeat(np.arange(n), size)
+    pairs = _links.edges_of(graph)
+    one, other = bin_of[pairs[:, 0]], bin_of[pairs[:, 1]]
+    linked = np.bincount(one * n + other, minlength=n * n).reshape(n, n).astype(float)
+    linked += linked.T  # both directions; within a bin each pair counts twice, among twice as many ordered pairs
+    possible = np.outer(size, size) - np.diag(size)
+    return np.divide(linked, possible, out=np.zeros_like(linked), where=possible > 0)
+
+
+def binned_correlation(x: Any, order: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the mean of |Pearson's r| between the cells of each two bins, bins x bins, block by block.
+
+    A bin with more than `PER_BIN` cells is represented by that many of them, evenly spaced.
+    """
+    spans = pairwise(edges.tolist())
+    chosen = [np.unique(np.linspace(a, b - 1, min(PER_BIN, b - a)).round().astype(int)) for a, b in spans]
+    starts = np.cumsum([0, *map(len, chosen)])
+    rows = order[np.concatenate(chosen)]
+    z = x[rows]
+    z = (z.toarray() if sparse.issparse(z) else np.asarray(z)).astype(np.float32)
+    z -= z.mean(axis=1, keepdims=True)
+    norm = np.linalg.norm(z, axis=1, keepdims=True)
+    z = np.divide(z, norm, out=np.zeros_like(z), where=norm > 0)
+    total = np.zeros((len(rows), len(chosen)))
+    for start in range(0, len(rows), _BLOCK):
+        r = np.abs(z[start : start + _BLOCK] @ z.T)
+        total[start : start + _BLOCK] = np.add.reduceat(r, starts[:-1], axis=1)
+    size = np.diff(starts)
+    mean: np.ndarray = np.add.reduceat(total, starts[:-1], axis=0) / np.outer(size, size)
+    return mean

@@ -17,9 +17,7 @@ from diffvae import _keys
 from diffvae._adata import result
 from diffvae._errors import DataError
 from diffvae.pl import _data, _text
-from diffvae.pl._palette import INK, Palette, colours
-from diffvae.pl._panels import array, finish, new_figure
-from diffvae.pl._style import TEXT, WIDTH, styled
+from diffvae.pl._style import INK, TEXT, WIDTH, Palette, array, colours, finish, new_figure, panel_title, styled
 from diffvae.pl._tsne import _map, _positions
 
 _TABLE = "commitment"
@@ -47,7 +45,7 @@ def commitment(
     use_rep
         Key of the map in ``obsm``.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
     palette
         As in ``diffvae.pl.tsne``, and by default the same colours.
 
@@ -103,13 +101,7 @@ def commitment(
         )
     _map(left, _keys.TSNE if "tsne" in use_rep else use_rep)
     left.set_anchor("NW")
-    left.set_title(
-        _text.plain(_text.shorten(f"Called: {_data.cells(int(own.sum()))} of {source}", 190, 10)),
-        fontsize=10,
-        weight="normal",
-        loc="left",
-        pad=4,
-    )
+    panel_title(left, _text.shorten(f"Called: {_data.cells(int(own.sum()))} of {source}", 190, 10))
     numbers = pd.DataFrame({k: [counts.loc[c, k].sum() for c in rows.values()] for k in counts}, index=list(rows))
     _bars(right, numbers, looks)
     keys = [Patch(color=INK), Patch(color=_RAW), Line2D([], [], ls="", marker="o", color=_REST, ms=7)]
@@ -178,7 +170,7 @@ def _bars(ax: Axes, numbers: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> 
     ax.set(xlim=(0, 1.22 * most), ylim=(max(n, 5) - 0.45, -0.55))
     ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     ax.set_xlabel("progenitors")
-    ax.set_title("Calls", fontsize=10, weight="normal", loc="left", pad=4)
+    panel_title(ax, "Calls")
 
 
 def _say(source: str, table: pd.DataFrame) -> str:

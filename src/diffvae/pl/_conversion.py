@@ -1,4 +1,4 @@
-"""Changing cell state: which cells convert, and how far they must be shifted."""
+"""Changing cell state: which cells convert, by which shift, and between which types."""
 
 from __future__ import annotations
 
@@ -9,21 +9,43 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from diffvae import _keys
 from diffvae.pl import _text
-from diffvae.pl._palette import CATEGORIES, INK
-from diffvae.pl._panels import MAX_Q, array, check_perturbation, columns, finish, new_figure, share
-from diffvae.pl._style import WIDTH, axes_or_new, check_axes, slot, styled
+from diffvae.pl._style import (
+    CATEGORIES,
+    DIVERGING,
+    GREY,
+    INK,
+    MAX_Q,
+    TEXT,
+    WIDTH,
+    array,
+    axes_or_new,
+    axes_size,
+    check_axes,
+    check_perturbation,
+    colour_bar,
+    columns,
+    finish,
+    fit_height,
+    ink_on,
+    matrix_axes,
+    new_figure,
+    panel_title,
+    share,
+    slot,
+    styled,
+)
 from diffvae.pl._tsne import _map, _positions
 
 if TYPE_CHECKING:
     from diffvae.tl import Perturbation
 
 _STEPS = (0.5, 1.0, 2.0)
-# The rest lies back, what stays is muted, what converts stands out, also where red and green look alike.
+# Converted cells stand out, also for colour-blind readers; the others are muted.
 _CONVERTS, _STAYS, _REST = "#D55E00", "#7BA3CC", "#DADADA"
 _METHODS = {
     "shift": ("shift of the target's dimensions", CATEGORIES[5], "-"),
@@ -89,12 +111,14 @@ def conversions(
             panel.set(xlabel="", ylabel="")
         head, tail = f", {step:g} sd:", _count(perturbation, source, t, step)
         room = slot(panel, 0)[0] - 8
-        parts = [_text.shorten(t, room - _text.width(head, 10), 10) + head, _text.shorten(tail, room, 10)]
+        parts = [_text.shorten(t, room - _text.width(head, 10), 10) + head, tail]
         gap = " " if _text.width(" ".join(parts), 10) <= room else "\n"
-        panel.set_title(_text.plain(gap.join(parts)), fontsize=10, weight="normal", loc="left", pad=3)
+        panel_title(panel, gap.join(parts))
     n = [int(_row(perturbation, source, t, step)["n_converted"]) for t, step in pairs]
-    told = f"{source}: the cells that each shift converts" if any(n) else f"{source}: no cell converts by any shift"
-    finish(figure, told, [_dot(c) for c in (_CONVERTS, _STAYS, _REST)], ["converts", "doesn't convert", "other types"])
+    caption = f"{source}: the cells that each shift converts" if any(n) else f"{source}: no cell converts by any shift"
+    finish(
+        figure, caption, [_dot(c) for c in (_CONVERTS, _STAYS, _REST)], ["converts", "doesn't convert", "other types"]
+    )
     return array(panels).reshape(len(targets), len(steps))
 
 
@@ -121,9 +145,9 @@ def converted(
     source
         Type of the cells that are shifted; None for the first.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide.
+        Axes to draw into; None makes a new figure, 6 inches wide.
     title
-        Says what is seen; None writes it, with the share that converts by chance.
+        Title; None writes one, with the share that converts by chance.
 
     Returns
     -------
@@ -150,13 +174,12 @@ def converted(
     row = _row(perturbation, source, target, step)
     n, most = int(row["n_converted"]), int(row["n_cells"])
     rest = perturbation.adata.n_obs - most
-    room = slot(ax, 4.6)
-    plan = _text.legend_plan([f"converts ({n:,})", f"doesn't convert ({most - n:,})", f"other types ({rest:,})"], room)
     ax = axes_or_new(ax, 4.6)
     _cells(ax, perturbation, source, target, step)
-    _text.legend(ax, plan, [_CONVERTS, _STAYS, _REST], "o", below=16)
-    told = f"{source} to {target}, {step:g} sd: {_count(perturbation, source, target, step)}"
-    _text.title(ax, title if title is not None else told)
+    names = [f"converts ({n:,})", f"doesn't convert ({most - n:,})", f"other types ({rest:,})"]
+    _text.group_legend(ax, names, [_CONVERTS, _STAYS, _REST])
+    caption = f"{source} to {target}, {step:g} sd: {_count(perturbation, source, target, step)}"
+    _text.title(ax, title if title is not None else caption)
     return ax
 
 
@@ -211,8 +234,7 @@ def conversion_curves(
         panel.set(ylim=(-0.03 * top, min(1.1 * top, 1.04)))
         panel.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        name = _text.shorten(target, slot(panel, 0)[0] - 50, 10)
-        panel.set_title(_text.plain(name), fontsize=10, weight="normal", loc="left", pad=4)
+        panel_title(panel, _text.shorten(target, slot(panel, 0)[0] - 50, 10))
         if i + ncols >= len(wanted):
             panel.set_xlabel("shift (sd)")
         if i % ncols == 0:
@@ -225,9 +247,91 @@ def conversion_curves(
         keys.append((Patch(color=_REST), Line2D([], [], color="#777777", ls="--", lw=1.2)))
         keys.append(Line2D([], [], ls="", marker="*", color=INK, ms=9, mew=0))
         names += ["random directions: 95% and mean", f"more than chance (q < {MAX_Q:g})"]
-    told = "the share converted as the shift grows" if shown["n_converted"].any() else "no cell converts by any shift"
-    finish(figure, f"{source}: {told}", keys, names)
+    caption = "the share converted as the shift grows"
+    if not shown["n_converted"].any():
+        caption = "no cell converts by any shift"
+    finish(figure, f"{source}: {caption}", keys, names)
     return array(panels)
+
+
+@styled
+def plasticity(
+    perturbation: Perturbation,
+    *,
+    n_sd: float | None = 1.0,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    """Draw sources x targets: the share of cells converted beyond chance, in per cent.
+
+    Parameters
+    ----------
+    perturbation
+        From ``diffvae.tl.perturb``, best with several sources.
+    n_sd
+        Step; None for the largest.
+    ax
+        Axes to draw into; None makes a new figure, 6 inches wide.
+    title
+        Title; None writes one.
+
+    Returns
+    -------
+    The Axes. Where there is no room for numbers, there are only the stars.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> found = dv.tl.perturb(adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=10)
+    >>> [label.get_text() for label in dv.pl.plasticity(found, n_sd=2).get_yticklabels()]
+    ['CD34+']
+    """
+    check_axes(ax)
+    check_perturbation(perturbation)
+    step = perturbation.n_sd[perturbation.step(n_sd)]
+    frame = perturbation.plasticity(step)
+    # Types that are both stand in one order, so that the diagonal is a diagonal.
+    frame = frame[[s for s in frame.index if s in frame] + [t for t in frame if t not in frame.index]]
+    starred = (perturbation.plasticity(step, value="q_value")[frame.columns] < MAX_Q).to_numpy()
+    values = frame.to_numpy(float)
+    sources, targets = list(map(str, frame.index)), list(map(str, frame.columns))
+    ax, height = matrix_axes(ax, len(sources))
+    _text.row_labels(ax, sources, pitch=height / len(sources))
+    ax.set(ylabel="source")
+    _text.column_labels(ax, targets)
+    across, down = axes_size(ax)[0] / len(targets), height / len(sources)
+    most = float(np.nanmax(np.abs(values), initial=0.05))
+    image = ax.imshow(values, vmin=-most, vmax=most, cmap=DIVERGING, aspect="auto")
+    per_cent = np.char.mod("%d", np.round(100 * np.nan_to_num(values)).astype(int))
+    written = np.char.add(np.char.replace(per_cent, "-", "−"), np.where(starred, "*", ""))
+    numbers = max(_text.width(t, weight="bold") for t in written.flat) <= across - 2 and down >= TEXT * 1.2
+    for (y, x), value in np.ndenumerate(values):
+        if np.isnan(value):
+            box = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=GREY, edgecolor="white", hatch="////", linewidth=0)
+            ax.add_patch(box)
+        elif text := str(written[y, x] if numbers else "*" * int(starred[y, x])):
+            red, green, blue, _ = image.to_rgba(value)
+            weight = "bold" if starred[y, x] else "normal"
+            colour = ink_on((red, green, blue))
+            ax.text(x, y, text, color=colour, ha="center", va="center", weight=weight, in_layout=False)
+    key = (
+        f"* more than chance (q < {MAX_Q:g})"
+        if starred.any()
+        else f"none is sure to be more than chance (q < {MAX_Q:g})"
+    )
+    ax.set_xlabel("target\n" + key + "   hatched: not tried" * bool(np.isnan(values).any()), linespacing=1.3)
+    ax.spines[:].set_visible(False)
+    colour_bar(ax, image, "cells converted beyond chance", percent=True)
+    caption = f"Cells converted beyond chance by {step:g} sd, in %"
+    if not (values > 0).any():
+        caption = f"No type converts beyond chance by {step:g} sd"
+    _text.title(ax, title if title is not None else caption)
+    fit_height(ax, height)
+    return ax
 
 
 def _pairs(perturbation: Perturbation, source: str | None, target: str | Sequence[str] | None) -> tuple[str, list[str]]:
@@ -256,8 +360,8 @@ def _row(perturbation: Perturbation, source: str, target: str, step: float) -> p
 
 def _count(perturbation: Perturbation, source: str, target: str, step: float) -> str:
     row = _row(perturbation, source, target, step)
-    said = f"{int(row['n_converted']):,} of {int(row['n_cells']):,}"
-    return said if np.isnan(row["null_mean"]) else f"{said} (chance {share(row['null_mean'])})"
+    count = f"{int(row['n_converted']):,} of {int(row['n_cells']):,}"
+    return count if np.isnan(row["null_mean"]) else f"{count} (chance {share(row['null_mean'])})"
 
 
 def _cells(ax: Axes, perturbation: Perturbation, source: str, target: str, step: float) -> None:

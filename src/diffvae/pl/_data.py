@@ -14,7 +14,7 @@ from scipy import sparse
 from diffvae import _keys
 from diffvae._adata import MADE_BY, result
 from diffvae._errors import DataError
-from diffvae.pl._palette import NOT_AVAILABLE, is_unassigned, natural_key
+from diffvae.pl._style import NOT_AVAILABLE, is_unassigned, natural_key
 
 _NOUNS = {
     _keys.CLUSTER: ("cluster", "clusters"),

@@ -8,13 +8,28 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from diffvae import _keys
 from diffvae._errors import DataError
 from diffvae.pl import _data, _text
-from diffvae.pl._palette import DIVERGING, INK, SEQUENTIAL, Palette, colours, ink_on
-from diffvae.pl._style import TEXT, axes_or_new, check_axes, colour_bar, slot, styled
+from diffvae.pl._style import (
+    DIVERGING,
+    INK,
+    SEQUENTIAL,
+    TEXT,
+    Palette,
+    axes_or_new,
+    check_axes,
+    colour_bar,
+    colours,
+    fit_height,
+    ink_on,
+    matrix_axes,
+    slot,
+    styled,
+)
 
 _TABLE = "latent_dimensions"
 _SIDES = {"+": "+", "-": "−"}
@@ -47,9 +62,9 @@ def latent_dimensions(
     n_top
         Dimensions per group, of those chosen for it; None: as many as can be read.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide.
+        Axes to draw into; None makes a new figure, 6 inches wide.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
 
     Returns
     -------
@@ -75,25 +90,23 @@ def latent_dimensions(
         raise ValueError(f"n_top is {n_top}; give at least 1, or None for as many as can be read.")
     table = _data.table(adata, _TABLE, ["group", "dimension", value, "side", "rank", "chosen"], groupby)
     rows = [g for g in _data.groups(adata, groupby).cat.categories if g in set(table["group"])]
-    wide = slot(ax, 0)[0]
-    label = min(max(map(_text.width, rows)) + 9, 0.36 * wide)
-    pitch = max(15.0 if max(map(_text.width, rows)) <= label - 8 else 24.0, min(26.0, 180 / len(rows)))
-    most = max(1, int((wide - label - 16) / (TEXT * 1.4)))
+    label = min(max(map(_text.width, rows)), _text.ROW_LABEL)
+    most = max(1, int((slot(ax, 0)[0] - label - 20) / (TEXT * 1.4)))
     dimensions = _columns(table, rows, n_top, most)
     if not dimensions:
         raise DataError(f"No dimension is chosen for any group; run diffvae.tl.{_TABLE}(adata, {groupby!r}, max_q=1).")
 
-    ax = axes_or_new(ax, (pitch * len(rows) + 145) / 72)
+    ax, height = matrix_axes(ax, len(rows))
     grid = table.pivot(index="group", columns="dimension", values=value).loc[rows, dimensions].to_numpy(float)
     if value == "share":
         drawn, limits, cmap = grid, (0.0, max(np.nanmax(grid), 1e-9)), SEQUENTIAL
-        told = "share of the dimension's outlying cells"
+        label_of_scale = "share of the dimension's outlying cells"
     else:
         with np.errstate(divide="ignore"):
             drawn = np.log2(grid)
         finite = np.abs(drawn[np.isfinite(drawn)])
         most_odds = min(float(finite.max(initial=0)), 6.0) or 1.0  # 64 to 1 is as good as certain
-        limits, cmap, told = (-most_odds, most_odds), DIVERGING, "odds ratio (log2)"
+        limits, cmap, label_of_scale = (-most_odds, most_odds), DIVERGING, "odds ratio (log2)"
     low, high = limits
     image = ax.imshow(np.clip(drawn, low, high), vmin=low, vmax=high, cmap=cmap, aspect="auto")
     column = {d: i for i, d in enumerate(dimensions)}
@@ -102,19 +115,18 @@ def latent_dimensions(
         x, y = column[int(d)], rows.index(group)
         red, green, blue, _ = image.to_rgba(np.clip(drawn[y, x], low, high))
         colour = ink_on((red, green, blue))
-        ax.text(x, y, _SIDES.get(side, side), color=colour, ha="center", va="center", weight="bold")
-    _text.row_labels(ax, rows, room=label - 8, pitch=pitch)
-    feet = _text.column_plan([str(d) for d in dimensions], (wide - label - 16) / len(dimensions))
-    _text.column_labels(ax, feet)
+        ax.text(x, y, _SIDES.get(side, side), color=colour, ha="center", va="center", weight="bold", in_layout=False)
+    _text.row_labels(ax, rows, pitch=height / len(rows))
+    _text.column_labels(ax, [str(d) for d in dimensions])
     ax.set_xlabel(
         "latent dimension\n+ −  chosen for the group, on that side of the mean",
         linespacing=1.3,
         fontsize=TEXT,
     )
     ax.spines[:].set_visible(False)
-    colour_bar(ax, image, told, values=drawn, percent=value == "share")
-    told = f"Latent dimensions that encode each {_data.noun(groupby)}"
-    _text.title(ax, title if title is not None else told)
+    colour_bar(ax, image, label_of_scale, values=drawn, percent=value == "share")
+    _text.title(ax, title if title is not None else f"Latent dimensions that encode each {_data.noun(groupby)}")
+    fit_height(ax, height)
     return ax
 
 
@@ -162,9 +174,9 @@ def dimension_composition(
     n_dims
         Most dimensions to show.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide.
+        Axes to draw into; None makes a new figure, 6 inches wide.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
     palette
         As in ``diffvae.pl.tsne``, and by default the same colours.
 
@@ -200,11 +212,7 @@ def dimension_composition(
     sizes = _data.by_size(column)
     order = [group, *(g for g in sizes if g != group and g in shares)]
     of = colours(list(column.cat.categories), palette)
-    plan = _text.legend_plan([f"{g} ({sizes.get(g, 0):,})" for g in order], slot(ax, 3.2))
-    bars = max(2.6, 0.24 * len(mine) + 1.1)
-    if plan.right:
-        bars = max(bars, plan.height / 72 + 0.7)
-    ax = axes_or_new(ax, bars + (0 if plan.right else plan.height / 72 + 0.1))
+    ax = axes_or_new(ax, 6)
     left = np.zeros(len(mine))
     for g in order:
         part = shares[g].to_numpy(float)
@@ -213,7 +221,7 @@ def dimension_composition(
     chance = sizes.get(group, 0) / adata.n_obs
     ax.axvline(chance, color=INK, linestyle=(0, (4, 2)), linewidth=1.4, zorder=3)
     names = [f"{d} ({_SIDES.get(s, s)})" for d, s in zip(mine["dimension"], mine["side"].astype(str), strict=True)]
-    _text.row_labels(ax, names, room=60, pitch=15)
+    _text.row_labels(ax, names, pitch=15)
     for y, n in enumerate(mine["n_cells"]):
         ax.text(1.012, y, f"{int(n):,}", va="center", fontsize=TEXT, transform=ax.get_yaxis_transform())
     ax.text(1.012, 1.01, "cells", va="bottom", fontsize=TEXT, transform=ax.transAxes)
@@ -225,9 +233,10 @@ def dimension_composition(
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_xlabel("share of the dimension's outlying cells")
     ax.spines[["left", "bottom"]].set_visible(False)
-    room = max(_text.width(f"{int(n):,}") for n in mine["n_cells"]) + 12
-    _text.legend(ax, plan, [of[g] for g in order], "s", below=34, beside=max(room, 34))
+    keys = [Line2D([], [], ls="", marker="s", color=of[g], ms=7) for g in order]
+    _text.legend_below(ax, keys, [f"{g} ({sizes.get(g, 0):,})" for g in order])
     dims = "dimension" if len(mine) == 1 else f"{len(mine)} dimensions"
-    told = f"{_data.called(groupby, group)}: the cells that its {dims} single{'s' * (len(mine) == 1)} out"
-    _text.title(ax, title if title is not None else told, pad=20)
+    caption = f"{_data.called(groupby, group)}: the cells that its {dims} single{'s' * (len(mine) == 1)} out"
+    _text.title(ax, title if title is not None else caption, pad=20)
+    fit_height(ax, max(115, 17.0 * len(mine)))
     return ax

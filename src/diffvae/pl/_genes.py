@@ -13,8 +13,19 @@ from matplotlib.patches import Rectangle
 
 from diffvae import _keys
 from diffvae.pl import _data, _text
-from diffvae.pl._palette import INK, SEQUENTIAL, Palette, colours
-from diffvae.pl._style import axes_or_new, check_axes, colour_bar, slot, styled
+from diffvae.pl._style import (
+    INK,
+    SEQUENTIAL,
+    NotebookAxes,
+    Palette,
+    axes_or_new,
+    axes_size,
+    check_axes,
+    colour_bar,
+    colours,
+    fit_height,
+    styled,
+)
 
 _TABLE = "high_weight_genes"
 _ROW = 13.5  # points
@@ -56,9 +67,9 @@ def gene_heatmap(
     layer
         Entry of ``layers`` to take expression from.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide, as high as the genes need.
+        Axes to draw into; None makes a new figure, 6 inches wide and as high as the genes need.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
     palette
         Colours of the frames around each group's own genes, as in ``diffvae.pl.tsne``.
 
@@ -97,43 +108,33 @@ def gene_heatmap(
         low, high = mean.min(1, keepdims=True), mean.max(1, keepdims=True)
         mean = (mean - low) / np.where(high > low, high - low, 1)
 
-    wide, tall = slot(ax, 0)
-    label = min(max(map(_text.width, rows)) + 10, 0.3 * wide)
-    pitch = (wide - label - 10) / len(columns)
-    row = _ROW if ax is None else min(_ROW, max(tall - 150, 20) / len(rows))
-    heads = _text.column_plan(columns, pitch)
-    ax = axes_or_new(ax, (row * len(rows) + heads.height + 125) / 72)
+    ax = axes_or_new(ax, _ROW * len(rows) / 72 + 4)
+    ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    _text.row_labels(ax, rows, pitch=_ROW)
+    _text.column_labels(ax, columns, top=True)
+    wide, tall = axes_size(ax)
     across, down = np.meshgrid(np.arange(len(columns)), np.arange(len(rows)))
-    widest = 0.94 * min(row, pitch)
+    widest = 0.94 * min(_ROW if isinstance(ax, NotebookAxes) else tall / len(rows), wide / len(columns))
     dots = ax.scatter(
         across, down, s=expressed * widest**2, c=mean.ravel(), cmap=SEQUENTIAL, vmin=0, vmax=max(mean.max(), 1e-9),
         edgecolors=INK, linewidths=0.3, zorder=3,
     )  # fmt: skip
-    ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     _frames(ax, blocks, columns, colours(list(column.cat.categories), palette))
-    _text.row_labels(ax, rows, room=label - 6, pitch=row)
-    _text.column_labels(ax, heads, top=True)
     ax.spines[:].set_visible(False)
     scaled = ", each gene from its lowest to its highest group" if standard_scale else ""
     colour_bar(ax, dots, "mean expression" + scaled)
     steps = (0.25, 0.5, 1.0)
     keys = [Line2D([], [], ls="", marker="o", color="#888888", ms=widest * s**0.5, mew=0) for s in steps]
     ax.legend(
-        keys,
-        [f"{s:.0%}" for s in steps],
-        title="cells that express it",
-        ncols=3,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.0),
-        handletextpad=0.1,
-        columnspacing=1.0,
-        borderaxespad=0.3,
-    )
+        keys, [f"{s:.0%}" for s in steps], title="cells that express it", ncols=3, loc="upper center",
+        bbox_to_anchor=(0.5, 0.0), handletextpad=0.1, columnspacing=1.0, borderaxespad=0.3,
+    )  # fmt: skip
     n = len(rows)
-    told = f"{n} gene{'s' * (n != 1)} in {len(columns)} {_data.noun(groupby, len(columns))}"
+    caption = f"{n} gene{'s' * (n != 1)} in {len(columns)} {_data.noun(groupby, len(columns))}"
     if genes is None:
-        told = f"High-weight genes of each {_data.noun(groupby)}"
-    _text.title(ax, title if title is not None else told, pad=10)
+        caption = f"High-weight genes of each {_data.noun(groupby)}"
+    _text.title(ax, title if title is not None else caption, pad=10)
+    fit_height(ax, _ROW * len(rows))
     return ax
 
 
@@ -152,9 +153,7 @@ def _blocks(
             raise ValueError(f"n_genes is {n_genes}; give at least 1.")
         table = _data.table(adata, _TABLE, ["group", "gene", "direction", "rank"], groupby)
         table = table[table["direction"] == "up"].sort_values("rank")
-        if (
-            "confirmed" in table
-        ):  # what the decoder raises but the cells of the group don't have is in the table, not here
+        if "confirmed" in table:  # leave out genes that the decoder raises but that aren't higher in the cells
             table = table[table["confirmed"].astype(bool)]
         if "ranking" in table and table["ranking"].nunique() > 1:
             table = table[table["ranking"] == "jacobian"]
@@ -181,7 +180,7 @@ def _blocks(
 
 
 def _frames(ax: Axes, blocks: dict[str, list[str]], columns: list[str], of: dict[str, str]) -> None:
-    """Part the blocks with lines and frame each group's own genes in its colour."""
+    """Separate the blocks by lines, and frame the genes of each group in its colour."""
     start = 0
     for group, names in blocks.items():
         if start:
@@ -189,16 +188,6 @@ def _frames(ax: Axes, blocks: dict[str, list[str]], columns: list[str], of: dict
         if group in columns:
             corner = (columns.index(group) - 0.5, start - 0.5)
             face, edge = to_rgba(of[group], 0.18), of[group]
-            ax.add_patch(
-                Rectangle(
-                    corner,
-                    1,
-                    len(names),
-                    facecolor=face,
-                    edgecolor=edge,
-                    linewidth=1.5,
-                    zorder=2,
-                    clip_on=False,
-                )
-            )
+            look = {"facecolor": face, "edgecolor": edge, "linewidth": 1.5}
+            ax.add_patch(Rectangle(corner, 1, len(names), zorder=2, clip_on=False, **look))
         start += len(names)

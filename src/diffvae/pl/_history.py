@@ -12,8 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from diffvae.pl import _text
-from diffvae.pl._palette import CATEGORIES, INK
-from diffvae.pl._style import TEXT, axes_or_new, check_axes, styled
+from diffvae.pl._style import CATEGORIES, INK, axes_or_new, check_axes, styled
 
 _SPLITS = {"train": "-", "validation": (0, (4, 1.5))}
 _NAMES = {
@@ -53,9 +52,9 @@ def history(
         Terms to draw, "loss" or ["nll", "kl"], say. None: all. Terms differ in scale by orders of magnitude,
         so each gets a panel of its own, with a logarithmic axis where it falls more than tenfold.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide.
+        Axes to draw into; None makes a new figure, 6 inches wide.
     title
-        Says what is seen; None names the epoch of the lowest validation loss.
+        Title; None names the epoch of the lowest validation loss.
 
     Returns
     -------
@@ -88,7 +87,7 @@ def history(
         )
 
     rows = -(-len(wanted) // 2)
-    ax = axes_or_new(ax, 3.6 if len(wanted) == 1 else 0.9 + 2.1 * rows)
+    ax = axes_or_new(ax, 3.4 if len(wanted) == 1 else 0.7 + 2.1 * rows)
     panels = [ax] if len(wanted) == 1 else _panels(ax, len(wanted), rows)
     best = _best(frame)
     for i, (term, panel) in enumerate(zip(wanted, panels, strict=True)):
@@ -104,10 +103,7 @@ def history(
             [*keys, Line2D([], [], color=INK, linestyle=":", lw=1.2)],
             [*splits, "lowest validation loss"],
         )
-    ax.legend(
-        keys, splits, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=3, borderaxespad=0.0,
-        bbox_transform=_text.moved(ax, 0, -38), fontsize=TEXT,
-    )  # fmt: skip
+    _text.legend_below(ax, keys, splits)
     _text.title(ax, title if title is not None else _say(frame, best, wanted), pad=6 if len(panels) == 1 else 22)
     return ax
 

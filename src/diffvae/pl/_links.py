@@ -1,15 +1,20 @@
-"""Where the links of a graph lead on the map of the cells."""
+"""Links between types of cells: on the map, and counted against chance."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
 from scipy import sparse
 
 from diffvae import _keys, _links
@@ -17,11 +22,35 @@ from diffvae._adata import graph, result
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
 from diffvae.pl import _data, _text
-from diffvae.pl._palette import INK, Palette, colours
-from diffvae.pl._panels import array, finish, new_figure
-from diffvae.pl._style import WIDTH, slot, styled
+from diffvae.pl._adjacency import graph_name
+from diffvae.pl._style import (
+    DIVERGING,
+    INK,
+    MAX_Q,
+    TEXT,
+    WIDTH,
+    Palette,
+    array,
+    axes_size,
+    colours,
+    finish,
+    fit_height,
+    ink_on,
+    new_figure,
+    panel_title,
+    slot,
+    styled,
+)
 from diffvae.pl._tsne import _map, _positions
 
+_TABLE = "link_table"
+_COLUMNS = ["graph", "type_1", "type_2", "n_links", "log2_ratio", "q_value"]
+_MOST = 4.0
+"""log2 ratio from which a colour gets no stronger: 16 times as many links, or as few, as by chance."""
+_PITCH = 1.25 * TEXT
+"""Points from a row to the next that its name needs."""
+_SIDE_BY_SIDE = 12
+"""With more types each graph gets the whole width."""
 _MUTED = 0.62
 """Share of white in the colours of the cells, so that the links stand out."""
 
@@ -30,11 +59,11 @@ class _Drawn(NamedTuple):
     """The links of one panel."""
 
     pairs: np.ndarray
-    """Those that are drawn, from a source cell to another type, links x 2."""
+    """Links that are drawn, from a cell of the source to one of another type: links x 2."""
     n: int
-    """All that there are."""
+    """Number of all links, drawn or not."""
     ends: np.ndarray
-    """Number of them per type that they lead to."""
+    """Number of links that lead to each type."""
 
 
 @styled
@@ -49,7 +78,7 @@ def links(
     title: str | None = None,
     palette: Palette | None = None,
 ) -> np.ndarray:
-    """Draw links between types on the map of the cells (Figure 4b of the paper): those given, and the new.
+    """Draw links between types on the map of the cells (Figure 4b of the paper): the given and the new ones.
 
     Parameters
     ----------
@@ -64,11 +93,11 @@ def links(
     use_rep
         Key of the map in ``obsm``.
     max_links
-        Most links per panel: of those given a random choice, of those predicted the most probable.
+        Most links per panel: a random choice of the given links, and the most probable of the predicted ones.
     rng
         Seed of that choice.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
     palette
         As in ``diffvae.pl.tsne``, and by default the same colours.
 
@@ -132,19 +161,19 @@ def links(
             LineCollection(list(xy[drawn.pairs]), colors=colour, linewidths=thin, alpha=0.55, zorder=3), autolim=False
         )
         _map(panel, _keys.TSNE if "tsne" in use_rep else use_rep)
-        panel.set_title(f"{head}:\n{_count(drawn, random)}", fontsize=10, weight="normal", loc="left", pad=3)
+        panel_title(panel, f"{head}:\n{_count(drawn, random)}")
     panels[1].set(xlabel="", ylabel="")
     sizes = _data.by_size(types)
     keys, labels = _legend(sizes, names, of, source, [d.ends for d in shown])
-    told = "Links between cells of different types"
+    caption = "Links between cells of different types"
     if source is not None:
-        told = f"{source}: links of its {_data.cells(sizes[source])} to other types"
-    finish(figure, title if title is not None else told, keys, labels)
+        caption = f"{source}: links of its {_data.cells(sizes[source])} to other types"
+    finish(figure, title if title is not None else caption, keys, labels)
     return array(panels)
 
 
 def _between(found: object, codes: np.ndarray, source: int | None, n_types: int) -> _Drawn:
-    """Return the links between types, those of a source with its cells first."""
+    """Return the links between types; with a source, its cell comes first."""
     pairs = _links.edges_of(found)
     one, other = codes[pairs].T
     wanted = one != other
@@ -158,7 +187,7 @@ def _between(found: object, codes: np.ndarray, source: int | None, n_types: int)
 
 
 def _dots(ax: Axes, xy: np.ndarray, types: np.ndarray, source: str | None, of: dict[str, str], area: float) -> None:
-    """Draw the cells, muted, and those of the source, whole and on top."""
+    """Draw the cells in muted colours, and those of the source on top in full colour."""
     pale = {t: [c + (1 - c) * _MUTED for c in to_rgb(colour)] for t, colour in of.items()}
     rest = np.flatnonzero(types != source)
     rest = rest[generator(0, "order of drawing").permutation(len(rest))]
@@ -192,3 +221,116 @@ def _legend(
         keys.append(Line2D([], [], ls="", marker="o", color=of[group], ms=7, **ring))
         labels.append(_text.plain(_text.shorten(group, room - _text.width(tail)) + tail))
     return keys, labels
+
+
+@styled
+def link_table(
+    adata: AnnData,
+    *,
+    graphs: Sequence[str] | None = None,
+    title: str | None = None,
+) -> np.ndarray:
+    r"""Draw types x types for each graph: how many more links join them than in random graphs of the same degrees.
+
+    Parameters
+    ----------
+    adata
+        After ``diffvae.tl.link_table``.
+    graphs
+        Those of its graphs to draw; None for all.
+    title
+        Title; None writes one.
+
+    Returns
+    -------
+    Array of Axes, one per graph, of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. Colour is the log2
+    ratio of links to those expected, a star says q < 0.05. Where there's room, a number says how many links there are.
+    A frame is around the links within a type, which similar cells have by construction.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> dv.pp.cell_graph(adata, k=3)
+    >>> _ = dv.tl.link_table(adata, "cell_type", graphs=["cell_graph"], n_null=10)
+    >>> dv.pl.link_table(adata)[0].get_title(loc="left").split("\n")[0]
+    'Input graph'
+    """
+    _data.check_adata(adata)
+    table = pd.DataFrame(result(adata, _TABLE))
+    if absent := [c for c in _COLUMNS if c not in table]:
+        raise DataError(
+            f"adata.uns['diffvae'][{_TABLE!r}] has no column {_data.listed(absent)}; "
+            f"run diffvae.tl.{_TABLE}(adata, groupby) again."
+        )
+    table = table.astype({"graph": str, "type_1": str, "type_2": str})
+    there = list(dict.fromkeys(table["graph"]))
+    wanted = there if graphs is None else [graphs] if isinstance(graphs, str) else list(graphs)
+    if not wanted or (unknown := [g for g in wanted if g not in there]):
+        raise ValueError(f"graphs is {_data.listed(unknown if wanted else [])}; the table has {_data.listed(there)}.")
+    types = list(dict.fromkeys([*table["type_1"], *table["type_2"]]))
+
+    ncols = 2 if len(wanted) > 1 and len(types) <= _SIDE_BY_SIDE else 1
+    rows = -(-len(wanted) // ncols)
+    room = 110.0 if len(types) <= 2 * _SIDE_BY_SIDE else 60.0
+    figure, panels = new_figure(len(wanted), ncols, 4)
+    empty = [""] * len(types)
+    for i, panel in enumerate(panels):  # first all rows, since their names decide how wide the columns are
+        panel.set(xlim=(-0.5, len(types) - 0.5), xticks=[])
+        _text.row_labels(panel, types if i % ncols == 0 else empty, room=room, pitch=_PITCH)
+    across = axes_size(panels[0])[0] / len(types)
+    for i, (panel, name) in enumerate(zip(panels, wanted, strict=True)):
+        own = table[table["graph"] == name]
+        image = _pairs(panel, own, types, across)
+        _text.column_labels(panel, types if i + ncols >= len(wanted) else empty, room=room)
+        panel_title(panel, _counts(name, own, across * len(types)))
+    beyond = np.abs(table.loc[table["graph"].isin(wanted), "log2_ratio"].to_numpy(float)).max() > _MOST
+    bar = figure.colorbar(
+        image, ax=panels, location="bottom", shrink=0.5, aspect=22, pad=0.03, extend="both" if beyond else "neither"
+    )
+    bar.set_label("log2 of links to those in random graphs of the same degrees")
+    bar.outline.set_visible(False)
+    keys: list[Artist] = [
+        Line2D([], [], ls="", marker="$*$", color=INK, ms=6),
+        Patch(facecolor="none", edgecolor=INK, linewidth=1),
+    ]
+    caption = "Types that are linked more, or less, than chance"
+    finish(figure, title if title is not None else caption, keys, [f"beyond chance (q < {MAX_Q:g})", "within a type"])
+    fit_height(panels[0], min(across, 34.0) * len(types), rows)
+    return array(panels)
+
+
+def _pairs(ax: Axes, table: pd.DataFrame, types: Sequence[str], pitch: float) -> AxesImage:
+    """Draw one graph: both halves of the symmetric matrix, stars, and numbers of links where all fit."""
+    place = {t: i for i, t in enumerate(types)}
+    ratio = np.full((len(types), len(types)), np.nan)
+    for one, other, value in zip(table["type_1"], table["type_2"], table["log2_ratio"], strict=True):
+        ratio[place[one], place[other]] = ratio[place[other], place[one]] = value
+    shown = np.ma.masked_invalid(np.clip(ratio, -_MOST, _MOST))
+    image = ax.imshow(shown, vmin=-_MOST, vmax=_MOST, cmap=DIVERGING, aspect="auto")
+    numbers = bool(max(_text.width(f"{n:,}*", weight="bold") for n in table["n_links"]) <= pitch - 2)
+    for row in table.itertuples():
+        sure = row.q_value < MAX_Q
+        text = f"{row.n_links:,}" * numbers + "*" * sure
+        i, j = place[row.type_1], place[row.type_2]
+        for y, x in {(i, j), (j, i)}:
+            red, green, blue, _ = image.to_rgba(shown[y, x])
+            if text and pitch >= TEXT:
+                ax.text(
+                    x, y if numbers else y + 0.12, text, color=ink_on((red, green, blue)), ha="center", va="center",
+                    weight="bold" if sure else "normal", in_layout=False,
+                )  # fmt: skip
+    for i in range(len(types)):
+        ax.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=INK, linewidth=0.8))
+    ax.spines[:].set_visible(False)
+    return image
+
+
+def _counts(name: str, table: pd.DataFrame, room: float) -> str:
+    """Return the title of a panel: how many pairs of different types have more or fewer links than by chance."""
+    other = table[table["type_1"] != table["type_2"]]
+    sure = other["q_value"] < MAX_Q
+    more, fewer = int((sure & (other["log2_ratio"] > 0)).sum()), int((sure & (other["log2_ratio"] < 0)).sum())
+    counts = f"{more} of {len(other)} pairs linked more, {fewer} less"
+    return f"{_text.shorten(graph_name(name), room, 10)}\n{_text.wrap(counts, room, size=10)}"

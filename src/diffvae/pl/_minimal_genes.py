@@ -14,9 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
 from diffvae.pl import _data, _text
-from diffvae.pl._palette import CATEGORIES, INK
-from diffvae.pl._panels import MAX_Q, share
-from diffvae.pl._style import TEXT, axes_or_new, check_axes, slot, styled
+from diffvae.pl._style import CATEGORIES, INK, MAX_Q, TEXT, axes_or_new, check_axes, fit_height, share, slot, styled
 
 if TYPE_CHECKING:
     from diffvae.tl import MinimalGenes
@@ -42,14 +40,14 @@ def gene_counts(
     minimal
         From ``diffvae.tl.minimal_genes``, or several under their names (target -> result): a curve each.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide.
+        Axes to draw into; None makes a new figure, 6 inches wide.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
 
     Returns
     -------
-    The Axes. A dot marks where half of the converted cells flip. Under the curve stands the share of the flipped
-    cells that as many other genes flip: the most differentially expressed ones, and random ones.
+    The Axes. A dot marks where half of the converted cells flip. The legend gives the share of the flipped cells that
+    the same number of other genes flips: the most differentially expressed ones, and random ones.
 
     Examples
     --------
@@ -70,13 +68,13 @@ def gene_counts(
     if not several:
         raise ValueError("minimal is empty; give at least one result of diffvae.tl.minimal_genes.")
     several = {name or str(m.params["target"]): m for name, m in several.items()}
-    labels = [_label(name, m, slot(ax, 0)[0] - 70) for name, m in several.items()]
+    labels = [_label(name, m, slot(ax, 0)[0] - 40) for name, m in several.items()]
     if not any(m.counts["flipped"] for m in several.values()):
         ax = axes_or_new(ax, 1.4)
         _say(ax, "\n".join(dict.fromkeys(_why_empty(m) for m in several.values())))
-        _text.title(ax, title if title is not None else _told(several))
+        _text.title(ax, title if title is not None else _caption(several))
         return ax
-    ax = axes_or_new(ax, 3.7 + sum(s.count("\n") + 1 for s in labels) * TEXT * 1.4 / 72)
+    ax = axes_or_new(ax, 6)
     curves = [m.curve() for m in several.values()]
     numbers = np.concatenate([c["n_genes"].to_numpy(float) for c in curves])
     wide = bool(numbers.max() > 20 * numbers.min())
@@ -102,11 +100,9 @@ def gene_counts(
         ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.set(xlabel="genes changed" + " (logarithmic)" * wide, ylabel="converted cells that flip")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.legend(
-        keys, [_text.plain(s) for s in labels], loc="upper left", bbox_to_anchor=(0.0, 0.0), borderaxespad=0.0,
-        bbox_transform=_text.moved(ax, -40, -38), handlelength=2.2, labelspacing=0.5,
-    )  # fmt: skip
-    _text.title(ax, title if title is not None else _told(several))
+    _text.legend_below(ax, keys, labels, ncols=1)
+    _text.title(ax, title if title is not None else _caption(several))
+    fit_height(ax, 200)
     return ax
 
 
@@ -127,9 +123,9 @@ def minimal_genes(
     n_genes
         Most genes to show.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide.
+        Axes to draw into; None makes a new figure, 6 inches wide.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
 
     Returns
     -------
@@ -154,11 +150,8 @@ def minimal_genes(
     if n_genes < 1:
         raise ValueError(f"n_genes is {n_genes}; give at least 1.")
     table = minimal.genes.head(n_genes)
-    wide, tall = slot(ax, 0)
-    row = _ROW if ax is None else min(_ROW, max(tall - 110, 40) / max(len(table), 1))
-    ax = axes_or_new(ax, (row * len(table) + 130) / 72 if len(table) else 1.4)
+    ax = axes_or_new(ax, _ROW * len(table) / 72 + 4 if len(table) else 1.4)
     source, target = minimal.params["source"], minimal.params["target"]
-    told = f"Genes that turn {source} into {target}, in {_data.cells(minimal.counts['flipped'])}"
     if table.empty:
         _say(ax, _why_empty(minimal))
         _text.title(ax, title if title is not None else f"No genes turn {source} into {target}")
@@ -166,10 +159,10 @@ def minimal_genes(
     ys = np.arange(len(table))
     up = (table["direction"] == "up").to_numpy()
     ax.barh(ys, table["share"], height=0.72, color=[_DIRECTIONS["up" if u else "down"] for u in up])
-    ax.plot(
-        table["null_share"], ys, ls="", marker="|", ms=0.9 * row, mew=4, color="white", zorder=3, clip_on=False,
-    )  # fmt: skip
-    ax.plot(table["null_share"], ys, ls="", marker="|", ms=0.9 * row, mew=2, color="#8C8C8C", zorder=4, clip_on=False)
+    for colour, thick in (("white", 4), ("#8C8C8C", 2)):
+        ax.plot(
+            table["null_share"], ys, ls="", marker="|", ms=0.9 * _ROW, mew=thick, color=colour, zorder=3, clip_on=False
+        )
     logged = "mean_log_change" in table
     changes = table["mean_log_change" if logged else "mean_change"].to_numpy(float)
     for y, (change, q) in enumerate(zip(changes, table["q_value"], strict=True)):
@@ -177,7 +170,7 @@ def minimal_genes(
         ax.text(1.015, y, written, va="center", fontsize=TEXT, transform=ax.get_yaxis_transform())
     head = "mean log\nchange" if logged else "mean\nchange"
     ax.text(1.015, 1.0, head, va="bottom", fontsize=TEXT, linespacing=1.0, transform=ax.transAxes)
-    _text.row_labels(ax, table["gene"].astype(str).tolist(), room=0.3 * wide, pitch=row)
+    _text.row_labels(ax, table["gene"].astype(str).tolist(), pitch=_ROW)
     keys: list[Artist] = [Patch(color=c) for d, c in _DIRECTIONS.items() if (table["direction"] == d).any()]
     names = [d for d in _DIRECTIONS if (table["direction"] == d).any()]
     keys.append(Line2D([], [], ls="", marker="|", ms=11, mew=2, color="#8C8C8C"))
@@ -186,18 +179,16 @@ def minimal_genes(
     if sure:
         keys.append(Line2D([], [], ls="", marker="$*$", ms=5, color=INK))
         names.append(f"more than these (q < {MAX_Q:g})")
-    ax.legend(
-        keys, names, loc="upper left", bbox_to_anchor=(0.0, 0.0), ncols=2 if len(keys) > 3 else 3,
-            borderaxespad=0.0, handlelength=1.0,
-        columnspacing=1.2, handletextpad=0.5, bbox_transform=_text.moved(ax, 0, -38 if sure else -52),
-    )  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(len(table) - 0.45, -0.55))
     ax.set_xlabel(
         _SHARE if sure else f"{_SHARE}\nnone is sure to be in more sets than under random directions (q < {MAX_Q:g})"
     )
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.spines["left"].set_visible(False)
-    _text.title(ax, title if title is not None else told, pad=26)
+    _text.legend_below(ax, keys, names)
+    caption = f"Genes that turn {source} into {target}, in {_data.cells(minimal.counts['flipped'])}"
+    _text.title(ax, title if title is not None else caption, pad=26)
+    fit_height(ax, _ROW * len(table))
     return ax
 
 
@@ -227,7 +218,7 @@ def _say(ax: Axes, sentence: str) -> None:
     ax.text(0, 0.95, _text.plain(lines), va="top", fontsize=10, transform=ax.transAxes)
 
 
-def _told(several: Mapping[str, MinimalGenes]) -> str:
+def _caption(several: Mapping[str, MinimalGenes]) -> str:
     sources = dict.fromkeys(str(m.params["source"]) for m in several.values())
     source = next(iter(sources)) if len(sources) == 1 else "a cell"
     if len(several) > 1:
@@ -246,9 +237,9 @@ def _label(name: str, minimal: MinimalGenes, room: float) -> str:
     c, n = minimal.counts, _half(minimal.curve())
     if not c["flipped"]:
         return _text.wrap(f"{name}: {_why_empty(minimal)}", room, lines=2)
-    said = f"{name}: {c['flipped']:,} of {c['converted']:,} cells flip"
-    said += f", half with {n:,} gene{'s' * (n != 1)}" if n is not None else ", fewer than half"
+    first = f"{name}: {c['flipped']:,} of {c['converted']:,} cells flip"
+    first += f", half with {n:,} gene{'s' * (n != 1)}" if n is not None else ", fewer than half"
     flipped = minimal.baselines.set_index("genes")["flipped"]
     beside = [f"{what} {share(flipped[what])}" for what in ("differentially expressed", "random") if what in flipped]
     second = "as many other genes flip of them: " + ", ".join(beside)
-    return _text.wrap(said, room, lines=2) + ("\n" + _text.wrap(second, room, lines=2) if beside else "")
+    return _text.wrap(first, room, lines=2) + ("\n" + _text.wrap(second, room, lines=2) if beside else "")

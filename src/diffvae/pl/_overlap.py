@@ -10,8 +10,18 @@ from scipy.optimize import linear_sum_assignment
 
 from diffvae import _keys
 from diffvae.pl import _data, _text
-from diffvae.pl._palette import SEQUENTIAL, ink_on, is_unassigned
-from diffvae.pl._style import TEXT, axes_or_new, check_axes, colour_bar, slot, styled
+from diffvae.pl._style import (
+    SEQUENTIAL,
+    TEXT,
+    axes_size,
+    check_axes,
+    colour_bar,
+    fit_height,
+    ink_on,
+    is_unassigned,
+    matrix_axes,
+    styled,
+)
 
 
 @styled
@@ -36,9 +46,9 @@ def overlap(
     groupby
         Column with the groups found; with counts, what to call the columns.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide.
+        Axes to draw into; None makes a new figure, 6 inches wide.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
 
     Returns
     -------
@@ -65,35 +75,24 @@ def overlap(
 
     down = [f"{r} ({n:,})" for r, n in counts.sum(axis=1).items()]
     along = [f"{c} ({n:,})" for c, n in counts.sum().items()]
-    wide = slot(ax, 0)[0]
-    label = min(max(map(_text.width, down)) + 9, 0.36 * wide)
-    row = max(15.0 if max(map(_text.width, down)) <= label - 8 else 24.0, min(26.0, 180 / len(rows)))
-    pitch = (wide - label - 20) / len(along)
-    feet = _text.column_plan(along, pitch)
-    ax = axes_or_new(ax, (row * len(rows) + feet.height + 125) / 72)
+    ax, height = matrix_axes(ax, len(rows))
     ax.hlines(np.arange(len(rows) + 1) - 0.5, -0.5, len(along) - 0.5, color="#DDDDDD", linewidth=0.6, zorder=0)
     image = ax.imshow(np.where(share > 0, share, np.nan), vmin=0, vmax=1, cmap=SEQUENTIAL, aspect="auto")
-    if max(_text.width(f"{n:,}") for n in counts.to_numpy().ravel()) <= pitch - 3:
-        for (i, j), n in np.ndenumerate(counts.to_numpy()):
-            if n:
-                ax.text(
-                    j,
-                    i,
-                    f"{n:,}",
-                    ha="center",
-                    va="center",
-                    fontsize=TEXT,
-                    color=ink_on(SEQUENTIAL(share[i, j])),
-                )
-    _text.row_labels(ax, down, room=label - 8, pitch=row)
-    _text.column_labels(ax, feet)
     ax.spines[:].set_visible(False)
     ax.set_xlabel(_text.plain(_data.noun(groupby) + " (cells)"))
     ax.set_ylabel(_text.plain(_data.noun(reference) + " (cells)"))
+    _text.row_labels(ax, down, pitch=height / len(rows))
+    _text.column_labels(ax, along)
+    if max(_text.width(f"{n:,}") for n in counts.to_numpy().ravel()) <= axes_size(ax)[0] / len(along) - 2:
+        for (i, j), n in np.ndenumerate(counts.to_numpy()):
+            if n:
+                colour = ink_on(SEQUENTIAL(share[i, j]))
+                ax.text(j, i, f"{n:,}", ha="center", va="center", fontsize=TEXT, color=colour, in_layout=False)
     colour_bar(ax, image, f"share of the {_data.noun(reference)}", percent=True)
     total = int(counts.to_numpy().sum())
-    told = f"{matched / total:.0%} of {_data.cells(total)} lie on the best one-to-one matching"
-    _text.title(ax, title if title is not None else told)
+    caption = f"{matched / total:.0%} of {_data.cells(total)} lie on the best one-to-one matching"
+    _text.title(ax, title if title is not None else caption)
+    fit_height(ax, height)
     return ax
 
 

@@ -15,9 +15,7 @@ from diffvae._adata import representation, result
 from diffvae._errors import DataError
 from diffvae._seeds import mark
 from diffvae.pl import _data, _text
-from diffvae.pl._palette import INK, Palette, colours
-from diffvae.pl._panels import array, finish, new_figure
-from diffvae.pl._style import TEXT, styled
+from diffvae.pl._style import INK, TEXT, Palette, array, colours, finish, new_figure, panel_title, styled
 
 _MOST_TYPES: Final = 24
 _LEAST_ROWS: Final = 8
@@ -49,7 +47,7 @@ def passport(
     n_genes
         Genes per direction, at most those of the table.
     title
-        Says what is seen; None writes name, or why there is none, and recurrence.
+        Title; None writes the name of the dimension, or why it has none, and its recurrence.
     palette
         As in ``diffvae.pl.tsne``, and by default the same colours.
 
@@ -103,8 +101,8 @@ def passport(
     figure, (left, right) = new_figure(2, 2, max(2.6, rows * 14.5 / 72 + 0.6))
     _types(left, spread, types[types["dimension"] == dimension], colours(list(column.cat.categories), palette))
     n_types = column.nunique()
-    told = "Types" if n_types == len(spread) else f"Types ({len(spread)} of {n_types}: both ends)"
-    left.set_title(told, fontsize=10, weight="normal", loc="left", pad=4)
+    heading = "Types" if n_types == len(spread) else f"Types ({len(spread)} of {n_types}: both ends)"
+    panel_title(left, heading)
     edge = float(parameters["n_sd"]) * values.std(ddof=0)
     for x in (values.mean() - edge, values.mean() + edge):
         left.axvline(x, color=INK, linestyle=(0, (3, 3)), linewidth=0.8, zorder=0)
@@ -164,7 +162,7 @@ def _genes(ax: Axes, genes: pd.DataFrame) -> None:
     ax.set_ylim(max(len(genes), _LEAST_ROWS) - 0.4, -0.6)
     ax.locator_params(axis="x", nbins=4)
     known = genes["recurrence"].notna().any()
-    ax.set_title("Genes" + "  (right: found again)" * bool(known), fontsize=10, weight="normal", loc="left", pad=4)
+    panel_title(ax, "Genes" + "  (right: found again)" * bool(known))
 
 
 def _say(dimension: int, row: pd.Series) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,19 @@ from matplotlib.lines import Line2D
 
 from diffvae._adata import result
 from diffvae._errors import DataError
-from diffvae.pl._palette import CATEGORIES, GREY, INK
-from diffvae.pl._panels import array, finish, new_figure
-from diffvae.pl._style import styled
+from diffvae.pl._style import CATEGORIES, GREY, INK, array, finish, new_figure, panel_title, styled
 
-if TYPE_CHECKING:
-    from diffvae.benchmark import Stability
+
+class StabilityResult(Protocol):
+    """What :func:`stability` reads of the result of ``diffvae.benchmark.stability``."""
+
+    @property
+    def dimensions(self) -> pd.DataFrame: ...
+    @property
+    def baseline(self) -> pd.DataFrame: ...
+    @property
+    def params(self) -> dict[str, Any]: ...
+
 
 _BLUE: Final = CATEGORIES[0]
 _LOOKS: Final[dict[str, dict[str, Any]]] = {
@@ -29,7 +36,7 @@ _LOOKS: Final[dict[str, dict[str, Any]]] = {
 
 
 @styled
-def stability(found: AnnData | Stability, *, title: str | None = None) -> np.ndarray:
+def stability(found: AnnData | StabilityResult, *, title: str | None = None) -> np.ndarray:
     """Draw how similar each dimension is to its match in further trainings, beside what random axes reach.
 
     Parameters
@@ -37,7 +44,7 @@ def stability(found: AnnData | Stability, *, title: str | None = None) -> np.nda
     found
         What ``diffvae.benchmark.stability`` returned, or cells into which it wrote.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
 
     Returns
     -------
@@ -65,9 +72,7 @@ def stability(found: AnnData | Stability, *, title: str | None = None) -> np.nda
     for ax, (name, table) in zip(panels, living.items(), strict=True):
         _draw(ax, table)
         ax.set_xlabel("living dimensions")
-        ax.set_title(
-            f"{name}: {table['recurrence'].mean():.0%} found again", fontsize=10, weight="normal", loc="left", pad=4
-        )
+        panel_title(ax, f"{name}: {table['recurrence'].mean():.0%} found again")
     panels[0].set_ylabel("similarity to the match")
     for ax in panels[1:]:
         ax.set_yticklabels([])
@@ -78,15 +83,15 @@ def stability(found: AnnData | Stability, *, title: str | None = None) -> np.nda
         for k in _LOOKS.values()
     ]
     names = [f"found again {name}" for name in _LOOKS]
-    told = f"Dimensions found again in {n} further training{'s' * (n > 1)}"
+    caption = f"Dimensions found again in {n} further training{'s' * (n > 1)}"
     finish(
-        figure, title if title is not None else told,
+        figure, title if title is not None else caption,
         [*keys, Line2D([], [], color=GREY, lw=4)], [*names, f"{chance}: mean to 95th percentile"],
     )  # fmt: skip
     return array(panels)
 
 
-def _read(found: AnnData | Stability) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+def _read(found: AnnData | StabilityResult) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     if isinstance(found, AnnData):
         stored = result(found, "stability")
         own, baseline, parameters = (stored[key] for key in ("dimensions", "baseline", "params"))

@@ -1,30 +1,37 @@
-"""Text that fits: measured in points before it is drawn."""
+"""Text of figures: shortened names, titles, labels of rows and columns, legends, and names on a map.
+
+Constrained layout makes room for all of it. Names are shortened only so that they leave room for the data.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from itertools import combinations
+from typing import Any, Final
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.textpath import text_to_path
-from matplotlib.transforms import ScaledTranslation, Transform
+from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
 
-from diffvae.pl._style import TEXT, TITLE
+from diffvae.pl._style import INK, LINE, TEXT, TITLE, NotebookAxes, axes_size, lay_out, slot
 
-LINE = 1.25
-"""Height of a line in units of the text's size."""
+ROW_LABEL: Final = 150.0
+"""Points that a label of a row may take."""
+_KEY: Final = 26.0
+"""Points that the key of a legend takes, with the space around it."""
 
 
 @lru_cache(maxsize=4096)
 def width(text: str, size: float = TEXT, weight: str = "normal") -> float:
-    """Return the width in points of the longest line of a text."""
+    """Return the width of the longest line of a text, in points."""
     font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
-    lines = text.replace(r"\$", "$").split("\n")
-    return max(float(text_to_path.get_text_width_height_descent(s, font, False)[0]) for s in lines)
+    return max(float(text_to_path.get_text_width_height_descent(s, font, False)[0]) for s in text.split("\n"))
 
 
 def plain(text: str) -> str:
@@ -33,7 +40,7 @@ def plain(text: str) -> str:
 
 
 def shorten(text: str, room: float, size: float = TEXT, weight: str = "normal") -> str:
-    """Take out of the middle of a text what doesn't fit into `room` points (ends tell names apart).
+    """Cut out the middle of a text that is wider than `room` points, since names often differ at their end.
 
     Examples
     --------
@@ -42,17 +49,17 @@ def shorten(text: str, room: float, size: float = TEXT, weight: str = "normal") 
     """
     if width(text, size, weight) <= room:
         return text
-    for kept in range(len(text) - 1, 1, -1):
-        short = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+    for n in range(len(text) - 1, 1, -1):
+        short = f"{text[: (n + 1) // 2]}…{text[len(text) - n // 2 :]}"
         if width(short, size, weight) <= room:
             return short
     return text[:1] + "…"
 
 
 def wrap(text: str, room: float, *, lines: int = 2, size: float = TEXT, weight: str = "normal") -> str:
-    r"""Break a text into at most `lines` lines, each at most `room` points wide.
+    r"""Break a text that is wider than `room` points into at most `lines` lines, and shorten those still too wide.
 
-    Lines break after blanks, "_", "-", "/" and ","; what is too long even so is shortened in the middle.
+    Lines break after blanks, "_", "-", "/", "," and ";".
 
     Examples
     --------
@@ -61,123 +68,140 @@ def wrap(text: str, room: float, *, lines: int = 2, size: float = TEXT, weight: 
     """
     if width(text, size, weight) <= room:
         return text
-    words = [w for w in re.split(r"(?<=[\s_\-/,;])", text) if w]
-    done: list[str] = []
-    line = ""
-    for i, word in enumerate(words):
-        if width((line + word).rstrip(), size, weight) <= room or not line:
-            line += word
-        elif len(done) < lines - 1:
-            done.append(line)
-            line = word
-        else:
-            line += "".join(words[i:])
-            break
-    return "\n".join(shorten(s.strip(), room, size, weight) for s in [*done, line])
+    rows = [""]
+    for word in re.split(r"(?<=[\s_\-/,;])", text):
+        if rows[-1] and width((rows[-1] + word).rstrip(), size, weight) > room and len(rows) < lines:
+            rows.append("")
+        rows[-1] += word
+    return "\n".join(shorten(row.strip(), room, size, weight) for row in rows)
 
 
 def title(ax: Axes, text: str, pad: float = 6.0) -> None:
-    """Set the title, broken where the figure, or the Axes' part of it, ends; `pad` points above the Axes."""
+    """Set the title, `pad` points above `ax`, wrapped at the end of the part of the figure that `ax` may fill."""
     ax.set_title(plain(text), loc="left", pad=pad)
     figure = ax.figure
-    figure.figure.draw_without_rendering()  # the layout decides where the Axes are
-    left = ax.get_window_extent().x0
+    lay_out(figure.figure)  # it decides where the Axes begin
     spec = ax.get_subplotspec()
-    right = figure.bbox.x1
-    if spec is not None and (columns := spec.get_gridspec().ncols) > spec.colspan.stop:
-        right = figure.bbox.x0 + figure.bbox.width * spec.colspan.stop / columns
-    room = max((right - left) * 72 / figure.dpi - 4, 100)
-    ax.set_title(plain(wrap(text, room, lines=3, size=TITLE, weight="bold")), loc="left", pad=pad)
+    right = 1.0 if spec is None else spec.colspan.stop / spec.get_gridspec().ncols
+    room = (figure.bbox.x0 + right * figure.bbox.width - ax.get_window_extent().x0) * 72 / figure.dpi
+    ax.set_title(plain(wrap(text, max(room - 4, 100), lines=3, size=TITLE, weight="bold")), loc="left", pad=pad)
 
 
-def row_labels(ax: Axes, names: Sequence[str], *, room: float, pitch: float) -> None:
-    """Label rows 0, 1, ... from the top; `pitch` is the height of a row in points."""
-    lines = max(1, min(2, int(pitch / (TEXT * 1.15))))
-    ax.set_yticks(range(len(names)), [plain(wrap(n, room, lines=lines)) for n in names], linespacing=1.0)
+def row_labels(
+    ax: Axes, names: Sequence[str], *, pitch: float, room: float = ROW_LABEL, at: Sequence[float] | None = None
+) -> None:
+    """Label rows 0, 1, ..., or those `at` these places; `pitch` is the height of a row in points."""
+    lines = 2 if pitch >= 2.3 * TEXT else 1
+    ax.set_yticks(
+        range(len(names)) if at is None else at, [plain(wrap(n, room, lines=lines)) for n in names], linespacing=1.0
+    )
     ax.tick_params(axis="y", length=0)
 
 
-class ColumnPlan(NamedTuple):
-    """Labels of columns: upright where they fit, turned where they don't."""
-
-    labels: list[str]
-    turned: int
-    """Degrees."""
-    height: float
-    """Points."""
-
-
-def column_plan(names: Sequence[str], pitch: float, room: float = 210.0) -> ColumnPlan:
-    """Decide how to write names on columns `pitch` points wide; `room` is the most height they may take."""
-    if max(map(width, names), default=0) <= pitch - 4:
-        return ColumnPlan(list(names), 0, TEXT * LINE)
-    lines = 2 if pitch >= 2.4 * TEXT else 1
-    labels = [wrap(n, room if lines == 1 else 0.6 * room, lines=lines) for n in names]
-    return ColumnPlan(labels, 90, max(map(width, labels)))
-
-
-def column_labels(ax: Axes, plan: ColumnPlan, *, top: bool = False) -> None:
-    """Label columns 0, 1, ... below or above them."""
-    ax.set_xticks(range(len(plan.labels)), [plain(s) for s in plan.labels], rotation=plan.turned, linespacing=1.0)
+def column_labels(ax: Axes, names: Sequence[str], *, top: bool = False, room: float = 170.0) -> None:
+    """Label columns 0, 1, ... below or above them: upright if they fit, otherwise turned."""
+    pitch = axes_size(ax)[0] / max(len(names), 1)
+    turned = max(map(width, names), default=0) > pitch - 3
+    if turned:
+        two = pitch >= 2.4 * TEXT
+        names = [wrap(n, 0.6 * room if two else room, lines=1 + two) for n in names]
+    ax.set_xticks(range(len(names)), list(map(plain, names)), rotation=90 * turned, linespacing=1.0)
     ax.tick_params(axis="x", length=0, top=top, bottom=not top, labeltop=top, labelbottom=not top)
     ax.xaxis.set_label_position("top" if top else "bottom")  # the title keeps clear of labels on this side
 
 
-class LegendPlan(NamedTuple):
-    """Where a legend goes: decided before the figure gets its size."""
+def group_legend(ax: Axes, names: Sequence[str], colours: Sequence[str], marker: str = "o") -> None:
+    """Draw a legend of groups to the right of `ax`, or below it if names are long."""
+    keys = [Line2D([], [], ls="", marker=marker, color=c, ms=7) for c in colours]
+    wide, tall = slot(ax, 0)
+    columns = -(-len(names) // max(1, int((tall - 40) / LINE)))
+    if columns * (max(map(width, names)) + _KEY) <= 0.4 * wide:
+        ax.set_anchor("E")
+        _legend(ax, keys, names, columns, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    else:
+        legend_below(ax, keys, names)
 
-    right: bool
-    """To the right of the data; otherwise below."""
-    columns: int
-    labels: list[str]
-    """Broken in two where they must be."""
-    height: float
-    """Points."""
+
+def legend_below(ax: Axes, keys: Sequence[Any], names: Sequence[str], ncols: int | None = None) -> None:
+    """Draw a legend below `ax` and the labels of its x axis; a new figure grows by its height."""
+    room = slot(ax, 0)[0] - 16
+    widths = [width(name) + _KEY for name in names]
+    if ncols is None and sum(widths) <= room:
+        ncols = len(names)
+    else:
+        ncols = ncols or min(len(names), max(2, int(room / max(widths))))
+        names = [wrap(name, room / ncols - _KEY) for name in names]
+    if isinstance(ax, NotebookAxes):
+        rows = -(-len(names) // ncols)
+        lines = sum(max(name.count("\n") + 1 for name in names[i::rows]) for i in range(rows))
+        ax.figure.figure.set_figheight(ax.figure.figure.get_figheight() + lines * LINE / 72)
+    ax.set_anchor("S")
+    lay_out(ax.figure.figure)
+    boxes = [box for a in ax.child_axes or [ax] if (box := a.xaxis.get_tightbbox()) is not None]
+    lowest = min([ax.bbox.y0, *(box.y0 for box in boxes)])
+    below = moved(ax, 0, (lowest - ax.bbox.y0) * 72 / ax.figure.dpi - 4)
+    spec = ax.get_subplotspec()
+    middle = 0.5 if spec is None else (spec.colspan.start + spec.colspan.stop) / 2 / spec.get_gridspec().ncols
+    _legend(
+        ax, keys, names, ncols, loc="upper center", bbox_to_anchor=(middle, 0.0),
+        bbox_transform=blended_transform_factory(ax.figure.transSubfigure, below),
+    )  # fmt: skip
 
 
-def legend_plan(labels: Sequence[str], room: tuple[float, float]) -> LegendPlan:
-    """Decide where a legend of these labels goes in a figure of width and height `room` (points)."""
-    key, line = 22.0, TEXT * LINE * 1.12
-    wide = key + max(map(width, labels))
-    fits = max(1, int((room[1] - 40) / line))
-    columns = -(-len(labels) // fits)
-    if columns * wide <= 0.4 * room[0]:
-        return LegendPlan(True, columns, list(labels), min(len(labels), fits) * line)
-    columns = max(1, min(len(labels), int(room[0] / wide)))
-    if columns == 1 and len(labels) > 2:
-        columns = 2
-    labels = [wrap(s, room[0] / columns - key - 4) for s in labels]
-    rows = -(-len(labels) // columns)
-    tall = sum(max(s.count("\n") + 1 for s in labels[i::rows]) for i in range(rows))
-    return LegendPlan(False, columns, labels, tall * line)
+def _legend(ax: Axes, keys: Sequence[Any], names: Sequence[str], columns: int, **place: Any) -> None:
+    # matplotlib leaves out labels that begin with "_"
+    texts = [plain(f" {name}" if name.startswith("_") else name) for name in names]
+    ax.legend(
+        keys, texts, ncols=columns, handletextpad=0.4, columnspacing=1.2, labelspacing=0.3, handlelength=1.4,
+        borderaxespad=0.4, fontsize=TEXT, **place,
+    )  # fmt: skip
 
 
 def moved(ax: Axes, right: float, up: float) -> Transform:
-    """Return the coordinates of `ax` (0..1), moved by so many points."""
+    """Return the coordinates of `ax` (0 to 1), moved by so many points."""
     return ax.transAxes + ScaledTranslation(right / 72, up / 72, ax.figure.dpi_scale_trans)
 
 
-def legend(
-    ax: Axes,
-    plan: LegendPlan,
-    colours: Sequence[str],
-    marker: str,
-    *,
-    below: float = 0.0,
-    beside: float = 0.0,
-) -> None:
-    """Draw a planned legend outside `ax`, clear of the `below` and `beside` points under and right of it."""
-    keys = [Line2D([], [], ls="", marker=marker, color=c, ms=7) for c in colours]
-    # A label that begins with "_" would be left out: the blank keeps it.
-    texts = [plain(f" {s}" if s.startswith("_") else s) for s in plan.labels]
-    place: dict[str, Any] = (
-        {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-        if plan.right
-        else {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
-    )
-    transform = moved(ax, beside, 0) if plan.right else moved(ax, 0, -below)
-    ax.legend(
-        keys, texts, ncols=plan.columns, handletextpad=0.3, columnspacing=1.0, labelspacing=0.25,
-        handlelength=1.2, borderaxespad=0.4,
-        bbox_transform=transform, **place,
+def group_names(ax: Axes, xy: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> bool:
+    """Write the name of each group on a map, beside its cells; return whether all names found room.
+
+    A thin line joins a name to the cell in the middle of its group. If two names would overlap, none is drawn.
+
+    Parameters
+    ----------
+    ax
+        Axes of the map.
+    xy
+        Cells x 2, in data coordinates.
+    groups
+        Group of each cell.
+    names
+        Groups to name.
+    """
+    from adjustText import adjust_text
+
+    ax.margins(0.14)
+    texts = []
+    for name in names:
+        own = xy[groups == name]
+        middle = own[np.argmin(np.hypot(*(own - np.median(own, axis=0)).T))]
+        texts.append(
+            ax.text(
+                *middle, plain(wrap(name, 110)), ha="center", va="center", fontsize=TEXT, linespacing=1.0, zorder=5,
+                path_effects=[withStroke(linewidth=3, foreground="white")],
+            )
+        )  # fmt: skip
+    steps = np.ptp(xy, axis=0) / 25
+    cells = steps * np.unique(np.round(xy / np.where(steps > 0, steps, 1)), axis=0)
+    # a number of iterations rather than of seconds, so that every run gives the same figure
+    _, lines = adjust_text(
+        texts, *cells.T, ax=ax, iter_lim=400, force_static=(1, 1), force_text=(0.5, 0.5), expand=(1.15, 1.4),
+        arrowprops={"arrowstyle": "-", "lw": 0.7, "color": INK, "zorder": 4},
     )  # fmt: skip
+    boxes = [text.get_window_extent() for text in texts]
+    clear = not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+    if not clear:
+        for artist in [*texts, *lines]:
+            artist.remove()
+        ax.margins(0.05)
+    return clear

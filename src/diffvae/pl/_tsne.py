@@ -15,9 +15,19 @@ from diffvae import _keys
 from diffvae._errors import DataError
 from diffvae._random import generator
 from diffvae.pl import _data, _text
-from diffvae.pl._labels import place_names
-from diffvae.pl._palette import DIVERGING, GREY, SEQUENTIAL, Palette, colours, is_unassigned
-from diffvae.pl._style import WIDTH, axes_or_new, check_axes, colour_bar, slot, styled
+from diffvae.pl._style import (
+    DIVERGING,
+    GREY,
+    SEQUENTIAL,
+    Palette,
+    axes_or_new,
+    check_axes,
+    colour_bar,
+    colours,
+    is_unassigned,
+    slot,
+    styled,
+)
 
 _AXES = {
     _keys.TSNE: "t-SNE",
@@ -56,8 +66,8 @@ def tsne(
           ``X``);
         - an integer: that dimension of ``obsm["X_diffvae"]``, counted from 0, on a scale centred at 0.
 
-        The top and bottom 1 % of numbers share the colours at the ends of the scale, whose bar then ends in
-        arrows.
+        The highest and lowest 1 % of the numbers share the colours at the ends of the scale, and arrows on the
+        colour bar show it.
     basis
         Entry of ``obsm``; its first two columns are the axes.
     layer
@@ -65,22 +75,22 @@ def tsne(
     ax
         Axes to draw into; None makes a figure of 6 inches, which grows in height if the legend needs it.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
     legend
         True: groups, largest first, with their number of cells, beside the map (below it if they are long).
-        "on data": names in the white space next to their cells, if there's room for all; else as True.
+        "on data": names beside their cells, if there is room for all; otherwise as True.
         False: none.
     palette
         Colours of the groups, a dictionary or a list in the order of the categories; for scanpy's, give
-        ``adata.uns["<color>_colors"]``. By default ours: distinct for 32 groups, told apart by colour-blind
-        readers as far as that many colours can be, fixed by a category's place among all categories (so the
-        same in every figure), and grey for "unassigned", "unknown", "noise" and missing values.
+        ``adata.uns["<color>_colors"]``. The default colours are distinct for 32 groups, chosen for colour-blind
+        readers, and depend only on a category's place among all categories, so they are the same in every figure.
+        "unassigned", "unknown", "noise" and missing values are grey.
     size
-        Area of a dot in square points; None lets the dots of all cells together fill a third of the map.
+        Area of a dot in square points; None lets all dots together cover a third of the map.
 
     Returns
     -------
-    The Axes; dots are rasterised in vector files, everything else isn't.
+    The Axes. Only the dots are rasterised in vector files.
 
     Examples
     --------
@@ -96,32 +106,29 @@ def tsne(
     xy = _positions(adata, basis)
     if legend not in (True, False, "on data"):
         raise ValueError(f"legend is {legend!r}; give True, False or 'on data'.")
-    values, told = _values(adata, color, layer)
+    values, label = _values(adata, color, layer)
     room = slot(ax, _HEIGHT)
+    ax = axes_or_new(ax, _HEIGHT)
     area = size if size is not None else float(np.clip(0.33 * min(room) ** 2 / adata.n_obs, 0.5, 40))
     dots: dict[str, Any] = {"s": area, "linewidths": 0, "rasterized": True}
 
     if isinstance(values.dtype, pd.CategoricalDtype):
-        of = colours(list(values.cat.categories), palette)
+        colour_of = colours(list(values.cat.categories), palette)
         sizes = _data.by_size(values)
-        plan = _text.legend_plan([f"{g} ({n:,})" for g, n in sizes.items()], room)
-        own = ax is None
-        ax = axes_or_new(ax, _HEIGHT)
         names = values.to_numpy(dtype=str)
         # In random order no group hides another; cells without a group lie behind.
         order = generator(0, "order of drawing").permutation(len(names))
         order = order[np.argsort([not is_unassigned(n) for n in names[order]], kind="stable")]
-        ax.scatter(xy[order, 0], xy[order, 1], c=[of[n] for n in names[order]], **dots)
+        ax.scatter(xy[order, 0], xy[order, 1], c=[colour_of[n] for n in names[order]], **dots)
         _map(ax, basis)
-        assigned = [g for g in sizes if not is_unassigned(g)]
-        named = legend == "on data" and place_names(ax, xy, names, assigned, np.sqrt(area) / 2)
-        if legend and not named:
-            if own and not plan.right:
-                ax.figure.figure.set_size_inches(WIDTH, _HEIGHT + plan.height / 72)
-            _text.legend(ax, plan, [of[g] for g in sizes], "o", below=16)
-        told = title if title is not None else _say(str(color), sizes, len(names))
+        _text.title(ax, title if title is not None else _title(str(color), sizes, len(names)))
+        if legend == "on data":
+            assigned = [g for g in sizes if not is_unassigned(g)]
+            legend = not _text.group_names(ax, xy, names, assigned)
+        if legend:
+            labels = [f"{g} ({n:,})" for g, n in sizes.items()]
+            _text.group_legend(ax, labels, [colour_of[g] for g in sizes])
     else:
-        ax = axes_or_new(ax, _HEIGHT)
         numbers = values.to_numpy(dtype=float)
         known = np.isfinite(numbers)
         hollow = dots | {"facecolors": "none", "edgecolors": GREY, "linewidths": 0.5}
@@ -135,9 +142,8 @@ def tsne(
         ax.scatter(xy[order, 0], xy[order, 1], c=numbers[order], cmap=cmap, norm=norm, **dots)
         _map(ax, basis)
         if legend and known.any():
-            colour_bar(ax, ScalarMappable(norm, cmap), told, values=numbers, right=True)
-        told = title if title is not None else f"{_subject(color)} in {_data.cells(int(known.sum()))}"
-    _text.title(ax, told)
+            colour_bar(ax, ScalarMappable(norm, cmap), label, values=numbers, right=True)
+        _text.title(ax, title if title is not None else f"{_subject(color)} in {_data.cells(int(known.sum()))}")
     return ax
 
 
@@ -168,8 +174,8 @@ def _values(adata: AnnData, color: str | int, layer: str | None) -> tuple[pd.Ser
         return _data.groups(adata, color), color
     if color not in adata.var_names and (adata.raw is None or color not in adata.raw.var_names):
         raise _data.unknown_gene(adata, color)
-    told = "expression" if layer is None else f"expression, layer {layer!r}"
-    return pd.Series(_data.expression(adata, [color], layer)[:, 0]), told
+    label = "expression" if layer is None else f"expression, layer {layer!r}"
+    return pd.Series(_data.expression(adata, [color], layer)[:, 0]), label
 
 
 def _limits(numbers: np.ndarray, centred: bool) -> tuple[float, float]:
@@ -188,7 +194,7 @@ def _subject(color: str | int) -> str:
     return color if isinstance(color, str) else f"Latent dimension {color}"
 
 
-def _say(key: str, sizes: dict[str, int], n: int) -> str:
+def _title(key: str, sizes: dict[str, int], n: int) -> str:
     assigned = [g for g in sizes if not is_unassigned(g)]
     rest = n - sum(sizes[g] for g in assigned)
     return f"{len(assigned)} {_data.noun(key, len(assigned))} in {_data.cells(n)}" + (
@@ -197,7 +203,7 @@ def _say(key: str, sizes: dict[str, int], n: int) -> str:
 
 
 def _map(ax: Axes, basis: str) -> None:
-    """Axes of a map: equal scales, no numbers (distances on it mean little), just the names of the axes."""
+    """Give the axes of a map equal scales and names, but no numbers, since distances on a map mean little."""
     ax.set_aspect("equal", adjustable="box")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -11,17 +11,25 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from diffvae.pl import _text
-from diffvae.pl._palette import CATEGORIES, GREY, INK
-from diffvae.pl._style import TEXT, axes_or_new, check_axes, styled
+from diffvae.pl._style import CATEGORIES, GREY, INK, axes_or_new, check_axes, styled
 
-if TYPE_CHECKING:
-    from diffvae.benchmark import Tuned
+
+class TuningResult(Protocol):
+    """What :func:`tuning` reads of the result of ``diffvae.benchmark.tune``."""
+
+    @property
+    def trials(self) -> pd.DataFrame: ...
+    @property
+    def confirmation(self) -> pd.DataFrame: ...
+    @property
+    def summary(self) -> dict[str, Any]: ...
+
 
 BLUE, ORANGE = CATEGORIES[0], CATEGORIES[5]
 
 
 @styled
-def tuning(tuned: Tuned, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+def tuning(tuned: TuningResult, *, ax: Axes | None = None, title: str | None = None) -> Axes:
     """Draw the trials of a search in their order, and what became of the best one when it was trained again.
 
     Dots are complete trials, crosses such as were ended early (their last loss), the diamond is the default, and the
@@ -34,9 +42,9 @@ def tuning(tuned: Tuned, *, ax: Axes | None = None, title: str | None = None) ->
     tuned
         From :func:`diffvae.benchmark.tune`.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide.
+        Axes to draw into; None makes a new figure, 6 inches wide.
     title
-        Says what is seen; None writes it.
+        Title; None writes one.
 
     Returns
     -------
@@ -58,7 +66,7 @@ def tuning(tuned: Tuned, *, ax: Axes | None = None, title: str | None = None) ->
     complete = done[done["state"] == "complete"]
     again = tuned.confirmation
 
-    ax = axes_or_new(ax, 3.6)
+    ax = axes_or_new(ax, 3.4)
     ends = np.concatenate([complete["value"], again["value"].dropna()]).astype(float)
     low, high = _limits(ends, np.concatenate([ends, done["value"]]), minimise)
     for frame, marker, colour, size in (
@@ -135,13 +143,10 @@ def _key(ax: Axes, done: pd.DataFrame, beyond: str | None) -> None:
     if beyond is not None:
         entries.append((Line2D([], [], ls="", marker=beyond, color=GREY, ms=6), "beyond"))
     entries.append((Line2D([], [], color=INK, lw=1.2), "best so far"))
-    ax.legend(
-        *zip(*entries, strict=True), loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=5, borderaxespad=0.0,
-        bbox_transform=_text.moved(ax, 0, -44), fontsize=TEXT, handletextpad=0.4, columnspacing=1.2,
-    )  # fmt: skip
+    _text.legend_below(ax, [key for key, _ in entries], [name for _, name in entries])
 
 
-def _say(tuned: Tuned, best: int) -> str:
+def _say(tuned: TuningResult, best: int) -> str:
     n = len(tuned.trials)
     if best == 0:
         return f"None of {n} trials beats the default"
@@ -163,7 +168,7 @@ def importance(table: pd.DataFrame, *, ax: Axes | None = None, title: str | None
     table
         ``importance`` of what :func:`diffvae.benchmark.tune` returns.
     ax
-        Axes to draw into; None makes a figure, 6 inches wide.
+        Axes to draw into; None makes a new figure, 6 inches wide.
     title
         Says what is seen; None names the parameters that explain more than chance.
 
@@ -182,20 +187,17 @@ def importance(table: pd.DataFrame, *, ax: Axes | None = None, title: str | None
     check_axes(ax)
     if missing := {"parameter", "importance", "chance_95", "n_trials"} - set(table):
         raise ValueError(f"the table has no column {sorted(missing)[0]!r}; give the importance that tune returns.")
-    ax = axes_or_new(ax, 1.35 + 0.28 * len(table))
+    ax = axes_or_new(ax, 1.15 + 0.28 * len(table))
     sure = (table["importance"] > table["chance_95"]).to_numpy()
     rows = np.arange(len(table))
     ax.barh(rows, table["importance"], height=0.6, color=np.where(sure, BLUE, GREY))
     for row, limit in zip(rows, table["chance_95"], strict=True):
         ax.plot([limit, limit], [row - 0.42, row + 0.42], color=INK, lw=1.5)
     ax.set(ylim=(len(table) - 0.5, -0.5), xlim=(0, 1), xlabel="share of the variation between trials")
-    _text.row_labels(ax, [_NAMES.get(p, p) for p in table["parameter"]], room=140, pitch=20)
+    _text.row_labels(ax, [_NAMES.get(p, p) for p in table["parameter"]], pitch=20)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     key = Line2D([], [], color=INK, lw=1.5, ls="", marker="|", ms=11, mew=1.5)
-    ax.legend(
-        [key], [_LIMIT], loc="upper center", bbox_to_anchor=(0.5, 0.0), borderaxespad=0.0,
-        bbox_transform=_text.moved(ax, 0, -36), fontsize=TEXT,
-    )  # fmt: skip
+    _text.legend_below(ax, [key], [_LIMIT])
     _text.title(ax, title if title is not None else _say_importance(table, sure))
     return ax
 

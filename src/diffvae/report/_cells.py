@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random
-from diffvae.pl._palette import colours, is_unassigned
+from diffvae.pl._style import colours, is_unassigned
 from diffvae.report._encode import levels, packed, short
 
 if TYPE_CHECKING:

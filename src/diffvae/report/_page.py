@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffvae import _files, _io, _keys
 from diffvae._errors import DataError
-from diffvae.pl._palette import GREY
+from diffvae.pl._style import GREY
 from diffvae.report import _cells, _compared, _damage, _encode, _genes, _made, _parts, _types
 from diffvae.report._folder import Folder
 

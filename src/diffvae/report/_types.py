@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys
-from diffvae.pl._palette import GREY
+from diffvae.pl._style import GREY
 from diffvae.report._encode import distinct, short
 
 if TYPE_CHECKING:
