@@ -21,9 +21,7 @@ from diffvae.benchmark._reproduce_subject import METHOD_OF, OTHERS, PRESETS, Sub
 from diffvae.benchmark._reproduce_train import MIN_PROBABILITY, prepare
 from diffvae.benchmark._statistics import summary
 from diffvae.pl import _text
-from diffvae.pl._palette import CATEGORIES, INK
-from diffvae.pl._panels import array, finish, new_figure
-from diffvae.pl._style import slot, styled
+from diffvae.pl._style import CATEGORIES, INK, array, finish, new_figure, slot, styled
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from anndata import AnnData
@@ -188,6 +189,6 @@ def _frames(ax: Axes, blocks: dict[str, list[str]], columns: list[str], of: dict
         if group in columns:
             corner = (columns.index(group) - 0.5, start - 0.5)
             face, edge = to_rgba(of[group], 0.18), of[group]
-            look = {"facecolor": face, "edgecolor": edge, "linewidth": 1.5}
+            look: dict[str, Any] = {"facecolor": face, "edgecolor": edge, "linewidth": 1.5}
             ax.add_patch(Rectangle(corner, 1, len(names), zorder=2, clip_on=False, **look))
         start += len(names)

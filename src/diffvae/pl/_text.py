@@ -184,10 +184,10 @@ def group_names(ax: Axes, xy: np.ndarray, groups: np.ndarray, names: Sequence[st
     texts = []
     for name in names:
         own = xy[groups == name]
-        middle = own[np.argmin(np.hypot(*(own - np.median(own, axis=0)).T))]
+        x, y = own[np.argmin(np.hypot(*(own - np.median(own, axis=0)).T))]
         texts.append(
             ax.text(
-                *middle, plain(wrap(name, 110)), ha="center", va="center", fontsize=TEXT, linespacing=1.0, zorder=5,
+                x, y, plain(wrap(name, 110)), ha="center", va="center", fontsize=TEXT, linespacing=1.0, zorder=5,
                 path_effects=[withStroke(linewidth=3, foreground="white")],
             )
         )  # fmt: skip
