@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 
 import diffvae as dv
-from diffvae import _links, nn
-from diffvae.model._graph_batches import WholeGraph
-from diffvae.model._graph_config import graph_config
-from diffvae.model._graph_objective import GraphAutoencoder, GraphObjective
+from diffvae import nn
+from diffvae._core import graphs
+from diffvae.model._config import graph_config
+from diffvae.model._graph_training import GraphAutoencoder, GraphObjective, WholeGraph
 from diffvae.train import RowSource
 
 
@@ -53,12 +53,12 @@ def compare(n_cells: int, n_genes: int, n_rounds: int) -> None:
     adata = dv.datasets.simulate_differentiation(n_cells, n_genes)
     dv.pp.prepare(adata, n_top_genes=None)
     dv.pp.cell_graph(adata, k=1, progress=False)
-    graph = _links.undirected(adata.obsp["cell_graph"])
+    graph = graphs.undirected(adata.obsp["cell_graph"])
     config = graph_config("default", {})
     torch.manual_seed(0)
     module = GraphAutoencoder(adata.n_vars, config)
     propagation = nn.normalized_adjacency(graph)
-    (batch,) = WholeGraph(RowSource(adata.layers["unit"]), propagation, _links.edges_of(graph)).epoch(
+    (batch,) = WholeGraph(RowSource(adata.layers["unit"]), propagation, graphs.edges_of(graph)).epoch(
         np.random.default_rng(0)
     )
     objective = GraphObjective(config)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import diffvae as dv
-from diffvae.tl._prefix import EditedCells
+from diffvae.tl._gene_sets import EditedCells
 
 N_CELLS, N_GENES, N_SINGLE, N_BATCHED = 500, 2000, 1, 10
 

@@ -34,7 +34,7 @@ def generate(path: str, n_cells: int) -> dict[str, Any]:
     from anndata import AnnData
     from scipy import sparse
 
-    from diffvae._cell_file import cell_file
+    from diffvae._core.io.writer import cell_file
 
     rng = np.random.default_rng(0)
     rates = rng.gamma(0.3, 0.35, (N_TYPES, N_GENES)).astype(np.float32)
@@ -76,7 +76,7 @@ def ratio(prepared: str, rounds: int) -> dict[str, Any]:
     import numpy as np
 
     import diffvae as dv
-    from diffvae._store import open_store
+    from diffvae._core.io.backed import open_store
     from diffvae.model._objective import InfoVAEObjective
     from diffvae.train import RowSource, Source, StreamSource, best_device, best_precision, fit
 

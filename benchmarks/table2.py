@@ -50,18 +50,18 @@ def main(n_workers: int) -> None:
 def _one_map(cells) -> float:
     """Return the seconds of one map in one thread, the best of three."""
     from diffvae import _random
-    from diffvae.benchmark import _jobs, _work
+    from diffvae.benchmark import _jobs, _tasks
     from diffvae.tl import _tsne
 
     dv.pp.prepare(cells, n_top_genes=None)
     z = dv.model.PCA(50).train(cells).get_latent_representation().astype("float64")
-    p = _tsne.affinities(z, _work.PERPLEXITY, 0, n_jobs=1)
+    p = _tsne.affinities(z, _tasks.PERPLEXITY, 0, n_jobs=1)
     best = float("inf")
     for repeat in range(3):
         start = time.perf_counter()
         state = _random.seed(repeat, "table 2") % 2**31
         _jobs.in_one_thread(
-            lambda s=state, n=_work.N_ITER: _tsne.layout(p, z, init="random", n_iter=n, random_state=s, n_jobs=1)
+            lambda s=state, n=_tasks.N_ITER: _tsne.layout(p, z, init="random", n_iter=n, random_state=s, n_jobs=1)
         )
         best = min(best, time.perf_counter() - start)
     return best

@@ -1,6 +1,6 @@
 """What one thread costs in training: time of an epoch in one thread over that in all threads, in turn in one process.
 
-One thread is what small steps have, so that results don't depend on the number of threads (diffvae._threads). Prints a
+One thread is what small steps have, so that results don't depend on the number of threads (diffvae._core.runtime). Prints a
 line per size; above the limit all threads are used. On an otherwise idle machine: ``python benchmarks/threads.py``.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import diffvae as dv
-from diffvae import _threads
+from diffvae._core import runtime
 from diffvae.model._objective import InfoVAEObjective
 from diffvae.train import RowSource, best_precision, fit
 
@@ -29,7 +29,7 @@ def main() -> None:
         seconds: dict[float, list[float]] = {np.inf: [], 0: []}  # the limit: one thread always, or never
         for repeat in range(ROUNDS + 1):
             for limit, taken in seconds.items():
-                _threads.LARGE_STEP = limit
+                runtime.LARGE_STEP = limit
                 model = dv.model.DiffVAE()
                 module = model._build(n_genes, 0)
                 start = time.perf_counter()

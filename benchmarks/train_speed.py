@@ -136,7 +136,7 @@ def operations_per_cell() -> float:
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> float:
-    from diffvae.tl._partitions import kmeans
+    from diffvae.tl._cluster import kmeans
 
     return dv.metrics.adjusted_rand_index(kmeans(a, 8, 0), kmeans(b, 8, 0))
 

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import diffvae as dv
-from diffvae._changes_folder import file_name
+from diffvae.pipeline._perturb import file_name
 
 root = Path(__file__).parents[1]
 adata = ad.read_h5ad(root / "demo" / "results.h5ad")

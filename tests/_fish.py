@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffvae.benchmark._reproduce_subject import published
+from diffvae.benchmark.reproduction._subject import published
 
 SIZES = {"HSPC": 30, "Neutrophils": 24, "Monocytes": 22, "Erythrocytes": 20, "Thrombocytes": 20}
 

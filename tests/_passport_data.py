@@ -8,7 +8,7 @@ import pandas as pd
 from anndata import AnnData
 
 import diffvae as dv
-from diffvae._seeds import mark
+from diffvae._core.fingerprint import mark
 
 N = 240
 TREE = {"stem": {"red": None, "white": None}}

@@ -13,11 +13,13 @@ import pytest
 import scipy.sparse as sp
 
 import diffvae as dv
-from diffvae import _atlas, _keys, _size
-from diffvae._store import open_store
+from diffvae import _keys
+from diffvae._core.io import memory
+from diffvae._core.io.backed import open_store
+from diffvae.pipeline import _backed
 from diffvae.pp import DataError
 from diffvae.report import _made
-from diffvae.report._folder import Folder
+from diffvae.report._page import Folder
 
 OPTIONS = {"max_epochs": 3, "n_latent": 8, "n_top_genes": 100, "progress": False, "device": "cpu"}
 
@@ -41,7 +43,7 @@ def run(shards, tmp_path_factory):
     told = []
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patch.setattr(_atlas, "BLOCK", 70)
+        patch.setattr(_backed, "BLOCK", 70)
         markers["gene"] = ad.read_h5ad(shards[0]).var_names[:4]
         found = dv.pipeline.run(
             shards, out, subsample=200, label_key="cell_type", markers=markers, n_clusters=3, cluster_method="kmeans",
@@ -110,27 +112,27 @@ def test_the_summary_says_it(run):
 
 
 def test_the_size_decides(shards, monkeypatch):
-    assert _size.stays_on_disk(shards[0], None) == ""
-    assert "asked for" in _size.stays_on_disk(shards[0], True)
-    assert _size.stays_on_disk(shards, None)
-    assert _size.free_memory() > 2**20
-    monkeypatch.setattr(_size, "free_memory", lambda: 1e5)
-    assert "200 cells x 150 genes would take about" in _size.stays_on_disk(shards[0], None)
-    assert _size.stays_on_disk(shards[0], False) == ""
-    monkeypatch.setattr(_size, "free_memory", lambda: 1e12)
-    monkeypatch.setattr(_size, "MANY_CELLS", 199)
-    assert "more than 199 cells" in _size.stays_on_disk(shards[0], None)
-    assert _size.stays_on_disk("cells.csv", None) == ""
-    assert _size.stays_on_disk(None, None) == ""
+    assert memory.stays_on_disk(shards[0], None) == ""
+    assert "asked for" in memory.stays_on_disk(shards[0], True)
+    assert memory.stays_on_disk(shards, None)
+    assert memory.free_memory() > 2**20
+    monkeypatch.setattr(memory, "free_memory", lambda: 1e5)
+    assert "200 cells x 150 genes would take about" in memory.stays_on_disk(shards[0], None)
+    assert memory.stays_on_disk(shards[0], False) == ""
+    monkeypatch.setattr(memory, "free_memory", lambda: 1e12)
+    monkeypatch.setattr(memory, "MANY_CELLS", 199)
+    assert "more than 199 cells" in memory.stays_on_disk(shards[0], None)
+    assert memory.stays_on_disk("cells.csv", None) == ""
+    assert memory.stays_on_disk(None, None) == ""
 
 
 def test_what_lies_beside_the_matrix_counts_too(shards, tmp_path, monkeypatch):
     adata = ad.read_h5ad(shards[0])
-    matrix = _size.COPIES * adata.X.nnz * 8
+    matrix = memory.COPIES * adata.X.nnz * 8
     adata.obsm["X_large"] = np.zeros((200, matrix // 800))  # twice the matrix's own need
     adata.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
-    monkeypatch.setattr(_size, "free_memory", lambda: 2.2 * matrix)
-    assert "stay on disk" in _size.stays_on_disk(tmp_path / "cells.h5ad", None)
+    monkeypatch.setattr(memory, "free_memory", lambda: 2.2 * matrix)
+    assert "stay on disk" in memory.stays_on_disk(tmp_path / "cells.h5ad", None)
 
 
 def test_refused_before_anything_is_written(shards, tmp_path):
@@ -194,7 +196,7 @@ def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(_atlas.Atlas, "transfer", fail)
+    monkeypatch.setattr(_backed.Atlas, "transfer", fail)
     with pytest.raises(OSError, match="disk is full"):
         dv.pipeline.run(shards, tmp_path / "out", subsample=100, n_clusters=2, cluster_method="kmeans", **OPTIONS)
     assert not list(tmp_path.iterdir())
@@ -220,7 +222,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(shards, tmp_path):
     for name in (".out.0123abcd.work", ".other.0123abcd.work"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "prepared.h5ad").write_text("gigabytes")
-    atlas = _atlas.Atlas(open_store(shards), tmp_path / "out")
+    atlas = _backed.Atlas(open_store(shards), tmp_path / "out")
     assert sorted(tmp_path.iterdir()) == sorted([atlas.work, tmp_path / ".other.0123abcd.work"])
 
 

@@ -13,7 +13,7 @@ import pytest
 
 import diffvae as dv
 from diffvae._errors import OutputError
-from diffvae.benchmark import _work
+from diffvae.benchmark import _tasks
 from diffvae.benchmark._jobs import Store
 
 TIMES = ["training_seconds", "clustering_seconds"]
@@ -36,7 +36,7 @@ def same(a, b):
 
 
 def test_finished_pieces_are_not_computed_again(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(_work, "N_ITER", 20)
+    monkeypatch.setattr(_tasks, "N_ITER", 20)
     asked = {"n_trainings": 2, "spaces": ["latent", "tsne"]}
     whole = compare(few, ["PCA"], **asked)
     first = compare(few, ["PCA"], **asked, out=tmp_path)
@@ -44,8 +44,8 @@ def test_finished_pieces_are_not_computed_again(few, tmp_path, monkeypatch):
     kept = {f: f.stat().st_mtime_ns for f in (tmp_path / "tasks").rglob("*") if f.is_file()}
     assert kept
     calls = []
-    train = _work.train
-    monkeypatch.setattr(_work, "train", lambda *args: calls.append(args[2].name) or train(*args))
+    train = _tasks.train
+    monkeypatch.setattr(_tasks, "train", lambda *args: calls.append(args[2].name) or train(*args))
     same(compare(few, ["PCA"], **asked, out=tmp_path), first)
     renamed = compare(few, {"components": dv.benchmark.methods()["PCA"]}, **asked, out=tmp_path)
     assert renamed.table["method"].eq("components").all()

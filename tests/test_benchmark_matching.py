@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from diffvae.benchmark._matching import (
+from diffvae.benchmark.stability._matching import (
     Training,
     cosines,
     dimension_table,

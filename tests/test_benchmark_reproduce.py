@@ -10,13 +10,14 @@ import pytest
 from _fish import SIZES, write_fish
 
 import diffvae as dv
-from diffvae.benchmark import _reproduce_train, _run, _work
-from diffvae.benchmark._cells import as_cells
+from diffvae.benchmark import _run, _tasks
 from diffvae.benchmark._methods import as_methods
-from diffvae.benchmark._reproduce import plan
-from diffvae.benchmark._reproduce_claims import CLAIMS, evaluate, holds
-from diffvae.benchmark._reproduce_page import Section, gene_lists, gene_recovery, summarised
-from diffvae.benchmark._reproduce_subject import published, read
+from diffvae.benchmark._tasks import as_cells
+from diffvae.benchmark.reproduction import _training
+from diffvae.benchmark.reproduction._claims import CLAIMS, evaluate, holds
+from diffvae.benchmark.reproduction._page import Section, gene_lists, gene_recovery, summarised
+from diffvae.benchmark.reproduction._reproduce import plan
+from diffvae.benchmark.reproduction._subject import published, read_subject
 from diffvae.datasets import _human_hsc
 
 QUICK = {"n_latent": [4], "n_clusterings": 1, "progress": False}
@@ -29,10 +30,10 @@ def fish(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fish")
     write_fish(folder / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_reproduce_train, "N_RANDOM", 5)
-        patch.setattr(_reproduce_train, "PER_TARGET", 1)
-        patch.setattr(_work, "N_ITER", 20)
-        patch.setattr("diffvae.benchmark._reproduce_figures.MOST_TARGETS", 1)
+        patch.setattr(_training, "N_RANDOM", 5)
+        patch.setattr(_training, "PER_TARGET", 1)
+        patch.setattr(_tasks, "N_ITER", 20)
+        patch.setattr("diffvae.benchmark.reproduction._figures.MOST_TARGETS", 1)
         save = dv.pl.save
         patch.setattr(dv.pl, "save", lambda ax, path: save(ax, path, formats=["png"], dpi=40))
         asked = {"path": folder / "data", "n_trainings": 2, "max_epochs": 12, **QUICK}
@@ -135,9 +136,9 @@ def test_finished_parts_are_not_done_again(fish, monkeypatch):
         raise AssertionError("done again")
 
     for name in ("train", "identify", "change", "link"):
-        monkeypatch.setattr(_reproduce_train, name, never)
-    monkeypatch.setattr(_work, "train", never)
-    monkeypatch.setattr("diffvae.benchmark._reproduce.figures", lambda *_: {})
+        monkeypatch.setattr(_training, name, never)
+    monkeypatch.setattr(_tasks, "train", never)
+    monkeypatch.setattr("diffvae.benchmark.reproduction._reproduce.figures", lambda *_: {})
     again = dv.benchmark.reproduce("zebrafish", found.path, **asked)
     pd.testing.assert_frame_equal(again.claims, found.claims)
     for name, table in found.tables.items():
@@ -160,7 +161,7 @@ def clusters_of(genes, labelled=True):
 
 
 def test_gene_recovery_by_hand(tmp_path):
-    subject = read("zebrafish", write_fish(tmp_path), None, None, None)
+    subject = read_subject("zebrafish", write_fish(tmp_path), None, None, None)
     results = {
         ("clusters", "paper", 0): clusters_of({("0", "HSPC"): ["cad", "lyz"], ("1", "Monocytes"): ["c1qc", "cad"]}),
         ("clusters", "paper", 1): clusters_of({("0", "HSPC"): ["other1", "other2"], ("1", ""): ["npsn"]}),
@@ -177,7 +178,7 @@ def test_gene_recovery_by_hand(tmp_path):
 
 
 def test_clusters_without_labels_are_known_by_their_cells(tmp_path):
-    subject = read("zebrafish", write_fish(tmp_path), None, None, None)
+    subject = read_subject("zebrafish", write_fish(tmp_path), None, None, None)
     results = {
         ("clusters", "paper", 0): clusters_of({("0", ""): ["a"], ("1", ""): ["b"]}, labelled=False),
         ("clusters", "paper", 1): clusters_of({("0", ""): ["b"], ("1", ""): ["c"]}, labelled=False)
@@ -215,7 +216,7 @@ def of(tables, subject):
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory):
-    return read("zebrafish", write_fish(tmp_path_factory.mktemp("subject")), None, None, None)
+    return read_subject("zebrafish", write_fish(tmp_path_factory.mktemp("subject")), None, None, None)
 
 
 def test_rule_of_the_overlap(subject):
@@ -387,4 +388,4 @@ def test_trainings_are_those_of_the_comparison(subject):
     asked = _run.Plan(("kmeans",), ("latent",), (True,), 1, ("ari",), None)
     jobs, _, _ = _run.plan_jobs(cells, as_methods(["PCA"]), [4], 2, asked, 7)
     seeds = [job.arguments[0] for key, job in jobs.items() if key.endswith("prepared")]
-    assert seeds == [_reproduce_train.training_seed(7, number) for number in range(2)]
+    assert seeds == [_training.training_seed(7, number) for number in range(2)]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae.benchmark import _work
+from diffvae.benchmark import _tasks
 from diffvae.benchmark._clusterers import partitions
 from diffvae.benchmark._run import METRICS
 
@@ -77,7 +77,7 @@ def test_truth_scores_one_and_noise_about_zero(cells):
 
 
 def test_one_row_per_clustering(few, monkeypatch):
-    monkeypatch.setattr(_work, "N_ITER", 20)
+    monkeypatch.setattr(_tasks, "N_ITER", 20)
     found = compare(few, ["PCA", "PCA (unit)"], n_latent=[5, 10], n_trainings=1, n_clusterings=2)
     table = found.table
     # 2 methods x 2 sizes x (3 algorithms x 2 seeds and DBSCAN once on the latent, and 2 times all 4 on maps)

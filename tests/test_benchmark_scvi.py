@@ -16,7 +16,7 @@ import diffvae as dv
 from diffvae._errors import DataError
 from diffvae.benchmark import _methods
 from diffvae.benchmark._methods import DRVI, SCVI, LinearSCVI
-from diffvae.model._estimator import NotTrainedError
+from diffvae.model._base import NotTrainedError
 
 MODELS = {model.name: model for model in (SCVI, LinearSCVI, DRVI)}
 INSTALLED = {

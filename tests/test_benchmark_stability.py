@@ -8,9 +8,9 @@ from _passport_data import simulated
 import diffvae as dv
 from diffvae import benchmark, tl
 from diffvae._errors import DataError
-from diffvae.benchmark._label_stability import cluster_table, pairwise
-from diffvae.benchmark._matching import Training
-from diffvae.benchmark._stability import verdict
+from diffvae.benchmark.stability._clusters import cluster_table, pairwise
+from diffvae.benchmark.stability._matching import Training
+from diffvae.benchmark.stability._stability import verdict
 from diffvae.model import PCA
 
 TABLES = ("dimensions", "genes", "clusters", "labels", "matches", "baseline")

@@ -17,11 +17,12 @@ import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae import _keys, _random, _training_config
-from diffvae.benchmark import _tune, _tune_search
-from diffvae.benchmark._tune_objective import CONFIRMATION, Judge
-from diffvae.benchmark._tune_space import importance, make_space
+from diffvae import _keys, _random
+from diffvae.benchmark.tuning import _search, _tune
+from diffvae.benchmark.tuning._objective import CONFIRMATION, Judge
+from diffvae.benchmark.tuning._space import importance, make_space
 from diffvae.model import _config
+from diffvae.pipeline import _settings
 from diffvae.train import Epoch, TrainingError
 
 PARAMETERS = ["hidden", "n_latent", "lr", "batch_size"]
@@ -90,7 +91,7 @@ def test_the_values_of_a_preset_are_added_to_the_grid(monkeypatch):
 def test_points_are_configurations_that_run_takes():
     for name in ("paper", "wide"):
         space = make_space(name, "default", None)
-        model = _training_config.model_of(_training_config.read(space.settings(space.default, 5000)))
+        model = _settings.model_of(_settings.read(space.settings(space.default, 5000)))
         assert model.config == dv.model.DiffVAE().config
         assert space.n_epochs(space.default, 5000) == 100
     assert "epochs" not in space.parameters  # the default stops by itself
@@ -218,8 +219,8 @@ def other_process(out, kind):
 
 @pytest.mark.slow
 def test_processes_share_the_trials_and_that_of_a_killed_one_runs_again(monkeypatch, judged, tmp_path):
-    monkeypatch.setattr(_tune_search, "HEARTBEAT", 1)
-    monkeypatch.setattr(_tune_search, "GRACE", 5)
+    monkeypatch.setattr(_search, "HEARTBEAT", 1)
+    monkeypatch.setattr(_search, "GRACE", 5)
     whole = tune(n_trials=7)
     out = tmp_path / "shared"
     hanging = other_process(out, "hang")
@@ -254,7 +255,7 @@ def test_a_trial_that_another_process_took_over_is_left_to_it(judged, tmp_path, 
         monkeypatch.setattr(Judge, "score", real)
         study = optuna.load_study(study_name="diffvae", storage=f"sqlite:///{tmp_path}/study.db")
         study.tell(0, state=optuna.trial.TrialState.FAIL)
-        _tune_search.RetryHeartbeatStaleTrialCallback()(study, study.trials[0])
+        _search.RetryHeartbeatStaleTrialCallback()(study, study.trials[0])
         return -1.0, {"validation_nll": 1.0}
 
     monkeypatch.setattr(Judge, "score", suspended)
@@ -294,7 +295,7 @@ def test_checkpoints_are_shares_of_the_epochs_of_a_trial():
     study = optuna.create_study()
     for n_epochs, expected in ((7, 7), (100, 20), (1000, 20)):
         trial = study.ask()
-        on_epoch = _tune_search.checkpoints(trial, lambda record: record["loss"], n_epochs, prune=False)
+        on_epoch = _search.checkpoints(trial, lambda record: record["loss"], n_epochs, prune=False)
         for number in range(1, n_epochs + 1):
             on_epoch(Epoch(number, {"loss": float(number)}, None, None))
         reported = study.get_trials()[-1].intermediate_values
@@ -426,7 +427,7 @@ def test_a_search_writes_what_run_takes(tmp_path):
     assert steps == ["check and prepare", "trials", "train default and best again", "importance", "write"]
     summary = json.loads((out / "summary.json").read_text())
     assert {"diffvae", "optuna"} <= set(summary["versions"])
-    model = _training_config.model_of(_training_config.read(out / "best.json"))
+    model = _settings.model_of(_settings.read(out / "best.json"))
     assert "-".join(map(str, model.config.hidden)) in ("512-256", "256-128")
     chosen = tuned.trials.set_index("trial").loc[tuned.summary["chosen_trial"]]
     assert (model.config.lr, model.n_latent) == (chosen["lr"], chosen["n_latent"])

@@ -7,8 +7,8 @@ import pytest
 
 import diffvae as dv
 from diffvae import _random
-from diffvae.benchmark import _tune_objective
-from diffvae.benchmark._tune_objective import Judge, held_out, stability
+from diffvae.benchmark.tuning import _objective
+from diffvae.benchmark.tuning._objective import Judge, held_out, stability
 
 
 @cache
@@ -31,7 +31,7 @@ def test_held_out_loss_is_its_weighted_terms_whatever_the_batches(monkeypatch):
     assert terms["validation_loss"] == pytest.approx(nll + config.kl_weight * kl + config.mmd_weight * mmd)
     last = small_model().history.iloc[-1]
     assert terms["validation_nll"] == pytest.approx(last["validation_nll"], rel=0.05)  # of other noise
-    monkeypatch.setattr(_tune_objective, "BLOCK", 4)
+    monkeypatch.setattr(_objective, "BLOCK", 4)
     assert held_out(small_model(), prepared())["validation_kl"] == pytest.approx(kl, rel=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_ari_is_that_of_clusters_with_the_labels():
         adata, max_epochs=1, rng=_random.seed(0, "training", "0"), progress=False, device="cpu", precision="float32"
     )
     known = np.arange(60) > 4  # cells without a label don't count
-    found = _tune_objective.partition(model.get_latent_representation()[known], 2, 0)
+    found = _objective.partition(model.get_latent_representation()[known], 2, 0)
     adata.obs["half"] = None
     adata.obs.loc[known, "half"] = np.where(found == 0, "a", "b")
     assert judge.score(adata, settings, 0)[0] == 1

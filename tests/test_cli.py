@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae import _files, pipeline
+from diffvae import pipeline
+from diffvae._core.io import folders
 from diffvae.cli import _console
 
 COMMANDS = [
@@ -352,7 +353,7 @@ def test_debug_shows_the_traceback(diffvae, monkeypatch):
 
 def test_a_request_to_stop_leaves_nothing_half_written(diffvae, tmp_path, monkeypatch):
     def run(data, out, **options):
-        with _files.new_folder(out) as folder:
+        with folders.new_folder(out) as folder:
             (folder / "half").write_text("")
             os.kill(os.getpid(), signal.SIGTERM)
 

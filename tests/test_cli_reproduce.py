@@ -4,8 +4,8 @@ import diffvae as dv
 
 
 def test_on_any_cells(diffvae, tmp_path, monkeypatch):
-    monkeypatch.setattr("diffvae.benchmark._reproduce.figures", lambda *_: {})  # they take longest
-    monkeypatch.setattr("diffvae.benchmark._work.N_ITER", 20)
+    monkeypatch.setattr("diffvae.benchmark.reproduction._reproduce.figures", lambda *_: {})  # they take longest
+    monkeypatch.setattr("diffvae.benchmark._tasks.N_ITER", 20)
     cells = dv.datasets.simulate_differentiation(90, 60, tree={"stem": ["red", "white"]}, effect=2)
     del cells.uns["diffvae_dataset"]  # which knows its progenitors
     cells.write_h5ad(tmp_path / "mine.h5ad")

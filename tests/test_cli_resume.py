@@ -12,11 +12,11 @@ from _model_data import counts
 from safetensors.numpy import load_file
 
 from diffvae import pipeline
+from diffvae._core.io.folders import PARTS, CheckpointPaths
 from diffvae._errors import OutputError
-from diffvae._kept import PARTS, CheckpointPaths
 from diffvae.cli._main import _going_on
 from diffvae.model import DiffVAE
-from diffvae.model._graph_objective import GraphObjective
+from diffvae.model._graph_training import GraphObjective
 from diffvae.model._objective import InfoVAEObjective
 
 QUICK = ("--n-latent", 4, "--max-epochs", 8, "--batch-size", 16, "--device", "cpu")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae.benchmark._tune_objective import Judge
+from diffvae.benchmark.tuning._objective import Judge
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_the_search_is_told_and_run_takes_its_result(diffvae, file, tmp_path, ju
 
     options = ["--n-clusters", 2, "--cluster-method", "kmeans", "--no-links", "--out", tmp_path / "run"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffvae._result._figures", lambda result, folder, label_key: folder.mkdir())
+        patch.setattr("diffvae.pipeline._result._figures", lambda result, folder, label_key: folder.mkdir())
         code, _, told = diffvae("run", file, "--config", out / "best.json", *options)
     assert (code, "Error" in told) == (0, False)
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())

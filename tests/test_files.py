@@ -14,8 +14,8 @@ import pytest
 from anndata import AnnData, read_h5ad
 
 from diffvae import _errors, pipeline
+from diffvae._core.io.folders import held, new_folder, one_writer, refuse_folder, write_csv, write_h5ad, write_text
 from diffvae._errors import OutputError, WriteError
-from diffvae._files import held, new_folder, one_writer, refuse_folder, write_csv, write_h5ad, write_text
 
 
 def names(folder):
@@ -125,7 +125,7 @@ def stop_at_rename(number, how):
     return f"""
 import os, signal, sys
 from pathlib import Path
-from diffvae._files import new_folder
+from diffvae._core.io.folders import new_folder
 signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 rename, done = Path.rename, []
 def stopped(self, target):
@@ -251,7 +251,7 @@ import resource, signal, sys
 import numpy as np
 from anndata import AnnData
 from diffvae._errors import WriteError
-from diffvae._files import write_h5ad, write_text
+from diffvae._core.io.folders import write_h5ad, write_text
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 big = AnnData(np.random.default_rng(0).random((100, 1000)))
@@ -281,7 +281,7 @@ GROWING = """
 import resource, signal, sys, warnings
 import numpy as np
 from anndata import AnnData
-from diffvae._cell_file import cell_file
+from diffvae._core.io.writer import cell_file
 from diffvae._errors import WriteError
 
 warnings.simplefilter("ignore")
@@ -338,7 +338,7 @@ def test_what_killed_processes_left_is_cleared_away_by_the_next(tmp_path):
 
 HOLD = """
 import sys, time
-from diffvae._files import held
+from diffvae._core.io.folders import held
 with held(sys.argv[1]):
     print("has it", flush=True)
     time.sleep(60)

@@ -9,8 +9,8 @@ import scipy.io
 import scipy.sparse as sp
 from anndata import AnnData
 
+from diffvae._core.io.read import read
 from diffvae._errors import DataError
-from diffvae._io import read
 
 X = np.array([[3, 0, 0, 0], [0, 5, 0, 1], [0, 0, 2, 0]], dtype=np.float32)
 CELLS, GENES = ["c1", "c2", "c3"], ["Gata1", "Spi1", "Mpo", "Elane"]

@@ -48,7 +48,7 @@ def write_table(path, n_cells, n_genes):
 
 def test_a_table_of_100_000_cells_takes_the_memory_that_is_said(tmp_path):
     total = write_table(tmp_path / "cells.csv", 100_000, 2_000)
-    read = f"from diffvae._io import read; x = read({str(tmp_path / 'cells.csv')!r}).X"
+    read = f"from diffvae._core.io.read import read; x = read({str(tmp_path / 'cells.csv')!r}).X"
     said, peak = python("-c", read + "; print(x.shape, int(x.data.sum(dtype=float)))" + PEAK).splitlines()
     assert said == f"(100000, 2000) {total}"
     assert float(peak) < 0.9  # README: 0.6 GiB

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import diffvae as dv
-from diffvae import _io, _io_text, _size
+from diffvae._core.io import memory, read
+from diffvae._core.io import text as text_files
 from diffvae.pp import DataError
 
 SOURCE = Path(dv.__file__).parent
@@ -55,7 +56,7 @@ def refused(answer, sentence):
 
 @pytest.fixture
 def small_machine(monkeypatch):
-    monkeypatch.setattr(_io_text, "free_memory", lambda: 2**19)
+    monkeypatch.setattr(text, "free_memory", lambda: 2**19)
 
 
 BOMBS = {
@@ -80,7 +81,7 @@ def test_names_beside_a_matrix_are_bounded_too(tmp_path, small_machine):
     (tmp_path / "genes.tsv").write_text("".join(f"{gene}\n" for gene in TABLE.columns))
     (tmp_path / "barcodes.tsv.gz").write_bytes(gzip.compress(b"cell\n" * 2**19))
     with pytest.raises(DataError, match=r"barcodes\.tsv\.gz' holds more than 1 MiB of text"):
-        _io.read(tmp_path)
+        read.read(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["h5ad", "h5", "loom", "zarr"])
@@ -102,14 +103,14 @@ def test_packed_stores_are_refused_before_they_are_unpacked(diffvae, tmp_path, f
 def test_what_fits_is_no_bomb(tmp_path):
     CELLS.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
     CELLS.write_zarr(tmp_path / "cells.zarr")
-    sizes = [_size.unpacked(tmp_path / f"cells.{form}") for form in ("h5ad", "zarr")]
+    sizes = [memory.unpacked(tmp_path / f"cells.{form}") for form in ("h5ad", "zarr")]
     assert all(CELLS.X.data.nbytes < size < CELLS.X.data.nbytes + 2**14 for size in sizes)
 
 
 def test_blocks_are_the_whole_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(_io_text, "BLOCK", 100)
+    monkeypatch.setattr(text, "BLOCK", 100)
     TABLE.to_csv(tmp_path / "a.csv.gz")
-    pd.testing.assert_frame_equal(_io.read(tmp_path / "a.csv.gz").to_df(), TABLE, check_names=False)
+    pd.testing.assert_frame_equal(read.read(tmp_path / "a.csv.gz").to_df(), TABLE, check_names=False)
 
 
 # Files
@@ -227,7 +228,7 @@ def test_h5ad_cut_or_changed_anywhere(whole, data, tmp_path_factory):
     damaged = whole.with_name("damaged.h5ad")
     damaged.write_bytes(content)
     try:
-        adata = _io.read(damaged)
+        adata = read.read(damaged)
     except DataError as error:
         assert "damaged.h5ad'" in str(error)  # noqa: PT017 - a changed byte may be one that is not used
         return
@@ -253,7 +254,7 @@ def test_names_in_tables_stay_as_they_are(tmp_path):
     names = ["007", "NA", "nan", "1e5", "😀", "<b>", "x" * 10_000, "ends "]
     table = pd.DataFrame({"NA": 1, "null": 2, "007": 3, 'a"b': 4}, index=names)
     table.to_csv(tmp_path / "a.csv")
-    adata = _io.read(tmp_path / "a.csv")
+    adata = read.read(tmp_path / "a.csv")
     assert adata.obs_names.tolist() == names
     assert adata.var_names.tolist() == ["NA", "null", "007", 'a"b']
 

@@ -11,8 +11,9 @@ import pytest
 from _comparison_data import comparison
 
 import diffvae as dv
-from diffvae import _keys, _result, report
+from diffvae import _keys, report
 from diffvae._errors import DataError, OutputError
+from diffvae.pipeline import _result
 from diffvae.report import _page
 
 DEEP = "[" * 200_000

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae import _linking, _linking_folder, _result, pipeline
+from diffvae import pipeline
 from diffvae._errors import OutputError
+from diffvae.pipeline import _links, _result
 from diffvae.pp import DataError
 
 QUICK = {"max_epochs": 10, "progress": False}
@@ -53,7 +54,7 @@ def quick_steps(monkeypatch):
 @pytest.fixture
 def quick_training(monkeypatch, quick_steps):
     """Graph-DiffVAE as a run trains it, with few epochs."""
-    monkeypatch.setattr(_linking, "link", partial(_linking.link, max_epochs=3))
+    monkeypatch.setattr(_links, "link", partial(_links.link, max_epochs=3))
 
 
 def names(folder):
@@ -399,6 +400,6 @@ def test_numbers_of_numpy_have_a_place_in_the_summary(found, tmp_path, no_figure
     links, _ = found
     links.summary["links"]["odd"] = np.float32(0.5)
     (tmp_path / "tables").mkdir()
-    _linking_folder.write_into(links, tmp_path, "cell_type")
+    _links.write_into(links, tmp_path, "cell_type")
     assert json.loads((tmp_path / "summary.json").read_text())["links"].pop("odd") == 0.5
     del links.summary["links"]["odd"]

@@ -9,7 +9,7 @@ from _states import states
 
 import diffvae as dv
 from diffvae.model import Evaluation
-from diffvae.model._evaluation import evaluate, expected_calibration_error, fit_temperature, stratified
+from diffvae.model._classifier import evaluate, expected_calibration_error, fit_temperature, stratified
 from diffvae.pp import DataError
 
 

@@ -12,12 +12,11 @@ from scipy import sparse
 from scipy.special import expit
 from torch.nn import functional as F
 
-from diffvae import _links
+from diffvae._core import graphs
 from diffvae.model import GraphDiffVAE, load
-from diffvae.model._estimator import NotTrainedError
-from diffvae.model._graph_batches import WholeGraph
-from diffvae.model._graph_config import GRAPH_PRESETS, graph_config
-from diffvae.model._graph_objective import GraphAutoencoder, GraphObjective
+from diffvae.model._base import NotTrainedError
+from diffvae.model._config import GRAPH_PRESETS, graph_config
+from diffvae.model._graph_training import GraphAutoencoder, GraphObjective, WholeGraph
 from diffvae.nn import _link_loss, normalized_adjacency
 from diffvae.nn._mlp import LOGVAR_RANGE
 from diffvae.pp import DataError
@@ -131,9 +130,9 @@ def test_the_objective_in_blocks_is_the_dense_formula(monkeypatch, preset, joint
     config = graph_config(preset, {"n_latent": 4, "hidden": 16, "joint_weight": joint_weight})
     torch.manual_seed(0)
     module = GraphAutoencoder(N_GENES, config)
-    graph = _links.undirected(linked().obsp["cell_graph"])
+    graph = graphs.undirected(linked().obsp["cell_graph"])
     adjacency = normalized_adjacency(graph, self_loops=config.self_loops, normalize=config.normalize)
-    (batch,) = WholeGraph(RowSource(0.1 * linked().layers["unit"]), adjacency, _links.edges_of(graph)).epoch(None)
+    (batch,) = WholeGraph(RowSource(0.1 * linked().layers["unit"]), adjacency, graphs.edges_of(graph)).epoch(None)
     GraphObjective(config)(module, batch, torch.Generator().manual_seed(3))["loss"].backward()
     found = {name: p.grad.clone() for name, p in module.named_parameters()}
     value = GraphObjective(config)(module, batch, torch.Generator().manual_seed(3))["loss"].detach()

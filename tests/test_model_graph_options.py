@@ -7,18 +7,18 @@ from _model_data import N_CELLS, prepared
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from diffvae import _links
+from diffvae._core import graphs
 from diffvae.model import GraphDiffVAE
-from diffvae.model._estimator import NotTrainedError
-from diffvae.model._graph_batches import PartedGraph
-from diffvae.model._graph_config import GRAPH_PRESETS
+from diffvae.model._base import NotTrainedError
+from diffvae.model._config import GRAPH_PRESETS
+from diffvae.model._graph_training import PartedGraph
 from diffvae.nn import normalized_adjacency
 from diffvae.pp import DataError
 from diffvae.train import RowSource
 
 
 def graph():
-    return _links.undirected(linked().obsp["cell_graph"])
+    return graphs.undirected(linked().obsp["cell_graph"])
 
 
 @pytest.mark.parametrize("preset", list(GRAPH_PRESETS))

@@ -9,7 +9,7 @@ from _model_data import N_GENES
 
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
-from diffvae.model._input import Features
+from diffvae.model._features import Features
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 
 SMALL = {"n_latent": 3, "hidden": (8, 6)}

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from diffvae import _neighbours
-from diffvae._neighbours import METRICS, nearest
+from diffvae._core import neighbors
+from diffvae._core.neighbors import METRICS, nearest
 
 X = np.random.default_rng(0).poisson(0.7, (60, 25)).astype(np.float32)
 
@@ -42,8 +42,8 @@ def test_exact_is_brute_force(metric, form):
 @pytest.mark.parametrize("metric", METRICS)
 def test_blocks_do_not_matter(metric, monkeypatch):
     whole = nearest(X, 3, metric=metric)
-    monkeypatch.setattr(_neighbours, "BLOCK", 130)
-    monkeypatch.setattr(_neighbours, "GATHERED", 100)
+    monkeypatch.setattr(neighbors, "BLOCK", 130)
+    monkeypatch.setattr(neighbors, "GATHERED", 100)
     pieces = nearest(X, 3, metric=metric)
     assert (pieces.indices == whole.indices).all()
     assert (pieces.scores == whole.scores).all()

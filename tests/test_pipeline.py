@@ -7,8 +7,10 @@ import pytest
 import scanpy as sc
 
 import diffvae as dv
-from diffvae import _io, _result, pipeline
+from diffvae import pipeline
+from diffvae._core.io import read
 from diffvae._errors import OutputError
+from diffvae.pipeline import _result
 from diffvae.pp import DataError
 
 TINY = {"n_latent": 4, "max_epochs": 3, "batch_size": 32, "lr": 3e-3, "links": False, "progress": False}
@@ -210,7 +212,7 @@ def test_nothing_named_means_the_overlap_of_clusters_is_drawn(demo, tmp_path, mo
 
 
 def test_what_can_not_work_is_refused_before_anything_is_read(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(_io, "load", lambda *args: pytest.fail("read"))
+    monkeypatch.setattr(read, "load", lambda *args: pytest.fail("read"))
     full = tmp_path / "full"
     full.mkdir()
     (full / "mine.txt").write_text("")
@@ -258,10 +260,10 @@ def test_labels_and_cells_are_looked_at_before_the_training(small, monkeypatch):
 
 
 def test_genes_in_rows(small, tmp_path):
-    cells, source = _io.load(small.T, True)
+    cells, source = read.load(small.T, True)
     assert (cells.shape, source) == (small.shape, "AnnData in memory")
     small.to_df().T.rename_axis("gene").to_csv(tmp_path / "genes_in_rows.csv")
-    cells, source = _io.load(tmp_path / "genes_in_rows.csv", True)
+    cells, source = read.load(tmp_path / "genes_in_rows.csv", True)
     assert cells.obs_names.equals(small.obs_names)
     assert (cells.var_names.equals(small.var_names), source) == (True, "genes_in_rows.csv")
     with pytest.raises(ValueError, match="the bundled data have cells in rows"):
@@ -269,7 +271,7 @@ def test_genes_in_rows(small, tmp_path):
 
 
 def test_a_single_cluster_is_refused(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("diffvae.tl._partitions.kmeans", lambda x, *args: np.zeros(len(x), int))
+    monkeypatch.setattr("diffvae.tl._cluster.kmeans", lambda x, *args: np.zeros(len(x), int))
     with pytest.raises(DataError, match="kmeans finds one cluster only on the latent representation"):
         pipeline.run(small, tmp_path / "out", n_clusters=3, cluster_method="kmeans", **TINY)
     assert names(tmp_path) == []

@@ -7,7 +7,7 @@ from anndata import AnnData
 from matplotlib import pyplot as plt
 
 import diffvae as dv
-from diffvae.tl._perturbation import Perturbation, Trajectory
+from diffvae.tl._perturb import Perturbation, Trajectory
 
 STEPS = (0.0, 0.5, 1.0, 2.0)
 

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
 import diffvae as dv
-from diffvae.tl._gene_set_result import MinimalGenes
+from diffvae.tl._minimal_genes import MinimalGenes
 
 
 def small(sizes=(1, 2, 2, 4), converted=5, target="B"):

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from diffvae._core.io.matrix import blocks, gene_range
 from diffvae.pp import DataError, check
-from diffvae.pp._kind import near_whole, summarise
-from diffvae.pp._matrix import blocks, gene_range
+from diffvae.pp._check import near_whole, summarise
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -209,7 +209,7 @@ def test_nothing_is_changed():
 
 @pytest.mark.parametrize("form", [np.asarray, np.asfortranarray, sp.csr_matrix, sp.csc_matrix])
 def test_pieces_add_up_to_the_whole(form, monkeypatch):
-    monkeypatch.setattr("diffvae.pp._matrix.BLOCK", 50)
+    monkeypatch.setattr("diffvae._core.io.matrix.BLOCK", 50)
     x = counts(23, 17) - 1
     seen = np.zeros_like(x)
     pieces = list(blocks(form(x)))

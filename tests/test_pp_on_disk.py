@@ -11,12 +11,12 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 import diffvae as dv
-from diffvae import _keys, _rows
-from diffvae._cell_file import cell_file
-from diffvae._store import open_store
+from diffvae import _keys
+from diffvae._core.io import backed_matrix, matrix
+from diffvae._core.io.backed import open_store
+from diffvae._core.io.writer import cell_file
 from diffvae.pp import DataError
-from diffvae.pp import _matrix as matrix
-from diffvae.pp._variable import ranking
+from diffvae.pp._normalise import ranking
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
 
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
 def small_blocks(monkeypatch):
     """Cut three hundred cells into many blocks."""
     monkeypatch.setattr(matrix, "BLOCK", 2000)
-    monkeypatch.setattr(_rows.Rows.blocks, "__defaults__", (2000,))
-    monkeypatch.setattr(_rows.Rows.cuts, "__defaults__", (2000,))
+    monkeypatch.setattr(backed_matrix.Rows.blocks, "__defaults__", (2000,))
+    monkeypatch.setattr(backed_matrix.Rows.cuts, "__defaults__", (2000,))
 
 
 def cells(form=sp.csr_matrix, n=300, genes=80):
@@ -162,7 +162,7 @@ def test_refused_before_anything_is_written(tmp_path):
 
 
 def test_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
-    from diffvae._cell_file import CellFile
+    from diffvae._core.io.writer import CellFile
 
     original, calls = CellFile.append, []
 
@@ -207,8 +207,8 @@ def test_variable_genes_are_ranked_as_by_scanpy(tmp_path, form, n_batches):
 
 
 def test_four_passes_whatever_the_number_of_batches(tmp_path, monkeypatch):
-    adata, passes, blocks = cells(n=600), [], _rows.Rows.blocks
-    monkeypatch.setattr(_rows.Rows, "blocks", lambda self, *args: passes.append(self) or blocks(self, *args))
+    adata, passes, blocks = cells(n=600), [], backed_matrix.Rows.blocks
+    monkeypatch.setattr(backed_matrix.Rows, "blocks", lambda self, *args: passes.append(self) or blocks(self, *args))
     adata.obs["batch"] = pd.Categorical([f"b{i % 20}" for i in range(600)])
     dv.pp.prepare(written(adata, tmp_path / "cells.h5ad"), out=tmp_path / "p.h5ad", n_top_genes=30, batch_key="batch")
     assert len(passes) == 4
@@ -224,6 +224,6 @@ def test_wide_dense_cells_are_compressed_in_small_pieces(tmp_path):
 
 def test_a_batch_that_is_not_there_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     path = written(cells(), tmp_path / "cells.h5ad")
-    monkeypatch.setattr(_rows.Rows, "blocks", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(backed_matrix.Rows, "blocks", lambda *_: pytest.fail("was read"))
     with pytest.raises(DataError, match="no column 'donor'"):
         dv.pp.prepare(path, out=tmp_path / "p.h5ad", batch_key="donor")

@@ -10,10 +10,11 @@ from _report_data import HOSTILE
 from scipy import sparse
 
 import diffvae as dv
-from diffvae import _io, report
+from diffvae import report
+from diffvae._core.io import read
 from diffvae.pp import DataError
-from diffvae.report import _cells, _encode, _genes, _links, _made
-from diffvae.report._folder import Folder
+from diffvae.report import _encode, _links, _made, _map, _types
+from diffvae.report._page import Folder
 
 
 def data_of(text):
@@ -159,35 +160,35 @@ def test_the_command_line_writes_where_it_is_told(report_folder, tmp_path, diffv
 def test_thinning_keeps_what_is_sparse_and_counts_what_is_left_out():
     rng = np.random.default_rng(0)
     crowd, rare = rng.normal(size=(50_000, 2)), rng.normal(size=(40, 2)) * 0.3 + 30
-    rows, weight = _cells.thin(np.r_[crowd, rare], 5_000)
+    rows, weight = _map.thin(np.r_[crowd, rare], 5_000)
     assert 4_000 < len(rows) <= 5_000
     assert weight.sum() == pytest.approx(50_040)
     assert (rows >= 50_000).sum() == 40
-    again = _cells.thin(np.r_[crowd, rare], 5_000)[0]
+    again = _map.thin(np.r_[crowd, rare], 5_000)[0]
     assert np.array_equal(rows, again)
 
 
 def test_all_points_on_one_place_are_thinned_too():
-    rows, weight = _cells.thin(np.zeros((1_000, 2)), 10)
+    rows, weight = _map.thin(np.zeros((1_000, 2)), 10)
     assert len(rows) == 10
     assert weight.sum() == 1_000
 
 
 def test_genes_are_stored_until_the_page_is_full(monkeypatch, report_folder):
-    cells = _cells.Cells.of(_io.read(report_folder / "results.h5ad"))
-    shown = _genes.shown(cells.adata)
-    everything = _genes.data(cells, ["FCGR3A"], shown)
+    cells = _map.Cells.of(read.read(report_folder / "results.h5ad"))
+    shown = _types.shown(cells.adata)
+    everything = _types.gene_data(cells, ["FCGR3A"], shown)
     assert everything["stored"][0]["name"] == "FCGR3A"
     assert len(everything["stored"]) == everything["n_all"]
-    monkeypatch.setattr(_genes, "MOST_BYTES", 20_000)
-    few = _genes.data(cells, ["FCGR3A"], shown)
+    monkeypatch.setattr(_types, "MOST_BYTES", 20_000)
+    few = _types.gene_data(cells, ["FCGR3A"], shown)
     assert 0 < len(few["stored"]) < everything["n_all"] == few["n_all"]
     assert sum(len(g["values"]) for g in few["stored"]) <= 20_000
 
 
 def test_links_of_cells_that_are_not_drawn_are_counted(report_folder):
-    adata = _io.read(report_folder / "results.h5ad")
-    whole, few = _cells.Cells.of(adata), _cells.Cells.of(adata, most=200)
+    adata = read.read(report_folder / "results.h5ad")
+    whole, few = _map.Cells.of(adata), _map.Cells.of(adata, most=200)
     links = Folder.open(report_folder).part("links")
     found, part = _links.data(links, whole), _links.data(links, few)
     assert part["n_edges"] < part["n_called"] == found["n_edges"]
@@ -199,7 +200,7 @@ def test_links_of_cells_that_are_not_drawn_are_counted(report_folder):
 def test_steps_that_are_no_round_numbers_light_their_cells(report_folder):
     from diffvae.report import _changes
 
-    cells = _cells.Cells.of(_io.read(report_folder / "results.h5ad"))
+    cells = _map.Cells.of(read.read(report_folder / "results.h5ad"))
     own = pd.DataFrame({"cell": cells.names[:2], "converted_at": ["0.333333, 0.3", ""]})
     found = _changes._converted(own, cells, [0.0, 0.1 * 3, 1 / 3])
     assert found["converted"] == [[], [0], [0]]

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from diffvae._links import edges_of, undirected
-from diffvae._rewire import _repeated, _round, rewired
+from diffvae._core.graphs import _repeated, _round, edges_of, rewired, undirected
 
 
 def links_of(graph):

@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._cell_file import cell_file
-from diffvae._rows import Rows, picked, stack
+from diffvae._core.io.backed_matrix import Rows, picked, stack
+from diffvae._core.io.writer import cell_file
 
 
 def rows_of(matrix):

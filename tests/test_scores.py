@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from diffvae import _scores, metrics
-from diffvae._scores import score, verdict
+from diffvae import metrics
+from diffvae.pipeline import _summary
+from diffvae.pipeline._summary import score_labels, verdict
 
 
 def cells(n=60, n_genes=12, n_latent=3) -> ad.AnnData:
@@ -27,7 +28,7 @@ def value(table, method, name):
 
 
 def test_a_perfect_latent_beside_a_useless_baseline():
-    table = score(cells(), "type")
+    table = score_labels(cells(), "type")
     assert table.columns.tolist() == ["method", "score", "mean", "sd", "n"]
     for name in ("kNN purity", "k-means, k = 3", "clusters: adjusted", "clusters: normalised", "clusters: overlap"):
         assert value(table, "DiffVAE", name)["mean"] == pytest.approx(1)
@@ -45,14 +46,14 @@ def test_a_perfect_latent_beside_a_useless_baseline():
 def test_numbers_are_those_of_the_metrics():
     adata = cells()
     adata.obs["diffvae_cluster"] = pd.Categorical(["0"] * 30 + ["1"] * 30)
-    table = score(adata, "type")
+    table = score_labels(adata, "type")
     labels, clusters = adata.obs["type"], adata.obs["diffvae_cluster"].astype(str)
     assert value(table, "DiffVAE", "clusters: adj")["mean"] == metrics.adjusted_rand_index(labels, clusters)
     assert value(table, "DiffVAE", "clusters: over")["mean"] == pytest.approx(2 / 3)
 
 
 def test_seed():
-    first, same, other = (score(cells(), "type", rng=seed) for seed in (0, 0, 1))
+    first, same, other = (score_labels(cells(), "type", rng=seed) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, same)
     assert not first.equals(other)
 
@@ -61,7 +62,7 @@ def test_cells_without_a_label_are_left_out():
     adata = cells()
     # labels that would ruin every score, were they read as a type of their own
     adata.obs.loc[adata.obs_names[::2], "type"] = None
-    table = score(adata, "type")
+    table = score_labels(adata, "type")
     assert value(table, "DiffVAE", "clusters: adjusted")["mean"] == 1
     assert value(table, "DiffVAE", "k-means, k = 3")["mean"] == 1
 
@@ -70,14 +71,14 @@ def test_few_labelled_cells_still_get_scores():
     adata = cells()
     adata.obs["diffvae_split"] = ["train", "validation"] * 30
     adata.obs.loc[adata.obs_names[5:55], "type"] = None
-    table = score(adata, "type")
+    table = score_labels(adata, "type")
     assert not table["score"].str.startswith("kNN").any()  # ten cells have no fifteen neighbours
     assert value(table, "PCA", "k-means")["n"] == 10
 
 
 def test_baseline_has_no_more_components_than_the_data_allow():
     adata = cells(n_genes=4, n_latent=20)
-    table = score(adata, "type")
+    table = score_labels(adata, "type")
     assert value(table, "PCA", "silhouette")["mean"] < 0.5
 
 
@@ -87,15 +88,15 @@ def test_the_baseline_reads_log_expression_not_the_scaled_layer():
     adata.X = np.hstack([told, adata.X[:, 3:]]).astype(np.float32)
     for x in (adata.X, sparse.csr_matrix(adata.X)):
         adata.X = x
-        assert value(score(adata, "type"), "PCA", "k-means")["mean"] == 1
-    assert value(score(adata, "type", layer="unit"), "PCA", "k-means")["mean"] < 0.2
+        assert value(score_labels(adata, "type"), "PCA", "k-means")["mean"] == 1
+    assert value(score_labels(adata, "type", layer="unit"), "PCA", "k-means")["mean"] < 0.2
 
 
 @pytest.mark.parametrize("shape", [(80, 60), (60, 80)])
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
 def test_the_baseline_is_50_principal_components(shape, form):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    components = _scores._baseline(form(x), 0)
+    components = _summary._baseline(form(x), 0)
     u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     assert components.shape == (len(x), 50)
     assert np.abs(components) == pytest.approx(np.abs(u * s)[:, :50], abs=1e-3)
@@ -104,7 +105,7 @@ def test_the_baseline_is_50_principal_components(shape, form):
 def test_labels_may_be_numbers():
     adata = cells()
     adata.obs["type"] = adata.obs["type"].map({"T": 1, "B": 2, "NK": 10})
-    assert value(score(adata, "type"), "DiffVAE", "clusters: adjusted")["mean"] == 1
+    assert value(score_labels(adata, "type"), "DiffVAE", "clusters: adjusted")["mean"] == 1
 
 
 def test_verdict_names_where_the_baseline_is_as_good():

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from _model_data import N_LATENT, QUICK, TINY, counts, prepared, trained
 
 from diffvae import _keys
-from diffvae._store import open_store
+from diffvae._core.io.backed import open_store
 from diffvae.model import PCA, VAE, CellStateClassifier, DiffVAE
 from diffvae.pp import DataError, check
 from diffvae.train import StreamSource

@@ -9,9 +9,9 @@ from _model_data import QUICK, TINY, counts, prepared, trained
 
 import diffvae as dv
 from diffvae import _keys
-from diffvae._store import open_store
+from diffvae._core.io.backed import open_store
 from diffvae.model import DiffVAE
-from diffvae.model._input import split_rows
+from diffvae.model._features import split_rows
 from diffvae.pp import DataError
 
 OUT_OF_RANGE = pytest.mark.filterwarnings("ignore:.*lie outside the range of the training cells:UserWarning")
@@ -41,7 +41,7 @@ def columns(tmp_path, first, second):
 
 
 def test_counts_of_other_types_are_not_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffvae._rows.Rows.blocks.__defaults__", (500,))
+    monkeypatch.setattr("diffvae._core.io.backed_matrix.Rows.blocks.__defaults__", (500,))
 
     def change(a, b):
         a.X, b.X = a.X.astype(np.uint8), (b.X * 400).astype(np.int64)

@@ -7,7 +7,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 import diffvae as dv
-from diffvae import _threads
+from diffvae._core import runtime
 from diffvae.train import RowSource
 
 THREADS = (1, 2, 4)
@@ -72,16 +72,16 @@ def test_large_steps_have_all_threads_also_within_what_has_one(with_threads):
 
     class Large(torch.nn.Linear):
         def parameters(self, recurse=True):
-            return iter([torch.empty(int(_threads.LARGE_STEP), device="meta")])
+            return iter([torch.empty(int(runtime.LARGE_STEP), device="meta")])
 
     def see(module, n_rows):
-        with _threads.for_steps(n_rows, module):
+        with runtime.for_steps(n_rows, module):
             seen.append(torch.get_num_threads())
 
     see(small, 100)
     see(Large(1, 1), 2)
-    _threads.in_one_thread(lambda: (see(small, 100), see(Large(1, 1), 2)))()
-    with _threads.one_thread(large_steps_too=True):
+    runtime.in_one_thread(lambda: (see(small, 100), see(Large(1, 1), 2)))()
+    with runtime.one_thread(large_steps_too=True):
         see(Large(1, 1), 2)
     assert seen == [1, 3, 1, 3, 1]
 
@@ -92,7 +92,7 @@ def test_blas_has_one_thread_within_and_those_of_before_after_an_error():
 
     before = limits()
 
-    @_threads.in_one_thread
+    @runtime.in_one_thread
     def fail():
         assert set(limits()) <= {1}
         raise KeyError("x")

@@ -8,7 +8,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from diffvae.tl import annotate, load_markers
-from diffvae.tl._by_weights import disagreement
+from diffvae.tl._annotate import disagreement
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 MARKERS = {"A": ["a1", "a2", "a3", "a4"], "B": ["b1", "b2", "b3"], "C": ["c1", "c2", "c3"], "D": ["d1", "d2"]}

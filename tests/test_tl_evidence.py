@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from diffvae.tl._evidence import GeneLevels, dominance, score_sets, share_votes
+from diffvae.tl._markers import GeneLevels, dominance, score_sets, share_votes
 
 
 def brute_force(x, codes):

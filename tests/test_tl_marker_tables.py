@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from diffvae.tl import load_markers
-from diffvae.tl._marker_tables import bundled_names, match_genes, read_markers
+from diffvae.tl._markers import bundled_names, match_genes, read_markers
 
 
 @pytest.mark.parametrize("name", bundled_names())

@@ -6,8 +6,8 @@ from _states import RED, SOURCE, states
 
 import diffvae as dv
 from diffvae.pp import DataError
-from diffvae.tl._cells import read_cells
-from diffvae.tl._prefix import EditedCells
+from diffvae.tl._directions import read_cells
+from diffvae.tl._gene_sets import EditedCells
 
 
 def searched(**options):

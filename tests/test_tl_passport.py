@@ -7,7 +7,7 @@ from scipy import sparse, stats
 
 from diffvae import tl
 from diffvae.pp import DataError
-from diffvae.tl._passport_parts import batches_of_dimensions, correlations, types_of_sides
+from diffvae.tl._passport import batches_of_dimensions, correlations, types_of_sides
 
 
 def row(table, dimension):

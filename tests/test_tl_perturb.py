@@ -6,9 +6,8 @@ from _states import RED, SOURCE, WHITE, states
 
 import diffvae as dv
 from diffvae.pp import DataError
-from diffvae.tl._cells import read_cells
-from diffvae.tl._perturbation import Trajectory
-from diffvae.tl._shift import enriched_dimensions, random_ways, ways
+from diffvae.tl._directions import enriched_dimensions, random_ways, read_cells, ways
+from diffvae.tl._perturb import Trajectory
 
 
 def perturbed(**options):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffvae.tl import _stability
+from diffvae.tl import _cluster
 
 
 def line(n=20):
@@ -21,7 +21,7 @@ def test_agreement_with_the_whole_by_hand():
     def clustering(part):
         return lambda k: whole if len(part) == 20 else np.arange(len(part)) // 8
 
-    mean, sd = _stability.stability(clustering, line(), [2], np.random.default_rng(3))
+    mean, sd = _cluster.stability(clustering, line(), [2], np.random.default_rng(3))
     rng = np.random.default_rng(3)
     drawn = [np.sort(rng.choice(20, 16, replace=False)) for _ in range(5)]
     by_hand = [adjusted_rand(whole[rows], np.arange(16) // 8) for rows in drawn]
@@ -39,14 +39,14 @@ def adjusted_rand(a, b):
 
 
 def test_a_partition_that_always_comes_back_scores_one():
-    mean, sd = _stability.stability(halves, line(), [2, 4], np.random.default_rng(0))
+    mean, sd = _cluster.stability(halves, line(), [2, 4], np.random.default_rng(0))
     assert mean.tolist() == [1, 1]
     assert sd.tolist() == [0, 0]
 
 
 def test_labels_by_chance_score_nothing():
     chance = np.random.default_rng(1)
-    mean, _ = _stability.stability(
+    mean, _ = _cluster.stability(
         lambda part: lambda k: chance.integers(k, size=len(part)), line(200), [2, 5], np.random.default_rng(0)
     )
     assert np.abs(mean).max() < 0.1
@@ -56,7 +56,7 @@ def test_clusters_that_split_only_where_all_cells_are_there_are_not_stable():
     def clustering(part):
         return lambda k: part[:, 0].astype(int) // (5 if len(part) == 20 else 10)
 
-    mean, _ = _stability.stability(clustering, line(), [2], np.random.default_rng(0))
+    mean, _ = _cluster.stability(clustering, line(), [2], np.random.default_rng(0))
     assert mean[0] < 0.7  # though all subsamples agree with each other
 
 
@@ -68,7 +68,7 @@ def test_one_piece_has_no_stability(piece):
         whole = next(fits) == piece  # all cells come first, then five subsamples
         return lambda k: np.zeros(len(part), int) if whole else (part[:, 0] > 9).astype(int)
 
-    mean, sd = _stability.stability(clustering, line(), [2], np.random.default_rng(0))
+    mean, sd = _cluster.stability(clustering, line(), [2], np.random.default_rng(0))
     assert np.isnan(mean[0])
     assert np.isnan(sd[0])
 
@@ -81,7 +81,7 @@ def test_subsamples_are_four_fifths_and_seeded():
         return lambda k: (part[:, 0] > 9).astype(int)
 
     for seed in (0, 0, 1):
-        _stability.stability(clustering, line(), [2], np.random.default_rng(seed))
+        _cluster.stability(clustering, line(), [2], np.random.default_rng(seed))
     assert [len(s) for s in seen] == [20, 16, 16, 16, 16, 16] * 3
     assert seen[:6] == seen[6:12]
     assert seen[:6] != seen[12:]
@@ -92,8 +92,8 @@ def choice(monkeypatch, stability, sd, null):
     """Let ``choose`` decide on given stabilities; the null is that of every cloud, or one row for each of eight."""
     clouds = np.broadcast_to(np.array(null, dtype=float), (8, len(stability)))
     answers = iter([(np.array(stability), np.array(sd)), *((cloud, np.zeros(len(cloud))) for cloud in clouds)])
-    monkeypatch.setattr(_stability, "stability", lambda *args: next(answers))
-    return _stability.choose(halves, line(), list(range(2, 2 + len(stability))), np.random.default_rng(0))
+    monkeypatch.setattr(_cluster, "stability", lambda *args: next(answers))
+    return _cluster.choose(halves, line(), list(range(2, 2 + len(stability))), np.random.default_rng(0))
 
 
 def test_the_largest_excess_over_the_null_is_chosen(monkeypatch):
@@ -138,7 +138,7 @@ def test_clouds_are_other_draws_with_fewer_subsamples():
         seen.append(part[:, 0].tolist())
         return lambda k: (part[:, 0] > part[:, 0].mean()).astype(int)
 
-    _stability.choose(clustering, line(), [2], np.random.default_rng(0))
+    _cluster.choose(clustering, line(), [2], np.random.default_rng(0))
     assert [len(s) for s in seen] == [20, 16, 16, 16, 16, 16] + [20, 16, 16, 16] * 8
     assert len({tuple(s) for s in seen if len(s) == 20}) == 9
 
@@ -146,7 +146,7 @@ def test_clouds_are_other_draws_with_fewer_subsamples():
 def test_the_null_has_the_same_moments_and_no_clusters():
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(c, 0.2, (500, 2)) for c in ((0, 0), (5, 5))]).astype(np.float32)
-    null = _stability.structureless(x, rng)
+    null = _cluster.structureless(x, rng)
     assert null.shape == x.shape
     assert null.dtype == x.dtype
     assert null.mean(0) == pytest.approx(x.mean(0), abs=0.3)
@@ -158,12 +158,12 @@ def test_the_null_has_the_same_moments_and_no_clusters():
 
 def test_the_null_works_with_one_dimension_and_with_more_dimensions_than_cells():
     rng = np.random.default_rng(0)
-    assert _stability.structureless(line(), rng).shape == (20, 1)
-    assert np.isfinite(_stability.structureless(rng.normal(size=(10, 30)), rng)).all()
+    assert _cluster.structureless(line(), rng).shape == (20, 1)
+    assert np.isfinite(_cluster.structureless(rng.normal(size=(10, 30)), rng)).all()
 
 
 def test_table_is_a_frame_of_plain_columns():
-    _, table, _ = _stability.choose(halves, line(), [2, 4], np.random.default_rng(0))
+    _, table, _ = _cluster.choose(halves, line(), [2, 4], np.random.default_rng(0))
     assert isinstance(table, pd.DataFrame)
     assert table["stability"].tolist() == [1.0, 1.0]
     assert table["chosen"].tolist() == [False, True]

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_train_loop import Walker, run
 
-from diffvae import _threads
+from diffvae._core import runtime
 from diffvae._errors import CheckpointError, DataError, OutputError
 from diffvae.model import VAE, AutoEncoder, DiffVAE
 from diffvae.train import Checkpoint, TrainingError
@@ -297,7 +297,7 @@ def another_number_of_threads():
 
 
 def test_another_number_of_threads_is_told_where_steps_are_large(tmp_path, another_number_of_threads, monkeypatch):
-    monkeypatch.setattr(_threads, "LARGE_STEP", 0)
+    monkeypatch.setattr(runtime, "LARGE_STEP", 0)
     killed_at(3, tmp_path / "c", checkpoint_every=1)
     before, now = another_number_of_threads
     torch.set_num_threads(now)

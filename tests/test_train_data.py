@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from diffvae._rows import Rows, ahead
+from diffvae._core.io.backed_matrix import Rows, ahead
 from diffvae.train import RowSource, StreamSource
 from diffvae.train._data import MIN_BLOCKS, even_batches
 

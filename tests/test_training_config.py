@@ -5,21 +5,19 @@ import json
 import pytest
 
 import diffvae as dv
-from diffvae import _training_config
+from diffvae.pipeline import _settings
 
 
 def test_a_file_and_a_mapping_say_the_same(tmp_path):
     settings = {"preset": "paper", "n_latent": 7, "hidden": [32, 16], "lr": 1e-4, "batch_size": 64, "max_epochs": 3}
     file = tmp_path / "best.json"
     file.write_text(json.dumps(settings))
-    assert (
-        _training_config.read(file) == _training_config.read(str(file)) == _training_config.read(settings) == settings
-    )
-    assert _training_config.read(None) == {}
-    model = _training_config.model_of(settings)
+    assert _settings.read(file) == _settings.read(str(file)) == _settings.read(settings) == settings
+    assert _settings.read(None) == {}
+    model = _settings.model_of(settings)
     assert model.config == dv.model.DiffVAE("paper", n_latent=7, hidden=(32, 16), lr=1e-4).config
-    assert _training_config.training_of(settings) == {"batch_size": 64, "max_epochs": 3}
-    assert _training_config.training_of({"max_epochs": None}) == {}
+    assert _settings.training_of(settings) == {"batch_size": 64, "max_epochs": 3}
+    assert _settings.training_of({"max_epochs": None}) == {}
 
 
 @pytest.mark.parametrize(
@@ -36,7 +34,7 @@ def test_a_file_and_a_mapping_say_the_same(tmp_path):
 )
 def test_what_no_training_knows_is_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
-        _training_config.read(settings)
+        _settings.read(settings)
 
 
 @pytest.mark.parametrize(
@@ -49,17 +47,17 @@ def test_what_no_training_knows_is_refused(settings, sentence):
 )
 def test_impossible_values_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
-        _training_config.model_of(settings)
+        _settings.model_of(settings)
 
 
 def test_files_that_hold_no_configuration(tmp_path):
     file = tmp_path / "c.json"
     with pytest.raises(FileNotFoundError, match=r"c.json' is not there; name a file such as the best.json of 'tune'"):
-        _training_config.read(file)
+        _settings.read(file)
     for text, sentence in (("{", "can't be read as a configuration in JSON"), ("[1]", "holds a list; a configuration")):
         file.write_text(text)
         with pytest.raises(ValueError, match=sentence):
-            _training_config.read(file)
+            _settings.read(file)
 
 
 def test_run_takes_it_and_its_own_arguments_go_first(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from diffvae import _random
-from diffvae.tl import _partitions
+from diffvae.tl import _cluster
 
 CLUSTERERS = ("kmeans", "dbscan", "gmm", "leiden", "scanpy")
 GIVEN = {"kmeans": (True, False), "gmm": (True, False), "leiden": (True, False), "dbscan": (False,), "scanpy": (False,)}
@@ -67,11 +67,11 @@ class _Graphs:
 
 
 def _kmeans(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    return _partitions.kmeans(x, k, seed) if k else _auto(x, "kmeans", seed)
+    return _cluster.kmeans(x, k, seed) if k else _auto(x, "kmeans", seed)
 
 
 def _gmm(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    return _partitions.gaussian_mixture(x, k, seed)[0] if k else _auto(x, "gmm", seed)
+    return _cluster.gaussian_mixture(x, k, seed)[0] if k else _auto(x, "gmm", seed)
 
 
 def _auto(x: np.ndarray, method: str, seed: int) -> np.ndarray:
@@ -87,15 +87,15 @@ def _auto(x: np.ndarray, method: str, seed: int) -> np.ndarray:
 
 
 def _leiden(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    graph = graphs.get("shared", lambda x: _partitions.neighbor_graph(x, 0))
+    graph = graphs.get("shared", lambda x: _cluster.neighbor_graph(x, 0))
     if k is None:
-        return _partitions.leiden(graph, RESOLUTION, seed)
-    return _partitions.leiden_with(lambda r: _partitions.leiden(graph, r, seed), k)[0]
+        return _cluster.leiden(graph, RESOLUTION, seed)
+    return _cluster.leiden_with(lambda r: _cluster.leiden(graph, r, seed), k)[0]
 
 
 def _scanpy(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
     """Cluster as scanpy's tutorial does: 15 neighbours, UMAP's weights, Leiden at resolution 1."""
-    return _partitions.leiden(graphs.get("scanpy", _scanpy_graph), RESOLUTION, seed)
+    return _cluster.leiden(graphs.get("scanpy", _scanpy_graph), RESOLUTION, seed)
 
 
 def _scanpy_graph(x: np.ndarray) -> Any:
@@ -111,7 +111,7 @@ def _scanpy_graph(x: np.ndarray) -> Any:
 
 
 def _dbscan(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    return _partitions.dbscan(x, None, None)[0]
+    return _cluster.dbscan(x, None, None)[0]
 
 
 _ALGORITHMS: dict[str, Callable[[np.ndarray, int | None, int, _Graphs], np.ndarray]] = {

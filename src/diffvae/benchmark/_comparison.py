@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _files, _keys, _measures, _random
+from diffvae import _keys, _random
+from diffvae._core.io import folders
 from diffvae._errors import DataError, OutputError
 from diffvae.benchmark import _report
 from diffvae.benchmark._jobs import claim, refuse_foreign
 from diffvae.benchmark._statistics import Bootstrap, at, compare, differences, summary, trainings
+from diffvae.metrics import _names
 
 REFERENCE = "DiffVAE"
 N_LATENT = 50
@@ -166,7 +168,7 @@ class Findings:
     @cached_property
     def metrics(self) -> list[str]:
         """Measures in the table."""
-        return _measures.measures(self.table)
+        return _names.measures(self.table)
 
     @cached_property
     def metric(self) -> str | None:
@@ -202,7 +204,7 @@ class Findings:
         """Mean and spread of every measure."""
         parts = [summary(self.table, metric).assign(metric=metric) for metric in self.metrics]
         found = pd.concat(parts, ignore_index=True)
-        first = ["metric", "dataset", "method", *(c for c in _measures.SETTING if c in found)]
+        first = ["metric", "dataset", "method", *(c for c in _names.SETTING if c in found)]
         return found[[*first, *(c for c in found if c not in first)]]
 
     @cached_property
@@ -213,7 +215,7 @@ class Findings:
         """
         parts = []
         for metric, rows in self.summary.groupby("metric", sort=False):
-            keys = _measures.setting_of(str(metric))
+            keys = _names.setting_of(str(metric))
             for _, here in rows.groupby(keys, sort=False, dropna=False):
                 shared = here[here["dataset"].isin(_shared_sets(here))]
                 by_method = shared.assign(variance=shared["sd"] ** 2).groupby(
@@ -226,7 +228,7 @@ class Findings:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """``summary`` and ``over_sets`` (``dataset`` None) with ``best``: whether a method surely is the best."""
-        shown = (self.metric, *_measures.OF_SPACE, *_measures.OF_TRAINING)
+        shown = (self.metric, *_names.OF_SPACE, *_names.OF_TRAINING)
         parts = [leaders(self.table, m, self.bootstrap).assign(metric=m) for m in self.metrics if m in shown]
         sure = {key for part in parts for key in _entries(part[part["sure"].astype(bool)], "best")}
         scores = pd.DataFrame(self.summary.to_dict("records") + self.over_sets.to_dict("records"))
@@ -253,7 +255,7 @@ class Findings:
 
 def _entries(scores: pd.DataFrame, method: str) -> list[tuple[Any, ...]]:
     """Return measure, data set, setting and method of each row, with None for missing values."""
-    rows = scores.reindex(columns=["metric", "dataset", *_measures.SETTING, method]).to_numpy(object)
+    rows = scores.reindex(columns=["metric", "dataset", *_names.SETTING, method]).to_numpy(object)
     return [tuple(None if pd.isna(value) else value for value in row) for row in rows]
 
 
@@ -276,11 +278,11 @@ def leaders(table: pd.DataFrame, metric: str, bootstrap: Bootstrap | None = None
     interval excludes zero. Empty for a measure without a better end.
     """
     bootstrap = bootstrap or Bootstrap()
-    keys = _measures.setting_of(metric)
+    keys = _names.setting_of(metric)
     rows: list[dict[str, Any]] = []
-    if metric not in _measures.NEITHER:
+    if metric not in _names.NEITHER:
         cells = trainings(table, metric)
-        cells["mean"] *= -1 if metric in _measures.LESS_IS_BETTER else 1
+        cells["mean"] *= -1 if metric in _names.LESS_IS_BETTER else 1
         for values, here in cells.groupby(keys, sort=False, dropna=False):
             wide = here.pivot(index=["dataset", "seed"], columns="method", values="mean")
             of_sets: dict[Any, np.ndarray] = {name: one.to_numpy() for name, one in wide.groupby("dataset", sort=False)}
@@ -317,7 +319,7 @@ def _leader(sets: list[np.ndarray], names: list[str], bootstrap: Bootstrap, *pur
 def _write(comparison: Comparison, found: Findings, folder: Path, *, overwrite: bool) -> Path:
     """Write everything; the summary comes last because it says that all the rest is there."""
     from diffvae import pl
-    from diffvae._threads import versions
+    from diffvae._core.runtime import versions
 
     _refuse(folder, overwrite)
     earlier = _earlier_figures(folder)
@@ -330,13 +332,13 @@ def _write(comparison: Comparison, found: Findings, folder: Path, *, overwrite: 
         "paired_by_dataset": found.all_paired(per_dataset=True),
     }
     for name, table in tables.items():
-        _files.write_csv(table, folder / f"{name}.csv")
+        folders.write_csv(table, folder / f"{name}.csv")
     captions = {}
     for name, (caption, draw) in figures(found).items():
         pl.save(draw(), folder / "figures" / name)
         captions[f"figures/{name}.png"] = caption
     page = _report.report(found, comparison.types, command=comparison.command, figures=captions)
-    _files.write_text(page, folder / REPORT)
+    folders.write_text(page, folder / REPORT)
     for file in earlier - set(captions):
         for suffix in (".png", ".svg"):
             (folder / file).with_suffix(suffix).unlink(missing_ok=True)
@@ -351,7 +353,7 @@ def _write(comparison: Comparison, found: Findings, folder: Path, *, overwrite: 
         "figures": list(captions),
         "versions": versions(),
     }
-    _files.write_text(json.dumps(about, indent=1) + "\n", folder / _keys.SUMMARY)
+    folders.write_text(json.dumps(about, indent=1) + "\n", folder / _keys.SUMMARY)
     return folder
 
 
@@ -368,7 +370,7 @@ def _refuse(folder: Path, overwrite: bool) -> None:
 def _earlier_figures(folder: Path) -> set[str]:
     """Return the figures of an earlier report; none if its summary does not name them properly."""
     try:
-        names = _files.read_summary(folder).get("figures")
+        names = folders.read_summary(folder).get("figures")
     except DataError:  # there is no summary yet
         return set()
     return (
@@ -386,10 +388,10 @@ def figures(found: Findings) -> dict[str, tuple[str, Callable[[], Any]]]:
     asked += [("knn_purity", found.settings[0])] * ("knn_purity" in found.metrics)
     drawn: dict[str, tuple[str, Callable[[], Any]]] = {}
     for metric, whole in asked:
-        setting = {k: v for k, v in whole.items() if k in _measures.setting_of(str(metric))}
+        setting = {k: v for k, v in whole.items() if k in _names.setting_of(str(metric))}
         runs = at(found.table, **setting)
         slug = "_".join(str(setting[k]) for k in ("clusterer", "space", "n_latent") if k in setting)
-        name, where = f"{metric}_{slug}", f"{_measures.metric_name(str(metric))}, {_measures.setting_name(setting)}"
+        name, where = f"{metric}_{slug}", f"{_names.metric_name(str(metric))}, {_names.setting_name(setting)}"
         if runs[metric].notna().any():
             drawn[name] = (f"Every training: {where}", partial(pl.method_scores, runs, str(metric)))
         rows = found.paired(str(metric))

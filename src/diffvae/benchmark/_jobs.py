@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from diffvae import _files
-from diffvae._progress import progress_bar
-from diffvae._threads import one_thread
+from diffvae._core.io import folders
+from diffvae._core.runtime import one_thread, progress_bar
 
 TASKS = "tasks"
 ARRAY, ROWS = ".npz", ".json"
@@ -75,7 +74,7 @@ class Store:
         if self.folder is None:
             self._memory[key] = value
             return
-        with _files.in_one_step(self.folder / key) as part:
+        with folders.in_one_step(self.folder / key) as part:
             if key.endswith(ROWS):
                 part.write_text(json.dumps(value))
             else:
@@ -98,22 +97,22 @@ class Store:
                 return Training(arrays.get("z"), **about)
         except DAMAGES as error:
             why = str(error) or type(error).__name__
-            raise _files.OutputError(f"{str(path)!r} is damaged ({why}); delete it and start again.") from error
+            raise folders.OutputError(f"{str(path)!r} is damaged ({why}); delete it and start again.") from error
 
 
 def refuse_foreign(folder: Path) -> None:
     """Refuse a folder that holds other files."""
-    if folder.exists() and not (folder.is_dir() and _files.written_by_us(folder)):
-        raise _files.OutputError(f"{str(folder)!r} holds files that diffvae did not write; name another folder.")
+    if folder.exists() and not (folder.is_dir() and folders.written_by_us(folder)):
+        raise folders.OutputError(f"{str(folder)!r} holds files that diffvae did not write; name another folder.")
 
 
 def claim(folder: Path) -> None:
     """Mark a folder as ours while its comparison is unfinished."""
-    from diffvae._threads import versions
+    from diffvae._core.runtime import versions
 
     mark = folder / "summary.json"
     if not mark.exists():
-        _files.write_text(json.dumps({"state": "under way", "versions": versions()}, indent=1) + "\n", mark)
+        folders.write_text(json.dumps({"state": "under way", "versions": versions()}, indent=1) + "\n", mark)
 
 
 def digest(*parts: Any) -> str:

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from diffvae import _keys, _links, _random, pp
-from diffvae._adata import graph, groups
+from diffvae import _keys, _random, pp
+from diffvae._core import graphs
+from diffvae._core.anndata import graph, groups
+from diffvae._core.io.matrix import matrix_of
+from diffvae._core.runtime import progress_bar
 from diffvae._errors import DataError
-from diffvae._progress import progress_bar
 from diffvae.metrics import link_auc, link_average_precision
-from diffvae.pp._matrix import matrix_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -91,7 +92,7 @@ def links(
         raise ValueError(f"n_seeds is {n_seeds}; it must be 1 or more.")
     chosen = _methods(methods)
     codes = None if label_key is None else np.asarray(groups(adata, label_key).codes, np.int64)
-    kinds = [kind for kind in _links.NEGATIVES if kind != "within_type" or codes is not None]
+    kinds = [kind for kind in graphs.NEGATIVES if kind != "within_type" or codes is not None]
     rows = []
     with progress_bar("comparing predictors of links", n_seeds * len(chosen), show=progress) as advance:
         for seed in range(n_seeds):
@@ -192,11 +193,11 @@ def _task(
     n = first.n_obs
     mine, others = graph(first, "cell_graph"), graph(second, "cell_graph")
     del first.obsp["cell_graph"], first.uns["diffvae"]["cell_graph"]  # methods must not see the hidden edges
-    linked = _links.edges_of(others)
-    linked = linked[~np.isin(_links.keys(linked, n), _links.keys(hidden.train_edges, n))]
-    either = _links.undirected(mine + others)
+    linked = graphs.edges_of(others)
+    linked = linked[~np.isin(graphs.keys(linked, n), graphs.keys(hidden.train_edges, n))]
+    either = graphs.undirected(mine + others)
     chance = _random.generator(seed, "negatives")
-    unlinked = {kind: _links.sample_negatives(either, len(linked), chance, kind=kind, codes=codes) for kind in kinds}
+    unlinked = {kind: graphs.sample_negatives(either, len(linked), chance, kind=kind, codes=codes) for kind in kinds}
     return first, linked, unlinked
 
 
@@ -243,7 +244,7 @@ def _half(adata: AnnData, x: Any, names: Any) -> AnnData:
 def pearson(adata: AnnData, rng: _random.Rng) -> Scorer:
     """Score by the correlation of expression, from which the graph was made."""
     x = adata.layers[_keys.UNIT]
-    return lambda pairs: _links.pearson(x, pairs)
+    return lambda pairs: graphs.pearson(x, pairs)
 
 
 def pca_distance(adata: AnnData, rng: _random.Rng) -> Scorer:
@@ -281,7 +282,7 @@ def graph_diffvae(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
 
     model = GraphDiffVAE(**params).train(adata, graph_key=KNOWN, rng=rng, progress=False)
     places = model.get_link_representation()
-    return lambda pairs: _links.inner_products(places, pairs)
+    return lambda pairs: graphs.inner_products(places, pairs)
 
 
 def _pca(adata: AnnData, rng: _random.Rng) -> np.ndarray:
@@ -293,7 +294,7 @@ def _pca(adata: AnnData, rng: _random.Rng) -> np.ndarray:
 
 def _cosine(x: np.ndarray) -> Scorer:
     unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return lambda pairs: _links.inner_products(unit, pairs)
+    return lambda pairs: graphs.inner_products(unit, pairs)
 
 
 def _distance(x: np.ndarray) -> Scorer:

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 import numpy as np
 from scipy import sparse
 
-from diffvae import _keys, _random, _training_config
+from diffvae import _keys, _random
 from diffvae._errors import DataError
-from diffvae._training_config import Config
-from diffvae.model._estimator import NotTrainedError
-from diffvae.model._input import Features, Matrix, layer_matrix, match_new, read_features, split_rows
+from diffvae.model._base import NotTrainedError
+from diffvae.model._features import Features, Matrix, layer_matrix, match_new, read_features, split_rows
+from diffvae.pipeline import _settings
+from diffvae.pipeline._settings import Config
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -124,12 +125,12 @@ def configured(config: Config, name: str = "DiffVAE") -> Method:
     >>> configured({"preset": "paper", "max_epochs": 20}).make(10).n_latent
     10
     """
-    settings = _training_config.read(config)
-    return Method(name, partial(_of_settings, settings), _training_config.training_of(settings))
+    settings = _settings.read(config)
+    return Method(name, partial(_of_settings, settings), _settings.training_of(settings))
 
 
 def _of_settings(settings: Mapping[str, Any], n_latent: int) -> Any:
-    return _training_config.model_of({**settings, "n_latent": n_latent})
+    return _settings.model_of({**settings, "n_latent": n_latent})
 
 
 def as_methods(given: Sequence[str] | Mapping[str, Any]) -> list[Method]:

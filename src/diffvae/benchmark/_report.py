@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _measures
 from diffvae.benchmark import _markdown as md
 from diffvae.benchmark._statistics import MARGIN, at
+from diffvae.metrics import _names
 
 if TYPE_CHECKING:
     from diffvae.benchmark._comparison import Findings
@@ -101,9 +101,9 @@ def report(
     parts += ["## How to read it", "\n".join(f"- {note}" for note in _notes(found, written=figures is not None))]
     parts += [f"![{md.text(caption)}]({file})" for file, caption in (figures or {}).items()]
     if found.metric is not None:
-        parts += [f"## {md.capital(_measures.metric_name(found.metric))}", *_scores(found, [found.metric])]
+        parts += [f"## {md.capital(_names.metric_name(found.metric))}", *_scores(found, [found.metric])]
         parts += ["### Spread between trainings and between clusterings of one training", _spread(found)]
-    others_measured: list[str] = [m for m in (*_measures.OF_SPACE, *_measures.OF_TRAINING) if m in found.metrics]
+    others_measured: list[str] = [m for m in (*_names.OF_SPACE, *_names.OF_TRAINING) if m in found.metrics]
     parts += ["## Other measures", *_scores(found, others_measured)] if others_measured else []
     rare = [(name, table) for name in found.datasets if (table := _rare_types(types, found, name))]
     if rare:
@@ -138,12 +138,12 @@ def _statement(found: Findings, metric: str, method: str, rows: pd.DataFrame) ->
     of: dict[str, Any] = {name: md.number(row[name]) for row in main for name in ("reference_mean", "method_mean")}
     for row in main:
         of |= {name: row[name] for name in ("wins", "ties", "losses", "n_datasets")}
-        of |= {"setting": _measures.setting_name({k: row[k] for k in _measures.setting_of(metric)})}
+        of |= {"setting": _names.setting_name({k: row[k] for k in _names.setting_of(metric)})}
         of |= {"difference": _signed(row["difference"]), "interval": _interval(row)}
     of |= {
         "method": md.text(method),
         "reference": md.text(found.reference),
-        "measure": _measures.metric_name(metric),
+        "measure": _names.metric_name(metric),
         "better": better,
         "worse": worse,
         "unclear": len(rows) - better - worse,
@@ -210,9 +210,9 @@ def _labels(row: Mapping[Any, Any]) -> tuple[str, str, str, str]:
         None if pd.isna(value := row.get(k)) else value for k in ("space", "clusterer", "n_latent")
     )
     return (
-        _measures.metric_name(row["metric"]),
-        "–" if space is None else md.text(_measures.space_name(space)),
-        "–" if clusterer is None else md.text(_measures.clusterer_name(clusterer, bool(row["k_given"]))),
+        _names.metric_name(row["metric"]),
+        "–" if space is None else md.text(_names.space_name(space)),
+        "–" if clusterer is None else md.text(_names.clusterer_name(clusterer, bool(row["k_given"]))),
         "–" if n_latent is None else str(int(n_latent)),
     )
 
@@ -236,7 +236,7 @@ def _rare_types(types: pd.DataFrame, found: Findings, dataset: str) -> str | Non
     for name, n in sizes[(share < RARE_SHARE) | (sizes < RARE_CELLS)].sort_values(ascending=False).items():
         for setting in found.settings:
             rows = at(own, type=name, **setting)
-            label = [md.text(name), f"{n} ({share[name]:.1%})", md.text(_measures.setting_name(setting))]
+            label = [md.text(name), f"{n} ({share[name]:.1%})", md.text(_names.setting_name(setting))]
             lines.append(label + [_recall_precision(at(rows, method=m)) for m in found.methods])
     return md.table(["type", "cells", "setting", *map(md.text, found.methods)], lines, left=1) if lines else None
 

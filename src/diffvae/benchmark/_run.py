@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _measures, _random
-from diffvae._files import one_writer
-from diffvae.benchmark import _work
-from diffvae.benchmark._cells import Cells, as_cells
+from diffvae import _random
+from diffvae._core.io.folders import one_writer
+from diffvae.benchmark import _tasks
 from diffvae.benchmark._clusterers import check_clusterers
 from diffvae.benchmark._comparison import Comparison
 from diffvae.benchmark._jobs import ARRAY, ROWS, Job, Store, claim, digest, do, refuse_foreign, slug, version
 from diffvae.benchmark._methods import Method, as_methods
+from diffvae.benchmark._tasks import Cells, as_cells
+from diffvae.metrics import _names
 
 SPACES = ("latent", "tsne")
 IDENTITY = ["dataset", "method", "n_latent", "seed"]
-METRICS = (*_work.OF_CLUSTERS, *_measures.OF_SPACE, *_work.OF_TRAINING)
+METRICS = (*_tasks.OF_CLUSTERS, *_names.OF_SPACE, *_tasks.OF_TRAINING)
 OF_RUN = ["clustering_seed", "space", "clusterer", "k_given"]
 TYPE_COLUMNS = ["type", "n_cells", "recall", "precision"]
 
@@ -209,33 +210,33 @@ def plan_jobs(
         for number in range(n_trainings):
             seed = _random.seed(rng, f"benchmark training {number}")
             prepared = f"{source}/s{number}-prepared"
-            jobs[prepared] = Job(_work.prepare, (source,), (seed, plan.n_top_genes), keep=False)
+            jobs[prepared] = Job(_tasks.prepare, (source,), (seed, plan.n_top_genes), keep=False)
             for method in chosen:
                 for size in sizes:
                     about = method.describe(size)  # not the name: equal methods are trained once
                     mark = digest(cells.fingerprint, about, seed, plan.n_top_genes, version())
                     base = f"{source}/{slug(json.loads(about)['class'].split('.')[-1])}-{size}-s{number}-{mark}"
                     training = f"{base}/training-{digest(plan.metrics)}{ARRAY}"
-                    jobs[training] = Job(_work.train, (prepared, source), (method, size, seed, plan.metrics))
+                    jobs[training] = Job(_tasks.train, (prepared, source), (method, size, seed, plan.metrics))
                     pieces = []
                     if "latent" in plan.spaces:
                         pieces.append(f"{base}/latent-{how}-{plan.n_clusterings}{ROWS}")
                         asked = (plan.clusterers, plan.k_given, plan.n_clusterings)
-                        jobs[pieces[-1]] = Job(_work.score_latent, (training, source), asked)
+                        jobs[pieces[-1]] = Job(_tasks.score_latent, (training, source), asked)
                     if "tsne" in plan.spaces:
                         p = f"{base}/affinities"
-                        jobs[p] = Job(_work.affinities, (training,), (seed,), keep=False)
+                        jobs[p] = Job(_tasks.affinities, (training,), (seed,), keep=False)
                         for i in range(plan.n_clusterings):
                             pieces.append(f"{base}/tsne-{how}-{i}{ROWS}")
                             asked_once = (plan.clusterers, plan.k_given, i, seed)
-                            jobs[pieces[-1]] = Job(_work.score_map, (p, training, source), asked_once)
+                            jobs[pieces[-1]] = Job(_tasks.score_map, (p, training, source), asked_once)
                     identity = dict(zip(IDENTITY, (cells.name, method.name, size, number), strict=True))
                     rows.append((identity, training, pieces))
     return jobs, rows, given
 
 
 def _assemble(rows: Sequence[Row], store: Store, folder: Path | None, plan: Plan) -> Comparison:
-    from diffvae._threads import versions
+    from diffvae._core.runtime import versions
 
     seen = ", ".join(f"{k} {v}" for k, v in versions().items())
     table, types = [], []
@@ -245,7 +246,7 @@ def _assemble(rows: Sequence[Row], store: Store, folder: Path | None, plan: Plan
             where = f"{identity['method']} on {identity['dataset']}, n_latent={identity['n_latent']}"
             warnings.warn(f"{where}: {training.note}", UserWarning, stacklevel=3)
             continue
-        scores = {name: training.scores.get(name, np.nan) for name in plan.metrics if name in _work.OF_TRAINING}
+        scores = {name: training.scores.get(name, np.nan) for name in plan.metrics if name in _tasks.OF_TRAINING}
         for piece in pieces:
             for row in store.load(piece):
                 of_run = {k: row[k] for k in OF_RUN}

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from diffvae import _measures, _random
+from diffvae import _random
+from diffvae.metrics import _names
 
 MARGIN = 0.01
 """A difference up to this is a tie whatever its interval."""
@@ -54,7 +55,7 @@ def summary(table: pd.DataFrame, metric: str = "ari") -> pd.DataFrame:
     >>> summary(table)[["mean", "sd", "sd_clusterings", "n_trainings", "n_clusterings"]].round(3).values.tolist()
     [[0.5, 0.141, 0.141, 2.0, 4.0]]
     """
-    keys = ["dataset", "method", *_measures.setting_of(metric)]
+    keys = ["dataset", "method", *_names.setting_of(metric)]
     grouped = trainings(table, metric).groupby(keys, sort=False, dropna=False)
     found = pd.DataFrame(
         {
@@ -70,14 +71,14 @@ def summary(table: pd.DataFrame, metric: str = "ari") -> pd.DataFrame:
 
 def trainings(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return one row per training and setting: mean, variance and number of its clusterings that have a value."""
-    keys = ["dataset", "method", *_measures.setting_of(metric), "seed"]
+    keys = ["dataset", "method", *_names.setting_of(metric), "seed"]
     missing = [c for c in (*keys, "clustering_seed") if c not in table]
     if missing or metric not in table:
-        there = ", ".join(_measures.measures(table)) or "none"
+        there = ", ".join(_names.measures(table)) or "none"
         raise ValueError(f"The table has no {', '.join(missing) or metric}; it has the measures {there}.")
     known = table[table[metric].notna()]
-    if metric in (*_measures.OF_SPACE, *_measures.OF_TRAINING):  # the same value on several rows is one value
-        known = known.drop_duplicates([*keys, *(["clustering_seed"] if metric in _measures.OF_SPACE else [])])
+    if metric in (*_names.OF_SPACE, *_names.OF_TRAINING):  # the same value on several rows is one value
+        known = known.drop_duplicates([*keys, *(["clustering_seed"] if metric in _names.OF_SPACE else [])])
     grouped = known.groupby(keys, sort=False, dropna=False, observed=True)[metric]
     found = pd.DataFrame({"mean": grouped.mean(), "variance": grouped.var(), "n": grouped.size()}).reset_index()
     found["mean"] = found["mean"].astype(float)
@@ -267,7 +268,7 @@ def differences(
     margin: float = MARGIN,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return what :func:`compare` returns without and with ``per_dataset``."""
-    keys = _measures.setting_of(metric)
+    keys = _names.setting_of(metric)
     chosen = keys if by is None else list(by)
     if wrong := [c for c in chosen if c not in keys]:
         raise ValueError(f"by names {', '.join(wrong)}; {metric} depends on {', '.join(keys)}.")
@@ -279,7 +280,7 @@ def differences(
     rows: list[dict[str, Any]] = []
     rows_of_sets: list[dict[str, Any]] = []
     for method in [m for m in cells["method"].unique() if m != reference]:
-        pairs = _measures.ordered(_pairs(own, cells[cells["method"] == method], keys, chosen), cells)
+        pairs = _names.ordered(_pairs(own, cells[cells["method"] == method], keys, chosen), cells)
         for setting, here in _groups(pairs, chosen):
             about = {"metric": metric, "reference": reference, "method": method, **setting}
             name = tuple(map(str, about.values()))
@@ -359,7 +360,7 @@ def _result(row: dict[str, Any], margin: float, metric: str) -> str | None:
     sure = row["low"] > 0 or row["high"] < 0
     if not sure or abs(row["difference"]) <= margin:
         return "tie"
-    return "win" if (row["difference"] > 0) != (metric in _measures.LESS_IS_BETTER) else "loss"
+    return "win" if (row["difference"] > 0) != (metric in _names.LESS_IS_BETTER) else "loss"
 
 
 def leave_one_out(

@@ -125,8 +125,9 @@ def keys_of(given: list[str]) -> str | dict[str, str]:
 
 def show(found: Comparison) -> None:
     """Print mean and spread over trainings at the main settings, and in words what the paired differences say."""
-    from diffvae import _keys, _measures
+    from diffvae import _keys
     from diffvae.benchmark._statistics import at
+    from diffvae.metrics import _names
 
     assert found.path is not None
     shown = [m for m in ("ari", "nmi", "overlap") if m in found.table][:1]
@@ -135,11 +136,11 @@ def show(found: Comparison) -> None:
     for setting in found.main_settings():
         entries: dict[tuple[str, str], dict[str, str]] = {}
         for metric, table in tables.items():
-            for row in at(table, **{k: setting[k] for k in _measures.setting_of(metric) if k in setting}).itertuples():
+            for row in at(table, **{k: setting[k] for k in _names.setting_of(metric) if k in setting}).itertuples():
                 entries.setdefault((row.dataset, row.method), {})[metric] = _entry(row.mean, row.sd)
         _console.table(
-            f"{_measures.setting_name(setting)}: mean ± sd over trainings",
-            ["data set", "method", *map(_measures.metric_name, shown)],
+            f"{_names.setting_name(setting)}: mean ± sd over trainings",
+            ["data set", "method", *map(_names.metric_name, shown)],
             ([*key, *(scores.get(m) for m in shown)] for key, scores in entries.items()),
         )
     for sentence in json.loads((found.path / _keys.SUMMARY).read_text(encoding="utf-8"))["verdict"]:

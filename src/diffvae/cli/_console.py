@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffvae._printable import printable
+from diffvae._core.runtime import printable
 
 if TYPE_CHECKING:
     from rich.text import Text

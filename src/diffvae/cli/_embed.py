@@ -30,10 +30,11 @@ def command(
     Genes are matched by name and scaled as the training cells were. Cells that stay on disk are read in blocks, and
     the file that is written holds their table and latent representation without the expression.
     """
-    from diffvae import _files, _io, tl
     from diffvae import model as models
-    from diffvae._size import stays_on_disk
-    from diffvae._store import open_store
+    from diffvae import tl
+    from diffvae._core.io import folders, read
+    from diffvae._core.io.backed import open_store
+    from diffvae._core.io.memory import stays_on_disk
 
     o.refuse_file(out, overwrite)
     trained = models.load(model)
@@ -44,9 +45,9 @@ def command(
             tl.embed(store, trained, max_missing=max_missing, out=out, overwrite=overwrite)
         n_cells = store.n_obs
     else:
-        adata = _io.read(data[0], transpose=transpose)
+        adata = read.read(data[0], transpose=transpose)
         with _console.warnings_as_notes():
             tl.embed(adata, trained, max_missing=max_missing)
-        _files.write_h5ad(adata, out)
+        folders.write_h5ad(adata, out)
         n_cells = adata.n_obs
     _console.say(f"Written to {out}: {n_cells:,} cells in {trained.n_latent} latent dimensions")

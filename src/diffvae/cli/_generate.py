@@ -25,10 +25,10 @@ def command(
 
     X holds their expected log-normalised expression, obsm["X_diffvae"] the drawn latent values.
     """
-    from diffvae import _files
     from diffvae import model as models
+    from diffvae._core.io import folders
 
     o.refuse_file(out, overwrite)
     artificial = models.load(model).sample(n_cells, rng=seed)
-    _files.write_h5ad(artificial, out)
+    folders.write_h5ad(artificial, out)
     _console.say(f"Written to {out}: {artificial.n_obs:,} artificial cells x {artificial.n_vars:,} genes")

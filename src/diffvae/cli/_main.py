@@ -128,7 +128,7 @@ def _stopped(how: str) -> str:
         page = f"; 'diffvae report {shlex.quote(str(settings.page))}' makes the page" if settings.lacks_page else ""
         return f"{how}; {settings.out} was written{page}."
     if settings.out is not None and settings.resumes:
-        from diffvae._kept import CheckpointPaths
+        from diffvae._core.io.folders import CheckpointPaths
 
         if files := CheckpointPaths(settings.out, None, True, False, is_writer=False).files:
             return f"{how}; the training is kept in {files[-1].name!r}. {_going_on(sys.argv[1:])}"

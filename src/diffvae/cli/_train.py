@@ -50,8 +50,8 @@ def command(
     The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells. Under torchrun several
     processes train one model, each on its share of every batch; --batch-size is per process.
     """
-    from diffvae import _files
-    from diffvae._kept import CheckpointPaths
+    from diffvae._core.io import folders
+    from diffvae._core.io.folders import CheckpointPaths
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
     from diffvae.train import TrainingError, processes
 
@@ -71,11 +71,11 @@ def command(
     _console.settings.writes(out, resumes=True)
     chosen = kinds[model]()
     options = {"n_top_genes": n_top_genes, "layer": layer, "rng": seed}
-    with processes(device) as share, _files.held(out) if share.is_writer else nullcontext():
+    with processes(device) as share, folders.held(out) if share.is_writer else nullcontext():
         if share.is_writer:
-            _files.refuse_folder(out.expanduser().resolve(), overwrite)
+            folders.refuse_folder(out.expanduser().resolve(), overwrite)
             if share.size == 1:  # others may be at work already
-                _files.remove_leftovers(out.expanduser().resolve(), _files.WORK)
+                folders.remove_leftovers(out.expanduser().resolve(), folders.WORK)
         kept = CheckpointPaths(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
         with _prepared(data, out, model, backed, transpose, **options) as cells:
             try:
@@ -113,10 +113,11 @@ def _prepared(
     data: list[Path], out: Path, kind: str, backed: bool | None, transpose: bool | None, **options: Any
 ) -> Iterator[Any]:
     """Yield prepared cells: in memory, or on disk in a file beside the model that is removed at the end."""
-    from diffvae import _files, _io, pp
-    from diffvae._size import stays_on_disk
-    from diffvae._store import open_store
-    from diffvae.pp._prepared import is_prepared, options_of
+    from diffvae import pp
+    from diffvae._core.io import folders, read
+    from diffvae._core.io.backed import open_store
+    from diffvae._core.io.memory import stays_on_disk
+    from diffvae.pp._prepare import is_prepared, options_of
 
     asked = {name: options[name] for name in ("n_top_genes", "layer")}
     given = o.one_or_several(data)
@@ -124,7 +125,7 @@ def _prepared(
     if not on_disk or kind == "pca":
         if on_disk and (backed or len(data) > 1):
             raise ValueError("--kind is 'pca', which learns from cells in memory; choose diffvae, vae or ae.")
-        adata = _io.read(data[0], transpose=transpose)
+        adata = read.read(data[0], transpose=transpose)
         if is_prepared(adata):
             options_of(adata, **asked)
         else:
@@ -140,7 +141,7 @@ def _prepared(
             store.tell()
         yield store
         return
-    with _files.scratch(out) as work:
-        with _console.warnings_as_notes(), _files.failures_told(out, work):
+    with folders.scratch(out) as work:
+        with _console.warnings_as_notes(), folders.failures_told(out, work):
             prepared = pp.prepare(store, out=work / "prepared.h5ad", **options)
         yield prepared

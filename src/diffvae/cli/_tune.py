@@ -75,11 +75,12 @@ def command(
     The default is the first trial. At the end default and best are trained again with other seeds and other held-out
     cells. Writes best.json (for 'run --config'), trials.csv, confirmation.csv, importance.csv, figures, summary.json.
     """
-    from diffvae import _io, benchmark
+    from diffvae import benchmark
+    from diffvae._core.io import read
 
     _console.settings.interrupted = f"Interrupted; finished trials are kept in {out}. Run the same command to resume."
     tuned = benchmark.tune(
-        _io.read(data, transpose=transpose),
+        read.read(data, transpose=transpose),
         n_trials=trials,
         space=space,
         objective=objective,

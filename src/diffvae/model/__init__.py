@@ -1,14 +1,12 @@
 """Models behind one protocol: ``train``, ``get_latent_representation``, ``decode``, ``sample``, ``save``, ``load``."""
 
 from diffvae.model._autoencoders import VAE, AutoEncoder, DiffVAE
-from diffvae.model._base import Model
+from diffvae.model._base import Model, load
 from diffvae.model._calibration import Calibration
 from diffvae.model._classifier import CellStateClassifier, Evaluation
-from diffvae.model._diagnose import Diagnosis
 from diffvae.model._graph import GraphDiffVAE
-from diffvae.model._neural import NeuralModel
+from diffvae.model._neural import Diagnosis, NeuralModel
 from diffvae.model._pca import PCA
-from diffvae.model._storage import load
 
 __all__ = [
     "PCA",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from diffvae import nn
-    from diffvae.model._input import Features, Matrix
+    from diffvae.model._features import Features, Matrix
 
 
 class DiffVAE(NeuralModel):

@@ -1,22 +1,262 @@
-"""What every model of this package can do."""
+"""What is trained on the genes of an AnnData, saved and loaded: every model, and the classifier."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random
-from diffvae._rows import Rows
-from diffvae._store import OnDisk
-from diffvae.model._estimator import Estimator
-from diffvae.model._input import Matrix
+from diffvae._core.io.backed import OnDisk, is_on_disk, open_store
+from diffvae._core.io.backed_matrix import Rows
+from diffvae._core.io.folders import new_folder
+from diffvae._core.runtime import versions
+from diffvae._errors import DataError
+from diffvae.model._features import Features, Matrix, in_memory_only, match_new
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+
+class NotTrainedError(RuntimeError):
+    """There are no weights yet."""
+
+
+REGISTRY: dict[str, type[Estimator]] = {}
+"""Class name to class, for those that can be saved; :func:`load` looks here."""
+
+
+class Estimator(ABC):
+    """Genes and history of the training, and a folder on disk.
+
+    Attributes
+    ----------
+    features
+        Genes, layer, scaling and fingerprint of the training data.
+    history
+        One row per epoch.
+    """
+
+    _reads_disk = False
+    """Whether cells that are passed through may stay on disk."""
+
+    def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not abstract:
+            REGISTRY[cls.__name__] = cls
+
+    def __init__(self) -> None:
+        self._features: Features | None = None
+        self._history: pd.DataFrame | None = None
+        self._training_matrix: Matrix | None = None
+
+    @abstractmethod
+    def get_params(self) -> dict[str, Any]:
+        """Return the arguments that construct an equal one."""
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, np.ndarray]: ...
+
+    @abstractmethod
+    def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None: ...
+
+    def _state(self) -> dict[str, Any]:
+        """Return what belongs into the JSON beside the arguments."""
+        return {}
+
+    def _set_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most have none
+        """Take what :meth:`_state` gave; called before :meth:`_set_arrays`."""
+
+    @property
+    def features(self) -> Features:
+        """Genes, layer, scaling and fingerprint of the training data."""
+        if self._features is None:
+            raise self._not_trained()
+        return self._features
+
+    @property
+    def gene_names(self) -> pd.Index:
+        """Genes in the model's order."""
+        return pd.Index(self.features.gene_names)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the model has seen data."""
+        return self._features is not None
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch, columns ``train_<term>`` and ``validation_<term>``, in nats per cell."""
+        if self._history is None:
+            raise self._not_trained()
+        return self._history
+
+    def _not_trained(self) -> NotTrainedError:
+        return NotTrainedError(f"This {type(self).__name__} is not trained; call train(adata) first.")
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model into a folder: ``config.json``, ``weights.safetensors``, ``history.csv``.
+
+        Loading it again (:func:`diffvae.model.load`) executes nothing that is in the folder.
+        """
+        save(self, path, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read a model that :meth:`save` wrote, of this class."""
+        model = load(path)
+        if not isinstance(model, cls):
+            raise DataError(f"{path} holds a {type(model).__name__}, not a {cls.__name__}; use diffvae.model.load.")
+        return model
+
+    def _matrix(self, adata: AnnData | OnDisk | None, max_missing: float) -> Matrix:
+        if adata is not None:
+            if is_on_disk(adata) and not self._reads_disk:
+                raise in_memory_only()
+            return match_new(open_store(adata) if is_on_disk(adata) else adata, self.features, max_missing)
+        if self._training_matrix is None:
+            reason = "was loaded, or learnt, from disk" if self.is_trained else "is not trained"
+            raise NotTrainedError(f"This {type(self).__name__} {reason} and holds no cells; name them: adata=...")
+        return self._training_matrix
+
+
+CONFIG, WEIGHTS, HISTORY = "config.json", "weights.safetensors", "history.csv"
+FORMAT = 1
+_SCALING = "features."
+
+
+def save(model: Estimator, path: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Write a trained model into a folder, whole or not at all."""
+    from safetensors.numpy import save as as_bytes
+
+    features = model.features
+    arrays = {k: np.ascontiguousarray(v) for k, v in model._arrays().items()}
+    if features.minimum is not None and features.maximum is not None:
+        arrays |= {_SCALING + "minimum": features.minimum, _SCALING + "maximum": features.maximum}
+    config = {
+        "format": FORMAT,
+        "model": type(model).__name__,
+        "params": model.get_params(),
+        "features": {
+            "layer": features.layer,
+            "target_sum": features.target_sum,
+            "n_cells": features.n_cells,
+            "fingerprint": features.fingerprint,
+            "gene_names": list(features.gene_names),
+        },
+        "state": model._state(),
+        "versions": versions(),
+    }
+    with new_folder(path, overwrite=overwrite) as folder:
+        (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
+        # save_file would give the file to its owner alone (mode 0600)
+        (folder / WEIGHTS).write_bytes(as_bytes(arrays, metadata={"genes": _digest(features.gene_names)}))
+        model.history.to_csv(folder / HISTORY)
+
+
+def load(path: str | PathLike[str]) -> Any:
+    """Read a model that :meth:`Model.save` wrote.
+
+    Parameters
+    ----------
+    path
+        The folder.
+
+    Returns
+    -------
+    A model of the class that was saved, ready for new cells. It holds no training cells: name cells where a method
+    would default to them.
+
+    Raises
+    ------
+    DataError
+        If the folder is no model, is damaged, or comes from a newer version.
+
+    Examples
+    --------
+    >>> import tempfile, diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dv.model.PCA(n_latent=5).train(adata).save(folder + "/model")
+    ...     dv.model.load(folder + "/model").get_latent_representation(adata).shape
+    (700, 5)
+    """
+    from safetensors import SafetensorError, safe_open
+
+    folder = Path(path)
+    if not os.path.isfile(folder / CONFIG):  # unlike Path.is_file, no error where a folder may not be entered
+        raise DataError(f"{folder} holds no {CONFIG}, so it is no saved model; name the folder that save() wrote.")
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        if config["format"] > FORMAT:
+            written_by = config.get("versions", {}).get("diffvae", "unknown version")
+            raise DataError(f"{folder} was written by a newer diffvae ({written_by}); update yours.")
+        cls = _class(config["model"])
+        with safe_open(folder / WEIGHTS, "numpy") as weights:
+            arrays = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 - it is no dict
+            trained_on = (weights.metadata() or {}).get("genes")
+        minimum, maximum = (arrays.pop(_SCALING + side, None) for side in ("minimum", "maximum"))
+        described = config["features"]
+        _refuse_genes(described["gene_names"], trained_on, minimum, maximum)
+        if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+            raise ValueError(f"the weights {bad[0]!r} are not finite")
+        model = cls(**config["params"])
+        model._features = Features(
+            gene_names=tuple(described["gene_names"]),
+            layer=described["layer"],
+            minimum=minimum,
+            maximum=maximum,
+            target_sum=described["target_sum"],
+            n_cells=described["n_cells"],
+            fingerprint=described["fingerprint"],
+        )
+        model._history = pd.read_csv(folder / HISTORY, index_col="epoch", float_precision="round_trip")
+        model._set_state(config.get("state", {}))
+        model._set_arrays(arrays)
+    except DataError:
+        raise
+    except (
+        *(OSError, TypeError, ValueError, RuntimeError, SafetensorError),
+        *(AttributeError, LookupError, ArithmeticError, MemoryError),
+    ) as error:
+        raise DataError(f"{folder} is a damaged model ({type(error).__name__}: {error}); save it again.") from error
+    return model
+
+
+def _digest(gene_names: Iterable[str]) -> str:
+    """Return what tells one list of genes from another; kept with the weights, which fit no other list."""
+    return hashlib.sha256(json.dumps(list(gene_names)).encode()).hexdigest()[:16]
+
+
+def _refuse_genes(names: Any, trained_on: str | None, *limits: np.ndarray | None) -> None:
+    """Refuse a list of genes that is not the one for which the weights were trained."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("gene_names is no list of names")
+    if trained_on is not None and trained_on != _digest(names):  # folders of earlier versions don't say
+        raise ValueError("the weights were trained on other genes than config.json names")
+    if len(set(names)) < len(names):
+        raise ValueError("gene names occur more than once")
+    if any(limit is None for limit in limits) != all(limit is None for limit in limits):
+        raise ValueError("one end of the scaling is missing")
+    for limit in limits:
+        if limit is not None and (limit.shape != (len(names),) or not np.isfinite(limit).all()):
+            raise ValueError(f"{len(names)} genes with a scaling of {limit.size}, or one that is not finite")
+
+
+def _class(name: str) -> Any:
+
+    if name not in REGISTRY:
+        raise DataError(f"The saved model is a {name!r}; this version of diffvae knows {', '.join(REGISTRY)}.")
+    return REGISTRY[name]
 
 
 class Model(Estimator, abstract=True):

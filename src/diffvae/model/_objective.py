@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
-from diffvae.model._input import Features
+from diffvae.model._features import Features
 from diffvae.nn._shared_batch import Noise, common, normal
 
 

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from diffvae import _random
 from diffvae.model._base import Model
-from diffvae.model._input import Matrix, gene_means, layer_matrix, read_features, split_rows
+from diffvae.model._features import Matrix, gene_means, layer_matrix, read_features, split_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData

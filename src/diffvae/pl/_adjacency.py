@@ -16,8 +16,9 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from scipy import sparse
 
-from diffvae import _keys, _links
-from diffvae._adata import graph
+from diffvae import _keys
+from diffvae._core import graphs
+from diffvae._core.anndata import graph
 from diffvae._errors import DataError
 from diffvae.pl import _data, _text
 from diffvae.pl._style import (
@@ -277,7 +278,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 def expression_rows(adata: AnnData, layer: str | None) -> Any:
     """Return the expression, cells x genes, of which rows can be taken."""
-    from diffvae.pp._matrix import matrix_of, source, values
+    from diffvae._core.io.matrix import matrix_of, source, values
 
     x = matrix_of(adata, layer)
     x = x.tocsr() if sparse.issparse(x) else x
@@ -314,7 +315,7 @@ def binned_links(graph: sparse.csr_matrix, order: np.ndarray, edges: np.ndarray)
     size = np.diff(edges)
     bin_of = np.empty(len(order), dtype=np.int64)
     bin_of[order] = np.repeat(np.arange(n), size)
-    pairs = _links.edges_of(graph)
+    pairs = graphs.edges_of(graph)
     one, other = bin_of[pairs[:, 0]], bin_of[pairs[:, 1]]
     linked = np.bincount(one * n + other, minlength=n * n).reshape(n, n).astype(float)
     linked += linked.T  # both directions; within a bin each pair counts twice, among twice as many ordered pairs

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from diffvae import _keys
-from diffvae._adata import result
+from diffvae._core.anndata import result
 from diffvae._errors import DataError
 from diffvae.pl import _data, _text
 from diffvae.pl._style import INK, TEXT, WIDTH, Palette, array, colours, finish, new_figure, panel_title, styled

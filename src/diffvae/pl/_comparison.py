@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import CARETLEFT, CARETRIGHT
 from matplotlib.ticker import MaxNLocator
 
-from diffvae import _measures
+from diffvae.metrics import _names
 from diffvae.pl import _text
 from diffvae.pl._style import CATEGORIES, INK, TEXT, TITLE, axes_or_new, check_axes, colours, fit_height, slot, styled
 
@@ -98,8 +98,8 @@ def method_scores(
         _text.row_labels(ax, methods, pitch=pitch)
         ax.set_ylim(len(methods) - 0.4, -0.6)
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    name = _measures.metric_name(metric)
-    where = _measures.setting_name(setting)
+    name = _names.metric_name(metric)
+    where = _names.setting_name(setting)
     ax.set_xlabel(f"{name}, each training; bars: means\n{where}".rstrip(), linespacing=1.3)
     ax.spines["left"].set_visible(False)
     if grouped:
@@ -112,7 +112,7 @@ def method_scores(
 
 def _one_setting(table: pd.DataFrame, metric: str) -> dict[str, Any]:
     """Return the setting of all rows."""
-    columns = [c for c in _measures.setting_of(metric) if c in table]
+    columns = [c for c in _names.setting_of(metric) if c in table]
     missing = [c for c in ("dataset", "method", "seed", metric) if c not in table]
     if missing or not table[metric].notna().any():
         raise ValueError(f"table has no {', '.join(missing) or metric}; give rows of the table of a comparison.")
@@ -120,7 +120,7 @@ def _one_setting(table: pd.DataFrame, metric: str) -> dict[str, Any]:
         values = list(table[column].unique())
         if len(values) > 1:
             raise ValueError(
-                f"table has {column} {', '.join(map(str, values))}, and {_measures.metric_name(metric)} depends on it; "
+                f"table has {column} {', '.join(map(str, values))}, and {_names.metric_name(metric)} depends on it; "
                 f"choose one: table[table[{column!r}] == {values[0]!r}]."
             )
     return {c: table[c].iloc[0] for c in columns}
@@ -137,7 +137,7 @@ def _training_dots(ax: Axes, values: np.ndarray, y: float, colour: str, size: fl
 
 def _highest(means: pd.Series, metric: str, datasets: Sequence[str]) -> str:
     """Return the title: which method has the best mean, and in how many data sets."""
-    less = metric in _measures.LESS_IS_BETTER
+    less = metric in _names.LESS_IS_BETTER
     of = means.groupby(["dataset", "method"], sort=False).mean()
     best = [of[d].idxmin() if less else of[d].idxmax() for d in datasets]
     word = "lowest" if less else "highest"
@@ -226,10 +226,10 @@ def method_differences(
     _limits(ax, rows, sides)
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     ax.spines["left"].set_visible(False)
-    setting = {k: rows[k][0] for k in _measures.setting_of(metric) if k in rows}
+    setting = {k: rows[k][0] for k in _names.setting_of(metric) if k in rows}
     wide = 0.75 * slot(ax, 0)[0]
-    label = f"{_text.shorten(reference, 0.5 * wide, 10)} minus the other method: {_measures.metric_name(metric)}"
-    lines = [_text.wrap(text, wide, size=10) for text in (label, _measures.setting_name(setting))]
+    label = f"{_text.shorten(reference, 0.5 * wide, 10)} minus the other method: {_names.metric_name(metric)}"
+    lines = [_text.wrap(text, wide, size=10) for text in (label, _names.setting_name(setting))]
     ax.set_xlabel(_text.plain("\n".join(lines)), linespacing=1.3)
     _differences_key(ax, sides, several and per_dataset is not None)
     _text.title(ax, title if title is not None else _verdict(reference, names, sides), pad=32.0 if several else 6.0)
@@ -240,7 +240,7 @@ def method_differences(
 def _side(low: float, high: float, metric: str) -> int:
     """Return 1 if the interval shows that the reference is better, -1 if it shows that it is worse, otherwise 0."""
     above = int(low > 0) - int(high < 0)
-    return -above if metric in _measures.LESS_IS_BETTER else above
+    return -above if metric in _names.LESS_IS_BETTER else above
 
 
 def _row(ax: Axes, y: float, row: dict[Any, Any], side: int) -> None:

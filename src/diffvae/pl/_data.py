@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from diffvae import _keys
-from diffvae._adata import MADE_BY, result
+from diffvae._core.anndata import MADE_BY, result
 from diffvae._errors import DataError
 from diffvae.pl._style import NOT_AVAILABLE, is_unassigned, natural_key
 

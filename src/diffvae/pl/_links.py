@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from scipy import sparse
 
-from diffvae import _keys, _links
-from diffvae._adata import graph, result
+from diffvae import _keys
+from diffvae._core import graphs
+from diffvae._core.anndata import graph, result
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
 from diffvae.pl import _data, _text
@@ -138,7 +139,7 @@ def links(
     for key in (_keys.CALLED_LINKS, _keys.LINKS):
         if key not in adata.obsp:
             raise _data.missing("obsp", key, adata.obsp)
-    new = _links.undirected(adata.obsp[_keys.CALLED_LINKS])
+    new = graphs.undirected(adata.obsp[_keys.CALLED_LINKS])
     new = new - new.multiply(given)
     new.eliminate_zeros()
 
@@ -174,7 +175,7 @@ def links(
 
 def _between(found: object, codes: np.ndarray, source: int | None, n_types: int) -> _Drawn:
     """Return the links between types; with a source, its cell comes first."""
-    pairs = _links.edges_of(found)
+    pairs = graphs.edges_of(found)
     one, other = codes[pairs].T
     wanted = one != other
     if source is not None:

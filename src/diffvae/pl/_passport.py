@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from diffvae._adata import representation, result
+from diffvae._core.anndata import representation, result
+from diffvae._core.fingerprint import mark
 from diffvae._errors import DataError
-from diffvae._seeds import mark
 from diffvae.pl import _data, _text
 from diffvae.pl._style import INK, TEXT, Palette, array, colours, finish, new_figure, panel_title, styled
 

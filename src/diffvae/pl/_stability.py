@@ -10,7 +10,7 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from diffvae._adata import result
+from diffvae._core.anndata import result
 from diffvae._errors import DataError
 from diffvae.pl._style import CATEGORIES, GREY, INK, array, finish, new_figure, panel_title, styled
 

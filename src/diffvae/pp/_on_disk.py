@@ -1,8 +1,9 @@
-"""``pp.prepare`` for cells on disk: four passes over blocks, and a prepared file."""
+"""Do several files hold the same kind of values? A sample of each is examined; mixed, they look like one kind."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -11,18 +12,89 @@ from anndata import AnnData
 from scipy import sparse
 
 from diffvae import _keys
-from diffvae._cell_file import cell_file, refuse_out
+from diffvae._core.io.backed import Store
+from diffvae._core.io.backed_matrix import Rows
+from diffvae._core.io.matrix import GeneRange, matrix_of
+from diffvae._core.io.writer import cell_file, refuse_out
 from diffvae._errors import DataError
-from diffvae._random import Rng
-from diffvae._rows import Rows
-from diffvae._store import Store
-from diffvae.pp import _prepared
-from diffvae.pp._check import examine, unique_names, way_out_of_scaled
-from diffvae.pp._kind import Kind
-from diffvae.pp._matrix import GeneRange, matrix_of
+from diffvae._random import Rng, generator
+from diffvae.pp import _prepare
+from diffvae.pp._check import (
+    KIND_NAMES,
+    Kind,
+    examine,
+    summarise,
+    tell_kind,
+    unique_names,
+    unlogged_total,
+    way_out_of_scaled,
+)
 from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
-from diffvae.pp._of_one_kind import refuse_mixed
 from diffvae.pp._scale import to_unit
+
+SAMPLE = 2_000
+"""Cells of each file that are looked at."""
+NEAR = 0.05
+"""Relative difference of totals, once logs are undone, up to which they count as equal."""
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Kind of the values in one file, and base and total of the logs of cells with equal totals."""
+
+    name: str
+    kind: Kind
+    total: tuple[str, float] | None
+
+
+def refuse_mixed(store: Store, layer: str | None, kind: Kind | None) -> list[str]:
+    """Refuse files with different kinds of values, or prepared one by one; return warnings about other differences.
+
+    A given kind holds for all files.
+    """
+    if len(store.shards) == 1:
+        return []
+    parts = store.parts()
+    for part in parts:
+        if part.is_prepared:
+            raise DataError(
+                f"{part.name!r} has been prepared already, and not as one with the other files; prepare the data that "
+                "it came from together with theirs: diffvae.pp.prepare([...], out='prepared.h5ad')."
+            )
+    if kind is not None:
+        return []
+    values = [found for part in parts if (found := _examine(part, layer)) is not None]
+    for other in values[1:]:
+        if other.kind != values[0].kind:
+            raise DataError(
+                f"The values of {values[0].name!r} are {KIND_NAMES[values[0].kind]}, those of {other.name!r} "
+                f"{KIND_NAMES[other.kind]}: give files of one kind, or say kind=... if they are."
+            )
+    logs = [one for one in values if one.total is not None]
+    return [_other_logs(logs[0], one) for one in logs[1:] if not _alike(logs[0], one)][:1]
+
+
+def _examine(part: Store, layer: str | None) -> _Values | None:
+    """Examine a sample of a file; None where it has no values, or values that are refused anyway."""
+    sample = part.matrix(layer).sample(SAMPLE, generator(0, "kind of a file"))
+    summary = summarise(sample)
+    if summary.n_bad or not summary.sample.size:
+        return None
+    found = tell_kind(sample, summary)[0]
+    return _Values(part.name, found, unlogged_total(sample) if found == "log" else None)
+
+
+def _alike(one: _Values, other: _Values) -> bool:
+    (base, total), (other_base, other_total) = one.total or ("", 0.0), other.total or ("", 0.0)
+    return base == other_base and abs(total - other_total) <= NEAR * max(total, other_total)
+
+
+def _other_logs(one: _Values, other: _Values) -> str:
+    (base, total), (other_base, other_total) = one.total or ("", 0.0), other.total or ("", 0.0)
+    return (
+        f"{one.name} holds {base}(x + 1) of cells that sum to {total:,.6g}, {other.name} {other_base}(x + 1) of cells "
+        f"that sum to {other_total:,.6g}; pass counts, or logs on the same scale."
+    )
 
 
 def prepare_on_disk(
@@ -54,18 +126,18 @@ def prepare_on_disk(
     given = matrix_of(store, layer)
     total = target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
     log = given.map(lambda block: log_normalise(block, report.kind, total))
-    is_validation = _prepared.draw(report.n_cells, validation_size, rng)
+    is_validation = _prepare.draw(report.n_cells, validation_size, rng)
     everywhere, training = _ranges(log, ~is_validation)
-    constant = _prepared.constant_genes(everywhere.low, everywhere.high)
+    constant = _prepare.constant_genes(everywhere.low, everywhere.high)
     keep, remarked = variable_genes(log, constant, n_top_genes=n_top_genes, batch=batch)
     minimum, maximum = (limit[keep].astype(np.float32) for limit in (training.low, training.high))
 
     names = unique_names(store.var_names)
     obs, var = store.obs.copy(), store.var.loc[keep].copy().set_axis(names[keep], axis=0)
-    _prepared.describe(obs, var, minimum, maximum, is_validation)
+    _prepare.describe(obs, var, minimum, maximum, is_validation)
     skeleton = AnnData(obs=obs, var=var)
     raw, all_genes = log, store.var.set_axis(names, axis=0).assign(highly_variable=keep)
-    if report.kind == "log" and layer is None and _prepared.raw_is_better(store):
+    if report.kind == "log" and layer is None and _prepare.raw_is_better(store):
         assert store.raw is not None
         raw, all_genes = store.raw.X, store.raw.var
     skeleton.raw = AnnData(sparse.csr_matrix((len(obs), len(all_genes)), dtype=np.float32), obs[[]], all_genes)
@@ -86,9 +158,9 @@ def prepare_on_disk(
             file.append("X", kept)
             file.append(f"layers/{_keys.UNIT}", unit)
             if report.kind == "counts":
-                file.append(f"layers/{_keys.COUNTS}", _prepared.as_counts(block[:, keep]))
+                file.append(f"layers/{_keys.COUNTS}", _prepare.as_counts(block[:, keep]))
             file.append("raw/X", logged if raw is log else raw.read(rows.start, rows.stop))
-        record = _prepared.record(
+        record = _prepare.record(
             report, n_top_genes=n_top_genes, target_sum=total, layer=layer, batch_key=batch_key,
             validation_size=validation_size, rng=rng, keep=keep, constant=constant, minimum=minimum, maximum=maximum,
             clipped=n_clipped / max(int(is_validation.sum()), 1), warned=[*store.notes, *warned],

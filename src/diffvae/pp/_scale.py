@@ -9,8 +9,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae import _keys
+from diffvae._core.io.matrix import BLOCK, quoted
 from diffvae._errors import DataError
-from diffvae.pp._matrix import BLOCK, quoted
 
 
 def _limits(minimum: Any, maximum: Any, n_genes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from diffvae import _keys, _links, _random
-from diffvae._adata import graph, groups
+from diffvae import _keys, _random
+from diffvae._core import graphs
+from diffvae._core.anndata import graph, groups
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def split_links(
             raise ValueError(f"{name} is {share}; it is a share of the edges, at least 0 and below 1.")
     if validation_size + test_size >= 1:
         raise ValueError(f"validation_size={validation_size} and test_size={test_size} leave no edge to learn from.")
-    if negatives not in _links.NEGATIVES:
-        raise ValueError(f"negatives is {negatives!r}; it is one of {', '.join(map(repr, _links.NEGATIVES))}.")
+    if negatives not in graphs.NEGATIVES:
+        raise ValueError(f"negatives is {negatives!r}; it is one of {', '.join(map(repr, graphs.NEGATIVES))}.")
     if not negatives_per_edge > 0:
         raise ValueError(f"negatives_per_edge is {negatives_per_edge}; it must be positive.")
     codes = None
@@ -121,7 +122,7 @@ def split_links(
         if groupby is None:
             raise ValueError("negatives='within_type' needs the types: groupby='cell_type', say.")
         codes = groups(adata, groupby).codes
-    edges = _links.edges_of(links)
+    edges = graphs.edges_of(links)
     n_validation, n_test = (round(share * len(edges)) for share in (validation_size, test_size))
     empty = (validation_size and not n_validation) or (test_size and not n_test)
     if empty or n_validation + n_test >= len(edges):
@@ -130,13 +131,13 @@ def split_links(
             "from the rest."
         )
     chance = _random.generator(rng, "split links")
-    validation, test, train = _links.hold_out(
+    validation, test, train = graphs.hold_out(
         edges, adata.n_obs, (n_validation, n_test), chance, keep_connected=keep_connected
     )
     wanted = [round(negatives_per_edge * n) for n in (n_validation, n_test)]
-    unlinked = _links.sample_negatives(links, sum(wanted), chance, kind=negatives, codes=codes)
+    unlinked = graphs.sample_negatives(links, sum(wanted), chance, kind=negatives, codes=codes)
     return LinkSplit(
-        train=_links.graph_of(train, adata.n_obs),
+        train=graphs.graph_of(train, adata.n_obs),
         train_edges=train,
         validation_edges=validation,
         test_edges=test,

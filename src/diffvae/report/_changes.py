@@ -11,13 +11,13 @@ import pandas as pd
 from anndata.io import read_elem
 
 from diffvae import _keys
+from diffvae._core.io.memory import refuse_what_cannot_be_held
 from diffvae._errors import DataError
-from diffvae._size import refuse_what_cannot_be_held
 from diffvae.report._encode import distinct, short
 
 if TYPE_CHECKING:
-    from diffvae.report._cells import Cells
-    from diffvae.report._folder import Folder
+    from diffvae.report._map import Cells
+    from diffvae.report._page import Folder
 
 N_GENES = 15
 METHODS = {

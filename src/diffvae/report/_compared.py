@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from diffvae import _measures
+from diffvae.metrics import _names
 from diffvae.report._encode import short
 
 if TYPE_CHECKING:
-    from diffvae.report._folder import Folder
+    from diffvae.report._page import Folder
 
 
 def data(folder: Folder) -> dict[str, Any] | None:
@@ -46,10 +46,10 @@ def _same(column: pd.Series, value: Any) -> pd.Series:
 
 
 def _title(metric: str, space: Any, n_latent: Any, clusterer: Any, k_given: Any) -> str:
-    words = [_measures.NAMES.get(metric, metric)]
+    words = [_names.NAMES.get(metric, metric)]
     if pd.notna(clusterer):
         k = "k given" if str(k_given) == "True" else "k not given"
-        words += [_measures.CLUSTERERS.get(clusterer, clusterer), k]
+        words += [_names.CLUSTERERS.get(clusterer, clusterer), k]
     if pd.notna(space):
-        words.append(_measures.SPACES.get(space, space))
+        words.append(_names.SPACES.get(space, space))
     return ", ".join([*words, f"{int(n_latent)} dimensions"])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from diffvae._printable import printable
+from diffvae._core.runtime import printable
 
 LONGEST = 60
 """Letters of a name that are shown."""

@@ -11,13 +11,13 @@ from anndata.io import read_elem
 from scipy import sparse
 
 from diffvae import _keys
+from diffvae._core.io.memory import refuse_what_cannot_be_held
 from diffvae._errors import DataError
-from diffvae._size import refuse_what_cannot_be_held
 from diffvae.report._encode import packed, short
 
 if TYPE_CHECKING:
-    from diffvae.report._cells import Cells
-    from diffvae.report._folder import Folder
+    from diffvae.report._map import Cells
+    from diffvae.report._page import Folder
 
 BINS = 240
 """Rows and columns of a drawn graph; each stands for so many cells."""

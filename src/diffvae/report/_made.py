@@ -11,7 +11,7 @@ from diffvae import _keys
 from diffvae.report._encode import short
 
 if TYPE_CHECKING:
-    from diffvae.report._folder import Folder
+    from diffvae.report._page import Folder
 
 
 def commands(folder: Folder, damaged: Collection[str] = ()) -> list[str]:

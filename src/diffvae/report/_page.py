@@ -1,21 +1,207 @@
-"""The page: sections from what is in the folder, one file with everything in it."""
+"""What a report is made from: a folder that a command wrote."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _files, _io, _keys
+import jinja2
+import pandas as pd
+from pandas.errors import InvalidIndexError
+
+from diffvae import _keys
+from diffvae._core.io import folders, read
 from diffvae._errors import DataError
 from diffvae.pl._style import GREY
-from diffvae.report import _cells, _compared, _damage, _encode, _genes, _made, _parts, _types
-from diffvae.report._folder import Folder
+from diffvae.report import _changes as _changed
+from diffvae.report import _compared, _encode, _links, _made, _map, _types
+from diffvae.report._encode import clean
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from diffvae.report._map import Cells
+
+NAMES = frozenset(
+    {"best", "call", "call_pearson", "cell", "cell_1", "cell_2", "cell_type", "cluster", "dataset", "direction"}
+    | {"gene", "genes", "graph", "group", "method", "metric", "score", "source", "strongest", "target", "type"}
+    | {"converted_at", "dimensions", "type_1", "type_2"}
+)
+"""Columns of names: a cluster called "1" or a gene called "NA" is text."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of results: its summary, and its tables by name.
+
+    Parameters
+    ----------
+    path
+        Folder.
+    summary
+        What its ``summary.json`` says.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Folder:
+        """Open a folder; raise if its summary can't be read."""
+        folder = Path(path).expanduser()
+        return cls(folder, folders.read_summary(folder))
+
+    def part(self, name: str) -> Folder | None:
+        """Return a folder inside, if it is there and was written by a command."""
+        return Folder.open(self.path / name) if (self.path / name / _keys.SUMMARY).is_file() else None
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """Return a table by its place, ``"tables/clusters"``; None where there is none; raise if it can't be read."""
+        file = self.path / f"{name}.csv"
+        if not file.is_file():
+            return None
+        try:
+            return self._read(file)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{str(file)!r} can't be read ({error}); run the command that wrote it again.") from error
+
+    @staticmethod
+    def _read(file: Path) -> pd.DataFrame | None:
+        if not file.read_bytes().strip():
+            return None
+        columns = pd.read_csv(file, nrows=0).columns
+        text = {c: str for c in columns if c in NAMES}
+        # a name may be "NA" or "null"; what is not a number is written as nothing
+        table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=[""], low_memory=False)
+        return table.fillna(dict.fromkeys(text, ""))
+
+
+FAILURES = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    RuntimeError,  # recursion without end among them, and much of what HDF5 says
+    MemoryError,
+    InvalidIndexError,
+    jinja2.UndefinedError,
+)
+"""How code fails on what is missing, of another type, or another number of times there than it was written."""
+MOST_WORDS = 300
+"""Letters of a failure that are told: it may quote what is damaged, whatever its length."""
+
+
+@contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """Say of a failure in the block that the folder is at fault."""
+    try:
+        yield
+    except DataError:
+        raise
+    except FAILURES as error:
+        raise DataError(
+            f"{str(folder)!r} is damaged or of another version ({why(error)}); run the command that wrote it again."
+        ) from error
+
+
+def why(error: BaseException) -> str:
+    """Return what an error says, in one line and without its full stop.
+
+    Examples
+    --------
+    >>> why(KeyError("score"))
+    "KeyError: 'score'"
+    """
+    text = clean(error)[:MOST_WORDS].rstrip(".")
+    if isinstance(error, DataError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+PLACES = {
+    "changes": (_keys.PERTURBATION_FOLDER, "perturb"),
+    "links": (_keys.LINKS_FOLDER, "links"),
+    "compared": (_keys.BENCHMARK_FOLDER, "benchmark"),
+}
+"""Section to the folder that it is made from, and the command that writes that."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that the page takes from the parts.
+
+    Attributes
+    ----------
+    data
+        Section to what is drawn in it.
+    verdicts
+        Section to its sentences.
+    genes
+        Genes that the tables of changes name.
+    curves
+        Training curves of Graph-DiffVAE.
+    damaged
+        Folders that are left out.
+    warnings
+        Why there is no section of a folder that is there.
+    """
+
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    verdicts: dict[str, list[str]] = field(default_factory=dict)
+    genes: list[str] = field(default_factory=list)
+    curves: dict[str, Any] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_parts(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> Parts:
+    """Take from each part what the page shows; one that is damaged is told, and the page made without it."""
+    found = Parts()
+    for section, (place, again) in PLACES.items():
+        try:
+            part = folder.part(place)
+            if part is None:
+                continue
+            data, genes, curves = _take(section, part, cells, shown)
+            verdict = [] if data is None else sentences(part)
+        except FAILURES as error:  # DataError is one of them
+            found.damaged.append(place)
+            found.warnings.append(f"{place} is not shown: it is damaged ({why(error)}); run 'diffvae {again}' again.")
+            continue
+        found.genes.extend(genes)
+        found.curves.update(curves)
+        if data is not None:
+            found.data[section], found.verdicts[section] = data, verdict
+        elif section != "compared":  # that one may be under way
+            found.warnings.append(f"{place} is not shown: an older version wrote it; run 'diffvae {again}' again.")
+    return found
+
+
+def _take(
+    section: str, part: Folder, cells: Cells, shown: Mapping[str, str]
+) -> tuple[dict[str, Any] | None, list[str], dict[str, Any]]:
+    """Return the data of a section, the genes that its tables name, and curves of trainings."""
+    if section == "compared":
+        return _compared.data(part), [], {}
+    if section == "changes":
+        return _changed.data(part, cells, shown), _changed.named(part), {}
+    return _links.data(part, cells), [], _made.curves_of({"Graph-DiffVAE": part})
+
+
+def sentences(folder: Folder) -> list[str]:
+    """Return what a folder's summary says in words."""
+    said = folder.summary["verdict"]
+    if not isinstance(said, list) or not all(isinstance(sentence, str) for sentence in said):
+        raise DataError(f"the verdict in the summary of {str(folder.path)!r} is no list of sentences.")
+    return said
+
 
 NAME = "report.html"
 NEEDED = {"clustering", "clusters", "markers", "parameters", "verdict", "versions", "warnings", *_keys.ABOUT}
@@ -60,7 +246,7 @@ def write(path: str | PathLike[str], out: str | PathLike[str] | None = None, *, 
     folder = Path(path).expanduser()
     text = page(folder, adata)
     file = folder / NAME if out is None else Path(out).expanduser()
-    _files.write_text(text, file)
+    folders.write_text(text, file)
     return file
 
 
@@ -86,7 +272,7 @@ def page(path: str | PathLike[str], adata: AnnData | None = None) -> str:
     diffvae._errors.DataError: 'no such folder' holds no summary.json; name a folder that 'diffvae run' wrote.
     """
     folder = Folder.open(path)
-    with _damage.told(folder.path):
+    with told(folder.path):
         text = _of_comparison(folder) if (folder.path / "runs.csv").is_file() else _of_run(folder, adata)
     return text.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair has no place in a file
 
@@ -109,15 +295,15 @@ def _of_run(folder: Folder, adata: AnnData | None) -> str:
             f"The summary of {str(folder.path)!r} says nothing of {', '.join(missing)}: it is an older version's or no "
             "run's; run 'diffvae run' again."
         )
-    adata = _io.read(folder.path / _keys.RESULTS) if adata is None else adata
+    adata = read.read(folder.path / _keys.RESULTS) if adata is None else adata
     label_key = folder.summary["parameters"].get("label_key")
-    cells = _cells.Cells.of(adata)
-    shown = _genes.shown(adata)
-    parts = _parts.read(folder, cells, shown)
+    cells = _map.Cells.of(adata)
+    shown = _types.shown(adata)
+    parts = read_parts(folder, cells, shown)
     data = {
-        "cells": _cells.data(cells, label_key),
-        "genes": _genes.data(cells, [*_of_interest(folder), *parts.genes], shown),
-        "types": _types.data(folder, adata, shown, _cells.type_colours(adata, label_key)),
+        "cells": _map.data(cells, label_key),
+        "genes": _types.gene_data(cells, [*_of_interest(folder), *parts.genes], shown),
+        "types": _types.data(folder, adata, shown, _map.type_colours(adata, label_key)),
         **parts.data,
         "made": _made.curves_of({"DiffVAE": folder}) | parts.curves,
     }
@@ -135,10 +321,10 @@ def _of_interest(folder: Folder) -> list[str]:
     return [n for n in names if n]
 
 
-def _told(folder: Folder, cells: _cells.Cells, parts: _parts.Parts) -> dict[str, Any]:
+def _told(folder: Folder, cells: _map.Cells, parts: Parts) -> dict[str, Any]:
     """Return what the page says in words and tables."""
     summary = folder.summary
-    palette = _cells.type_colours(cells.adata, summary["parameters"].get("label_key"))
+    palette = _map.type_colours(cells.adata, summary["parameters"].get("label_key"))
     clusters = [
         c | {"colour": palette.get(c["cell_type"], GREY), "markers": _words(c["marker_genes"])}
         for c in summary["clusters"]
@@ -171,7 +357,7 @@ def _told_of_comparison(folder: Folder) -> dict[str, Any]:
     return {
         "title": "comparison of " + ", ".join(map(str, summary["methods"])),
         "summary": summary,
-        "comparison": _markdown(_parts.sentences(folder)),
+        "comparison": _markdown(sentences(folder)),
         "warnings": [],
         "commands": _made.commands(folder),
     }

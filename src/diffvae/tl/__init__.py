@@ -5,14 +5,12 @@ from diffvae.tl._cluster import cluster
 from diffvae.tl._commitment import commitment
 from diffvae.tl._dimensions import latent_dimensions
 from diffvae.tl._embed import embed
-from diffvae.tl._gene_set_result import MinimalGenes
 from diffvae.tl._gene_weights import gene_weights, high_weight_genes
 from diffvae.tl._link_table import link_table
 from diffvae.tl._links import links
-from diffvae.tl._minimal_genes import minimal_genes
+from diffvae.tl._minimal_genes import MinimalGenes, minimal_genes
 from diffvae.tl._passport import Passport, passport
-from diffvae.tl._perturb import perturb
-from diffvae.tl._perturbation import Perturbation
+from diffvae.tl._perturb import Perturbation, perturb
 from diffvae.tl._tsne import tsne, tsne_transform
 
 __all__ = [

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 
-from diffvae import _keys, _links, _neighbours, _random
-from diffvae._adata import groups, representation, require_unique_names, result, results
+from diffvae import _keys, _random
+from diffvae._core import graphs, neighbors
+from diffvae._core.anndata import groups, representation, require_unique_names, result, results
+from diffvae._core.io.matrix import matrix_of
 from diffvae._errors import DataError
-from diffvae.pp._matrix import matrix_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -135,11 +136,11 @@ def link_mass(
 
     ``rows`` are the progenitors, ``member`` says which cells are of which target, cells x targets.
     """
-    found = _neighbours.nearest(x, k, metric=metric, rng=rng)
+    found = neighbors.nearest(x, k, metric=metric, rng=rng)
     n = len(found.indices)
     there = found.indices.ravel() >= 0
     pairs = np.stack([np.repeat(np.arange(n), k), found.indices.ravel()], axis=1)[there]
-    links = _links.graph_of(pairs, n)[rows].astype(np.int64)
+    links = graphs.graph_of(pairs, n)[rows].astype(np.int64)
     own = np.asarray(links.sum(1)).reshape(-1, 1)
     n_links = np.asarray(links @ member)
     total, reached = int(own.sum()), n_links.sum(0)[None, :]

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import stats
 
 from diffvae import _keys
-from diffvae._adata import groups, representation, results
+from diffvae._core.anndata import groups, representation, results
+from diffvae._core.fingerprint import stability_of
 from diffvae._errors import DataError
-from diffvae._seeds import stability_of
 
 if TYPE_CHECKING:
     from anndata import AnnData

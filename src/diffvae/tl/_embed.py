@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffvae import _keys
-from diffvae._adata import results
-from diffvae._cell_file import cell_file, refuse_out
-from diffvae._store import Store, is_on_disk, open_store
+from diffvae._core.anndata import results
+from diffvae._core.io.backed import Store, is_on_disk, open_store
+from diffvae._core.io.writer import cell_file, refuse_out
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,7 +85,7 @@ def embed(
 def _embed_on_disk(store: Store, model: Model, out: Path, key: str, max_missing: float, about: dict[str, Any]) -> Path:
     import anndata as ad
 
-    from diffvae.model._input import match_new
+    from diffvae.model._features import match_new
 
     matrix = match_new(store, model.features, max_missing)
     obs = store.obs

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import sparse, stats
 
 from diffvae import _keys, _random
-from diffvae._adata import groups, representation, result, results
+from diffvae._core.anndata import groups, representation, result, results
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ import pandas as pd
 from scipy import sparse, stats
 
 from diffvae import _keys
-from diffvae._adata import graph, groups, results
+from diffvae._core.anndata import graph, groups, results
+from diffvae._core.graphs import edges_of, rewired
 from diffvae._errors import DataError
-from diffvae._links import edges_of
 from diffvae._random import Rng, generator
-from diffvae._rewire import rewired
 
 if TYPE_CHECKING:
     from anndata import AnnData

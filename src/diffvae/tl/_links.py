@@ -9,8 +9,9 @@ import pandas as pd
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from diffvae import _keys, _links, _random
-from diffvae._adata import graph, require_unique_names, results
+from diffvae import _keys, _random
+from diffvae._core import graphs
+from diffvae._core.anndata import graph, require_unique_names, results
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -113,13 +114,13 @@ def links(
         threshold = curve.threshold
     called = sparse.csr_matrix(top.multiply(top >= np.float32(threshold)))
     called.eliminate_zeros()
-    pairs, n = _links.edges_of(called), adata.n_obs
+    pairs, n = graphs.edges_of(called), adata.n_obs
     table = pd.DataFrame(
         {
             "cell_1": adata.obs_names[pairs[:, 0]],
             "cell_2": adata.obs_names[pairs[:, 1]],
             "probability": sparse.triu(called, k=1, format="csr").data,
-            "new": ~np.isin(_links.keys(pairs, n), _links.keys(_links.edges_of(given), n)),
+            "new": ~np.isin(graphs.keys(pairs, n), graphs.keys(graphs.edges_of(given), n)),
         }
     ).sort_values("probability", ascending=False, ignore_index=True, kind="stable")
     for stale in ("commitment", "commitment_types", "commitment_params", "link_table", "link_table_params"):
@@ -128,7 +129,7 @@ def links(
         adata.obs.drop(columns=stale, inplace=True, errors="ignore")
     adata.obsm[_keys.GRAPH_LATENT], adata.obsm[_keys.LINK_PLACES] = latent, places
     adata.obsp[_keys.LINKS] = top
-    adata.obsp[_keys.CALLED_LINKS] = _links.undirected(called)
+    adata.obsp[_keys.CALLED_LINKS] = graphs.undirected(called)
     adata.uns[_keys.LINKS] = {
         "connectivities_key": _keys.LINKS,
         "distances_key": _keys.LINKS,
@@ -157,7 +158,7 @@ def links(
 
 def _hub_share(links: sparse.csr_matrix) -> float:
     """Return the share of links that touch the most linked hundredth of the cells."""
-    pairs = _links.edges_of(links)
+    pairs = graphs.edges_of(links)
     if not len(pairs):
         return float("nan")
     degree = np.asarray(links.sum(1)).ravel()

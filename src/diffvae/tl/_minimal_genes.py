@@ -1,32 +1,261 @@
-"""The fewest genes that must change, up or down, to turn a cell of one type into another."""
+"""Is an edited cell still a cell that could be?"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from diffvae import _random
-from diffvae._adata import results
+from diffvae._core.anndata import results
+from diffvae._core.runtime import progress_bar
 from diffvae._errors import DataError
-from diffvae._progress import progress_bar
 from diffvae.tl import _gene_sets
-from diffvae.tl._cells import check_pair, read_cells
-from diffvae.tl._gene_set_result import MinimalGenes
-from diffvae.tl._perturb import follow
-from diffvae.tl._plausible import plausibility
-from diffvae.tl._prefix import EditedCells
-from diffvae.tl._recurrence import able_genes, edit_cells, gene_change, other_genes, recurrence, recurrence_null
-from diffvae.tl._shift import enriched_dimensions, ways
+from diffvae.tl._directions import Cells, Way, check_pair, enriched_dimensions, random_ways, read_cells, ways
+from diffvae.tl._gene_sets import EditedCells
+from diffvae.tl._perturb import changed_adata, follow
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model import CellStateClassifier, Model
+
+N_NEIGHBORS = 5
+
+
+def plausibility(edited: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean Euclidean distance of each edited cell to its nearest real ones, and the usual such distance.
+
+    Parameters
+    ----------
+    edited, real
+        Cells x genes; ``real`` are those of the target type.
+
+    Returns
+    -------
+    One distance per edited cell, and one per real cell to the nearest others of its type.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    n = min(N_NEIGHBORS, len(real) - 1)
+    neighbours = NearestNeighbors(n_neighbors=n, algorithm="brute").fit(real)
+    usual = neighbours.kneighbors()[0].mean(1)
+    if not len(edited):
+        return np.zeros(0), usual
+    return neighbours.kneighbors(edited)[0].mean(1), usual
+
+
+NULL_CELLS = 100
+N_DRAWS = 20
+"""Draws of random genes for the baseline."""
+MIN_SHARE = 0.05
+"""Genes in fewer of the sets aren't tested: they can't be called recurrent, and would cost the others power."""
+
+
+def gene_change(model: Model, cells: Cells, rows: np.ndarray, shift: np.ndarray, method_genes: str) -> np.ndarray:
+    """Return what is added to each gene of each cell, so that the result stays in the range of the layer."""
+    x, z = cells.x[rows], cells.z[rows]
+    y = cells.clip(model.decode(z + shift.astype(np.float32)))
+    change = y - (x if method_genes == "paper" else cells.clip(model.decode(z)))
+    return cells.clip(x + change) - x
+
+
+def able_genes(change: np.ndarray, allowed: np.ndarray, direction: str) -> np.ndarray:
+    sided = {"both": change != 0, "up": change > 0, "down": change < 0}[direction]
+    return sided & allowed
+
+
+def edit_cells(x: np.ndarray, change: np.ndarray, sets: Sequence[np.ndarray]) -> np.ndarray:
+    edited = x.copy()
+    for i, genes in enumerate(sets):
+        edited[i, genes] += change[i, genes]
+    return edited
+
+
+def recurrence_null(
+    model: Model,
+    cells: Cells,
+    rows: np.ndarray,
+    sets: Sequence[np.ndarray],
+    way: Way,
+    n_sd: float,
+    allowed: np.ndarray,
+    direction: str,
+    method_genes: str,
+    n_random: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return how often each gene would be in sets of these sizes under random directions: draws x genes, a share.
+
+    The sizes are those found; the genes are the first of the ranking by effect that the random direction gives. So a
+    gene that moves whatever one does (a highly expressed one, say) is no finding.
+    """
+    picked = np.arange(len(rows)) if len(rows) <= NULL_CELLS else rng.choice(len(rows), NULL_CELLS, replace=False)
+    sizes = [len(sets[i]) for i in picked]
+    shares = np.zeros((n_random, cells.x.shape[1]))
+    for draw, other in enumerate(random_ways(way, cells.z.std(0), n_random, rng)):
+        change = gene_change(model, cells, rows[picked], n_sd * other.z, method_genes)
+        score = np.where(able_genes(change, allowed, direction), np.abs(change), -np.inf)
+        for values, size in zip(score, sizes, strict=True):
+            top = np.argpartition(-values, size - 1)[:size]
+            shares[draw, top[np.isfinite(values[top])]] += 1
+    return shares / max(len(picked), 1)
+
+
+def recurrence(
+    names: np.ndarray, model: Model, sets: Sequence[np.ndarray], change: np.ndarray, null: np.ndarray
+) -> pd.DataFrame:
+    """Return one row per gene in any set: how many cells need it, which way, and whether chance would have it so."""
+    count = np.bincount(np.concatenate(sets) if sets else np.array([], int), minlength=len(names))
+    used = np.flatnonzero(count)
+    inside = np.zeros(change.shape, bool)
+    for i, genes in enumerate(sets):
+        inside[i, genes] = True
+    share = count / max(len(sets), 1)
+    mean = (change * inside).sum(0)[used] / count[used]
+    p = (1 + (null[:, used] >= share[used]).sum(0)) / (1 + len(null)) if len(null) else np.full(len(used), np.nan)
+    q = np.full(len(used), np.nan)
+    tested = (share[used] >= MIN_SHARE) & ~np.isnan(p)
+    if tested.any():
+        q[tested] = stats.false_discovery_control(p[tested])
+    features = model.features
+    frame = pd.DataFrame(
+        {
+            "gene": names[used],
+            "n_cells": count[used],
+            "share": share[used],
+            "direction": np.where(mean >= 0, "up", "down"),
+            "mean_change": mean,
+            "null_share": null[:, used].mean(0) if len(null) else np.nan,
+            "p_value": p,
+            "q_value": q,
+        }
+    )
+    if features.minimum is not None and features.maximum is not None:
+        frame.insert(5, "mean_log_change", mean * (features.maximum - features.minimum)[used])
+    return frame.sort_values(["n_cells", "p_value"], ascending=[False, True], kind="stable").reset_index(drop=True)
+
+
+def other_genes(
+    edited: EditedCells,
+    cells: Cells,
+    rows: np.ndarray,
+    sets: Sequence[np.ndarray],
+    change: np.ndarray,
+    able: np.ndarray,
+    source: str,
+    target: str,
+    code: int,
+    min_probability: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Return the share of these cells that as many other genes, changed alike, would flip."""
+    x = cells.x[rows]
+
+    def flipped(choice: Sequence[np.ndarray]) -> float:
+        p, leads = edited.answers(edited.hidden(edit_cells(x, change, choice)), code)
+        return float((leads & (p >= min_probability)).mean())
+
+    if not len(rows):
+        return pd.DataFrame({"genes": ["found", "differentially expressed", "random"], "flipped": np.nan, "sd": np.nan})
+    sizes = [len(s) for s in sets]
+    t = stats.ttest_ind(cells.x[cells.of(target)], cells.x[cells.of(source)], equal_var=False).statistic
+    by_t = np.argsort(-np.abs(np.nan_to_num(t)), kind="stable")
+    ranked = [by_t[able[i, by_t]][:n] for i, n in enumerate(sizes)]
+    drawn = [
+        flipped([rng.permutation(np.flatnonzero(able[i]))[:n] for i, n in enumerate(sizes)]) for _ in range(N_DRAWS)
+    ]
+    return pd.DataFrame(
+        {
+            "genes": ["found", "differentially expressed", "random"],
+            "flipped": [flipped(sets), flipped(ranked), float(np.mean(drawn))],
+            "sd": [np.nan, np.nan, float(np.std(drawn, ddof=1))],
+        }
+    )
+
+
+@dataclass(frozen=True)
+class MinimalGenes:
+    """Result of :func:`diffvae.tl.minimal_genes`.
+
+    Attributes
+    ----------
+    cells
+        One row per cell that flips: ``n_genes`` (size of the reported set), ``n_first`` and ``n_stable`` (lengths of
+        the ranking at which the call flips first and for good; 0 where it doesn't stay or wasn't followed), the
+        probability of the target before and after, ``flipped`` (classified again as a whole), ``genes``, ``distance``
+        (mean over the five nearest real cells of the target type), ``usual_distance`` (median of the same among
+        these), ``plausible`` (at most their 95th percentile).
+    genes
+        One row per gene in any set: ``n_cells``, ``share``, ``direction``, ``mean_change`` (on the scale of the
+        training layer), ``null_share`` (in sets of the same sizes under random directions), ``p_value``, ``q_value``
+        (Benjamini-Hochberg over genes in at least 5 % of the sets; NaN for the orders ``"gradient"`` and ``"greedy"``).
+    baselines
+        Share of the cells that flip by as many genes of other kinds, set to the same perturbed values.
+    counts
+        Cells: ``source``; ``already_target`` before any change; ``converted`` by the shift and not already target;
+        ``flipped`` by some set of genes.
+    params
+        What it was run with.
+    adata, model
+        Where the cells come from.
+    rows
+        Numbers of the cells in ``adata``, in the order of ``cells``.
+    edited
+        Their expression after the edit, cells x genes, on the scale of the training layer.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> found = dv.tl.minimal_genes(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
+    ... )
+    >>> found.curve().columns.tolist()
+    ['n_genes', 'share']
+    """
+
+    cells: pd.DataFrame
+    genes: pd.DataFrame
+    baselines: pd.DataFrame
+    counts: dict[str, int]
+    params: dict[str, Any]
+    adata: AnnData
+    model: Model
+    rows: np.ndarray
+    edited: np.ndarray
+
+    def __repr__(self) -> str:
+        p, c = self.params, self.counts
+        median = f", {self.cells['n_genes'].median():g} genes in the median" if c["flipped"] else ""
+        return f"MinimalGenes({p['source']} to {p['target']}: {c['flipped']} of {c['converted']} cells{median})"
+
+    def curve(self) -> pd.DataFrame:
+        """Return the share of the converted cells that flip with at most so many genes: ``n_genes``, ``share``."""
+        sizes = np.sort(self.cells["n_genes"].to_numpy())
+        n, at = np.unique(sizes, return_counts=True)
+        return pd.DataFrame({"n_genes": n, "share": at.cumsum() / max(self.counts["converted"], 1)})
+
+    def to_adata(self) -> AnnData:
+        """Return the edited cells, embedded and placed into the t-SNE map of the originals if there is one."""
+        z = self.model._encode(self.edited)
+        obs = {
+            "source": self.params["source"],
+            "target": self.params["target"],
+            "n_genes": self.cells["n_genes"].to_numpy(),
+            "probability": self.cells["probability_after"].to_numpy(),
+            "plausible": self.cells["plausible"].to_numpy(),
+        }
+        return changed_adata(self.adata, self.model, self.rows, self.edited, z, obs)
 
 
 def minimal_genes(

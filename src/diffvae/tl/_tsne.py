@@ -10,9 +10,9 @@ import numpy as np
 from scipy import sparse
 
 from diffvae import _keys, _random
-from diffvae._adata import representation, result, results
+from diffvae._core.anndata import representation, result, results
+from diffvae._core.runtime import in_one_thread
 from diffvae._errors import DataError
-from diffvae._threads import in_one_thread
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -260,6 +260,6 @@ def _int32_seed(rng: _random.Rng, purpose: str) -> int:
 
 
 def _mark(x: np.ndarray) -> str:
-    from diffvae._seeds import fingerprint
+    from diffvae._core.fingerprint import fingerprint
 
     return fingerprint(x.astype(np.float32))

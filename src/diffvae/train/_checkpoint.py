@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffvae import __version__, _files
+from diffvae import __version__
+from diffvae._core.io import folders
 from diffvae._errors import CheckpointError, OutputError
 from diffvae.train._distributed import LostProcessError, SingleProcess, share
 from diffvae.train._state import State
@@ -83,7 +84,7 @@ class Checkpoint:
 
         header = {"format": FORMAT, "about": self.about, "environment": _environment(), "state": numbers}
         content = save(dict(tensors), {"training": json.dumps(header, default=_plain)})
-        with _files.in_one_step(self.path.resolve()) as part, part.open("wb") as file:
+        with folders.in_one_step(self.path.resolve()) as part, part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -185,7 +186,7 @@ def keeping(checkpoint: Checkpoint | None, state: State, share: SingleProcess) -
         yield lambda is_last: None
         return
     if share.is_writer:
-        _files.remove_leftovers(checkpoint.path.resolve())
+        folders.remove_leftovers(checkpoint.path.resolve())
     if checkpoint.resume and checkpoint.path.exists():
         checkpoint.read(state)
     share.require_same(state.epoch)

@@ -14,7 +14,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from diffvae._rows import Rows, ahead
+from diffvae._core.io.backed_matrix import Rows, ahead
 
 RESIDENT_LIMIT = 2 * 2**30
 """Bytes of dense float32 up to which a matrix is kept whole on the device."""
@@ -152,7 +152,7 @@ class StreamSource(Source):
     >>> import tempfile, diffvae as dv
     >>> file = f"{tempfile.mkdtemp()}/cells.h5ad"
     >>> _ = dv.pp.prepare(dv.datasets.pbmc68k_reduced(), copy=True).write_h5ad(file)
-    >>> from diffvae._store import open_store
+    >>> from diffvae._core.io.backed import open_store
     >>> StreamSource(open_store(file).matrix("unit")).shape
     (700, 765)
     """

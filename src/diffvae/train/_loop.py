@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffvae import _random
-from diffvae._progress import progress_bar
-from diffvae._threads import for_steps
+from diffvae._core.runtime import for_steps, progress_bar
 from diffvae.nn._shared_batch import Noise
 from diffvae.train._checkpoint import Checkpoint, keeping
 from diffvae.train._data import Source

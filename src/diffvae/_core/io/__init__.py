@@ -1,0 +1,1 @@
+"""Reading and writing: expression files, matrices in blocks, results as folders."""

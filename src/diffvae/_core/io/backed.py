@@ -1,0 +1,508 @@
+"""Cells that stay on disk: one AnnData file or several with the same genes, whose matrices are read in runs of rows."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _keys
+from diffvae._core.io.backed_matrix import Rows, joined, picked, stack
+from diffvae._errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+OnDisk: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""A file or store of AnnData (.h5ad, .zarr), or several with the same genes: one atlas in many shards."""
+
+
+def is_on_disk(data: Any) -> bool:
+    """Return whether data are given as files, or as an AnnData that is backed by a file."""
+    return isinstance(data, str | os.PathLike | list | tuple | Store) or bool(getattr(data, "isbacked", False))
+
+
+def open_store(data: Any) -> Store:
+    """Open cells on disk: a file, a list of files, or a backed AnnData, which is read from its file."""
+    if isinstance(data, Store):
+        return data
+    if isinstance(data, str | os.PathLike):
+        return Store([Shard(Path(data))])
+    if isinstance(data, list | tuple):
+        return Store([Shard(path) for path in _distinct(data)])
+    if data.is_view:
+        raise DataError("adata is a part of a file; write those cells to a file of their own: adata.copy('part.h5ad').")
+    store = Store([Shard(Path(str(data.filename)))])
+    if not _is_unchanged(data, store):
+        raise DataError(
+            "adata was changed since its file was opened, and cells on disk are read from the file; write it first: "
+            "adata.write_h5ad('changed.h5ad'), and give that file."
+        )
+    return store
+
+
+def _distinct(data: Sequence[Any]) -> list[Path]:
+    """Return the paths in a list; a file given twice would count its cells twice, so it is refused."""
+    paths: dict[Path, Path] = {}
+    for given in data:
+        if not isinstance(given, str | os.PathLike):
+            raise DataError(
+                f"A list names files, but this one holds an object of type {type(given).__name__}; give the files, "
+                "or make one AnnData of several first: anndata.concat([...])."
+            )
+        place = Path(given).expanduser().resolve()
+        if place in paths:
+            raise DataError(f"{str(given)!r} is named twice; name each file once.")
+        paths[place] = Path(given)
+    return list(paths.values())
+
+
+def _is_unchanged(adata: AnnData, store: Store) -> bool:
+    """Return whether names, tables and layers of a backed AnnData are those of its file."""
+    for table, stored in ((adata.obs, store.obs), (adata.var, store.var)):
+        if not table.index.astype(str).equals(stored.index) or set(table) != set(stored):
+            return False
+        if not table[list(stored)].set_axis(stored.index, axis=0).equals(stored):
+            return False
+    return set(adata.layers) == set(store.layers)
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """Return the error for a file that a library can't read."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return DataError(
+        f"{str(path)!r} can't be read; it may be damaged, cut off, or of another form than its name says ({text})."
+    )
+
+
+class Shard:
+    """One file, which is open only while something is read from it.
+
+    Attributes
+    ----------
+    keys
+        Places of what diffvae may read: ``"X"``, ``"layers/unit"``, ``"obs/cell_type"``, ...
+    n_obs
+        Number of cells.
+    var
+        The table of genes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.expanduser()
+        if not self.path.exists():
+            raise DataError(f"There is no file or folder {str(path)!r}.")
+        if self.path.suffix.lower() not in (".h5ad", ".zarr"):
+            raise DataError(
+                f"{str(path)!r} can't be read piece by piece, only .h5ad and .zarr can; read it into memory and write "
+                "it as .h5ad first."
+            )
+        with self.opened() as file:
+            groups = ("obs", "var", "layers", "uns", f"uns/{_keys.UNS}", "raw")
+            inside = (f"{group}/{name}" for group in groups if group in file for name in file[group])
+            self.keys = frozenset([*inside, *file])
+            obs = file["obs"]
+            names = obs[obs.attrs["_index"]]
+            # nullable strings are stored as two arrays
+            self.n_obs = int((names if hasattr(names, "shape") else names["values"]).shape[0])
+        self.var = self.table("var")
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Open the file as a group of h5py or zarr; what these can't read raises a DataError."""
+        try:
+            if self.path.suffix.lower() == ".zarr":
+                import zarr
+
+                yield zarr.open_group(self.path, mode="r")
+                return
+            import h5py
+
+            with h5py.File(self.path, "r") as file:
+                yield file
+        except DataError:
+            raise
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise unreadable(self.path, error) from error
+
+    def element(self, key: str) -> Any:
+        """Read something whole: a column, a dictionary."""
+        import anndata as ad
+
+        with self.opened() as file:
+            node = file[key]
+            try:
+                return ad.io.read_elem(node)
+            except Exception as error:  # anndata's error for an unknown encoding is not public
+                raise unreadable(self.path, error) from error
+
+    def table(self, key: str) -> pd.DataFrame:
+        """Read a table; its index becomes plain strings, however the file stores it."""
+        found = self.element(key)
+        return found.set_axis(found.index.astype(str).astype(object), axis=0)
+
+    def rows(self, key: str) -> Rows:
+        """Return a matrix, CSR or dense, whose rows are read from ranges of the stored arrays.
+
+        A range of ``data`` and ``indices`` is one read each. anndata's sparse datasets and the loaders built on them
+        take row numbers, which are read row by row, and several times slower.
+        """
+        with self.opened() as file:
+            node = file[key]
+            form, (n_cells, n_genes) = _form(node)
+            if form == "csr_matrix":
+                pointers = np.asarray(node["indptr"][...]).astype(np.int64, copy=False)
+                n_stored = min(node["data"].shape[0], node["indices"].shape[0])
+                if len(pointers) != n_cells + 1 or pointers[0] != 0 or (np.diff(pointers) < 0).any():
+                    raise self._damaged(key, f"its rows don't add up to {n_cells:,} cells")
+                if n_stored < pointers[-1]:
+                    raise self._damaged(key, f"{pointers[-1]:,} values are announced, {n_stored:,} are there")
+                read = partial(self._sparse_spans, key, pointers, n_genes)
+                return Rows((n_cells, n_genes), True, int(pointers[-1]), node["data"].dtype, read, pointers)
+            if form != "array":
+                raise DataError(
+                    f"{key!r} in {str(self.path)!r} is kept as {form}, of which rows can't be read piece by piece; "
+                    f"write it by rows first: {_by_rows(key)}."
+                )
+            return Rows((n_cells, n_genes), False, n_cells * n_genes, node.dtype, partial(self._dense_spans, key))
+
+    def _sparse_spans(self, key: str, pointers: np.ndarray, n_genes: int, spans: Sequence[tuple[int, int]]) -> Any:
+        from scipy import sparse
+
+        ranges = [(int(pointers[start]), int(pointers[stop])) for start, stop in spans]
+        with self.opened() as file:
+            data, indices = file[key]["data"], file[key]["indices"]
+            values = np.concatenate([data[a:b] for a, b in ranges])
+            columns = np.concatenate([indices[a:b] for a, b in ranges])
+        if columns.size and not 0 <= columns.min() <= columns.max() < n_genes:  # scipy would read beyond its arrays
+            raise self._damaged(key, f"gene numbers go from {columns.min()} to {columns.max()}, of {n_genes:,} genes")
+        columns = columns.astype(np.int32, copy=False)
+        lengths = np.concatenate([np.diff(pointers[start : stop + 1]) for start, stop in spans])
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return sparse.csr_matrix((values, columns, starts), shape=(len(lengths), n_genes))
+
+    def _dense_spans(self, key: str, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+        with self.opened() as file:
+            return joined([np.asarray(file[key][start:stop]) for start, stop in spans])
+
+    def _damaged(self, key: str, what: str) -> DataError:
+        return DataError(f"{str(self.path)!r} is damaged: in {key!r} {what}; make it again, or copy it again.")
+
+
+def _form(node: Any) -> tuple[str, tuple[int, int]]:
+    """Return how a matrix is stored, and its shape."""
+    old = node.attrs.get("h5sparse_format")  # anndata before 0.7
+    form = f"{old}_matrix" if old is not None else str(node.attrs.get("encoding-type", "array"))
+    shape = node.shape if hasattr(node, "shape") else node.attrs["shape" if old is None else "h5sparse_shape"]
+    if len(shape) != 2:
+        raise DataError(f"{node.name!r} has {len(shape)} dimensions; a matrix of cells x genes has two.")
+    return form, (int(shape[0]), int(shape[1]))
+
+
+def _by_rows(key: str) -> str:
+    """Return the code that stores a matrix by rows."""
+    if key == "raw/X":
+        return "raw = adata.raw.to_adata(); raw.X = raw.X.tocsr(); adata.raw = raw"
+    place = "adata.X" if key == "X" else f"adata.layers[{key.removeprefix('layers/')!r}]"
+    return f"{place} = {place}.tocsr()"
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """The counterpart of ``adata.raw`` on disk."""
+
+    read: Callable[[], Rows]
+    var: pd.DataFrame
+
+    @cached_property
+    def X(self) -> Rows:
+        """The matrix, opened on first use: one that can't be read by rows stops only what needs it."""
+        return self.read()
+
+    @property
+    def n_vars(self) -> int:
+        return len(self.var)
+
+    @property
+    def var_names(self) -> pd.Index:
+        return self.var.index
+
+
+class Store:
+    """Cells on disk with the attributes of an AnnData, each read when it is asked for.
+
+    Several files are one data set: the genes that all have are kept, in the order of the first file and matched by
+    name; names of cells that occur in several files get the name of their file added.
+
+    Attributes
+    ----------
+    notes
+        Sentences on what was decided in joining several files; :meth:`tell` gives them as warnings.
+    """
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        if not shards:
+            raise DataError("The list of files is empty; name one .h5ad or .zarr at least.")
+        self.shards = list(shards)
+        self.notes: list[str] = []
+        self._n_told = 0
+        self.var_names, self._places = self._match()
+        self.n_obs = sum(shard.n_obs for shard in self.shards)
+        self.shape = (self.n_obs, len(self.var_names))
+
+    def tell(self, stacklevel: int = 3) -> None:
+        """Warn of what was decided in joining several files, once each."""
+        for note in self.notes[self._n_told :]:
+            warnings.warn(note, UserWarning, stacklevel=stacklevel)
+        self._n_told = len(self.notes)
+
+    def parts(self) -> list[Store]:
+        """Return each file that has cells as a store of its own, with all its genes."""
+        return [Store([shard]) for shard in self.shards if shard.n_obs]
+
+    @property
+    def name(self) -> str:
+        """The name of the source in a summary."""
+        first = self.shards[0].path.name
+        return first if len(self.shards) == 1 else f"{first} and {len(self.shards) - 1} more"
+
+    def _match(self) -> tuple[pd.Index, list[np.ndarray | None]]:
+        """Return the genes that all files have, and their positions in each file (None: the same)."""
+        all_names = [shard.var.index for shard in self.shards]
+        for shard, names in zip(self.shards, all_names, strict=True):
+            if not names.is_unique and not all(other.equals(names) for other in all_names):
+                raise DataError(
+                    f"{shard.path.name!r} has gene names that occur more than once, so they can't be matched with "
+                    "those of other files; make them unique (adata.var_names_make_unique()) and write it again."
+                )
+        names, places = _match_names(all_names)
+        most = max(map(len, all_names))
+        if len(names) < 0.5 * most:
+            raise DataError(
+                f"The {len(self.shards)} files have {len(names):,} genes in common, of up to {most:,}: are they named "
+                "in the same way? Give files of the same genes."
+            )
+        if len(names) < most:
+            self.notes.append(
+                f"The {len(self.shards)} files have {len(names):,} genes in common; those that some lack (of up to "
+                f"{most:,}) were left out."
+            )
+        return names, places
+
+    @property
+    def n_vars(self) -> int:
+        return self.shape[1]
+
+    @cached_property
+    def var(self) -> pd.DataFrame:
+        """The table of genes; of several files the columns on which all agree."""
+        tables = [
+            shard.var if at is None else shard.var.loc[self.var_names]
+            for shard, at in zip(self.shards, self._places, strict=True)
+        ]
+        return _same_columns(tables)
+
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """The table of cells, whole: with millions of cells their names take 100 bytes each."""
+        tables = [shard.table("obs") for shard in self.shards]
+        found = _stack_tables(tables, self.notes)
+        if not found.index.is_unique and all(table.index.is_unique for table in tables):
+            found.index = _add_file_names([table.index for table in tables], [shard.path for shard in self.shards])
+            self.notes.append("Names of cells that occur in several files were told apart by the file's name.")
+        return found
+
+    @property
+    def obs_names(self) -> pd.Index:
+        return self.obs.index
+
+    def obs_column(self, key: str) -> pd.Series | None:
+        """Return one column of obs without reading the others; None where a file lacks it."""
+        if self._some_lack(f"obs/{key}", f"obs[{key!r}] is missing in {{}} and was left out of account."):
+            return None
+        return pd.concat([pd.Series(np.asarray(shard.element(f"obs/{key}"))) for shard in self.shards])
+
+    def _some_lack(self, key: str, note: str) -> bool:
+        """Return whether a file lacks something, with a note that names the files if others have it."""
+        names = [repr(shard.path.name) for shard in self.shards if key not in shard.keys]
+        if 0 < len(names) < len(self.shards):
+            self.notes.append(note.format(", ".join(names)))
+        return bool(names)
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers that all files have."""
+        shared = frozenset.intersection(*(shard.keys for shard in self.shards))
+        return sorted(key.removeprefix("layers/") for key in shared if key.startswith("layers/"))
+
+    @cached_property
+    def uns(self) -> dict[str, Any]:
+        """The record of ``pp.prepare`` (``uns["diffvae"]["prepare"]``), where it holds for all files."""
+        key = f"uns/{_keys.UNS}/prepare"
+        if not all(key in shard.keys for shard in self.shards):
+            return {}
+        records = [shard.element(key) for shard in self.shards]
+        agree = all(record.get("target_sum") == records[0].get("target_sum") for record in records)
+        return {_keys.UNS: {"prepare": records[0]}} if agree else {}
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the cells went through ``pp.prepare``."""
+        return _keys.UNIT in self.layers and "prepare" in self.uns.get(_keys.UNS, {})
+
+    def matrix(self, layer: str | None) -> Rows:
+        """Return ``X`` or a layer."""
+        key = "X" if layer is None else f"layers/{layer}"
+        if layer is not None and layer not in self.layers:
+            there = ", ".join(map(repr, self.layers)) or "none"
+            way_out = "run diffvae.pp.prepare first" if layer == _keys.UNIT else f"there are: {there}"
+            raise DataError(f"layers[{layer!r}] is missing in {self.name}; {way_out}.")
+        for shard in self.shards:
+            if key not in shard.keys:
+                raise DataError(f"{shard.path.name!r} has no X; name the layer that holds the expression values.")
+        limits = {_keys.UNIT_MIN, _keys.UNIT_MAX}
+        scaled = any(limits <= set(shard.var) for shard in self.shards)
+        if layer == _keys.UNIT and scaled and not limits <= set(self.var):
+            raise DataError(
+                f"The {len(self.shards)} files were scaled by different limits, so their layers['unit'] can't be put "
+                "together; prepare the data they came from as one: diffvae.pp.prepare([...], out='prepared.h5ad')."
+            )
+        return self._stacked(key, self._places)
+
+    def _stacked(self, key: str, places: Sequence[np.ndarray | None]) -> Rows:
+        """Return the matrices of all files, one below the other, with the genes at the given positions."""
+        parts = []
+        for shard, at in zip(self.shards, places, strict=True):
+            part = shard.rows(key)
+            if part.dtype.kind not in "biuf":
+                raise DataError(f"{key} of {shard.path.name!r} holds {part.dtype}, not numbers; convert it first.")
+            parts.append(part if at is None else picked(part, at))
+        return stack(parts)
+
+    @cached_property
+    def raw(self) -> _Raw | None:
+        """The matrix of all genes, where all files have it; genes are matched by name."""
+        if self._some_lack("raw/X", "adata.raw is missing in {} and was left out."):
+            return None
+        tables = [shard.table("raw/var") for shard in self.shards]
+        same = all(table.index.equals(tables[0].index) for table in tables)
+        if not same and not all(table.index.is_unique for table in tables):
+            self.notes.append("adata.raw was left out: its gene names occur more than once and differ between files.")
+            return None
+        names, places = _match_names([table.index for table in tables])
+        most = max(map(len, tables))
+        if len(names) < most:
+            self.notes.append(
+                f"adata.raw has {len(names):,} genes that all files have; the others (of up to {most:,}) were left out."
+            )
+        var = tables[0] if same else _same_columns([table.loc[names] for table in tables])
+        return _Raw(lambda: self._stacked("raw/X", places), var)
+
+    def take(self, rows: np.ndarray) -> AnnData:
+        """Read some cells into memory, in the order of the files: X, layers, raw, obs, var and the record of prepare.
+
+        Layers and raw that can't be read by rows are left out, with a warning.
+        """
+        import anndata as ad
+
+        chosen = np.sort(rows)
+        layers = {name: _readable(f"layers[{name!r}]", partial(self.matrix, name)) for name in self.layers}
+        adata = ad.AnnData(
+            X=self.matrix(None).at(chosen),
+            obs=self.obs.iloc[chosen].copy(),
+            var=self.var.copy(),
+            layers={name: matrix.at(chosen) for name, matrix in layers.items() if matrix is not None},
+            uns=deepcopy(self.uns),
+        )
+        raw = self.raw
+        if raw is not None and (matrix := _readable("adata.raw", lambda: raw.X)) is not None:
+            adata.raw = ad.AnnData(matrix.at(chosen), obs=adata.obs[[]], var=raw.var)
+        return adata
+
+
+def _readable(what: str, read: Callable[[], Rows]) -> Rows | None:
+    """Return a matrix, or None with a warning: what a run can do without must not stop it after hours of training."""
+    try:
+        return read()
+    except DataError as error:
+        warnings.warn(f"{what} was left out: {error}", UserWarning, stacklevel=3)
+        return None
+
+
+def _match_names(names: Sequence[pd.Index]) -> tuple[pd.Index, list[np.ndarray | None]]:
+    """Return the names that occur in all, in the order of the first, and their positions in each (None: the same)."""
+    shared = names[0]
+    if all(other.equals(shared) for other in names):
+        return shared, [None] * len(names)
+    for other in names[1:]:
+        shared = shared[shared.isin(other)]
+    return shared, [None if other.equals(shared) else other.get_indexer(shared) for other in names]
+
+
+def _same_columns(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the columns on which tables of the same genes agree."""
+    first = tables[0]
+    return first[
+        [c for c in first if all(c in t and t[c].astype(object).equals(first[c].astype(object)) for t in tables)]
+    ]
+
+
+def _stack_tables(tables: Sequence[pd.DataFrame], notes: list[str]) -> pd.DataFrame:
+    """Return the rows of all tables, one below the other, with the columns that all have."""
+    if len(tables) == 1:
+        return tables[0]
+    shared = [c for c in tables[0] if all(c in table for table in tables)]
+    lost = dict.fromkeys(c for table in tables for c in table if c not in shared)
+    if lost:
+        notes.append(f"Columns of obs that some files lack were left out: {', '.join(map(repr, lost))}.")
+    columns: dict[Any, Any] = {}
+    for c in shared:
+        columns[c], note = _stack_columns([table[c] for table in tables])
+        if note:
+            notes.append(f"obs[{c!r}] {note}.")
+    return pd.DataFrame(columns, index=tables[0].index.append([table.index for table in tables[1:]]))
+
+
+def _stack_columns(parts: Sequence[pd.Series]) -> tuple[Any, str]:
+    """Return one column made of several, and a note if their values had to be changed to fit together."""
+    filled = [part for part in parts if part.notna().any()]  # a column without values fits any other
+    types = {str(part.dtype): part.dtype for part in filled}
+    if filled and all(isinstance(part.dtype, pd.CategoricalDtype) for part in filled):
+        if len({part.cat.categories.dtype for part in filled}) == 1:
+            same = all(part.dtype == filled[0].dtype for part in filled)
+            union = pd.api.types.union_categoricals(filled, ignore_order=not same).dtype
+            lost = not same and any(part.cat.ordered for part in filled)
+            note = "has other ordered categories in each file, and lost their order" if lost else ""
+            return pd.concat([part.astype(union) for part in parts]).array, note
+    elif len({part.dtype for part in parts}) == 1 or all(_is_number(part) for part in parts):
+        return pd.concat(parts).array, ""
+    texts = [np.where(part.isna(), None, part.astype(str).astype(object)) for part in parts]
+    was_text = all(pd.api.types.infer_dtype(part.dropna().astype(object)) == "string" for part in filled)
+    note = "" if was_text else f"is of another type in each file ({', '.join(types)}) and was taken as text"
+    return pd.Categorical(np.concatenate(texts)), note
+
+
+def _is_number(part: pd.Series) -> bool:
+    return pd.api.types.is_numeric_dtype(part.dtype) and not pd.api.types.is_bool_dtype(part.dtype)
+
+
+def _add_file_names(names: Sequence[pd.Index], paths: Sequence[Path]) -> pd.Index:
+    """Return unique names of all cells: with the name of their file added, or of its folder too, or its number."""
+    paths = [path.resolve() for path in paths]
+    by_file = [path.stem for path in paths]
+    by_folder = [f"{path.parent.name}_{path.stem}" for path in paths]
+    by_number = [str(i) for i in range(1, len(paths) + 1)]
+    for endings in (by_file, by_folder, by_number):
+        found = pd.Index(np.concatenate([part + f"-{end}" for part, end in zip(names, endings, strict=True)]))
+        if found.is_unique:
+            break
+    return found

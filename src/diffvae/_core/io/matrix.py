@@ -1,0 +1,138 @@
+"""Matrices of cells x genes, sparse or dense, looked at piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+
+from diffvae._core.io.backed import Store
+from diffvae._core.io.backed_matrix import Rows
+from diffvae._errors import DataError
+
+BLOCK = 2**20
+"""Values in one piece: 8 MB in float64, whatever the size of the data."""
+
+
+def quoted(names: Any, limit: int = 5) -> str:
+    """Return the first few names, quoted, for a message."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more
+
+
+def source(layer: str | None) -> str:
+    """Return how a message names the matrix."""
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def matrix_of(adata: AnnData | Store, layer: str | None) -> Any:
+    """Return ``adata.X`` or a layer, as an array or a CSR or CSC matrix of numbers, uncopied; of a store its rows."""
+    if isinstance(adata, Store):
+        return adata.matrix(layer)
+    if not isinstance(adata, AnnData):
+        raise DataError(f"adata is of type {type(adata).__name__}; give an AnnData object.")
+    if adata.isbacked:
+        raise DataError("adata is backed by a file; read it into memory with adata.to_memory() first.")
+    layers = f"it has the layers {quoted(adata.layers)}" if len(adata.layers) else "it has no layers"
+    if layer is not None and layer not in adata.layers:
+        raise DataError(f"adata.layers[{layer!r}] is missing; {layers}.")
+    x = adata.X if layer is None else adata.layers[layer]
+    if x is None:
+        raise DataError(f"adata.X is missing; {layers}{': choose one with layer=...' if len(adata.layers) else '.'}")
+    if not sp.issparse(x):
+        if not isinstance(x, np.ndarray):
+            raise DataError(
+                f"{source(layer)} is of type {type(x).__name__}; "
+                "read it into memory as a numpy array or a scipy.sparse matrix first."
+            )
+        if np.ma.is_masked(x):
+            raise DataError(
+                f"{source(layer)} is a masked array with {np.ma.count_masked(x):,} values masked, which have no place "
+                "here; fill them, e.g. with x.filled(0) where masked means not detected."
+            )
+        x = np.asarray(x)
+    elif x.format not in ("csr", "csc"):
+        x = x.tocsr()
+    if x.dtype.kind not in "buif":
+        raise DataError(
+            f"{source(layer)} holds values of type {x.dtype}, not numbers; "
+            "convert them, e.g. with adata.X = adata.X.astype('float32')."
+        )
+    return x
+
+
+def is_sparse(x: Any) -> bool:
+    """Return whether zeros of a matrix, in memory or on disk, are not stored."""
+    return x.sparse if isinstance(x, Rows) else sp.issparse(x)
+
+
+def n_stored(x: Any) -> int:
+    """Return the number of stored values."""
+    if isinstance(x, Rows):
+        return x.n_values
+    return x.nnz if sp.issparse(x) else x.size
+
+
+def blocks(x: Any) -> Iterator[tuple[slice, slice, Any]]:
+    """Yield (rows, columns, float64 copy of that piece), along the axis that is cheap to cut."""
+    if isinstance(x, Rows):
+        for rows, block in x.blocks(BLOCK):
+            block = block.astype(np.float64)
+            if sp.issparse(block):
+                block.sum_duplicates()
+            yield rows, slice(0, x.shape[1]), block
+        return
+    by_columns = x.format == "csc" if sp.issparse(x) else x.flags.f_contiguous and not x.flags.c_contiguous
+    axis = 1 if by_columns else 0
+    n_values = x.nnz if sp.issparse(x) else x.size
+    step = max(1, BLOCK * x.shape[axis] // max(n_values, 1))
+    everything = slice(0, x.shape[1 - axis])
+    for start in range(0, x.shape[axis], step):
+        part = slice(start, min(start + step, x.shape[axis]))
+        block = (x[:, part] if by_columns else x[part]).astype(np.float64)
+        if sp.issparse(block):
+            block.sum_duplicates()
+        yield (everything, part, block) if by_columns else (part, everything, block)
+
+
+def values(block: Any) -> np.ndarray:
+    """Return the stored values of a block: all of them where it is dense, zeros left out where sparse."""
+    return block.data if sp.issparse(block) else block.ravel()
+
+
+def gene_range(x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest value of each gene, zeros that are not stored included."""
+    found = GeneRange(x.shape[1])
+    for _, columns, block in blocks(x):
+        found.see(block, columns)
+    return found.low, found.high
+
+
+class GeneRange:
+    """The smallest and the largest value of each gene in what has been seen so far."""
+
+    def __init__(self, n_genes: int) -> None:
+        self.low, self.high = np.full(n_genes, np.inf), np.full(n_genes, -np.inf)
+
+    def see(self, block: Any, columns: slice = slice(None)) -> None:
+        """Take note of some cells, one at least."""
+        low, high = block.min(axis=0), block.max(axis=0)
+        if sp.issparse(low):
+            low, high = low.toarray().ravel(), high.toarray().ravel()
+        np.minimum(self.low[columns], low, out=self.low[columns])
+        np.maximum(self.high[columns], high, out=self.high[columns])
+
+
+def as_float32(x: Any) -> Any:
+    """Return a copy that may be written to: float32, CSR without stored zeros, or C-ordered."""
+    if not sp.issparse(x):
+        return np.array(x, dtype=np.float32, order="C")
+    # A csr_array becomes a csr_matrix: scanpy 1.11 can't normalise the former.
+    x = sp.csr_matrix(x, dtype=np.float32, copy=True)
+    x.sum_duplicates()
+    x.eliminate_zeros()
+    return x

@@ -1,0 +1,123 @@
+"""Do the cells fit into memory, or do they stay on disk? Decided by their size, and said."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from diffvae._core.io.backed import is_on_disk, open_store
+from diffvae._errors import DataError
+
+COPIES = 6
+"""Times that a run has the matrix in memory: as it came, all genes as logs, the kept ones in three forms, a copy."""
+SHARE = 0.5
+"""Share of the free memory that a run may take; the rest is for others and for what grows beside the matrix."""
+MANY_CELLS = 200_000
+"""Cells beyond which maps, clusters and graphs of all of them take hours, however much memory there is."""
+
+
+def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, transpose: bool | None = None) -> str:
+    """Return why cells are read from disk in blocks, as a sentence; empty where they are read into memory.
+
+    Parameters
+    ----------
+    data
+        Cells in memory, a file, or a list of files; None for the bundled ones.
+    backed
+        What the user wants; None decides by size.
+    layer
+        Matrix whose size counts.
+    transpose
+        As in :func:`diffvae._core.io.read.read`: a matrix that must be transposed can't be read in blocks.
+    """
+    several = isinstance(data, list | tuple) and len(data) > 1
+    if backed is False and several:
+        raise ValueError("Several files are read from disk, as one; write them into one file to have it in memory.")
+    if backed and (data is None or not is_on_disk(data)):
+        raise ValueError("There is no file to read piece by piece: the cells are in memory.")
+    if data is None or not is_on_disk(data) or backed is False:
+        return ""
+    if transpose and (backed or several):
+        raise ValueError("Genes in rows can't be read piece by piece; write the cells in rows first, as .h5ad.")
+    if backed or several or getattr(data, "isbacked", False):
+        return "The cells stay on disk and are read in blocks, as asked for."
+    path = Path(os.path.expanduser(data[0] if isinstance(data, list | tuple) else data))
+    if transpose or path.suffix not in (".h5ad", ".zarr"):
+        return ""
+    try:
+        matrix = open_store(path).matrix(layer)
+    except DataError:
+        return ""  # reading the file whole may work, or says what is wrong with it
+    # the file is read with all that it holds, other layers and graphs of cells too
+    needed, free = max(COPIES * len(matrix) * matrix.bytes_per_row, unpacked(path)), free_memory()
+    shape = f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes"
+    if needed > SHARE * free:
+        return (
+            f"{shape} would take about {needed / 2**30:.1f} GiB of memory, of which {free / 2**30:.1f} GiB are free: "
+            "they stay on disk and are read in blocks."
+        )
+    if len(matrix) > MANY_CELLS:
+        return f"{shape} are more than {MANY_CELLS:,} cells: they stay on disk and are read in blocks."
+    return ""
+
+
+def refuse_what_cannot_be_held(path: Path) -> None:
+    """Refuse an HDF5 file or zarr store whose arrays, unpacked, take more than the free memory.
+
+    Zeros are packed by a factor of a thousand, so that the size of the file says nothing.
+    """
+    needed, free = unpacked(path), free_memory()
+    if needed > free:
+        raise DataError(
+            f"{str(path)!r} takes {size(needed)} in memory, of which {size(free)} are free; take fewer cells, store it "
+            "sparse and by rows (CSR), or have it read in blocks where that is offered (--backed)."
+        )
+
+
+def unpacked(path: Path) -> int:
+    """Return the bytes of all arrays of an HDF5 file or zarr store, unpacked; 0 where it can't be read as such."""
+    try:
+        if path.is_dir():
+            import zarr
+
+            nodes = zarr.open_group(path, mode="r", use_consolidated=False).members(max_depth=None)
+            return sum(node.nbytes for _, node in nodes if isinstance(node, zarr.Array))
+        import h5py
+
+        arrays: list[h5py.Dataset] = []
+        with h5py.File(path) as file:
+            file.visititems(lambda _, node: arrays.append(node) if isinstance(node, h5py.Dataset) else None)
+            return sum((array.size or 0) * array.dtype.itemsize for array in arrays)  # size is None if empty
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return 0  # the reader says what is wrong with it
+
+
+def free_memory() -> float:
+    """Return the bytes that this process can have, by the system and by the limit of its container."""
+    free = float("inf")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = 1024.0 * int(line.split()[1])
+    except OSError:  # not Linux
+        free = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) if hasattr(os, "sysconf") else free
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no such limit
+        return free
+    return min(free, float(max(limit, 0)))
+
+
+def size(n_bytes: float) -> str:
+    """Return a number of bytes in the unit that suits it.
+
+    Examples
+    --------
+    >>> [size(n) for n in (12, 2**20, 3 * 2**40)]
+    ['12 bytes', '1 MiB', '3,072 GiB']
+    """
+    power = min(max(int(n_bytes).bit_length() - 1, 0) // 10, 3)
+    number = f"{n_bytes / 1024**power:,.1f}".removesuffix(".0")
+    return f"{number} {('bytes', 'KiB', 'MiB', 'GiB')[power]}"

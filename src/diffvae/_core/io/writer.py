@@ -1,0 +1,152 @@
+"""An AnnData file that is written one block of cells after the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from diffvae._core.io import folders
+from diffvae._errors import OutputError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae._core.io.backed import Store
+
+CHUNK = 2**14
+"""Values of a sparse matrix that are compressed together: those of some 100 cells."""
+DENSE_CHUNK_ROWS, DENSE_CHUNK_BYTES = 128, 2**20
+"""Cells of a dense matrix that are compressed together, fewer where they take more than this."""
+
+
+class CellFile:
+    """A file in which matrices grow: ``append("layers/unit", block)``. Made by :func:`cell_file`."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+        self._hdf5 = not hasattr(group, "store")
+        self._written: set[str] = set()
+
+    def append(self, key: str, block: Any) -> None:
+        """Add cells below those written before; all blocks of a matrix are CSR, or all are arrays."""
+        import anndata as ad
+
+        if sparse.issparse(block):
+            block = sparse.csr_matrix(block)
+        if key not in self._written:
+            if key in self._group:
+                del self._group[key]
+            self._write(key, block, **self._options(block))
+            self._written.add(key)
+            return
+        stored = (self._group[key]["data"] if sparse.issparse(block) else self._group[key]).dtype
+        if not np.can_cast(block.dtype, stored):  # HDF5 would cut off large values silently
+            raise TypeError(f"{key} is written as {stored}, which doesn't hold all values of {block.dtype}.")
+        if sparse.issparse(block):
+            ad.io.sparse_dataset(self._group[key]).append(block)
+        else:
+            array = self._group[key]
+            n = array.shape[0]
+            array.resize((n + len(block), *array.shape[1:]))
+            array[n:] = block
+
+    def _options(self, block: Any) -> dict[str, Any]:
+        # pointers of more than 2^31 values need 64 bits
+        options: dict[str, Any] = {"indptr_dtype": np.int64} if sparse.issparse(block) else {}
+        if not self._hdf5:
+            return options
+        options |= {"compression": "gzip", "compression_opts": 1}
+        if sparse.issparse(block):
+            return options | {"chunks": (CHUNK,)}
+        width = max(1, int(np.prod(block.shape[1:])) * block.dtype.itemsize)
+        rows = max(1, min(DENSE_CHUNK_ROWS, DENSE_CHUNK_BYTES // width))
+        return options | {"maxshape": (None, *block.shape[1:]), "chunks": (rows, *block.shape[1:])}
+
+    def put(self, key: str, value: Any) -> None:
+        """Write a table or a dictionary, replacing what is there."""
+        self._write(key, value)
+
+    def _write(self, key: str, value: Any, **options: Any) -> None:
+        import anndata as ad
+
+        *parents, name = key.split("/")
+        group = self._group["/".join(parents)] if parents else self._group
+        ad.io.write_elem(group, name, value, dataset_kwargs=options)
+
+
+@contextmanager
+def cell_file(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[CellFile]:
+    """Yield a file with the tables of a skeleton, to append matrices to; it appears under its name if all succeeds.
+
+    Parameters
+    ----------
+    path
+        ``.h5ad`` or ``.zarr``.
+    skeleton
+        obs, var and uns; an appended matrix replaces that of the skeleton.
+    """
+    path = Path(path).expanduser()
+    if path.suffix == ".zarr":
+        import zarr
+
+        with _zarr_in_one_step(path) as part:
+            skeleton.write_zarr(part)
+            yield CellFile(zarr.open_group(part, mode="r+", use_consolidated=False))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # zarr remarks that other programs may not know this yet
+                zarr.consolidate_metadata(str(part))
+        return
+    import h5py
+
+    with folders.in_one_step(path) as part:
+        skeleton.write_h5ad(part)
+        with h5py.File(part, "r+") as opened:
+            yield CellFile(opened)
+
+
+@contextmanager
+def _zarr_in_one_step(path: Path) -> Iterator[Path]:
+    part = folders._beside(path)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with folders.failures_told(path, part):
+            yield part
+            folders._swap(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def refuse_out(path: str | os.PathLike[str], overwrite: bool = False, cells: Store | None = None) -> Path:
+    """Return the path to write cells to.
+
+    Other forms are refused, and so are existing files unless ``overwrite``, a folder that is no zarr store, and the
+    file from which the cells are read: what is written may lack their expression.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in (".h5ad", ".zarr"):
+        raise OutputError(
+            f"out is {str(path)!r}; cells are written as .h5ad or .zarr, so its name ends in one of these."
+        )
+    if path.exists() and not overwrite:
+        raise OutputError(f"{str(path)!r} is there already; name another file, or remove it first.")
+    if cells is not None and path.exists() and any(path.samefile(shard.path) for shard in cells.shards):
+        raise OutputError(f"{str(path)!r} holds the cells themselves; name another file.")
+    if path.suffix == ".zarr" and path.exists() and not _is_store(path):
+        raise OutputError(f"{str(path)!r} is no zarr store, so it isn't replaced; name another.")
+    return path
+
+
+def _is_store(path: Path) -> bool:
+    """Return whether a folder is a zarr store (version 2 or 3), or empty."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir()}
+    return not names or not names.isdisjoint({".zgroup", "zarr.json"})

@@ -1,0 +1,246 @@
+"""The nearest other cells of each cell: exact in blocks, approximate with a measured recall where there are many."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from diffvae import _random
+from diffvae._core.runtime import progress_bar
+
+METRICS = ("pearson", "cosine", "euclidean", "inner")
+BLOCK = 2**25
+"""Similarities in one block: 128 MB in float32, whatever the number of cells."""
+GATHERED = 2**22
+"""Values in one piece of rows that are gathered: 32 MB in float64."""
+SPARE = 4
+"""Candidates beyond k that are scored again in double precision."""
+CROWD = 256
+"""Candidates beyond k where more than ``SPARE`` cells are as near as the k-th up to single precision."""
+TOLERANCE = 2e-6
+"""Error of a similarity in single precision, relative to the lengths of the two rows."""
+GRAPH = 30
+"""Neighbours in pynndescent's graph (its default): a graph of k = 1 alone could not be searched."""
+SAMPLE = 500
+"""Cells on which the recall is measured."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest others of each of N cells, nearest first.
+
+    Attributes
+    ----------
+    indices
+        int64, N x k; -1 where a cell has fewer than k neighbours.
+    scores
+        float32, N x k, larger = nearer: Pearson's r, cosine, inner product or minus the Euclidean distance; -inf
+        where the index is -1.
+    recall
+        Share of the true neighbours that were found, of 500 random cells; None where the search was exact.
+    approximate
+        Whether pynndescent searched.
+    """
+
+    indices: np.ndarray
+    scores: np.ndarray
+    recall: float | None
+    approximate: bool
+
+
+def nearest(
+    x: Any,
+    k: int,
+    *,
+    metric: str,
+    rng: _random.Rng = 0,
+    exact_limit: int = 20_000,
+    progress: bool = False,
+    description: str = "Searching for neighbours",
+) -> Neighbours:
+    r"""Return the k nearest other cells of each cell.
+
+    Exact up to ``exact_limit`` cells: every pair is compared in single precision, block by block, and the best
+    ``k + 4`` of each cell again in double precision. Above it pynndescent proposes candidates, which are scored in
+    the same way. It searches Euclidean neighbours of the standardised rows for Pearson's r and the cosine, for which
+    :math:`\|u - v\|^2 = 2 - 2 r`; for inner products each row gets the further value
+    :math:`\sqrt{M^2 - \|x\|^2}` with M the longest row and each query 0, so that
+    :math:`\|q - x\|^2 = \|q\|^2 + M^2 - 2 q \cdot x` (Bachrach et al. 2014). One thread searches, so that a seed gives
+    the same neighbours on every machine.
+
+    Memory: the N x G rows in float32 and 128 MB for a block of similarities, never N x N; for the approximate search
+    about 0.5 KB more per cell, and for inner products the rows twice.
+
+    Parameters
+    ----------
+    x
+        Finite values, cells x features: an array or a sparse matrix.
+    k
+        Neighbours of each cell.
+    metric
+        ``"pearson"``, ``"cosine"``, ``"euclidean"`` or ``"inner"``. Cells without variance (Pearson) or without any
+        value but 0 (cosine) have no neighbours and are nobody's.
+    rng
+        Seed of the approximate search and of the cells on which its recall is measured.
+    exact_limit
+        Cells up to which the search is exact; it is so too where k is a large share of the cells.
+    progress
+        Whether to show a bar on a terminal.
+    description
+        Beside the bar.
+
+    Returns
+    -------
+    Neighbours
+        A cell is never its own neighbour. Of cells with the same score (in float32) the one with the lower index
+        comes first.
+
+    References
+    ----------
+    Dong et al. 2011 (nearest-neighbour descent); Bachrach et al. 2014 (inner products as distances).
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; it is one of {', '.join(METRICS)}.")
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be 1 or more.")
+    n = x.shape[0]
+    rows, usable = standardised(x, metric)
+    found = min(k, len(rows) - 1)
+    indices, scores = np.full((n, k), -1, dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32)
+    if found < 1:
+        return Neighbours(indices, scores, None, False)
+    approximate = len(rows) > exact_limit and len(rows) > 2 * max(GRAPH, found + 1)
+    recall = None
+    if approximate:
+        near, score = _approximate(rows, found, metric, _random.seed(rng, "neighbours") % 2**31)
+        sample = _random.generator(rng, "neighbours", "recall").permutation(len(rows))[:SAMPLE]
+        truth = _exact(rows, sample, found, metric, description, progress)[1][:, -1:]
+        # by score, not by index: of cells that are equally near each is as good as the other
+        recall = float((score[sample] >= truth - 1e-6 * np.abs(truth)).mean())
+    else:
+        near, score = _exact(rows, np.arange(len(rows)), found, metric, description, progress)
+    indices[usable, :found] = np.where(near >= 0, usable[near], -1)
+    scores[usable, :found] = score
+    return Neighbours(indices, scores, recall, approximate)
+
+
+def standardised(x: Any, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return float32 rows in which products (or distances) are the metric's, and which cells they belong to."""
+    n, n_features = x.shape
+    x = x.tocsr() if sp.issparse(x) else np.asarray(x)
+    if metric == "inner" and not sp.issparse(x):
+        return np.require(x, np.float32, ["C", "W"]), np.arange(n)  # torch warns of what it can't write to
+    rows, usable = np.empty((n, n_features), dtype=np.float32), np.ones(n, dtype=bool)
+    # distances don't change when all cells move, and lose least precision around the mean
+    centre = np.asarray(x.mean(axis=0, dtype=np.float64)).ravel() if metric == "euclidean" else None
+    step = max(1, GATHERED // max(n_features, 1))
+    for start in range(0, n, step):
+        part = slice(start, start + step)
+        block = (x[part].toarray() if sp.issparse(x) else x[part]).astype(np.float64)
+        if centre is not None:
+            block -= centre
+        elif metric != "inner":
+            length = np.linalg.norm(block, axis=1, keepdims=True)
+            if metric == "pearson":
+                block -= block.mean(axis=1, keepdims=True)
+            deviation = np.linalg.norm(block, axis=1, keepdims=True)
+            # what is left of a constant row is the rounding of its values
+            usable[part] = (deviation > 1e-6 * length).ravel()
+            block /= np.where(deviation > 0, deviation, 1)
+        rows[part] = block
+    return (rows if usable.all() else rows[usable]), np.flatnonzero(usable)
+
+
+def _exact(
+    rows: np.ndarray, queries: np.ndarray, k: int, metric: str, description: str, progress: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the neighbours of some of the rows among all of them."""
+    import torch
+
+    n = len(rows)
+    table = torch.from_numpy(rows)
+    squares = torch.from_numpy(np.einsum("ij,ij->i", rows, rows))
+    lengths = squares.sqrt()
+    indices, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
+    step = max(1, BLOCK // n)
+    starts = range(0, len(queries), step)
+    with progress_bar(description, len(starts), show=progress) as advance:
+        for start in starts:
+            part = queries[start : start + step]
+            similarity = table[part] @ table.T
+            # that of pairs as long as the row itself: a long row far away must not blur the near ones
+            tolerance = TOLERANCE * lengths[part] * (lengths.max() if metric == "inner" else lengths[part])
+            if metric == "euclidean":
+                similarity.mul_(2).sub_(squares)
+            similarity[torch.arange(len(part)), torch.from_numpy(part)] = -torch.inf
+            candidates = _candidates(similarity, k, tolerance)
+            indices[start : start + step], scores[start : start + step] = _best(rows, part, candidates, k, metric)
+            advance()
+    return indices, scores
+
+
+def _candidates(similarity: Any, k: int, tolerance: Any) -> list[np.ndarray] | np.ndarray:
+    """Return for each row of a block the columns among which its k best are, in spite of rounding."""
+    top = similarity.topk(min(k + SPARE, similarity.shape[1]), dim=1)
+    kth = top.values[:, k - 1]
+    crowded = (top.values[:, -1] >= kth - tolerance).nonzero().ravel().tolist()
+    candidates = top.indices.numpy()
+    if not crowded:
+        return candidates
+    several = list(candidates)
+    for row in crowded:
+        low, high = kth[row] - tolerance[row], kth[row] + tolerance[row]
+        sure = (similarity[row] > high).nonzero().ravel().numpy()
+        tied = ((similarity[row] >= low) & (similarity[row] <= high)).nonzero().ravel().numpy()
+        several[row] = np.concatenate([sure, tied[: k - len(sure) + CROWD]])
+    return several
+
+
+def _best(
+    rows: np.ndarray, queries: np.ndarray, candidates: list[np.ndarray] | np.ndarray, k: int, metric: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k best of each query's candidates, scored in double precision; -1 stands for no candidate."""
+    width = max(map(len, candidates))
+    padded = np.full((len(queries), width), -1, dtype=np.int64)
+    for row, found in enumerate(candidates):
+        padded[row, : len(found)] = found
+    padded.sort(axis=1)  # so that the stable sort below puts the lower index first
+    scores = np.empty(padded.shape, dtype=np.float32)
+    step = max(1, GATHERED // (width * max(rows.shape[1], 1)))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        own, others = rows[queries[part], None].astype(np.float64), rows[padded[part]].astype(np.float64)
+        if metric == "euclidean":
+            scores[part] = -np.linalg.norm(others - own, axis=2)
+        else:
+            scores[part] = np.einsum("ijk,ijk->ij", others, np.broadcast_to(own, others.shape))
+    scores[(padded < 0) | (padded == queries[:, None])] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    best, score = np.take_along_axis(padded, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    best[np.isneginf(score)] = -1
+    return best, score
+
+
+def _approximate(rows: np.ndarray, k: int, metric: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    from pynndescent import NNDescent
+
+    wanted = max(GRAPH, k + 1)  # one of them is the cell itself
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba's, on its own threading layer
+        if metric != "inner":
+            near = NNDescent(rows, n_neighbors=wanted, random_state=seed, n_jobs=1).neighbor_graph[0]
+        else:
+            squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+            padding = np.sqrt(squares.max() - squares).astype(np.float32)
+            index = NNDescent(np.column_stack([rows, padding]), n_neighbors=wanted, random_state=seed, n_jobs=1)
+            near = np.empty((len(rows), wanted), dtype=np.int64)
+            step = max(1, GATHERED // max(rows.shape[1], 1))
+            for start in range(0, len(rows), step):
+                queries = rows[start : start + step]
+                queries = np.column_stack([queries, np.zeros(len(queries), dtype=np.float32)])
+                near[start : start + step] = index.query(queries, k=wanted)[0]
+    return _best(rows, np.arange(len(rows)), near, k, metric)

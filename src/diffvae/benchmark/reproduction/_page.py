@@ -1,0 +1,375 @@
+"""The results of a reproduction as tidy tables, and the page: the claims, then tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _keys, metrics
+from diffvae.benchmark import _markdown as md
+from diffvae.benchmark._statistics import trainings
+from diffvae.benchmark.reproduction._claims import links_of
+from diffvae.benchmark.reproduction._subject import CITATION, PRESETS, Subject
+from diffvae.benchmark.reproduction._training import WIDER
+
+CLUSTERS, CHANGES, LINKS = "clusters", "changes", "links"
+Results = Mapping[tuple[str, str, int], dict[str, Any]]
+"""Part, preset and number of the training to what the part returned."""
+MOST_GENES = 3
+"""Genes per type that the page shows of a set without published genes; ``tables`` has all."""
+
+
+def tables(results: Results, subject: Subject) -> dict[str, pd.DataFrame]:
+    """Return the tables by name; a table without results is empty."""
+    listed = gene_lists(results)
+    changes, links = list(_of(results, CHANGES)), list(_of(results, LINKS))
+    figures = [
+        about | value["figures"] | {f"within_{k}": v for k, v in value["within"].items()} for about, value in links
+    ]
+    return {
+        "overlap": pd.DataFrame(_overlaps(results)),
+        "types": _rows(results, CLUSTERS, "types"),
+        "high_weight_genes": listed,
+        "gene_recovery": gene_recovery(listed, results, subject),
+        "classifier": pd.DataFrame([about | value["classifier"] for about, value in changes if value["classifier"]]),
+        "conversions": _rows(results, CHANGES, "conversions"),
+        "minimal_genes": pd.DataFrame(_minimal_genes(results)),
+        "links": _rows(results, LINKS, "table"),
+        "link_figures": pd.DataFrame([row for row in figures if len(row) > 2]),
+        "table2_runs": pd.DataFrame(),
+        "table2_paired": pd.DataFrame(),
+    }
+
+
+def notes(results: Results) -> list[str]:
+    """Return what could not be done, and where."""
+    told = {key: value["note"] for key, value in results.items() if value["note"]}
+    return [f"{part}, preset {preset}, training {number}: {note}" for (part, preset, number), note in told.items()]
+
+
+def _of(results: Results, part: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    for (name, preset, number), value in results.items():
+        if name == part:
+            yield {"preset": preset, "training": number}, value
+
+
+def _rows(results: Results, part: str, entry: str) -> pd.DataFrame:
+    return pd.DataFrame([about | row for about, value in _of(results, part) for row in value[entry]])
+
+
+def _overlaps(results: Results) -> Iterator[dict[str, Any]]:
+    for about, value in _of(results, CLUSTERS):
+        stored = value["clustering"]
+        tested = {f"clustering_{k}": stored[k] for k in ("stability", "null_stability", "p_value") if k in stored}
+        own = value["overlap"] or {"n_clusters": int(stored["n_clusters"])}
+        yield about | own | {"active_dimensions": value["active_dimensions"]} | tested
+
+
+def _minimal_genes(results: Results) -> Iterator[dict[str, Any]]:
+    for about, value in _of(results, CHANGES):
+        for one in value["minimal"]:
+            sizes = np.array(one["n_genes"] or [np.nan], float)
+            sized = {"median_n_genes": float(np.median(sizes)), "most_n_genes": float(sizes.max())}
+            flipped = {k: one[k] for k in ("flipped_by_de_genes", "flipped_by_random_genes")}
+            yield about | {k: one[k] for k in ("target", "converted", "flipped")} | sized | flipped
+
+
+def gene_lists(results: Results) -> pd.DataFrame:
+    """Return one row per preset, training, cluster, reading and gene.
+
+    A cluster is named by the type to which it is matched; without labels by the cluster of the first training with the
+    same preset to which it is matched, one to one, by their common cells.
+    """
+    rows = []
+    for about, value in _of(results, CLUSTERS):
+        first = results[CLUSTERS, about["preset"], 0]
+        labelled = value["overlap"] is not None
+        names = {} if labelled else metrics.overlap(first["clusters"], value["clusters"]).mapping
+        for one in value["genes"]:
+            kind = one["type"] if labelled else f"cluster {names[one['cluster']]}" if one["cluster"] in names else ""
+            keys = {"type": kind} | {k: one[k] for k in ("cluster", "reading", "per_dimension")}
+            rows += [about | keys | {"rank": i, "gene": gene} for i, gene in enumerate(one["genes"], 1)]
+    columns = ["preset", "training", "type", "cluster", "reading", "per_dimension", "rank", "gene"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def gene_recovery(listed: pd.DataFrame, results: Results, subject: Subject) -> pd.DataFrame:
+    r"""Return in how many trainings each gene belongs to its type, beside two expectations.
+
+    Returns
+    -------
+    One row per preset, reading, type and gene, of the published genes, or without these of all genes found:
+    ``in_data``, ``n_trainings``, ``found`` (trainings in which it is among the paper's few genes per dimension of the
+    cluster matched to the type), ``found_wider`` (among 20 per dimension), ``expected`` and ``expected_wider``
+    (trainings by chance: a list of n different genes out of G holds any gene with probability n / G), ``elsewhere``
+    (trainings in which the gene is in the list of another cluster, mean over these: a gene that is heavy in every
+    cluster says nothing about the type).
+    """
+    columns = ["preset", "reading", "type", "gene", "published", "in_data", "n_trainings", "found", "expected",
+               "elsewhere", "found_wider", "expected_wider"]  # fmt: skip
+    if listed.empty:
+        return pd.DataFrame(columns=columns)
+    told = subject.settings.genes
+    there = set(subject.adata.var_names.astype(str))
+    n_genes = next(value["n_genes"] for _, value in _of(results, CLUSTERS))
+    rows = []
+    for (preset, reading), own in listed.groupby(["preset", "reading"], sort=False):
+        n = own["training"].nunique()
+        few, many = (own[own["per_dimension"] == each] for each in (subject.reading[1], WIDER))
+        for name in told or sorted({t for t in own["type"] if t}):
+            mine, wide, others = few[few["type"] == name], many[many["type"] == name], few[few["type"] != name]
+            n_others = len(others[["training", "cluster"]].drop_duplicates()) / n
+            count, count_wide, count_others = (rows["gene"].value_counts() for rows in (mine, wide, others))
+            rows += [
+                {
+                    "preset": preset,
+                    "reading": reading,
+                    "type": name,
+                    "gene": gene,
+                    "published": gene in told.get(name, ()),
+                    "in_data": gene in there,
+                    "n_trainings": n,
+                    "found": int(count.get(gene, 0)),
+                    "expected": len(mine) / n_genes,
+                    "elsewhere": count_others.get(gene, 0) / max(n_others, 1),
+                    "found_wider": int(count_wide.get(gene, 0)),
+                    "expected_wider": len(wide) / n_genes,
+                }
+                for gene in told.get(name, list(count.index))
+            ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that the page is written from."""
+
+    subject: Subject
+    tables: Mapping[str, pd.DataFrame]
+    claims: pd.DataFrame
+    notes: Sequence[str]
+    asked: Mapping[str, Any]
+    versions: Mapping[str, str]
+    command: str | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of the page: mean ± sd over the rows that share ``index``, a column per value of ``across``."""
+
+    title: str
+    text: str
+    table: pd.DataFrame
+    index: Sequence[str]
+    values: Sequence[str]
+    across: Sequence[str] = ()
+
+
+def page(context: Context) -> str:
+    """Return the page in Markdown."""
+    subject = context.subject
+    title = subject.published.title if subject.published else subject.name
+    parts = [
+        f"# Reproduction of the paper on {md.text(title)}",
+        *_setting(context),
+        "## Claims of the paper",
+        *_claims(context.claims, subject.published is not None),
+        "## Results",
+        "Mean ± standard deviation over trainings. The columns are named as in the files of `tables/`, which hold "
+        "every number.",
+    ]
+    for one in sections(context.tables, subject):
+        if len(one.table):
+            parts += [f"### {one.title}", md.text(one.text), summarised(one)]
+    if context.figures:
+        parts.append("## Figures")
+        for name, caption in context.figures.items():
+            parts.append(f"![{md.text(caption)}](figures/{name}.png)\n\n*{md.text(caption)}.*")
+    return "\n\n".join([*parts, "## How this page was made", *_made(context)]) + "\n"
+
+
+def _setting(context: Context) -> list[str]:
+    subject, asked, about = context.subject, context.asked, context.subject.published
+    n_cells, n_genes = subject.adata.shape
+    used = n_genes if subject.n_top_genes is None else min(subject.n_top_genes, n_genes)
+    said = [f"Cells: {n_cells:,} cells x {n_genes:,} genes of {md.text(subject.origin)}"]
+    if used < n_genes:
+        said[0] += f"; the {used:,} most variable genes are used"
+    if subject.types:
+        said.append("Types: " + md.text(", ".join(f"{t} {n:,}" for t, n in subject.types.items())))
+        known = subject.source or "none is named (`--source`, `source=`), so nothing is perturbed"
+        said.append(f"Progenitors: {md.text(subject.source) if subject.source else known}")
+    n = asked["n_trainings"]
+    said += [
+        f"Presets: `paper` follows the printed equations, `code` follows what the authors released (one noise value "
+        f"per batch, an MMD kernel without effect), `default` is diffvae's own; each trained {n} time{'s' * (n > 1)} "
+        "with different splits and seeds",
+    ]
+    if asked["max_epochs"] is not None:
+        said.append(f"**Trial run:** at most {asked['max_epochs']} epochs per network, not those of the presets")
+    if n == 1:
+        said.append("**Trial run:** one training shows nothing of the spread over trainings")
+    parts = ["\n".join(f"- {one}." for one in said)]
+    limits = [*subject.differences, *(about.missing if about else ()), *context.notes]
+    if limits:
+        parts += ["Differences from the paper, and what could not be done:"]
+        parts.append("\n".join(f"- {md.text(one)}" for one in limits))
+    return parts
+
+
+def _claims(found: pd.DataFrame, published: bool) -> list[str]:
+    columns = ["claim", *(["published"] if published else []), *PRESETS, "holds_here"]
+    rows = []
+    for number, one in enumerate(found.to_dict("records"), 1):
+        line = {k: md.text(v) or "–" for k, v in one.items()}
+        line["claim"] = f"{number}. {line['claim']} ({line['where']})"
+        line["holds_here"] = f"**{line['holds_here']}**"
+        rows.append([line[k] for k in columns])
+    return [
+        "A claim holds here by the rule below: yes or no where all presets agree, otherwise the presets under which it "
+        "holds; – where there is no rule.",
+        md.table([name.replace("_", " ") for name in columns], rows, left=len(columns)),
+        "\n".join(f"{i}. {md.capital(md.text(rule))}." for i, rule in enumerate(found["rule"], 1)),
+    ]
+
+
+def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Section]:
+    """Return the tables of the page, in the order of the paper."""
+    n_dims, n_top = subject.reading
+    overlap, types, links, figures = (tables[k] for k in ("overlap", "types", "links", "link_figures"))
+    genes, conversions, minimal, runs = (
+        tables[k] for k in ("gene_recovery", "conversions", "minimal_genes", "table2_runs")
+    )
+    simple = pd.DataFrame()
+    if len(types):
+        types = types.sort_values("n_cells", ascending=False, kind="stable")
+    if subject.settings.genes:
+        genes = genes[genes["in_data"].astype(bool)]
+    elif len(genes):
+        often = genes.groupby(["type", "gene"])["found"].sum().sort_values(ascending=False, kind="stable")
+        often = often.groupby("type").head(MOST_GENES).sort_index(level="type", sort_remaining=False)
+        genes = often.index.to_frame(index=False).merge(genes, on=["type", "gene"])
+    if len(conversions):
+        last = conversions[conversions["n_sd"] == conversions["n_sd"].max()]
+        simple = last.groupby(["preset", "training", "method"], sort=False)["converted"].mean().reset_index()
+        shifted = conversions[(conversions["method"] == "shift") & (conversions["n_sd"] > 0)]
+        conversions = shifted.sort_values("n_sd", kind="stable")
+        minimal = minimal[minimal["flipped"] > 0]
+    if len(links):
+        graphs = {_keys.CELL_GRAPH: "input", _keys.CALLED_LINKS: "predicted"}
+        links = links_of(links, subject).replace({"graph": graphs})
+    if len(runs):
+        runs = trainings(runs, "ari").rename(columns={"mean": "ari"}).sort_values("space", kind="stable")
+        if (told := subject.settings.ari) is not None:
+            told = told[told["n_latent"].isin(runs["n_latent"])]
+            runs = pd.concat([runs, told.assign(method=told["method"] + ", published")])
+    tested = ["overlap", "expected", "p_value", "ari", "n_clusters", "active_dimensions"]
+    tested += ["clustering_stability", "clustering_null_stability", "clustering_p_value"]
+    return [
+        Section(
+            "Clusters and reference types (Figure 1)",
+            "overlap: share of the cells whose cluster is matched, one to one, to their type; expected: under permuted "
+            "labels. A stability is the mean adjusted Rand index with subsamples; null: of a Gaussian cloud.",
+            overlap, ["preset"], [k for k in tested if k in overlap],
+        ),
+        Section(
+            "Types", "Share of a type that is in its cluster, and share of the cluster that is of the type.",
+            types, ["type", "n_cells"], ["recall", "precision"], ["preset"],
+        ),
+        Section(
+            "High-weight genes (Table 1)",
+            f"Number of trainings in which the gene is among {n_dims} dimensions x {n_top} genes of the cluster "
+            "matched to the type; the number expected by chance; the mean over clusters of other types. The decoder is "
+            "read by the product of its weights or by its Jacobian. –: in no list.",
+            genes, ["type", "gene"], ["found", "expected", "elsewhere"], ["preset", "reading"],
+        ),
+        Section(
+            "Classifier", "On held-out cells. It knows the progenitors as a type, which the paper's does not.",
+            tables["classifier"], ["preset"], ["accuracy", "balanced_accuracy", "baseline"],
+        ),
+        Section(
+            f"Conversions of {subject.source} (Figure 3)",
+            "Share of the progenitors that a shift of the target's 5 top dimensions by n_sd standard deviations "
+            "(lambda) converts; mean of random directions of equal length; decoding alone (lambda = 0). The presets "
+            "paper and code always shift upwards, default shifts towards the target.",
+            conversions, ["n_sd", "target"], ["converted", "null_mean", "converted_at_0"], ["preset"],
+        ),
+        Section(
+            "Simpler steps of equal length",
+            "Share converted at the largest lambda, mean over targets. mean: towards the target's mean in the latent; "
+            "expression_mean: towards its mean expression, without a model.",
+            simple, ["method"], ["converted"], ["preset"],
+        ),
+        Section(
+            "Fewest genes that convert a cell (Figure 3)",
+            "Genes are changed in a real cell in the order of their change at lambda = 1, and the cell is classified "
+            "after each. flipped: cells that some number of genes converts, of those that the shift converted; "
+            "flipped_by: share of these that the same number of other genes converts.",
+            minimal, ["target", "preset"], [k for k in minimal if k not in ("target", "preset", "training")],
+        ),
+        Section(
+            "Comparison with VAE, AE and PCA (Table 2)",
+            "Adjusted Rand index with the reference types. PCA is of the values in [0, 1], as in the paper. k-means "
+            "and mixtures are given the number of types."
+            + " Published: mean of 50 clusterings of one training." * (subject.settings.ari is not None),
+            runs, ["space", "clusterer", "n_latent"], ["ari"], ["method"],
+        ),
+        Section(
+            "Differences between methods",
+            "reference minus method, paired by split and seed, over k-means and DBSCAN, both spaces and all "
+            "dimensions; low to high: 95% bootstrap interval over trainings.",
+            tables["table2_paired"], ["reference", "method"], ["difference", "low", "high"],
+        ),
+        Section(
+            "Links (Figure 4)",
+            "Graph-DiffVAE on the graph of the most correlated cells; a tenth of its edges is hidden from the training "
+            "and gives the AUC, which pearson_auc has for |r|. The preset code has no graph model.",
+            figures, ["preset"], [k for k in figures if k.startswith("n_") or k.endswith("_auc")],
+        ),
+        Section(
+            "Links within types (Figure 4)",
+            "Share of links between cells of one type; by_type: mean over types of the share of a type's links that "
+            "stay within it. pearson: the pairs of highest |r|, in the same number as predicted links.",
+            figures, ["preset"], [k for k in figures if k.startswith("within_")],
+        ),
+        Section(
+            f"Links of {subject.source} with each other type (Figure 4)",
+            "Number of links, and the number expected in random graphs with the same degrees.",
+            links, ["target"], ["n_links", "expected"], ["preset", "graph"],
+        ),
+    ]  # fmt: skip
+
+
+def summarised(section: Section) -> str:
+    """Return a table in Markdown; with ``across`` each entry has the values one after the other."""
+    n = len(section.index)
+    lines: dict[tuple[Any, ...], dict[tuple[Any, ...], str]] = {}
+    numbers = section.table[list(section.values)].apply(pd.to_numeric, errors="coerce").astype(float)
+    most = numbers.abs().max()
+    digits = {name: 3 if most[name] <= 2 else 1 if most[name] < 100 else 0 for name in numbers}
+    for key, own in numbers.groupby([section.table[k] for k in (*section.index, *section.across)], sort=False):
+        spreads = {(name,): md.spread(own[name].mean(), own[name].std(), digits[name]) for name in numbers}
+        entry = {key[n:]: " / ".join(spreads.values())} if section.across else spreads
+        lines.setdefault(key[:n], {}).update(entry)
+    columns = list(dict.fromkeys(column for line in lines.values() for column in line))
+    columns.sort(key=lambda column: PRESETS.index(column[0]) if column[0] in PRESETS else 0)
+    header = [md.text(name) for name in (*section.index, *map(", ".join, columns))]
+    rows = [[*map(md.text, key), *(line.get(c, "–") for c in columns)] for key, line in lines.items()]
+    several = section.across and len(section.values) > 1
+    return (f"Entries: {md.text(' / '.join(section.values))}.\n\n" if several else "") + md.table(header, rows, left=n)
+
+
+def _made(context: Context) -> list[str]:
+    parts = [md.code(context.command)] if context.command else []
+    asked = ", ".join(f"{k} {md.text(v)}" for k, v in context.asked.items() if v is not None)
+    spent = ", ".join(f"{k} {v:,.0f} s" for k, v in context.seconds.items())
+    versions = ", ".join(f"{md.text(k)} {md.text(v)}" for k, v in context.versions.items())
+    parts.append(f"Settings: {asked}.")
+    parts.append(f"Time of this run (finished pieces are not computed again): {spent}.")
+    return [*parts, f"Versions: {versions}.", f"The paper: {CITATION}."]

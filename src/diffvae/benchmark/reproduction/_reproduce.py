@@ -1,0 +1,303 @@
+"""Every table and figure of the paper for one data set, with the published numbers beside ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae._core.io import folders
+from diffvae._core.io.folders import one_writer
+from diffvae._core.runtime import Journal
+from diffvae.benchmark._jobs import ROWS, Job, Store, claim, digest, do, refuse_foreign, slug, version
+from diffvae.benchmark._methods import Method, methods
+from diffvae.benchmark._run import require_positive, run
+from diffvae.benchmark._statistics import compare
+from diffvae.benchmark.reproduction import _training as train
+from diffvae.benchmark.reproduction._claims import evaluate
+from diffvae.benchmark.reproduction._figures import figures
+from diffvae.benchmark.reproduction._page import CHANGES, CLUSTERS, LINKS, Context, Results, notes, page, tables
+from diffvae.benchmark.reproduction._subject import METHOD_OF, OTHERS, PRESETS, Subject, read_subject
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+CLUSTERERS = ("kmeans", "dbscan", "gmm")
+"""The rows of Table 2, and the mixtures that its caption names."""
+PAPERS = ("kmeans", "dbscan")
+"""The rows of Table 2 alone, over which DiffVAE is compared with the other methods."""
+METRICS = ("ari", "nmi", "overlap", "knn_purity", "active_dimensions")
+Keys = dict[tuple[str, str, int], str]
+
+
+@dataclass
+class Reproduction:
+    """Result of :func:`reproduce`.
+
+    Attributes
+    ----------
+    claims
+        One row per claim of the paper: ``claim``, ``where``, ``published``, what each preset measured (``paper``,
+        ``code``, ``default``), ``holds_here`` ("yes", "no", "only ...", "not testable", "–" where there is no rule) and
+        the ``rule`` that decides it.
+    tables
+        Name to table: ``overlap``, ``types``, ``high_weight_genes``, ``gene_recovery``, ``classifier``,
+        ``conversions``, ``minimal_genes``, ``table2_runs``, ``table2_paired``, ``links``, ``link_figures``; one row per
+        preset and training, or finer. A table is empty where the data do not allow it.
+    page
+        The page, in Markdown.
+    summary
+        Parameters, claims, seconds, versions: the content of ``summary.json``.
+    path
+        The folder, if one was written.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(100, 60, tree={"stem": ["red", "white"]}, effect=2)
+    >>> cells.uns.clear()  # no progenitors, and so no perturbation
+    >>> found = dv.benchmark.reproduce(
+    ...     cells, label_key="cell_type", n_latent=[5], n_trainings=1, n_clusterings=1, max_epochs=1, progress=False
+    ... )
+    >>> "overlap" in found.tables
+    True
+    """
+
+    claims: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
+    page: str
+    summary: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+
+@one_writer
+def reproduce(
+    dataset: AnnData | str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    path: str | PathLike[str] | None = None,
+    label_key: str | None = None,
+    source: str | None = None,
+    n_latent: Sequence[int] = (20, 50, 100),
+    n_trainings: int = 5,
+    n_clusterings: int = 10,
+    n_top_genes: int | None = 2000,
+    max_epochs: int | None = None,
+    n_workers: int | None = None,
+    rng: int = 0,
+    command: str | None = None,
+    progress: bool = True,
+    tell: Callable[[str], None] = lambda step: None,
+) -> Reproduction:
+    """Repeat the paper's analyses on one data set under three presets, and put the results beside the published ones.
+
+    Clusters against reference types (Figure 1), high-weight genes (Table 1), conversions of progenitors with their
+    chance level and the fewest genes (Figure 3), comparison of methods (Table 2), links between cells (Figure 4): each
+    over several trainings, where the paper shows one. Whether a claim of the paper holds is decided by a stated rule.
+
+    Parameters
+    ----------
+    dataset
+        ``"zebrafish"``, ``"pancreas"`` or ``"human-hsc"``, the paper's sets; or any labelled raw cells, in memory or as
+        a file, which are analysed in the same way without published numbers.
+    out
+        Folder for ``reproduction.md``, ``tables``, ``figures`` and ``summary.json``, and for every finished piece: an
+        interrupted reproduction continues where it stopped. None writes nothing.
+    path
+        Folder or file of one of the paper's sets; None downloads it.
+    label_key
+        Reference types in ``obs``. Not needed for the paper's sets.
+    source
+        Progenitor type. Not needed for the zebrafish set; without one nothing is perturbed.
+    n_latent
+        Dimensions of Table 2. Elsewhere they are the paper's for its sets, and 50 for others.
+    n_trainings, n_clusterings
+        Trainings of each preset and method; clusterings, and maps, of each training in Table 2 (the paper: 1 and 50).
+    n_top_genes
+        Variable genes of a set that is not the paper's.
+    max_epochs
+        Of all networks, for a trial run; None for those of the presets, the classifier and the graph model.
+    n_workers
+        Processes on this machine (Dask); None for the current one. A script that starts workers needs
+        ``if __name__ == "__main__":`` around it.
+    rng
+        Seed; a whole number.
+    command
+        Command that made the page, which repeats it.
+    progress
+        Show bars on a terminal.
+    tell
+        Called with the name of each step when it starts.
+
+    Returns
+    -------
+    :class:`Reproduction`
+
+    Raises
+    ------
+    DataError
+        If the cells cannot be read or used; the message says where to get them.
+
+    References
+    ----------
+    Bica et al., Scientific Reports 10:9790 (2020).
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(100, 60, tree={"stem": ["red", "white"]}, effect=2)
+    >>> cells.uns.clear()  # it would name its progenitors, which would then be perturbed
+    >>> found = dv.benchmark.reproduce(cells, label_key="cell_type", n_latent=[5], n_trainings=1, n_clusterings=1,
+    ...     max_epochs=1, progress=False)
+    >>> found.claims.columns[:3].tolist()
+    ['claim', 'where', 'published']
+    """
+    from diffvae._core.runtime import versions
+
+    sizes = [int(n) for n in n_latent]
+    require_positive(sizes, min(n_trainings, n_clusterings), n_workers, rng)
+    if max_epochs is not None and max_epochs < 1:
+        raise ValueError(f"max_epochs is {max_epochs}; it must be 1 or more.")
+    folder = None if out is None else Path(out).expanduser()
+    if folder is not None:
+        refuse_foreign(folder)
+    journal = Journal(tell)
+    with journal.step("read"):
+        subject = read_subject(dataset, path, label_key, source, n_top_genes)
+    if folder is not None:
+        claim(folder)
+    with journal.step(f"train the presets and analyse their representations (trainings: {n_trainings})"):
+        jobs, keys = plan(subject, n_trainings, max_epochs, rng)
+        store = Store(folder)
+        do(
+            jobs, {"subject": subject}, store, n_workers=n_workers, description="analysing representations",
+            name=lambda key: key.rpartition("/")[2].rpartition("-")[0], progress=progress,
+        )  # fmt: skip
+        results = {part: store.load(key) for part, key in keys.items()}
+    found, remarks = tables(results, subject), notes(results)
+    if subject.label_key is not None:
+        with journal.step("compare with VAE, AE and PCA (Table 2)"):
+            found["table2_runs"] = run(
+                {subject.name: subject.adata}, _methods(max_epochs), label_key=subject.label_key, n_latent=sizes,
+                clusterers=CLUSTERERS, n_trainings=n_trainings, n_clusterings=n_clusterings, metrics=METRICS,
+                n_top_genes=subject.n_top_genes, out=None if folder is None else folder / "table2",
+                n_workers=n_workers, rng=rng, progress=progress,
+            ).table  # fmt: skip
+            found["table2_paired"] = _paired(found["table2_runs"], rng)
+    remarks += journal.warnings
+    asked = {"source": subject.source, "n_latent of Table 2": sizes, "n_trainings": n_trainings}
+    asked |= {"n_clusterings": n_clusterings, "n_top_genes": subject.n_top_genes, "max_epochs": max_epochs, "rng": rng}
+    claims = evaluate(found, subject)
+    context = Context(subject, found, claims, remarks, asked, versions(), command, journal.seconds)
+    if folder is None:
+        return Reproduction(claims, found, page(context), _summary(context))
+    with journal.step("draw and write"):
+        context, text = _write(context, results, folder, rng)
+    summary = _summary(context)
+    folders.write_text(json.dumps(summary, indent=1, default=float) + "\n", folder / "summary.json")
+    return Reproduction(claims, found, text, summary, folder)
+
+
+def plan(subject: Subject, n_trainings: int, max_epochs: int | None, rng: int) -> tuple[dict[str, Job], Keys]:
+    """Return all pieces of work in an order in which each training is made once, and the keys of their results."""
+    from diffvae.model import DiffVAE, GraphDiffVAE
+
+    jobs: dict[str, Job] = {}
+    keys: Keys = {}
+    settings = subject.settings
+    about = (subject.label_key, subject.n_top_genes, settings.n_latent, settings.batch_size, version())
+    base = f"{slug(subject.name)}-{digest(subject.fingerprint, *about)}"
+    reading = (subject.clusterer, subject.reading, train.WIDER, train.MAX_Q, train.N_PERMUTATIONS)
+    shift = (subject.source, train.STEPS, train.N_DIMS, train.n_random(subject), train.SHIFT, train.GENES)
+
+    def add(part: str, preset: str, number: int, job: Job, *what: Any) -> None:
+        key = f"{base}/{part}-{preset}-s{number}-{digest(*what)}{ROWS}"
+        jobs[key], keys[part, preset, number] = job, key
+
+    for number in range(n_trainings):
+        seed, first = train.training_seed(rng, number), number == 0
+        prepared = f"{base}/s{number}-prepared"
+        jobs[prepared] = Job(train.prepare, ("subject",), (seed,), keep=False)
+        for preset in PRESETS:
+            mark = (DiffVAE(preset, n_latent=settings.n_latent).get_params(), max_epochs, seed)
+            trained = f"{base}/{preset}-s{number}-trained-{digest(*mark)}"
+            jobs[trained] = Job(train.train, (prepared, "subject"), (preset, max_epochs, seed), keep=False)
+            add(CLUSTERS, preset, number, Job(train.identify, (trained, "subject"), (preset, seed)), *mark, *reading)
+            if subject.source is not None and subject.targets:
+                job = Job(train.change, (trained, "subject"), (preset, max_epochs, seed, first))
+                add(CHANGES, preset, number, job, *mark, *shift, first)
+        for preset in train.K if subject.label_key is not None else ():
+            asked = (preset, max_epochs, seed, first)
+            params = GraphDiffVAE(preset).get_params()
+            job = Job(train.link, (prepared, "subject"), asked)
+            add(LINKS, preset, number, job, params, train.K, train.TOP_K, *asked)
+    return jobs, keys
+
+
+def _methods(max_epochs: int | None) -> dict[str, Method]:
+    """Return the methods of Table 2, those with epochs limited to ``max_epochs``."""
+    known = methods()
+    found = {name: known[name] for name in (*METHOD_OF.values(), *OTHERS.values())}
+    if max_epochs is None:
+        return found
+    limit = {"max_epochs": max_epochs}
+    return {
+        name: one if name.startswith("PCA") else Method(one.name, one.make, {**one.options, **limit})
+        for name, one in found.items()
+    }
+
+
+def _paired(runs: pd.DataFrame, rng: int) -> pd.DataFrame:
+    """Return the paired differences of each preset from the paper's other methods."""
+    papers = runs[runs["clusterer"].isin(PAPERS)]
+    parts = [compare(papers, name, by=[], rng=rng) for name in METHOD_OF.values() if name in set(papers["method"])]
+    paired = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["method"])
+    return paired[paired["method"].isin(OTHERS.values())].reset_index(drop=True)
+
+
+def _write(context: Context, results: Results, folder: Path, rng: int) -> tuple[Context, str]:
+    """Write tables, figures and page, each file atomically; return the context with figures, and the page."""
+    from diffvae import pl
+
+    for name, table in {**context.tables, "claims": context.claims}.items():
+        target = folder / "tables" / f"{name}.csv"
+        if len(table.columns):
+            folders.write_csv(table, target)
+        else:
+            target.unlink(missing_ok=True)
+    captions = {}
+    for name, (caption, draw) in figures(results, context.tables, context.subject, train.training_seed(rng, 0)).items():
+        pl.save(np.ravel(draw())[0], folder / "figures" / name)
+        captions[name] = caption
+    for stale in (folder / "figures").glob("*.*"):  # of an earlier run with other options
+        if stale.stem not in captions:
+            stale.unlink()
+    context = replace(context, figures=captions)
+    text = page(context)
+    folders.write_text(text, folder / "reproduction.md")
+    return context, text
+
+
+def _summary(context: Context) -> dict[str, Any]:
+    subject = context.subject
+    return {
+        "state": "complete",
+        "dataset": subject.name,
+        "source_of_cells": subject.origin,
+        "n_cells": subject.adata.n_obs,
+        "n_genes": subject.adata.n_vars,
+        "differences": list(subject.differences),
+        "asked": dict(context.asked),
+        "claims": context.claims.to_dict("records"),
+        "not_done": list(context.notes),
+        "figures": [f"figures/{name}.png" for name in context.figures],
+        "command": context.command,
+        "seconds": dict(context.seconds),
+        "versions": dict(context.versions),
+    }

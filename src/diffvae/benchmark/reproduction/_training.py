@@ -1,0 +1,324 @@
+"""One training of a reproduction: a preset trained on one split, its clusters and genes, its conversions, its links."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _keys, _random, metrics, pp, tl
+from diffvae._core import graphs
+from diffvae._core.anndata import result
+from diffvae._errors import DataError
+from diffvae.benchmark.reproduction._subject import Subject
+from diffvae.pipeline import _links
+from diffvae.train import TrainingError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model import DiffVAE
+
+N_PERMUTATIONS = 500
+WIDER = 20
+"""Genes per dimension in the longer gene lists."""
+MAX_Q = {"paper": 1.0, "code": 1.0, "default": 0.05}
+"""The paper takes the top dimensions whatever their enrichment; our default takes only enriched ones."""
+
+STEPS = (0.5, 1.0)
+"""Lambda, in standard deviations."""
+N_DIMS = 5
+"""Number of top dimensions that are shifted."""
+N_RANDOM, PER_TARGET = 200, 25
+"""Random directions: at least the first number, and enough per target for a single target to reach q < 0.05."""
+MIN_PROBABILITY = 0.5
+CLASSIFIER_EPOCHS = 300
+"""At most, as in the paper."""
+SHIFT: dict[str, dict[str, Any]] = {
+    "paper": {"direction": "plus", "sd_from": "all"},
+    "code": {"direction": "plus", "sd_from": "group"},
+    "default": {"direction": "signed", "sd_from": "all"},
+}
+"""Sign and standard deviation of the shift: the paper always shifts upwards, its code by the progenitors' spread."""
+GENES = {"paper": "paper", "code": "paper", "default": "effect"}
+"""What is copied into a cell: the decoded values themselves, or the effect of the shift."""
+
+K = {"paper": 1, "default": _links.K}
+"""Number of most similar cells to which each cell is joined."""
+TOP_K = _links.TOP_K
+"""Most probable links that are kept per cell."""
+PEARSON_CELLS = 4000
+"""More cells than this are sampled for the comparison with |Pearson|, whose matrix is cells x cells."""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def training_seed(rng: int, number: int) -> int:
+    """Return the seed of a training, the same as that of this number in :func:`diffvae.benchmark.run`."""
+    return _random.seed(rng, f"benchmark training {number}")
+
+
+def n_random(subject: Subject) -> int:
+    """Return the number of random directions per target."""
+    return max(N_RANDOM, PER_TARGET * len(subject.targets))
+
+
+@_quiet()
+def prepare(subject: Subject, seed: int) -> AnnData:
+    """Return the cells with the split of one training, the same for every preset."""
+    adata = pp.prepare(subject.adata, n_top_genes=subject.n_top_genes, rng=seed, copy=True)
+    assert adata is not None
+    adata.raw = None  # all genes, which are not used here
+    return adata
+
+
+@_quiet()
+def train(
+    prepared: AnnData, subject: Subject, preset: str, max_epochs: int | None, seed: int
+) -> tuple[AnnData, DiffVAE]:
+    """Return a trained model and a copy of the cells with latent representation and map."""
+    from diffvae.model import DiffVAE
+    from diffvae.tl import _tsne
+
+    adata = prepared.copy()
+    model = DiffVAE(preset, n_latent=subject.settings.n_latent)
+    model.train(adata, max_epochs=max_epochs, batch_size=subject.settings.batch_size, rng=seed, progress=False)
+    tl.embed(adata, model)
+    tl.tsne(adata, n_jobs=1, rng=seed)
+    del adata.obsp[_tsne.AFFINITIES]
+    return adata, model
+
+
+@_quiet()
+def identify(trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, seed: int) -> dict[str, Any]:
+    """Cluster the map as the paper does and match the clusters to the types; find their dimensions and genes.
+
+    Returns
+    -------
+    ``places`` (map), ``clusters`` (of each cell), ``overlap`` (with its expectation under permuted labels), ``types``,
+    ``genes`` (per cluster and reading), ``clustering``, and ``note`` if something could not be done.
+    """
+    adata, model = trained
+    labels = subject.labels
+    use_rep = _keys.LATENT if subject.clusterer == "leiden" else _keys.TSNE
+    number: int | str = len(subject.types) if subject.clusterer == "kmeans" else "auto"
+    tl.cluster(adata, subject.clusterer, n_clusters=number, use_rep=use_rep, rng=seed)
+    stored = adata.uns[_keys.UNS]["cluster"]
+    clusters = adata.obs[_keys.CLUSTER].astype(str).to_numpy()
+    found: dict[str, Any] = {
+        "places": np.asarray(adata.obsm[_keys.TSNE]).round(3).tolist(),
+        "clusters": clusters.tolist(),
+        "clustering": {k: v for k, v in stored.items() if isinstance(v, str | int | float)},
+        "n_genes": adata.n_vars,
+        "active_dimensions": int(metrics.active_dimensions(np.asarray(adata.obsm[_keys.LATENT]))),
+        "overlap": None,
+        "types": [],
+    }
+    mapping = {}
+    if labels is not None:
+        known = np.array([label is not None for label in labels])
+        names = labels[known].astype(str)
+        own = metrics.overlap(names, clusters[known])
+        null = metrics.expected_overlap(names, clusters[known], n_permutations=N_PERMUTATIONS, rng=seed)
+        found["overlap"] = {
+            "overlap": own.share,
+            "expected": null.mean,
+            "expected_sd": null.sd,
+            "p_value": null.p_value,
+            "n_clusters": int(stored["n_clusters"]),
+            "ari": metrics.adjusted_rand_index(names, clusters[known]),
+        }
+        found["types"] = _records(own.table[own.table["type"] != ""])
+        mapping = own.mapping
+    try:
+        return found | {"genes": _genes(adata, model, subject, preset, mapping, seed), "note": ""}
+    except DataError as error:  # for example when there is only one cluster
+        return found | {"genes": [], "note": f"No genes: {error}"}
+
+
+def _genes(
+    adata: AnnData, model: DiffVAE, subject: Subject, preset: str, mapping: dict[str, str], seed: int
+) -> list[dict[str, Any]]:
+    """Return the ranked genes of each cluster by both readings of the decoder, few and many per dimension."""
+    n_dims, n_top = subject.reading
+    tl.latent_dimensions(adata, n_top=n_dims, max_q=MAX_Q[preset])
+    tl.gene_weights(adata, model, rng=seed)
+    rows = []
+    for each in (n_top, WIDER):
+        table = tl.high_weight_genes(adata, n_dims=n_dims, n_genes=each, copy=True)
+        for cluster in sorted(set(adata.obs[_keys.CLUSTER].astype(str))):
+            about = {"cluster": cluster, "type": mapping.get(cluster, "")}
+            for reading in ("weights", "jacobian"):
+                own = table[(table["group"] == cluster) & (table["ranking"] == reading)].sort_values("rank")
+                genes = own["gene"].astype(str).tolist()
+                rows.append(about | {"reading": reading, "per_dimension": each, "genes": genes})
+    return rows
+
+
+@_quiet()
+def change(
+    trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, max_epochs: int | None, seed: int, places: bool
+) -> dict[str, Any]:
+    """Train the classifier, shift the progenitors towards every other type, and find the fewest genes (Figure 3).
+
+    Returns
+    -------
+    ``classifier`` (accuracy on held-out cells), ``conversions`` (rows of :func:`diffvae.tl.perturb`), ``minimal`` (per
+    target the number of genes of each converted cell), with ``places`` the ``trajectories`` for the figures, and
+    ``note`` if something could not be done.
+    """
+    from diffvae.model import CellStateClassifier
+
+    adata, model = trained
+    assert subject.label_key is not None
+    assert subject.source is not None
+    found: dict[str, Any] = {"classifier": None, "conversions": [], "minimal": [], "trajectories": [], "note": ""}
+    asked: dict[str, Any] = {"source": subject.source, "n_dims": N_DIMS, "min_probability": MIN_PROBABILITY}
+    asked |= {"rng": seed, "progress": False}
+    try:
+        classifier = CellStateClassifier().train(
+            adata, subject.label_key, max_epochs=max_epochs or CLASSIFIER_EPOCHS, rng=seed, progress=False
+        )
+        shifted = tl.perturb(
+            adata, model, classifier, target=subject.targets, n_sd=STEPS, method=("shift", "mean", "expression_mean"),
+            n_random=n_random(subject), **SHIFT[preset], **asked,
+        )  # fmt: skip
+    except DataError as error:
+        return found | {"note": f"Nothing was perturbed: {error}"}
+    scores = ("accuracy", "balanced_accuracy", "baseline")
+    found["classifier"] = {name: getattr(classifier.evaluation, name) for name in scores}
+    found["conversions"] = _records(shifted.table)
+    for target in shifted.targets:
+        # p-values of single genes are not reported, so one random direction is enough
+        least = tl.minimal_genes(
+            adata, model, classifier, target=target, n_sd=max(STEPS), sd_from=SHIFT[preset]["sd_from"],
+            method_genes=GENES[preset], n_random=1, **asked,
+        )  # fmt: skip
+        flipped = {row["genes"]: row["flipped"] for row in _records(least.baselines)}
+        found["minimal"].append(
+            {
+                "target": target,
+                "converted": least.counts["converted"],
+                "flipped": least.counts["flipped"],
+                "n_genes": [int(n) for n in least.cells["n_genes"]],
+                "flipped_by_de_genes": flipped["differentially expressed"],
+                "flipped_by_random_genes": flipped["random"],
+            }
+        )
+        if places:
+            path = shifted.trajectory(target)
+            rows, probability, first = path.rows.tolist(), path.probability.round(4).tolist(), path.first.tolist()
+            found["trajectories"].append({"target": target, "rows": rows, "probability": probability, "first": first})
+    if places:
+        found["places"] = np.asarray(adata.obsm[_keys.TSNE]).round(3).tolist()
+    return found
+
+
+@_quiet()
+def link(
+    prepared: AnnData, subject: Subject, preset: str, max_epochs: int | None, seed: int, edges: bool
+) -> dict[str, Any]:
+    r"""Join similar cells, train Graph-DiffVAE, predict links, and count them between types (Figure 4).
+
+    Returns
+    -------
+    ``table`` (rows of :func:`diffvae.tl.link_table`), ``figures`` (numbers of links, AUC on hidden edges), ``within``
+    (share of links within a type, and its mean over types: input graph, predicted links, as many pairs of highest
+    \|r\|), with ``edges`` both graphs as pairs of rows, probabilities and a map, and ``note`` if something could not be
+    done.
+    """
+    from diffvae.model import GraphDiffVAE
+
+    assert subject.label_key is not None
+    known = np.flatnonzero(subject.adata.obs[subject.label_key].notna())
+    adata = prepared[known].copy()
+    found: dict[str, Any] = {"table": [], "figures": {}, "within": {}, "edges": {}, "note": ""}
+    try:
+        pp.cell_graph(adata, k=K[preset], rng=seed, progress=False)
+        model = GraphDiffVAE(preset).train(adata, max_epochs=max_epochs, rng=seed, progress=False)
+        called = tl.links(adata, model, min(TOP_K, adata.n_obs - 1), rng=seed)
+        drawn = [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(called) else [])]
+        found["table"] = _records(tl.link_table(adata, subject.label_key, graphs=drawn, rng=seed))
+    except (DataError, TrainingError) as error:
+        return found | {"note": f"No links were predicted: {error}"}
+    kept = ("threshold", "n_input", "n_called", "n_new", "validation_auc", "precision", "recall")
+    found["figures"] = {k: v for k, v in result(adata, "links").items() if k in kept}
+    if "validation_auc" in found["figures"]:
+        found["figures"]["pearson_auc"] = model.baseline_auc()
+    graphs = {key: graphs.edges_of(adata.obsp[key]) for key in (_keys.CELL_GRAPH, _keys.CALLED_LINKS)}
+    codes = adata.obs[subject.label_key].astype("category").cat.codes.to_numpy()
+    predicted = graphs[_keys.CALLED_LINKS]
+    ends = {
+        "input": codes[graphs[_keys.CELL_GRAPH]],
+        "predicted": codes[predicted],
+        "pearson": _pearson(adata, codes, len(predicted), seed),
+    }
+    found["within"] = {name: _within(pairs) for name, pairs in ends.items()}
+    found["within"]["chance"] = float(np.square(np.bincount(codes) / len(codes)).sum())
+    found["within"] |= {f"{name}_by_type": _within_by_type(pairs, codes.max() + 1) for name, pairs in ends.items()}
+    if edges:
+        tl.tsne(adata, use_rep=_keys.GRAPH_LATENT, key_added=_keys.GRAPH_TSNE, n_jobs=1, rng=seed)
+        found["edges"] = {key: known[pairs].tolist() for key, pairs in graphs.items()}
+        found["probability"] = np.asarray(adata.obsp[_keys.LINKS][*predicted.T]).ravel().round(4).tolist()
+        found["cells"] = known.tolist()
+        found["places"] = np.asarray(adata.obsm[_keys.GRAPH_TSNE]).round(3).tolist()
+    return found
+
+
+def _within(ends: np.ndarray) -> float | None:
+    """Return the share of links, given by the types of their ends, that join cells of the same type."""
+    return float((ends[:, 0] == ends[:, 1]).mean()) if len(ends) else None
+
+
+def _within_by_type(ends: np.ndarray, n_types: int) -> float | None:
+    """Return the mean over types of the share of a type's links that stay within it, 0 for a type without links.
+
+    A single large type of similar cells can hold every link and so reach a high share over all links, but not this one.
+
+    Examples
+    --------
+    >>> _within_by_type(np.array([[0, 0], [0, 0], [0, 1]]), 3)  # 2 of 3, 0 of 1, no link
+    0.2222222222222222
+    """
+    if not len(ends):
+        return None
+    same = ends[:, 0] == ends[:, 1]
+    inside = np.bincount(ends[same, 0], minlength=n_types)
+    touching = np.bincount(ends.ravel(), minlength=n_types) - inside
+    return float((inside / np.maximum(touching, 1)).mean())
+
+
+def _pearson(adata: AnnData, codes: np.ndarray, n_links: int, seed: int) -> np.ndarray:
+    r"""Return the types of the pairs of highest \|r\|, with as many pairs as there are links (scaled to a sample)."""
+    n = len(codes)
+    rows = np.arange(n)
+    if n > PEARSON_CELLS:
+        rows = np.sort(_random.generator(seed, "pearson cells").choice(n, PEARSON_CELLS, replace=False))
+    x = adata.layers[_keys.UNIT][rows]
+    x = np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype=np.float32)
+    x = x - x.mean(1, keepdims=True)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    upper = np.triu_indices(len(rows), k=1)
+    strength = np.abs(x @ x.T)[upper]
+    wanted = round(n_links * len(strength) / (n * (n - 1) / 2))
+    if not wanted:
+        return np.empty((0, 2), dtype=codes.dtype)
+    first = np.argpartition(-strength, min(wanted, len(strength)) - 1)[:wanted]
+    return np.stack([codes[rows[end[first]]] for end in upper], axis=1)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows of plain numbers and strings, None for a missing value."""
+    clean = table.astype(object).where(table.notna(), None)
+    return [
+        {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in clean.to_dict("records")
+    ]

@@ -1,0 +1,1 @@
+"""Which dimensions, genes and clusters return when a model is trained again."""

@@ -1,0 +1,167 @@
+"""Whether clusters recur: the same clusterer on the latent spaces of several trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from diffvae import _keys, _random, metrics
+from diffvae._core.anndata import groups, results
+from diffvae.tl._cluster import NOISE, cluster
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+N_PERMUTATIONS = 20
+"""Permutations of the labels behind the expected Jaccard index."""
+LABEL_COLUMNS = ["source", "first", "second", "ari"]
+CLUSTER_COLUMNS = ["cluster", "n_cells", "jaccard", "jaccard_sd", "null_jaccard"]
+
+
+class Clusterer:
+    """A clusterer that chooses its number of clusters, or resolution, on a first space and then keeps it.
+
+    Parameters
+    ----------
+    method, n_clusters, resolution
+        As in :func:`diffvae.tl.cluster`.
+    """
+
+    def __init__(self, method: str, n_clusters: int | str = "auto", resolution: float | None = None) -> None:
+        self.method = method
+        self.options: dict[str, Any] = {"n_clusters": n_clusters, "resolution": resolution}
+
+    def first(self, z: np.ndarray, rng: _random.Rng) -> pd.Categorical:
+        """Cluster as :func:`diffvae.tl.cluster` does, and keep its choice."""
+        labels, chosen = self._cluster(z, rng)
+        self.keep(chosen)
+        return labels
+
+    def keep(self, chosen: dict[str, Any]) -> None:
+        """Read the choice from the record of :func:`diffvae.tl.cluster`."""
+        if self.method == "leiden":
+            self.options = {"resolution": float(chosen["resolution"])}
+        elif self.method != "dbscan":  # DBSCAN has no number to keep
+            self.options = {"n_clusters": int(chosen["n_clusters"])}
+
+    def __call__(self, z: np.ndarray, rng: _random.Rng) -> pd.Categorical:
+        """Cluster another space equally finely."""
+        return self._cluster(z, rng)[0]
+
+    def _cluster(self, z: np.ndarray, rng: _random.Rng) -> tuple[pd.Categorical, dict[str, Any]]:
+        import anndata as ad
+
+        names = pd.DataFrame(index=[str(i) for i in range(len(z))])
+        cells = ad.AnnData(obs=names, obsm={_keys.LATENT: np.asarray(z, np.float32)})
+        cluster(cells, self.method, rng=rng, **self.options)
+        return groups(cells, _keys.CLUSTER), results(cells)["cluster"]
+
+
+def reference_clusters(
+    adata: AnnData, z: np.ndarray, clusterer: Clusterer, use_rep: str | None, rng: _random.Rng
+) -> pd.Categorical:
+    """Return the clusters of the reference: those of the cells if they come from this method and representation.
+
+    ``use_rep`` is the key of the reference's latent representation in the cells, None if they lack it.
+    """
+    known = adata.uns.get(_keys.UNS, {}).get("cluster", {})
+    open_choice = clusterer.options == {"n_clusters": "auto", "resolution": None}
+    if (
+        open_choice
+        and _keys.CLUSTER in adata.obs
+        and use_rep is not None
+        and (known.get("method"), known.get("use_rep")) == (clusterer.method, use_rep)
+        and known.get("key_added") == _keys.CLUSTER
+    ):
+        clusterer.keep(known)
+        return groups(adata, _keys.CLUSTER)
+    return clusterer.first(z, rng)
+
+
+def label_stability(
+    own: pd.Categorical,
+    clusterer: Clusterer,
+    reference: np.ndarray,
+    others: Sequence[np.ndarray],
+    components: Sequence[np.ndarray],
+    seeds: Sequence[int],
+    rng: np.random.Generator,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the table of clusters and that of pairs of partitions.
+
+    Parameters
+    ----------
+    own
+        Clusters of the reference.
+    clusterer
+        The clusterer that made them; it clusters the latent spaces ``others`` of the further trainings equally finely.
+    reference
+        Latent space of the reference, clustered again with other seeds to see the variation of the clusterer alone.
+    components
+        Principal components of a reference and of the further splits, cut into the same number of clusters; or none.
+    seeds
+        One per further training.
+    rng
+        Generator of the permutations.
+    """
+    again = [clusterer(z, seed) for z, seed in zip(others, seeds, strict=True)]
+    clusters = cluster_table(own, again, rng)
+    parts = [pairwise("trainings", [own, *again])]
+    parts.append(pairwise("clusterings", [own, *(clusterer(reference, seed) for seed in seeds)]))
+    if components:
+        alike = Clusterer(clusterer.method, "auto" if clusterer.method == "dbscan" else len(clusters))
+        start = alike.first(components[0], seeds[0])
+        parts.append(pairwise("PCA", [start, *(alike(z, s) for z, s in zip(components[1:], seeds, strict=True))]))
+    return clusters, pd.concat(parts, ignore_index=True)
+
+
+def pairwise(source: str, partitions: Sequence[pd.Categorical]) -> pd.DataFrame:
+    """Return the adjusted Rand index of every pair of partitions; number 0 is the reference."""
+    rows = [
+        (source, i, j, metrics.adjusted_rand_index(partitions[i].codes, partitions[j].codes))
+        for i, j in combinations(range(len(partitions)), 2)
+    ]
+    return pd.DataFrame(rows, columns=LABEL_COLUMNS)
+
+
+def cluster_table(
+    reference: pd.Categorical, others: Sequence[pd.Categorical], rng: np.random.Generator
+) -> pd.DataFrame:
+    r"""Return how well each cluster of the reference agrees with the best cluster of other trainings.
+
+    .. math:: J_c = \frac{1}{n} \sum_i \max_{c'} \frac{|C \cap C'_i|}{|C \cup C'_i|}
+
+    (Hennig 2007: below 0.5 a cluster is dissolved, above 0.75 it is stable), and the mean under permuted labels, which
+    is high for large clusters. The noise of DBSCAN is not a cluster.
+    """
+    found = np.array([_best_jaccard(reference, other) for other in others])
+    shuffled = [
+        pd.Categorical.from_codes(rng.permutation(other.codes), other.categories)
+        for other in others
+        for _ in range(N_PERMUTATIONS)
+    ]
+    table = pd.DataFrame(
+        {
+            "cluster": reference.categories.astype(str),
+            "n_cells": np.bincount(reference.codes, minlength=len(reference.categories)),
+            "jaccard": found.mean(axis=0),
+            "jaccard_sd": found.std(axis=0),
+            "null_jaccard": np.mean([_best_jaccard(reference, other) for other in shuffled], axis=0),
+        },
+        columns=CLUSTER_COLUMNS,
+    )
+    return table[table["cluster"] != NOISE].reset_index(drop=True)
+
+
+def _best_jaccard(reference: pd.Categorical, other: pd.Categorical) -> np.ndarray:
+    rows, columns = len(reference.categories), len(other.categories)
+    pairs = reference.codes.astype(np.int64) * columns + other.codes
+    both = np.bincount(pairs, minlength=rows * columns).reshape(rows, columns).astype(float)
+    jaccard = both / (both.sum(axis=1)[:, None] + both.sum(axis=0) - both)
+    jaccard[:, other.categories == NOISE] = 0
+    best: np.ndarray = jaccard.max(axis=1)
+    return best

@@ -1,0 +1,1 @@
+"""Search of hyper-parameters, and whether the result beats the defaults."""

@@ -1,0 +1,228 @@
+"""From AnnData to the matrix that a model sees, for the cells it learns from and for new ones."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from scipy import sparse
+
+from diffvae import _keys, _random
+from diffvae._core.fingerprint import fingerprint
+from diffvae._core.io.backed import Store, is_on_disk
+from diffvae._core.io.backed_matrix import Rows, picked, stack
+from diffvae._errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Matrix: TypeAlias = Any
+"""numpy array, scipy CSR matrix, or :class:`diffvae._core.io.backed_matrix.Rows` on disk; cells x genes."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The genes of a model and how their values came about: enough to bring new cells into the same form."""
+
+    gene_names: tuple[str, ...]
+    layer: str | None
+    minimum: np.ndarray | None
+    maximum: np.ndarray | None
+    target_sum: float | None
+    n_cells: int
+    fingerprint: str
+
+    @property
+    def scaling(self) -> list[list[float]]:
+        """Lower and upper end of each gene; empty without a scaling."""
+        return [] if self.minimum is None or self.maximum is None else [self.minimum.tolist(), self.maximum.tolist()]
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the values are on the unit scale of ``pp.prepare``."""
+        return self.minimum is not None
+
+
+def layer_matrix(adata: AnnData | Store, layer: str | None) -> Matrix:
+    """Return ``adata.layers[layer]`` (``adata.X`` for None) as CSR or a dense array, checked to be finite numbers.
+
+    Of a store the rows on disk, after one pass over them.
+    """
+    if isinstance(adata, Store):
+        rows = adata.matrix(layer)
+        adata.tell(stacklevel=5)
+        if not rows.survey.finite:
+            raise DataError(f"{_place(layer)} holds NaN or infinite values; put 0 where missing means not detected.")
+        return rows
+    # anndata reads the layers of a backed object into memory, and leaves only X on disk
+    if is_on_disk(adata) and (layer is None or not hasattr(adata, "layers")):
+        raise in_memory_only()
+    if layer is None:
+        matrix = adata.X
+    elif layer in adata.layers:
+        matrix = adata.layers[layer]
+    else:
+        way_out = "run diffvae.pp.prepare(adata) first" if layer == _keys.UNIT else f"there are: {list(adata.layers)}"
+        raise DataError(f"adata.layers[{layer!r}] is missing; {way_out}.")
+    if matrix is None:
+        raise DataError("adata.X is empty; name the layer that holds the expression values.")
+    if np.ma.is_masked(matrix):
+        raise DataError(
+            f"{_place(layer)} is a masked array with {np.ma.count_masked(matrix):,} values masked; fill them."
+        )
+    matrix = matrix.tocsr() if sparse.issparse(matrix) else np.asarray(matrix)
+    values: Any = matrix.data if sparse.issparse(matrix) else matrix
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{_place(layer)} holds {values.dtype}, not numbers; convert it to float first.")
+    if not np.isfinite(values).all():
+        raise DataError(f"{_place(layer)} holds NaN or infinite values; diffvae.pp.check(adata) says where.")
+    return matrix
+
+
+def in_memory_only() -> DataError:
+    """Return what is said where cells on disk can't be used."""
+    return DataError(
+        "These cells are on disk, which DiffVAE, VAE and AutoEncoder learn from, and all models embed; for this read "
+        "them, or some of them, into memory first."
+    )
+
+
+def _place(layer: str | None) -> str:
+    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
+
+
+def require_unit_interval(matrix: Matrix, layer: str | None) -> None:
+    """Refuse values outside [0, 1], which are no Bernoulli targets."""
+    if isinstance(matrix, Rows):
+        low, high = matrix.survey.smallest, matrix.survey.largest
+    else:
+        low, high = (float(matrix.min()), float(matrix.max())) if min(matrix.shape) else (0.0, 0.0)
+    if low < 0 or high > 1:
+        raise DataError(
+            f"{_place(layer)} holds values from {low:.3g} to {high:.3g}, but the Bernoulli likelihood needs [0, 1]; "
+            "train on layer='unit' (diffvae.pp.prepare makes it) or choose likelihood='gaussian'."
+        )
+
+
+def gene_means(matrix: Matrix) -> np.ndarray:
+    """Return the mean of each gene in double precision, in which scipy doesn't take it of single precision values."""
+    if sparse.issparse(matrix):
+        return np.ones(matrix.shape[0]) @ matrix / matrix.shape[0]
+    return matrix.mean(axis=0, dtype=np.float64)
+
+
+def gene_moments(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and log sigma^2 of each gene in some cells, float32; a hardly varying one gets a variance of 1e-4."""
+    parts = matrix.blocks() if isinstance(matrix, Rows) else iter([(slice(0, matrix.shape[0]), matrix)])
+    chosen = np.zeros(matrix.shape[0], dtype=bool)
+    chosen[rows] = True
+    mean = squares = np.zeros(matrix.shape[1])
+    for part, block in parts:
+        wide = block[chosen[part]].astype(np.float64)
+        share = wide.shape[0] / len(rows)
+        if share:
+            mean = mean + share * gene_means(wide)
+            square = wide.multiply(wide).tocsr() if sparse.issparse(wide) else np.square(wide)
+            squares = squares + share * gene_means(square)
+    return mean.astype(np.float32), np.log((squares - mean**2).clip(min=1e-4)).astype(np.float32)
+
+
+def read_features(adata: AnnData | Store, layer: str | None, matrix: Matrix) -> Features:
+    """Describe the training data."""
+    if not adata.var_names.is_unique:
+        raise DataError("adata.var_names has duplicates; run adata.var_names_make_unique() first.")
+    minimum = maximum = target_sum = None
+    if layer == _keys.UNIT and _keys.UNIT_MIN in adata.var and _keys.UNIT_MAX in adata.var:
+        minimum = adata.var[_keys.UNIT_MIN].to_numpy(np.float64)
+        maximum = adata.var[_keys.UNIT_MAX].to_numpy(np.float64)
+        recorded = (
+            adata.uns.get(_keys.UNS, {}).get("prepare", {}).get("target_sum")
+        )  # none where the values came as logs
+        target_sum = None if recorded is None else float(recorded)
+    return Features(
+        tuple(map(str, adata.var_names)), layer, minimum, maximum, target_sum, adata.n_obs, fingerprint(matrix)
+    )
+
+
+def about(features: Features) -> dict[str, str | None]:
+    """Return by name what tells the cells of one training from those of another."""
+    genes = hashlib.sha256("\n".join(features.gene_names).encode()).hexdigest()[:16]
+    return {"cells": features.fingerprint, "genes": genes, "layer": features.layer}
+
+
+def split_rows(
+    adata: AnnData | Store, validation_size: float | None, rng: _random.Rng
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows to train on and to watch.
+
+    Without a size the split that ``pp.prepare`` made (it fitted the scaling on the training cells alone) is used,
+    or a fifth of the cells where there is none.
+    """
+    split = adata.obs_column(_keys.SPLIT) if isinstance(adata, Store) else adata.obs.get(_keys.SPLIT)
+    if isinstance(adata, Store):
+        adata.tell(stacklevel=4)
+    if validation_size is None and split is not None:
+        held_out = (split == "validation").to_numpy()
+    else:
+        size = 0.2 if validation_size is None else validation_size
+        if not 0 <= size < 1:
+            raise ValueError(f"validation_size is {size}; it is a share of the cells, at least 0 and below 1.")
+        held_out = np.zeros(adata.n_obs, dtype=bool)
+        n_held_out = round(size * adata.n_obs)
+        held_out[_random.generator(rng, "split").permutation(adata.n_obs)[:n_held_out]] = True
+    train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    if len(train) < 2:
+        raise DataError(f"{len(train)} of {adata.n_obs} cells are left to train on; two are the least.")
+    return train, validation
+
+
+def match_new(adata: AnnData | Store, features: Features, max_missing: float) -> Matrix:
+    """Return the matrix of any cells in the form that a model was trained on, genes matched by name.
+
+    Cells that carry the very scaling of the model are taken as they are; all others go through
+    :func:`diffvae.pp.prepare_new` with the model's genes and scaling. Of several files each goes for itself, so that
+    totals of cells are taken over all genes of their own file and what one lacks doesn't change the cells of others.
+    """
+    names = list(features.gene_names)
+    if features.scaled and not _same_scaling(adata, features):
+        if isinstance(adata, Store) and len(adata.shards) > 1 and adata.n_obs:
+            return stack([match_new(part, features, max_missing) for part in adata.parts()])
+        from diffvae import pp
+
+        unit, report = pp.prepare_new(
+            adata,
+            gene_names=names,
+            minimum=features.minimum,
+            maximum=features.maximum,
+            target_sum=features.target_sum,
+            max_missing=max_missing,
+        )
+        of_file = f"{adata.name}: " if isinstance(adata, Store) else ""
+        for message in report["warnings"]:
+            warnings.warn(of_file + message, UserWarning, stacklevel=4)
+        return unit
+    matrix = layer_matrix(adata, features.layer)
+    if list(map(str, adata.var_names)) == names:
+        return matrix
+    if not adata.var_names.is_unique:
+        raise DataError("adata.var_names has duplicates; run adata.var_names_make_unique() first.")
+    positions = adata.var_names.get_indexer(names)
+    if (positions < 0).any():
+        missing = [n for n, p in zip(names, positions, strict=True) if p < 0]
+        raise DataError(
+            f"{len(missing)} of the model's {len(names)} genes are not in adata.var_names, {missing[0]!r} among them; "
+            f"give cells with the genes on which the model was trained."
+        )
+    return picked(matrix, positions) if isinstance(matrix, Rows) else matrix[:, positions]
+
+
+def _same_scaling(adata: AnnData | Store, features: Features) -> bool:
+    if features.layer not in adata.layers or not {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(adata.var):
+        return False
+    if not (adata.var_names.is_unique and set(features.gene_names) <= set(adata.var_names)):
+        return False
+    scaling = adata.var.loc[list(features.gene_names), [_keys.UNIT_MIN, _keys.UNIT_MAX]].to_numpy(np.float64)
+    return bool(([features.minimum, features.maximum] == scaling.T).all())

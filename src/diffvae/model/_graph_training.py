@@ -1,0 +1,288 @@
+"""How cells and their links reach Graph-DiffVAE: all at once, or as parts of the graph that stand for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from diffvae import _random, nn
+from diffvae._core import graphs
+from diffvae._core.graphs import leiden
+from diffvae._core.runtime import torch_in_one_thread
+from diffvae._errors import DataError
+from diffvae.metrics import link_auc, link_average_precision
+from diffvae.model._calibration import Calibration, calibrate
+from diffvae.model._config import GraphConfig
+from diffvae.model._features import Matrix
+from diffvae.nn import Adjacency, Sampling
+from diffvae.train import RowSource
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+EXACT_LIMIT = 20_000
+"""Cells up to which every step sees all pairs; those of 10,000 cells (5 x 10^7) take 0.9 s on two cores."""
+BATCH_CELLS = 8192
+PART_CELLS = 256
+
+
+@dataclass(frozen=True)
+class GraphBatch:
+    """Cells with the graph between them.
+
+    Attributes
+    ----------
+    x
+        Expression, cells x genes.
+    adjacency
+        What the convolutions propagate by.
+    edges
+        Linked pairs among the cells, each once, edges x 2.
+    sampling
+        What the cells stand for.
+    """
+
+    x: Tensor
+    adjacency: Adjacency
+    edges: Tensor
+    sampling: Sampling
+
+
+class WholeGraph:
+    """One batch per epoch: all cells, all pairs, exactly."""
+
+    def __init__(self, source: RowSource, adjacency: sparse.csr_matrix, edges: np.ndarray) -> None:
+        n = len(source)
+        self.batch = GraphBatch(
+            source.rows(np.arange(n)),
+            Adjacency(adjacency, source.device),
+            torch.from_numpy(edges).to(source.device),
+            Sampling(n, len(edges), (n,)),
+        )
+
+    def __str__(self) -> str:
+        n = self.batch.sampling.n_pairs
+        return f"all {n:,} pairs of cells in every step"
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[GraphBatch]:
+        """Yield the batches of an epoch."""
+        yield self.batch
+
+
+class PartedGraph:
+    """Batches of whole parts of the graph, dealt anew in every epoch.
+
+    The graph is cut once into parts of about 256 cells that follow its communities (Cluster-GCN). With p of q parts in
+    a batch, two cells of one part meet with probability p/q and two of different parts with p (p-1) / (q (q-1)); pairs
+    weigh the inverse of that, so that for given latent places the loss is that of the whole graph in expectation.
+    The latent places themselves are made of the neighbours within the batch, over the adjacency matrix normalised
+    anew there, as in Cluster-GCN: weights that would make the sum over neighbours unbiased too (GraphSAINT) compound
+    over the four propagations and diverge in small batches. What is predicted comes from the whole graph.
+    Time is linear in cells, and memory is that of one batch beside the expression.
+
+    References
+    ----------
+    Chiang et al., Cluster-GCN, KDD 2019. Zeng et al., GraphSAINT, ICLR 2020.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        links: sparse.csr_matrix,
+        adjacency_of: Callable[[sparse.csr_matrix], sparse.csr_matrix],
+        *,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.source, self.links, self.adjacency_of = source, links, adjacency_of
+        n = len(source)
+        size = min(PART_CELLS, max(1, batch_size // 4))
+        n_parts = -(-n // size)
+        communities = leiden(links, max(1.0, n_parts / 8), seed)
+        order = np.lexsort((_random.generator(seed, "parts of the graph").random(n), communities))
+        self.parts = np.array_split(order, n_parts)
+        self.per_batch = max(2, min(batch_size // size, n_parts))
+
+    def __str__(self) -> str:
+        cells = self.per_batch * len(self.parts[0])
+        return (
+            f"batches of about {cells:,} cells, {self.per_batch} of {len(self.parts)} parts of the graph, with all "
+            "pairs among them, weighed by the inverse of their probability"
+        )
+
+    def epoch(self, rng: np.random.Generator) -> Iterator[GraphBatch]:
+        """Yield the batches of an epoch: every cell once."""
+        q = len(self.parts)
+        n_batches = max(1, round(q / self.per_batch))
+        for chosen in np.array_split(rng.permutation(q), n_batches):
+            parts = [self.parts[i] for i in chosen]
+            p = len(parts)
+            rows = np.concatenate(parts)
+            sizes = tuple(len(part) for part in parts)
+            links = self.links[rows][:, rows]
+            yield GraphBatch(
+                self.source.rows(rows),
+                Adjacency(self.adjacency_of(links), self.source.device),
+                torch.from_numpy(graphs.edges_of(links)).to(self.source.device),
+                Sampling(len(self.source), self.links.nnz // 2, sizes, q / p, q * (q - 1) / (p * (p - 1))),
+            )
+
+
+class GraphAutoencoder(torch.nn.Module):
+    """Encoder on a graph, decoder of links, and for the joint model a decoder of expression.
+
+    Parameters
+    ----------
+    n_genes
+        Genes.
+    config
+        Hyper-parameters.
+    """
+
+    def __init__(self, n_genes: int, config: GraphConfig) -> None:
+        super().__init__()
+        n, hidden = config.n_latent, config.hidden
+        self.encoder = nn.GraphEncoder(n_genes, hidden, n, conv=config.conv, dropout=config.dropout)
+        self.decoder: nn.GraphiteDecoder | nn.InnerProductDecoder = (
+            nn.GraphiteDecoder(n, n_genes, hidden) if config.decoder == "graphite" else nn.InnerProductDecoder()
+        )
+        self.expression = nn.Decoder(n, (hidden // 2, hidden), n_genes) if config.joint_weight else None
+
+
+class GraphObjective:
+    r"""Loss of Graph-DiffVAE, per (weighted) pair of cells.
+
+    .. math:: L = L_{links}(Z^*) + w_{KL} \frac{1}{N} \overline{KL}(q(z_i) \| N(0, I))
+              + w_{joint} \frac{1}{G} \overline{-\log p(x_i | z_i)}
+
+    With the plain Bernoulli likelihood and w_KL = 1 the first two are eq 22 divided by the N^2 ordered pairs. The KL
+    term grows from zero over the first epochs (``warmup``).
+
+    Parameters
+    ----------
+    config
+        Hyper-parameters.
+    """
+
+    def __init__(self, config: GraphConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self, module: GraphAutoencoder, batch: GraphBatch, generator: torch.Generator, *, warmup: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Return ``loss`` and its unweighted terms ``links``, ``kl`` (nats per cell) and, if joint, ``nll`` (too)."""
+        c = self.config
+        mu, logvar = module.encoder(batch.x, batch.adjacency, generator)
+        eps = torch.randn(mu.shape, generator=generator, device=mu.device)
+        z = mu + torch.exp(0.5 * logvar) * eps
+        places = module.decoder(z, batch.x, batch.adjacency)
+        kl = nn.gaussian_kl(mu, logvar)
+        links = self.links(places, batch)
+        loss = links + c.kl_weight * warmup / batch.sampling.n_cells * kl
+        terms = {"links": links, "kl": kl}
+        if module.expression is not None:
+            terms["nll"] = nn.bernoulli_nll(module.expression(z), batch.x)
+            loss = loss + c.joint_weight / batch.x.shape[1] * terms["nll"]
+        return {"loss": loss, **terms}
+
+    def links(self, places: Tensor, batch: GraphBatch) -> Tensor:
+        """Return the loss of the links of a batch for places Z*."""
+        if self.config.link_loss == "categorical":
+            return nn.categorical_link_nll(places, batch.edges, sampling=batch.sampling)
+        return nn.link_nll(places, batch.edges, positive_weight=self.config.positive_weight, sampling=batch.sampling)
+
+
+BLOCK = 4096
+"""Cells per pass where nothing is learnt."""
+N_UNLINKED = 200_000
+PER_CELL = 40
+"""Pairs without an edge to which probabilities are calibrated: as many, or so many per cell if that is more."""
+
+
+@torch_in_one_thread
+@torch.no_grad()
+def encode(module: GraphAutoencoder, source: RowSource, adjacency: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Return mu and Z* of all cells; expression passes in blocks, what is held is N x hidden."""
+    carried = nn.Adjacency(adjacency, source.device)
+    blocks = source.blocks(BLOCK)
+    product = torch.cat([module.encoder.product(source.rows(b)) for b in blocks])
+    mu, _ = module.encoder.finish(product, carried)
+    del product
+    product = torch.cat([module.decoder.product(source.rows(b)) for b in blocks])
+    return mu.cpu().numpy(), module.decoder.finish(mu, product, carried).cpu().numpy()
+
+
+class HeldOut:
+    """The edges that are hidden from the training, pairs without an edge, and what they say of places Z*."""
+
+    def __init__(self, graph: sparse.csr_matrix, size: float, rng: _random.Rng) -> None:
+        edges = graphs.edges_of(graph)
+        self.n_cells, self.n_edges = graph.shape[0], len(edges)
+        n_linked = round(size * len(edges))
+        if size and (n_linked < 1 or n_linked == len(edges)):
+            raise DataError(
+                f"The graph has {len(edges)} edges; validation_size={size} would leave {n_linked} to watch and "
+                f"{len(edges) - n_linked} to learn from. Pass validation_size=0 or a graph with more edges."
+            )
+        chance = _random.generator(rng, "held-out links")
+        self.linked, self.known_edges = graphs.hold_out(edges, self.n_cells, (n_linked,), chance)
+        self.known = graphs.graph_of(self.known_edges, self.n_cells) if n_linked else graph
+        self.graph = graph
+        # most pairs are unlinked; among very few cells there may be hardly any
+        n_unlinked = min(max(n_linked, 1000), (self.n_pairs - self.n_edges) // 2)
+        self.unlinked = graphs.sample_negatives(graph, n_unlinked, chance) if n_linked else edges[:0]
+
+    @property
+    def n_pairs(self) -> int:
+        return self.n_cells * (self.n_cells - 1) // 2
+
+    def __bool__(self) -> bool:
+        return len(self.linked) > 0 and len(self.unlinked) > 0
+
+    def scores(self, places: np.ndarray) -> dict[str, float]:
+        """Return the balanced link loss, AUC and average precision of the held-out pairs."""
+        linked, unlinked = graphs.inner_products(places, self.linked), graphs.inner_products(places, self.unlinked)
+        if not (np.isfinite(linked).all() and np.isfinite(unlinked).all()):
+            return {"validation_loss": float("nan")}
+        loss = 0.5 * (np.logaddexp(0, -linked).mean() + np.logaddexp(0, unlinked).mean())
+        return {
+            "validation_loss": float(loss),
+            "validation_auc": link_auc(linked, unlinked),
+            "validation_average_precision": link_average_precision(linked, unlinked),
+        }
+
+    def pearson(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Return Pearson's correlation of the expression of linked and of unlinked pairs."""
+        return graphs.pearson(matrix, self.linked), graphs.pearson(matrix, self.unlinked)
+
+    def calibrate(self, places: np.ndarray, rng: _random.Rng) -> Calibration:
+        """Fit probabilities and threshold to the held-out pairs."""
+        n = min(max(N_UNLINKED, PER_CELL * self.n_cells), (self.n_pairs - self.n_edges) // 2)
+        unlinked = graphs.sample_negatives(self.graph, n, _random.generator(rng, "unlinked pairs"))
+        linked = graphs.inner_products(places, self.linked)
+        return calibrate(linked, graphs.inner_products(places, unlinked), n_edges=self.n_edges, n_pairs=self.n_pairs)
+
+
+def cell_numbers(pairs: Any, adata: AnnData | None, n_cells: int) -> np.ndarray:
+    """Return pairs of cells as numbers, pairs x 2."""
+    pairs = pairs.to_numpy() if isinstance(pairs, pd.DataFrame) else np.asarray(pairs)
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"pairs has shape {pairs.shape}; give pairs x 2 cells.")
+    if pairs.dtype.kind in "iu":
+        if len(pairs) and not 0 <= pairs.min() <= pairs.max() < n_cells:
+            raise ValueError(f"pairs name cells {pairs.min()} to {pairs.max()}; there are 0 to {n_cells - 1}.")
+        return pairs.astype(np.int64)
+    if adata is None:
+        raise ValueError("pairs are names of cells; pass adata as well, or numbers of cells.")
+    numbers = adata.obs_names.get_indexer(pairs.ravel().astype(str)).reshape(pairs.shape)
+    if (numbers < 0).any():
+        unknown = pairs[numbers < 0]
+        raise DataError(f"{len(unknown)} cells of pairs are not in adata.obs_names, {str(unknown[0])!r} among them.")
+    return numbers

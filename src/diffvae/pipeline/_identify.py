@@ -1,0 +1,155 @@
+"""The road's first part: from the latent representation to named clusters, also again on an existing result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffvae import _keys, tl
+from diffvae._core.io import folders
+from diffvae._core.io.folders import one_writer
+from diffvae._core.runtime import Journal, in_one_thread
+from diffvae._errors import DataError
+from diffvae.pipeline import _checks, _opened, _summary
+from diffvae.pipeline._result import Result
+from diffvae.tl._annotate import disagreement
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from diffvae.model import Model
+
+
+@in_one_thread
+def identify(
+    adata: AnnData,
+    model: Model,
+    *,
+    markers: Any = "auto",
+    n_clusters: int | str = "auto",
+    cluster_method: str = "leiden",
+    cluster_on: str = "latent",
+    n_dims: int = 10,
+    n_genes: int = 3,
+    seed: int = 0,
+    journal: Journal | None = None,
+) -> None:
+    """Go from the latent representation to named clusters; the second half of a run, for a result.
+
+    Parameters
+    ----------
+    adata
+        With ``obsm["X_diffvae"]`` and ``obsm["X_diffvae_tsne"]``.
+    model
+        The model that made them.
+    markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed
+        As in :func:`diffvae.pipeline.run`.
+    journal
+        Where timings and warnings go.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> dv.tl.embed(adata, model)
+    >>> dv.tl.tsne(adata)
+    >>> dv.pipeline.identify(adata, model, markers="blood-human", n_clusters=6, cluster_method="kmeans")
+    >>> adata.obs["diffvae_cluster"].nunique()
+    6
+    """
+    _checks.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
+    journal = journal or Journal(lambda step: None)
+    with journal.step("cluster"):
+        use_rep = _keys.LATENT if cluster_on == "latent" else _keys.TSNE
+        tl.cluster(adata, cluster_method, n_clusters=n_clusters, use_rep=use_rep, rng=seed)
+        found = adata.uns[_keys.UNS]["cluster"]
+        if "warning" in found:
+            journal.warnings.append(found["warning"])
+        if found["n_clusters"] < 2:
+            number = {0: "no cluster", 1: "one cluster only"}[found["n_clusters"]]
+            way_out = "" if cluster_method == "dbscan" else ", or a larger n_clusters"
+            raise DataError(
+                f"{cluster_method} finds {number} on the {cluster_on} representation, so there is nothing to tell "
+                f"apart; try another cluster_method or cluster_on{way_out}."
+            )
+    with journal.step("latent dimensions and genes"):
+        tl.latent_dimensions(adata, n_top=n_dims)
+        tl.gene_weights(adata, model, rng=seed)
+        tl.high_weight_genes(adata, n_dims=n_dims, n_genes=n_genes)
+    with journal.step("name the clusters"):
+        tl.annotate(adata, markers, rng=seed)
+        if sentence := disagreement(adata.uns[_keys.UNS]["annotation"]):
+            journal.warnings.append(sentence)
+
+
+@one_writer
+@in_one_thread
+def identify_again(
+    path: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    label_key: str | None = None,
+    markers: Any = "auto",
+    n_clusters: int | str = "auto",
+    cluster_method: str = "leiden",
+    cluster_on: str = "latent",
+    n_dims: int = 10,
+    n_genes: int = 3,
+    seed: int = 0,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda step: None,
+) -> Result:
+    """Cluster and name the cells of an existing result again, without training.
+
+    Parameters
+    ----------
+    path
+        Folder that :func:`diffvae.pipeline.run` wrote; it is left as it is.
+    out
+        Folder for the new result; None writes nothing.
+    label_key
+        Reference labels in ``obs``; None for those of the first run.
+    markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed, overwrite, tell
+        As in :func:`diffvae.pipeline.run`.
+
+    Returns
+    -------
+    Result
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(100, 40)
+    >>> _ = dv.pipeline.run(
+    ...     cells, "results", label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
+    ...     links=False, progress=False,
+    ... )
+    >>> again = dv.pipeline.identify_again("results", n_clusters=3, cluster_method="kmeans")
+    >>> len(again.clusters)
+    3
+    """
+    asked = dict(locals())
+    options = {"markers": markers, "n_clusters": n_clusters, "cluster_method": cluster_method, "cluster_on": cluster_on}
+    options |= {"n_dims": n_dims, "n_genes": n_genes, "seed": seed}
+    _checks.check_options(**options)
+    if out is not None:
+        folders.refuse_folder(Path(out).expanduser().resolve(), overwrite)
+    journal = Journal(tell)
+    with journal.step("read"):
+        adata, model, earlier = _opened.read_result(path)
+    label_key = label_key or earlier["parameters"].get("label_key")
+    _checks.require_labels(adata, label_key)
+    _checks.require_cells(adata, n_clusters)
+    identify(adata, model, **options, journal=journal)
+    scores = _summary.score(adata, label_key, seed, journal)
+    about = {k: earlier[k] for k in _keys.ABOUT}
+    parameters = earlier["parameters"] | options | {"label_key": label_key}
+    command = None
+    if out is not None:
+        words = ["identify", Path(path).name, "--out", Path(out).name]
+        command = _opened.command_line(words, identify_again, asked, without=("n_dims", "n_genes", "precision"))
+    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, command=command)
