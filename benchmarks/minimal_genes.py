@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import diffvae as dv
-from diffvae.tl._gene_sets import EditedCells
+from diffvae.tl._gene_sets import IncrementalClassifier
 
 N_CELLS, N_GENES, N_SINGLE, N_BATCHED = 500, 2000, 1, 10
 
@@ -32,7 +32,7 @@ def main() -> None:
     x = adata.X
     change = (rng.normal(0, 0.1, x.shape)).astype(np.float32)
     order = np.argsort(-np.abs(change), axis=1)
-    edited = EditedCells(classifier)
+    edited = IncrementalClassifier(classifier)
     edited.prefixes(x[0], order[0], change[0][order[0]], 0)  # threads and caches
 
     start = time.perf_counter()

@@ -34,14 +34,14 @@ def generate(path: str, n_cells: int) -> dict[str, Any]:
     from anndata import AnnData
     from scipy import sparse
 
-    from diffvae._core.io.writer import cell_file
+    from diffvae._core.io.writer import adata_writer
 
     rng = np.random.default_rng(0)
     rates = rng.gamma(0.3, 0.35, (N_TYPES, N_GENES)).astype(np.float32)
     types = np.sort(rng.integers(0, N_TYPES, n_cells))
     obs = pd.DataFrame({"type": pd.Categorical(types.astype(str))}, index=[f"cell{i}" for i in range(n_cells)])
     nonzero = 0
-    with cell_file(path, AnnData(obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(N_GENES)]))) as file:
+    with adata_writer(path, AnnData(obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(N_GENES)]))) as file:
         for start in range(0, n_cells, BLOCK):
             block = sparse.csr_matrix(rng.poisson(rates[types[start : start + BLOCK]]).astype(np.float32))
             nonzero += block.nnz

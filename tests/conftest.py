@@ -61,7 +61,7 @@ def demo(tmp_path_factory):
         patch.setattr(dv.pl, "save", functools.partial(dv.pl.save, dpi=60))
         result = dv.pipeline.run(
             out=out, n_latent=10, max_epochs=20, source="CD34+", target=["Dendritic", "CD19+ B"], seed=0,
-            progress=False, tell=steps.append,
+            progress=False, on_step=steps.append,
         )  # fmt: skip
     return result, out, steps
 

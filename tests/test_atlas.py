@@ -47,7 +47,7 @@ def run(shards, tmp_path_factory):
         markers["gene"] = ad.read_h5ad(shards[0]).var_names[:4]
         found = dv.pipeline.run(
             shards, out, subsample=200, label_key="cell_type", markers=markers, n_clusters=3, cluster_method="kmeans",
-            k=3, tell=told.append, **OPTIONS,
+            k=3, on_step=told.append, **OPTIONS,
         )  # fmt: skip
     return found, out, told
 
@@ -196,7 +196,7 @@ def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(_backed.Atlas, "transfer", fail)
+    monkeypatch.setattr(_backed.BackedRun, "transfer", fail)
     with pytest.raises(OSError, match="disk is full"):
         dv.pipeline.run(shards, tmp_path / "out", subsample=100, n_clusters=2, cluster_method="kmeans", **OPTIONS)
     assert not list(tmp_path.iterdir())
@@ -222,8 +222,8 @@ def test_what_a_killed_run_left_is_removed_by_the_next(shards, tmp_path):
     for name in (".out.0123abcd.work", ".other.0123abcd.work"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "prepared.h5ad").write_text("gigabytes")
-    atlas = _backed.Atlas(open_store(shards), tmp_path / "out")
-    assert sorted(tmp_path.iterdir()) == sorted([atlas.work, tmp_path / ".other.0123abcd.work"])
+    backed_run = _backed.BackedRun(open_store(shards), tmp_path / "out")
+    assert sorted(tmp_path.iterdir()) == sorted([backed_run.work, tmp_path / ".other.0123abcd.work"])
 
 
 def test_train_and_embed_on_the_command_line(shards, tmp_path, diffvae):

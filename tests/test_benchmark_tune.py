@@ -254,7 +254,7 @@ def test_a_trial_that_another_process_took_over_is_left_to_it(judged, tmp_path, 
     def suspended(self, adata, settings, rng, on_epoch=None):
         monkeypatch.setattr(Judge, "score", real)
         study = optuna.load_study(study_name="diffvae", storage=f"sqlite:///{tmp_path}/study.db")
-        study.tell(0, state=optuna.trial.TrialState.FAIL)
+        study.on_step(0, state=optuna.trial.TrialState.FAIL)
         _search.RetryHeartbeatStaleTrialCallback()(study, study.trials[0])
         return -1.0, {"validation_nll": 1.0}
 
@@ -413,7 +413,7 @@ def test_no_trial_is_better_than_the_default(monkeypatch):
 def test_a_search_writes_what_run_takes(tmp_path):
     out = tmp_path / "tune"
     steps = []
-    tuned = tune(n_trials=8, n_repeats=1, out=out, tell=steps.append)
+    tuned = tune(n_trials=8, n_repeats=1, out=out, on_step=steps.append)
     assert sorted(p.name for p in out.iterdir()) == [
         "best.json", "confirmation.csv", "figures", "importance.csv", "study.db", "summary.json", "trials.csv",
     ]  # fmt: skip
@@ -540,7 +540,7 @@ def test_random_values_show_no_importance_beyond_chance():
     for value in values:
         trial = study.ask()
         space.suggest(trial)
-        study.tell(trial, value)
+        study.on_step(trial, value)
     table = importance(study, list(space.parameters), 0)
     assert (table["importance"] < table["chance_95"]).all()
     assert (table["chance"] < table["chance_95"]).all()

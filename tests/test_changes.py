@@ -78,7 +78,7 @@ def test_what_is_refused_writes_nothing(fork_folder, tmp_path, options, message)
 def test_a_run_refuses_types_before_it_trains(fork_cells, options, message):
     told = []
     with pytest.raises(ValueError, match=message):
-        pipeline.run(fork_cells, label_key="cell_type", tell=told.append, **options)
+        pipeline.run(fork_cells, label_key="cell_type", on_step=told.append, **options)
     assert told == ["read"]
 
 

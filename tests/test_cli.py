@@ -385,8 +385,8 @@ def test_names_can_not_steer_the_terminal(monkeypatch, capsys):
     _console.say(HOSTILE)
     _console.table(HOSTILE, ["name"], [(HOSTILE,)])
     said = capsys.readouterr().out
-    for tell in (_console.step, _console.note, _console.error):
-        tell(HOSTILE)
+    for on_step in (_console.step, _console.note, _console.error):
+        on_step(HOSTILE)
     told = capsys.readouterr().err
     for text, n in ((said, 3), (told, 3)):
         shown = re.sub(r"\x1b\[[0-9;]*m", "", text)  # colours of our own

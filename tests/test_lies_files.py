@@ -56,7 +56,7 @@ def refused(answer, sentence):
 
 @pytest.fixture
 def small_machine(monkeypatch):
-    monkeypatch.setattr(text, "free_memory", lambda: 2**19)
+    monkeypatch.setattr(text_files, "free_memory", lambda: 2**19)
 
 
 BOMBS = {
@@ -108,7 +108,7 @@ def test_what_fits_is_no_bomb(tmp_path):
 
 
 def test_blocks_are_the_whole_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(text, "BLOCK", 100)
+    monkeypatch.setattr(text_files, "BLOCK", 100)
     TABLE.to_csv(tmp_path / "a.csv.gz")
     pd.testing.assert_frame_equal(read.read(tmp_path / "a.csv.gz").to_df(), TABLE, check_names=False)
 

@@ -31,7 +31,7 @@ def found(fork_folder):
     told: list[str] = []
     with pytest.MonkeyPatch.context() as patch:  # what pl.save writes is tested elsewhere
         patch.setattr(dv.pl, "save", lambda ax, path: ax.figure.savefig(path.with_suffix(".png"), dpi=40))
-        return pipeline.links(fork_folder, source="stem", tell=told.append, **QUICK), told
+        return pipeline.links(fork_folder, source="stem", on_step=told.append, **QUICK), told
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def quick_steps(monkeypatch):
 @pytest.fixture
 def quick_training(monkeypatch, quick_steps):
     """Graph-DiffVAE as a run trains it, with few epochs."""
-    monkeypatch.setattr(_links, "link", partial(_links.link, max_epochs=3))
+    monkeypatch.setattr(_links, "link", partial(_links.run_links, max_epochs=3))
 
 
 def names(folder):
@@ -253,7 +253,7 @@ def test_what_can_not_work_is_refused_before_the_training(fork_folder, tmp_path,
     monkeypatch.setattr(dv.pp, "cell_graph", lambda *args, **others: pytest.fail("joined"))
     told = []
     with pytest.raises(ValueError, match=sentence):
-        pipeline.links(fork_folder, tmp_path / "out", tell=told.append, progress=False, **options)
+        pipeline.links(fork_folder, tmp_path / "out", on_step=told.append, progress=False, **options)
     assert told == ["read"]
     assert names(tmp_path) == []
 
@@ -262,7 +262,7 @@ def test_what_can_not_work_is_refused_before_the_training(fork_folder, tmp_path,
 def test_k_of_nothing_is_refused_before_anything_is_read(tmp_path, function):
     told = []
     with pytest.raises(ValueError, match="k is 0; it must be 1 or more"):
-        function(tmp_path, k=0, tell=told.append)
+        function(tmp_path, k=0, on_step=told.append)
     assert told == []
     with pytest.raises(ValueError, match="top_k is 0; it must be 1 or more"):
         pipeline.links(tmp_path, top_k=0)

@@ -14,7 +14,7 @@ import diffvae as dv
 from diffvae import _keys
 from diffvae._core.io import backed_matrix, matrix
 from diffvae._core.io.backed import open_store
-from diffvae._core.io.writer import cell_file
+from diffvae._core.io.writer import adata_writer
 from diffvae.pp import DataError
 from diffvae.pp._normalise import ranking
 
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*zarr v2:UserWarning")
 def small_blocks(monkeypatch):
     """Cut three hundred cells into many blocks."""
     monkeypatch.setattr(matrix, "BLOCK", 2000)
-    monkeypatch.setattr(backed_matrix.Rows.blocks, "__defaults__", (2000,))
-    monkeypatch.setattr(backed_matrix.Rows.cuts, "__defaults__", (2000,))
+    monkeypatch.setattr(backed_matrix.BackedMatrix.blocks, "__defaults__", (2000,))
+    monkeypatch.setattr(backed_matrix.BackedMatrix.cuts, "__defaults__", (2000,))
 
 
 def cells(form=sp.csr_matrix, n=300, genes=80):
@@ -162,9 +162,9 @@ def test_refused_before_anything_is_written(tmp_path):
 
 
 def test_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
-    from diffvae._core.io.writer import CellFile
+    from diffvae._core.io.writer import AnnDataWriter
 
-    original, calls = CellFile.append, []
+    original, calls = AnnDataWriter.append, []
 
     def fail(self, key, block):
         calls.append(key)
@@ -172,7 +172,7 @@ def test_failure_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
             raise OSError("the disk is full")
         original(self, key, block)
 
-    monkeypatch.setattr(CellFile, "append", fail)
+    monkeypatch.setattr(AnnDataWriter, "append", fail)
     for name in ("p.h5ad", "p.zarr"):
         calls.clear()
         with pytest.raises(OSError, match="disk is full"):
@@ -207,8 +207,10 @@ def test_variable_genes_are_ranked_as_by_scanpy(tmp_path, form, n_batches):
 
 
 def test_four_passes_whatever_the_number_of_batches(tmp_path, monkeypatch):
-    adata, passes, blocks = cells(n=600), [], backed_matrix.Rows.blocks
-    monkeypatch.setattr(backed_matrix.Rows, "blocks", lambda self, *args: passes.append(self) or blocks(self, *args))
+    adata, passes, blocks = cells(n=600), [], backed_matrix.BackedMatrix.blocks
+    monkeypatch.setattr(
+        backed_matrix.BackedMatrix, "blocks", lambda self, *args: passes.append(self) or blocks(self, *args)
+    )
     adata.obs["batch"] = pd.Categorical([f"b{i % 20}" for i in range(600)])
     dv.pp.prepare(written(adata, tmp_path / "cells.h5ad"), out=tmp_path / "p.h5ad", n_top_genes=30, batch_key="batch")
     assert len(passes) == 4
@@ -216,7 +218,7 @@ def test_four_passes_whatever_the_number_of_batches(tmp_path, monkeypatch):
 
 def test_wide_dense_cells_are_compressed_in_small_pieces(tmp_path):
     for genes, rows in ((100, 128), (30_000, 8)):
-        with cell_file(tmp_path / f"{genes}.h5ad", AnnData(shape=(2, genes))) as file:
+        with adata_writer(tmp_path / f"{genes}.h5ad", AnnData(shape=(2, genes))) as file:
             file.append("X", np.zeros((2, genes), np.float32))
         with h5py.File(tmp_path / f"{genes}.h5ad") as file:
             assert file["X"].chunks == (rows, genes)
@@ -224,6 +226,6 @@ def test_wide_dense_cells_are_compressed_in_small_pieces(tmp_path):
 
 def test_a_batch_that_is_not_there_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     path = written(cells(), tmp_path / "cells.h5ad")
-    monkeypatch.setattr(backed_matrix.Rows, "blocks", lambda *_: pytest.fail("was read"))
+    monkeypatch.setattr(backed_matrix.BackedMatrix, "blocks", lambda *_: pytest.fail("was read"))
     with pytest.raises(DataError, match="no column 'donor'"):
         dv.pp.prepare(path, out=tmp_path / "p.h5ad", batch_key="donor")

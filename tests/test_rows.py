@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.backed_matrix import Rows, picked, stack
-from diffvae._core.io.writer import cell_file
+from diffvae._core.io.backed_matrix import BackedMatrix, picked, stack
+from diffvae._core.io.writer import adata_writer
 
 
 def rows_of(matrix):
@@ -18,7 +18,7 @@ def rows_of(matrix):
 
     n_values = matrix.nnz if sparse else matrix.size
     pointers = matrix.indptr.astype(np.int64) if sparse else None
-    return Rows(matrix.shape, sparse, n_values, matrix.dtype, read, pointers)
+    return BackedMatrix(matrix.shape, sparse, n_values, matrix.dtype, read, pointers)
 
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
@@ -32,7 +32,7 @@ def test_every_block_of_a_stack_has_the_type_of_the_whole(form):
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
 def test_a_file_refuses_values_that_its_type_cannot_hold(form, tmp_path):
-    with cell_file(tmp_path / "cells.h5ad", AnnData(np.zeros((8, 3), np.float32))) as file:
+    with adata_writer(tmp_path / "cells.h5ad", AnnData(np.zeros((8, 3), np.float32))) as file:
         file.append("X", form(np.ones((4, 3), np.uint8)))
         with pytest.raises(TypeError, match="X is written as uint8, which doesn't hold all values of int32"):
             file.append("X", form(np.full((4, 3), 4000, np.int32)))

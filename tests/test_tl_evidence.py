@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from diffvae.tl._markers import GeneLevels, dominance, score_sets, share_votes
+from diffvae.tl._markers import GeneLevels, pairwise_auc, score_sets, share_votes
 
 
 def brute_force(x, codes):
@@ -19,7 +19,7 @@ def brute_force(x, codes):
 def test_dominance_worked_by_hand():
     x, codes = np.array([[2.0], [0.0], [1.0], [0.0], [0.0], [0.0]]), np.array([0, 0, 1, 1, 2, 2])
     # First against second: 2 > 1, 2 > 0, 0 < 1, 0 = 0: (1 + 1 - 1 + 0) / 4; against third: 2 of 4, no losses.
-    assert dominance(x, codes, np.ones(3))[0, 0] == pytest.approx((0.25 + 0.5) / 2)
+    assert pairwise_auc(x, codes, np.ones(3))[0, 0] == pytest.approx((0.25 + 0.5) / 2)
 
 
 @pytest.mark.parametrize("shift", [0.0, -1.0])
@@ -30,21 +30,21 @@ def test_dominance_is_the_mean_over_pairs_of_cells_dense_and_sparse(shift):
     x[x > 0] += shift * 1.5
     codes = np.repeat([0, 1, 2, 3], [3, 7, 30, 10])
     expected = brute_force(x, codes)
-    np.testing.assert_allclose(dominance(x, codes, np.ones(4)), expected, atol=1e-12)
+    np.testing.assert_allclose(pairwise_auc(x, codes, np.ones(4)), expected, atol=1e-12)
     for format in (sp.csr_matrix, sp.csc_matrix, sp.csr_array):
-        np.testing.assert_allclose(dominance(format(x), codes, np.ones(4)), expected, atol=1e-12)
+        np.testing.assert_allclose(pairwise_auc(format(x), codes, np.ones(4)), expected, atol=1e-12)
 
 
 def test_dominance_does_not_depend_on_how_many_cells_a_group_has():
     x, codes = np.array([[3.0], [1.0], [2.0], [0.0], [0.0], [1.0]]), np.array([0, 0, 1, 1, 2, 2])
     many = np.r_[np.arange(6), np.repeat([2, 3], 20)]
-    np.testing.assert_allclose(dominance(x, codes, np.ones(3)), dominance(x[many], codes[many], np.ones(3)))
+    np.testing.assert_allclose(pairwise_auc(x, codes, np.ones(3)), pairwise_auc(x[many], codes[many], np.ones(3)))
 
 
 def test_votes_weigh_the_other_groups_only():
     x, codes = np.array([[2.0], [1.0], [3.0]]), np.array([0, 1, 2])
     # The first lies above the second (+1, one vote) and below the third (-1, three votes).
-    assert dominance(x, codes, np.array([50.0, 1.0, 3.0]))[0, 0] == pytest.approx((1 - 3) / 4)
+    assert pairwise_auc(x, codes, np.array([50.0, 1.0, 3.0]))[0, 0] == pytest.approx((1 - 3) / 4)
 
 
 def test_groups_that_look_alike_share_a_vote():
@@ -61,21 +61,21 @@ def test_cutting_a_type_into_parts_leaves_its_markers_strong():
     for t in range(3):
         x[types == t, 60 * t : 60 * (t + 1)] += 1.0
     parts = np.where(types == 0, np.arange(240) % 4 + 2, types - 1)
-    whole = dominance(x, types, np.ones(3))[0, :60].mean()
-    drowned = dominance(x, parts, np.ones(6))
+    whole = pairwise_auc(x, types, np.ones(3))[0, :60].mean()
+    drowned = pairwise_auc(x, parts, np.ones(6))
     votes = share_votes(drowned)
     assert (votes[2:] < 0.5 * votes[:2].min()).all()
-    shared = dominance(x, parts, votes)[2:, :60].mean()
+    shared = pairwise_auc(x, parts, votes)[2:, :60].mean()
     assert 1.3 * drowned[2:, :60].mean() < shared < whole
 
 
 def test_dominance_of_one_group_is_zero():
-    assert not dominance(np.ones((4, 2)), np.zeros(4, int), np.ones(1)).any()
+    assert not pairwise_auc(np.ones((4, 2)), np.zeros(4, int), np.ones(1)).any()
 
 
 def test_input_is_left_as_it_is():
     x = sp.csr_matrix((np.array([1.0, 0.0, 2.0]), np.array([0, 1, 1]), np.array([0, 2, 3])))
-    dominance(x, np.array([0, 1]), np.ones(2))
+    pairwise_auc(x, np.array([0, 1]), np.ones(2))
     assert x.nnz == 3
 
 
@@ -95,7 +95,7 @@ def gene_set(*positions, sign=1.0):
 
 def test_score_sees_the_set_and_counts_it():
     x, codes = simulate()
-    delta = dominance(x, codes, np.ones(3))
+    delta = pairwise_auc(x, codes, np.ones(3))
     sets = {"true": gene_set(0, 1, 2, 3, 4), "other": gene_set(50, 51, 52)}
     table = score_sets(delta, sets, GeneLevels(x, 0), 999, 0).set_index(["group", "cell_type"])
     assert table.loc[(0, "true"), "p_value"] == 0.001
@@ -108,7 +108,7 @@ def test_score_sees_the_set_and_counts_it():
 
 def test_genes_that_should_be_absent_count_by_their_absence():
     x, codes = simulate()
-    delta, levels = dominance(x, codes, np.ones(3)), GeneLevels(x, 0)
+    delta, levels = pairwise_auc(x, codes, np.ones(3)), GeneLevels(x, 0)
     up = score_sets(delta, {"t": gene_set(0, 1)}, levels, 99, 0)["score"]
     down = score_sets(delta, {"t": gene_set(0, 1, sign=-1.0)}, levels, 99, 0)
     np.testing.assert_allclose(down["score"], -up)
@@ -117,7 +117,7 @@ def test_genes_that_should_be_absent_count_by_their_absence():
 
 def test_p_values_of_random_sets_are_uniform():
     x, codes = simulate()
-    delta, levels = dominance(x, codes, np.ones(3)), GeneLevels(x, 0)
+    delta, levels = pairwise_auc(x, codes, np.ones(3)), GeneLevels(x, 0)
     rng = np.random.default_rng(1)
     sets = {str(i): gene_set(*rng.choice(np.arange(5, 600), 6, replace=False)) for i in range(150)}
     p = score_sets(delta, sets, levels, 200, 0)["p_value"]
@@ -144,5 +144,5 @@ def test_genes_that_no_cell_has_are_no_controls():
 
 def test_a_set_of_all_genes_is_never_special():
     x, codes = simulate(n_genes=4)
-    table = score_sets(dominance(x, codes, np.ones(3)), {"all": gene_set(0, 1, 2, 3)}, GeneLevels(x, 0), 99, 0)
+    table = score_sets(pairwise_auc(x, codes, np.ones(3)), {"all": gene_set(0, 1, 2, 3)}, GeneLevels(x, 0), 99, 0)
     assert (table["p_value"] > 0.05).all()

@@ -7,7 +7,7 @@ from _states import RED, SOURCE, states
 import diffvae as dv
 from diffvae.pp import DataError
 from diffvae.tl._directions import read_cells
-from diffvae.tl._gene_sets import EditedCells
+from diffvae.tl._gene_sets import IncrementalClassifier
 
 
 def searched(**options):
@@ -36,7 +36,7 @@ def test_prefixes_equal_brute_force():
     rng = np.random.default_rng(0)
     genes = rng.permutation(x.shape[1])
     change = rng.normal(0, 0.2, len(genes)).astype(np.float32)
-    edited = EditedCells(classifier)
+    edited = IncrementalClassifier(classifier)
     edited.block = 17  # several blocks
     code = classifier.code(RED)
     probability, first = edited.prefixes(x[3], genes, change, code)
@@ -56,7 +56,7 @@ def test_gradient_is_the_slope():
     adata, model, classifier = states()
     x = read_cells(adata, model, classifier, "cell_type").x[:2]
     code = classifier.code(RED)
-    slope = EditedCells(classifier).gradient(x, code)
+    slope = IncrementalClassifier(classifier).gradient(x, code)
     up, down = x.copy(), x.copy()
     up[:, 5] += 0.01
     down[:, 5] -= 0.01

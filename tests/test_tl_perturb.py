@@ -6,7 +6,7 @@ from _states import RED, SOURCE, WHITE, states
 
 import diffvae as dv
 from diffvae.pp import DataError
-from diffvae.tl._directions import enriched_dimensions, random_ways, read_cells, ways
+from diffvae.tl._directions import directions, enriched_dimensions, random_directions, read_cells
 from diffvae.tl._perturb import Trajectory
 
 
@@ -46,26 +46,26 @@ def test_the_shift_moves_the_chosen_dimensions_by_their_sd_towards_the_target():
     adata, model, classifier = states()
     cells = read_cells(adata, model, classifier, "cell_type")
     chosen = enriched_dimensions(cells, model, 3)
-    shift = ways(cells, SOURCE, RED, chosen, sd_from="all", direction="signed")["shift"]
+    shift = directions(cells, SOURCE, RED, chosen, sd_from="all", direction="signed")["shift"]
     dimensions = chosen.loc[chosen["group"] == RED, "dimension"].to_numpy()
     assert set(np.flatnonzero(shift.z)) == set(dimensions)
     delta = cells.z[cells.of(RED)].mean(0) - cells.z[cells.of(SOURCE)].mean(0)
     expected = np.sign(delta[dimensions]) * cells.z.std(0)[dimensions]
     np.testing.assert_allclose(shift.z[dimensions], expected, rtol=1e-6)
-    plus = ways(cells, SOURCE, RED, chosen, sd_from="group", direction="plus")["shift"]
+    plus = directions(cells, SOURCE, RED, chosen, sd_from="group", direction="plus")["shift"]
     np.testing.assert_allclose(plus.z[dimensions], cells.z[cells.of(SOURCE)].std(0)[dimensions], rtol=1e-6)
 
 
 def test_other_ways_are_as_long():
     adata, model, classifier = states()
     cells = read_cells(adata, model, classifier, "cell_type")
-    by_method = ways(cells, SOURCE, RED, enriched_dimensions(cells, model, 3), sd_from="all", direction="signed")
+    by_method = directions(cells, SOURCE, RED, enriched_dimensions(cells, model, 3), sd_from="all", direction="signed")
     length = np.linalg.norm(by_method["shift"].z)
     assert np.linalg.norm(by_method["mean"].z) == pytest.approx(length, rel=1e-5)
-    for way in random_ways(by_method["shift"], cells.z.std(0), 5, np.random.default_rng(0)):
+    for way in random_directions(by_method["shift"], cells.z.std(0), 5, np.random.default_rng(0)):
         assert np.linalg.norm(way.z) == pytest.approx(length, rel=1e-5)
     in_genes = by_method["expression_mean"]
-    for way in random_ways(in_genes, cells.z.std(0), 2, np.random.default_rng(0)):
+    for way in random_directions(in_genes, cells.z.std(0), 2, np.random.default_rng(0)):
         np.testing.assert_allclose(np.sort(way.x), np.sort(in_genes.x))
 
 

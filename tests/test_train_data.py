@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from diffvae._core.io.backed_matrix import Rows, ahead
+from diffvae._core.io.backed_matrix import BackedMatrix, prefetch
 from diffvae.train import RowSource, StreamSource
 from diffvae.train._data import MIN_BLOCKS, even_batches
 
@@ -87,7 +87,7 @@ class Disk:
     def __init__(self, matrix):
         self.matrix, self.read, self.held, self.most = matrix, [], Counter(), 0
         n_values = matrix.nnz if sp.issparse(matrix) else matrix.size
-        self.rows = Rows(matrix.shape, sp.issparse(matrix), n_values, matrix.dtype, self.reader)
+        self.rows = BackedMatrix(matrix.shape, sp.issparse(matrix), n_values, matrix.dtype, self.reader)
 
     def reader(self, spans):
         self.read += spans
@@ -147,7 +147,7 @@ def test_batches_mix_blocks_from_all_over_the_file():
 )
 def test_a_window_has_the_memory_that_is_said(genes, mebibytes, block):
     """Of dense cells: blocks get smaller before the window gets larger."""
-    rows = Rows((10**6, genes), False, 10**6 * genes, np.dtype(np.float32), lambda _: pytest.fail("was read"))
+    rows = BackedMatrix((10**6, genes), False, 10**6 * genes, np.dtype(np.float32), lambda _: pytest.fail("was read"))
     streamed = StreamSource(rows)
     assert streamed.block == block
     assert streamed.window * rows.bytes_per_row <= mebibytes * 2**20
@@ -201,7 +201,7 @@ def test_reading_ahead_is_one_ahead_and_hands_errors_on():
             raise OSError("the disk is gone")
         return i
 
-    found = ahead([lambda i=i: task(i) for i in range(5)])
+    found = prefetch([lambda i=i: task(i) for i in range(5)])
     for i in range(3):
         assert next(found) == i
         assert max(begun) <= i + 1

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from diffvae import _keys
-from diffvae._core.io.backed_matrix import Rows
+from diffvae._core.io.backed_matrix import BackedMatrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -21,7 +21,7 @@ ACTIVE_VARIANCE = 0.01
 def fingerprint(matrix: Any) -> str:
     """Return 16 hexadecimal digits that tell one training matrix from another; others on disk than in memory."""
     digest = hashlib.sha256(repr(matrix.shape).encode())
-    if isinstance(matrix, Rows):
+    if isinstance(matrix, BackedMatrix):
         digest.update("".join(matrix.survey.digests).encode())
         return digest.hexdigest()[:16]
     parts = (matrix.indptr, matrix.indices, matrix.data) if sparse.issparse(matrix) else (matrix,)

@@ -143,16 +143,16 @@ def printable(text: str) -> str:
 
 
 @dataclass
-class Journal:
+class StepLog:
     """Timings and warnings of the steps, and what is told while they run."""
 
-    tell: Callable[[str], None]
+    on_step: Callable[[str], None]
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        self.tell(name)
+        self.on_step(name)
         start = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)

@@ -45,6 +45,6 @@ def command(
         cluster_on=cluster_on,
         seed=seed,
         overwrite=overwrite,
-        tell=_console.step,
+        on_step=_console.step,
     )
     show(found)

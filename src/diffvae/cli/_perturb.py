@@ -71,7 +71,7 @@ def command(
         n_random=n_random,
         seed=seed,
         overwrite=overwrite,
-        tell=_console.step,
+        on_step=_console.step,
     )
     show(found)
     for message in found.summary["warnings"]:

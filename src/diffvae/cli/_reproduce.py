@@ -86,7 +86,7 @@ def command(
             n_workers=n_workers,
             rng=seed,
             command=f"diffvae {shlex.join(sys.argv[1:])}",
-            tell=_console.step,
+            on_step=_console.step,
         )
     show(found)
     _console.say(f"Written to {out}: reproduction.md, tables, figures, summary.json")

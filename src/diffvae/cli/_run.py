@@ -117,7 +117,7 @@ def command(
         overwrite=overwrite,
         checkpoint_every=checkpoint_every,
         resume=resume,
-        tell=_console.step,
+        on_step=_console.step,
     )
     show(result)
 

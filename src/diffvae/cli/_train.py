@@ -138,10 +138,10 @@ def _prepared(
     if is_prepared(store):
         options_of(store, **asked)
         with _console.warnings_as_notes():
-            store.tell()
+            store.on_step()
         yield store
         return
     with folders.scratch(out) as work:
-        with _console.warnings_as_notes(), folders.failures_told(out, work):
+        with _console.warnings_as_notes(), folders.explain_write_errors(out, work):
             prepared = pp.prepare(store, out=work / "prepared.h5ad", **options)
         yield prepared

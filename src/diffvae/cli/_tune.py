@@ -100,7 +100,7 @@ def command(
         batch_key=batch_key,
         device=device,
         rng=seed,
-        tell=_console.step,
+        on_step=_console.step,
     )
     show(tuned)
     given = {"--layer": layer, "--batch-key": batch_key, "--n-top-genes": None if n_top_genes == 2000 else n_top_genes}

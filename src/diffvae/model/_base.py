@@ -16,7 +16,7 @@ import pandas as pd
 
 from diffvae import _keys, _random
 from diffvae._core.io.backed import OnDisk, is_on_disk, open_store
-from diffvae._core.io.backed_matrix import Rows
+from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.folders import new_folder
 from diffvae._core.runtime import versions
 from diffvae._errors import DataError
@@ -337,14 +337,14 @@ class Model(Estimator, abstract=True):
             If too many genes are missing, or the layer is.
         """
         matrix = self._matrix(adata, max_missing)
-        if not isinstance(matrix, Rows):
+        if not isinstance(matrix, BackedMatrix):
             return self._encode(matrix)
         z = np.empty((len(matrix), self.n_latent), dtype=np.float32)
         for rows, part in self.encode_blocks(matrix):
             z[rows] = part
         return z
 
-    def encode_blocks(self, matrix: Rows) -> Iterator[tuple[slice, np.ndarray]]:
+    def encode_blocks(self, matrix: BackedMatrix) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, latent representation) of one block of cells on disk after the other."""
         for rows, block in matrix.blocks():
             yield rows, self._encode(block)

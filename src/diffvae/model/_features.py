@@ -12,15 +12,15 @@ from scipy import sparse
 
 from diffvae import _keys, _random
 from diffvae._core.fingerprint import fingerprint
-from diffvae._core.io.backed import Store, is_on_disk
-from diffvae._core.io.backed_matrix import Rows, picked, stack
+from diffvae._core.io.backed import BackedAnnData, is_on_disk
+from diffvae._core.io.backed_matrix import BackedMatrix, picked, stack
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 Matrix: TypeAlias = Any
-"""numpy array, scipy CSR matrix, or :class:`diffvae._core.io.backed_matrix.Rows` on disk; cells x genes."""
+"""numpy array, scipy CSR matrix, or :class:`diffvae._core.io.backed_matrix.BackedMatrix` on disk; cells x genes."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Features:
         return self.minimum is not None
 
 
-def layer_matrix(adata: AnnData | Store, layer: str | None) -> Matrix:
+def layer_matrix(adata: AnnData | BackedAnnData, layer: str | None) -> Matrix:
     """Return ``adata.layers[layer]`` (``adata.X`` for None) as CSR or a dense array, checked to be finite numbers.
 
     Of a store the rows on disk, after one pass over them.
     """
-    if isinstance(adata, Store):
+    if isinstance(adata, BackedAnnData):
         rows = adata.matrix(layer)
-        adata.tell(stacklevel=5)
+        adata.on_step(stacklevel=5)
         if not rows.survey.finite:
             raise DataError(f"{_place(layer)} holds NaN or infinite values; put 0 where missing means not detected.")
         return rows
@@ -96,7 +96,7 @@ def _place(layer: str | None) -> str:
 
 def require_unit_interval(matrix: Matrix, layer: str | None) -> None:
     """Refuse values outside [0, 1], which are no Bernoulli targets."""
-    if isinstance(matrix, Rows):
+    if isinstance(matrix, BackedMatrix):
         low, high = matrix.survey.smallest, matrix.survey.largest
     else:
         low, high = (float(matrix.min()), float(matrix.max())) if min(matrix.shape) else (0.0, 0.0)
@@ -116,7 +116,7 @@ def gene_means(matrix: Matrix) -> np.ndarray:
 
 def gene_moments(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and log sigma^2 of each gene in some cells, float32; a hardly varying one gets a variance of 1e-4."""
-    parts = matrix.blocks() if isinstance(matrix, Rows) else iter([(slice(0, matrix.shape[0]), matrix)])
+    parts = matrix.blocks() if isinstance(matrix, BackedMatrix) else iter([(slice(0, matrix.shape[0]), matrix)])
     chosen = np.zeros(matrix.shape[0], dtype=bool)
     chosen[rows] = True
     mean = squares = np.zeros(matrix.shape[1])
@@ -130,7 +130,7 @@ def gene_moments(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return mean.astype(np.float32), np.log((squares - mean**2).clip(min=1e-4)).astype(np.float32)
 
 
-def read_features(adata: AnnData | Store, layer: str | None, matrix: Matrix) -> Features:
+def read_features(adata: AnnData | BackedAnnData, layer: str | None, matrix: Matrix) -> Features:
     """Describe the training data."""
     if not adata.var_names.is_unique:
         raise DataError("adata.var_names has duplicates; run adata.var_names_make_unique() first.")
@@ -154,16 +154,16 @@ def about(features: Features) -> dict[str, str | None]:
 
 
 def split_rows(
-    adata: AnnData | Store, validation_size: float | None, rng: _random.Rng
+    adata: AnnData | BackedAnnData, validation_size: float | None, rng: _random.Rng
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows to train on and to watch.
 
     Without a size the split that ``pp.prepare`` made (it fitted the scaling on the training cells alone) is used,
     or a fifth of the cells where there is none.
     """
-    split = adata.obs_column(_keys.SPLIT) if isinstance(adata, Store) else adata.obs.get(_keys.SPLIT)
-    if isinstance(adata, Store):
-        adata.tell(stacklevel=4)
+    split = adata.obs_column(_keys.SPLIT) if isinstance(adata, BackedAnnData) else adata.obs.get(_keys.SPLIT)
+    if isinstance(adata, BackedAnnData):
+        adata.on_step(stacklevel=4)
     if validation_size is None and split is not None:
         held_out = (split == "validation").to_numpy()
     else:
@@ -179,7 +179,7 @@ def split_rows(
     return train, validation
 
 
-def match_new(adata: AnnData | Store, features: Features, max_missing: float) -> Matrix:
+def match_new(adata: AnnData | BackedAnnData, features: Features, max_missing: float) -> Matrix:
     """Return the matrix of any cells in the form that a model was trained on, genes matched by name.
 
     Cells that carry the very scaling of the model are taken as they are; all others go through
@@ -188,7 +188,7 @@ def match_new(adata: AnnData | Store, features: Features, max_missing: float) ->
     """
     names = list(features.gene_names)
     if features.scaled and not _same_scaling(adata, features):
-        if isinstance(adata, Store) and len(adata.shards) > 1 and adata.n_obs:
+        if isinstance(adata, BackedAnnData) and len(adata.shards) > 1 and adata.n_obs:
             return stack([match_new(part, features, max_missing) for part in adata.parts()])
         from diffvae import pp
 
@@ -200,7 +200,7 @@ def match_new(adata: AnnData | Store, features: Features, max_missing: float) ->
             target_sum=features.target_sum,
             max_missing=max_missing,
         )
-        of_file = f"{adata.name}: " if isinstance(adata, Store) else ""
+        of_file = f"{adata.name}: " if isinstance(adata, BackedAnnData) else ""
         for message in report["warnings"]:
             warnings.warn(of_file + message, UserWarning, stacklevel=4)
         return unit
@@ -216,10 +216,10 @@ def match_new(adata: AnnData | Store, features: Features, max_missing: float) ->
             f"{len(missing)} of the model's {len(names)} genes are not in adata.var_names, {missing[0]!r} among them; "
             f"give cells with the genes on which the model was trained."
         )
-    return picked(matrix, positions) if isinstance(matrix, Rows) else matrix[:, positions]
+    return picked(matrix, positions) if isinstance(matrix, BackedMatrix) else matrix[:, positions]
 
 
-def _same_scaling(adata: AnnData | Store, features: Features) -> bool:
+def _same_scaling(adata: AnnData | BackedAnnData, features: Features) -> bool:
     if features.layer not in adata.layers or not {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(adata.var):
         return False
     if not (adata.var_names.is_unique and set(features.gene_names) <= set(adata.var_names)):

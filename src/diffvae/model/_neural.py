@@ -15,7 +15,7 @@ from torch import Tensor
 from diffvae import _random, nn
 from diffvae._core.fingerprint import ACTIVE_VARIANCE
 from diffvae._core.io.backed import OnDisk, is_on_disk, open_store
-from diffvae._core.io.backed_matrix import Rows
+from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.runtime import torch_in_one_thread
 from diffvae._errors import DataError
 from diffvae.model._base import Model
@@ -351,7 +351,7 @@ DIAGNOSED = 16_384
 
 def source_of(matrix: Matrix, device: torch.device) -> Source:
     """Return what hands rows of a matrix, in memory or on disk, to the training."""
-    return StreamSource(matrix, device) if isinstance(matrix, Rows) else RowSource(matrix, device)
+    return StreamSource(matrix, device) if isinstance(matrix, BackedMatrix) else RowSource(matrix, device)
 
 
 class NeuralModel(NetworkModel, abstract=True):
@@ -528,6 +528,6 @@ class NeuralModel(NetworkModel, abstract=True):
         Diagnosis; ``print`` it for the sentences.
         """
         matrix = self._matrix(adata, max_missing=0.2)
-        if isinstance(matrix, Rows):
+        if isinstance(matrix, BackedMatrix):
             matrix = matrix.sample(DIAGNOSED, _random.generator(rng, "diagnosed cells"))
         return diagnose(self, matrix, rng=rng)

@@ -15,8 +15,8 @@ import pandas as pd
 
 from diffvae import _keys, _random, pp
 from diffvae._core.io import folders
-from diffvae._core.io.backed import Store, open_store
-from diffvae._core.io.writer import cell_file
+from diffvae._core.io.backed import BackedAnnData, open_store
+from diffvae._core.io.writer import adata_writer
 from diffvae.tl._tsne import placer
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def check_options(out: str | PathLike[str] | None, cluster_method: str, drawn: i
         raise ValueError(f"subsample is {drawn}; it must be 100 cells or more.")
 
 
-class Atlas:
+class BackedRun:
     """The cells of a run on disk.
 
     Parameters
@@ -63,7 +63,7 @@ class Atlas:
         Entries of the summary on the sample and the transfer.
     """
 
-    def __init__(self, source: Store, out: str | PathLike[str] | None, drawn: int = DRAWN) -> None:
+    def __init__(self, source: BackedAnnData, out: str | PathLike[str] | None, drawn: int = DRAWN) -> None:
         assert out is not None
         self.source, self.drawn = source, drawn
         self.about: dict[str, Any] = {"files": [shard.path.name for shard in source.shards], "subsample": drawn}
@@ -74,13 +74,13 @@ class Atlas:
         self.work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=folders.WORK))
         weakref.finalize(self, shutil.rmtree, self.work, ignore_errors=True)  # also where a run fails
 
-    def prepare(self, **options: Any) -> Store:
+    def prepare(self, **options: Any) -> BackedAnnData:
         """Prepare the cells unless they are prepared already, for the steps that follow."""
         if self.source.is_prepared:
             self.source.matrix(None)  # the sample needs X by rows: refused now, not after training
             self.prepared = self.source
         else:
-            with folders.failures_told(self.place, self.work):
+            with folders.explain_write_errors(self.place, self.work):
                 self.prepared = open_store(pp.prepare(self.source, out=self.work / "prepared.h5ad", **options))
         return self.prepared
 
@@ -89,7 +89,7 @@ class Atlas:
         model.train(self.prepared, **options)
         matrix = self.prepared.matrix(model.features.layer)
         shape = (self.prepared.n_obs, model.n_latent)
-        with folders.failures_told(self.place, self.work):
+        with folders.explain_write_errors(self.place, self.work):
             self._latent = np.lib.format.open_memmap(self.work / "latent.npy", "w+", np.float32, shape)
         for rows, z in model.encode_blocks(matrix):
             self._latent[rows] = z
@@ -167,7 +167,7 @@ class Atlas:
         obs[_keys.CLUSTER] = pd.Categorical.from_codes(self._codes, categories=self._clusters)
         obs[_keys.CELL_TYPE] = pd.Categorical(np.array(self._names)[self._codes])
         obs[_keys.DRAWN] = np.isin(np.arange(len(obs)), self.rows)
-        with cell_file(path, ad.AnnData(obs=obs, uns={_keys.UNS: {"sample": self.about}})) as file:
+        with adata_writer(path, ad.AnnData(obs=obs, uns={_keys.UNS: {"sample": self.about}})) as file:
             for start in range(0, len(obs), BLOCK):
                 file.append(f"obsm/{_keys.LATENT}", np.array(self._latent[start : start + BLOCK]))
             file.append(f"obsm/{_keys.TSNE}", self._map)

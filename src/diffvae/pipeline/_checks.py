@@ -13,7 +13,7 @@ from diffvae.tl import _annotate, _cluster, _markers
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from diffvae._core.io.backed import Store
+    from diffvae._core.io.backed import BackedAnnData
 
 MIN_TYPE = 10
 """Cells of a type that is to be changed, or changed into: the classifier's minimum."""
@@ -37,7 +37,7 @@ def check_options(
         _markers.read_markers(markers)
 
 
-def require_labels(adata: AnnData | Store, label_key: str | None) -> None:
+def require_labels(adata: AnnData | BackedAnnData, label_key: str | None) -> None:
     if label_key is None:
         return
     if label_key not in adata.obs:
@@ -54,12 +54,12 @@ def require_labels(adata: AnnData | Store, label_key: str | None) -> None:
         )
 
 
-def require_markers(adata: AnnData | Store, markers: Any) -> None:
+def require_markers(adata: AnnData | BackedAnnData, markers: Any) -> None:
     """Refuse markers of which the data have none."""
     _annotate.candidates(markers, (adata.raw or adata).var_names.astype(str), "the data")
 
 
-def require_cells(adata: AnnData | Store, n_clusters: int | str, drawn: int | None = None) -> None:
+def require_cells(adata: AnnData | BackedAnnData, n_clusters: int | str, drawn: int | None = None) -> None:
     """Refuse more clusters than cells, or than cells that are drawn of them."""
     if n_clusters == "auto":
         return
@@ -73,7 +73,7 @@ def require_cells(adata: AnnData | Store, n_clusters: int | str, drawn: int | No
 
 
 def require_types(
-    adata: AnnData | Store, label_key: str | None, source: str | None, target: Sequence[str] | None
+    adata: AnnData | BackedAnnData, label_key: str | None, source: str | None, target: Sequence[str] | None
 ) -> None:
     """Refuse a source or targets that the labels don't have; names that clusters will get aren't known yet."""
     if source is None:

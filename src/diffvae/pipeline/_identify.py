@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from diffvae import _keys, tl
 from diffvae._core.io import folders
 from diffvae._core.io.folders import one_writer
-from diffvae._core.runtime import Journal, in_one_thread
+from diffvae._core.runtime import StepLog, in_one_thread
 from diffvae._errors import DataError
 from diffvae.pipeline import _checks, _opened, _summary
 from diffvae.pipeline._result import Result
@@ -34,7 +34,7 @@ def identify(
     n_dims: int = 10,
     n_genes: int = 3,
     seed: int = 0,
-    journal: Journal | None = None,
+    log: StepLog | None = None,
 ) -> None:
     """Go from the latent representation to named clusters; the second half of a run, for a result.
 
@@ -62,13 +62,13 @@ def identify(
     6
     """
     _checks.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
-    journal = journal or Journal(lambda step: None)
-    with journal.step("cluster"):
+    log = log or StepLog(lambda step: None)
+    with log.step("cluster"):
         use_rep = _keys.LATENT if cluster_on == "latent" else _keys.TSNE
         tl.cluster(adata, cluster_method, n_clusters=n_clusters, use_rep=use_rep, rng=seed)
         found = adata.uns[_keys.UNS]["cluster"]
         if "warning" in found:
-            journal.warnings.append(found["warning"])
+            log.warnings.append(found["warning"])
         if found["n_clusters"] < 2:
             number = {0: "no cluster", 1: "one cluster only"}[found["n_clusters"]]
             way_out = "" if cluster_method == "dbscan" else ", or a larger n_clusters"
@@ -76,14 +76,14 @@ def identify(
                 f"{cluster_method} finds {number} on the {cluster_on} representation, so there is nothing to tell "
                 f"apart; try another cluster_method or cluster_on{way_out}."
             )
-    with journal.step("latent dimensions and genes"):
+    with log.step("latent dimensions and genes"):
         tl.latent_dimensions(adata, n_top=n_dims)
         tl.gene_weights(adata, model, rng=seed)
         tl.high_weight_genes(adata, n_dims=n_dims, n_genes=n_genes)
-    with journal.step("name the clusters"):
+    with log.step("name the clusters"):
         tl.annotate(adata, markers, rng=seed)
         if sentence := disagreement(adata.uns[_keys.UNS]["annotation"]):
-            journal.warnings.append(sentence)
+            log.warnings.append(sentence)
 
 
 @one_writer
@@ -101,7 +101,7 @@ def identify_again(
     n_genes: int = 3,
     seed: int = 0,
     overwrite: bool = False,
-    tell: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Result:
     """Cluster and name the cells of an existing result again, without training.
 
@@ -113,7 +113,7 @@ def identify_again(
         Folder for the new result; None writes nothing.
     label_key
         Reference labels in ``obs``; None for those of the first run.
-    markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed, overwrite, tell
+    markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed, overwrite, on_step
         As in :func:`diffvae.pipeline.run`.
 
     Returns
@@ -138,18 +138,18 @@ def identify_again(
     _checks.check_options(**options)
     if out is not None:
         folders.refuse_folder(Path(out).expanduser().resolve(), overwrite)
-    journal = Journal(tell)
-    with journal.step("read"):
+    log = StepLog(on_step)
+    with log.step("read"):
         adata, model, earlier = _opened.read_result(path)
     label_key = label_key or earlier["parameters"].get("label_key")
     _checks.require_labels(adata, label_key)
     _checks.require_cells(adata, n_clusters)
-    identify(adata, model, **options, journal=journal)
-    scores = _summary.score(adata, label_key, seed, journal)
+    identify(adata, model, **options, log=log)
+    scores = _summary.score(adata, label_key, seed, log)
     about = {k: earlier[k] for k in _keys.ABOUT}
     parameters = earlier["parameters"] | options | {"label_key": label_key}
     command = None
     if out is not None:
         words = ["identify", Path(path).name, "--out", Path(out).name]
         command = _opened.command_line(words, identify_again, asked, without=("n_dims", "n_genes", "precision"))
-    return _summary.finish(adata, model, about, parameters, journal, scores, out, overwrite, command=command)
+    return _summary.finish(adata, model, about, parameters, log, scores, out, overwrite, command=command)

@@ -16,10 +16,10 @@ import pandas as pd
 from diffvae import _keys, pp, tl
 from diffvae._core.anndata import groups, result, results
 from diffvae._core.io import folders
-from diffvae._core.runtime import Journal, in_one_thread
+from diffvae._core.runtime import StepLog, in_one_thread
 from diffvae._errors import CheckpointError, DataError, OutputError
 from diffvae.pipeline import _perturb
-from diffvae.pipeline._opened import Part
+from diffvae.pipeline._opened import OpenedResult
 from diffvae.tl._tsne import AFFINITIES
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Links:
 
 
 @in_one_thread
-def link(
+def run_links(
     adata: AnnData,
     *,
     groupby: str,
@@ -184,7 +184,7 @@ def link(
     max_epochs: int | None = None,
     device: str = "auto",
     seed: int = 0,
-    journal: Journal | None = None,
+    log: StepLog | None = None,
     progress: bool = True,
     training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Links:
@@ -194,21 +194,21 @@ def link(
     unnamed = ("adata", "journal", "progress", "training", "GraphDiffVAE")
     parameters = {n: v for n, v in locals().items() if n not in unnamed}
     model = GraphDiffVAE(preset, conv=conv, joint_weight=joint_weight, max_epochs=max_epochs)
-    journal = journal or Journal(lambda step: None)
-    with journal.step("join similar cells"):
+    log = log or StepLog(lambda step: None)
+    with log.step("join similar cells"):
         pp.cell_graph(adata, k=k, rng=seed, progress=progress)
-    with journal.step("train Graph-DiffVAE"):
+    with log.step("train Graph-DiffVAE"):
         model.train(adata, device=device, rng=seed, progress=progress, **training)
-    with journal.step("predict links"):
+    with log.step("predict links"):
         called = tl.links(adata, model, min(top_k, adata.n_obs - 1), rng=seed)
         _map(adata, seed)
     types = calls = None
     if len(groups(adata, groupby).categories) > 1:
-        with journal.step("compare links between types with chance"):
+        with log.step("compare links between types with chance"):
             graphs = [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(called) else [])]
             types = tl.link_table(adata, groupby, graphs=graphs, rng=seed)
     if source is not None:
-        with journal.step("call progenitors by their links"):
+        with log.step("call progenitors by their links"):
             calls = tl.commitment(adata, source, groupby, targets=target, layer=model.features.layer, rng=seed)
     found = Links(adata, model, called, types, calls)
     stored = result(adata, "links")
@@ -258,7 +258,7 @@ def links(
     seed: int = 0,
     overwrite: bool = False,
     progress: bool = True,
-    tell: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Links:
     """Predict the links between the cells of an existing result, and call its progenitors by them.
 
@@ -282,7 +282,7 @@ def links(
         The same seed gives the same tables.
     overwrite
         Replace an earlier result in ``out``.
-    progress, tell
+    progress, on_step
         As in :func:`diffvae.pipeline.run`.
 
     Returns
@@ -303,13 +303,13 @@ def links(
     """
     asked = dict(locals())
     check_options(k, top_k)
-    with Part(path, out, _keys.LINKS_FOLDER, overwrite, tell) as part:
+    with OpenedResult(path, out, _keys.LINKS_FOLDER, overwrite, on_step) as part:
         adata, _, earlier = part.read()
         groupby = groupby or type_key(adata, earlier["parameters"])
         require_types(adata, groupby, source, target)
-        found = link(
+        found = run_links(
             adata, groupby=groupby, source=source, target=target, k=k, top_k=top_k, preset=preset, conv=conv,
-            joint_weight=joint_weight, max_epochs=max_epochs, device=device, seed=seed, journal=part.journal,
+            joint_weight=joint_weight, max_epochs=max_epochs, device=device, seed=seed, log=part.log,
             progress=progress,
         )  # fmt: skip
         found.summary["command"] = part.command("links", links, asked)
@@ -322,7 +322,7 @@ def of_run(
     parameters: Mapping[str, Any],
     *,
     seed: int,
-    journal: Journal,
+    log: StepLog,
     progress: bool,
     training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Links | None:
@@ -331,19 +331,19 @@ def of_run(
     groupby = type_key(adata, parameters)  # links are counted between all cells, so each needs a type
     known = {source, *(target or ())} <= set(adata.obs[groupby].astype(str))
     if source is not None and not known:
-        journal.warnings.append(
+        log.warnings.append(
             f"No progenitors were called by their links: not all of the named types are in adata.obs[{groupby!r}]."
         )
     try:
-        return link(
+        return run_links(
             adata, groupby=groupby, source=source if known else None, target=target if known else None,
-            k=parameters["k"], device=parameters["device"], seed=seed, journal=journal, progress=progress,
+            k=parameters["k"], device=parameters["device"], seed=seed, log=log, progress=progress,
             training=training,
         )  # fmt: skip
     except (CheckpointError, OutputError):
         raise
     except (ValueError, RuntimeError) as error:  # a graph in which all are linked to all, say
-        journal.warnings.append(f"No links were predicted: {error} Run 'diffvae links' on this result.")
+        log.warnings.append(f"No links were predicted: {error} Run 'diffvae links' on this result.")
         return None
 
 

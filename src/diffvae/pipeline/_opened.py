@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from diffvae import _keys
 from diffvae._core.io import folders, read
 from diffvae._core.io.folders import held
-from diffvae._core.runtime import Journal
+from diffvae._core.runtime import StepLog
 from diffvae._errors import DataError, OutputError
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from diffvae.pipeline._links import Links
     from diffvae.pipeline._perturb import Changes
 
-NO_OPTIONS = {"data", "path", "out", "backed", "overwrite", "checkpoint_every", "resume", "progress", "tell"}
+NO_OPTIONS = {"data", "path", "out", "backed", "overwrite", "checkpoint_every", "resume", "progress", "on_step"}
 """Parameters that do not change a result, or that stand elsewhere in a command line."""
 
 
-class Part:
+class OpenedResult:
     """A later part of the road on an existing result: what it reads, and the folder that it writes.
 
     A folder that must not be replaced is refused at once. It is a context manager: while it is open nobody else writes
@@ -39,14 +39,14 @@ class Part:
         out: str | PathLike[str] | None,
         name: str,
         overwrite: bool,
-        tell: Callable[[str], None],
+        on_step: Callable[[str], None],
     ) -> None:
         self.folder, self.name = Path(path).expanduser(), name
         self.out = self.folder / name if out is None else Path(out).expanduser()
         self.overwrite = overwrite
         self.source = ""
         folders.refuse_folder(self.out.resolve(), overwrite)
-        self.journal = Journal(tell)
+        self.log = StepLog(on_step)
         self._lock = held(self.out)
 
     def __enter__(self) -> Self:
@@ -58,7 +58,7 @@ class Part:
 
     def read(self) -> tuple[AnnData, Model, dict[str, Any]]:
         """Return cells, model and summary of the result."""
-        with self.journal.step("read"):
+        with self.log.step("read"):
             adata, model, earlier = read_result(self.folder)
         self.source = earlier["source"]
         return adata, model, earlier
@@ -72,11 +72,11 @@ class Part:
 
     def write(self, found: Changes | Links, write_into: Callable[[Path], None]) -> None:
         """Complete the summary of what was found and write its folder, whole or not at all."""
-        self.journal.tell("write")
+        self.log.on_step("write")
         found.summary |= {
             "source": self.source,
-            "warnings": self.journal.warnings,
-            "seconds": self.journal.seconds,
+            "warnings": self.log.warnings,
+            "seconds": self.log.seconds,
         }
         with folders.new_folder(self.out, overwrite=self.overwrite) as folder:
             write_into(folder)

@@ -16,8 +16,8 @@ import pandas as pd
 from diffvae import _keys, tl
 from diffvae._core.anndata import results
 from diffvae._core.io import folders
-from diffvae._core.runtime import Journal, in_one_thread
-from diffvae.pipeline._opened import Part
+from diffvae._core.runtime import StepLog, in_one_thread
+from diffvae.pipeline._opened import OpenedResult
 from diffvae.tl import _minimal_genes, _perturb
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Changes:
 
 
 @in_one_thread
-def change(
+def run_perturbation(
     adata: AnnData,
     model: Model,
     *,
@@ -85,7 +85,7 @@ def change(
     restrict: Sequence[str] | str | PathLike[str] | None = None,
     n_random: int = 200,
     seed: int = 0,
-    journal: Journal | None = None,
+    log: StepLog | None = None,
     progress: bool = True,
 ) -> Changes:
     """Train the classifier, shift the source towards each target, and find the fewest genes that do it."""
@@ -97,20 +97,20 @@ def change(
     _perturb.step_sizes(n_sd)
     _minimal_genes.check_options(max(n_sd), n_dims, "all", order, direction, "effect", 0.5, n_random)
     _minimal_genes.allowed_genes(model.gene_names, restrict)
-    journal = journal or Journal(lambda step: None)
-    with journal.step("train the classifier"):
+    log = log or StepLog(lambda step: None)
+    with log.step("train the classifier"):
         classifier = CellStateClassifier()
         classifier.train(adata, groupby, layer=model.features.layer, rng=seed, progress=progress)
     for name, n in classifier.dropped.items():
-        journal.warnings.append(
+        log.warnings.append(
             f"{name} has {n} cells, fewer than the {classifier.min_cells} that the classifier needs, and is left out."
         )
-    with journal.step("shift latent dimensions"):
+    with log.step("shift latent dimensions"):
         perturbation = tl.perturb(
             adata, model, classifier, source=source, target=target, n_sd=n_sd, n_dims=n_dims, n_random=n_random,
             rng=seed, progress=progress,
         )  # fmt: skip
-    with journal.step("find the fewest genes"):
+    with log.step("find the fewest genes"):
         minimal = {
             name: tl.minimal_genes(
                 adata, model, classifier, source=source, target=name, n_sd=max(n_sd), n_dims=n_dims, order=order,
@@ -209,7 +209,7 @@ def perturb(
     seed: int = 0,
     overwrite: bool = False,
     progress: bool = True,
-    tell: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Changes:
     """Change the state of cells of an existing result: which convert to what, and through which genes.
 
@@ -234,7 +234,7 @@ def perturb(
         The same seed gives the same tables.
     overwrite
         Replace an earlier result in ``out``.
-    progress, tell
+    progress, on_step
         As in :func:`diffvae.pipeline.run`.
 
     Returns
@@ -254,13 +254,13 @@ def perturb(
     ['MEP']
     """
     asked = dict(locals())
-    with Part(path, out, _keys.PERTURBATION_FOLDER, overwrite, tell) as part:
+    with OpenedResult(path, out, _keys.PERTURBATION_FOLDER, overwrite, on_step) as part:
         adata, model, earlier = part.read()
-        found = change(
+        found = run_perturbation(
             adata, model, source=source, target=target, groupby=groupby or group_key(earlier["parameters"]),
             n_sd=n_sd or N_SD,
             n_dims=n_dims, order=order, direction=direction, restrict=restrict, n_random=n_random, seed=seed,
-            journal=part.journal, progress=progress,
+            log=part.log, progress=progress,
         )  # fmt: skip
         found.summary["command"] = part.command("perturb", perturb, asked)
         part.write(found, lambda folder: write_into(found, folder))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model import Model
-    from diffvae.pipeline._backed import Atlas
+    from diffvae.pipeline._backed import BackedRun
     from diffvae.pipeline._links import Links
     from diffvae.pipeline._perturb import Changes
 
@@ -111,7 +111,7 @@ def write(
     *,
     label_key: str | None = None,
     overwrite: bool = False,
-    atlas: Atlas | None = None,
+    backed_run: BackedRun | None = None,
     placed: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a result into a folder, whole or not at all; then call ``placed`` and make the page that shows it."""
@@ -136,8 +136,8 @@ def write(
         for name, table in tables.items():
             folders.write_csv(table, folder / "tables" / f"{name}.csv")
         _figures(result, folder / "figures", label_key)
-        if atlas is not None:
-            atlas.write(folder / _keys.ALL_CELLS)
+        if backed_run is not None:
+            backed_run.write(folder / _keys.ALL_CELLS)
         if result.changes is not None:
             _perturb.write_into(result.changes, folder / _keys.PERTURBATION_FOLDER)
         if result.links is not None:

@@ -12,7 +12,7 @@ from diffvae._core.io import folders, read
 from diffvae._core.io.backed import OnDisk, open_store
 from diffvae._core.io.folders import CheckpointPaths, one_writer
 from diffvae._core.io.memory import stays_on_disk
-from diffvae._core.runtime import Journal, in_one_thread
+from diffvae._core.runtime import StepLog, in_one_thread
 from diffvae._errors import DataError
 from diffvae.pipeline import _backed, _checks, _links, _opened, _perturb, _settings, _summary
 from diffvae.pipeline._identify import identify
@@ -23,7 +23,7 @@ from diffvae.pp._prepare import is_prepared, options_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-NO_PARAMETERS = ("data", "out", "tell", "progress", "overwrite", "backed", "subsample", "checkpoint_every", "resume")
+NO_PARAMETERS = ("data", "out", "on_step", "progress", "overwrite", "backed", "subsample", "checkpoint_every", "resume")
 """Arguments of a run that don't change what it finds, or are told elsewhere in its summary."""
 
 
@@ -63,7 +63,7 @@ def run(
     checkpoint_every: int | None = None,
     resume: bool = False,
     progress: bool = True,
-    tell: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Result:
     """Go from an expression matrix to named cell types, with the dimensions and genes that say why.
 
@@ -126,7 +126,7 @@ def run(
         that of an interrupt.
     progress
         Show bars on a terminal.
-    tell
+    on_step
         Called with the name of each step as it begins.
 
     Returns
@@ -162,19 +162,19 @@ def run(
     model, training = _settings.model_of(settings), {"batch_size": 128} | _settings.training_of(settings)
     parameters |= {k: settings.get(k) for k in given} | training | {"preset": model.preset, "n_latent": model.n_latent}
     parameters["config"] = str(config) if isinstance(config, str | PathLike) else config
-    journal = Journal(tell)
+    log = StepLog(on_step)
     preparation: dict[str, Any] = {"n_top_genes": n_top_genes, "layer": layer, "batch_key": batch_key}
     training |= {"device": device, "precision": precision, "rng": seed, "progress": progress}
     on_disk = stays_on_disk(data, backed, layer=layer, transpose=transpose)
-    atlas = None
+    backed_run = None
 
-    with journal.step("read"):
+    with log.step("read"):
         if on_disk:
             _backed.check_options(out, cluster_method, subsample)
-            tell(on_disk)
-            journal.warnings.append(on_disk)
+            on_step(on_disk)
+            log.warnings.append(on_disk)
             cells = open_store(data)
-            atlas, origin = _backed.Atlas(cells, out, subsample), cells.name
+            backed_run, origin = _backed.BackedRun(cells, out, subsample), cells.name
         elif data is None:
             cells, origin = datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
             label_key = _keys.LABEL if label_key is None else label_key
@@ -185,27 +185,27 @@ def run(
         _checks.require_types(cells, label_key, source, target)
         if prepared := is_prepared(cells):
             parameters |= options_of(cells, **preparation)
-    with journal.step("check and prepare"):
-        if atlas is not None:
-            cells = atlas.prepare(**preparation, rng=seed)
+    with log.step("check and prepare"):
+        if backed_run is not None:
+            cells = backed_run.prepare(**preparation, rng=seed)
         elif prepared:  # what later steps made of them is made anew
             cells.uns[_keys.UNS] = {"prepare": cells.uns[_keys.UNS]["prepare"]}
         else:
             pp.prepare(cells, **preparation, rng=seed)
         _checks.require_markers(cells, markers)
-    with journal.step("train DiffVAE"):
-        if atlas is not None:
-            atlas.train(model, **training, **kept.training())
+    with log.step("train DiffVAE"):
+        if backed_run is not None:
+            backed_run.train(model, **training, **kept.training())
         else:
             model.train(cells, **training, **kept.training())
             tl.embed(cells, model)
         diagnosis = model.diagnose(rng=seed)
-    if atlas is None:
+    if backed_run is None:
         adata = cells
     else:
-        with journal.step("draw a sample of the cells"):
-            adata = atlas.sample(model, seed)
-    with journal.step("t-SNE"):
+        with log.step("draw a sample of the cells"):
+            adata = backed_run.sample(model, seed)
+    with log.step("t-SNE"):
         tl.tsne(adata, rng=seed)
     identify(
         adata,
@@ -217,12 +217,12 @@ def run(
         n_dims=n_dims,
         n_genes=n_genes,
         seed=seed,
-        journal=journal,
+        log=log,
     )
-    if atlas is not None:
-        with journal.step("place and name the other cells"):
-            atlas.transfer(adata)
-    scores = _summary.score(adata, label_key, seed, journal)
+    if backed_run is not None:
+        with log.step("place and name the other cells"):
+            backed_run.transfer(adata)
+    scores = _summary.score(adata, label_key, seed, log)
     preparation = adata.uns[_keys.UNS]["prepare"]
     about = {
         "source": origin,
@@ -236,25 +236,23 @@ def run(
     changes = None
     if source is not None:
         try:
-            changes = _perturb.change(
+            changes = _perturb.run_perturbation(
                 adata, model, source=source, target=target, groupby=_perturb.group_key(parameters), seed=seed,
-                journal=journal, progress=progress,
+                log=log, progress=progress,
             )  # fmt: skip
         except DataError as error:  # a name that the clusters didn't get, say: what there is shall not be lost
-            journal.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
+            log.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
     linked = (
-        _links.of_run(
-            adata, parameters, seed=seed, journal=journal, progress=progress, training=kept.training(".links")
-        )
+        _links.of_run(adata, parameters, seed=seed, log=log, progress=progress, training=kept.training(".links"))
         if links
         else None
     )
     command = None
     if out is not None and origin != read.IN_MEMORY:
-        files = [] if data is None else atlas.about["files"] if atlas is not None else [origin]
-        words = ["run", *files, *(["--backed"] if atlas is not None else []), "--out", Path(out).name]
+        files = [] if data is None else backed_run.about["files"] if backed_run is not None else [origin]
+        words = ["run", *files, *(["--backed"] if backed_run is not None else []), "--out", Path(out).name]
         command = _opened.command_line(words, run, asked, without=("n_dims", "n_genes", "precision"))
     return _summary.finish(
-        adata, model, about, parameters, journal, scores, out, overwrite, changes, linked, atlas,
+        adata, model, about, parameters, log, scores, out, overwrite, changes, linked, backed_run,
         command=command, placed=kept.done,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pandas as pd
 from diffvae import _keys, _random, metrics
 from diffvae._core.anndata import groups
 from diffvae._core.io.matrix import matrix_of
-from diffvae._core.runtime import Journal, versions
+from diffvae._core.runtime import StepLog, versions
 from diffvae.pipeline import _result
 from diffvae.pipeline._result import Result
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model import Model
-    from diffvae.pipeline._backed import Atlas
+    from diffvae.pipeline._backed import BackedRun
     from diffvae.pipeline._links import Links
     from diffvae.pipeline._perturb import Changes
 
@@ -125,12 +125,12 @@ GIVEN = "given in memory"
 """What a summary says of a parameter that is no plain value."""
 
 
-def score(adata: AnnData, label_key: str | None, seed: int, journal: Journal) -> pd.DataFrame | None:
+def score(adata: AnnData, label_key: str | None, seed: int, log: StepLog) -> pd.DataFrame | None:
     """Score against the labels, where there are any."""
     if label_key is None:
         return None
 
-    with journal.step("score against labels and PCA"):
+    with log.step("score against labels and PCA"):
         return score_labels(adata, label_key, rng=seed)
 
 
@@ -139,22 +139,22 @@ def finish(
     model: Model,
     about: dict[str, Any],
     parameters: dict[str, Any],
-    journal: Journal,
+    log: StepLog,
     scores: pd.DataFrame | None,
     out: str | PathLike[str] | None,
     overwrite: bool,
     changes: Changes | None = None,
     links: Links | None = None,
-    atlas: Atlas | None = None,
+    backed_run: BackedRun | None = None,
     *,
     command: str | None = None,
     placed: Callable[[], None] = lambda: None,
 ) -> Result:
     """Put the summary together and write the folder; ``placed`` is called when it is in its place."""
     clusters = _result.cluster_table(adata)
-    if atlas is not None:
-        clusters.insert(2, "n_all_cells", atlas.sizes)
-        about = about | {"sample": atlas.about}
+    if backed_run is not None:
+        clusters.insert(2, "n_all_cells", backed_run.sizes)
+        about = about | {"sample": backed_run.about}
     stored = adata.uns[_keys.UNS]
     summary = about | {
         "command": command,
@@ -163,17 +163,17 @@ def finish(
         "markers": stored["annotation_params"]["markers"],
         "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
         "verdict": [] if scores is None else verdict(scores),
-        "warnings": journal.warnings,
+        "warnings": log.warnings,
         "parameters": {k: v if _plain(v) else GIVEN for k, v in parameters.items() if k != "target"},
-        "seconds": journal.seconds,
+        "seconds": log.seconds,
         "versions": versions(),
     }
     stored["run"] = {"source": about["source"], "seed": parameters["seed"], "version": summary["versions"]["diffvae"]}
     result = Result(adata, model, clusters, scores, summary, changes, links)
     if out is not None:
-        journal.tell("write")
+        log.on_step("write")
         label_key = parameters["label_key"]
-        _result.write(result, out, label_key=label_key, overwrite=overwrite, atlas=atlas, placed=placed)
+        _result.write(result, out, label_key=label_key, overwrite=overwrite, backed_run=backed_run, placed=placed)
     return result
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.backed import Store
+from diffvae._core.io.backed import BackedAnnData
 from diffvae._core.io.matrix import GeneRange, blocks, is_sparse, matrix_of, n_stored, quoted, source, values
 from diffvae._errors import DataError
 
@@ -267,7 +267,7 @@ def check(adata: AnnData, *, layer: str | None = None, kind: Kind | None = None)
 
 
 def examine(
-    adata: AnnData | Store, *, layer: str | None, kind: Kind | None, fitting: bool = True
+    adata: AnnData | BackedAnnData, *, layer: str | None, kind: Kind | None, fitting: bool = True
 ) -> tuple[DataReport, Summary]:
     """Do what :func:`check` does; cells that are only passed through a model may be few and alike."""
     if kind is not None and kind not in (allowed := [k for k in get_args(Kind) if k != "scaled"]):
@@ -303,7 +303,7 @@ def examine(
     return DataReport(found, reason, n_cells, n_genes, n_constant, warnings), summary
 
 
-def way_out_of_scaled(adata: AnnData | Store, layer: str | None, summary: Summary) -> str:
+def way_out_of_scaled(adata: AnnData | BackedAnnData, layer: str | None, summary: Summary) -> str:
     """Return the sentence for data with negative values."""
     ways = []
     if adata.raw is not None:
@@ -318,7 +318,7 @@ def way_out_of_scaled(adata: AnnData | Store, layer: str | None, summary: Summar
     )
 
 
-def _refuse_bad_values(adata: AnnData | Store, summary: Summary, name: str) -> None:
+def _refuse_bad_values(adata: AnnData | BackedAnnData, summary: Summary, name: str) -> None:
     if summary.n_bad:
         row, column = summary.first_bad
         raise DataError(
@@ -373,7 +373,7 @@ def _refuse_wrong_kind(kind: Kind, summary: Summary, name: str) -> None:
         )
 
 
-def _oddities(adata: AnnData | Store, kind: Kind, layer: str | None, summary: Summary) -> list[str]:
+def _oddities(adata: AnnData | BackedAnnData, kind: Kind, layer: str | None, summary: Summary) -> list[str]:
     odd: list[str] = []
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()].unique()

@@ -11,8 +11,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.backed import Store
-from diffvae._core.io.backed_matrix import Rows
+from diffvae._core.io.backed import BackedAnnData
+from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.matrix import as_float32, matrix_of, quoted, source
 from diffvae._errors import DataError
 from diffvae._random import generator
@@ -83,7 +83,7 @@ def align(x: Any, var: pd.DataFrame, gene_names: Sequence[str], max_missing: flo
                 f"{what}, more than max_missing={max_missing:g} allows: {quoted(missing)}. {_hint(wanted, names, var)}"
             )
         warnings.append(f"{what} and were taken as 0: {quoted(missing)}.")
-    matrix = x.map(lambda block: _take(block, at), len(wanted)) if isinstance(x, Rows) else _take(x, at)
+    matrix = x.map(lambda block: _take(block, at), len(wanted)) if isinstance(x, BackedMatrix) else _take(x, at)
     report = {
         "n_genes": len(wanted),
         "n_missing": len(missing),
@@ -134,7 +134,7 @@ CLIPPED_SAMPLE = 5_000
 
 
 def prepare_new(
-    adata: AnnData | Store,
+    adata: AnnData | BackedAnnData,
     *,
     gene_names: Sequence[str],
     minimum: Any,
@@ -217,7 +217,7 @@ def prepare_new(
                 f"+ 1) of cells that sum to {target_sum:,.6g}; pass counts, or logs on the same scale."
             )
     matched, genes = align(_logged(x, found.kind, target_sum or 1.0), var, gene_names, max_missing)
-    if isinstance(matched, Rows):  # nothing is read before it is asked for: the share is that of some cells
+    if isinstance(matched, BackedMatrix):  # nothing is read before it is asked for: the share is that of some cells
         clipped = to_unit(matched.sample(CLIPPED_SAMPLE, generator(0, "clipped")), minimum, maximum)[1]
         unit: Any = matched.map(lambda block: to_unit(block, minimum, maximum)[0])
     else:
@@ -233,12 +233,12 @@ def prepare_new(
 
 
 def _logged(x: Any, kind: Kind, target_sum: float) -> Any:
-    if isinstance(x, Rows):
+    if isinstance(x, BackedMatrix):
         return x.map(lambda block: log_normalise(block, kind, target_sum))
     return log_normalise(x, kind, target_sum)
 
 
-def _raw_has_more(adata: AnnData | Store, gene_names: Sequence[str]) -> bool:
+def _raw_has_more(adata: AnnData | BackedAnnData, gene_names: Sequence[str]) -> bool:
     """Return whether adata.raw holds logs of more of the genes than X."""
     raw, wanted = adata.raw, set(gene_names)
     if raw is None or len(wanted.intersection(raw.var_names)) <= len(wanted.intersection(adata.var_names)):

@@ -10,8 +10,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.backed import Store
-from diffvae._core.io.backed_matrix import Rows
+from diffvae._core.io.backed import BackedAnnData
+from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.matrix import as_float32, blocks, quoted
 from diffvae._errors import DataError
 from diffvae.pp._check import MIN_CELLS, Kind
@@ -20,7 +20,7 @@ N_BINS = 20
 """Bins of genes by their mean expression, within which their dispersions are compared; scanpy's own number."""
 
 
-def ranking(x: Rows, genes: np.ndarray, codes: np.ndarray, n_top_genes: int) -> pd.DataFrame:
+def ranking(x: BackedMatrix, genes: np.ndarray, codes: np.ndarray, n_top_genes: int) -> pd.DataFrame:
     """Return what ``scanpy.pp.highly_variable_genes`` returns of some genes, in one pass however many batches.
 
     Scanpy takes a matrix of one batch after the other, each in passes of its own.
@@ -55,7 +55,7 @@ def ranking(x: Rows, genes: np.ndarray, codes: np.ndarray, n_top_genes: int) -> 
     return together
 
 
-def _totals(x: Rows, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _totals(x: BackedMatrix, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return sums and sums of squares of exp(x) - 1, batches x genes: 16 bytes for each gene of each batch."""
     sums, squares = np.zeros((2, codes.max() + 1, x.shape[1]))
     for rows, block in x.blocks():
@@ -131,7 +131,7 @@ def variable_genes(
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             # Genes that don't vary within one batch make scanpy divide by 0; they rank last.
             warnings.simplefilter("ignore")
-            if isinstance(x, Rows):
+            if isinstance(x, BackedMatrix):
                 codes = pd.factorize(pd.Series(labels).where(cells), sort=True)[0]  # -1: no say
                 table = ranking(x, candidates, codes, n_top_genes)
             else:
@@ -189,14 +189,14 @@ def _voting(batch: pd.Series | None, n_cells: int) -> tuple[np.ndarray, np.ndarr
 def _variance(x: Any, cells: np.ndarray) -> np.ndarray:
     """Return the variance of each gene in some cells (a mask)."""
     total = squares = np.zeros(x.shape[1])
-    for rows, _, block in blocks(x if isinstance(x, Rows) or not sp.issparse(x) else x.tocsr()):
+    for rows, _, block in blocks(x if isinstance(x, BackedMatrix) or not sp.issparse(x) else x.tocsr()):
         chosen = block[cells[rows]]
         total = total + np.asarray(chosen.sum(axis=0)).ravel()
         squares = squares + np.asarray((chosen.multiply(chosen) if sp.issparse(chosen) else chosen**2).sum(0)).ravel()
     return squares / cells.sum() - (total / cells.sum()) ** 2
 
 
-def batch_of(adata: AnnData | Store, batch_key: str | None) -> pd.Series | None:
+def batch_of(adata: AnnData | BackedAnnData, batch_key: str | None) -> pd.Series | None:
     """Return the batch of each cell, or None."""
     if batch_key is None:
         return None

@@ -12,10 +12,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from diffvae import _keys
-from diffvae._core.io.backed import Store
-from diffvae._core.io.backed_matrix import Rows
+from diffvae._core.io.backed import BackedAnnData
+from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.matrix import GeneRange, matrix_of
-from diffvae._core.io.writer import cell_file, refuse_out
+from diffvae._core.io.writer import adata_writer, refuse_out
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
 from diffvae.pp import _prepare
@@ -47,7 +47,7 @@ class _Values:
     total: tuple[str, float] | None
 
 
-def refuse_mixed(store: Store, layer: str | None, kind: Kind | None) -> list[str]:
+def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> list[str]:
     """Refuse files with different kinds of values, or prepared one by one; return warnings about other differences.
 
     A given kind holds for all files.
@@ -74,7 +74,7 @@ def refuse_mixed(store: Store, layer: str | None, kind: Kind | None) -> list[str
     return [_other_logs(logs[0], one) for one in logs[1:] if not _alike(logs[0], one)][:1]
 
 
-def _examine(part: Store, layer: str | None) -> _Values | None:
+def _examine(part: BackedAnnData, layer: str | None) -> _Values | None:
     """Examine a sample of a file; None where it has no values, or values that are refused anyway."""
     sample = part.matrix(layer).sample(SAMPLE, generator(0, "kind of a file"))
     summary = summarise(sample)
@@ -98,7 +98,7 @@ def _other_logs(one: _Values, other: _Values) -> str:
 
 
 def prepare_on_disk(
-    store: Store,
+    store: BackedAnnData,
     out: str | PathLike[str],
     *,
     n_top_genes: int | None,
@@ -146,7 +146,7 @@ def prepare_on_disk(
     if report.kind != "log" and any(len(shard.var) > store.n_vars for shard in store.shards):
         remarks.append("Totals of cells were taken over the genes that all files have.")
     warned = [*report.warnings, *remarks, *remarked]
-    with cell_file(path, skeleton) as file:
+    with adata_writer(path, skeleton) as file:
         n_clipped = 0.0
         for rows, block in given.blocks():
             logged = log_normalise(block, report.kind, total)
@@ -166,13 +166,13 @@ def prepare_on_disk(
             clipped=n_clipped / max(int(is_validation.sum()), 1), warned=[*store.notes, *warned],
         )  # fmt: skip
         file.put(f"uns/{_keys.UNS}", {"prepare": record})
-    store.tell(stacklevel=4)
+    store.on_step(stacklevel=4)
     for message in warned:
         warnings.warn(message, UserWarning, stacklevel=3)
     return path
 
 
-def _ranges(log: Rows, in_training: np.ndarray) -> tuple[GeneRange, GeneRange]:
+def _ranges(log: BackedMatrix, in_training: np.ndarray) -> tuple[GeneRange, GeneRange]:
     """Return the range of each gene in all cells, and in those of the training."""
     everywhere, training = GeneRange(log.shape[1]), GeneRange(log.shape[1])
     for rows, block in log.blocks():

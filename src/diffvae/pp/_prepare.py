@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae import __version__, _keys
-from diffvae._core.io.backed import Store, is_on_disk, open_store
+from diffvae._core.io.backed import BackedAnnData, is_on_disk, open_store
 from diffvae._core.io.matrix import gene_range, matrix_of
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
@@ -33,12 +33,12 @@ USUAL = {"n_top_genes": 2000, "layer": None, "batch_key": None}
 """Defaults of ``prepare``: an option that has it is not one that somebody asked for."""
 
 
-def is_prepared(cells: AnnData | Store) -> bool:
+def is_prepared(cells: AnnData | BackedAnnData) -> bool:
     """Return whether cells went through ``prepare``."""
     return _keys.UNIT in cells.layers and "prepare" in cells.uns.get(_keys.UNS, {})
 
 
-def options_of(cells: AnnData | Store, **asked: Any) -> dict[str, Any]:
+def options_of(cells: AnnData | BackedAnnData, **asked: Any) -> dict[str, Any]:
     """Return the options by which prepared cells were prepared; refuse others, which can't be had any more."""
     if not {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(cells.var):
         raise DataError(
@@ -139,7 +139,7 @@ def as_counts(x: Any) -> Any:
     return x
 
 
-def raw_is_better(adata: AnnData | Store) -> bool:
+def raw_is_better(adata: AnnData | BackedAnnData) -> bool:
     """Return whether adata.raw holds logs of more genes than X, the genes of X among them."""
     raw = adata.raw
     if raw is None or raw.n_vars <= adata.n_vars or not adata.var_names.isin(raw.var_names).all():

@@ -99,7 +99,7 @@ MOST_WORDS = 300
 
 
 @contextmanager
-def told(folder: Path) -> Iterator[None]:
+def blame_folder(folder: Path) -> Iterator[None]:
     """Say of a failure in the block that the folder is at fault."""
     try:
         yield
@@ -272,7 +272,7 @@ def page(path: str | PathLike[str], adata: AnnData | None = None) -> str:
     diffvae._errors.DataError: 'no such folder' holds no summary.json; name a folder that 'diffvae run' wrote.
     """
     folder = Folder.open(path)
-    with told(folder.path):
+    with blame_folder(folder.path):
         text = _of_comparison(folder) if (folder.path / "runs.csv").is_file() else _of_run(folder, adata)
     return text.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair has no place in a file
 

@@ -21,9 +21,9 @@ from diffvae.tl._markers import (
     GeneLevels,
     Markers,
     bundled_names,
-    dominance,
     load_markers,
     match_genes,
+    pairwise_auc,
     read_markers,
     score_sets,
     share_votes,
@@ -102,8 +102,8 @@ def score(
     needed = np.unique(np.concatenate([*positions, *levels.controls]))
     delta = np.zeros((n_groups, len(names)))
     x, codes = x[:, needed], np.asarray(labels.codes)
-    votes = share_votes(dominance(x, codes, np.ones(n_groups)))
-    delta[:, needed] = dominance(x, codes, votes)
+    votes = share_votes(pairwise_auc(x, codes, np.ones(n_groups)))
+    delta[:, needed] = pairwise_auc(x, codes, votes)
     frames = [
         score_sets(delta, types, levels, n_permutations, rng).assign(markers=name)
         for name, types in sets.items()

@@ -107,7 +107,7 @@ JACOBIAN_CELLS = 200
 
 
 @dataclass(frozen=True)
-class Way:
+class Direction:
     """From a source to a target: the latent vector and the expression vector that ``n_sd = 1`` adds."""
 
     dimensions: pd.DataFrame
@@ -138,9 +138,9 @@ def enriched_dimensions(cells: Cells, model: Model, n_dims: int) -> pd.DataFrame
     return found
 
 
-def ways(
+def directions(
     cells: Cells, source: str, target: str, chosen: pd.DataFrame, *, sd_from: str, direction: str
-) -> dict[str, Way]:
+) -> dict[str, Direction]:
     r"""Return the way of each method from one type to another.
 
     The paper's shift moves each of the target's dimensions by its standard deviation, towards the target
@@ -161,14 +161,14 @@ def ways(
     delta_x = cells.x[other].mean(0) - cells.x[own].mean(0)
     still = np.zeros_like(delta_x)
     return {
-        "shift": Way(table, shift, still),
-        "mean": Way(table, part * delta, still),
-        "expression_mean": Way(table, np.zeros_like(shift), part * delta_x),
-        "none": Way(table, np.zeros_like(shift), still),
+        "shift": Direction(table, shift, still),
+        "mean": Direction(table, part * delta, still),
+        "expression_mean": Direction(table, np.zeros_like(shift), part * delta_x),
+        "none": Direction(table, np.zeros_like(shift), still),
     }
 
 
-def random_ways(way: Way, sd: np.ndarray, n: int, rng: np.random.Generator) -> list[Way]:
+def random_directions(way: Direction, sd: np.ndarray, n: int, rng: np.random.Generator) -> list[Direction]:
     r"""Return ways as long as a given one that lead anywhere.
 
     In latent space the direction is drawn from :math:`N(0, diag(\sigma^2))`, with the cells' own standard deviations:
@@ -178,9 +178,9 @@ def random_ways(way: Way, sd: np.ndarray, n: int, rng: np.random.Generator) -> l
     found = []
     for _ in range(n):
         if way.x.any():
-            found.append(Way(way.dimensions, way.z, rng.permutation(way.x)))
+            found.append(Direction(way.dimensions, way.z, rng.permutation(way.x)))
         else:
             step = rng.standard_normal(len(sd)) * sd
             length = np.linalg.norm(way.z) / max(float(np.linalg.norm(step)), 1e-12)
-            found.append(Way(way.dimensions, (length * step).astype(way.z.dtype), way.x))
+            found.append(Direction(way.dimensions, (length * step).astype(way.z.dtype), way.x))
     return found

@@ -10,8 +10,8 @@ import numpy as np
 
 from diffvae import _keys
 from diffvae._core.anndata import results
-from diffvae._core.io.backed import Store, is_on_disk, open_store
-from diffvae._core.io.writer import cell_file, refuse_out
+from diffvae._core.io.backed import BackedAnnData, is_on_disk, open_store
+from diffvae._core.io.writer import adata_writer, refuse_out
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,16 +82,18 @@ def embed(
     return adata if copy else None
 
 
-def _embed_on_disk(store: Store, model: Model, out: Path, key: str, max_missing: float, about: dict[str, Any]) -> Path:
+def _embed_on_disk(
+    store: BackedAnnData, model: Model, out: Path, key: str, max_missing: float, about: dict[str, Any]
+) -> Path:
     import anndata as ad
 
     from diffvae.model._features import match_new
 
     matrix = match_new(store, model.features, max_missing)
     obs = store.obs
-    store.tell(stacklevel=4)
+    store.on_step(stacklevel=4)
     skeleton = ad.AnnData(obs=obs, var=store.var, uns={_keys.UNS: {"embed": about}})
-    with cell_file(out, skeleton) as file:
+    with adata_writer(out, skeleton) as file:
         for _, z in model.encode_blocks(matrix):
             file.append(f"obsm/{key}", z)
         if not len(matrix):

@@ -15,7 +15,7 @@ BLOCK_BYTES = 128 * 2**20
 """Bound on the pre-activations that are held at once."""
 
 
-class EditedCells:
+class IncrementalClassifier:
     r"""A classifier's answers for edits of one cell, through its first layer's linear output.
 
     .. math:: W_0 (x + \sum_{i \in S} \Delta_i e_i) + b_0 = h + \sum_{i \in S} \Delta_i W_{0, \cdot i}
@@ -123,7 +123,7 @@ class Flip:
 
 
 def find(
-    edited: EditedCells,
+    edited: IncrementalClassifier,
     x: np.ndarray,
     change: np.ndarray,
     candidates: np.ndarray,
@@ -172,7 +172,7 @@ def find(
     return Flip(genes, n_first, n_stable)
 
 
-def ranking(edited: EditedCells, x: np.ndarray, change: np.ndarray, target: int, order: str) -> np.ndarray:
+def ranking(edited: IncrementalClassifier, x: np.ndarray, change: np.ndarray, target: int, order: str) -> np.ndarray:
     """Return numbers to sort genes by, smallest first, cells x genes: largest change, or largest expected gain."""
     if order == "effect":
         return -np.abs(change)
@@ -180,7 +180,12 @@ def ranking(edited: EditedCells, x: np.ndarray, change: np.ndarray, target: int,
 
 
 def _greedy(
-    edited: EditedCells, x: np.ndarray, change: np.ndarray, candidates: np.ndarray, target: int, min_probability: float
+    edited: IncrementalClassifier,
+    x: np.ndarray,
+    change: np.ndarray,
+    candidates: np.ndarray,
+    target: int,
+    min_probability: float,
 ) -> Flip | None:
     """Add the gene that raises p(target) most, until the call flips or nothing raises it."""
     hidden = edited.hidden(x[None])[0]
@@ -201,7 +206,12 @@ def _greedy(
 
 
 def eliminate(
-    edited: EditedCells, x: np.ndarray, change: np.ndarray, genes: np.ndarray, target: int, min_probability: float
+    edited: IncrementalClassifier,
+    x: np.ndarray,
+    change: np.ndarray,
+    genes: np.ndarray,
+    target: int,
+    min_probability: float,
 ) -> np.ndarray:
     """Take genes out, the most dispensable first, until none can go without losing the call."""
     genes = genes.copy()

@@ -138,7 +138,7 @@ N_SHOWN = 5
 """Genes shown as those that decided."""
 
 
-def dominance(x: Any, codes: np.ndarray, votes: np.ndarray) -> np.ndarray:
+def pairwise_auc(x: Any, codes: np.ndarray, votes: np.ndarray) -> np.ndarray:
     r"""Return, per group and gene, how far the group's cells lie above those of the other groups.
 
     .. math:: \delta_{cg} = \frac{\sum_{c' \ne c} v_{c'} \left(2\, \mathrm{AUC}_g(c, c') - 1\right)}
@@ -192,7 +192,7 @@ def share_votes(delta: np.ndarray) -> np.ndarray:
 
     .. math:: v_c = 1 / \sum_{c'} \max(0, \rho_{cc'})
 
-    with :math:`\rho` the correlation of the rows of :func:`dominance` under equal votes. A type that the clustering
+    with :math:`\rho` the correlation of the rows of :func:`pairwise_auc` under equal votes. A type that the clustering
     cut into ten parts would otherwise hold most votes against its own markers.
     """
     centred = delta - delta.mean(axis=1, keepdims=True)
@@ -240,7 +240,7 @@ def score_sets(
     Parameters
     ----------
     delta
-        Groups x genes, from :func:`dominance`; needed only at genes of the sets and at controls.
+        Groups x genes, from :func:`pairwise_auc`; needed only at genes of the sets and at controls.
     sets
         Per set: ``gene``, ``position`` (column of delta), ``weight`` and ``sign`` of its genes.
     levels

@@ -17,8 +17,16 @@ from diffvae._core.anndata import results
 from diffvae._core.runtime import progress_bar
 from diffvae._errors import DataError
 from diffvae.tl import _gene_sets
-from diffvae.tl._directions import Cells, Way, check_pair, enriched_dimensions, random_ways, read_cells, ways
-from diffvae.tl._gene_sets import EditedCells
+from diffvae.tl._directions import (
+    Cells,
+    Direction,
+    check_pair,
+    directions,
+    enriched_dimensions,
+    random_directions,
+    read_cells,
+)
+from diffvae.tl._gene_sets import IncrementalClassifier
 from diffvae.tl._perturb import changed_adata, follow
 
 if TYPE_CHECKING:
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
 N_NEIGHBORS = 5
 
 
-def plausibility(edited: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def distance_to_type(edited: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean Euclidean distance of each edited cell to its nearest real ones, and the usual such distance.
 
     Parameters
@@ -83,7 +91,7 @@ def recurrence_null(
     cells: Cells,
     rows: np.ndarray,
     sets: Sequence[np.ndarray],
-    way: Way,
+    way: Direction,
     n_sd: float,
     allowed: np.ndarray,
     direction: str,
@@ -99,7 +107,7 @@ def recurrence_null(
     picked = np.arange(len(rows)) if len(rows) <= NULL_CELLS else rng.choice(len(rows), NULL_CELLS, replace=False)
     sizes = [len(sets[i]) for i in picked]
     shares = np.zeros((n_random, cells.x.shape[1]))
-    for draw, other in enumerate(random_ways(way, cells.z.std(0), n_random, rng)):
+    for draw, other in enumerate(random_directions(way, cells.z.std(0), n_random, rng)):
         change = gene_change(model, cells, rows[picked], n_sd * other.z, method_genes)
         score = np.where(able_genes(change, allowed, direction), np.abs(change), -np.inf)
         for values, size in zip(score, sizes, strict=True):
@@ -143,7 +151,7 @@ def recurrence(
 
 
 def other_genes(
-    edited: EditedCells,
+    edited: IncrementalClassifier,
     cells: Cells,
     rows: np.ndarray,
     sets: Sequence[np.ndarray],
@@ -346,11 +354,11 @@ def minimal_genes(
     check_pair(classifier, cells, source, target)
     allowed = allowed_genes(model.gene_names, restrict)
     own, code = cells.of(source), classifier.code(target)
-    way = ways(cells, source, target, enriched_dimensions(cells, model, n_dims), sd_from=sd_from, direction="signed")[
-        "shift"
-    ]
+    way = directions(
+        cells, source, target, enriched_dimensions(cells, model, n_dims), sd_from=sd_from, direction="signed"
+    )["shift"]
     converted = follow(model, classifier, cells, own, way, (n_sd,), target).converted(min_probability)[0]
-    edited = EditedCells(classifier)
+    edited = IncrementalClassifier(classifier)
     before, leads = edited.answers(edited.hidden(cells.x[own]), code)
     already = leads & (before >= min_probability)
     rows = own[converted & ~already]
@@ -385,7 +393,7 @@ def minimal_genes(
             "genes": [", ".join(names[s]) for s in sets],
         }
     )
-    distance, usual = plausibility(after_edit, cells.x[cells.of(target)])
+    distance, usual = distance_to_type(after_edit, cells.x[cells.of(target)])
     table["distance"], table["usual_distance"] = distance, float(np.median(usual))
     table["plausible"] = distance <= np.quantile(usual, 0.95)
 

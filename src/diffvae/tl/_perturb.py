@@ -17,13 +17,13 @@ from diffvae._core.runtime import progress_bar
 from diffvae.tl._directions import (
     METHODS,
     Cells,
-    Way,
+    Direction,
+    directions,
     enriched_dimensions,
     one_or_more,
     pairs_of,
-    random_ways,
+    random_directions,
     read_cells,
-    ways,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Trajectory:
     """Cells moved along a way: probability of the target, and whether it is the most probable, steps x cells."""
 
     rows: np.ndarray
-    way: Way
+    way: Direction
     probability: np.ndarray
     first: np.ndarray
 
@@ -401,7 +401,7 @@ def perturb(
         for a, b in pairs:
             own = cells.of(a)
             tried = own if len(own) <= NULL_CELLS else np.sort(random.choice(own, NULL_CELLS, replace=False))
-            by_method = ways(cells, a, b, chosen, sd_from=sd_from, direction=direction)
+            by_method = directions(cells, a, b, chosen, sd_from=sd_from, direction=direction)
             null: dict[bool, np.ndarray] = {}  # shift and mean are equally long, so that they share it
             for name in methods:
                 way = by_method[name]
@@ -415,7 +415,7 @@ def perturb(
                             follow(model, classifier, cells, tried, other, grid[1:], b, in_genes)
                             .converted(min_probability)
                             .mean(1)
-                            for other in random_ways(way, spread, n_random, random)
+                            for other in random_directions(way, spread, n_random, random)
                         ]
                     )
                 beside = null.get(in_genes) if name != "none" else None
@@ -441,7 +441,7 @@ def follow(
     classifier: CellStateClassifier,
     cells: Cells,
     rows: np.ndarray,
-    way: Way,
+    way: Direction,
     grid: Sequence[float],
     target: str,
     in_genes: bool = False,

@@ -14,7 +14,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from diffvae._core.io.backed_matrix import Rows, ahead
+from diffvae._core.io.backed_matrix import BackedMatrix, prefetch
 
 RESIDENT_LIMIT = 2 * 2**30
 """Bytes of dense float32 up to which a matrix is kept whole on the device."""
@@ -159,7 +159,7 @@ class StreamSource(Source):
 
     def __init__(
         self,
-        matrix: Rows,
+        matrix: BackedMatrix,
         device: str | torch.device = "cpu",
         *,
         block: int = BLOCK,
@@ -213,7 +213,7 @@ class StreamSource(Source):
         """Yield the batches of each window while its cells are in memory."""
         reads = (lambda batches=batches: self._read(np.unique(np.concatenate(batches))) for batches in windows)
         try:
-            for batches, held in zip(windows, ahead(reads), strict=True):
+            for batches, held in zip(windows, prefetch(reads), strict=True):
                 self._held = held
                 yield from batches
         finally:
@@ -224,7 +224,7 @@ class StreamSource(Source):
         last = np.flatnonzero(np.diff(rows) > self.block)
         starts, stops = rows[np.r_[0, last + 1]], rows[np.r_[last, len(rows) - 1]] + 1
         spans = list(zip(starts.tolist(), stops.tolist(), strict=True))
-        return _Window(np.concatenate([np.arange(*span) for span in spans]), self._matrix.spans(spans))
+        return _Window(np.concatenate([np.arange(*span) for span in spans]), self._matrix.read_slices(spans))
 
 
 class _Window:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys
-from diffvae._core.io.backed_matrix import Rows, joined, picked, stack
+from diffvae._core.io.backed_matrix import BackedMatrix, joined, picked, stack
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -28,20 +28,20 @@ OnDisk: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 def is_on_disk(data: Any) -> bool:
     """Return whether data are given as files, or as an AnnData that is backed by a file."""
-    return isinstance(data, str | os.PathLike | list | tuple | Store) or bool(getattr(data, "isbacked", False))
+    return isinstance(data, str | os.PathLike | list | tuple | BackedAnnData) or bool(getattr(data, "isbacked", False))
 
 
-def open_store(data: Any) -> Store:
+def open_store(data: Any) -> BackedAnnData:
     """Open cells on disk: a file, a list of files, or a backed AnnData, which is read from its file."""
-    if isinstance(data, Store):
+    if isinstance(data, BackedAnnData):
         return data
     if isinstance(data, str | os.PathLike):
-        return Store([Shard(Path(data))])
+        return BackedAnnData([BackedFile(Path(data))])
     if isinstance(data, list | tuple):
-        return Store([Shard(path) for path in _distinct(data)])
+        return BackedAnnData([BackedFile(path) for path in _distinct(data)])
     if data.is_view:
         raise DataError("adata is a part of a file; write those cells to a file of their own: adata.copy('part.h5ad').")
-    store = Store([Shard(Path(str(data.filename)))])
+    store = BackedAnnData([BackedFile(Path(str(data.filename)))])
     if not _is_unchanged(data, store):
         raise DataError(
             "adata was changed since its file was opened, and cells on disk are read from the file; write it first: "
@@ -66,7 +66,7 @@ def _distinct(data: Sequence[Any]) -> list[Path]:
     return list(paths.values())
 
 
-def _is_unchanged(adata: AnnData, store: Store) -> bool:
+def _is_unchanged(adata: AnnData, store: BackedAnnData) -> bool:
     """Return whether names, tables and layers of a backed AnnData are those of its file."""
     for table, stored in ((adata.obs, store.obs), (adata.var, store.var)):
         if not table.index.astype(str).equals(stored.index) or set(table) != set(stored):
@@ -84,7 +84,7 @@ def unreadable(path: Path, error: Exception) -> DataError:
     )
 
 
-class Shard:
+class BackedFile:
     """One file, which is open only while something is read from it.
 
     Attributes
@@ -150,7 +150,7 @@ class Shard:
         found = self.element(key)
         return found.set_axis(found.index.astype(str).astype(object), axis=0)
 
-    def rows(self, key: str) -> Rows:
+    def rows(self, key: str) -> BackedMatrix:
         """Return a matrix, CSR or dense, whose rows are read from ranges of the stored arrays.
 
         A range of ``data`` and ``indices`` is one read each. anndata's sparse datasets and the loaders built on them
@@ -167,13 +167,15 @@ class Shard:
                 if n_stored < pointers[-1]:
                     raise self._damaged(key, f"{pointers[-1]:,} values are announced, {n_stored:,} are there")
                 read = partial(self._sparse_spans, key, pointers, n_genes)
-                return Rows((n_cells, n_genes), True, int(pointers[-1]), node["data"].dtype, read, pointers)
+                return BackedMatrix((n_cells, n_genes), True, int(pointers[-1]), node["data"].dtype, read, pointers)
             if form != "array":
                 raise DataError(
                     f"{key!r} in {str(self.path)!r} is kept as {form}, of which rows can't be read piece by piece; "
                     f"write it by rows first: {_by_rows(key)}."
                 )
-            return Rows((n_cells, n_genes), False, n_cells * n_genes, node.dtype, partial(self._dense_spans, key))
+            return BackedMatrix(
+                (n_cells, n_genes), False, n_cells * n_genes, node.dtype, partial(self._dense_spans, key)
+            )
 
     def _sparse_spans(self, key: str, pointers: np.ndarray, n_genes: int, spans: Sequence[tuple[int, int]]) -> Any:
         from scipy import sparse
@@ -220,11 +222,11 @@ def _by_rows(key: str) -> str:
 class _Raw:
     """The counterpart of ``adata.raw`` on disk."""
 
-    read: Callable[[], Rows]
+    read: Callable[[], BackedMatrix]
     var: pd.DataFrame
 
     @cached_property
-    def X(self) -> Rows:
+    def X(self) -> BackedMatrix:
         """The matrix, opened on first use: one that can't be read by rows stops only what needs it."""
         return self.read()
 
@@ -237,7 +239,7 @@ class _Raw:
         return self.var.index
 
 
-class Store:
+class BackedAnnData:
     """Cells on disk with the attributes of an AnnData, each read when it is asked for.
 
     Several files are one data set: the genes that all have are kept, in the order of the first file and matched by
@@ -246,10 +248,10 @@ class Store:
     Attributes
     ----------
     notes
-        Sentences on what was decided in joining several files; :meth:`tell` gives them as warnings.
+        Sentences on what was decided in joining several files; :meth:`on_step` gives them as warnings.
     """
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    def __init__(self, shards: Sequence[BackedFile]) -> None:
         if not shards:
             raise DataError("The list of files is empty; name one .h5ad or .zarr at least.")
         self.shards = list(shards)
@@ -259,15 +261,15 @@ class Store:
         self.n_obs = sum(shard.n_obs for shard in self.shards)
         self.shape = (self.n_obs, len(self.var_names))
 
-    def tell(self, stacklevel: int = 3) -> None:
+    def on_step(self, stacklevel: int = 3) -> None:
         """Warn of what was decided in joining several files, once each."""
         for note in self.notes[self._n_told :]:
             warnings.warn(note, UserWarning, stacklevel=stacklevel)
         self._n_told = len(self.notes)
 
-    def parts(self) -> list[Store]:
+    def parts(self) -> list[BackedAnnData]:
         """Return each file that has cells as a store of its own, with all its genes."""
-        return [Store([shard]) for shard in self.shards if shard.n_obs]
+        return [BackedAnnData([shard]) for shard in self.shards if shard.n_obs]
 
     @property
     def name(self) -> str:
@@ -359,7 +361,7 @@ class Store:
         """Whether the cells went through ``pp.prepare``."""
         return _keys.UNIT in self.layers and "prepare" in self.uns.get(_keys.UNS, {})
 
-    def matrix(self, layer: str | None) -> Rows:
+    def matrix(self, layer: str | None) -> BackedMatrix:
         """Return ``X`` or a layer."""
         key = "X" if layer is None else f"layers/{layer}"
         if layer is not None and layer not in self.layers:
@@ -378,7 +380,7 @@ class Store:
             )
         return self._stacked(key, self._places)
 
-    def _stacked(self, key: str, places: Sequence[np.ndarray | None]) -> Rows:
+    def _stacked(self, key: str, places: Sequence[np.ndarray | None]) -> BackedMatrix:
         """Return the matrices of all files, one below the other, with the genes at the given positions."""
         parts = []
         for shard, at in zip(self.shards, places, strict=True):
@@ -429,7 +431,7 @@ class Store:
         return adata
 
 
-def _readable(what: str, read: Callable[[], Rows]) -> Rows | None:
+def _readable(what: str, read: Callable[[], BackedMatrix]) -> BackedMatrix | None:
     """Return a matrix, or None with a warning: what a run can do without must not stop it after hours of training."""
     try:
         return read()

@@ -19,7 +19,7 @@ BLOCK_VALUES = 2**22
 
 
 @dataclass(frozen=True)
-class Rows:
+class BackedMatrix:
     """Cells x genes of which any run of rows can be read, as a CSR matrix or an array in memory.
 
     Attributes
@@ -57,9 +57,9 @@ class Rows:
 
     def read(self, start: int, stop: int) -> Any:
         """Return the rows from start to stop (not included)."""
-        return self.spans([(start, stop)])
+        return self.read_slices([(start, stop)])
 
-    def spans(self, spans: Sequence[tuple[int, int]]) -> Any:
+    def read_slices(self, spans: Sequence[tuple[int, int]]) -> Any:
         """Return several runs of rows as one matrix, without rows if there are no runs."""
         return self.reader([(start, min(stop, self.shape[0])) for start, stop in spans] or [(0, 0)])
 
@@ -68,9 +68,9 @@ class Rows:
         starts = np.arange(0, self.shape[0], run)
         if self.shape[0] > n_rows:
             starts = np.sort(rng.permutation(starts)[: max(1, n_rows // run)])
-        return self.spans([(start, start + run) for start in starts.tolist()])
+        return self.read_slices([(start, start + run) for start in starts.tolist()])
 
-    def map(self, change: Callable[[Any], Any], n_genes: int | None = None) -> Rows:
+    def map(self, change: Callable[[Any], Any], n_genes: int | None = None) -> BackedMatrix:
         """Return a matrix whose runs are changed as they are read; a sparse one must stay sparse."""
         reader = self.reader
 
@@ -79,7 +79,7 @@ class Rows:
 
         shape = (self.shape[0], self.shape[1] if n_genes is None else n_genes)
         n_values = self.n_values * shape[1] // max(self.shape[1], 1)
-        return Rows(shape, self.sparse, n_values, np.dtype(np.float32), changed, self.pointers)
+        return BackedMatrix(shape, self.sparse, n_values, np.dtype(np.float32), changed, self.pointers)
 
     def cuts(self, values: int = BLOCK_VALUES) -> list[tuple[int, int]]:
         """Return (start, stop) of the blocks of a pass over all rows, with about ``values`` values each."""
@@ -92,7 +92,7 @@ class Rows:
     def blocks(self, values: int = BLOCK_VALUES) -> Iterator[tuple[slice, Any]]:
         """Yield (rows, block) over all rows, in order; the next block is read while one is used."""
         cuts = self.cuts(values)
-        found = ahead([partial(self.read, *cut) for cut in cuts])
+        found = prefetch([partial(self.read, *cut) for cut in cuts])
         for (start, stop), block in zip(cuts, found, strict=True):
             yield slice(start, stop), block
 
@@ -132,7 +132,7 @@ class Survey:
     digests: tuple[str, ...]
 
 
-def _survey(rows: Rows) -> Survey:
+def _survey(rows: BackedMatrix) -> Survey:
     import hashlib
 
     finite, smallest, largest = True, np.inf, -np.inf
@@ -157,7 +157,7 @@ def _digested(matrix: Any) -> tuple[memoryview, ...]:
     return lengths.data, np.ascontiguousarray(indices).data, np.ascontiguousarray(matrix.data).data
 
 
-def picked(rows: Rows, at: np.ndarray) -> Rows:
+def picked(rows: BackedMatrix, at: np.ndarray) -> BackedMatrix:
     """Return the genes at some places."""
 
     def change(block: Any) -> Any:
@@ -169,7 +169,7 @@ def picked(rows: Rows, at: np.ndarray) -> Rows:
     return replace(rows.map(change, len(at)), dtype=rows.dtype)
 
 
-def stack(parts: Sequence[Rows]) -> Rows:
+def stack(parts: Sequence[BackedMatrix]) -> BackedMatrix:
     """Return matrices with the same genes, one below the other, in the type that holds the values of all."""
     if len(parts) == 1:
         return parts[0]
@@ -180,17 +180,19 @@ def stack(parts: Sequence[Rows]) -> Rows:
         pieces = []
         for i, inside in _by_part(spans, starts.tolist(), ends.tolist()) or [(0, [(0, 0)])]:
             # each block has the type of the whole: a file takes the type of its first block, and would cut off others
-            piece = parts[i].spans(inside).astype(dtype, copy=False)
+            piece = parts[i].read_slices(inside).astype(dtype, copy=False)
             pieces.append(sp.csr_matrix(piece) if sparse and not parts[i].sparse else piece)
         return joined(pieces)
 
     sparse = any(part.sparse for part in parts)
     dtype = np.result_type(*(part.dtype for part in parts))
     shape = (int(ends[-1]), parts[0].shape[1])
-    return Rows(shape, sparse, sum(part.n_values for part in parts), dtype, read, _pointers(parts) if sparse else None)
+    return BackedMatrix(
+        shape, sparse, sum(part.n_values for part in parts), dtype, read, _pointers(parts) if sparse else None
+    )
 
 
-def _pointers(parts: Sequence[Rows]) -> np.ndarray:
+def _pointers(parts: Sequence[BackedMatrix]) -> np.ndarray:
     """Return the approximate number of stored values before each row of stacked matrices."""
     lengths = []
     for part in parts:
@@ -221,7 +223,7 @@ def joined(pieces: Sequence[Any]) -> Any:
     return sp.vstack(pieces, format="csr") if sp.issparse(pieces[0]) else np.concatenate(pieces)
 
 
-def ahead(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
+def prefetch(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
     """Yield what the tasks return, in their order; each begins in a thread while the result before it is used.
 
     Two results are in memory at any time: the one in use and the next.

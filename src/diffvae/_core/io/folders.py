@@ -65,7 +65,7 @@ def _bring_back(path: Path) -> None:
 
 
 @contextmanager
-def failures_told(path: Path, part: Path) -> Iterator[None]:
+def explain_write_errors(path: Path, part: Path) -> Iterator[None]:
     """Turn an error of the disk into a :class:`WriteError` that names what could not be written.
 
     Parameters
@@ -101,7 +101,7 @@ def in_one_step(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     try:
-        with failures_told(path, part):
+        with explain_write_errors(path, part):
             yield part
             os.replace(part, path)
     finally:
@@ -209,7 +209,7 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
         except OSError as error:
             raise OutputError(f"{str(path)!r} can't be written ({error.strerror}); name a folder elsewhere.") from error
         try:
-            with failures_told(path, part):
+            with explain_write_errors(path, part):
                 yield part
                 _swap(part, path)
         finally:

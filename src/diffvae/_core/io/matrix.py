@@ -9,8 +9,8 @@ import numpy as np
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.backed import Store
-from diffvae._core.io.backed_matrix import Rows
+from diffvae._core.io.backed import BackedAnnData
+from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._errors import DataError
 
 BLOCK = 2**20
@@ -29,9 +29,9 @@ def source(layer: str | None) -> str:
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
-def matrix_of(adata: AnnData | Store, layer: str | None) -> Any:
+def matrix_of(adata: AnnData | BackedAnnData, layer: str | None) -> Any:
     """Return ``adata.X`` or a layer, as an array or a CSR or CSC matrix of numbers, uncopied; of a store its rows."""
-    if isinstance(adata, Store):
+    if isinstance(adata, BackedAnnData):
         return adata.matrix(layer)
     if not isinstance(adata, AnnData):
         raise DataError(f"adata is of type {type(adata).__name__}; give an AnnData object.")
@@ -67,19 +67,19 @@ def matrix_of(adata: AnnData | Store, layer: str | None) -> Any:
 
 def is_sparse(x: Any) -> bool:
     """Return whether zeros of a matrix, in memory or on disk, are not stored."""
-    return x.sparse if isinstance(x, Rows) else sp.issparse(x)
+    return x.sparse if isinstance(x, BackedMatrix) else sp.issparse(x)
 
 
 def n_stored(x: Any) -> int:
     """Return the number of stored values."""
-    if isinstance(x, Rows):
+    if isinstance(x, BackedMatrix):
         return x.n_values
     return x.nnz if sp.issparse(x) else x.size
 
 
 def blocks(x: Any) -> Iterator[tuple[slice, slice, Any]]:
     """Yield (rows, columns, float64 copy of that piece), along the axis that is cheap to cut."""
-    if isinstance(x, Rows):
+    if isinstance(x, BackedMatrix):
         for rows, block in x.blocks(BLOCK):
             block = block.astype(np.float64)
             if sp.issparse(block):

@@ -19,7 +19,7 @@ from diffvae._errors import OutputError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from diffvae._core.io.backed import Store
+    from diffvae._core.io.backed import BackedAnnData
 
 CHUNK = 2**14
 """Values of a sparse matrix that are compressed together: those of some 100 cells."""
@@ -27,8 +27,8 @@ DENSE_CHUNK_ROWS, DENSE_CHUNK_BYTES = 128, 2**20
 """Cells of a dense matrix that are compressed together, fewer where they take more than this."""
 
 
-class CellFile:
-    """A file in which matrices grow: ``append("layers/unit", block)``. Made by :func:`cell_file`."""
+class AnnDataWriter:
+    """A file in which matrices grow: ``append("layers/unit", block)``. Made by :func:`adata_writer`."""
 
     def __init__(self, group: Any) -> None:
         self._group = group
@@ -83,7 +83,7 @@ class CellFile:
 
 
 @contextmanager
-def cell_file(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[CellFile]:
+def adata_writer(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[AnnDataWriter]:
     """Yield a file with the tables of a skeleton, to append matrices to; it appears under its name if all succeeds.
 
     Parameters
@@ -99,7 +99,7 @@ def cell_file(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[CellF
 
         with _zarr_in_one_step(path) as part:
             skeleton.write_zarr(part)
-            yield CellFile(zarr.open_group(part, mode="r+", use_consolidated=False))
+            yield AnnDataWriter(zarr.open_group(part, mode="r+", use_consolidated=False))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # zarr remarks that other programs may not know this yet
                 zarr.consolidate_metadata(str(part))
@@ -109,7 +109,7 @@ def cell_file(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[CellF
     with folders.in_one_step(path) as part:
         skeleton.write_h5ad(part)
         with h5py.File(part, "r+") as opened:
-            yield CellFile(opened)
+            yield AnnDataWriter(opened)
 
 
 @contextmanager
@@ -117,14 +117,14 @@ def _zarr_in_one_step(path: Path) -> Iterator[Path]:
     part = folders._beside(path)
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with folders.failures_told(path, part):
+        with folders.explain_write_errors(path, part):
             yield part
             folders._swap(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def refuse_out(path: str | os.PathLike[str], overwrite: bool = False, cells: Store | None = None) -> Path:
+def refuse_out(path: str | os.PathLike[str], overwrite: bool = False, cells: BackedAnnData | None = None) -> Path:
     """Return the path to write cells to.
 
     Other forms are refused, and so are existing files unless ``overwrite``, a folder that is no zarr store, and the

@@ -14,7 +14,7 @@ import pandas as pd
 
 from diffvae._core.io import folders
 from diffvae._core.io.folders import one_writer
-from diffvae._core.runtime import Journal
+from diffvae._core.runtime import StepLog
 from diffvae.benchmark._jobs import ROWS, Job, Store, claim, digest, do, refuse_foreign, slug, version
 from diffvae.benchmark._methods import Method, methods
 from diffvae.benchmark._run import require_positive, run
@@ -93,7 +93,7 @@ def reproduce(
     rng: int = 0,
     command: str | None = None,
     progress: bool = True,
-    tell: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Reproduction:
     """Repeat the paper's analyses on one data set under three presets, and put the results beside the published ones.
 
@@ -132,7 +132,7 @@ def reproduce(
         Command that made the page, which repeats it.
     progress
         Show bars on a terminal.
-    tell
+    on_step
         Called with the name of each step when it starts.
 
     Returns
@@ -167,12 +167,12 @@ def reproduce(
     folder = None if out is None else Path(out).expanduser()
     if folder is not None:
         refuse_foreign(folder)
-    journal = Journal(tell)
-    with journal.step("read"):
+    log = StepLog(on_step)
+    with log.step("read"):
         subject = read_subject(dataset, path, label_key, source, n_top_genes)
     if folder is not None:
         claim(folder)
-    with journal.step(f"train the presets and analyse their representations (trainings: {n_trainings})"):
+    with log.step(f"train the presets and analyse their representations (trainings: {n_trainings})"):
         jobs, keys = plan(subject, n_trainings, max_epochs, rng)
         store = Store(folder)
         do(
@@ -182,7 +182,7 @@ def reproduce(
         results = {part: store.load(key) for part, key in keys.items()}
     found, remarks = tables(results, subject), notes(results)
     if subject.label_key is not None:
-        with journal.step("compare with VAE, AE and PCA (Table 2)"):
+        with log.step("compare with VAE, AE and PCA (Table 2)"):
             found["table2_runs"] = run(
                 {subject.name: subject.adata}, _methods(max_epochs), label_key=subject.label_key, n_latent=sizes,
                 clusterers=CLUSTERERS, n_trainings=n_trainings, n_clusterings=n_clusterings, metrics=METRICS,
@@ -190,14 +190,14 @@ def reproduce(
                 n_workers=n_workers, rng=rng, progress=progress,
             ).table  # fmt: skip
             found["table2_paired"] = _paired(found["table2_runs"], rng)
-    remarks += journal.warnings
+    remarks += log.warnings
     asked = {"source": subject.source, "n_latent of Table 2": sizes, "n_trainings": n_trainings}
     asked |= {"n_clusterings": n_clusterings, "n_top_genes": subject.n_top_genes, "max_epochs": max_epochs, "rng": rng}
     claims = evaluate(found, subject)
-    context = Context(subject, found, claims, remarks, asked, versions(), command, journal.seconds)
+    context = Context(subject, found, claims, remarks, asked, versions(), command, log.seconds)
     if folder is None:
         return Reproduction(claims, found, page(context), _summary(context))
-    with journal.step("draw and write"):
+    with log.step("draw and write"):
         context, text = _write(context, results, folder, rng)
     summary = _summary(context)
     folders.write_text(json.dumps(summary, indent=1, default=float) + "\n", folder / "summary.json")
@@ -230,12 +230,12 @@ def plan(subject: Subject, n_trainings: int, max_epochs: int | None, rng: int) -
             jobs[trained] = Job(train.train, (prepared, "subject"), (preset, max_epochs, seed), keep=False)
             add(CLUSTERS, preset, number, Job(train.identify, (trained, "subject"), (preset, seed)), *mark, *reading)
             if subject.source is not None and subject.targets:
-                job = Job(train.change, (trained, "subject"), (preset, max_epochs, seed, first))
+                job = Job(train.run_perturbation, (trained, "subject"), (preset, max_epochs, seed, first))
                 add(CHANGES, preset, number, job, *mark, *shift, first)
         for preset in train.K if subject.label_key is not None else ():
             asked = (preset, max_epochs, seed, first)
             params = GraphDiffVAE(preset).get_params()
-            job = Job(train.link, (prepared, "subject"), asked)
+            job = Job(train.run_links, (prepared, "subject"), asked)
             add(LINKS, preset, number, job, params, train.K, train.TOP_K, *asked)
     return jobs, keys
 

@@ -165,7 +165,7 @@ def _genes(
 
 
 @_quiet()
-def change(
+def run_perturbation(
     trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, max_epochs: int | None, seed: int, places: bool
 ) -> dict[str, Any]:
     """Train the classifier, shift the progenitors towards every other type, and find the fewest genes (Figure 3).
@@ -224,7 +224,7 @@ def change(
 
 
 @_quiet()
-def link(
+def run_links(
     prepared: AnnData, subject: Subject, preset: str, max_epochs: int | None, seed: int, edges: bool
 ) -> dict[str, Any]:
     r"""Join similar cells, train Graph-DiffVAE, predict links, and count them between types (Figure 4).

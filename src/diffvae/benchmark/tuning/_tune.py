@@ -17,7 +17,7 @@ import pandas as pd
 
 from diffvae import _random, pp
 from diffvae._core.io import folders
-from diffvae._core.runtime import Journal
+from diffvae._core.runtime import StepLog
 from diffvae._errors import OutputError
 from diffvae.benchmark.tuning._objective import CLUSTERED, CONFIRMATION, OBJECTIVES, Judge, confirm, usual_clusters
 from diffvae.benchmark.tuning._space import Space, importance, make_space
@@ -101,7 +101,7 @@ def tune(
     precision: str = "auto",
     rng: _random.Rng = 0,
     progress: bool = True,
-    tell: Callable[[str], None] = lambda step: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Tuned:
     r"""Search the hyper-parameters of DiffVAE that suit some cells, and measure the gain over the default.
 
@@ -169,7 +169,7 @@ def tune(
         Seed of order, proposals and trainings; that of a trial depends on its number.
     progress
         Show a progress bar.
-    tell
+    on_step
         Called with the name of each step when it starts.
 
     Returns
@@ -209,9 +209,9 @@ def tune(
     if objective == "ari":
         _checks.require_labels(adata, label_key)
     folder = None if out is None else _folder_at(out)
-    journal = Journal(tell)
+    log = StepLog(on_step)
     preparation: dict[str, Any] = {"layer": layer, "n_top_genes": n_top_genes, "batch_key": batch_key}
-    with journal.step("check and prepare"):
+    with log.step("check and prepare"):
         cells = pp.prepare(adata, rng=seed, copy=True, **preparation)
         assert cells is not None
         k = n_clusters
@@ -233,7 +233,7 @@ def tune(
         about = _about(settings, cells)
         if folder is not None:
             _write_summary(about | {"verdict": ["The search is running."]}, folder)
-        with journal.step("trials"):
+        with log.step("trials"):
             search.run(
                 n_trials,
                 start + (np.inf if timeout is None else timeout),
@@ -244,10 +244,10 @@ def tune(
         running = int((trials["state"] == "running").sum())
         again = pd.DataFrame(columns=CONFIRMATION)
         if n_repeats and not running:
-            with journal.step("train default and best again"):
+            with log.step("train default and best again"):
                 points = {number: search.params(number) for number in sorted({0, best})}
                 again = confirm(search.study, search_space, judge, adata, points, n_repeats, preparation, seed)
-        with journal.step("importance"):
+        with log.step("importance"):
             shares = importance(search.study, list(search_space.parameters), seed)
     chosen = best if running or not n_repeats or gained(again, objective) else 0
     configurations = {number: search_space.settings(search.params(number), search.n_train) for number in {0, chosen}}
@@ -256,12 +256,12 @@ def tune(
         "best_trial": best,
         "chosen_trial": chosen,
         "verdict": [verdict(trials, again, objective, best), *caveats(trials, search_space, judge)],
-        "warnings": journal.warnings,
-        "seconds": journal.seconds,
+        "warnings": log.warnings,
+        "seconds": log.seconds,
     }
     tuned = Tuned(trials, configurations[chosen], configurations[0], again, shares, summary, folder)
     if folder is not None:
-        tell("write")
+        on_step("write")
         _write(tuned, folder)
     return tuned
 
