@@ -46,7 +46,7 @@ def identify(
         The model that made them.
     markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed
         As in :func:`diffvae.pipeline.run`.
-    journal
+    log
         Where timings and warnings go.
 
     Examples
