@@ -103,7 +103,7 @@ def test_differences_have_their_intervals_and_say_who_is_better():
     np.testing.assert_allclose([x[0] for _, x, _ in marks(ax, "D")], paired["difference"])
     spans = [tuple(line.get_xdata()) for line in ax.lines if line.get_linewidth() == 2.4]
     np.testing.assert_allclose(spans, paired[["low", "high"]])
-    assert title(ax) == "DiffVAE is better than worse, is worse than better, can't be told from again"
+    assert title(ax) == "DiffVAE is better than worse, is worse than better, doesn't clearly differ from again"
     assert [t.get_text() for t in ax.get_legend().get_texts()] == [
         "better: interval without zero", "worse: interval without zero", "interval with zero",
     ]  # fmt: skip
@@ -118,7 +118,7 @@ def test_data_sets_are_dots_and_are_counted():
     (dots,) = marks(ax, "o")
     np.testing.assert_allclose(dots[1], sets["difference"])
     assert "2 / 0 / 1" in [t.get_text() for t in ax.texts]
-    assert title(ax) == "DiffVAE can't be told from PCA"
+    assert title(ax) == "DiffVAE doesn't clearly differ from PCA"
     assert not marks(dv.pl.method_differences(paired), "o")
 
 
@@ -131,7 +131,7 @@ def test_of_seconds_fewer_are_better():
 def test_a_single_pair_has_no_interval():
     paired, _ = differences(comparison({"DiffVAE": 0.5, "AE": 0.4}, n_trainings=1, **ONE).table)
     ax = dv.pl.method_differences(paired)
-    assert title(ax) == "DiffVAE can't be told from AE"
+    assert title(ax) == "DiffVAE doesn't clearly differ from AE"
     assert_legible(ax)
 
 

@@ -55,7 +55,7 @@ def test_curve_its_middle_and_the_baselines():
     assert title(ax) == "Half of the converted A cells become B with at most 2 genes"
     assert legend(ax) == [
         "B: 4 of 5 cells flip, half with 2 genes\n"
-        "as many other genes flip of them: differentially expressed 25%, random <1%"
+        "flipped by equally many other genes: differentially expressed 25%, random <1%"
     ]
     assert ax.get_xscale() == "linear"
     assert_legible(ax)

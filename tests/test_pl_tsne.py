@@ -128,6 +128,12 @@ def test_names_on_the_map_are_clear_of_each_other_and_the_same_in_every_run():
     assert [t.get_position() for t in ax.texts] == [t.get_position() for t in again.texts]
 
 
+def test_a_map_without_a_named_group_has_a_legend():
+    adata = cells()
+    adata.obs["none"] = "unassigned"
+    assert legend_texts(dv.pl.tsne(adata, color="none", legend="on data")) == ["unassigned (700)"]
+
+
 def test_names_that_have_no_room_become_a_legend():
     ax = dv.pl.tsne(cells(), color="long25", legend="on data")
     assert len(ax.texts) == 0

@@ -296,7 +296,7 @@ def _differences_key(ax: Axes, sides: list[int], sets: bool) -> None:
 def _verdict(reference: str, names: list[str], sides: list[int]) -> str:
     """Return the title, which names a single method if its name is short, and counts several."""
     parts = []
-    for side, word in ((1, "is better than"), (-1, "is worse than"), (0, "can't be told from")):
+    for side, word in ((1, "is better than"), (-1, "is worse than"), (0, "doesn't clearly differ from")):
         here = [name for name, own in zip(names, sides, strict=True) if own == side]
         if len(here) == 1 and (len(here[0]) <= 12 or len(names) == 1):
             parts.append(f"{word} {_text.shorten(here[0], 200, TITLE, 'bold')}")

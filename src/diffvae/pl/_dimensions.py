@@ -60,7 +60,7 @@ def latent_dimensions(
     value
         "share", or "odds_ratio", in which big groups have no advantage.
     n_top
-        Dimensions per group, of those chosen for it; None: as many as can be read.
+        Dimensions per group, of those chosen for it; None shows all that remain legible.
     ax
         Axes to draw into; None makes a new figure, 6 inches wide.
     title
@@ -87,7 +87,7 @@ def latent_dimensions(
     if value not in ("share", "odds_ratio"):
         raise ValueError(f"value is {value!r}; give 'share' or 'odds_ratio'.")
     if n_top is not None and n_top < 1:
-        raise ValueError(f"n_top is {n_top}; give at least 1, or None for as many as can be read.")
+        raise ValueError(f"n_top is {n_top}; give at least 1, or None for all that remain legible.")
     table = _data.table(adata, _TABLE, ["group", "dimension", value, "side", "rank", "chosen"], groupby)
     rows = [g for g in _data.groups(adata, groupby).cat.categories if g in set(table["group"])]
     label = min(max(map(_text.width, rows)), _text.ROW_LABEL)

@@ -47,7 +47,7 @@ from diffvae.pl._tsne import _map, _positions
 _TABLE = "link_table"
 _COLUMNS = ["graph", "type_1", "type_2", "n_links", "log2_ratio", "q_value"]
 _MOST = 4.0
-"""log2 ratio from which a colour gets no stronger: 16 times as many links, or as few, as by chance."""
+"""log2 ratio at which the colours end: 16 times more, or fewer, links than by chance."""
 _PITCH = 1.25 * TEXT
 """Points from a row to the next that its name needs."""
 _SIDE_BY_SIDE = 12
@@ -161,6 +161,7 @@ def links(
         panel.add_collection(
             LineCollection(list(xy[drawn.pairs]), colors=colour, linewidths=thin, alpha=0.55, zorder=3), autolim=False
         )
+        panel.set_anchor("N")
         _map(panel, _keys.TSNE if "tsne" in use_rep else use_rep)
         panel_title(panel, f"{head}:\n{_count(drawn, random)}")
     panels[1].set(xlabel="", ylabel="")

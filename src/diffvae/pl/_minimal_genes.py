@@ -241,5 +241,5 @@ def _label(name: str, minimal: MinimalGenes, room: float) -> str:
     first += f", half with {n:,} gene{'s' * (n != 1)}" if n is not None else ", fewer than half"
     flipped = minimal.baselines.set_index("genes")["flipped"]
     beside = [f"{what} {share(flipped[what])}" for what in ("differentially expressed", "random") if what in flipped]
-    second = "as many other genes flip of them: " + ", ".join(beside)
+    second = "flipped by equally many other genes: " + ", ".join(beside)
     return _text.wrap(first, room, lines=2) + ("\n" + _text.wrap(second, room, lines=2) if beside else "")

@@ -17,7 +17,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.textpath import text_to_path
-from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from diffvae.pl._style import INK, LINE, TEXT, TITLE, NotebookAxes, axes_size, lay_out, slot
 
@@ -139,12 +139,12 @@ def legend_below(ax: Axes, keys: Sequence[Any], names: Sequence[str], ncols: int
     lay_out(ax.figure.figure)
     boxes = [box for a in ax.child_axes or [ax] if (box := a.xaxis.get_tightbbox()) is not None]
     lowest = min([ax.bbox.y0, *(box.y0 for box in boxes)])
-    below = moved(ax, 0, (lowest - ax.bbox.y0) * 72 / ax.figure.dpi - 4)
+    down = ScaledTranslation(0, (lowest - ax.bbox.y0) / ax.figure.dpi - 4 / 72, ax.figure.dpi_scale_trans)
     spec = ax.get_subplotspec()
     middle = 0.5 if spec is None else (spec.colspan.start + spec.colspan.stop) / 2 / spec.get_gridspec().ncols
     _legend(
         ax, keys, names, ncols, loc="upper center", bbox_to_anchor=(middle, 0.0),
-        bbox_transform=blended_transform_factory(ax.figure.transSubfigure, below),
+        bbox_transform=blended_transform_factory(ax.figure.transSubfigure, ax.transAxes + down),
     )  # fmt: skip
 
 
@@ -155,11 +155,6 @@ def _legend(ax: Axes, keys: Sequence[Any], names: Sequence[str], columns: int, *
         keys, texts, ncols=columns, handletextpad=0.4, columnspacing=1.2, labelspacing=0.3, handlelength=1.4,
         borderaxespad=0.4, fontsize=TEXT, **place,
     )  # fmt: skip
-
-
-def moved(ax: Axes, right: float, up: float) -> Transform:
-    """Return the coordinates of `ax` (0 to 1), moved by so many points."""
-    return ax.transAxes + ScaledTranslation(right / 72, up / 72, ax.figure.dpi_scale_trans)
 
 
 def group_names(ax: Axes, xy: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> bool:
@@ -180,6 +175,8 @@ def group_names(ax: Axes, xy: np.ndarray, groups: np.ndarray, names: Sequence[st
     """
     from adjustText import adjust_text
 
+    if not names:
+        return False
     ax.margins(0.14)
     texts = []
     for name in names:
