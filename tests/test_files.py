@@ -14,7 +14,7 @@ import pytest
 from anndata import AnnData, read_h5ad
 
 from diffvae import _errors, pipeline
-from diffvae._core.io.folders import held, new_folder, one_writer, refuse_folder, write_csv, write_h5ad, write_text
+from diffvae._core.io.folders import locked, new_folder, one_writer, refuse_folder, write_csv, write_h5ad, write_text
 from diffvae._errors import OutputError, WriteError
 
 
@@ -167,7 +167,7 @@ def test_a_result_on_its_way_is_not_taken_from_who_is_replacing_it(tmp_path):
         except OutputError as error:
             refused.append(str(error))
 
-    with held(tmp_path / "out"):
+    with locked(tmp_path / "out"):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join()
@@ -281,7 +281,7 @@ GROWING = """
 import resource, signal, sys, warnings
 import numpy as np
 from anndata import AnnData
-from diffvae._core.io.writer import cell_file
+from diffvae._core.io.writer import adata_writer
 from diffvae._errors import WriteError
 
 warnings.simplefilter("ignore")
@@ -289,7 +289,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 block = np.random.default_rng(0).random((200, 100))
 try:
-    with cell_file(sys.argv[1], AnnData(shape=(1000, 100))) as file:
+    with adata_writer(sys.argv[1], AnnData(shape=(1000, 100))) as file:
         for _ in range(5):
             file.append("layers/unit", block)
 except WriteError as error:
@@ -338,8 +338,8 @@ def test_what_killed_processes_left_is_cleared_away_by_the_next(tmp_path):
 
 HOLD = """
 import sys, time
-from diffvae._core.io.folders import held
-with held(sys.argv[1]):
+from diffvae._core.io.folders import locked
+with locked(sys.argv[1]):
     print("has it", flush=True)
     time.sleep(60)
 """
@@ -369,10 +369,10 @@ def test_a_second_process_is_refused_and_one_that_was_killed_is_in_nobodys_way(t
         pytest.fail("was not refused")
     with pytest.raises(OutputError, match=sentence):  # at once, before data are read
         pipeline.run("no such file", out)
-    with pytest.raises(OutputError, match=sentence), held(tmp_path / "x" / ".." / "out"):
+    with pytest.raises(OutputError, match=sentence), locked(tmp_path / "x" / ".." / "out"):
         pytest.fail("another name of the same folder")
     assert names(tmp_path) == [".out.lock"]
-    with held(tmp_path / "another"):
+    with locked(tmp_path / "another"):
         pass
     other.kill()
     other.wait()
@@ -397,13 +397,13 @@ def test_a_thread_may_hold_it_twice_and_another_thread_not(tmp_path):
 
     def other_thread():
         try:
-            with held(tmp_path / "out"):
+            with locked(tmp_path / "out"):
                 refused.append("no")
         except OutputError as error:
             refused.append(str(error))
 
-    with held(tmp_path / "out"):
-        with held(tmp_path / "out"):
+    with locked(tmp_path / "out"):
+        with locked(tmp_path / "out"):
             pass
         assert names(tmp_path) == [".out.lock"]  # the inner one doesn't end it
         thread = threading.Thread(target=other_thread)
@@ -416,23 +416,23 @@ def test_a_thread_may_hold_it_twice_and_another_thread_not(tmp_path):
 
 
 def test_folders_above_are_made_and_go_again_unless_something_came_in(tmp_path):
-    with held(tmp_path / "a" / "b" / "out"):
+    with locked(tmp_path / "a" / "b" / "out"):
         assert (tmp_path / "a" / "b").is_dir()
     assert names(tmp_path) == []
-    with held(tmp_path / "a" / "b" / "out"):
+    with locked(tmp_path / "a" / "b" / "out"):
         (tmp_path / "a" / "kept").write_text("")
     assert names(tmp_path / "a") == ["kept"]
 
 
 def test_a_folder_that_goes_under_way_is_no_trouble(tmp_path):
-    with held(tmp_path / "a" / "out"):
+    with locked(tmp_path / "a" / "out"):
         (tmp_path / "a" / ".out.lock").unlink()
         (tmp_path / "a").rmdir()
     assert names(tmp_path) == []
 
 
 def test_what_can_not_be_written_is_told(tmp_path):
-    with pytest.raises(OutputError, match=r"Nothing can be written in '/proc/x' \(No such file"), held("/proc/x/out"):
+    with pytest.raises(OutputError, match=r"Nothing can be written in '/proc/x' \(No such file"), locked("/proc/x/out"):
         pytest.fail("was not refused")
 
 
@@ -461,7 +461,7 @@ def test_of_many_that_take_turns_no_two_have_it_at_once(tmp_path):
         nonlocal inside, most, entered
         while time.monotonic() < deadline:
             try:
-                with held(tmp_path / "out"):
+                with locked(tmp_path / "out"):
                     with guard:
                         inside, entered = inside + 1, entered + 1
                         most = max(most, inside)

@@ -172,7 +172,7 @@ FILES = {
     "pipe": (pipe, "is neither a file nor a folder but a pipe or a device"),
     "device": (lambda folder: Path("/dev/null"), "is neither a file nor a folder but a pipe or a device"),
     "circle of links": (circle, "can't be reached"),
-    "no permission": (secret, "may not be read by you"),
+    "no permission": (secret, "You have no permission to read"),
     "name too long": (lambda folder: folder / ("x" * 5000 + ".csv"), "can't be reached (File name too long)"),
     "NUL in the name": (lambda folder: folder / "a\0.csv", "embedded null byte"),
     "home of nobody": (lambda folder: "~nobody-at-all/a.csv", "There is no file or folder"),

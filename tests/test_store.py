@@ -123,7 +123,7 @@ def refused(tmp_path):
             written(wide, tmp_path / "wide.h5ad"),
             r"from 0 to 2, but the Bernoulli likelihood needs \[0, 1\]",
         ),
-        "CSC": (written(by_genes, tmp_path / "csc.h5ad"), "is kept as csc_matrix, of which rows can't be read"),
+        "CSC": (written(by_genes, tmp_path / "csc.h5ad"), "is stored as csc_matrix, of which rows can't be read"),
         "raw": (
             written(counts(), tmp_path / "raw.h5ad"),
             r"layers\['unit'\] is missing in raw.h5ad; run diffvae.pp.prep",
@@ -187,7 +187,7 @@ def test_the_old_way_to_keep_sparse_matrices(form, tmp_path):
     if form == "csr":
         np.testing.assert_array_equal(open_store(path).matrix(None).read(0, 100).toarray(), adata.X.toarray())
     else:
-        with pytest.raises(DataError, match="is kept as csc_matrix"):
+        with pytest.raises(DataError, match="is stored as csc_matrix"):
             open_store(path).matrix(None)
 
 

@@ -278,7 +278,7 @@ def test_a_link_to_a_checkpoint_remains_a_link(tmp_path):
 def test_arguments_that_contradict_each_other(tmp_path):
     with pytest.raises(ValueError, match="resume is True, but checkpoint is None"):
         train(resume=True)
-    with pytest.raises(ValueError, match="checkpoint_every is 0; it must be 1 or more"):
+    with pytest.raises(ValueError, match="checkpoint_every is 0; it must be None or a whole number of 1 or more"):
         train(checkpoint=tmp_path / "c", checkpoint_every=0)
 
 

@@ -37,7 +37,7 @@ def test_best_precision(monkeypatch):
 
 
 def test_unknown_precision():
-    with pytest.raises(ValueError, match="precision is 'half'; it is one of auto, float32, bfloat16"):
+    with pytest.raises(ValueError, match="precision is 'half'; it must be 'auto', 'float32' or 'bfloat16'"):
         best_precision("half", CPU)
 
 

@@ -178,8 +178,8 @@ class Autoencoder(nn.Module):
         gene_variance: bool = False,
     ) -> None:
         super().__init__()
-        options = {"batch_norm": batch_norm, "dropout": dropout, "input_dropout": input_dropout}
-        self.encoder = Encoder(n_input, hidden, n_latent, head=head, **options)
+        rates = {"dropout": dropout, "input_dropout": input_dropout}
+        self.encoder = Encoder(n_input, hidden, n_latent, head=head, batch_norm=batch_norm, **rates)
         self.decoder = Decoder(n_latent, hidden[::-1], n_input)
         self.logvar_x = nn.Parameter(torch.zeros(n_input)) if gene_variance else None
 
