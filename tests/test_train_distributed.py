@@ -88,7 +88,7 @@ def test_both_processes_have_the_same_model(shared, case):
     assert (shared / f"{case}_0.csv").read_bytes() == (shared / f"{case}_1.csv").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.large  # the signal to one process, below, is the cheaper case
 def test_a_process_that_dies_ends_the_others_with_a_message(tmp_path):
     """Kill -9 in the middle of the training: not a hang, whose timeout (ten minutes) is longer than this test's."""
     code, told = together("one_dies", tmp_path)

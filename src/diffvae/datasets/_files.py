@@ -104,10 +104,6 @@ def check_blobs(files: Mapping[str, Path], sources: Mapping[str, Source]) -> Non
             )
 
 
-_ROWS = 2000
-"""Rows that are parsed at a time, to limit memory."""
-
-
 def read_table(path: Path) -> pd.DataFrame:
     """Read a small comma- or tab-separated table whose first column names the rows."""
     import pandas as pd
@@ -117,22 +113,15 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def read_genes_by_cells(path: Path) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
     """Read a text table of genes x cells; return the values as cells x genes, cell names and gene names."""
-    import pandas as pd
     from scipy import sparse
 
-    blocks, genes, cells = [], [], np.empty(0)
-    with pd.read_csv(path, chunksize=_ROWS, **_layout(path)) as chunks:
-        for chunk in chunks:
-            try:
-                values = chunk.to_numpy(dtype=np.float32)
-            except ValueError as error:
-                raise DataError(f"{path} has a value that is not a number: {error}.") from error
-            if not np.isfinite(values).all() or (values < 0).any():
-                raise DataError(f"{path} has missing, infinite or negative values; counts have none.")
-            blocks.append(sparse.csr_matrix(values))
-            genes.append(chunk.index.astype(str).to_numpy(dtype=object))
-            cells = chunk.columns.to_numpy(dtype=object)
-    return sparse.csr_matrix(sparse.vstack(blocks).T), cells, np.concatenate(genes)
+    from diffvae._core.io import text
+
+    table = text.read_table(path, transpose=True)
+    values = sparse.csr_matrix(table.X)
+    if not np.isfinite(values.data).all() or (values.data < 0).any():
+        raise DataError(f"{path} has missing, infinite or negative values; counts have none.")
+    return values, table.obs_names.to_numpy(dtype=object), table.var_names.to_numpy(dtype=object)
 
 
 def _layout(path: Path) -> dict[str, Any]:

@@ -230,11 +230,9 @@ class DCI:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import numpy as np
     >>> cell = np.arange(200)
     >>> factors = {"type": np.where(cell % 2, "a", "b"), "batch": np.where(cell // 2 % 2, "x", "y")}
-    >>> dv.metrics.dci(np.c_[cell % 2, cell // 2 % 2], factors).importance.round(2).to_numpy().tolist()
+    >>> dci(np.c_[cell % 2, cell // 2 % 2], factors).importance.round(2).to_numpy().tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
 

@@ -95,8 +95,7 @@ class Overlap:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> found = dv.metrics.overlap(["T", "T", "T", "B", "NK"], ["0", "0", "1", "1", "1"])
+    >>> found = overlap(["T", "T", "T", "B", "NK"], ["0", "0", "1", "1", "1"])
     >>> found.contingency.loc["T"].tolist()
     [2, 1]
     """
@@ -129,8 +128,7 @@ class ExpectedOverlap:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> null = dv.metrics.expected_overlap(["T"] * 60 + ["B"] * 40, [0] * 60 + [1] * 40, n_permutations=200)
+    >>> null = expected_overlap(["T"] * 60 + ["B"] * 40, [0] * 60 + [1] * 40, n_permutations=200)
     >>> null.observed, null.n_permutations
     (1.0, 200)
     """

@@ -29,9 +29,7 @@ class Adjacency:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
     >>> (graph @ torch.ones(3, 1)).shape
     torch.Size([3, 1])
     """
@@ -137,10 +135,8 @@ class GCN(nn.Module):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
-    >>> dv.nn.GCN(4, 2)(torch.ones(3, 4), graph).shape
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> GCN(4, 2)(torch.ones(3, 4), graph).shape
     torch.Size([3, 2])
     """
 
@@ -176,10 +172,8 @@ class GraphEncoder(nn.Module):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
-    >>> mu, logvar = dv.nn.GraphEncoder(4, 8, 2)(torch.ones(3, 4), graph)
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> mu, logvar = GraphEncoder(4, 8, 2)(torch.ones(3, 4), graph)
     >>> mu.shape
     torch.Size([3, 2])
     """
@@ -265,10 +259,8 @@ class GraphiteDecoder(nn.Module):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
-    >>> dv.nn.GraphiteDecoder(2, 4, 8)(torch.zeros(3, 2), torch.ones(3, 4), graph).shape
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> GraphiteDecoder(2, 4, 8)(torch.zeros(3, 2), torch.ones(3, 4), graph).shape
     torch.Size([3, 2])
     """
 
@@ -301,11 +293,9 @@ class InnerProductDecoder(nn.Module):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
     >>> z = torch.rand(3, 2)
-    >>> dv.nn.InnerProductDecoder()(z, torch.ones(3, 4), graph) is z
+    >>> InnerProductDecoder()(z, torch.ones(3, 4), graph) is z
     True
     """
 

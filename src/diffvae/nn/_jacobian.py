@@ -60,7 +60,6 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
     Examples
     --------
     >>> import diffvae as dv
-    >>> import torch
     >>> dv.nn.mean_jacobian(dv.nn.Decoder(2, (4, 8), 20), torch.zeros(3, 2), logistic=True).shape
     torch.Size([2, 20])
     """

@@ -123,8 +123,7 @@ class Sampling:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> dv.nn.Sampling(n_cells=100, n_edges=300, parts=(10, 10)).n_pairs
+    >>> Sampling(n_cells=100, n_edges=300, parts=(10, 10)).n_pairs
     4950
     """
 

@@ -77,10 +77,8 @@ def gaussian_nll(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
     >>> x = torch.zeros(2, 3)
-    >>> round(float(dv.nn.gaussian_nll(x, x, torch.zeros(3))), 3)  # 3/2 log(2 pi)
+    >>> round(float(gaussian_nll(x, x, torch.zeros(3))), 3)  # 3/2 log(2 pi)
     2.757
     """
     squares = (x.float() - mean.float()).square() * torch.exp(-logvar)

@@ -47,9 +47,7 @@ class Encoder(nn.Module):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> mu, logvar = dv.nn.Encoder(20, (8, 4), 2).eval()(torch.rand(3, 20))
+    >>> mu, logvar = Encoder(20, (8, 4), 2).eval()(torch.rand(3, 20))
     >>> mu.shape, logvar.shape
     (torch.Size([3, 2]), torch.Size([3, 2]))
     """
@@ -101,9 +99,7 @@ class MLP(nn.Module):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.nn.MLP(4, (8, 6), 2)(torch.ones(3, 4)).shape
+    >>> MLP(4, (8, 6), 2)(torch.ones(3, 4)).shape
     torch.Size([3, 2])
     """
 
@@ -138,9 +134,7 @@ class Decoder(MLP):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.nn.Decoder(2, (4, 8), 20)(torch.zeros(3, 2)).shape
+    >>> Decoder(2, (4, 8), 20)(torch.zeros(3, 2)).shape
     torch.Size([3, 20])
     """
 
@@ -157,9 +151,7 @@ class Autoencoder(nn.Module):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> network = dv.nn.Autoencoder(20, (8, 4), 2).eval()
+    >>> network = Autoencoder(20, (8, 4), 2).eval()
     >>> mu, logvar = network.encoder(torch.rand(3, 20))
     >>> network.decoder(mu).shape
     torch.Size([3, 20])

@@ -58,9 +58,7 @@ def imq_kernel(n_latent: int, scales: tuple[float, ...] = IMQ_SCALES) -> Kernel:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.nn.imq_kernel(50)(torch.tensor([0.0])).tolist()
+    >>> imq_kernel(50)(torch.tensor([0.0])).tolist()
     [1.0]
     """
     constants = 2.0 * n_latent * torch.tensor(scales)
@@ -89,9 +87,7 @@ def rbf_kernel(bandwidth: float | Tensor) -> Kernel:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.nn.rbf_kernel(1.0)(torch.tensor([0.0, 2.0])).tolist()  # of squared distances
+    >>> rbf_kernel(1.0)(torch.tensor([0.0, 2.0])).tolist()  # of squared distances
     [1.0, 0.3678794503211975]
     """
 
@@ -122,9 +118,7 @@ def released_kernel(n_latent: int) -> Kernel:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> round(float(dv.nn.released_kernel(50)(torch.tensor(100.0))), 2)  # as far apart as two draws from the prior
+    >>> round(float(released_kernel(50)(torch.tensor(100.0))), 2)  # as far apart as two draws from the prior
     0.96
     """
 

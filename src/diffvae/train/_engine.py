@@ -31,8 +31,7 @@ def best_device(device: str = "auto") -> torch.device:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> dv.train.best_device("cpu")
+    >>> best_device("cpu")
     device(type='cpu')
     """
     if device == "auto":
@@ -59,9 +58,7 @@ def best_precision(precision: str, device: torch.device) -> torch.dtype:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.train.best_precision("float32", torch.device("cpu"))
+    >>> best_precision("float32", torch.device("cpu"))
     torch.float32
     """
     check({"precision": Choice(*PRECISIONS)}, precision=precision)
