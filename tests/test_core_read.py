@@ -45,8 +45,7 @@ def test_tables(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["cell;A;B\nc1;1;2\nc2;3;4\n", "A B\nc1 1 2\nc2 3 4\n", "\ufeff,A,B\r\nc1,1,2\r\nc2,3,4"],
+    "text", ["cell;A;B\nc1;1;2\nc2;3;4\n", "A B\nc1 1 2\nc2 3 4\n", "\ufeff,A,B\r\nc1,1,2\r\nc2,3,4"]
 )
 def test_tables_of_other_makes(tmp_path, text):
     (tmp_path / "a.csv").write_bytes(text.encode())

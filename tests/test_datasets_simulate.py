@@ -190,13 +190,7 @@ def test_library_size():
 
 def test_abundances_are_kept_to_the_cell():
     adata = simulate(100, 80, tree=SMALL, abundance={"stem": 5, "early": 2, "red": 1, "white": 1, "late": 1})
-    assert adata.obs["branch"].value_counts().to_dict() == {
-        "stem": 50,
-        "early": 20,
-        "red": 10,
-        "white": 10,
-        "late": 10,
-    }
+    assert adata.obs["branch"].value_counts().to_dict() == {"stem": 50, "early": 20, "red": 10, "white": 10, "late": 10}
     assert adata.uns["diffvae_dataset"]["progenitors"] == "stem"
 
 

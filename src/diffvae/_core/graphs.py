@@ -91,9 +91,9 @@ def sample_negatives(
         assert codes is not None
         by_type, sizes = np.argsort(codes, kind="stable"), np.bincount(codes)
         starts = np.cumsum(sizes) - sizes
-    found = np.zeros((0, 2), np.int64)
+    sampled = np.zeros((0, 2), np.int64)
     for _ in range(60):
-        draws = 2 * (n - len(found)) + 16
+        draws = 2 * (n - len(sampled)) + 16
         if kind == "uniform":
             pairs = rng.integers(n_cells, size=(draws, 2))
         elif kind == "degree":
@@ -104,14 +104,14 @@ def sample_negatives(
             positions = (rng.random((draws, 2)) * sizes[types][:, None]).astype(np.int64)
             pairs = by_type[starts[types][:, None] + positions]
         pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-        pairs = np.concatenate([found, pairs[~np.isin(keys(pairs, n_cells), taken)]])
+        pairs = np.concatenate([sampled, pairs[~np.isin(keys(pairs, n_cells), taken)]])
         _, first = np.unique(keys(pairs, n_cells), return_index=True)
-        found = pairs[np.sort(first)][:n]
-        if len(found) == n:
-            return found
+        sampled = pairs[np.sort(first)][:n]
+        if len(sampled) == n:
+            return sampled
     raise DataError(
-        f"{n:,} pairs without an edge ({kind}) are needed, but only {len(found):,} were found among {n_cells:,} cells "
-        f"with {len(present):,} edges; ask for fewer, or for another kind of negatives."
+        f"{n:,} pairs without an edge ({kind}) are needed, but only {len(sampled):,} were found among {n_cells:,} "
+        f"cells with {len(present):,} edges; ask for fewer, or for another kind of negatives."
     )
 
 
@@ -169,7 +169,7 @@ def rewired(graph: Any, n: int, *, rng: Rng, sweeps: int = 4, burn_in: int = 50)
     Yields
     ------
     Links x 2, int64, the smaller index first, in no particular order. A graph in which nothing can be swapped (one
-    link, a star, all nodes linked) comes back as it is.
+    link, a star, all nodes linked) is returned unchanged.
 
     References
     ----------

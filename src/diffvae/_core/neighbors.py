@@ -107,22 +107,22 @@ def nearest(
     check(RULES, metric=metric, k=k)
     n = x.shape[0]
     rows, usable = standardised(x, metric)
-    found = min(k, len(rows) - 1)
+    n_found = min(k, len(rows) - 1)
     indices, scores = np.full((n, k), -1, dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32)
-    if found < 1:
+    if n_found < 1:
         return Neighbours(indices, scores, None, False)
-    approximate = len(rows) > exact_limit and len(rows) > 2 * max(GRAPH, found + 1)
+    approximate = len(rows) > exact_limit and len(rows) > 2 * max(GRAPH, n_found + 1)
     recall = None
     if approximate:
-        near, score = _approximate(rows, found, metric, _random.seed(rng, "neighbours") % 2**31)
+        near, score = _approximate(rows, n_found, metric, _random.seed(rng, "neighbours") % 2**31)
         sample = _random.generator(rng, "neighbours", "recall").permutation(len(rows))[:SAMPLE]
-        truth = _exact(rows, sample, found, metric, description, progress)[1][:, -1:]
+        truth = _exact(rows, sample, n_found, metric, description, progress)[1][:, -1:]
         # compared by score, because equally near cells are interchangeable
         recall = float((score[sample] >= truth - 1e-6 * np.abs(truth)).mean())
     else:
-        near, score = _exact(rows, np.arange(len(rows)), found, metric, description, progress)
-    indices[usable, :found] = np.where(near >= 0, usable[near], -1)
-    scores[usable, :found] = score
+        near, score = _exact(rows, np.arange(len(rows)), n_found, metric, description, progress)
+    indices[usable, :n_found] = np.where(near >= 0, usable[near], -1)
+    scores[usable, :n_found] = score
     return Neighbours(indices, scores, recall, approximate)
 
 

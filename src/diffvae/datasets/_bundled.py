@@ -66,7 +66,7 @@ _DATASETS = (
      "counts from a branching tree with known truth; any size, the default is shown", "simulated", "simulated", "yes"),
     ("zebrafish", 1422, 1845, "zebrafish blood, five types, log-normalised; the paper's main set",
      "Athanasiadis et al. 2017; github.com/ioanabica/DiffVAE", "download", _PARSER),
-    ("pancreas", 2285, 4000, "human pancreas, four donors, labels in a file of their own; the paper's second set",
+    ("pancreas", 2285, 4000, "human pancreas, four donors, labels in a separate file; the paper's second set",
      "Muraro et al. 2016; GEO GSE85241", "download", _PARSER),
     ("human_hsc", 1034, 700, "human stem and progenitor cells, no labels; the paper's third set",
      "Velten et al. 2017; GEO GSE75478", "download", _PARSER),

@@ -45,12 +45,12 @@ def locate(dataset: str, path: str | Path | None, sources: Mapping[str, Source])
         return dict.fromkeys(sources, path)
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; give the one that holds {', '.join(sources)}.")
-    found = {name: _in_folder(path, name) for name in sources}
-    missing = [name for name, file in found.items() if file is None]
+    files = {name: _in_folder(path, name) for name in sources}
+    missing = [name for name, file in files.items() if file is None]
     if missing:
         addresses = "; ".join(sources[name].url for name in missing)
         raise DataError(f"{path} lacks {', '.join(missing)}; get it from {addresses}, or leave path out to download.")
-    return {name: file for name, file in found.items() if file is not None}
+    return {name: file for name, file in files.items() if file is not None}
 
 
 def _in_folder(folder: Path, name: str) -> Path | None:

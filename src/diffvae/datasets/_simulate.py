@@ -359,11 +359,7 @@ def _assemble(
         "source": "simulated by diffvae",
         "progenitors": names[0],
     }
-    adata.uns[_keys.TRUTH] = {
-        "drivers": drivers,
-        "lineage": adjacency(parents),
-        "tree": json.dumps(nested(parents)),
-    }
+    adata.uns[_keys.TRUTH] = {"drivers": drivers, "lineage": adjacency(parents), "tree": json.dumps(nested(parents))}
     return adata
 
 

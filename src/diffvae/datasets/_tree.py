@@ -15,11 +15,7 @@ Tree = Mapping[str, Any]
 """``{parent: {child: {...}, child: None}}``; children without children may also be a list of names."""
 
 HEMATOPOIESIS: Tree = {
-    "HSPC": {
-        "MEP": ["Erythrocyte", "Thrombocyte"],
-        "GMP": ["Neutrophil", "Monocyte"],
-        "Lymphocyte": None,
-    }
+    "HSPC": {"MEP": ["Erythrocyte", "Thrombocyte"], "GMP": ["Neutrophil", "Monocyte"], "Lymphocyte": None}
 }
 """The default: one stem cell, two intermediate progenitors and five mature types."""
 
@@ -162,11 +158,7 @@ def draw_genes(
 
 
 def _draw_drivers(
-    pool: np.ndarray,
-    parents: Mapping[str, str | None],
-    n_drivers: int,
-    effect: float,
-    rng: np.random.Generator,
+    pool: np.ndarray, parents: Mapping[str, str | None], n_drivers: int, effect: float, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Draw the drivers of every branch; part of those that rise on the parent's branch fall again."""
     import pandas as pd

@@ -113,7 +113,7 @@ def zebrafish(path: str | Path | None = None, *, check: bool = True) -> AnnData:
     }
     if check:
         check_shape(adata, "zebrafish", 1422, 1845)
-        found = adata.obs[_keys.LABEL].value_counts().to_dict()
-        if found != _TYPES:
-            raise DataError(f"zebrafish: the types are {found}, not {_TYPES}; check=False reads them anyway.")
+        n_cells = adata.obs[_keys.LABEL].value_counts().to_dict()
+        if n_cells != _TYPES:
+            raise DataError(f"zebrafish: the types are {n_cells}, not {_TYPES}; check=False reads them anyway.")
     return adata

@@ -13,12 +13,7 @@ from diffvae.metrics._labels import as_labels, as_points
 
 
 def silhouette(
-    x: ArrayLike,
-    labels: ArrayLike,
-    *,
-    sample_size: int | None = 5000,
-    metric: str = "euclidean",
-    rng: Rng = 0,
+    x: ArrayLike, labels: ArrayLike, *, sample_size: int | None = 5000, metric: str = "euclidean", rng: Rng = 0
 ) -> float:
     r"""Compute the mean silhouette width of labelled cells.
 

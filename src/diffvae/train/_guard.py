@@ -72,11 +72,14 @@ class DivergenceMonitor:
             bad = ["train_loss"]  # finite, but no training recovers from such a loss
         if bad:
             self._restore()
-            what, where = f"{bad[0].replace('_', ' ')} is {record[bad[0]]:.4g}", f"At epoch {self.state.epoch}"
             records = self.state.records[: self._epoch]
             history = pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))
-            message = f"{where} {what}: the training diverged. {self._cause()}{_largest_term(record, bad[0])}"
-            raise TrainingError(message, history)
+            value = f"{bad[0].replace('_', ' ')} is {record[bad[0]]:.4g}"
+            raise TrainingError(
+                f"At epoch {self.state.epoch} {value}: the training diverged. {self._cause()}"
+                f"{_largest_term(record, bad[0])}",
+                history,
+            )
         if self.state.step - self._step >= KEEP_EVERY:
             self._copy_weights(self.state.epoch)
 

@@ -203,13 +203,13 @@ def _by_part(
     spans: Sequence[tuple[int, int]], starts: list[int], ends: list[int]
 ) -> list[tuple[int, list[tuple[int, int]]]]:
     """Return the parts and their slices that make up slices of the whole; consecutive slices of a part are grouped."""
-    found: list[tuple[int, tuple[int, int]]] = [
+    slices: list[tuple[int, tuple[int, int]]] = [
         (i, (max(start, first) - first, min(stop, last) - first))
         for start, stop in spans
         for i, (first, last) in enumerate(zip(starts, ends, strict=True))
         if max(start, first) < min(stop, last)
     ]
-    return [(i, [run for _, run in group]) for i, group in groupby(found, key=lambda run: run[0])]
+    return [(i, [run for _, run in group]) for i, group in groupby(slices, key=lambda run: run[0])]
 
 
 def joined(pieces: Sequence[Any]) -> Any:

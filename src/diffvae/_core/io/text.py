@@ -215,12 +215,12 @@ def read_10x_folder(folder: Path) -> AnnData:
 
     The names may share a prefix, as in GEO: ``GSM123_matrix.mtx.gz``, ``GSM123_barcodes.tsv.gz``, ...
     """
-    found = sorted(file for file in folder.iterdir() if file.name.endswith(_MATRIX))
-    if len(found) > 1:
-        names = ", ".join(repr(file.name) for file in found)
+    matrices = sorted(file for file in folder.iterdir() if file.name.endswith(_MATRIX))
+    if len(matrices) > 1:
+        names = ", ".join(repr(file.name) for file in matrices)
         raise DataError(f"Folder {str(folder)!r} holds several matrices ({names}); give one of these files.")
-    if found:
-        return _read_10x(found[0])
+    if matrices:
+        return _read_10x(matrices[0])
     inner = [file.parent for file in folder.glob("*/*matrix.mtx*")]
     inner += [file for pattern in ("*.h5ad", "*.h5", "*.loom", "*.zarr") for file in folder.glob(pattern)]
     hint = f" Perhaps you mean {str(sorted(inner)[0])!r}." if inner else ""
