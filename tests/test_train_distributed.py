@@ -113,7 +113,7 @@ def test_a_signal_to_one_process_keeps_the_last_complete_epoch_and_the_training_
     np.testing.assert_allclose(resumed, train("default", 2 * BATCH, max_epochs=12).history["train_loss"], rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.large  # another start of three processes
 def test_the_command_under_torchrun_writes_once_and_speaks_once(tmp_path):
     counts().write_h5ad(tmp_path / "cells.h5ad")
     options = ("--max-epochs", "3", "--n-latent", "4", "--batch-size", "16", "--device", "cpu")

@@ -299,6 +299,9 @@ class InnerProductDecoder(nn.Module):
     True
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, z: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
         """Return Z."""
         return z

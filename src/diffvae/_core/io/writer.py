@@ -120,7 +120,9 @@ def refuse_out(path: str | os.PathLike[str], overwrite: bool = False, cells: Bac
     """
     path = Path(path).expanduser()
     if path.suffix not in (".h5ad", ".zarr"):
-        raise OutputError(f"out is {str(path)!r}; its name must end in .h5ad or .zarr.")
+        raise OutputError(
+            f"out is {str(path)!r}; cells are written as .h5ad or .zarr, so its name must end in one of these."
+        )
     if path.exists() and not overwrite:
         raise OutputError(f"{str(path)!r} is there already; name another file, or remove it first.")
     if cells is not None and path.exists() and any(path.samefile(shard.path) for shard in cells.shards):
