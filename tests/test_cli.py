@@ -188,7 +188,7 @@ INPUT = {
     "missing": ("no_such.h5ad", "There is no file or folder"),
     "corrupt": ("corrupt.h5ad", "can't be read; it may be damaged"),
     "empty": ("empty.h5ad", "is empty (0 bytes)"),
-    "unknown form": ("table.xlsx", "has a form that is not known"),
+    "unknown form": ("table.xlsx", "has an unknown format"),
     "a folder that is nothing": ("full", "matrix.mtx"),
     "five cells": ("five.h5ad", "adata has 5 cells; at least 10 are needed"),
     "NaN": ("nan.h5ad", "missing or infinite values, the first in cell"),

@@ -218,7 +218,7 @@ def test_duplicated_genes_are_refused(name):
         ({"validation_size": 1}, "validation_size is 1; it is a share of the cells"),
         ({"validation_size": 0.995}, "0 of 100 cells are left to train on; two are the least"),
         ({"device": "gpu"}, "device='gpu' can't be used here"),
-        ({"precision": "half"}, "precision is 'half'; it is one of"),
+        ({"precision": "half"}, "precision is 'half'; it must be"),
         ({"rng": -1}, "rng is -1; give a non-negative integer"),
     ],
 )

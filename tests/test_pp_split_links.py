@@ -85,7 +85,7 @@ def test_keep_connected():
     whole = connected_components(sparse.csr_matrix(truth(adata)), directed=False)[0]
     kept, not_kept = (split_links(adata, test_size=0.2, keep_connected=k).train for k in (True, False))
     assert connected_components(kept)[0] == whole < connected_components(not_kept)[0]
-    with pytest.raises(DataError, match="can be without breaking the graph apart; hold out fewer"):
+    with pytest.raises(DataError, match="can be removed without breaking the graph apart; hold out fewer"):
         split_links(adata, test_size=0.8, keep_connected=True)
 
 
@@ -130,7 +130,7 @@ def test_graphs_that_cannot_be_split_are_refused_with_a_sentence():
     with pytest.raises(DataError, match="holds NaN or infinite values; make the graph again"):
         split_links(adata)
     adata.obsp["cell_graph"] = 1 - np.eye(N)  # dense, and nobody is unlinked
-    with pytest.raises(DataError, match=r"pairs without an edge \(uniform\) are wanted, but only 0"):
+    with pytest.raises(DataError, match=r"pairs without an edge \(uniform\) are needed, but only 0"):
         split_links(adata)
 
 

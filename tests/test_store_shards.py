@@ -41,7 +41,7 @@ def columns(tmp_path, first, second):
 
 
 def test_counts_of_other_types_are_not_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffvae._core.io.backed_matrix.Rows.blocks.__defaults__", (500,))
+    monkeypatch.setattr("diffvae._core.io.backed_matrix.BackedMatrix.blocks.__defaults__", (500,))
 
     def change(a, b):
         a.X, b.X = a.X.astype(np.uint8), (b.X * 400).astype(np.int64)
@@ -119,7 +119,7 @@ def test_what_was_left_out_is_told_everywhere(tmp_path):
         model.get_latent_representation(paths)
     with (
         pytest.warns(UserWarning, match="have 30 genes in common"),
-        pytest.warns(UserWarning, match="told apart by the file's name"),
+        pytest.warns(UserWarning, match="The name of the file was appended"),
     ):
         dv.tl.embed(paths, model, out=tmp_path / "embedded.h5ad")
     fewer = halves(tmp_path, lambda a, b: b[:, :30].copy())
@@ -188,15 +188,15 @@ XY = pd.Categorical(["x", "y"] * 25)
 @pytest.mark.parametrize(
     ("first", "second", "expected", "note"),
     [
-        (pd.Categorical([1, 2] * 25), XY, ["1", "x"], "taken as text"),
-        (1, "b", ["1", "b"], "taken as text"),
-        (True, XY, ["True", "x"], "taken as text"),
+        (pd.Categorical([1, 2] * 25), XY, ["1", "x"], "converted to text"),
+        (1, "b", ["1", "b"], "converted to text"),
+        (True, XY, ["True", "x"], "converted to text"),
         (pd.array([1, None] * 25, dtype="Int64"), pd.array([True, None] * 25, dtype="boolean"), ["1", "True"], "text"),
         (NOTHING, XY, [np.nan, "x"], ""),
         (np.nan, XY, [np.nan, "x"], ""),
         (XY, NOTHING, ["x", np.nan], ""),
         (NOTHING, NOTHING, [np.nan, np.nan], ""),
-        (NOTHING, 3, [np.nan, "3"], "taken as text"),
+        (NOTHING, 3, [np.nan, "3"], "converted to text"),
         ("a", XY, ["a", "x"], ""),
         (1, 2.5, [1.0, 2.5], ""),
         (True, False, [True, False], ""),
@@ -242,7 +242,7 @@ def test_names_are_told_apart_by_folder_or_number(tmp_path):
 def test_the_list_is_looked_at_first(tmp_path, monkeypatch):
     a, _ = halves(tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"'a.h5ad' is named twice"):
+    with pytest.raises(DataError, match=r"'a.h5ad' is given twice"):
         open_store([a, "a.h5ad"])
     with pytest.raises(DataError, match=r"object of type AnnData; give the files, .* anndata.concat"):
         dv.pp.prepare([counts(), counts()], out=tmp_path / "p.h5ad")

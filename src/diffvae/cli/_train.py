@@ -71,7 +71,7 @@ def command(
     _console.settings.writes(out, resumes=True)
     chosen = kinds[model]()
     options = {"n_top_genes": n_top_genes, "layer": layer, "rng": seed}
-    with processes(device) as share, folders.held(out) if share.is_writer else nullcontext():
+    with processes(device) as share, folders.locked(out) if share.is_writer else nullcontext():
         if share.is_writer:
             folders.refuse_folder(out.expanduser().resolve(), overwrite)
             if share.size == 1:  # others may be at work already
@@ -138,7 +138,7 @@ def _prepared(
     if is_prepared(store):
         options_of(store, **asked)
         with _console.warnings_as_notes():
-            store.on_step()
+            store.warn()
         yield store
         return
     with folders.scratch(out) as work:

@@ -13,7 +13,7 @@ from scipy import sparse
 from diffvae import _keys, _random
 from diffvae._core.fingerprint import fingerprint
 from diffvae._core.io.backed import BackedAnnData, is_on_disk
-from diffvae._core.io.backed_matrix import BackedMatrix, picked, stack
+from diffvae._core.io.backed_matrix import BackedMatrix, select_genes, stack
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def layer_matrix(adata: AnnData | BackedAnnData, layer: str | None) -> Matrix:
     """
     if isinstance(adata, BackedAnnData):
         rows = adata.matrix(layer)
-        adata.on_step(stacklevel=5)
+        adata.warn(stacklevel=5)
         if not rows.survey.finite:
             raise DataError(f"{_place(layer)} holds NaN or infinite values; put 0 where missing means not detected.")
         return rows
@@ -163,7 +163,7 @@ def split_rows(
     """
     split = adata.obs_column(_keys.SPLIT) if isinstance(adata, BackedAnnData) else adata.obs.get(_keys.SPLIT)
     if isinstance(adata, BackedAnnData):
-        adata.on_step(stacklevel=4)
+        adata.warn(stacklevel=4)
     if validation_size is None and split is not None:
         held_out = (split == "validation").to_numpy()
     else:
@@ -216,7 +216,7 @@ def match_new(adata: AnnData | BackedAnnData, features: Features, max_missing: f
             f"{len(missing)} of the model's {len(names)} genes are not in adata.var_names, {missing[0]!r} among them; "
             f"give cells with the genes on which the model was trained."
         )
-    return picked(matrix, positions) if isinstance(matrix, BackedMatrix) else matrix[:, positions]
+    return select_genes(matrix, positions) if isinstance(matrix, BackedMatrix) else matrix[:, positions]
 
 
 def _same_scaling(adata: AnnData | BackedAnnData, features: Features) -> bool:

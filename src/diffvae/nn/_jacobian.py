@@ -1,4 +1,4 @@
-"""How the output of a decoder moves with each latent dimension, on real cells."""
+"""Effect of each latent dimension on the output of a decoder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def weight_product(decoder: Decoder) -> Tensor:
 
     Returns
     -------
-    Latent dimensions x genes. It passes over biases, gates and the logistic function: see :func:`mean_jacobian`.
+    Latent dimensions x genes. Biases, ReLU gates and the logistic function are ignored: see :func:`mean_jacobian`.
 
     Examples
     --------
@@ -40,8 +40,8 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
 
     .. math:: J = \frac{1}{N} \sum_i W_0 G_1^{(i)} W_1 G_2^{(i)} W_2 S^{(i)}
 
-    with G the 0/1 gates of the ReLUs at point i and S the slope of the logistic function (1 without it). Where
-    :math:`\omega` passes every path through the network, J passes those that are open for real cells.
+    with G the 0/1 gates of the ReLUs at point i and S the slope of the logistic function (1 without it). :math:`\omega`
+    sums over all paths through the network, J over those that are active at the given points.
 
     Parameters
     ----------
@@ -54,13 +54,12 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
 
     Returns
     -------
-    Latent dimensions x genes. Exact, by one forward pass of all D directions per block of points; a block is so small
-    that its derivatives stay under 128 MiB.
+    Latent dimensions x genes. It is exact, from one forward pass of all D directions per block of points; the
+    derivatives of a block take at most 128 MiB.
 
     Examples
     --------
     >>> import diffvae as dv
-    >>> import torch
     >>> dv.nn.mean_jacobian(dv.nn.Decoder(2, (4, 8), 20), torch.zeros(3, 2), logistic=True).shape
     torch.Size([2, 20])
     """
@@ -80,6 +79,6 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
             p = torch.sigmoid(last(activation))
             weighted = (last.weight @ slopes) * (p * (1 - p))[:, :, None]
             total += weighted.sum(0)
-        else:  # the last layer is linear, so it can wait for the sum
+        else:  # the last layer is linear, so it is applied to the sum
             total += last.weight @ slopes.sum(0)
     return (total / len(z)).T.float()

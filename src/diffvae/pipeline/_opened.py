@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from diffvae import _keys
 from diffvae._core.io import folders, read
-from diffvae._core.io.folders import held
+from diffvae._core.io.folders import locked
 from diffvae._core.runtime import StepLog
 from diffvae._errors import DataError, OutputError
 
@@ -47,7 +47,7 @@ class OpenedResult:
         self.source = ""
         folders.refuse_folder(self.out.resolve(), overwrite)
         self.log = StepLog(on_step)
-        self._lock = held(self.out)
+        self._lock = locked(self.out)
 
     def __enter__(self) -> Self:
         self._lock.__enter__()

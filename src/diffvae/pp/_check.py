@@ -74,7 +74,7 @@ def summarise(x: Any) -> Summary:
         with np.errstate(over="ignore"):  # a total beyond its type is infinite, and refused
             sums[rows] += np.asarray(block.sum(axis=1)).ravel()
         sample.append(nonzero[::stride].copy())  # a view would keep all values
-        extremes.see(block, columns)
+        extremes.update(block, columns)
     if 0 < largest < 0.5:
         n_whole = 0  # all near 0, such as shares of each cell's total, which is not to be whole
     return Summary(

@@ -166,7 +166,7 @@ def prepare_on_disk(
             clipped=n_clipped / max(int(is_validation.sum()), 1), warned=[*store.notes, *warned],
         )  # fmt: skip
         file.put(f"uns/{_keys.UNS}", {"prepare": record})
-    store.on_step(stacklevel=4)
+    store.warn(stacklevel=4)
     for message in warned:
         warnings.warn(message, UserWarning, stacklevel=3)
     return path
@@ -176,7 +176,7 @@ def _ranges(log: BackedMatrix, in_training: np.ndarray) -> tuple[GeneRange, Gene
     """Return the range of each gene in all cells, and in those of the training."""
     everywhere, training = GeneRange(log.shape[1]), GeneRange(log.shape[1])
     for rows, block in log.blocks():
-        everywhere.see(block)
+        everywhere.update(block)
         if in_training[rows].any():
-            training.see(block[in_training[rows]])
+            training.update(block[in_training[rows]])
     return everywhere, training

@@ -91,7 +91,7 @@ def _embed_on_disk(
 
     matrix = match_new(store, model.features, max_missing)
     obs = store.obs
-    store.on_step(stacklevel=4)
+    store.warn(stacklevel=4)
     skeleton = ad.AnnData(obs=obs, var=store.var, uns={_keys.UNS: {"embed": about}})
     with adata_writer(out, skeleton) as file:
         for _, z in model.encode_blocks(matrix):
