@@ -41,7 +41,7 @@ def columns(tmp_path, first, second):
 
 
 def test_counts_of_other_types_are_not_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffvae._core.io.backed_matrix.Rows.blocks.__defaults__", (500,))
+    monkeypatch.setattr("diffvae._core.io.backed_matrix.BackedMatrix.blocks.__defaults__", (500,))
 
     def change(a, b):
         a.X, b.X = a.X.astype(np.uint8), (b.X * 400).astype(np.int64)
