@@ -191,7 +191,7 @@ def run_links(
     """Build the graph, train Graph-DiffVAE on it, predict links, count them by type, and call progenitors."""
     from diffvae.model import GraphDiffVAE
 
-    unnamed = ("adata", "journal", "progress", "training", "GraphDiffVAE")
+    unnamed = ("adata", "log", "progress", "training", "GraphDiffVAE")
     parameters = {n: v for n, v in locals().items() if n not in unnamed}
     model = GraphDiffVAE(preset, conv=conv, joint_weight=joint_weight, max_epochs=max_epochs)
     log = log or StepLog(lambda step: None)

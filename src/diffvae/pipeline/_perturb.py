@@ -91,7 +91,7 @@ def run_perturbation(
     """Train the classifier, shift the source towards each target, and find the fewest genes that do it."""
     from diffvae.model import CellStateClassifier
 
-    parameters = {k: v for k, v in locals().items() if k not in ("adata", "model", "journal", "progress")}
+    parameters = {k: v for k, v in locals().items() if k not in ("adata", "model", "log", "progress")}
     parameters.pop("CellStateClassifier")
     # what can't work is refused now, not after the training
     _perturb.step_sizes(n_sd)
