@@ -251,12 +251,12 @@ def test_types_with_too_few_markers_leave_a_sentence():
     ("change", "kwargs", "message"),
     [
         (lambda a: a.obs.drop(columns="diffvae_cluster", inplace=True), {}, "run diffvae.tl.cluster"),
-        (lambda a: setattr(a, "X", a.X.ceil()), {}, "whole numbers only, as counts do"),
-        (lambda a: a.X.data.__setitem__(3, np.nan), {}, "holds NaN or infinite values"),
+        (lambda a: setattr(a, "X", a.X.ceil()), {}, "has only whole numbers, which are counts"),
+        (lambda a: a.X.data.__setitem__(3, np.nan), {}, "has NaN or infinite values"),
         (lambda a: None, {"use_raw": True}, "adata.raw is None"),
         (lambda a: None, {"layer": "log"}, r"adata.layers\['log'\] is missing"),
-        (lambda a: None, {"use_raw": True, "layer": "log"}, "choose one of them"),
-        (lambda a: None, {"min_genes": 0}, "min_genes=0"),
+        (lambda a: None, {"use_raw": True, "layer": "log"}, "give only one of them"),
+        (lambda a: None, {"min_genes": 0}, "min_genes is 0"),
         (lambda a: None, {"max_q": 0.0}, "max_q is 0.0"),
         (lambda a: None, {"rng": -1}, "rng is -1"),
         (lambda a: None, {"markers": {"X": ["nowhere"]}}, "None of the 1 marker genes"),
@@ -289,7 +289,7 @@ def test_auto_finds_blood_in_the_bundled_set():
 
 def test_auto_names_nothing_where_no_gene_is_known():
     adata = make()
-    with pytest.warns(UserWarning, match="has 10% of its genes"):
+    with pytest.warns(UserWarning, match="No bundled marker table has 10% of its genes"):
         annotate(adata, n_permutations=100)
     assert (adata.obs["diffvae_cell_type"] == "unassigned").all()
     assert adata.uns["diffvae"]["annotation_params"]["markers"] == ""
@@ -302,7 +302,7 @@ def test_auto_names_nothing_where_the_genes_are_there_but_not_the_tissue():
     adata.var_names = [*known, *(f"other{i}" for i in range(400 - len(known)))]
     adata = adata[:, np.random.default_rng(0).permutation(400)].copy()
     adata.X = np.random.default_rng(1).permutation(adata.X.toarray(), axis=0)
-    with pytest.warns(UserWarning, match="None of the bundled marker tables fits"):
+    with pytest.warns(UserWarning, match="No bundled marker table fits"):
         annotate(adata, n_permutations=1000)
     assert (adata.obs["diffvae_cell_type"] == "unassigned").all()
 

@@ -212,7 +212,7 @@ def test_planted_drivers_come_back_in_their_direction(seed):
 
 def test_what_does_not_fit_is_refused():
     adata = cells()
-    with pytest.raises(ValueError, match="n_cells=0"):
+    with pytest.raises(ValueError, match="n_cells is 0"):
         tl.gene_weights(adata, Linear(), n_cells=0)
     with pytest.raises(DataError, match="The genes of adata are not those of the model"):
         tl.gene_weights(adata[:, ::-1].copy(), Linear())
@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(DataError, match=r"run diffvae.tl.gene_weights\(adata, model\) first"):
         tl.high_weight_genes(adata, "group")
     tl.gene_weights(adata, Linear())
-    with pytest.raises(ValueError, match="n_dims=0 and n_genes=3"):
+    with pytest.raises(ValueError, match="n_dims is 0"):
         tl.high_weight_genes(adata, "group", n_dims=0)
     adata.uns["diffvae"]["latent_dimensions_params"] = {"groupby": "diffvae_cluster"}
     with pytest.raises(DataError, match=r"ranked for 'diffvae_cluster'; run diffvae.tl.latent_dimensions\(adata, 'gr"):

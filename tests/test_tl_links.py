@@ -147,7 +147,9 @@ def test_without_hidden_edges_the_user_names_the_threshold():
     blind = train(training={"validation_size": 0})
     adata = linked().copy()
     before = set(adata.obsp)
-    with pytest.raises(ValueError, match=r"trained with validation_size=0, .* pass threshold=0.5, say, or train with"):
+    with pytest.raises(
+        ValueError, match=r"trained with validation_size=0, .* pass threshold=0.5, for example, or train with"
+    ):
         tl.links(adata, blind)
     assert set(adata.obsp) == before
     table = tl.links(adata, blind, threshold=0.5)
@@ -163,8 +165,8 @@ def test_without_hidden_edges_the_user_names_the_threshold():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"top_k": 0}, "top_k is 0; keep one link per cell at least"),
-        ({"threshold": 0.0}, "threshold is 0.0; it is a probability, between 0 and 1"),
+        ({"top_k": 0}, "top_k is 0; it must be a whole number of 1 or more"),
+        ({"threshold": 0.0}, "threshold is 0.0; it must be None or a number above 0 and below 1"),
         ({"threshold": 1.5}, "threshold is 1.5"),
     ],
 )

@@ -166,10 +166,10 @@ def test_nothing_converted_is_an_answer():
     [
         ({"target": SOURCE}, DataError, "'stem' is source and target at once"),
         ({"target": "blue"}, DataError, "'blue' is no type that the classifier knows"),
-        ({"n_sd": np.inf}, ValueError, "n_sd is inf; give one finite number"),
+        ({"n_sd": np.inf}, ValueError, "n_sd is inf; it must be a number above 0"),
         ({"n_sd": 0}, ValueError, "n_sd is 0"),
-        ({"order": "size"}, ValueError, "order is 'size'; it is one of effect, greedy, gradient"),
-        ({"direction": "sideways"}, ValueError, "direction is 'sideways'; it is one of both, up, down"),
+        ({"order": "size"}, ValueError, "order is 'size'; it must be 'effect', 'greedy' or 'gradient'"),
+        ({"direction": "sideways"}, ValueError, "direction is 'sideways'; it must be 'both', 'up' or 'down'"),
         ({"restrict": ["no gene"]}, DataError, "None of the 1 genes of restrict is among the model's 120 genes"),
         ({"restrict": "tf"}, DataError, "restrict is 'tf', and there is no such file; give a list of genes"),
     ],
