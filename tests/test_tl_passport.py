@@ -31,16 +31,13 @@ def test_each_planted_dimension_gets_what_it_deserves():
     assert second["batch_eta2"] > 0.9 > 0.05 > second["type_eta2"]
     assert second["batch_auc"] == pytest.approx(0)
     assert second["batch_q"] < 1e-10
+    without = tl.passport(planted(), "type")
+    assert "batch_q" not in without.table
+    assert without.batches.empty
+    assert row(without.table, 1)["remark"] == "no type is enriched on either side"
     assert found.of(0)["+"].to_dict() == {
         "types": first["types_high"], "genes (weights)": "gene0", "genes (jacobian)": "gene0",
     }  # fmt: skip
-
-
-def test_without_batches_the_second_dimension_has_no_type():
-    found = tl.passport(planted(), "type")
-    assert "batch_q" not in found.table
-    assert found.batches.empty
-    assert row(found.table, 1)["remark"] == "no type is enriched on either side"
 
 
 def test_both_signs():
@@ -167,15 +164,9 @@ def test_what_is_written(tmp_path):
     back = ad.read_h5ad(tmp_path / "a.h5ad").uns["diffvae"]["passport"]
     assert back["table"]["name"].astype(str).tolist() == found.table["name"].tolist()
     assert back["params"]["batch_key"] == "batch"
-    tl.passport(adata, "type")
-    adata.write_h5ad(tmp_path / "b.h5ad")  # also without batches
-
-
-def test_clusters_of_the_same_latent_only_describe():
-    adata = planted()
     adata.obs["diffvae_cluster"] = pd.Categorical(adata.obs["type"])
-    found = tl.passport(adata)
-    assert found.table["name"].iloc[0] == "cluster a +"
+    assert tl.passport(adata).table["name"].iloc[0] == "cluster a +"
+    adata.write_h5ad(tmp_path / "b.h5ad")  # also without batches
 
 
 def broken(change) -> ad.AnnData:

@@ -119,8 +119,8 @@ def high_weight_genes(
 
     Each chosen dimension of a group (:func:`latent_dimensions`) contributes the ``n_genes`` genes with the largest
     :math:`|\omega|`. The direction of a gene is the sign of its weight times the side of the dimension on which the
-    group lies, so "up" means higher in the group. ``n_dims`` counts the dimensions that share a gene; the paper reports those
-    that all share.
+    group lies, so "up" means higher in the group. ``n_dims`` counts the dimensions that share a gene; the paper reports
+    the genes that all dimensions share.
 
     Parameters
     ----------
