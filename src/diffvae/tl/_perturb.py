@@ -134,7 +134,7 @@ class Perturbation:
         key = (self.sources[0] if source is None else source, target, self.methods[0] if method is None else method)
         if key not in self.trajectories:
             pairs = ", ".join(f"{a} to {b}" for a, b, m in self.trajectories if m == self.methods[0])
-            raise ValueError(f"{key[0]} to {key[1]} by {key[2]!r} was not tried; the pairs are: {pairs}.")
+            raise ValueError(f"{key[0]} to {key[1]} by {key[2]!r} was not tried; there are: {pairs}.")
         return self.trajectories[key]
 
     def plasticity(self, n_sd: float | None = 1.0, *, value: str = "excess", method: str | None = None) -> pd.DataFrame:
