@@ -228,7 +228,7 @@ def test_what_can_not_work_is_refused_before_anything_is_read(small, tmp_path, m
         ({"cluster_on": "umap"}, "cluster_on is 'umap'"),
         ({"n_clusters": "few"}, "n_clusters is 'few'"),
         ({"n_clusters": 1}, "n_clusters is 1, .* must be 2 or more"),
-        ({"cluster_method": "dbscan", "n_clusters": 3}, "DBSCAN finds the number itself"),
+        ({"cluster_method": "dbscan", "n_clusters": 3}, "dbscan determines the number itself"),
         ({"n_dims": 0}, "n_dims=0"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 1.5}, "seed is 1.5"),

@@ -49,7 +49,22 @@ Markers = Annotated[
     ),
 ]
 NClusters = Annotated[str, typer.Option("--n-clusters", help="auto (by stability) or a number.")]
-ClusterMethod = Annotated[str, typer.Option("--cluster-method", help="leiden, kmeans, gmm or dbscan.")]
+
+
+def _cluster_methods() -> list[str]:
+    from diffvae.tl._cluster import CLUSTERERS  # too slow to import for --help
+
+    return list(CLUSTERERS)
+
+
+ClusterMethod = Annotated[
+    str,
+    typer.Option(
+        "--cluster-method",
+        help="leiden, kmeans or another method of diffvae.tl.cluster.",
+        autocompletion=_cluster_methods,
+    ),
+]
 ClusterOn = Annotated[str, typer.Option("--cluster-on", help="latent or tsne.")]
 Model = Annotated[Path, typer.Option("--model", help="Folder of a saved model (RESULT/model).")]
 Input = Annotated[

@@ -17,6 +17,7 @@ from diffvae import _keys, _random, pp
 from diffvae._core.io import folders
 from diffvae._core.io.backed import BackedAnnData, open_store
 from diffvae._core.io.writer import adata_writer
+from diffvae.tl._cluster import CLUSTERERS
 from diffvae.tl._tsne import placer
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ def check_options(out: str | PathLike[str] | None, cluster_method: str, drawn: i
     """Refuse what can't be done with cells on disk."""
     if out is None:
         raise ValueError("The cells are on disk, and so are their results; name a folder: out='results'.")
-    if cluster_method == "dbscan":
+    if not CLUSTERERS[cluster_method].has_centroids:
+        able = ", ".join(name for name, clusterer in CLUSTERERS.items() if clusterer.has_centroids)
         raise ValueError(
-            "cluster_method is 'dbscan', but its clusters have no centroids by which other cells could follow; choose "
-            "leiden, kmeans or gmm, or read the cells into memory."
+            f"cluster_method is {cluster_method!r}, but its clusters have no centroids, by which the cells outside the "
+            f"sample are assigned to clusters; choose one of {able}, or read the cells into memory."
         )
     if drawn < 100:
         raise ValueError(f"subsample is {drawn}; it must be 100 cells or more.")

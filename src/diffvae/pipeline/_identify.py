@@ -15,6 +15,7 @@ from diffvae._errors import DataError
 from diffvae.pipeline import _checks, _opened, _summary
 from diffvae.pipeline._result import Result
 from diffvae.tl._annotate import disagreement
+from diffvae.tl._cluster import CLUSTERERS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,7 +72,7 @@ def identify(
             log.warnings.append(found["warning"])
         if found["n_clusters"] < 2:
             number = {0: "no cluster", 1: "one cluster only"}[found["n_clusters"]]
-            way_out = "" if cluster_method == "dbscan" else ", or a larger n_clusters"
+            way_out = ", or a larger n_clusters" if CLUSTERERS[cluster_method].takes_k else ""
             raise DataError(
                 f"{cluster_method} finds {number} on the {cluster_on} representation, so there is nothing to tell "
                 f"apart; try another cluster_method or cluster_on{way_out}."

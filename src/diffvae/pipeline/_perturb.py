@@ -17,6 +17,7 @@ from diffvae import _keys, tl
 from diffvae._core.anndata import results
 from diffvae._core.io import folders
 from diffvae._core.runtime import StepLog, in_one_thread
+from diffvae._core.validate import check
 from diffvae.pipeline._opened import OpenedResult
 from diffvae.tl import _minimal_genes, _perturb
 
@@ -95,7 +96,7 @@ def run_perturbation(
     parameters.pop("CellStateClassifier")
     # what can't work is refused now, not after the training
     _perturb.step_sizes(n_sd)
-    _minimal_genes.check_options(max(n_sd), n_dims, "all", order, direction, "effect", 0.5, n_random)
+    check(_minimal_genes.RULES, n_dims=n_dims, order=order, direction=direction, n_random=n_random)
     _minimal_genes.allowed_genes(model.gene_names, restrict)
     log = log or StepLog(lambda step: None)
     with log.step("train the classifier"):

@@ -216,7 +216,7 @@ def run_perturbation(
         )
         if places:
             path = shifted.trajectory(target)
-            rows, probability, first = path.rows.tolist(), path.probability.round(4).tolist(), path.first.tolist()
+            rows, probability, first = path.rows.tolist(), path.probability.round(4).tolist(), path.is_top.tolist()
             found["trajectories"].append({"target": target, "rows": rows, "probability": probability, "first": first})
     if places:
         found["places"] = np.asarray(adata.obsm[_keys.TSNE]).round(3).tolist()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from diffvae import _keys, _random, metrics
 from diffvae._core.anndata import groups, results
-from diffvae.tl._cluster import NOISE, cluster
+from diffvae.tl._cluster import CLUSTERERS, NOISE, cluster
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,9 +43,9 @@ class Clusterer:
 
     def keep(self, chosen: dict[str, Any]) -> None:
         """Read the choice from the record of :func:`diffvae.tl.cluster`."""
-        if self.method == "leiden":
+        if "resolution" in chosen:
             self.options = {"resolution": float(chosen["resolution"])}
-        elif self.method != "dbscan":  # DBSCAN has no number to keep
+        elif CLUSTERERS[self.method].takes_k:
             self.options = {"n_clusters": int(chosen["n_clusters"])}
 
     def __call__(self, z: np.ndarray, rng: _random.Rng) -> pd.Categorical:
