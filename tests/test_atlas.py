@@ -1,4 +1,4 @@
-"""A run on cells that stay on disk: decided by size, a sample looked at, everything transferred to all cells."""
+"""A run on cells that stay on disk: when it happens, its sample, and what all cells get."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ from diffvae._core.io.backed import open_store
 from diffvae.pipeline import _backed
 from diffvae.pp import DataError
 from diffvae.report import _made
-from diffvae.report._page import Folder
+from diffvae.report._folder import Folder
 
 OPTIONS = {"max_epochs": 3, "n_latent": 8, "n_top_genes": 100, "progress": False, "device": "cpu"}
 
@@ -104,7 +104,7 @@ def test_the_summary_says_it(run):
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["n_cells"], summary["sample"]["n_drawn"]) == (500, 200)
     assert 0 < summary["sample"]["centroids_give_back"] <= 1
-    assert any("200 cells drawn at random among 500" in w for w in summary["warnings"])
+    assert any("a random sample of 200 of 500 cells" in w for w in summary["warnings"])
     assert any("stay on disk" in sentence for sentence in told)
     assert found.clusters["n_all_cells"].sum() == 500
     assert found.clusters["n_cells"].sum() == 200
@@ -143,7 +143,7 @@ def test_refused_before_anything_is_written(shards, tmp_path):
         (shards, {"out": out, "subsample": 5}, "subsample is 5"),
         (shards, {"out": out, "backed": False}, "Several files are read from disk"),
         (shards, {"out": out, "transpose": True}, "Genes in rows"),
-        (shards, {"out": out, "subsample": 100, "n_clusters": 101}, "100 cells are drawn to find them"),
+        (shards, {"out": out, "subsample": 100, "n_clusters": 101}, "only 100 cells are clustered"),
         (shards, {"out": out, "label_key": "type"}, r"adata.obs\['type'\] is missing"),
         (None, {"out": out, "backed": True}, "the cells are in memory"),
         (shards[0].with_name("none.h5ad"), {"out": out, "backed": True}, "no file or folder"),

@@ -127,8 +127,8 @@ def test_verdict_names_where_the_baseline_is_as_good():
     ]
     sentences = verdict(pd.DataFrame(rows, columns=["method", "score", "mean", "sd"]))
     assert sentences == [
-        "PCA does at least as well on 'a': 0.600 against 0.500.",
-        "PCA does at least as well on 'c': 0.500 against 0.500.",
-        "DiffVAE is no better than PCA on 'd': PCA has 0.470 against 0.500, within one standard deviation (0.040) of "
-        "the repeats.",
+        "PCA scores at least as well on 'a': 0.600 against 0.500.",
+        "PCA scores at least as well on 'c': 0.500 against 0.500.",
+        "DiffVAE is no better than PCA on 'd': 0.500 against 0.470, within one standard deviation (0.040) of the "
+        "repeats.",
     ]

@@ -43,12 +43,7 @@ def command(
     config: Annotated[
         list[Path] | None, typer.Option("--config", help="The best.json of 'diffvae tune', as a further method.")
     ] = None,
-    n_latent: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--n-latent", min=1, help="Number of latent dimensions; repeat the option. Default: 20, 50 and 100."
-        ),
-    ] = None,
+    n_latent: o.TableNLatent = None,
     clusterer: Annotated[
         list[str] | None,
         typer.Option(
@@ -59,9 +54,7 @@ def command(
         list[str] | None, typer.Option("--space", help="latent or tsne; repeat the option. Default: both.")
     ] = None,
     trainings: Annotated[int, typer.Option("--trainings", min=1, help="Number of trainings per method.")] = 5,
-    clusterings: Annotated[
-        int, typer.Option("--clusterings", min=1, help="Number of clusterings and maps per training.")
-    ] = 10,
+    clusterings: o.Clusterings = 10,
     choose_k: Annotated[
         bool, typer.Option("--choose-k", help="Also cluster without the known number of types.")
     ] = False,
@@ -69,12 +62,9 @@ def command(
         list[str] | None,
         typer.Option("--factor", help="Further column of obs for scores of disentanglement; repeat the option."),
     ] = None,
-    batch_key: Annotated[str | None, typer.Option("--batch-key", help="Column of obs with batches.")] = None,
+    batch_key: o.BatchKey = None,
     n_top_genes: o.NTopGenes = 2000,
-    n_workers: Annotated[
-        int | None,
-        typer.Option("--n-workers", min=1, help="Number of processes on this machine (Dask); results are the same."),
-    ] = None,
+    n_workers: o.NWorkers = None,
     scheduler: Annotated[str | None, typer.Option("--scheduler", help="Address of a Dask scheduler.")] = None,
     seed: o.Seed = 0,
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +16,7 @@ EXAMPLE = "Example:  diffvae embed new_cells.h5ad --model results/model --out ne
 def command(
     data: o.Inputs,
     model: o.Model,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5ad.")],
+    out: o.OutFile,
     transpose: o.Transpose = None,
     backed: o.Backed = None,
     max_missing: Annotated[

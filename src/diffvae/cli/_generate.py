@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ EXAMPLE = "Example:  diffvae generate --model results/model --n-cells 500 --out 
 
 def command(
     model: o.Model,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5ad.")],
+    out: o.OutFile,
     n_cells: Annotated[int, typer.Option("--n-cells", "-n", min=1, help="Number of cells.")] = 100,
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,

@@ -16,11 +16,9 @@ EXAMPLE = "Example:  diffvae identify results --out results_kmeans --cluster-met
 
 
 def command(
-    result: Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")],
+    result: o.Result,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new result.")],
-    label_key: Annotated[
-        str | None, typer.Option("--label-key", help="Column of obs with reference labels, used for scores only.")
-    ] = None,
+    label_key: o.LabelKey = None,
     markers: o.Markers = "auto",
     n_clusters: o.NClusters = "auto",
     cluster_method: o.ClusterMethod = "leiden",

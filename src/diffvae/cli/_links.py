@@ -23,7 +23,7 @@ K = Annotated[int, typer.Option("--k", min=1, help="Number of most similar cells
 
 
 def command(
-    result: Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")],
+    result: o.Result,
     k: K = 5,
     source: Annotated[
         str | None, typer.Option("--source", help="Progenitor type whose cells are called by their links.")
@@ -32,12 +32,7 @@ def command(
         list[str] | None,
         typer.Option("--target", help="Mature type; repeat the option for more. Default: all other types."),
     ] = None,
-    groupby: Annotated[
-        str | None,
-        typer.Option(
-            "--groupby", help="Column of obs with types. Default: reference labels or cluster names of the run."
-        ),
-    ] = None,
+    groupby: o.GroupBy = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Number of most probable links to store per cell.")] = 15,
     preset: o.Preset = "default",
     conv: Annotated[str | None, typer.Option("--conv", help="Graph convolution: gcn, gat or sage.")] = None,

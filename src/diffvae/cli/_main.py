@@ -108,7 +108,7 @@ def main() -> None:
     except SystemExit as left:
         code = left.code
     except Exception as error:
-        code = _report(error)
+        code = _print_error(error)
     if code in STOPPED and not _console.rank():  # the first of several processes reports it
         _console.error(_stopped(STOPPED[code]))
     if not _errors.hdf5_is_sound:
@@ -147,7 +147,7 @@ def _continue_with(arguments: list[str]) -> str:
     return f"Continue with: diffvae {shlex.join(arguments)}"
 
 
-def _report(error: Exception) -> int:
+def _print_error(error: Exception) -> int:
     """Print an error as one line and return the exit code."""
     if _console.settings.debug:
         traceback.print_exception(error)

@@ -7,6 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
+Result = Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="Output file, .h5ad.")]
+LabelKey = Annotated[
+    str | None, typer.Option("--label-key", help="Column of obs with reference labels, used for scores only.")
+]
+BatchKey = Annotated[
+    str | None, typer.Option("--batch-key", help="Column of obs with batches; variable genes are selected per batch.")
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option("--groupby", help="Column of obs with types. Default: reference labels or cluster names of the run."),
+]
+NWorkers = Annotated[
+    int | None,
+    typer.Option("--n-workers", min=1, help="Number of processes on this machine (Dask); results are the same."),
+]
+Clusterings = Annotated[int, typer.Option("--clusterings", min=1, help="Number of clusterings and maps per training.")]
+TableNLatent = Annotated[
+    list[int] | None,
+    typer.Option("--n-latent", min=1, help="Number of latent dimensions; repeat the option. Default: 20, 50 and 100."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")]
 CheckpointEvery = Annotated[

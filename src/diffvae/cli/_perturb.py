@@ -28,7 +28,7 @@ Target = Annotated[
 
 
 def command(
-    result: Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")],
+    result: o.Result,
     source: Source,
     target: Target = None,
     n_sd: Annotated[
@@ -40,12 +40,7 @@ def command(
     restrict: Annotated[
         str | None, typer.Option("--restrict", help="Text file with the genes that may change, one per line.")
     ] = None,
-    groupby: Annotated[
-        str | None,
-        typer.Option(
-            "--groupby", help="Column of obs with types. Default: reference labels or cluster names of the run."
-        ),
-    ] = None,
+    groupby: o.GroupBy = None,
     n_dims: Annotated[int, typer.Option("--n-dims", min=1, help="Number of latent dimensions to shift.")] = 5,
     order: Annotated[
         str, typer.Option("--order", help="Order in which genes are tried: effect, gradient or greedy.")

@@ -45,23 +45,11 @@ def command(
     trainings: Annotated[
         int, typer.Option("--trainings", min=1, help="Number of trainings per preset and method.")
     ] = 5,
-    clusterings: Annotated[
-        int, typer.Option("--clusterings", min=1, help="Number of clusterings and maps per training in Table 2.")
-    ] = 10,
-    n_latent: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--n-latent",
-            min=1,
-            help="Number of latent dimensions in Table 2; repeat the option. Default: 20, 50 and 100.",
-        ),
-    ] = None,
+    clusterings: o.Clusterings = 10,
+    n_latent: o.TableNLatent = None,
     n_top_genes: o.NTopGenes = 2000,
     max_epochs: o.MaxEpochs = None,
-    n_workers: Annotated[
-        int | None,
-        typer.Option("--n-workers", min=1, help="Number of processes on this machine (Dask); results are the same."),
-    ] = None,
+    n_workers: o.NWorkers = None,
     seed: o.Seed = 0,
 ) -> None:
     """Reproduce the tables and figures of the paper for one data set, with the published numbers.

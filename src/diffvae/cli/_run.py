@@ -38,17 +38,12 @@ def command(
     subsample: Annotated[
         int, typer.Option("--subsample", help="With cells on disk: size of the sample for map, clusters and links.")
     ] = 20_000,
-    label_key: Annotated[
-        str | None, typer.Option("--label-key", help="Column of obs with reference labels, used for scores only.")
-    ] = None,
+    label_key: o.LabelKey = None,
     markers: o.Markers = "auto",
     transpose: o.Transpose = None,
     layer: o.Layer = None,
     n_top_genes: o.NTopGenes = 2000,
-    batch_key: Annotated[
-        str | None,
-        typer.Option("--batch-key", help="Column of obs with batches; variable genes are selected per batch."),
-    ] = None,
+    batch_key: o.BatchKey = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", help="JSON file with hyper-parameters, such as the best.json of 'diffvae tune'."),
@@ -59,7 +54,9 @@ def command(
             "--preset", help="Hyper-parameters: default, paper (its equations) or code (the authors' software)."
         ),
     ] = None,
-    n_latent: Annotated[int | None, typer.Option("--n-latent", min=1, help="Latent dimensions; 50 by default.")] = None,
+    n_latent: Annotated[
+        int | None, typer.Option("--n-latent", min=1, help="Number of latent dimensions. Default: 50.")
+    ] = None,
     n_clusters: o.NClusters = "auto",
     cluster_method: o.ClusterMethod = "leiden",
     cluster_on: o.ClusterOn = "latent",
@@ -75,7 +72,7 @@ def command(
     k: K = 5,
     max_epochs: o.MaxEpochs = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=2, help="Cells per step; 128 by default.")
+        int | None, typer.Option("--batch-size", min=2, help="Number of cells per training step. Default: 128.")
     ] = None,
     lr: o.LearningRate = None,
     device: o.Device = "auto",

@@ -67,10 +67,7 @@ def command(
     transpose: o.Transpose = None,
     layer: o.Layer = None,
     n_top_genes: o.NTopGenes = 2000,
-    batch_key: Annotated[
-        str | None,
-        typer.Option("--batch-key", help="Column of obs with batches; variable genes are selected per batch."),
-    ] = None,
+    batch_key: o.BatchKey = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
 ) -> None:
