@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -15,7 +16,6 @@ import scipy.sparse as sp
 import diffvae as dv
 from diffvae import _keys
 from diffvae._core.io import memory
-from diffvae._core.io.backed import open_store
 from diffvae.pipeline import _backed
 from diffvae.pp import DataError
 from diffvae.report import _made
@@ -196,7 +196,7 @@ def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(_backed.BackedRun, "transfer", fail)
+    monkeypatch.setattr(_backed.BackedRun, "finish", fail)
     with pytest.raises(OSError, match="disk is full"):
         dv.pipeline.run(shards, tmp_path / "out", subsample=100, n_clusters=2, cluster_method="kmeans", **OPTIONS)
     assert not list(tmp_path.iterdir())
@@ -222,7 +222,8 @@ def test_what_a_killed_run_left_is_removed_by_the_next(shards, tmp_path):
     for name in (".out.0123abcd.work", ".other.0123abcd.work"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "prepared.h5ad").write_text("gigabytes")
-    backed_run = _backed.BackedRun(open_store(shards), tmp_path / "out")
+    config = SimpleNamespace(data=shards, out=tmp_path / "out", cluster_method="kmeans", subsample=100)
+    backed_run = _backed.BackedRun(config)
     assert sorted(tmp_path.iterdir()) == sorted([backed_run.work, tmp_path / ".other.0123abcd.work"])
 
 

@@ -49,7 +49,7 @@ def test_bad_input_ends_with_a_sentence_and_writes_nothing(diffvae, files, tmp_p
     for change, sentence in (
         (("--method", "tSNE"), "--method is 'tSNE'; the methods are"),
         (("--label-key", "kind"), "--label-key is"),
-        (("--config", str(tmp_path / "none.json")), "is not there"),
+        (("--config", str(tmp_path / "none.json")), "does not exist"),
     ):
         code, _, told = diffvae("benchmark", files[0], *CHEAP, "--out", out, *change)
         assert code == 2

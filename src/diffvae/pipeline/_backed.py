@@ -51,7 +51,7 @@ class BackedRun:
     words = ("--backed",)
     """Options that the command of the run needs."""
 
-    def __init__(self, config: RunConfig, log: StepLog) -> None:
+    def __init__(self, config: RunConfig) -> None:
         if config.out is None:
             raise ValueError("The cells stay on disk, so results need a folder; name one: out='results'.")
         if config.cluster_method == "dbscan":

@@ -32,9 +32,9 @@ class InMemoryRun:
     """The cells of a run in memory: every step uses all of them; the same interface as :class:`BackedRun`."""
 
     words = ()
-    sizes = None
+    sizes = subsample = None
 
-    def __init__(self, config: RunConfig, log: StepLog) -> None:
+    def __init__(self, config: RunConfig) -> None:
         data = config.data
         self.about: dict[str, Any] = {}
         if data is None:
@@ -231,8 +231,8 @@ def _open(options: RunConfig, log: StepLog) -> InMemoryRun | BackedRun:
     """Read the cells into memory, or open them on disk and say why."""
     reason = stays_on_disk(options.data, options.backed, layer=options.layer, transpose=options.transpose)
     if not reason:
-        return InMemoryRun(options, log)
-    strategy = BackedRun(options, log)
+        return InMemoryRun(options)
+    strategy = BackedRun(options)
     log.on_step(reason)
     log.warnings.append(reason)
     return strategy
@@ -241,9 +241,7 @@ def _open(options: RunConfig, log: StepLog) -> InMemoryRun | BackedRun:
 def _check_cells(strategy: InMemoryRun | BackedRun, options: RunConfig) -> dict[str, Any]:
     """Refuse options that the cells cannot meet, and return the parameters of the summary."""
     _checks.require_labels(strategy.cells, options.label_key)
-    _checks.require_cells(
-        strategy.cells, options.n_clusters, options.subsample if isinstance(strategy, BackedRun) else None
-    )
+    _checks.require_cells(strategy.cells, options.n_clusters, strategy.subsample)
     _checks.require_types(strategy.cells, options.label_key, options.source, options.target)
     prepared_with = options_of(strategy.cells, **options.preparation) if is_prepared(strategy.cells) else {}
     return options.parameters | prepared_with
