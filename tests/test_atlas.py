@@ -43,6 +43,8 @@ def run(shards, tmp_path_factory):
     told = []
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        for name in dv.pl.__all__:
+            patch.setattr(dv.pl, name, lambda *args, **options: None)
         patch.setattr(_backed, "BLOCK", 70)
         markers["gene"] = ad.read_h5ad(shards[0]).var_names[:4]
         found = dv.pipeline.run(
@@ -172,7 +174,7 @@ def test_prepared_cells_whose_x_has_columns_are_refused_before_the_training(shar
 
 
 @pytest.mark.parametrize("backed", [True, False])
-def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed):
+def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed, no_figures):
     whole = dv.pp.prepare(shards, out=tmp_path / "whole.h5ad", n_top_genes=60)
     some, out = tmp_path / "some.h5ad", tmp_path / "out"
     ad.read_h5ad(whole)[100:].copy().write_h5ad(some)
@@ -202,7 +204,7 @@ def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize("command", ["run", pytest.param("train", marks=pytest.mark.large)])
 def test_a_full_disk_ends_the_command_with_a_sentence(shards, tmp_path, command):
     pytest.importorskip("resource")
     limited = (

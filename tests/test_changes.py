@@ -50,7 +50,7 @@ def test_perturb_goes_on_from_a_result(fork_folder, tmp_path):
     ("options", "message"),
     [
         ({"source": "blue"}, "'blue' is no type"),
-        ({"source": "stem", "target": ["stem"]}, "both source and target"),
+        ({"source": "stem", "target": ["stem"]}, "source and target"),
         ({"source": "stem", "restrict": ["nope"]}, "None of the 1 genes of restrict"),
         ({"source": "stem", "groupby": "nothing"}, "is missing"),
     ],
@@ -65,7 +65,7 @@ def test_what_is_refused_writes_nothing(fork_folder, tmp_path, options, message)
     ("options", "message"),
     [
         ({"source": "blue"}, "'blue' is no type of adata.obs"),
-        ({"source": "stem", "target": ["stem"]}, "both source and target"),
+        ({"source": "stem", "target": ["stem"]}, "source and target"),
         ({"target": ["red"]}, "target is given without source"),
     ],
 )

@@ -135,7 +135,7 @@ def test_stopped_before_the_model_is_in_its_place_the_training_goes_on(diffvae, 
     assert names(tmp_path) == ["out"]
 
 
-def test_a_run_that_is_stopped_at_its_page_has_been_written(diffvae, cells, tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_at_its_page_has_been_written(diffvae, cells, tmp_path, monkeypatch, no_figures):
     from diffvae import report
 
     out = tmp_path / "out"
@@ -240,7 +240,7 @@ def test_stopped_on_the_way_out():
 
 
 @pytest.mark.slow  # three runs
-def test_a_run_goes_on_in_either_training(diffvae, cells, tmp_path, monkeypatch):
+def test_a_run_goes_on_in_either_training(diffvae, cells, tmp_path, monkeypatch, no_figures):
     """Stopped while it trains DiffVAE, and again while it trains Graph-DiffVAE; the tables are those of one run."""
     out, whole = tmp_path / "out", tmp_path / "whole"
     options = ("run", cells, *QUICK, "--k", 3, "--n-clusters", 2)
