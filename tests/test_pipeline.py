@@ -192,17 +192,15 @@ def test_cells_without_a_label_take_part_in_all_but_the_scores(small, tmp_path):
     assert len(result.scores)
 
 
-def test_nothing_named_means_the_overlap_of_clusters_is_drawn(demo, tmp_path, monkeypatch):
+def test_nothing_named_means_the_overlap_of_clusters_is_drawn(demo, monkeypatch):
     drawn = {}
     monkeypatch.setattr(dv.pl, "overlap", lambda adata, **options: drawn.update(options))
-    for name in ("tsne", "history", "latent_dimensions", "dimension_composition", "gene_heatmap", "save"):
-        monkeypatch.setattr(dv.pl, name, lambda *args, **options: None)
     result = demo[0]
-    _result._figures(result, tmp_path / "a", "cell_type")
+    _result._figures(result, "cell_type")["overlap"]()
     assert drawn == {"reference": "cell_type", "groupby": "diffvae_cell_type"}
     unnamed = result.adata.copy()
     unnamed.obs["diffvae_cell_type"] = pd.Categorical(["unassigned"] * 700)
-    _result._figures(pipeline.Result(unnamed, result.model, result.clusters, None, {}), tmp_path / "b", "cell_type")
+    _result._figures(pipeline.Result(unnamed, result.model, result.clusters, None, {}), "cell_type")["overlap"]()
     assert drawn == {"reference": "cell_type", "groupby": "diffvae_cluster"}
 
 
@@ -275,7 +273,7 @@ def test_a_failure_leaves_nothing_and_an_earlier_result_as_it_was(demo, tmp_path
     monkeypatch.setattr(dv.pl, "save", fail)  # after the cells, the model and the tables were written
     for out, overwrite in ((tmp_path / "new", False), (earlier, True)):
         with pytest.raises(RuntimeError, match="disk is full"):
-            _result.write(result, out, label_key="cell_type", overwrite=overwrite)
+            _result._write(result, out, overwrite=overwrite, cells=None, after_writing=lambda: None)
         assert names(tmp_path) == ["earlier"]
         assert names(earlier) == ["summary.json"]
 

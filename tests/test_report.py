@@ -104,7 +104,8 @@ def test_what_an_older_version_wrote_is_refused_or_told(report_folder, tmp_path)
     table.drop(columns="converted_at").to_csv(copy / "perturbation" / "tables" / "resistance.csv", index=False)
     report.write(copy)
     page = (copy / "report.html").read_text(encoding="utf-8")
-    assert "resistance.csv' lacks the column 'converted_at'); run 'diffvae perturb' again" in page
+    sentence = "resistance.csv' lacks the column 'converted_at'); run 'diffvae perturb' again"
+    assert str(_encode.Markup.escape(sentence)) in page
     summary = json.loads((copy / "summary.json").read_text())
     (copy / "summary.json").write_text(json.dumps({k: v for k, v in summary.items() if k != "clustering"}))
     with pytest.raises(DataError, match="summary has no clustering"):
