@@ -140,7 +140,7 @@ def test_what_lies_beside_the_matrix_counts_too(shards, tmp_path, monkeypatch):
 def test_refused_before_anything_is_written(shards, tmp_path):
     out = tmp_path / "out"
     for data, options, sentence in (
-        (shards, {"out": None}, "name a folder"),
+        (shards, {"out": None}, "results need a folder"),
         (shards, {"out": out, "cluster_method": "dbscan"}, "no centroids"),
         (shards, {"out": out, "subsample": 5}, "subsample is 5"),
         (shards, {"out": out, "backed": False}, "Several files are read from disk"),
@@ -244,6 +244,6 @@ def test_train_and_embed_on_the_command_line(shards, tmp_path, diffvae):
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "z.h5ad"]
     code, _, err = diffvae("train", *shards, "--kind", "pca", "--out", tmp_path / "pca")
-    assert (code, "learns from cells in memory" in err) == (2, True)
+    assert (code, "needs the cells in memory" in err) == (2, True)
     code, _, err = diffvae("embed", *shards, "--in-memory", "--model", model, "--out", tmp_path / "y.h5ad")
     assert (code, "Several files are read from disk" in err) == (2, True)

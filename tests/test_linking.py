@@ -11,7 +11,7 @@ import pytest
 import diffvae as dv
 from diffvae import pipeline
 from diffvae._errors import OutputError
-from diffvae.pipeline import _links, _result
+from diffvae.pipeline import _folder, _links
 
 QUICK = {"max_epochs": 10, "progress": False}
 RUN = {"n_top_genes": None, "n_latent": 4, "max_epochs": 3, "n_clusters": 3, "cluster_method": "kmeans"}
@@ -211,7 +211,7 @@ def test_nothing_is_replaced_without_being_asked(found, fork_folder, tmp_path, m
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "mine.txt").write_text("mine")
-    monkeypatch.setattr(_result, "read", lambda *args: pytest.fail("read"))
+    monkeypatch.setattr(_folder, "read_result", lambda *args: pytest.fail("read"))
     with pytest.raises(OutputError, match="is not empty; name another folder"):
         pipeline.links(fork_folder, foreign, **QUICK)
     with pytest.raises(OutputError, match="holds files that diffvae did not write"):
