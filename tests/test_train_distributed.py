@@ -127,10 +127,10 @@ def test_other_commands_are_not_for_torchrun(diffvae, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert diffvae("run")[::2] == (
-        2, "Error: Only 'train' is shared by the processes of torchrun; run 'diffvae run' without it.\n"
+        2, "Error: Only 'diffvae train' works under torchrun; run 'diffvae run' without it.\n"
     )  # fmt: skip
     monkeypatch.setenv("RANK", "1")
-    assert diffvae("run")[2].startswith("Error in process 1: Only 'train'")
+    assert diffvae("run")[2].startswith("Error in process 1: Only 'diffvae train'")
 
 
 # The parts, in one process

@@ -22,7 +22,7 @@ from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._methods import Method
 from diffvae.metrics import _names
 from diffvae.pipeline import _checks
-from diffvae.pipeline._summary import N_NEIGHBORS
+from diffvae.pipeline._scores import N_NEIGHBORS
 
 if TYPE_CHECKING:
     from anndata import AnnData
