@@ -58,8 +58,8 @@ class BackedRun:
         if not CLUSTERERS[config.cluster_method].has_centroids:
             able = ", ".join(name for name, clusterer in CLUSTERERS.items() if clusterer.has_centroids)
             raise ValueError(
-                f"cluster_method is {config.cluster_method!r}, but its clusters have no centroids to which cells outside "
-                f"the sample could be assigned; choose one of {able}, or read the cells into memory."
+                f"cluster_method is {config.cluster_method!r}, but its clusters have no centroids to which cells "
+                f"outside the sample could be assigned; choose one of {able}, or read the cells into memory."
             )
         check(RULES, subsample=config.subsample)
         self.cells = self._source = open_store(config.data)
