@@ -84,7 +84,7 @@ def test_sample(model):
     np.testing.assert_allclose(cells.X, low + cells.layers["unit"] * (high - low), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(model.sample(6, rng=3).X, cells.X)
     assert not np.array_equal(model.sample(6, rng=4).X, cells.X)
-    with pytest.raises(ValueError, match="n is 0; ask for one cell at least"):
+    with pytest.raises(ValueError, match="n is 0; it must be a whole number of 1 or more"):
         model.sample(0)
 
 
@@ -165,7 +165,8 @@ def test_loaded_model_asks_for_cells(model, name, tmp_path):
     again = load(tmp_path / "model")
     for verb in (again.get_latent_representation, again.reconstruct):
         with pytest.raises(
-            RuntimeError, match=f"This {name} was loaded, or learnt, from disk and holds no cells; name them: adata="
+            RuntimeError,
+            match=f"This {name} was loaded from disk, or trained on cells there, and holds no cells",
         ):
             verb()
 
@@ -210,13 +211,13 @@ def test_duplicated_genes_are_refused(name):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"max_epochs": 0}, "max_epochs is 0; it must be 1 or more"),
-        ({"batch_size": 1}, "batch_size is 1; batch normalisation and MMD need two cells"),
-        ({"patience": 0}, "patience is 0; it must be 1 or more"),
-        ({"lr": -1}, "lr is -1; the learning rate must be a positive number"),
-        ({"lr": float("nan")}, "lr is nan; the learning rate"),
-        ({"validation_size": 1}, "validation_size is 1; it is a share of the cells"),
-        ({"validation_size": 0.995}, "0 of 100 cells are left to train on; two are the least"),
+        ({"max_epochs": 0}, "max_epochs is 0; it must be None or a whole number of 1 or more"),
+        ({"batch_size": 1}, "batch_size is 1; it must be a whole number of 2 or more"),
+        ({"patience": 0}, "patience is 0; it must be a whole number"),
+        ({"lr": -1}, "lr is -1; it must be None or a number above 0"),
+        ({"lr": float("nan")}, "lr is nan; it must be"),
+        ({"validation_size": 1}, "validation_size is 1; it must be a number of at least 0 and below 1"),
+        ({"validation_size": 0.995}, "0 of 100 cells are left for training; at least two are needed"),
         ({"device": "gpu"}, "device='gpu' can't be used here"),
         ({"precision": "half"}, "precision is 'half'; it is one of"),
         ({"rng": -1}, "rng is -1; give a non-negative integer"),

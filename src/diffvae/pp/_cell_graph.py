@@ -66,7 +66,7 @@ def _matrix_graph(matrix: Any, n: int) -> sp.csr_matrix:
 def _named_pairs(adata: AnnData, pairs: np.ndarray) -> sp.csr_matrix:
     if not adata.obs_names.is_unique:
         raise DataError(
-            "adata.obs_names has duplicates, so the names of prior are ambiguous; run adata.obs_names_make_unique() first."
+            "adata.obs_names has duplicates, so the names in prior are ambiguous; run adata.obs_names_make_unique()."
         )
     pairs = pairs.astype(str)  # tables hold names that look like numbers as numbers
     place = adata.obs_names.astype(str).get_indexer(pairs.ravel()).reshape(-1, 2)

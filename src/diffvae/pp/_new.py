@@ -17,7 +17,7 @@ from diffvae._core.io.matrix import as_float32, matrix_of, quoted, source
 from diffvae._core.validate import Number, check
 from diffvae._errors import DataError
 from diffvae._random import generator
-from diffvae.pp._check import Kind, examine, summarise, tell_kind, unique_names, unlogged_total, way_out_of_scaled
+from diffvae.pp._check import Kind, detect_kind, examine, summarise, unique_names, unlogged_total, way_out_of_scaled
 from diffvae.pp._normalise import log_normalise
 from diffvae.pp._scale import to_unit
 
@@ -241,4 +241,4 @@ def _raw_has_more(adata: AnnData | BackedAnnData, gene_names: Sequence[str]) -> 
     if raw is None or len(wanted.intersection(raw.var_names)) <= len(wanted.intersection(adata.var_names)):
         return False
     summary = summarise(raw.X)
-    return not summary.n_bad and tell_kind(raw.X, summary)[0] == "log"
+    return not summary.n_bad and detect_kind(raw.X, summary)[0] == "log"

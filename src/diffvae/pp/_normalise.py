@@ -180,7 +180,7 @@ def _voting(batch: pd.Series | None, n_cells: int) -> tuple[np.ndarray, np.ndarr
         remark = f"Every batch of {batch.name!r} has fewer than {MIN_CELLS} cells ({small}): batches were ignored."
         return ~cells, np.full(n_cells, "all"), [remark]
     remark = (
-        f"Batches of {batch.name!r} with fewer than {MIN_CELLS} cells were left out of the choice of genes: {small}."
+        f"Batches of {batch.name!r} with fewer than {MIN_CELLS} cells did not take part in choosing genes: {small}."
     )
     return cells, labels, [remark]
 

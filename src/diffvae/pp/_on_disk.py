@@ -22,9 +22,9 @@ from diffvae.pp import _prepare
 from diffvae.pp._check import (
     KIND_NAMES,
     Kind,
+    detect_kind,
     examine,
     summarise,
-    tell_kind,
     unique_names,
     unlogged_total,
     way_out_of_scaled,
@@ -80,7 +80,7 @@ def _examine(part: BackedAnnData, layer: str | None) -> _Values | None:
     summary = summarise(sample)
     if summary.n_bad or not summary.sample.size:
         return None
-    found = tell_kind(sample, summary)[0]
+    found = detect_kind(sample, summary)[0]
     return _Values(part.name, found, unlogged_total(sample) if found == "log" else None)
 
 

@@ -21,9 +21,9 @@ from diffvae.pp._check import (
     MIN_CELLS,
     DataReport,
     Kind,
+    detect_kind,
     examine,
     summarise,
-    tell_kind,
     unique_names,
     way_out_of_scaled,
 )
@@ -84,9 +84,7 @@ def constant_genes(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     # Equal up to float32: genes that vary in counts may be constant after normalisation.
     constant = high - low <= 1e-6 * np.abs(high)
     if constant.all():
-        raise DataError(
-            "No gene varies after normalisation of the cells to one total; give cells whose profiles differ."
-        )
+        raise DataError("No gene varies after all cells are normalised to one total; give cells that differ.")
     return constant
 
 
@@ -154,7 +152,7 @@ def raw_is_better(adata: AnnData | BackedAnnData) -> bool:
     if raw is None or raw.n_vars <= adata.n_vars or not adata.var_names.isin(raw.var_names).all():
         return False
     summary = summarise(raw.X)
-    return not summary.n_bad and tell_kind(raw.X, summary)[0] == "log"
+    return not summary.n_bad and detect_kind(raw.X, summary)[0] == "log"
 
 
 def prepare(
