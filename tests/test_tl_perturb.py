@@ -165,7 +165,7 @@ def test_same_seed_same_table():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"source": "blue"}, DataError, "'blue' is no type that the classifier knows; it knows red, stem, white"),
+        ({"source": "blue"}, DataError, "'blue' is not a type of the classifier; its types are red, stem, white"),
         ({"target": SOURCE}, DataError, "'stem' is source and target at once; name another target"),
         ({"n_sd": (0.5, np.nan)}, ValueError, "give finite numbers of standard deviations"),
         ({"n_sd": (0,)}, ValueError, "n_sd has no value above 0"),
