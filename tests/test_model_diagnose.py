@@ -20,7 +20,7 @@ def cells():
 
 
 def train(cells, preset):
-    quick = {"max_epochs": 15, "precision": "float32", "device": "cpu", "progress": False}
+    quick = {"max_epochs": 8, "precision": "float32", "device": "cpu", "progress": False}
     return DiffVAE(preset, hidden=(64, 32)).train(cells, **quick)
 
 
