@@ -158,7 +158,7 @@ def test_refused_before_anything_is_written(shards, tmp_path):
 def test_the_model_of_a_run_holds_no_cells_that_are_gone(run, shards):
     model = run[0].model
     for verb in (model.diagnose, model.get_latent_representation):
-        with pytest.raises(RuntimeError, match=r"from disk and holds no cells; name them: adata="):
+        with pytest.raises(RuntimeError, match=r"trained on cells there, and holds no cells; pass them as adata="):
             verb()
     assert model.get_latent_representation(shards).shape == (500, 8)
 

@@ -250,9 +250,9 @@ def test_summary_by_hand():
         ({"methods": {}}, r"methods are \[\]; they are one or more of"),
         ({"label_key": "type"}, r"obs\['type'\] is missing"),
         ({"layer": "spliced"}, r"layers\['spliced'\] is missing"),
-        ({"k": 0}, "k is 0; give a positive whole number"),
+        ({"k": 0}, "k is 0; it must be a whole number of 1 or more"),
         ({"k": 100}, "k is 100, but each of the 100 cells has 99 others"),
-        ({"test_size": 1.0}, "test_size is 1.0; it is a share of the edges"),
+        ({"test_size": 1.0}, "test_size is 1.0; it must be a number of at least 0 and below 1"),
     ],
 )
 def test_bad_arguments_are_refused_before_any_method_runs(options, sentence):

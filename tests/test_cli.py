@@ -229,7 +229,7 @@ OTHERS = {
         ["train", "{}/cells.h5ad", "--out", "OUT", "--kind", "pca", "--n-latent", "500"],
         "at most 59 principal components",
     ),
-    "no model": (["embed", "{}/cells.h5ad", "--model", "{}/full", "--out", "OUT.h5ad"], "so it is no saved model"),
+    "no model": (["embed", "{}/cells.h5ad", "--model", "{}/full", "--out", "OUT.h5ad"], "so it is not a saved model"),
     "damaged model": (["embed", "{}/cells.h5ad", "--model", "{}/damaged", "--out", "OUT.h5ad"], "is a damaged model"),
     "mouse genes": (
         ["embed", "{}/mouse.h5ad", "--model", "{}/model", "--out", "OUT.h5ad"],
@@ -274,7 +274,7 @@ def test_prepared_cells_can_not_be_prepared_otherwise(diffvae, files, tmp_path, 
         code, _, told = diffvae(*command, *options)
         assert code == 2
         assert f"have been prepared with {kept}, not " in told
-        assert "leave it out, or give the data that they came from." in told
+        assert "leave it out, or give the original data." in told
     assert contents(tmp_path) == []
 
 

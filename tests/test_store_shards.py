@@ -55,7 +55,7 @@ def test_counts_of_other_types_are_not_cut_off(tmp_path, monkeypatch):
 
 def test_kinds_are_not_mixed(tmp_path):
     paths = halves(tmp_path, lambda a, b: logged(b))
-    with pytest.raises(DataError, match=r"'a.h5ad' are counts, those of 'b.h5ad' log-normalised: give files of one"):
+    with pytest.raises(DataError, match=r"'a.h5ad' are counts, those of 'b.h5ad' log-normalised; give files of one"):
         dv.pp.prepare(paths, out=tmp_path / "p.h5ad")
     paths = halves(tmp_path, lambda a, b: (logged(a), logged(b, 1e3))[1])
     with pytest.warns(UserWarning, match=r"a.h5ad holds ln\(x \+ 1\) of cells that sum to 10,000, b.h5ad .* 1,000"):
@@ -67,7 +67,7 @@ def test_prepared_one_by_one_is_refused(tmp_path):
     first = dv.pp.prepare(a, out=tmp_path / "part1.h5ad", n_top_genes=None)
     second = dv.pp.prepare(b, out=tmp_path / "part2.h5ad", n_top_genes=None, target_sum=500.0)
     for paths in ([first, b], [b, first], [first, second]):
-        with pytest.raises(DataError, match=r"'part1.h5ad' has been prepared already, and not as one"):
+        with pytest.raises(DataError, match=r"'part1.h5ad' has been prepared already, separately"):
             dv.pp.prepare(paths, out=tmp_path / "p.h5ad")
 
 
@@ -253,5 +253,5 @@ def test_no_cells_to_diagnose(tmp_path):
     for name in list(adata.layers):
         adata.layers[name] = sp.csr_matrix(adata.layers[name])
     adata[:0].copy().write_h5ad(tmp_path / "none.h5ad")
-    with pytest.raises(DataError, match="There are no cells to examine the model on"):
+    with pytest.raises(DataError, match="There are no cells on which to examine"):
         trained("DiffVAE").diagnose(tmp_path / "none.h5ad")

@@ -172,7 +172,7 @@ def test_nothing_converted_is_an_answer():
     ("options", "error", "message"),
     [
         ({"target": SOURCE}, DataError, "'stem' is source and target at once"),
-        ({"target": "blue"}, DataError, "'blue' is no type that the classifier knows"),
+        ({"target": "blue"}, DataError, "'blue' is not a type of the classifier"),
         ({"n_sd": np.inf}, ValueError, "n_sd is inf; it must be a number above 0"),
         ({"n_sd": 0}, ValueError, "n_sd is 0"),
         ({"order": "size"}, ValueError, "order is 'size'; it must be 'effect', 'greedy' or 'gradient'"),

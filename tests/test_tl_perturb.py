@@ -163,7 +163,7 @@ def test_same_seed_same_table():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"source": "blue"}, DataError, "'blue' is no type that the classifier knows; it knows red, stem, white"),
+        ({"source": "blue"}, DataError, "'blue' is not a type of the classifier; its types are red, stem, white"),
         ({"target": SOURCE}, DataError, "'stem' is source and target at once; name another target"),
         ({"n_sd": (0.5, np.nan)}, ValueError, "it must be finite numbers of 0 or more"),
         ({"n_sd": (0,)}, ValueError, "at least one step must be above 0"),

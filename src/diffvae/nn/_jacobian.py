@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -34,14 +36,23 @@ def weight_product(decoder: Decoder) -> Tensor:
     return product
 
 
+def logistic_slope(logits: Tensor) -> Tensor:
+    """Return the derivative of the logistic function."""
+    p = torch.sigmoid(logits)
+    return p * (1 - p)
+
+
 @torch.no_grad()
-def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
+def mean_jacobian(
+    decoder: Decoder, z: Tensor, *, slope: Callable[[Tensor], Tensor] | None = None, logistic: bool = False
+) -> Tensor:
     r"""Return the Jacobian of the decoder, averaged over points of the latent space.
 
     .. math:: J = \frac{1}{N} \sum_i W_0 G_1^{(i)} W_1 G_2^{(i)} W_2 S^{(i)}
 
-    with G the 0/1 gates of the ReLUs at point i and S the slope of the logistic function (1 without it). :math:`\omega`
-    sums over all paths through the network, J over those that are active at the given points.
+    with G the 0/1 gates of the ReLUs at point i and S the slope of the function that maps the output to the expected
+    expression (1 without one). Where :math:`\omega` sums over all paths through the network, J sums over those that
+    are open for real cells.
 
     Parameters
     ----------
@@ -49,8 +60,11 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
         The decoder.
     z
         Points x latent dimensions.
+    slope
+        Derivative, as a function of the output, of the function that maps the output to the expected expression; None
+        where the output is the expected expression.
     logistic
-        Differentiate the logistic function of the output, or the output itself.
+        Short for the slope of the logistic function.
 
     Returns
     -------
@@ -63,6 +77,7 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
     >>> dv.nn.mean_jacobian(dv.nn.Decoder(2, (4, 8), 20), torch.zeros(3, 2), logistic=True).shape
     torch.Size([2, 20])
     """
+    slope = logistic_slope if logistic else slope
     *hidden, last = decoder.linears
     n_latent, n_genes = z.shape[1], last.out_features
     block = max(1, BLOCK_BYTES // (4 * n_latent * n_genes))
@@ -75,10 +90,8 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
             gate = activation > 0
             slopes = (layer.weight @ slopes) * gate[:, :, None]
             activation = activation * gate
-        if logistic:
-            p = torch.sigmoid(last(activation))
-            weighted = (last.weight @ slopes) * (p * (1 - p))[:, :, None]
-            total += weighted.sum(0)
-        else:  # the last layer is linear, so it is applied to the sum
+        if slope is not None:
+            total += ((last.weight @ slopes) * slope(last(activation))[:, :, None]).sum(0)
+        else:  # the last layer is linear, so it can wait for the sum
             total += last.weight @ slopes.sum(0)
     return (total / len(z)).T.float()
