@@ -218,7 +218,7 @@ def test_same_seed_same_intervals_whatever_the_order_of_rows():
         ({"metric": "purity"}, "has no purity; it has the measures ari"),
         ({"by": ["dataset"]}, "by names dataset; ari depends on n_latent, space, clusterer, k_given"),
         ({"n_bootstrap": 0}, "n_bootstrap is 0"),
-        ({"level": 1.0}, "level 1.0"),
+        ({"level": 1.0}, "level is 1.0"),
     ],
 )
 def test_what_is_refused(options, message):

@@ -15,7 +15,7 @@ from diffvae._core import graphs
 from diffvae._core.anndata import graph, groups
 from diffvae._core.io.matrix import matrix_of
 from diffvae._core.runtime import progress_bar
-from diffvae._core.validate import Choice, Whole, check
+from diffvae._core.validate import Choice, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.metrics import link_auc, link_average_precision
 
@@ -27,7 +27,7 @@ Scorer: TypeAlias = Callable[[np.ndarray], np.ndarray]
 Method: TypeAlias = Callable[["AnnData", _random.Rng], Scorer]
 KNOWN = "known_links"
 """``obsp``: the graph without the hidden edges."""
-RULES = {"split": Choice("auto", "counts", "genes"), "n_seeds": Whole(1)}
+RULES: dict[str, Rule] = {"split": Choice("auto", "counts", "genes"), "n_seeds": Whole(1)}
 COLUMNS = ["seed", "method", "negatives", "auc", "average_precision", "n_links", "seconds"]
 
 

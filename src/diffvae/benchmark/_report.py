@@ -49,7 +49,8 @@ def report(
     if stats.metric is not None:
         parts += [f"## {md.capital(_names.metric_name(stats.metric))}", *_scores(stats, [stats.metric])]
         parts += ["### Spread between trainings and between clusterings of one training", _spread(stats)]
-    if other_measures := [m for m in (*_names.OF_SPACE, *_names.OF_TRAINING) if m in stats.metrics]:
+    other_measures: list[str] = [m for m in (*_names.OF_SPACE, *_names.OF_TRAINING) if m in stats.metrics]
+    if other_measures:
         parts += ["## Other measures", *_scores(stats, other_measures)]
     if rare := [(name, table) for name in stats.datasets if (table := _rare_types(types, stats, name))]:
         limits = f"below {RARE_SHARE:.0%} of the cells or {RARE_CELLS} cells"

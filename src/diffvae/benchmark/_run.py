@@ -16,7 +16,7 @@ import pandas as pd
 from diffvae import _random
 from diffvae._core.io.folders import one_writer
 from diffvae._core.runtime import versions
-from diffvae._core.validate import Choice, Optional, Whole, check
+from diffvae._core.validate import Choice, Optional, Rule, Whole, check
 from diffvae.benchmark import _tasks
 from diffvae.benchmark._clusterers import check_clusterers
 from diffvae.benchmark._comparison import Comparison
@@ -30,7 +30,7 @@ IDENTITY = ["dataset", "method", "n_latent", "seed"]
 METRICS = (*_tasks.OF_CLUSTERS, *_names.OF_SPACE, *_tasks.OF_TRAINING)
 OF_RUN = ["clustering_seed", "space", "clusterer", "k_given"]
 TYPE_COLUMNS = ["type", "n_cells", "recall", "precision"]
-RULES = {
+RULES: dict[str, Rule] = {
     "n_latent": Whole(1),
     "spaces": Choice(*SPACES),
     "metrics": Choice(*METRICS),

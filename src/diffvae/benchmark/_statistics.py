@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _random
-from diffvae._core.validate import Number, Whole, check
+from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae.metrics import _names
 
 MARGIN = 0.01
 """A difference up to this is a tie, whatever its interval."""
 CHOSEN_BY = ("ari", "knn_purity")
 """Measures whose sum chooses a configuration, so that neither improves at the cost of the other."""
-RULES = {"n_bootstrap": Whole(1), "level": Number("(0, 1)")}
+RULES: dict[str, Rule] = {"n_bootstrap": Whole(1), "level": Number("(0, 1)")}
 MEANS = ("reference_mean", "method_mean", "difference", "low", "high")
 COUNTS = ("n_pairs", "n_dropped", "resampled")
 
@@ -262,8 +262,8 @@ def differences(
     rows: list[dict[str, Any]] = []
     rows_of_sets: list[dict[str, Any]] = []
     for method in [m for m in names if m != reference]:
-        sides = (of_trainings[of_trainings["method"] == name] for name in (reference, method))
-        pairs = _names.ordered(_pairs(*sides, keys, chosen), of_trainings)
+        sides = [of_trainings[of_trainings["method"] == name] for name in (reference, method)]
+        pairs = _names.ordered(_pairs(sides[0], sides[1], keys, chosen), of_trainings)
         groups = pairs.groupby(chosen, sort=False, dropna=False) if chosen else [((), pairs)]
         for values, here in groups:
             setting = dict(zip(chosen, values, strict=True))

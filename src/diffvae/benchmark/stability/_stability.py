@@ -13,7 +13,7 @@ from diffvae import _keys, _random
 from diffvae._core.anndata import results
 from diffvae._core.fingerprint import mark
 from diffvae._core.runtime import progress_bar
-from diffvae._core.validate import Choice, Whole, check
+from diffvae._core.validate import Choice, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.benchmark.stability import _matching
 from diffvae.benchmark.stability._clusters import (
@@ -34,7 +34,7 @@ MARGIN = 0.02
 """Shares and indices that differ by at most this count as equal."""
 DISSOLVED = 0.5
 """A cluster with a lower Jaccard index is dissolved (Hennig 2007)."""
-RULES = {
+RULES: dict[str, Rule] = {
     "n": Whole(1),
     "n_genes": Whole(1),
     "by": Choice("weights", "jacobian", "latent"),

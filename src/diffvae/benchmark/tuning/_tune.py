@@ -19,7 +19,7 @@ import pandas as pd
 from diffvae import _random, pp
 from diffvae._core.io import folders
 from diffvae._core.runtime import StepLog, versions
-from diffvae._core.validate import Choice, Optional, Whole, check
+from diffvae._core.validate import Choice, Optional, Rule, Whole, check
 from diffvae._errors import DataError, OutputError
 from diffvae.benchmark._jobs import write_summary
 from diffvae.benchmark.tuning._objective import CLUSTERED, CONFIRMATION, OBJECTIVES, Evaluator, confirm, usual_clusters
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TRIALS, BEST, STORAGE = "trials.csv", "best.json", "study.db"
 STUDY = "study"
 """Key of the settings in the summary, by which the folder of a search is recognised."""
-RULES = {
+RULES: dict[str, Rule] = {
     "objective": Choice(*OBJECTIVES),
     "space": Choice(*SPACES),
     "n_trials": Whole(1),
