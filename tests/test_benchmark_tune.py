@@ -154,14 +154,13 @@ def test_proposals_in_the_wide_space_depend_on_earlier_trials(monkeypatch):
             return abs(math.log10(settings["lr"]) - best_lr), {}
 
         monkeypatch.setattr(Evaluator, "score", score)
-        return tune(n_trials=14, space="wide", objective="elbo", rng=1).trials
+        return tune(n_trials=12, space="wide", objective="elbo", rng=1).trials
 
     trials, others = search(-4), search(-2)
     assert trials["default"].sum() == 1
     assert not trials.duplicated(PARAMETERS).any()
     assert trials["lr"][:10].equals(others["lr"][:10])  # the first are random
     assert not set(trials["lr"][10:]) & set(others["lr"][10:])
-    same(trials, search(-4))
 
 
 @pytest.mark.parametrize("options", [{}, {"space": "wide", "objective": "elbo"}])
@@ -288,7 +287,7 @@ def test_bad_trials_are_pruned_and_the_default_never(monkeypatch):
     assert (trials["state"][:5] == "complete").all()  # nothing to compare with yet
     assert pruned["value"].notna().all()
     assert f"{len(pruned)} of 24 trials were stopped early" in " ".join(tuned.summary["verdict"])
-    assert tune(n_trials=24, max_epochs=5, pruning=False).trials["state"].eq("complete").all()
+    assert tune(n_trials=12, max_epochs=5, pruning=False).trials["state"].eq("complete").all()
 
 
 def test_checkpoints_are_shares_of_the_epochs_of_a_trial():
@@ -495,15 +494,7 @@ def test_errors_are_sentences(options, sentence, judged, tmp_path):
     assert judged == []
 
 
-def test_a_preset_that_has_changed_is_another_setting(judged, tmp_path, monkeypatch):
-    tune(n_trials=2, out=tmp_path)
-    changed = {"default": dict(_config.PRESETS["default"]) | {"kl_weight": 7.0}}
-    monkeypatch.setattr(_config, "PRESETS", changed)
-    with pytest.raises(ValueError, match=r"started with other settings \(kl_weight was [\d.]+, now 7\.0\)"):
-        tune(n_trials=2, out=tmp_path)
-
-
-def test_other_settings_and_other_folders_are_refused(judged, tmp_path):
+def test_other_settings_and_other_folders_are_refused(judged, tmp_path, monkeypatch):
     tune(n_trials=2, out=tmp_path / "a")
     with pytest.raises(ValueError, match=r"started with other settings \(seed was 0, now 1\)"):
         tune(n_trials=2, out=tmp_path / "a", rng=1)
@@ -515,6 +506,10 @@ def test_other_settings_and_other_folders_are_refused(judged, tmp_path):
         tune(out=tmp_path / "b")
     with pytest.raises(ValueError, match="is a file"):
         tune(out=tmp_path / "b" / "mine.txt")
+    changed = {"default": dict(_config.PRESETS["default"]) | {"kl_weight": 7.0}}
+    monkeypatch.setattr(_config, "PRESETS", changed)
+    with pytest.raises(ValueError, match=r"started with other settings \(kl_weight was [\d.]+, now 7\.0\)"):
+        tune(n_trials=2, out=tmp_path / "a")
     assert len(judged) == 2
 
 
