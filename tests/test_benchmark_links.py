@@ -243,8 +243,8 @@ def test_summary_by_hand():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"split": "half"}, "split is 'half'; it is one of 'auto', 'counts', 'genes'"),
-        ({"n_seeds": 0}, "n_seeds is 0; it must be 1 or more"),
+        ({"split": "half"}, "split is 'half'; it must be 'auto', 'counts' or 'genes'"),
+        ({"n_seeds": 0}, "n_seeds is 0; it must be a whole number of 1 or more"),
         ({"methods": ["PCA"]}, r"methods are \['PCA'\]; they are one or more of 'GraphDiffVAE', 'Pearson', 'PCA, dist"),
         ({"methods": []}, r"methods are \[\]; they are one or more of"),
         ({"methods": {}}, r"methods are \[\]; they are one or more of"),

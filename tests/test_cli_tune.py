@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae.benchmark.tuning._objective import Judge
+from diffvae.benchmark.tuning._objective import Evaluator
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def judged(monkeypatch):
     def score(self, adata, settings, rng, on_epoch=None):
         return -np.log10(settings["lr"]), {}
 
-    monkeypatch.setattr(Judge, "score", score)
+    monkeypatch.setattr(Evaluator, "score", score)
 
 
 def test_the_search_is_told_and_run_takes_its_result(diffvae, file, tmp_path, judged):
@@ -79,7 +79,7 @@ def test_an_interrupted_search_says_that_its_trials_are_kept(diffvae, file, tmp_
             raise KeyboardInterrupt
         return 1.0, {}
 
-    monkeypatch.setattr(Judge, "score", score)
+    monkeypatch.setattr(Evaluator, "score", score)
     out = tmp_path / "tune"
     code, _, told = diffvae("tune", file, "-n", 4, "--out", out, "--repeats", 0)
     assert code == 130
@@ -93,7 +93,7 @@ def test_an_interrupted_search_says_that_its_trials_are_kept(diffvae, file, tmp_
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--space", "wide"], "Error: Validation losses under different weights of KL and MMD are different measures"),
+        (["--space", "wide"], "Error: Validation losses with different weights of KL and MMD are different measures"),
         (["--objective", "ari"], "Error: objective='ari' needs labels; name their column of obs (--label-key)."),
         (["--trials", "0"], "Error: Invalid value for '--trials'"),
     ],
