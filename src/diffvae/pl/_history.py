@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from diffvae.pl import _text
-from diffvae.pl._style import CATEGORIES, INK, axes_or_new, check_axes, styled
+from diffvae.pl import _style, _text
 
 _SPLITS = {"train": "-", "validation": (0, (4, 1.5))}
 _NAMES = {
@@ -30,7 +29,7 @@ _SCORES = ("auc", "average_precision")
 """Not losses: more is better."""
 
 
-@styled
+@_style.styled
 def history(
     model: Any,
     *,
@@ -69,7 +68,6 @@ def history(
     >>> dv.pl.history(frame).get_title(loc="left")
     'Validation loss is lowest at epoch 1: 2.5 nats per cell'
     """
-    check_axes(ax)
     frame = model if isinstance(model, pd.DataFrame) else getattr(model, "history", None)
     if not isinstance(frame, pd.DataFrame):
         raise ValueError(f"model is a {type(model).__name__} without a history; give a trained model or its history.")
@@ -87,24 +85,24 @@ def history(
         )
 
     rows = -(-len(wanted) // 2)
-    ax = axes_or_new(ax, 3.4 if len(wanted) == 1 else 0.7 + 2.1 * rows)
+    ax = _style.axes_or_new(ax, 3.4 if len(wanted) == 1 else 0.7 + 2.1 * rows)
     panels = [ax] if len(wanted) == 1 else _panels(ax, len(wanted), rows)
     best = _best(frame)
     for i, (term, panel) in enumerate(zip(wanted, panels, strict=True)):
-        _curves(panel, frame, term, CATEGORIES[i % len(CATEGORIES)], best)
+        _curves(panel, frame, term, _style.CATEGORIES[i % len(_style.CATEGORIES)], best)
         if len(panels) > 1:
             panel.set_title(_NAMES.get(term, term.replace("_", " ")), fontsize=10, weight="normal", pad=4)
         if i + 2 >= len(panels) or len(panels) == 1:
             panel.set_xlabel("epoch")
     splits = [s for s in _SPLITS if any(f"{s}_{t}" in frame for t in wanted)]
-    keys = [Line2D([], [], color=INK, linestyle=_SPLITS[s]) for s in splits]
+    keys = [Line2D([], [], color=_style.INK, linestyle=_SPLITS[s]) for s in splits]
     if best is not None:
         keys, splits = (
-            [*keys, Line2D([], [], color=INK, linestyle=":", lw=1.2)],
+            [*keys, Line2D([], [], color=_style.INK, linestyle=":", lw=1.2)],
             [*splits, "lowest validation loss"],
         )
     _text.legend_below(ax, keys, splits)
-    _text.title(ax, title if title is not None else _say(frame, best, wanted), pad=6 if len(panels) == 1 else 22)
+    _text.title(ax, title if title is not None else _caption(frame, best, wanted), pad=6 if len(panels) == 1 else 22)
     return ax
 
 
@@ -114,7 +112,7 @@ def _best(frame: pd.DataFrame) -> Any:
     return None if loss is None or loss.isna().all() else loss.idxmin()
 
 
-def _say(frame: pd.DataFrame, best: Any, wanted: Sequence[str]) -> str:
+def _caption(frame: pd.DataFrame, best: Any, wanted: Sequence[str]) -> str:
     if best is not None:
         value = frame.loc[best, "validation_loss"]
         return f"Validation loss is lowest at epoch {best}: {value:,.4g} {_unit(frame, 'loss')}"
@@ -151,7 +149,7 @@ def _curves(ax: Axes, frame: pd.DataFrame, term: str, colour: str, best: Any) ->
                 marker="o" if 2 * known.sum() < len(values) or len(values) == 1 else None,
             )  # fmt: skip
     if best is not None:
-        ax.axvline(best, color=INK, linestyle=":", linewidth=1.2, zorder=1)
+        ax.axvline(best, color=_style.INK, linestyle=":", linewidth=1.2, zorder=1)
     every = np.concatenate(drawn)
     if term not in _SCORES and every.size and every.min() > 0 and every.max() > 10 * every.min():
         ax.set_yscale("log")
