@@ -339,6 +339,8 @@ def finish(figure: Figure, title: str, keys: Sequence[Any], names: Sequence[str]
         keys, names, loc="outside lower center", ncols=ncols, fontsize=TEXT,
         handletextpad=0.5, columnspacing=1.5, labelspacing=0.3,
     )  # fmt: skip
+    if rows > 3:  # constrained layout needs two passes to make room for a tall legend
+        lay_out(figure)
 
 
 def panel_title(ax: Axes, text: str, pad: float = 4.0) -> None:
