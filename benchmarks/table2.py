@@ -60,7 +60,7 @@ def _one_map(cells) -> float:
     for repeat in range(3):
         start = time.perf_counter()
         state = _random.seed(repeat, "table 2") % 2**31
-        _jobs.in_one_thread(
+        _jobs.call_in_one_thread(
             lambda s=state, n=_tasks.N_ITER: _tsne.layout(p, z, init="random", n_iter=n, random_state=s, n_jobs=1)
         )
         best = min(best, time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""How the pages are built: ``make docs``. Nothing is fetched, and a warning is an error."""
+"""Sphinx configuration (``make docs``). The build downloads nothing, and warnings are errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import diffvae
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
-# The kernels that execute the tutorials take these over. Threads that wait by spinning take the cores from those that
-# work.
+# The kernels that execute the tutorials inherit these. Waiting threads must not spin: they would slow down working ones.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Bars are off in a page; tqdm, which others import, would say with a path of this machine that it lacks its widgets.
+# tqdm would warn, with a local path, that its notebook widgets are missing.
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DOCS / "_ext"), os.environ.get("PYTHONPATH")]))
 
@@ -34,13 +33,12 @@ extensions = [
 exclude_patterns = ["_build", "_ext", "jupyter_execute", "**.ipynb_checkpoints"]
 templates_path = ["_templates"]
 
-# Tutorials are text and are executed anew at each build; DOCS_EXECUTION=cache, for those who write, skips those that
-# are the same.
+# Tutorials are executed at each build. DOCS_EXECUTION=cache skips unchanged ones; DOCS_EXECUTION=off skips all.
 nb_execution_mode = os.environ.get("DOCS_EXECUTION", "force")
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_excludepatterns = ["study.md"]
-nb_output_stderr = "warn"  # a page that prints a warning is shown and breaks the build
+nb_output_stderr = "warn"  # output on stderr fails the build
 nb_merge_streams = True
 nb_execution_show_tb = True
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -49,7 +47,7 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 autosummary_generate = True
 autosummary_imported_members = True
-# `passport` and its result `Passport` would be one file where the file system doesn't tell capitals apart.
+# `passport` and its result `Passport` would share a file on case-insensitive file systems.
 autosummary_filename_map = {
     f"diffvae.{space}.{name}": f"diffvae.{space}.{name}_result"
     for space in diffvae.__all__

@@ -1,4 +1,4 @@
-"""Real cells with tables like those of diffvae.tl, computed in the plainest way, for tests of diffvae.pl."""
+"""Data for tests of diffvae.pl: real cells with tables like those of diffvae.tl, and small results made by hand."""
 
 import warnings
 from functools import cache
@@ -11,6 +11,11 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 from sklearn.cluster import KMeans
+
+from diffvae.tl._minimal_genes import MinimalGenes
+from diffvae.tl._perturb import Perturbation, Trajectory
+
+STEPS = (0.0, 0.5, 1.0, 2.0)
 
 
 def dimension_table(z: np.ndarray, groups: pd.Series, n_top: int = 10) -> pd.DataFrame:
@@ -88,6 +93,56 @@ def cells(groupby: str = "diffvae_cluster") -> AnnData:
     dimensions, genes = _tables(groupby)
     adata.uns["diffvae"] = {"latent_dimensions": dimensions.copy(), "high_weight_genes": genes.copy()}
     return adata
+
+
+def perturbation(
+    shares=(0.0, 0.0, 0.25, 0.75), methods=("shift", "mean", "none"), targets=("B", "C long name"), sources=("A",)
+) -> Perturbation:
+    """Return forty cells, twenty per source; the same share converts to each target."""
+    adata = AnnData(np.ones((40, 1)), obsm={"X_diffvae_tsne": np.random.default_rng(0).normal(size=(40, 2))})
+    trajectories, rows = {}, []
+    for source in sources:
+        for target in targets:
+            if source == target:
+                continue
+            for method in methods:
+                share = np.zeros(len(STEPS)) if method == "none" else np.array(shares)
+                probability = (np.arange(20) < 20 * share[:, None]).astype(float)
+                trajectories[source, target, method] = Trajectory(np.arange(20), None, probability, probability > 0)
+                for i, step in enumerate(STEPS):
+                    null = np.nan if method == "none" or not i else 0.1
+                    q = np.nan if np.isnan(null) else 0.01 if share[i] > 0.5 else 0.5
+                    rows.append(
+                        (source, target, method, step, 20, int(20 * share[i]), share[i], null, 0 * null, 2 * null,
+                         share[i] - np.nan_to_num(null), q)
+                    )  # fmt: skip
+    names = "source target method n_sd n_cells n_converted converted null_mean null_low null_high excess q_value"
+    table = pd.DataFrame(rows, columns=names.split())
+    return Perturbation(table, trajectories, adata, None, None, None, "type", STEPS, 0.5, methods)
+
+
+def minimal(sizes=(1, 2, 2, 4), converted=5, target="B") -> MinimalGenes:
+    """Return cells that flip with `sizes` genes; G0 goes up in all cells, G1 down in half, G2 up in a quarter."""
+    genes = pd.DataFrame(
+        {
+            "gene": ["G0", "G1", "G2"],
+            "n_cells": [4, 2, 1],
+            "share": [1.0, 0.5, 0.25],
+            "direction": ["up", "down", "up"],
+            "mean_change": [0.2, -0.1, 0.1],
+            "mean_log_change": [1.5, -0.25, 0.5],
+            "null_share": [0.1, 0.6, 0.2],
+            "p_value": [0.01, 0.8, 0.3],
+            "q_value": [0.03, 0.8, np.nan],
+        }
+    )
+    kinds = ["found", "differentially expressed", "random"]
+    baselines = pd.DataFrame({"genes": kinds, "flipped": [1.0, 0.25, 0.004], "sd": np.nan})
+    counts = {"source": 20, "already_target": 0, "converted": converted, "flipped": len(sizes)}
+    cells = pd.DataFrame({"n_genes": np.array(sizes, dtype=int)})
+    params = {"source": "A", "target": target, "n_sd": 2.0}
+    genes = genes if sizes else genes[:0]
+    return MinimalGenes(cells, genes, baselines, counts, params, AnnData(), None, np.array([]), np.array([]))
 
 
 def shown_texts(ax: Axes) -> list[Text]:

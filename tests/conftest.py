@@ -7,7 +7,7 @@ import pytest
 SHARED = {
     **dict.fromkeys(("test_pipeline.py", "test_report.py", "test_report_browser.py"), "demo"),
     **dict.fromkeys(("test_changes.py", "test_linking.py"), "fork"),
-    **dict.fromkeys(("test_neighbours.py", "test_pp_cell_graph.py"), "neighbours"),
+    **dict.fromkeys(("test_core_neighbors.py", "test_pp_cell_graph.py"), "neighbours"),
     **dict.fromkeys(("test_model_classifier.py", "test_tl_minimal_genes.py", "test_tl_perturb.py"), "states"),
     **dict.fromkeys(("test_pl_passport.py", "test_tl_passport.py"), "passport"),
 }

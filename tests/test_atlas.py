@@ -1,10 +1,11 @@
-"""A run on cells that stay on disk: decided by size, a sample looked at, everything transferred to all cells."""
+"""A run on cells that stay on disk: when it happens, its sample, and what all cells get."""
 
 import itertools
 import json
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -15,11 +16,10 @@ import scipy.sparse as sp
 import diffvae as dv
 from diffvae import _keys
 from diffvae._core.io import memory
-from diffvae._core.io.backed import open_store
 from diffvae.pipeline import _backed
 from diffvae.pp import DataError
 from diffvae.report import _made
-from diffvae.report._page import Folder
+from diffvae.report._folder import Folder
 
 OPTIONS = {"max_epochs": 3, "n_latent": 8, "n_top_genes": 100, "progress": False, "device": "cpu"}
 
@@ -43,6 +43,8 @@ def run(shards, tmp_path_factory):
     told = []
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        for name in dv.pl.__all__:
+            patch.setattr(dv.pl, name, lambda *args, **options: None)
         patch.setattr(_backed, "BLOCK", 70)
         markers["gene"] = ad.read_h5ad(shards[0]).var_names[:4]
         found = dv.pipeline.run(
@@ -104,7 +106,7 @@ def test_the_summary_says_it(run):
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["n_cells"], summary["sample"]["n_drawn"]) == (500, 200)
     assert 0 < summary["sample"]["centroids_give_back"] <= 1
-    assert any("200 cells drawn at random among 500" in w for w in summary["warnings"])
+    assert any("a random sample of 200 of 500 cells" in w for w in summary["warnings"])
     assert any("stay on disk" in sentence for sentence in told)
     assert found.clusters["n_all_cells"].sum() == 500
     assert found.clusters["n_cells"].sum() == 200
@@ -138,12 +140,12 @@ def test_what_lies_beside_the_matrix_counts_too(shards, tmp_path, monkeypatch):
 def test_refused_before_anything_is_written(shards, tmp_path):
     out = tmp_path / "out"
     for data, options, sentence in (
-        (shards, {"out": None}, "name a folder"),
+        (shards, {"out": None}, "results need a folder"),
         (shards, {"out": out, "cluster_method": "dbscan"}, "no centroids"),
         (shards, {"out": out, "subsample": 5}, "subsample is 5"),
         (shards, {"out": out, "backed": False}, "Several files are read from disk"),
         (shards, {"out": out, "transpose": True}, "Genes in rows"),
-        (shards, {"out": out, "subsample": 100, "n_clusters": 101}, "100 cells are drawn to find them"),
+        (shards, {"out": out, "subsample": 100, "n_clusters": 101}, "only 100 cells are clustered"),
         (shards, {"out": out, "label_key": "type"}, r"adata.obs\['type'\] is missing"),
         (None, {"out": out, "backed": True}, "the cells are in memory"),
         (shards[0].with_name("none.h5ad"), {"out": out, "backed": True}, "no file or folder"),
@@ -156,7 +158,7 @@ def test_refused_before_anything_is_written(shards, tmp_path):
 def test_the_model_of_a_run_holds_no_cells_that_are_gone(run, shards):
     model = run[0].model
     for verb in (model.diagnose, model.get_latent_representation):
-        with pytest.raises(RuntimeError, match=r"from disk and holds no cells; name them: adata="):
+        with pytest.raises(RuntimeError, match=r"trained on cells there, and holds no cells; pass them as adata="):
             verb()
     assert model.get_latent_representation(shards).shape == (500, 8)
 
@@ -172,7 +174,7 @@ def test_prepared_cells_whose_x_has_columns_are_refused_before_the_training(shar
 
 
 @pytest.mark.parametrize("backed", [True, False])
-def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed):
+def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed, no_figures):
     whole = dv.pp.prepare(shards, out=tmp_path / "whole.h5ad", n_top_genes=60)
     some, out = tmp_path / "some.h5ad", tmp_path / "out"
     ad.read_h5ad(whole)[100:].copy().write_h5ad(some)
@@ -196,13 +198,13 @@ def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(_backed.BackedRun, "transfer", fail)
+    monkeypatch.setattr(_backed.BackedRun, "finish", fail)
     with pytest.raises(OSError, match="disk is full"):
         dv.pipeline.run(shards, tmp_path / "out", subsample=100, n_clusters=2, cluster_method="kmeans", **OPTIONS)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["run", "train"])
+@pytest.mark.parametrize("command", ["run", pytest.param("train", marks=pytest.mark.large)])
 def test_a_full_disk_ends_the_command_with_a_sentence(shards, tmp_path, command):
     pytest.importorskip("resource")
     limited = (
@@ -222,7 +224,8 @@ def test_what_a_killed_run_left_is_removed_by_the_next(shards, tmp_path):
     for name in (".out.0123abcd.work", ".other.0123abcd.work"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "prepared.h5ad").write_text("gigabytes")
-    backed_run = _backed.BackedRun(open_store(shards), tmp_path / "out")
+    config = SimpleNamespace(data=shards, out=tmp_path / "out", cluster_method="kmeans", subsample=100)
+    backed_run = _backed.BackedRun(config)
     assert sorted(tmp_path.iterdir()) == sorted([backed_run.work, tmp_path / ".other.0123abcd.work"])
 
 
@@ -241,6 +244,6 @@ def test_train_and_embed_on_the_command_line(shards, tmp_path, diffvae):
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "z.h5ad"]
     code, _, err = diffvae("train", *shards, "--kind", "pca", "--out", tmp_path / "pca")
-    assert (code, "learns from cells in memory" in err) == (2, True)
+    assert (code, "needs the cells in memory" in err) == (2, True)
     code, _, err = diffvae("embed", *shards, "--in-memory", "--model", model, "--out", tmp_path / "y.h5ad")
     assert (code, "Several files are read from disk" in err) == (2, True)

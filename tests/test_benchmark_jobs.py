@@ -64,32 +64,18 @@ def test_other_cells_or_parameters_are_other_pieces(few, tmp_path):
     assert scaled.table["knn_purity"].iloc[0] != first.table["knn_purity"].iloc[0]
 
 
-def test_damaged_pieces_are_named(few, tmp_path):
-    compare(few, ["PCA"], out=tmp_path)
-    for file in (tmp_path / "tasks").rglob("*.json"):
-        file.write_text("{")
-    with pytest.raises(ValueError, match=r"latent-.*is damaged.*delete it and start again"):
-        compare(few, ["PCA"], out=tmp_path)
-
-
 def huge(file):
     with zipfile.ZipFile(file, "w") as packed, packed.open("about.npy", "w") as member:
         header = {"shape": (10**13,), "fortran_order": False, "descr": "<f4"}
         np.lib.format.write_array_header_1_0(member, header)
 
 
-def of_header(place, value):
-    """Return what changes both headers of the first member of a zip: its flags, say."""
-
-    def change(file):
-        np.savez(file, about=np.array("{}"))
-        content = bytearray(file.read_bytes())
-        for mark, offset in ((b"PK\x03\x04", place), (b"PK\x01\x02", place + 2)):
-            at = content.index(mark) + offset
-            content[at : at + 2] = value.to_bytes(2, "little")
-        file.write_bytes(content)
-
-    return change
+def unknown_compression(file):
+    np.savez(file, about=np.array("{}"))
+    content = bytearray(file.read_bytes())
+    for mark, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[(at := content.index(mark) + offset) : at + 2] = (99).to_bytes(2, "little")
+    file.write_bytes(content)
 
 
 def packed_badly(file):
@@ -101,8 +87,7 @@ def packed_badly(file):
 
 DAMAGES = {
     "more numbers than fit": ("a.npz", huge),
-    "marked as encrypted": ("a.npz", of_header(6, 1)),
-    "unknown compression": ("a.npz", of_header(8, 99)),
+    "unknown compression": ("a.npz", unknown_compression),
     "damaged compression": ("a.npz", packed_badly),
     "empty": ("a.npz", lambda file: file.write_bytes(b"")),
     "empty archive": ("a.npz", lambda file: zipfile.ZipFile(file, "w").close()),
@@ -124,20 +109,21 @@ def test_every_kind_of_damage_is_named(tmp_path, case):
 SLOW = """
 import time
 import diffvae as dv
-from diffvae.benchmark import _work
+from diffvae.benchmark import _tasks
 if __name__ == "__main__":
-    train = _work.train
+    train = _tasks.train
     def slow(*args):
-        time.sleep(0.3)
+        time.sleep(0.5)
         return train(*args)
-    _work.train = slow
+    _tasks.train = slow
     cells = dv.datasets.simulate_differentiation(120, 100, rng=3)
-    dv.benchmark.run({{"tree": cells}}, ["PCA"], label_key="cell_type", n_latent=5, n_trainings=6, n_clusterings=1,
+    dv.benchmark.run({{"tree": cells}}, ["PCA"], label_key="cell_type", n_latent=5, n_trainings=4, n_clusterings=1,
         spaces=["latent"], clusterers=["kmeans"], metrics=["ari", "nmi", "overlap", "knn_purity"], out={out!r},
         progress=False)
 """
 
 
+@pytest.mark.large
 def test_killed_half_way_and_started_again(few, tmp_path):
     out, script = tmp_path / "out", tmp_path / "script.py"
     script.write_text(SLOW.format(out=str(out)))
@@ -149,8 +135,8 @@ def test_killed_half_way_and_started_again(few, tmp_path):
         time.sleep(0.01)
     assert process.wait() == -signal.SIGKILL
     before = {f: f.stat().st_mtime_ns for f in out.rglob("*.npz")}
-    assert 2 <= len(before) < 6
-    same(compare(few, ["PCA"], n_trainings=6, out=out), compare(few, ["PCA"], n_trainings=6))
+    assert 2 <= len(before) < 4
+    same(compare(few, ["PCA"], n_trainings=4, out=out), compare(few, ["PCA"], n_trainings=4))
     assert all(f.stat().st_mtime_ns == t for f, t in before.items())
 
 
@@ -166,17 +152,16 @@ if __name__ == "__main__":
     for n in (None, {n}):
         found = dv.benchmark.run({{"tree": cells}}, methods, label_key="cell_type", n_latent=5,
             n_trainings=1, n_clusterings=2, clusterers=["kmeans", "leiden"], progress=False, n_workers=n,
-            metrics=["ari", "nmi", "overlap", "knn_purity"])
+            spaces=["latent"], metrics=["ari", "nmi", "overlap", "knn_purity"])
         found.table.drop(columns={times!r}).to_csv(f"{{n}}.csv")
 """
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(4, marks=pytest.mark.large)])
-def test_workers_give_the_same_table(tmp_path, n):
+def test_workers_give_the_same_table(tmp_path):
     pytest.importorskip("distributed")
     script = tmp_path / "script.py"
-    script.write_text(WORKERS.format(n=n, times=TIMES))
+    script.write_text(WORKERS.format(n=2, times=TIMES))
     subprocess.run([sys.executable, str(script)], check=True, capture_output=True, timeout=300, cwd=tmp_path)
-    here, there = ((tmp_path / f"{name}.csv").read_bytes() for name in ("None", n))
+    here, there = ((tmp_path / f"{name}.csv").read_bytes() for name in ("None", "2"))
     assert here == there
-    assert here.count(b"\n") == 1 + 2 * 2 * 4
+    assert here.count(b"\n") == 1 + 2 * 2 * 2

@@ -243,16 +243,16 @@ def test_summary_by_hand():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"split": "half"}, "split is 'half'; it is one of 'auto', 'counts', 'genes'"),
-        ({"n_seeds": 0}, "n_seeds is 0; it must be 1 or more"),
+        ({"split": "half"}, "split is 'half'; it must be 'auto', 'counts' or 'genes'"),
+        ({"n_seeds": 0}, "n_seeds is 0; it must be a whole number of 1 or more"),
         ({"methods": ["PCA"]}, r"methods are \['PCA'\]; they are one or more of 'GraphDiffVAE', 'Pearson', 'PCA, dist"),
         ({"methods": []}, r"methods are \[\]; they are one or more of"),
         ({"methods": {}}, r"methods are \[\]; they are one or more of"),
         ({"label_key": "type"}, r"obs\['type'\] is missing"),
         ({"layer": "spliced"}, r"layers\['spliced'\] is missing"),
-        ({"k": 0}, "k is 0; give a positive whole number"),
+        ({"k": 0}, "k is 0; it must be a whole number of 1 or more"),
         ({"k": 100}, "k is 100, but each of the 100 cells has 99 others"),
-        ({"test_size": 1.0}, "test_size is 1.0; it is a share of the edges"),
+        ({"test_size": 1.0}, "test_size is 1.0; it must be a number of at least 0 and below 1"),
     ],
 )
 def test_bad_arguments_are_refused_before_any_method_runs(options, sentence):

@@ -126,18 +126,18 @@ def test_reconstruction_is_on_one_scale(cells):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"methods": ["tSNE"]}, "'tSNE' is no method; the methods are 'DiffVAE'"),
+        ({"methods": ["tSNE"]}, "'tSNE' is not a method; the methods are 'DiffVAE'"),
         ({"methods": []}, "No method was named"),
-        ({"methods": {"odd": 3}}, "'odd' is a int; give a model"),
+        ({"methods": {"odd": 3}}, "'odd' has type int; give a model"),
         ({"label_key": "type"}, r"tree: adata.obs\['type'\] is missing"),
         ({"label_key": {"other": "cell_type"}}, "names no column for 'tree'"),
         ({"clusterers": ["ward"]}, "'ward' is no clusterer"),
         ({"clusterers": []}, "No clusterer"),
-        ({"spaces": ["umap"]}, "'umap' is no space"),
-        ({"metrics": ["accuracy"]}, "'accuracy' is no metric"),
-        ({"n_trainings": 0}, "must be positive"),
-        ({"n_latent": []}, "must be positive"),
-        ({"rng": np.random.default_rng(0)}, "whole number; it is part of the key"),
+        ({"spaces": ["umap"]}, "spaces is 'umap'; it must be 'latent' or 'tsne'"),
+        ({"metrics": ["accuracy"]}, "metrics is 'accuracy'; it must be 'ari'"),
+        ({"n_trainings": 0}, "n_trainings is 0; it must be a whole number of 1 or more"),
+        ({"n_latent": []}, "n_latent is empty"),
+        ({"rng": np.random.default_rng(0)}, "it must be a whole number of 0 or more"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_written(cells, tmp_path, options, sentence):

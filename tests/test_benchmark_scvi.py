@@ -98,7 +98,7 @@ def test_names_and_parameters(present):
     assert model.get_params() == {"n_latent": 10, "n_layers": 2}
     assert SCVI(**model.get_params()).get_params() == model.get_params()
     assert (LinearSCVI().n_latent, DRVI().n_latent) == (10, 32)
-    with pytest.raises(ValueError, match="n_latent is 0; it must be positive"):
+    with pytest.raises(ValueError, match="n_latent is 0; it must be a whole number of 1 or more"):
         SCVI(0)
 
 

@@ -37,12 +37,11 @@ def test_the_two_parts_of_the_spread_are_apart():
     assert (row["n_trainings"], row["n_clusterings"]) == (3, 6)
 
 
-def test_trainings_weigh_the_same_however_often_they_were_clustered():
+def test_trainings_have_equal_weights_and_missing_values_are_left_out():
     found = benchmark.summary(table({"PCA": {"a": [[0.9, 0.9, 0.9, 0.9], [0.1]]}}))
     assert found["mean"].tolist() == [pytest.approx(0.5)]
-
-
-def test_a_spread_of_one_is_none():
+    found = benchmark.summary(table({"PCA": {"a": [0.5, np.nan, 0.7]}}))
+    assert found[["mean", "n_trainings"]].to_numpy().tolist() == [[pytest.approx(0.6), 2]]
     found = benchmark.summary(table({"PCA": {"a": [0.5]}}))
     assert found[["sd", "sd_clusterings"]].isna().all(axis=None)
 
@@ -54,12 +53,6 @@ def test_a_measure_has_rows_only_for_what_it_depends_on():
     assert len(benchmark.summary(runs, "knn_purity")) == n_methods * n_latent * spaces
     assert len(benchmark.summary(runs, "ari")) == n_methods * n_latent * spaces * 5
     assert benchmark.summary(runs, "mig")["n_clusterings"].eq(2).all()  # a training has one value, not one per row
-
-
-def test_undefined_values_are_left_out():
-    runs = table({"PCA": {"a": [0.5, np.nan, 0.7]}})
-    found = benchmark.summary(runs)
-    assert found[["mean", "n_trainings"]].to_numpy().tolist() == [[pytest.approx(0.6), 2]]
 
 
 @pytest.mark.parametrize(("drop", "metric"), [("ari", "ari"), ("seed", "ari"), (None, "purity")])
@@ -183,13 +176,6 @@ def test_of_seconds_fewer_win():
     assert row["losses"] == 1
 
 
-def test_noise_and_truth():
-    runs = comparison({"truth": 1.0, "noise": 0.0}, spread=0.0, jitter=0.0, **KMEANS).table
-    (row,) = benchmark.compare(runs, "truth").to_dict("records")
-    assert (row["difference"], row["low"], row["high"]) == (1, 1, 1)
-    assert benchmark.summary(runs).set_index("method")["mean"].to_dict() == {"truth": 1, "noise": 0}
-
-
 def test_rows_may_be_averaged_over_settings_that_both_have():
     runs = comparison({"DiffVAE": 0.6, "PCA": 0.4}, spread=0.0, jitter=0.0).table
     runs = runs[(runs["method"] == "DiffVAE") | (runs["n_latent"] == 50)]  # of PCA the others are missing
@@ -218,7 +204,7 @@ def test_same_seed_same_intervals_whatever_the_order_of_rows():
         ({"metric": "purity"}, "has no purity; it has the measures ari"),
         ({"by": ["dataset"]}, "by names dataset; ari depends on n_latent, space, clusterer, k_given"),
         ({"n_bootstrap": 0}, "n_bootstrap is 0"),
-        ({"level": 1.0}, "level 1.0"),
+        ({"level": 1.0}, "level is 1.0"),
     ],
 )
 def test_what_is_refused(options, message):

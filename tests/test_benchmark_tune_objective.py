@@ -8,7 +8,7 @@ import pytest
 import diffvae as dv
 from diffvae import _random
 from diffvae.benchmark.tuning import _objective
-from diffvae.benchmark.tuning._objective import Judge, held_out, stability
+from diffvae.benchmark.tuning._objective import Evaluator, held_out, stability
 
 
 @cache
@@ -37,7 +37,7 @@ def test_held_out_loss_is_its_weighted_terms_whatever_the_batches(monkeypatch):
 
 def test_elbo_is_reconstruction_and_kl_whatever_the_training_weighed():
     settings = {"preset": "paper", "n_latent": 4, "hidden": [8], "max_epochs": 1}
-    value, seen = Judge("elbo", 1, None, None, "cpu", "float32").score(prepared(), settings, 0)
+    value, seen = Evaluator("elbo", 1, None, None, "cpu", "float32").score(prepared(), settings, 0)
     assert value == pytest.approx(seen["validation_nll"] + seen["validation_kl"])
     assert seen["validation_loss"] == pytest.approx(seen["validation_nll"] + seen["validation_mmd"])
 
@@ -75,7 +75,7 @@ def test_stability_is_not_fooled_by_one_axis_that_every_training_finds():
 
 def test_a_collapsed_latent_is_not_stable():
     settings = {"n_latent": 4, "hidden": [8], "max_epochs": 3, "kl_weight": 1e4}
-    value, seen = Judge("stability", 2, 2, None, "cpu", "float32").score(prepared(), settings, 0)
+    value, seen = Evaluator("stability", 2, 2, None, "cpu", "float32").score(prepared(), settings, 0)
     assert seen["active_dimensions"] == 0
     assert value == 0
     assert seen["stability"] != 0  # k-means cuts whatever it is given
@@ -83,7 +83,7 @@ def test_a_collapsed_latent_is_not_stable():
 
 def test_ari_is_that_of_clusters_with_the_labels():
     adata = prepared().copy()
-    judge = Judge("ari", 1, 2, "half", "cpu", "float32")
+    judge = Evaluator("ari", 1, 2, "half", "cpu", "float32")
     settings = {"n_latent": 4, "hidden": [8], "max_epochs": 1}
     model = dv.model.DiffVAE(n_latent=4, hidden=(8,)).train(
         adata, max_epochs=1, rng=_random.seed(0, "training", "0"), progress=False, device="cpu", precision="float32"

@@ -74,9 +74,9 @@ def test_run_and_identify(diffvae, files, tmp_path, no_figures):
     )
     assert code == 0
     assert said.startswith("90 cells of cells.h5ad in 2 clusters")
-    assert "Against obs['cell_type']" in said
+    assert "Agreement with obs['cell_type']" in said
     assert f"Written to {out}: results.h5ad, model, tables, figures, summary.json\n" in said
-    assert said.endswith(f"The whole story on one page: {out / 'report.html'}\n")
+    assert said.endswith(f"Report: {out / 'report.html'}\n")
     assert told.startswith("· read\n· check and prepare\n· train DiffVAE\n")
     assert "\x1b" not in said + told
     assert sorted(os.listdir(out)) == ["figures", "model", "report.html", "results.h5ad", "summary.json", "tables"]
@@ -94,7 +94,7 @@ def test_run_and_identify(diffvae, files, tmp_path, no_figures):
     code, said, told = diffvae(
         "identify", out, "--out", tmp_path / "new", "--n-clusters", 91, "--cluster-method", "gmm"
     )
-    assert (code, told.splitlines()[-1]) == (2, "Error: n_clusters is 91, but there are 90 cells.")
+    assert (code, told.splitlines()[-1]) == (2, "Error: --n-clusters is 91, but there are 90 cells.")
     assert sorted(os.listdir(tmp_path)) == ["again", "out"]
 
 
@@ -110,7 +110,7 @@ def test_train_embed_generate(diffvae, files, tmp_path):
     assert (code, said) == (0, f"Written to {out}: 90 cells in 4 latent dimensions\n")
     assert ad.read_h5ad(out).obsm["X_diffvae"].shape == (90, 4)
     code, _, told = diffvae("embed", files / "cells.h5ad", "--model", model, "--out", out)
-    assert (code, told) == (2, f"Error: '{out}' is there already; name another file or pass --overwrite.\n")
+    assert (code, told) == (2, f"Error: '{out}' exists already; name another file or pass --overwrite.\n")
     assert diffvae("embed", files / "cells.h5ad", "--model", model, "--out", out, "--overwrite")[0] == 0
 
     drawn = []
@@ -188,7 +188,7 @@ INPUT = {
     "missing": ("no_such.h5ad", "There is no file or folder"),
     "corrupt": ("corrupt.h5ad", "can't be read; it may be damaged"),
     "empty": ("empty.h5ad", "is empty (0 bytes)"),
-    "unknown form": ("table.xlsx", "has a form that is not known"),
+    "unknown form": ("table.xlsx", "has an unknown format"),
     "a folder that is nothing": ("full", "matrix.mtx"),
     "five cells": ("five.h5ad", "adata has 5 cells; at least 10 are needed"),
     "NaN": ("nan.h5ad", "missing or infinite values, the first in cell"),
@@ -203,9 +203,9 @@ OPTIONS = {
     "negative seed": (["--seed", "-1"], "Invalid value for '--seed'"),
     "batch of one": (["--batch-size", "1"], "Invalid value for '--batch-size'"),
     "clusters no number": (["--n-clusters", "abc"], "--n-clusters is 'abc'; it is 'auto' or a whole number"),
-    "a single cluster": (["--n-clusters", "1"], "n_clusters must be 2 or more"),
+    "a single cluster": (["--n-clusters", "1"], "--n-clusters is 1; it must be 'auto' or a whole number of 2 or more"),
     "labels": (["--label-key", "type"], "adata.obs['type'] is missing; the columns are: cell_type"),
-    "learning rate": (["--lr", "-1"], "lr is -1.0"),
+    "learning rate": (["--lr", "-1"], "--lr is -1.0"),
     "device": (["--device", "tpu9"], "device='tpu9' can't be used here"),
     "no such markers": (["--markers", "none.csv"], "'none.csv' is neither a bundled marker table"),
     "markers without columns": (["--markers", "{}/columns.csv"], "lacks the column 'cell_type'"),
@@ -222,14 +222,14 @@ OTHERS = {
     "kind": (["train", "{}/cells.h5ad", "--out", "OUT", "--kind", "gan"], "--kind is 'gan'"),
     "preset of another kind": (
         ["train", "{}/cells.h5ad", "--out", "OUT", "--kind", "pca", "--preset", "code"],
-        "presets belong to --kind diffvae",
+        "only --kind diffvae has presets",
     ),
     "rate zero": (["train", "{}/cells.h5ad", "--out", "OUT", "--kind", "vae", "--lr", "0"], "lr is 0.0"),
     "too many components": (
         ["train", "{}/cells.h5ad", "--out", "OUT", "--kind", "pca", "--n-latent", "500"],
         "at most 59 principal components",
     ),
-    "no model": (["embed", "{}/cells.h5ad", "--model", "{}/full", "--out", "OUT.h5ad"], "so it is no saved model"),
+    "no model": (["embed", "{}/cells.h5ad", "--model", "{}/full", "--out", "OUT.h5ad"], "so it is not a saved model"),
     "damaged model": (["embed", "{}/cells.h5ad", "--model", "{}/damaged", "--out", "OUT.h5ad"], "is a damaged model"),
     "mouse genes": (
         ["embed", "{}/mouse.h5ad", "--model", "{}/model", "--out", "OUT.h5ad"],
@@ -274,7 +274,7 @@ def test_prepared_cells_can_not_be_prepared_otherwise(diffvae, files, tmp_path, 
         code, _, told = diffvae(*command, *options)
         assert code == 2
         assert f"have been prepared with {kept}, not " in told
-        assert "leave it out, or give the data that they came from." in told
+        assert "leave it out, or give the original data." in told
     assert contents(tmp_path) == []
 
 
@@ -429,7 +429,7 @@ def test_clusters_without_evidence_show_no_q(capsys, monkeypatch):
     summary["diagnosis"] = {"messages": ["3 dimensions are dead."]}
     show(pipeline.Result(None, None, clusters, None, summary))
     out, err = capsys.readouterr()
-    assert out.startswith("6 cells of x.h5ad in 3 clusters, 2 of them named (markers: blood-human)")
+    assert out.startswith("6 cells of x.h5ad in 3 clusters, 2 named (markers: blood-human)")
     rows = [line.split() for line in out.splitlines()[4:7]]
     assert rows[0] == ["0", "3", "T", "cell", "0.001", "CD3D", "CD3E", "1+", "2-", "CD3D", "IL7R"]
     assert rows[1] == ["1", "2", "B", "cell", "?", "0.04", "CD79A"]

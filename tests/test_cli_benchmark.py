@@ -49,7 +49,7 @@ def test_bad_input_ends_with_a_sentence_and_writes_nothing(diffvae, files, tmp_p
     for change, sentence in (
         (("--method", "tSNE"), "--method is 'tSNE'; the methods are"),
         (("--label-key", "kind"), "--label-key is"),
-        (("--config", str(tmp_path / "none.json")), "is not there"),
+        (("--config", str(tmp_path / "none.json")), "does not exist"),
     ):
         code, _, told = diffvae("benchmark", files[0], *CHEAP, "--out", out, *change)
         assert code == 2
@@ -60,7 +60,7 @@ def test_bad_input_ends_with_a_sentence_and_writes_nothing(diffvae, files, tmp_p
 def test_label_keys():
     assert keys_of(["cell_type"]) == "cell_type"
     assert keys_of(["a=cell_type", "b=cluster=2"]) == {"a": "cell_type", "b": "cluster=2"}
-    with pytest.raises(ValueError, match="with several keys each is NAME=KEY"):
+    with pytest.raises(ValueError, match="with several keys, each must be NAME=KEY"):
         keys_of(["a=cell_type", "cluster"])
 
 

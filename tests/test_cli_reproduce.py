@@ -27,9 +27,9 @@ def test_on_any_cells(diffvae, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "Name a set of the paper (zebrafish, pancreas, human-hsc), or any cells by --on FILE."),
-        (["zebrafish", "--on", "x.h5ad"], "Name a set of the paper"),
-        (["goldfish"], "'goldfish' is not a set of the paper; they are zebrafish, pancreas, human-hsc."),
+        ([], "Name a data set of the paper (zebrafish, pancreas, human-hsc), or other cells with --on FILE."),
+        (["zebrafish", "--on", "x.h5ad"], "Name a data set of the paper"),
+        (["goldfish"], "'goldfish' is no data set of the paper; they are zebrafish, pancreas, human-hsc."),
         (["--on", "x.h5ad"], "--on needs --label-key"),
         (["--on", "x.h5ad", "--label-key", "t"], "There is no file or folder 'x.h5ad'."),
         (["pancreas", "--path", "nowhere"], "pancreas can't be reproduced without its cells. nowhere is not a folder"),

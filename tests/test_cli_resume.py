@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from diffvae import pipeline
 from diffvae._core.io.folders import PARTS, CheckpointPaths
 from diffvae._errors import OutputError
-from diffvae.cli._main import _going_on
+from diffvae.cli._main import _continue_with
 from diffvae.model import DiffVAE
 from diffvae.model._graph_training import GraphObjective
 from diffvae.model._objective import InfoVAEObjective
@@ -62,7 +62,7 @@ def test_a_stopped_training_says_how_to_go_on_and_does(diffvae, cells, tmp_path,
     assert (left, said) == (code, "")
     options = " ".join(map(str, QUICK))
     command = f"diffvae train --resume '{cells}' --out {out} {options}"
-    assert told == f"Error: {how}; the training is kept in 'out.checkpoint'. Go on with: {command}\n"
+    assert told == f"Error: {how}; the training is saved in 'out.checkpoint'. Continue with: {command}\n"
     assert names(tmp_path) == ["out.checkpoint", "whole"]
 
     left, _, told = diffvae("train", cells, "--out", out, *QUICK)  # not by accident
@@ -128,14 +128,14 @@ def test_stopped_before_the_model_is_in_its_place_the_training_goes_on(diffvae, 
         patch.setattr(DiffVAE, "diagnose", stopped)
         _, _, told = diffvae(*options)
     assert names(tmp_path) == ["out.checkpoint"]
-    command = told.split("Go on with: ")[1]
+    command = told.split("Continue with: ")[1]
     assert command.startswith("diffvae train --resume --out")
     code, _, told = diffvae(*shlex.split(command)[1:])  # as it stands, "--" and all
     assert code == 0, told
     assert names(tmp_path) == ["out"]
 
 
-def test_a_run_that_is_stopped_at_its_page_has_been_written(diffvae, cells, tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_at_its_page_has_been_written(diffvae, cells, tmp_path, monkeypatch, no_figures):
     from diffvae import report
 
     out = tmp_path / "out"
@@ -143,7 +143,7 @@ def test_a_run_that_is_stopped_at_its_page_has_been_written(diffvae, cells, tmp_
     options = (*QUICK, "--no-links", "--n-clusters", 2, "--cluster-method", "kmeans", "--checkpoint-every", 3)
     code, _, told = diffvae("run", cells, "--out", out, *options)
     assert code == 130
-    assert told.endswith(f"Error: Interrupted; {out} was written; 'diffvae report {out}' makes the page.\n")
+    assert told.endswith(f"Error: Interrupted; {out} was written; 'diffvae report {out}' writes its page.\n")
     assert names(tmp_path) == ["out"]
 
 
@@ -158,14 +158,14 @@ def test_a_model_from_before_a_divergence_leaves_no_training_behind(diffvae, cel
     monkeypatch.setattr(InfoVAEObjective, "__call__", breaks)
     code, _, told = diffvae("train", cells, "--out", tmp_path / "out", *QUICK, "--checkpoint-every", 1)
     assert code == 1
-    assert "has the model as it was after epoch" in told
+    assert "has the model after epoch" in told
     assert names(tmp_path) == ["out"]
 
 
 def test_torchrun_is_started_again_as_it_was(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
     monkeypatch.setenv("WORLD_SIZE", "8")  # of several machines, say
-    assert _going_on(["train", "a"]) == "To go on, start the same torchrun command again with --resume."
+    assert _continue_with(["train", "a"]) == "To continue, run the same torchrun command with --resume."
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_torchrun_is_started_again_as_it_was(monkeypatch):
     ],
 )
 def test_the_command_that_goes_on(arguments, command):
-    assert _going_on(arguments.split()) == f"Go on with: diffvae {command}"
+    assert _continue_with(arguments.split()) == f"Continue with: diffvae {command}"
 
 
 @pytest.mark.parametrize("name", ["out.checkpoint", "out.checkpoint.links"])
@@ -240,17 +240,17 @@ def test_stopped_on_the_way_out():
 
 
 @pytest.mark.slow  # three runs
-def test_a_run_goes_on_in_either_training(diffvae, cells, tmp_path, monkeypatch):
+def test_a_run_goes_on_in_either_training(diffvae, cells, tmp_path, monkeypatch, no_figures):
     """Stopped while it trains DiffVAE, and again while it trains Graph-DiffVAE; the tables are those of one run."""
     out, whole = tmp_path / "out", tmp_path / "whole"
     options = ("run", cells, *QUICK, "--k", 3, "--n-clusters", 2)
     assert diffvae(*options, "--out", whole)[0] == 0
-    for objective, kept in ((InfoVAEObjective, "out.checkpoint"), (GraphObjective, "out.checkpoint.links")):
+    for objective, checkpoint in ((InfoVAEObjective, "out.checkpoint"), (GraphObjective, "out.checkpoint.links")):
         with monkeypatch.context() as patch:
             stop_in(patch, objective, 13, signal.SIGTERM)
             code, _, told = diffvae(*options, "--out", out, "--checkpoint-every", 3, "--resume")
         assert code == 143
-        assert f"kept in '{kept}'" in told
+        assert f"saved in '{checkpoint}'" in told
         assert told.rstrip().endswith("--checkpoint-every 3 --resume")
     assert names(tmp_path) == ["out.checkpoint", "out.checkpoint.links", "whole"]
     assert diffvae(*options, "--out", out, "--checkpoint-every", 3, "--resume")[0] == 0

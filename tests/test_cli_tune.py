@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae.benchmark.tuning._objective import Judge
+from diffvae.benchmark.tuning._objective import Evaluator
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def judged(monkeypatch):
     def score(self, adata, settings, rng, on_epoch=None):
         return -np.log10(settings["lr"]), {}
 
-    monkeypatch.setattr(Judge, "score", score)
+    monkeypatch.setattr(Evaluator, "score", score)
 
 
 def test_the_search_is_told_and_run_takes_its_result(diffvae, file, tmp_path, judged):
@@ -47,7 +47,7 @@ def test_the_search_is_told_and_run_takes_its_result(diffvae, file, tmp_path, ju
 
     options = ["--n-clusters", 2, "--cluster-method", "kmeans", "--no-links", "--out", tmp_path / "run"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffvae.pipeline._result._figures", lambda result, folder, label_key: folder.mkdir())
+        patch.setattr("diffvae.pipeline._result._figures", lambda result, label_key: {})
         code, _, told = diffvae("run", file, "--config", out / "best.json", *options)
     assert (code, "Error" in told) == (0, False)
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
@@ -79,11 +79,11 @@ def test_an_interrupted_search_says_that_its_trials_are_kept(diffvae, file, tmp_
             raise KeyboardInterrupt
         return 1.0, {}
 
-    monkeypatch.setattr(Judge, "score", score)
+    monkeypatch.setattr(Evaluator, "score", score)
     out = tmp_path / "tune"
     code, _, told = diffvae("tune", file, "-n", 4, "--out", out, "--repeats", 0)
     assert code == 130
-    assert told.endswith(f"Error: Interrupted; finished trials are kept in {out}. Run the same command to resume.\n")
+    assert told.endswith(f"Error: Interrupted; finished trials are saved in {out}. Run the same command to resume.\n")
     code, said, _ = diffvae("tune", file, "-n", 4, "--out", out, "--repeats", 0)
     assert (code, len(scored)) == (0, 5)
     assert scored[2] == scored[3]  # what was interrupted came first
@@ -93,8 +93,8 @@ def test_an_interrupted_search_says_that_its_trials_are_kept(diffvae, file, tmp_
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--space", "wide"], "Error: Validation losses under different weights of KL and MMD are different measures"),
-        (["--objective", "ari"], "Error: objective='ari' needs labels; name their column of obs (label_key)."),
+        (["--space", "wide"], "Error: Validation losses with different weights of KL and MMD are different measures"),
+        (["--objective", "ari"], "Error: objective='ari' needs labels; name their column of obs (--label-key)."),
         (["--trials", "0"], "Error: Invalid value for '--trials'"),
     ],
 )
@@ -110,4 +110,4 @@ def test_help_has_examples_and_explains_how_to_share(diffvae):
     assert code == 0
     words = " ".join(said.replace("│", " ").split())
     assert "diffvae tune mydata.h5ad" in words.split("Examples", 1)[1]
-    assert "a second terminal with the same folder shares the trials" in words
+    assert "a second process with the same folder shares the trials" in words

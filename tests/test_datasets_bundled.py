@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from scipy import sparse
 
 import diffvae as dv
@@ -35,10 +34,3 @@ def test_list_names_every_data_set():
     downloads = table[table["access"] == "download"]
     assert downloads["exercised"].str.contains("never the download").all()
     assert table[["cells", "genes"]].to_numpy().tolist()[2:] == [[1422, 1845], [2285, 4000], [1034, 700]]
-
-
-@pytest.mark.parametrize("name", dv.datasets.__all__)
-def test_every_data_set_is_documented(name):
-    doc = getattr(dv.datasets, name).__doc__
-    assert "Returns" in doc
-    assert "Examples" in doc

@@ -128,13 +128,13 @@ REFUSED = {
     "layers without X, unnamed": (layer_only, {}, "adata.X is missing; it has the layers 'counts': choose one"),
     "one cell": (of(X[:1]), {}, "adata has 1 cell; at least 10 are needed"),
     "one gene that is zero": (of(X[:, 4:5]), {}, "No gene varies in adata.X"),
-    "same profile, other depths": (of(np.outer(1.0 + np.arange(20), X[0])), {}, "once every cell has the same total"),
+    "same profile, other depths": (of(np.outer(1.0 + np.arange(20), X[0])), {}, "No gene varies after all"),
     "log as counts": (of(np.log1p(per_total(1e4))), {"kind": "counts"}, "kind is 'counts', but only"),
     "counts as log": (of(X * 100), {"kind": "log"}, "kind is 'log', but adata.X holds values up to"),
     "scaled as log": (of((X - X.mean(0)) / (X.std(0) + 1)), {"kind": "log"}, "kind is 'log', but adata.X has"),
     "scaled already": (of((X - X.mean(0)) / (X.std(0) + 1)), {}, "it was scaled, centred or corrected"),
-    "endless total": ((of(X)), {"target_sum": 1e308}, "target_sum is 1e+308; give a positive number up to 1e30"),
-    "total that is none": ((of(X)), {"target_sum": float("nan")}, "target_sum is nan; give a positive number"),
+    "endless total": ((of(X)), {"target_sum": 1e308}, "target_sum is 1e+308; it must be None or a number above 0"),
+    "total that is none": ((of(X)), {"target_sum": float("nan")}, "target_sum is nan; it must be"),
 }
 
 
@@ -300,7 +300,7 @@ def test_labels(change):
 
 
 def test_batches():
-    with pytest.warns(UserWarning, match="fewer than 10 cells had no say in the choice of genes: 'two'"):
+    with pytest.warns(UserWarning, match="fewer than 10 cells did not take part in choosing genes: 'two'"):
         made = dv.pp.prepare(labelled(), n_top_genes=10, batch_key="type", copy=True)
     assert made.n_vars == 10
     missing = labelled()

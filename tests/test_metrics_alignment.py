@@ -98,7 +98,7 @@ def test_refusals(score):
 
 
 def test_bad_permutations_are_refused():
-    with pytest.raises(ValueError, match="n_permutations is 0; give at least 1, or adjusted=False"):
+    with pytest.raises(ValueError, match="n_permutations is 0; it must be a whole number of 1 or more"):
         dimension_alignment([[0.0], [1.0]], ["a", "b"], n_permutations=0)
     with pytest.raises(ValueError, match="n_permutations is -1"):
         best_dimensions([[0.0], [1.0]], ["a", "b"], n_permutations=-1)

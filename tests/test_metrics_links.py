@@ -63,12 +63,6 @@ def test_bad_scores_are_refused_with_a_sentence(score):
         score(np.ones((2, 2)), [0.2])
 
 
-@pytest.mark.parametrize("weight", [0, -1, np.nan, np.inf])
-def test_bad_negative_weights_are_refused(weight):
-    with pytest.raises(ValueError, match=f"negative_weight is {weight}"):
-        link_average_precision([1], [0], negative_weight=weight)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -76,7 +70,7 @@ def test_bad_negative_weights_are_refused(weight):
         (([0.5, np.nan], [0, 1]), "probability holds 1 values that are NaN"),
         (([0.5], [0, 1]), "probability has 1 pairs, linked 2"),
         (([0.5, 1.5], [0, 1]), "probability goes from 0.5 to 1.5"),
-        (([0.5, 0.5], [0, 2]), "linked holds 2; it is 0 or 1"),
+        (([0.5, 0.5], [0, 2]), "linked holds 2; it must be 0 or 1"),
         (([0.5, 0.5], [0, 1], [0, 0]), "weight goes from 0 to 0"),
         (([0.5, 0.5], [0, 1], [-1, 2]), "weight goes from -1 to 2"),
     ],
@@ -87,6 +81,9 @@ def test_bad_probabilities_are_refused_with_a_sentence(arguments, message):
         expected_calibration_error(*arguments[:2], weight=weight)
 
 
-def test_bad_bins_are_refused():
-    with pytest.raises(ValueError, match="n_bins is 0"):
+def test_numbers_out_of_range_are_refused():
+    for weight in (0, -1, np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"negative_weight is {weight}; it must be a number above 0"):
+            link_average_precision([1], [0], negative_weight=weight)
+    with pytest.raises(ValueError, match="n_bins is 0; it must be a whole number of 1 or more"):
         expected_calibration_error([0.5], [1], n_bins=0)

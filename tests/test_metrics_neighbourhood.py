@@ -78,5 +78,5 @@ def test_knn_purity_does_not_depend_on_the_order_of_cells():
 
 @pytest.mark.parametrize("n_neighbors", [0, 4])
 def test_knn_purity_refuses_impossible_neighbours(n_neighbors):
-    with pytest.raises(ValueError, match=f"n_neighbors is {n_neighbors} for 4 cells; give a number from 1 to 3"):
+    with pytest.raises(ValueError, match=f"n_neighbors is {n_neighbors}; it must be a whole number from 1 to 3"):
         knn_purity(LINE, ["a", "a", "b", "b"], n_neighbors=n_neighbors)

@@ -78,5 +78,5 @@ def test_active_dimensions_refuses_what_it_can_not_count():
         active_dimensions([1.0, 2.0])
     with pytest.raises(ValueError, match="z holds 1 values"):
         active_dimensions([[1.0, np.inf]])
-    with pytest.raises(ValueError, match=r"threshold is -0.1; give a variance"):
+    with pytest.raises(ValueError, match=r"threshold is -0.1; it must be a number of at least 0"):
         active_dimensions([[1.0]], threshold=-0.1)

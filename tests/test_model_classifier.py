@@ -134,7 +134,7 @@ def test_bad_arguments_and_untrained():
         dv.model.CellStateClassifier(min_cells=3)
     with pytest.raises(RuntimeError, match="This CellStateClassifier is not trained"):
         dv.model.CellStateClassifier().predict()
-    with pytest.raises(DataError, match="is no type that the classifier knows; it knows red, stem, white"):
+    with pytest.raises(DataError, match="is not a type of the classifier; its types are red, stem, white"):
         states()[2].code("blue")
-    with pytest.raises(DataError, match="the classifier knows 120 genes"):
+    with pytest.raises(DataError, match="the classifier has 120 genes"):
         states()[2].predict_proba(np.zeros((2, 3), np.float32))

@@ -38,7 +38,7 @@ def test_presets_train_and_can_be_overridden(preset):
     ids=str,
 )
 def test_other_networks_learn(hyper, batch_size, tmp_path):
-    model = train(max_epochs=12, training={"batch_size": batch_size}, **hyper)
+    model = train(max_epochs=12 if batch_size is None else 3, training={"batch_size": batch_size}, **hyper)
     history = model.history
     if batch_size is None:  # losses of a few small batches are too noisy to fall in so few epochs
         assert history["train_loss"].iloc[-3:].mean() < history["train_loss"].iloc[:3].mean()
@@ -136,8 +136,8 @@ def test_training_in_batches_learns_and_says_so():
     history = model.history
     assert history["train_loss"].iloc[-5:].mean() < 0.9 * history["train_loss"].iloc[:5].mean()
     assert history["validation_auc"].iloc[-1] > 0.8
-    again = train(planted(), max_epochs=30, lr=2e-3, training={"batch_size": 160})
-    np.testing.assert_array_equal(again.get_link_representation(), model.get_link_representation())
+    one, again = (train(planted(), max_epochs=2, training={"batch_size": 160}) for _ in range(2))
+    np.testing.assert_array_equal(one.get_link_representation(), again.get_link_representation())
 
 
 @pytest.mark.parametrize("n_edges", [1, 4])
@@ -146,7 +146,7 @@ def test_too_few_edges_are_refused_before_the_training(n_edges):
     ends = np.arange(n_edges)
     adata.obsp["cell_graph"] = sparse.csr_matrix((np.ones(n_edges), (ends, ends + 1)), shape=(N_CELLS, N_CELLS))
     with pytest.raises(
-        DataError, match=rf"has {n_edges} edges; validation_size=0.1 would leave 0 .* Pass validation_size=0"
+        DataError, match=rf"has {n_edges} edges; validation_size=0.1 leaves 0 .* Pass validation_size=0"
     ):
         train(adata)
     assert len(train(adata, max_epochs=2, training={"validation_size": 0}).history) == 2
@@ -171,16 +171,16 @@ def test_a_graph_without_edges_and_one_that_is_missing_are_refused():
         ({"conv": "gin"}, "conv is 'gin'"),
         ({"decoder": "mlp"}, "decoder is 'mlp'"),
         ({"link_loss": "hinge"}, "link_loss is 'hinge'"),
-        ({"n_latent": 0}, "n_latent is 0; it must be 1 or more"),
+        ({"n_latent": 0}, "n_latent is 0; it must be a whole number of 1 or more"),
         ({"hidden": 0}, "hidden is 0"),
         ({"max_epochs": 0}, "max_epochs is 0"),
         ({"conv": "gat", "hidden": 6}, "hidden is 6; with conv='gat' it must be a multiple of its 4 heads"),
-        ({"kl_weight": -1.0}, r"kl_weight is -1\.0; it must be zero or a positive number"),
+        ({"kl_weight": -1.0}, r"kl_weight is -1\.0; it must be a number of at least 0"),
         ({"joint_weight": float("nan")}, "joint_weight is nan"),
-        ({"kl_warmup": 1.5}, r"kl_warmup is 1\.5; it is a share of the epochs"),
-        ({"positive_weight": 0.0}, r"positive_weight is 0\.0; it must be positive, or None"),
-        ({"dropout": 1.0}, r"dropout is 1\.0; it is a share"),
-        ({"lr": 0.0}, r"lr is 0\.0; the learning rate must be a positive number"),
+        ({"kl_warmup": 1.5}, r"kl_warmup is 1\.5; it must be a number of at least 0 and at most 1"),
+        ({"positive_weight": 0.0}, r"positive_weight is 0\.0; it must be None or a number above 0"),
+        ({"dropout": 1.0}, r"dropout is 1\.0; it must be"),
+        ({"lr": 0.0}, r"lr is 0\.0; it must be a number above 0"),
     ],
     ids=str,
 )
@@ -192,12 +192,12 @@ def test_bad_hyper_parameters_are_refused_with_a_sentence(hyper, message):
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"max_epochs": 0}, "max_epochs is 0; it must be 1 or more"),
+        ({"max_epochs": 0}, "max_epochs is 0; it must be None or a whole number"),
         ({"patience": 0}, "patience is 0"),
         ({"validate_every": 0}, "validate_every is 0"),
-        ({"batch_size": 7}, "batch_size is 7; give 8 cells at least, or None"),
+        ({"batch_size": 7}, "batch_size is 7; it must be None or a whole number of 8 or more"),
         ({"lr": -1.0}, r"lr is -1\.0"),
-        ({"validation_size": 1.0}, r"validation_size is 1\.0; it is a share of the edges"),
+        ({"validation_size": 1.0}, r"validation_size is 1\.0; it must be a number of at least 0 and below 1"),
         ({"validation_size": -0.1}, r"validation_size is -0\.1"),
     ],
     ids=str,
@@ -224,5 +224,5 @@ def test_joint_model_explains_expression_from_the_same_latent():
     assert found.shape == linked().shape
     assert ((found > 0) & (found < 1)).all()
     assert np.mean((found - x) ** 2) < np.mean((x.mean(0) - x) ** 2)  # better than each gene's mean
-    with pytest.raises(ValueError, match="joint_weight is 0, so this model knows no expression"):
+    with pytest.raises(ValueError, match="joint_weight is 0, so the model has no expression decoder"):
         train(max_epochs=1).reconstruct()

@@ -98,7 +98,7 @@ def test_model_of_another_layer_takes_that_layer_by_gene_names(unscaled):
 
 
 def test_model_of_another_layer_needs_all_genes(unscaled):
-    with pytest.raises(DataError, match=r"2 of the model's 40 genes are not in adata\.var_names, 'gene0' among them"):
+    with pytest.raises(DataError, match=r"2 of the model's 40 genes are not in adata\.var_names, for example 'gene0'"):
         unscaled.get_latent_representation(prepared()[:, 2:].copy())
 
 

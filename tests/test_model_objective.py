@@ -10,6 +10,7 @@ from _model_data import N_GENES
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._features import Features
+from diffvae.model._likelihoods import LIKELIHOODS
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 
 SMALL = {"n_latent": 3, "hidden": (8, 6)}
@@ -70,17 +71,27 @@ def test_plain_autoencoder_has_its_reconstruction_alone(x):
     torch.testing.assert_close(terms["nll"], nn.bernoulli_nll(module.decoder(module.encoder(x)[0]), x))
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "mse"])
-def test_loss_per_cell_does_not_depend_on_the_size_of_the_batch(x, likelihood):
-    objective, module = build(noise="none", likelihood=likelihood)
-    once, twice = (objective(module, data, rows, generator()) for data, rows in ((x, ROWS), (x.repeat(2, 1), ROWS)))
-    torch.testing.assert_close(twice["loss"], once["loss"])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_every_likelihood(x, name):
+    """A new likelihood passes this: loss per cell, mean, slope of the mean, start at finite weights."""
+    objective, module = build(noise="none", likelihood=name)
+    once, twice = (objective(module, data, ROWS, generator())["loss"] for data in (x, x.repeat(2, 1)))
+    torch.testing.assert_close(twice, once)  # a mean over cells
+    likelihood = LIKELIHOODS[name]
+    output = torch.randn(20, N_GENES, generator=generator(2), dtype=torch.float64)
+    mean = likelihood.mean or (lambda value: value)
+    slope = torch.ones_like(output) if likelihood.slope is None else likelihood.slope(output)
+    torch.testing.assert_close((mean(output + 1e-6) - mean(output - 1e-6)) / 2e-6, slope)
+    assert (module.logvar_x is not None) == likelihood.gene_variance
+    if likelihood.initialise is not None:
+        likelihood.initialise(module, x.numpy(), ROWS)
+    assert torch.isfinite(objective(module, x, ROWS, generator())["loss"])
 
 
-def test_likelihoods(x):
+def test_likelihoods_are_the_losses_of_their_names(x):
     output = torch.randn(20, N_GENES, generator=generator(2))
-    for likelihood, loss in (("bernoulli", nn.bernoulli_nll), ("mse", nn.squared_error)):
-        objective, module = build(likelihood=likelihood)
+    for name, loss in (("bernoulli", nn.bernoulli_nll), ("mse", nn.squared_error)):
+        objective, module = build(likelihood=name)
         torch.testing.assert_close(objective.reconstruction(module, output, x), loss(output, x))
     objective, module = build(likelihood="gaussian")
     module.logvar_x.data.fill_(-1.0)

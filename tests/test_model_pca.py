@@ -56,7 +56,7 @@ def test_more_components_than_the_data_have():
         ValueError, match="n_latent is 40, but 80 training cells with 40 genes have at most 39 principal"
     ):
         PCA(n_latent=40).train(prepared())
-    with pytest.raises(ValueError, match="n_latent is 0; it must be positive"):
+    with pytest.raises(ValueError, match="n_latent is 0; it must be a whole number of 1 or more"):
         PCA(n_latent=0)
 
 

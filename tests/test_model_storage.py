@@ -99,7 +99,7 @@ def test_loading_as_another_class(tmp_path):
 
 def test_folder_that_is_no_model(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=r"holds no config\.json, so it is no saved model"):
+        with pytest.raises(DataError, match=r"holds no config\.json, so it is not a saved model"):
             load(path)
 
 

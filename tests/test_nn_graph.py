@@ -178,7 +178,7 @@ def test_attention_sums_to_one_and_lies_on_links():
     np.testing.assert_allclose(np.bincount(targets, weights), 1, rtol=1e-6)
     assert ((graph[targets, sources] == 1) | (targets == sources)).all()
     assert weights[targets == 29] == pytest.approx([1])  # the isolated cell has nobody else
-    with pytest.raises(ValueError, match="conv is 'gcn'; only 'gat' has attention weights"):
+    with pytest.raises(ValueError, match="conv is 'gcn'; only conv='gat' has attention weights"):
         GraphEncoder(6, 8, 3).attention(normal(30, 6), adjacency)
 
 

@@ -62,7 +62,7 @@ def test_it_is_differentiated_once_and_unknown_functions_are_refused():
     (gradient,) = torch.autograd.grad(pair_sum(z), z, create_graph=True)
     with pytest.raises(RuntimeError):
         torch.autograd.grad(gradient.square().sum(), z)
-    with pytest.raises(ValueError, match="function is 'relu'; it is one of 'softplus', 'sigmoid'"):
+    with pytest.raises(ValueError, match="function is 'relu'; it must be 'softplus' or 'sigmoid'"):
         pair_sum(places(2), "relu")
 
 

@@ -76,15 +76,13 @@ def test_composition_adds_up_and_chance_is_the_share_of_all_cells():
     assert list(chance.get_xdata()) == [0.5, 0.5]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["c (5)", "b (3)", "a (2)"]
     assert [t.get_text() for t in ax.texts] == ["4", "4", "4", "cells", "50% of all cells"]
-    assert ax.get_title(loc="left") == "Cluster c: the cells that its 3 dimensions single out"
+    assert ax.get_title(loc="left") == "Cluster c: outlying cells of its 3 dimensions"
 
 
-def test_at_most_so_many_dimensions():
-    assert len(dv.pl.dimension_composition(cells(), group="4", n_dims=3).get_yticks()) == 3
-
-
-def test_a_number_is_a_group_too():
-    assert dv.pl.dimension_composition(cells(), group=4).get_title(loc="left").startswith("Cluster 4")
+def test_number_of_dimensions_and_a_number_as_group():
+    ax = dv.pl.dimension_composition(cells(), group=4, n_dims=3)
+    assert len(ax.get_yticks()) == 3
+    assert ax.get_title(loc="left").startswith("Cluster 4")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +90,7 @@ def test_a_number_is_a_group_too():
 )
 def test_errors_are_sentences(draw):
     adata = cells()
-    with pytest.raises(ValueError, match=r"is about other groups \(.*\) than adata\.obs\['k3'\] has; run diffvae"):
+    with pytest.raises(ValueError, match=r"has groups that adata\.obs\['k3'\] lacks \(.*\); run diffvae"):
         draw(adata, groupby="k3")
     del adata.uns["diffvae"]["latent_dimensions"]["side"]
     with pytest.raises(ValueError, match=r"has no column side; run diffvae\.tl\.latent_dimensions"):
@@ -107,7 +105,7 @@ def test_errors_are_sentences(draw):
 @pytest.mark.parametrize(
     ("draw", "sentence"),
     [
-        (lambda a: dv.pl.latent_dimensions(a, value="q"), "value is 'q'; give 'share' or 'odds_ratio'"),
+        (lambda a: dv.pl.latent_dimensions(a, value="q"), "value is 'q'; it must be 'share' or 'odds_ratio'"),
         (lambda a: dv.pl.latent_dimensions(a, n_top=0), "n_top is 0"),
         (lambda a: dv.pl.dimension_composition(a, group="z"), "group is 'z'; the groups are 0, 1"),
         (lambda a: dv.pl.dimension_composition(a, group="1", n_dims=0), "n_dims is 0"),

@@ -77,7 +77,7 @@ def test_one_gene_by_name_and_duplicated_genes():
 
 
 def test_scaled_values_are_refused():
-    with pytest.raises(ValueError, match=r"expression goes down to -1; .* give layer="):
+    with pytest.raises(ValueError, match=r"expression goes down to -1, .* pass layer="):
         dv.pl.gene_heatmap(small(small().X - 1), genes=["A"])
 
 

@@ -64,9 +64,9 @@ def test_missing_labels_are_their_own_row():
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ([1], "data is a list; give an AnnData or a data frame"),
-        (COUNTS - 1, "neither the columns 'cell_type' and 'diffvae_cell_type' nor counts alone"),
-        (pd.DataFrame({"a": ["x"]}), "nor counts alone"),
+        ([1], "data is a list; pass an AnnData or a data frame"),
+        (COUNTS - 1, "neither the columns 'cell_type' and 'diffvae_cell_type' nor only counts"),
+        (pd.DataFrame({"a": ["x"]}), "nor only counts"),
         (COUNTS * 0, "there are no cells to compare"),
     ],
 )

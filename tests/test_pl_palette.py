@@ -67,7 +67,7 @@ def test_palette_of_the_user():
         colours(["a", "b"], ["red"])
     with pytest.raises(ValueError, match=r"gives 'a' the colour 'reddish'"):
         colours(["a"], {"a": "reddish"})
-    with pytest.raises(ValueError, match="palette is 'tab10'; give a list"):
+    with pytest.raises(ValueError, match="palette is 'tab10'; pass a list"):
         colours(["a"], "tab10")
 
 

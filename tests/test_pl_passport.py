@@ -47,7 +47,7 @@ def test_why_a_dimension_has_no_name_and_a_gene_that_the_cells_contradict():
     left, right = dv.pl.passport(adata, 2)
     assert "no name: unstable, found again in 20%" in left.figure.get_suptitle().replace("\n", " ")
     assert right.patches[0].get_hatch() == "////"
-    assert "not so in the cells" in [t.get_text() for t in left.figure.legends[0].get_texts()]
+    assert "not confirmed by the cells" in [t.get_text() for t in left.figure.legends[0].get_texts()]
 
 
 def test_jacobian_and_fewer_genes():
@@ -78,13 +78,13 @@ def test_what_can_not_be_drawn_is_said():
     dv.tl.passport(adata, "type")
     with pytest.raises(DataError, match="Dimension 3 is dead"):
         dv.pl.passport(adata, 3)
-    with pytest.raises(ValueError, match="dimension is 4; there are 0 to 3"):
+    with pytest.raises(ValueError, match="dimension is 4; it must be from 0 to 3"):
         dv.pl.passport(adata, 4)
     with pytest.raises(ValueError, match="reading is 'omega'"):
         dv.pl.passport(adata, 0, reading="omega")
     adata.obsm["X_diffvae"] = adata.obsm["X_diffvae"] + 1
     with pytest.raises(
-        DataError, match=r"is not what the passport was made from; run diffvae.tl.passport\(adata, 'type'"
+        DataError, match=r"has changed since the passport was made; run diffvae.tl.passport\(adata, 'type'"
     ):
         dv.pl.passport(adata, 0)
 
@@ -109,7 +109,7 @@ def test_stability_beside_its_null_and_pca():
     heights = [c.get_offsets()[0][1] for c in own.collections[1:]]
     assert heights == [0.9, 0.6, 0.3]
     assert own.collections[0].get_segments()[0][:, 1].tolist() == [0.3, 0.5]
-    assert own.figure.get_suptitle() == "Dimensions found again in 4 further trainings"
+    assert own.figure.get_suptitle() == "Dimensions found again in 4 repeated trainings"
     assert_legible(own)
 
 

@@ -56,10 +56,10 @@ def test_failure_leaves_what_was_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("figure", "path", "formats", "sentence"),
     [
-        (None, "a", ["png"], "figure is a NoneType; give a matplotlib Axes or Figure"),
-        ("ax", "a", ["gif"], r"formats has \['gif'\]; give some of svg, pdf"),
-        ("ax", "a", [], "formats has nothing"),
-        ("ax", "a.png", ["png"], r"path is '.*a\.png'; give it without a suffix"),
+        (None, "a", ["png"], "figure is a NoneType; pass a matplotlib Axes or Figure"),
+        ("ax", "a", ["gif"], r"formats is \['gif'\]; choose from png, svg"),
+        ("ax", "a", [], r"formats is \[\]; choose from"),
+        ("ax", "a.png", ["png"], r"path is '.*a\.png'; leave out the suffix"),
     ],
 )
 def test_errors_come_before_anything_is_written(tmp_path, figure, path, formats, sentence):

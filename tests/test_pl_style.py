@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 import pytest
-from _pl_data import assert_legible, cells
+from _comparison_data import comparison
+from _pl_data import assert_legible, cells, minimal, perturbation
+from _pl_links_data import called
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import diffvae as dv
 
@@ -17,17 +20,42 @@ HISTORY = pd.DataFrame(
     {"train_loss": [9.0, 5, 4], "validation_loss": [9.5, 6, 7], "train_kl": [0.0, 1, 2], "validation_kl": [0.1, 1, 2]},
     index=pd.RangeIndex(1, 4, name="epoch"),
 )
+IMPORTANCE = pd.DataFrame({"parameter": ["lr"], "importance": 0.9, "chance_95": 0.5, "n_trials": 20})
 FIGURES = {
-    "tsne": lambda a, **k: dv.pl.tsne(a, **k),
-    "tsne on data": lambda a, **k: dv.pl.tsne(a, legend="on data", **k),
-    "gene": lambda a, **k: dv.pl.tsne(a, color="CD3D", **k),
-    "dimension": lambda a, **k: dv.pl.tsne(a, color=3, **k),
-    "latent_dimensions": lambda a, **k: dv.pl.latent_dimensions(a, **k),
-    "odds_ratio": lambda a, **k: dv.pl.latent_dimensions(a, value="odds_ratio", **k),
-    "dimension_composition": lambda a, **k: dv.pl.dimension_composition(a, group="2", **k),
-    "gene_heatmap": lambda a, **k: dv.pl.gene_heatmap(a, **k),
-    "history": lambda a, **k: dv.pl.history(HISTORY, **k),
-    "overlap": lambda a, **k: dv.pl.overlap(a, groupby="diffvae_cluster", **k),
+    "tsne": dv.pl.tsne,
+    "tsne on data": partial(dv.pl.tsne, legend="on data"),
+    "gene": partial(dv.pl.tsne, color="CD3D"),
+    "dimension": partial(dv.pl.tsne, color=3),
+    "latent_dimensions": dv.pl.latent_dimensions,
+    "odds_ratio": partial(dv.pl.latent_dimensions, value="odds_ratio"),
+    "dimension_composition": partial(dv.pl.dimension_composition, group="2"),
+    "gene_heatmap": dv.pl.gene_heatmap,
+    "overlap": partial(dv.pl.overlap, groupby="diffvae_cluster"),
+}
+"""Figures of an AnnData."""
+OTHERS = {
+    "history": lambda **k: dv.pl.history(HISTORY, **k),
+    "converted": lambda **k: dv.pl.converted(perturbation(), "B", **k),
+    "plasticity": lambda **k: dv.pl.plasticity(perturbation(), **k),
+    "gene_counts": lambda **k: dv.pl.gene_counts(minimal(), **k),
+    "minimal_genes": lambda **k: dv.pl.minimal_genes(minimal(), **k),
+    "importance": lambda **k: dv.pl.importance(IMPORTANCE, **k),
+    "method_scores": lambda **k: dv.pl.method_scores(comparison(n_latent=(50,), spaces=("latent",),
+        clusterers=(("kmeans", True),)).table, **k),
+}  # fmt: skip
+"""Figures of other results."""
+ARRAYS = {
+    "adjacency": lambda a: dv.pl.adjacency(a, "type"),
+    "links": lambda a: dv.pl.links(a, "type"),
+    "link_table": dv.pl.link_table,
+    "commitment": dv.pl.commitment,
+}
+"""Figures of several panels of an AnnData with links."""
+PERTURBATIONS = {
+    "conversions": lambda p: dv.pl.conversions(p)[0, 0],
+    "converted": lambda p: dv.pl.converted(p, "B"),
+    "conversion_curves": lambda p: dv.pl.conversion_curves(p)[0],
+    "plasticity": dv.pl.plasticity,
 }
 
 
@@ -36,15 +64,24 @@ def settings():
     return {key: mpl.rcParams[key] for key in mpl.rcParams if key != "backend"}
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_leaves_nothing_behind(name):
+def assert_unchanged(adata, before):
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    for slot in ("obsm", "obsp", "layers", "uns"):
+        assert getattr(adata, slot).keys() == getattr(before, slot).keys()
+    for name, table in before.uns["diffvae"].items():
+        if isinstance(table, pd.DataFrame):
+            pd.testing.assert_frame_equal(adata.uns["diffvae"][name], table)
+
+
+@pytest.mark.parametrize("name", [*FIGURES, *OTHERS])
+def test_new_figures_are_legible_and_leave_nothing_behind(name):
     before = settings()
-    adata, untouched = cells(), cells()
-    ax = FIGURES[name](adata)
-    pd.testing.assert_frame_equal(adata.obs, untouched.obs)
-    assert adata.uns.keys() == untouched.uns.keys()
-    for table in adata.uns["diffvae"]:
-        pd.testing.assert_frame_equal(adata.uns["diffvae"][table], untouched.uns["diffvae"][table])
+    if name in FIGURES:
+        adata, untouched = cells(), cells()
+        ax = FIGURES[name](adata)
+        assert_unchanged(adata, untouched)
+    else:
+        ax = OTHERS[name]()
     assert isinstance(ax, Axes)
     assert settings() == before
     assert plt.get_fignums() == []
@@ -53,51 +90,62 @@ def test_leaves_nothing_behind(name):
     assert_legible(ax)
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_draws_into_given_axes_whatever_the_surrounding_style(name):
+@pytest.mark.parametrize("draw", ARRAYS.values(), ids=ARRAYS)
+def test_arrays_are_shown_and_leave_nothing_behind(draw):
+    before, adata = settings(), called(["uncommitted"] * 4, ["uncommitted"] * 4)
+    untouched = adata.copy()
+    axes = draw(adata)
+    assert axes._repr_png_().startswith(b"\x89PNG")
+    assert settings() == before
+    assert plt.get_fignums() == []
+    assert_unchanged(adata, untouched)
+    with pytest.raises(ValueError, match="adata is a DataFrame; pass an AnnData"):
+        draw(pd.DataFrame())
+
+
+@pytest.mark.parametrize("draw", PERTURBATIONS.values(), ids=PERTURBATIONS)
+def test_figures_of_a_perturbation(draw):
+    before = settings()
+    assert draw(perturbation()).figure.get_size_inches()[0] == 6
+    assert settings() == before
+    with pytest.raises(ValueError, match=r"perturbation is a DataFrame; pass the result of diffvae\.tl\.perturb"):
+        draw(pd.DataFrame())
+
+
+@pytest.mark.parametrize("name", [*FIGURES, *OTHERS])
+def test_given_axes_whatever_the_surrounding_style(name):
+    draw = partial(FIGURES[name], cells()) if name in FIGURES else OTHERS[name]
     with mpl.rc_context({"axes.grid": True, "axes.facecolor": "red", "xtick.labelsize": 4, "axes.titlesize": 30}):
-        figure, axes = plt.subplots(1, 2, figsize=(12, 8), layout="constrained")
-        try:
-            size = tuple(figure.get_size_inches())
-            assert FIGURES[name](cells(), ax=axes[0], title="Mine") is axes[0]
-            assert axes[0].get_title(loc="left") == "Mine"
-            assert axes[0].get_facecolor() == (1, 1, 1, 1)
-            assert tuple(figure.get_size_inches()) == size
-            axes[1].set_axis_off()
-            assert_legible(axes[0])
-        finally:
-            plt.close(figure)
+        figure = Figure(figsize=(12, 8), layout="constrained")
+        axes = figure.subplots(1, 2)
+        assert draw(ax=axes[0], title="Mine") is axes[0]
+        assert axes[0].get_title(loc="left") == "Mine"
+        assert axes[0].get_facecolor() == (1, 1, 1, 1)
+        assert tuple(figure.get_size_inches()) == (12, 8)
+        axes[1].set_axis_off()
+        assert_legible(axes[0])
+    with pytest.raises(ValueError, match=r"ax is a ndarray; pass one matplotlib Axes"):
+        draw(ax=axes)
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_wrong_axes_get_a_sentence(name):
-    with pytest.raises(ValueError, match=r"ax is a ndarray; give one matplotlib Axes"):
-        FIGURES[name](cells(), ax=np.empty(2, dtype=object))
-
-
-@pytest.mark.parametrize("name", [n for n in FIGURES if n not in ("history", "overlap")])
+@pytest.mark.parametrize("name", [n for n in FIGURES if n != "overlap"])
 def test_wrong_adata_gets_a_sentence(name):
-    with pytest.raises(ValueError, match="adata is a DataFrame; give an AnnData"):
+    with pytest.raises(ValueError, match="adata is a DataFrame; pass an AnnData"):
         FIGURES[name](pd.DataFrame())
     with pytest.raises(ValueError, match="adata has no cells"):
         FIGURES[name](cells()[:0])
 
 
-@pytest.mark.parametrize("name", [n for n in FIGURES if n != "history"])
-@pytest.mark.parametrize("groupby", ["k3", "k25", "long25"])
+@pytest.mark.parametrize("groupby", ["k3", "long25"])
+@pytest.mark.parametrize("name", ["tsne", "latent_dimensions", "dimension_composition", "gene_heatmap", "overlap"])
 def test_legible_with_few_and_many_groups_and_long_names(name, groupby):
-    if name in ("gene", "dimension"):
-        return
     adata = cells(groupby)
-    if name.startswith("tsne"):
-        ax = dv.pl.tsne(adata, color=groupby, legend="on data" if "on" in name else True)
-    elif name == "overlap":
-        ax = dv.pl.overlap(adata, reference="long10", groupby=groupby)
-    elif name == "dimension_composition":
-        ax = dv.pl.dimension_composition(adata, group=adata.obs[groupby].cat.categories[1], groupby=groupby)
-    else:
-        value = {"value": "odds_ratio"} if name == "odds_ratio" else {}
-        ax = getattr(dv.pl, "latent_dimensions" if value else name)(adata, groupby=groupby, **value)
+    options = {
+        "tsne": {"color": groupby},
+        "overlap": {"reference": "long10", "groupby": groupby},
+        "dimension_composition": {"groupby": groupby, "group": adata.obs[groupby].cat.categories[1]},
+    }
+    ax = getattr(dv.pl, name)(adata, **options.get(name, {"groupby": groupby}))
     assert ax.figure.get_size_inches()[0] == 6
     assert_legible(ax)
 

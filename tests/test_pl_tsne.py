@@ -128,6 +128,12 @@ def test_names_on_the_map_are_clear_of_each_other_and_the_same_in_every_run():
     assert [t.get_position() for t in ax.texts] == [t.get_position() for t in again.texts]
 
 
+def test_a_map_without_a_named_group_has_a_legend():
+    adata = cells()
+    adata.obs["none"] = "unassigned"
+    assert legend_texts(dv.pl.tsne(adata, color="none", legend="on data")) == ["unassigned (700)"]
+
+
 def test_names_that_have_no_room_become_a_legend():
     ax = dv.pl.tsne(cells(), color="long25", legend="on data")
     assert len(ax.texts) == 0
@@ -157,10 +163,10 @@ def test_one_cell():
     [
         ({"basis": "X_none"}, r"adata\.obsm\['X_none'\] is missing; there are: X_pca"),
         ({"color": "cd3d"}, r"'cd3d' is neither in adata\.obs nor among the genes of adata; did you mean CD3D"),
-        ({"color": 50}, r"color is dimension 50; the latent space has 0 to 49"),
-        ({"color": None}, r"color is None; give a column of adata\.obs, a gene or the number of a latent dimension"),
+        ({"color": 50}, r"color is dimension 50; the latent space has dimensions 0 to 49"),
+        ({"color": None}, r"color is None; it must be a column of adata\.obs, a gene or a latent dimension"),
         ({"color": "CD3D", "layer": "unit"}, r"adata\.layers\['unit'\] is missing"),
-        ({"legend": "right"}, r"legend is 'right'; give True, False or 'on data'"),
+        ({"legend": "right"}, "legend is 'right'; it must be True or False or 'on data'"),
     ],
 )
 def test_errors_are_sentences(change, sentence):

@@ -76,7 +76,7 @@ def test_what_is_far_beyond_stands_at_the_edge():
     assert (5, 900) not in points(ax, "o")
 
 
-@pytest.mark.parametrize("n", [1, 2, 30, 200])
+@pytest.mark.parametrize("n", [1, 200])
 def test_any_number_of_trials_is_legible(n):
     rng = np.random.default_rng(n)
     assert_legible(dv.pl.tuning(tuned(rng.normal(230, 1, n), again=((230, 229), (231, 230), (230, 230.5)))))
@@ -109,5 +109,3 @@ def test_importance_beside_chance():
 def test_errors_are_sentences():
     with pytest.raises(ValueError, match="no column 'chance_95'"):
         dv.pl.importance(pd.DataFrame({"parameter": [], "importance": [], "n_trials": []}))
-    with pytest.raises(ValueError, match="ax is a int"):
-        dv.pl.tuning(tuned([1, 2]), ax=3)

@@ -83,7 +83,7 @@ def test_order_of_the_cells_does_not_matter():
     assert (graph[order][:, order] != permuted).nnz == 0
 
 
-@pytest.mark.slow  # pynndescent compiles itself first: a minute
+@pytest.mark.large  # pynndescent compiles itself first: a minute
 def test_approximate_graph_says_its_recall_and_repeats():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8, 20))[rng.integers(8, size=600)] + 0.4 * rng.normal(size=(600, 20))
@@ -181,13 +181,13 @@ def test_uns_goes_through_h5ad(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"k": 0}, "k is 0; give a positive whole number"),
-        ({"k": 1.5}, "k is 1.5; give a positive whole number"),
+        ({"k": 0}, "k is 0; it must be a whole number of 1 or more"),
+        ({"k": 1.5}, "k is 1.5; it must be a whole number"),
         ({"k": 5}, "k is 5, but each of the 5 cells has 4 others"),
-        ({"metric": "inner"}, "metric is 'inner'; it is one of pearson, cosine, euclidean"),
-        ({"combine": "and"}, "combine is 'and'; it is one of union, replace"),
+        ({"metric": "inner"}, "metric is 'inner'; it must be 'pearson', 'cosine' or 'euclidean'"),
+        ({"combine": "and"}, "combine is 'and'; it must be 'union' or 'replace'"),
         ({"combine": "replace"}, "combine is 'replace', but there is no prior"),
-        ({"combine": "replace", "prior": np.zeros((5, 5))}, "no edges: the prior names none"),
+        ({"combine": "replace", "prior": np.zeros((5, 5))}, "no edges: the prior has none"),
         ({"use_rep": "X_pca"}, r"adata\.obsm\['X_pca'\] is missing"),
         ({"prior": "clones"}, r"adata\.obsp\['clones'\] is missing; there are: none"),
         ({"prior": np.zeros((5, 4))}, r"prior has the shape \(5, 4\).*for each of 5 cells"),
@@ -195,10 +195,10 @@ def test_uns_goes_through_h5ad(tmp_path):
         ({"prior": [("a", "y"), ("z", "y")]}, "prior names 2 cells that are not in adata.obs_names: 'y', 'z'"),
         ({"prior": pd.DataFrame([["a", "b", 1]])}, "prior is a table with 3 columns"),
         ({"prior": 3}, "prior is of type int"),
-        ({"drop": ["up"]}, r"drop names types \('up'\), but not where they are; give groupby"),
-        ({"drop": ["HSC"], "groupby": "type"}, r"drop names 'HSC', but adata\.obs\['type'\] has 'down', 'peak', 'up'"),
+        ({"drop": ["up"]}, r"drop has types \('up'\), but groupby is missing"),
+        ({"drop": ["HSC"], "groupby": "type"}, r"drop has 'HSC', but adata\.obs\['type'\] has 'down', 'peak', 'up'"),
         ({"drop": [3], "groupby": "type"}, "drop holds 3; each entry"),
-        ({"drop": ["up", "down"], "groupby": "type"}, "no edges: drop leaves out all 3"),
+        ({"drop": ["up", "down"], "groupby": "type"}, "no edges: drop removes all 3"),
         ({"drop": ["up"], "groupby": "kind"}, r"adata\.obs\['kind'\] is missing"),
     ],
 )

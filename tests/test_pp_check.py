@@ -147,7 +147,11 @@ BAD = {
     "no such layer": (scaled(layer=True), {"layer": "x"}, "adata.layers['x'] is missing; it has the layers 'co"),
     "no layers at all": (bad(counts()), {"layer": "x"}, "adata.layers['x'] is missing; it has no layers."),
     "no X": (lambda: AnnData(obs=pd.DataFrame(index=list("abc"))), {}, "adata.X is missing; it has no layers"),
-    "unknown kind": (bad(counts()), {"kind": "raw"}, "kind is 'raw'; give 'counts', 'normalised', 'log'"),
+    "unknown kind": (
+        bad(counts()),
+        {"kind": "raw"},
+        "kind is 'raw'; it must be None or 'counts', 'normal",
+    ),
     "counts that are not": (bad(counts() / 3), {"kind": "counts"}, "kind is 'counts', but only "),
     "log that is not": (bad(counts() * 1e3), {"kind": "log"}, "kind is 'log', but adata.X holds values"),
     "negative counts": (scaled(), {"kind": "counts"}, "kind is 'counts', but adata.X has"),

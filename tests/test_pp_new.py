@@ -146,7 +146,7 @@ def test_another_scale_is_noticed(model):
 
 def test_sentences(model):
     trained, scaling = model
-    with pytest.raises(DataError, match="trained on values that were log-normalised before"):
+    with pytest.raises(DataError, match="trained on log-normalised values with an unknown target sum"):
         prepare_new(counts(), **(scaling | {"target_sum": None}))
     scaled = trained.copy()
     scaled.X = trained.X.toarray() - 1

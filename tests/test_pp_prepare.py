@@ -232,7 +232,7 @@ def test_genes_that_occur_twice_get_names_of_their_own():
 
 def test_small_batches_have_no_say():
     adata = AnnData(counts(), obs=pd.DataFrame({"donor": [1] * 40 + [2] * 37 + [3] * 3}).rename(str))
-    with pytest.warns(UserWarning, match="fewer than 10 cells had no say in the choice of genes: '3'"):
+    with pytest.warns(UserWarning, match="fewer than 10 cells did not take part in choosing genes: '3'"):
         assert prepare(adata, n_top_genes=10, batch_key="donor", copy=True).n_vars == 10
     adata.obs["cell"] = adata.obs_names
     with pytest.warns(UserWarning, match="batches were ignored"):
@@ -257,16 +257,16 @@ def test_awkward_data_do_not_break_the_choice_of_genes(seed):
 
 def test_genes_constant_once_depth_is_gone():
     x = np.repeat(np.arange(1, 21)[:, None], 5, axis=1).astype(np.float32)
-    with pytest.raises(DataError, match="No gene varies once every cell has the same total"):
+    with pytest.raises(DataError, match="No gene varies after all cells are normalised to one total"):
         prepare(AnnData(x))
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"n_top_genes": 0}, "n_top_genes is 0; give a positive whole number"),
-        ({"target_sum": 0}, "target_sum is 0; give a positive number"),
-        ({"validation_size": 1.0}, "validation_size is 1.0; give a share from 0 to below 1"),
+        ({"n_top_genes": 0}, "n_top_genes is 0; it must be None or a whole number of 1 or more"),
+        ({"target_sum": 0}, "target_sum is 0; it must be None or a number above 0"),
+        ({"validation_size": 1.0}, "validation_size is 1.0; it must be a number of at least 0 and below 1"),
         ({"validation_size": 0.99}, "leaves 1 of 80 cells for training"),
         ({"batch_key": "donor"}, "adata.obs has no column 'donor'"),
         ({"batch_key": "gap"}, r"adata.obs\['gap'\] is missing for 1 cells"),

@@ -14,7 +14,7 @@ from diffvae import report
 from diffvae._core.io import read
 from diffvae.pp import DataError
 from diffvae.report import _encode, _links, _made, _map, _types
-from diffvae.report._page import Folder
+from diffvae.report._folder import Folder
 
 
 def data_of(text):
@@ -103,10 +103,12 @@ def test_what_an_older_version_wrote_is_refused_or_told(report_folder, tmp_path)
     table = pd.read_csv(copy / "perturbation" / "tables" / "resistance.csv")
     table.drop(columns="converted_at").to_csv(copy / "perturbation" / "tables" / "resistance.csv", index=False)
     report.write(copy)
-    assert "perturbation is not shown: an older version wrote it" in (copy / "report.html").read_text(encoding="utf-8")
+    page = (copy / "report.html").read_text(encoding="utf-8")
+    sentence = "resistance.csv' lacks the column 'converted_at'); run 'diffvae perturb' again"
+    assert str(_encode.Markup.escape(sentence)) in page
     summary = json.loads((copy / "summary.json").read_text())
     (copy / "summary.json").write_text(json.dumps({k: v for k, v in summary.items() if k != "clustering"}))
-    with pytest.raises(DataError, match="says nothing of clustering"):
+    with pytest.raises(DataError, match="summary has no clustering"):
         report.write(copy)
 
 
@@ -128,7 +130,7 @@ def test_hostile_names_are_text(hostile_report):
     assert text.count("<script") == 9
     found = data_of(text)
     assert _encode.short(HOSTILE[0]) in [g["name"] for g in found["genes"]["stored"]]
-    assert max(len(n) for n in found["cells"]["names"]) <= _encode.LONGEST
+    assert max(len(n) for n in found["cells"]["names"]) <= _encode.MAX_NAME
     assert not any(c in name for name in found["cells"]["names"] for c in "\u202e\u2067\n\t")
 
 
@@ -142,9 +144,9 @@ def test_a_folder_that_is_no_result_is_refused(tmp_path, diffvae):
     code, _, err = diffvae("report", tmp_path)
     assert code == 2
     assert "holds no results.h5ad" in err
-    (tmp_path / "empty.csv").write_text("\n")
-    assert Folder.open(tmp_path).table("empty") is None
-    (tmp_path / "empty.csv").unlink()
+    (tmp_path / "summary.csv").write_text("\n")
+    assert Folder.open(tmp_path).table("summary") is None
+    (tmp_path / "summary.csv").unlink()
     assert sorted(f.name for f in tmp_path.iterdir()) == ["summary.json"]
 
 
@@ -180,7 +182,7 @@ def test_genes_are_stored_until_the_page_is_full(monkeypatch, report_folder):
     everything = _types.gene_data(cells, ["FCGR3A"], shown)
     assert everything["stored"][0]["name"] == "FCGR3A"
     assert len(everything["stored"]) == everything["n_all"]
-    monkeypatch.setattr(_types, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(_types, "MAX_BYTES", 20_000)
     few = _types.gene_data(cells, ["FCGR3A"], shown)
     assert 0 < len(few["stored"]) < everything["n_all"] == few["n_all"]
     assert sum(len(g["values"]) for g in few["stored"]) <= 20_000

@@ -105,7 +105,7 @@ def test_a_group_can_be_shown_alone(opened, report_folder):
 
 def test_a_lasso_tells_what_it_holds(opened, report_folder):
     page = opened(report_folder)
-    page.evaluate("tellSelection([...Array(50).keys()])")
+    page.evaluate("showSelection([...Array(50).keys()])")
     assert page.inner_text("#selection h3") == "50 cells selected"
     assert "%" in page.inner_text("#selection")
 

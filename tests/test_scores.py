@@ -5,8 +5,8 @@ import pytest
 from scipy import sparse
 
 from diffvae import metrics
-from diffvae.pipeline import _summary
-from diffvae.pipeline._summary import score_labels, verdict
+from diffvae.pipeline import _scores
+from diffvae.pipeline._scores import score_labels, verdict
 
 
 def cells(n=60, n_genes=12, n_latent=3) -> ad.AnnData:
@@ -96,7 +96,7 @@ def test_the_baseline_reads_log_expression_not_the_scaled_layer():
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
 def test_the_baseline_is_50_principal_components(shape, form):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    components = _summary._baseline(form(x), 0)
+    components = _scores._baseline(form(x), 0)
     u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     assert components.shape == (len(x), 50)
     assert np.abs(components) == pytest.approx(np.abs(u * s)[:, :50], abs=1e-3)
@@ -127,8 +127,8 @@ def test_verdict_names_where_the_baseline_is_as_good():
     ]
     sentences = verdict(pd.DataFrame(rows, columns=["method", "score", "mean", "sd"]))
     assert sentences == [
-        "PCA does at least as well on 'a': 0.600 against 0.500.",
-        "PCA does at least as well on 'c': 0.500 against 0.500.",
-        "DiffVAE is no better than PCA on 'd': PCA has 0.470 against 0.500, within one standard deviation (0.040) of "
-        "the repeats.",
+        "PCA scores at least as well on 'a': 0.600 against 0.500.",
+        "PCA scores at least as well on 'c': 0.500 against 0.500.",
+        "DiffVAE is no better than PCA on 'd': 0.500 against 0.470, within one standard deviation (0.040) of the "
+        "repeats.",
     ]

@@ -55,7 +55,7 @@ def test_counts_of_other_types_are_not_cut_off(tmp_path, monkeypatch):
 
 def test_kinds_are_not_mixed(tmp_path):
     paths = halves(tmp_path, lambda a, b: logged(b))
-    with pytest.raises(DataError, match=r"'a.h5ad' are counts, those of 'b.h5ad' log-normalised: give files of one"):
+    with pytest.raises(DataError, match=r"'a.h5ad' are counts, those of 'b.h5ad' log-normalised; give files of one"):
         dv.pp.prepare(paths, out=tmp_path / "p.h5ad")
     paths = halves(tmp_path, lambda a, b: (logged(a), logged(b, 1e3))[1])
     with pytest.warns(UserWarning, match=r"a.h5ad holds ln\(x \+ 1\) of cells that sum to 10,000, b.h5ad .* 1,000"):
@@ -67,7 +67,7 @@ def test_prepared_one_by_one_is_refused(tmp_path):
     first = dv.pp.prepare(a, out=tmp_path / "part1.h5ad", n_top_genes=None)
     second = dv.pp.prepare(b, out=tmp_path / "part2.h5ad", n_top_genes=None, target_sum=500.0)
     for paths in ([first, b], [b, first], [first, second]):
-        with pytest.raises(DataError, match=r"'part1.h5ad' has been prepared already, and not as one"):
+        with pytest.raises(DataError, match=r"'part1.h5ad' has been prepared already, separately"):
             dv.pp.prepare(paths, out=tmp_path / "p.h5ad")
 
 
@@ -119,7 +119,7 @@ def test_what_was_left_out_is_told_everywhere(tmp_path):
         model.get_latent_representation(paths)
     with (
         pytest.warns(UserWarning, match="have 30 genes in common"),
-        pytest.warns(UserWarning, match="told apart by the file's name"),
+        pytest.warns(UserWarning, match="The name of the file was appended"),
     ):
         dv.tl.embed(paths, model, out=tmp_path / "embedded.h5ad")
     fewer = halves(tmp_path, lambda a, b: b[:, :30].copy())
@@ -188,15 +188,15 @@ XY = pd.Categorical(["x", "y"] * 25)
 @pytest.mark.parametrize(
     ("first", "second", "expected", "note"),
     [
-        (pd.Categorical([1, 2] * 25), XY, ["1", "x"], "taken as text"),
-        (1, "b", ["1", "b"], "taken as text"),
-        (True, XY, ["True", "x"], "taken as text"),
+        (pd.Categorical([1, 2] * 25), XY, ["1", "x"], "converted to text"),
+        (1, "b", ["1", "b"], "converted to text"),
+        (True, XY, ["True", "x"], "converted to text"),
         (pd.array([1, None] * 25, dtype="Int64"), pd.array([True, None] * 25, dtype="boolean"), ["1", "True"], "text"),
         (NOTHING, XY, [np.nan, "x"], ""),
         (np.nan, XY, [np.nan, "x"], ""),
         (XY, NOTHING, ["x", np.nan], ""),
         (NOTHING, NOTHING, [np.nan, np.nan], ""),
-        (NOTHING, 3, [np.nan, "3"], "taken as text"),
+        (NOTHING, 3, [np.nan, "3"], "converted to text"),
         ("a", XY, ["a", "x"], ""),
         (1, 2.5, [1.0, 2.5], ""),
         (True, False, [True, False], ""),
@@ -242,7 +242,7 @@ def test_names_are_told_apart_by_folder_or_number(tmp_path):
 def test_the_list_is_looked_at_first(tmp_path, monkeypatch):
     a, _ = halves(tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"'a.h5ad' is named twice"):
+    with pytest.raises(DataError, match=r"'a.h5ad' is given twice"):
         open_store([a, "a.h5ad"])
     with pytest.raises(DataError, match=r"object of type AnnData; give the files, .* anndata.concat"):
         dv.pp.prepare([counts(), counts()], out=tmp_path / "p.h5ad")
@@ -253,5 +253,5 @@ def test_no_cells_to_diagnose(tmp_path):
     for name in list(adata.layers):
         adata.layers[name] = sp.csr_matrix(adata.layers[name])
     adata[:0].copy().write_h5ad(tmp_path / "none.h5ad")
-    with pytest.raises(DataError, match="There are no cells to examine the model on"):
+    with pytest.raises(DataError, match="There are no cells on which to examine"):
         trained("DiffVAE").diagnose(tmp_path / "none.h5ad")

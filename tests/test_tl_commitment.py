@@ -69,7 +69,7 @@ def test_planted_fates_are_called():
     assert (calls["call_pearson"] == "uncommitted").mean() > 0.9
 
 
-def test_what_is_written_and_where():
+def test_what_is_written_and_where(tmp_path):
     adata = planted()
     before = adata.copy()
     calls = tl.commitment(adata, "stem", "type", max_q=0.1)
@@ -91,17 +91,13 @@ def test_what_is_written_and_where():
     assert table["type"].tolist() == TARGETS * (2 * len(calls))
     assert (adata.X == before.X).all()
     assert set(adata.obsm) == set(before.obsm)
-
-
-def test_everything_comes_back_from_a_file(tmp_path):
-    adata = planted()
-    calls = tl.commitment(adata, "stem", "type")
     assert calls["strongest"].isna().any()  # a cell without links to any type
     adata.write_h5ad(tmp_path / "cells.h5ad")
     again = ad.read_h5ad(tmp_path / "cells.h5ad")
     for name in ("commitment", "commitment_types"):
-        stored = again.uns["diffvae"][name]
-        pd.testing.assert_frame_equal(stored.reset_index(drop=True), adata.uns["diffvae"][name], check_dtype=False)
+        pd.testing.assert_frame_equal(
+            again.uns["diffvae"][name], stored[name], check_dtype=False, check_index_type=False
+        )
     assert list(again.uns["diffvae"]["commitment_params"]["targets"]) == TARGETS
     pd.testing.assert_frame_equal(again.obs, adata.obs)
 
@@ -160,9 +156,9 @@ def test_pearson_neighbours_are_of_the_layer():
 
 
 def test_chance_gives_few_false_calls():
-    tables = [tl.commitment(by_chance(seed), "stem", "type") for seed in range(20)]
+    tables = [tl.commitment(by_chance(seed), "stem", "type") for seed in range(8)]
     false = pd.concat(tables)
-    assert len(false) == 20 * 60
+    assert len(false) == 8 * 60
     assert (false["call"] != "uncommitted").mean() < 0.01
     assert (false["call_pearson"] != "uncommitted").mean() < 0.01
 
@@ -200,11 +196,6 @@ def test_multipotent():
     assert sorted(calls["call"].iloc[60].removeprefix("multipotent: ").split("/")) == TARGETS
 
 
-def test_same_seed_same_calls():
-    first, again = (tl.commitment(planted(), "stem", "type", rng=0) for _ in range(2))
-    pd.testing.assert_frame_equal(first, again)
-
-
 def test_permuted_cells_have_permuted_calls():
     adata = planted()
     calls = tl.commitment(adata, "stem", "type").set_index("cell")
@@ -226,13 +217,9 @@ def test_progenitors_linked_to_each_other_only_are_uncommitted():
     assert set(calls["call"]) == {"uncommitted"}
     assert calls["confidence"].isna().all()
     assert calls["strongest"].isna().all()
-
-
-def test_more_links_than_there_are_cells():
     adata = planted()
-    adata.uns["diffvae"]["links"]["top_k"] = 1000
-    calls = tl.commitment(adata, "stem", "type")
-    assert set(calls["call"]) == {"uncommitted"}  # all are linked to all
+    adata.uns["diffvae"]["links"]["top_k"] = 1000  # all are linked to all
+    assert set(tl.commitment(adata, "stem", "type")["call"]) == {"uncommitted"}
 
 
 @pytest.mark.parametrize(
@@ -241,9 +228,13 @@ def test_more_links_than_there_are_cells():
         (("stem", "kind"), {}, r"obs\['kind'\] is missing; there are: type"),
         (("root", "type"), {}, "'root' is no type of adata.obs.'type'.; the types are: blue, green, red, stem"),
         (("stem", "type"), {"targets": ["pink"]}, "'pink' is no type"),
-        (("stem", "type"), {"targets": ["stem"]}, "targets of 'stem' must be one or more other types; they are: stem"),
-        (("stem", "type"), {"targets": []}, "must be one or more other types"),
-        (("stem", "type"), {"max_q": 0}, "max_q is 0; it is a q-value, between 0 and 1"),
+        (
+            ("stem", "type"),
+            {"targets": ["stem"]},
+            "targets is .'stem'.; it must be one or more types other than 'stem'",
+        ),
+        (("stem", "type"), {"targets": []}, "it must be one or more types other than"),
+        (("stem", "type"), {"max_q": 0}, "max_q is 0; it must be a number above 0 and below 1"),
         (("stem", "type"), {"max_q": 1.0}, "max_q is 1.0"),
         (("stem", "type"), {"layer": "spliced"}, "spliced"),
     ],

@@ -55,15 +55,6 @@ def test_p_values_are_fishers_and_q_values_benjamini_hochbergs():
     assert row(table, "a", 2)["rank"] == 1
 
 
-def test_a_group_on_the_low_side():
-    z = np.zeros((40, 2))
-    z[:10, 0], z[:, 1] = -4, np.tile([1, -1], 20)
-    table = tl.latent_dimensions(cells(z, ["a"] * 10 + ["b"] * 30), "group")
-    low = row(table, "a", 0)
-    assert (low["side"], low["share"], low["share_low"], low["share_high"]) == ("-", 1, 1, 0)
-    assert low["chosen"]
-
-
 def test_the_zebra_both_sides_belong_to_one_dimension():
     z = np.r_[np.full(10, 4.0), np.full(10, -4.0), np.zeros(60)][:, None]
     table = tl.latent_dimensions(cells(z, ["high"] * 10 + ["low"] * 10 + ["none"] * 60), "group")
@@ -83,11 +74,7 @@ def test_a_dead_dimension_is_never_chosen():
             assert not dead["chosen"].any()
             assert (dead["n_cells"] == 0).all()
             assert (dead["p_value"] == 1).all()
-
-
-def test_all_dimensions_dead():
-    table = tl.latent_dimensions(cells(np.ones((20, 3)), ["a", "b"] * 10), "group")
-    assert not table["chosen"].any()
+    assert not tl.latent_dimensions(cells(np.ones((20, 3)), ["a", "b"] * 10), "group")["chosen"].any()
 
 
 def test_the_papers_rule_asks_for_no_evidence():
@@ -97,7 +84,7 @@ def test_the_papers_rule_asks_for_no_evidence():
     assert paper.loc[paper["chosen"], ["group", "dimension"]].values.tolist() == [["a", 0], ["b", 0]]
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_permuted_labels_choose_nothing(seed):
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(200, 20))
@@ -130,18 +117,10 @@ def test_ranks_go_by_share_and_n_top_cuts():
     two = several(n_top=2)
     assert two.loc[(two["group"] == "a") & two["chosen"], "dimension"].tolist() == [0, 1]
     assert table["group"].drop_duplicates().tolist() == ["a", "b"]
-
-
-def test_n_top_counts_the_enriched_ones():
     # b is three quarters of all cells: by share it ranks its noise high, by evidence only dimension 4 is its own
-    table = several(n_top=1)
-    b = table[table["group"] == "b"]
-    assert b.loc[b["chosen"], "dimension"].tolist() == [4]
-
-
-def test_rank_by_odds_ratio():
-    a = several(rank_by="odds_ratio").query("group == 'a'")
-    assert a["odds_ratio"].is_monotonic_decreasing
+    one = several(n_top=1)
+    assert one.loc[(one["group"] == "b") & one["chosen"], "dimension"].tolist() == [4]
+    assert several(rank_by="odds_ratio").query("group == 'a'")["odds_ratio"].is_monotonic_decreasing
 
 
 def test_unit_and_shift_do_not_matter():
@@ -177,10 +156,10 @@ def test_groups_keep_their_order():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"rank_by": "size"}, "rank_by is 'size'"),
-        ({"n_top": 0}, "n_top=0"),
-        ({"n_sd": 0}, "n_sd=0"),
-        ({"max_q": 0}, "max_q is 0; it is above 0 and at most 1"),
+        ({"rank_by": "size"}, "rank_by is 'size'; it must be 'share' or 'odds_ratio'"),
+        ({"n_top": 0}, "n_top is 0"),
+        ({"n_sd": 0}, "n_sd is 0"),
+        ({"max_q": 0}, "max_q is 0; it must be a number above 0 and at most 1"),
         ({"max_q": 5}, "max_q is 5"),
         ({"groupby": "type"}, r"adata.obs\['type'\] is missing; there are: group"),
         ({"groupby": "diffvae_cluster"}, r"run diffvae.tl.cluster\(adata\) first"),
@@ -195,7 +174,7 @@ def test_bad_options_are_refused(options, sentence):
 
 
 def test_groups_that_tell_nothing_are_refused():
-    with pytest.raises(DataError, match="one group only"):
+    with pytest.raises(DataError, match="only one group"):
         tl.latent_dimensions(cells(Z, ["a"] * 12), "group")
     with pytest.raises(DataError, match="1 cells without a value"):
         tl.latent_dimensions(cells(Z, [None, *GROUP[1:]]), "group")

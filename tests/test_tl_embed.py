@@ -27,6 +27,11 @@ def test_embed_writes_the_latent_and_where_it_is_from(trained):
     assert about["model"] == "PCA"
     assert about["training_fingerprint"] == model.features.fingerprint
     assert "prepare" in adata.uns["diffvae"]  # what earlier steps wrote stays
+    other = tl.embed(trained[0], model, copy=True)
+    assert not len(trained[0].obsm)
+    assert other.obsm["X_diffvae"].shape == (100, 4)
+    with pytest.raises(RuntimeError, match="is not trained; call train"):
+        tl.embed(adata, dv.model.PCA(n_latent=4))
 
 
 def test_new_cells_pass_as_they_are(trained, raw):
@@ -50,19 +55,6 @@ def test_missing_genes_are_said_or_refused(trained, raw):
     with pytest.raises(DataError, match="genes that the model needs"):
         tl.embed(few, model)
     assert not len(few.obsm)
-
-
-def test_copy(trained, raw):
-    new = raw[100:].copy()
-    other = tl.embed(new, trained[1], copy=True)
-    assert not len(new.obsm)
-    assert "diffvae" not in new.uns
-    assert other.obsm["X_diffvae"].shape == (20, 4)
-
-
-def test_untrained_model(raw):
-    with pytest.raises(RuntimeError, match="is not trained; call train"):
-        tl.embed(raw, dv.model.PCA(n_latent=4))
 
 
 # Cells on disk

@@ -63,6 +63,12 @@ def test_weights_and_jacobian_are_written_genes_by_dimensions():
     assert (adata.varm["diffvae_gene_weights"] == OMEGA.T).all()
     assert (adata.varm["diffvae_gene_jacobian"] == OMEGA[:, ::-1].T).all()
     assert model.seen.shape == (40, 3)
+    adata = cells()
+    other = tl.gene_weights(adata, model, copy=True)
+    assert not adata.uns
+    assert not len(adata.varm)
+    assert len(tl.high_weight_genes(chosen(other, ("a", 0, "+")), "group", copy=True))
+    assert "high_weight_genes" not in other.uns["diffvae"]
 
 
 def test_agreement_by_hand():
@@ -105,11 +111,13 @@ def test_heaviest_genes_with_direction():
     assert listed(table) == [["g0", "up", 1, "0+", 3.0], ["g1", "down", 1, "0+", -2.0]]
     assert listed(table, ranking="jacobian") == [["g4", "up", 1, "0+", 3.0], ["g3", "down", 1, "0+", -2.0]]
     assert table["rank"].tolist() == [1, 2, 1, 2]
-
-
-def test_the_side_flips_the_direction():
-    table = tl.high_weight_genes(with_weights(("a", 0, "-")), "group", n_genes=2)
-    assert listed(table) == [["g0", "down", 1, "0-", -3.0], ["g1", "up", 1, "0-", 2.0]]
+    # the side flips the direction; genes without weight are not listed
+    table = tl.high_weight_genes(with_weights(("a", 0, "-")), "group", n_genes=5)
+    assert listed(table)[:2] == [["g0", "down", 1, "0-", -3.0], ["g1", "up", 1, "0-", 2.0]]
+    assert [row[0] for row in listed(table)] == ["g0", "g1", "g2"]
+    # the first ranks only
+    adata = with_weights(("a", 2, "+"), ("a", 0, "+"), ("a", 1, "+"))
+    assert [row[0] for row in listed(tl.high_weight_genes(adata, "group", n_dims=2, n_genes=1))] == ["g4", "g0"]
 
 
 def test_recurrence_counts_the_dimensions_in_common():
@@ -123,17 +131,6 @@ def test_recurrence_counts_the_dimensions_in_common():
         ["g3", "up", 1, "1-", 5.0],
     ]
     assert listed(table, "b") == [["g3", "down", 1, "1+", -5.0], ["g1", "up", 1, "1+", 4.0]]
-
-
-def test_n_dims_reads_the_first_ranks():
-    adata = with_weights(("a", 2, "+"), ("a", 0, "+"), ("a", 1, "+"))
-    table = tl.high_weight_genes(adata, "group", n_dims=2, n_genes=1)
-    assert [row[0] for row in listed(table)] == ["g4", "g0"]
-
-
-def test_genes_without_weight_are_not_listed():
-    table = tl.high_weight_genes(with_weights(("a", 0, "+")), "group", n_genes=5)
-    assert [row[0] for row in listed(table)] == ["g0", "g1", "g2"]
 
 
 @pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
@@ -175,17 +172,7 @@ def test_tables_survive_a_file(tmp_path):
     assert (back.varm["diffvae_gene_weights"] == OMEGA.T).all()
 
 
-def test_copies_leave_the_original():
-    adata = cells()
-    other = tl.gene_weights(adata, Linear(), copy=True)
-    assert not adata.uns
-    assert not len(adata.varm)
-    chosen(other, ("a", 0, "+"))
-    assert len(tl.high_weight_genes(other, "group", copy=True))
-    assert "high_weight_genes" not in other.uns["diffvae"]
-
-
-@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("seed", [0, pytest.param(2, marks=pytest.mark.large)])
 def test_planted_drivers_come_back_in_their_direction(seed):
     adata = dv.datasets.simulate_differentiation(
         400, 150, tree={"stem": ["red", "white"]}, effect=2, noise=0.3, rng=seed
@@ -212,7 +199,7 @@ def test_planted_drivers_come_back_in_their_direction(seed):
 
 def test_what_does_not_fit_is_refused():
     adata = cells()
-    with pytest.raises(ValueError, match="n_cells=0"):
+    with pytest.raises(ValueError, match="n_cells is 0"):
         tl.gene_weights(adata, Linear(), n_cells=0)
     with pytest.raises(DataError, match="The genes of adata are not those of the model"):
         tl.gene_weights(adata[:, ::-1].copy(), Linear())
@@ -226,7 +213,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(DataError, match=r"run diffvae.tl.gene_weights\(adata, model\) first"):
         tl.high_weight_genes(adata, "group")
     tl.gene_weights(adata, Linear())
-    with pytest.raises(ValueError, match="n_dims=0 and n_genes=3"):
+    with pytest.raises(ValueError, match="n_dims is 0"):
         tl.high_weight_genes(adata, "group", n_dims=0)
     adata.uns["diffvae"]["latent_dimensions_params"] = {"groupby": "diffvae_cluster"}
     with pytest.raises(DataError, match=r"ranked for 'diffvae_cluster'; run diffvae.tl.latent_dimensions\(adata, 'gr"):

@@ -31,16 +31,13 @@ def test_each_planted_dimension_gets_what_it_deserves():
     assert second["batch_eta2"] > 0.9 > 0.05 > second["type_eta2"]
     assert second["batch_auc"] == pytest.approx(0)
     assert second["batch_q"] < 1e-10
+    without = tl.passport(planted(), "type")
+    assert "batch_q" not in without.table
+    assert without.batches.empty
+    assert row(without.table, 1)["remark"] == "no type is enriched on either side"
     assert found.of(0)["+"].to_dict() == {
         "types": first["types_high"], "genes (weights)": "gene0", "genes (jacobian)": "gene0",
     }  # fmt: skip
-
-
-def test_without_batches_the_second_dimension_has_no_type():
-    found = tl.passport(planted(), "type")
-    assert "batch_q" not in found.table
-    assert found.batches.empty
-    assert row(found.table, 1)["remark"] == "no type is enriched on either side"
 
 
 def test_both_signs():
@@ -52,8 +49,6 @@ def test_both_signs():
     sides = found.types[found.types["dimension"] == 0].set_index("side")["type"]
     assert sides.to_dict() == {"+": "a", "-": "b"}
     assert found.table["name"].tolist() == [""] * 4  # what is known of recurrence is about the latent of before
-    assert "another latent space" in str(found)
-    assert "a +" not in str(found.table["name"])
 
 
 def test_nothing_is_named_before_it_is_known_to_recur():
@@ -62,7 +57,6 @@ def test_nothing_is_named_before_it_is_known_to_recur():
     assert found.table["alive"].tolist() == [True, True, True, False]
     assert found.table["remark"].tolist() == ["not known whether it recurs"] * 3 + ["dead"]
     assert found.table["recurrence"].isna().all()
-    assert "run diffvae.benchmark.stability(adata, model) first" in str(found)
 
 
 @pytest.mark.parametrize(("least", "name"), [(0.8, ""), (0.6, "a +")])
@@ -170,17 +164,9 @@ def test_what_is_written(tmp_path):
     back = ad.read_h5ad(tmp_path / "a.h5ad").uns["diffvae"]["passport"]
     assert back["table"]["name"].astype(str).tolist() == found.table["name"].tolist()
     assert back["params"]["batch_key"] == "batch"
-    assert list(back["sentences"]) == list(found.sentences)
-    tl.passport(adata, "type")
-    adata.write_h5ad(tmp_path / "b.h5ad")  # also without batches
-
-
-def test_clusters_of_the_same_latent_only_describe():
-    adata = planted()
     adata.obs["diffvae_cluster"] = pd.Categorical(adata.obs["type"])
-    found = tl.passport(adata)
-    assert found.table["name"].iloc[0] == "cluster a +"
-    assert "only describe" in str(found)
+    assert tl.passport(adata).table["name"].iloc[0] == "cluster a +"
+    adata.write_h5ad(tmp_path / "b.h5ad")  # also without batches
 
 
 def broken(change) -> ad.AnnData:
@@ -195,8 +181,8 @@ def broken(change) -> ad.AnnData:
         (lambda a: a.uns["diffvae"].pop("gene_weights"), r"run diffvae.tl.gene_weights\(adata, model\) first"),
         (lambda a: a.varm.pop("diffvae_gene_jacobian"), r"varm\['diffvae_gene_jacobian'\] is missing"),
         (lambda a: a.varm.update(diffvae_gene_weights=np.ones((6, 2))), "has 2 dimensions, adata.obsm"),
-        (lambda a: a.obs.__setitem__("type", "a"), "has one group only"),
-        (lambda a: a.obs.__setitem__("batch", "x"), "has one batch only; leave batch_key out"),
+        (lambda a: a.obs.__setitem__("type", "a"), "has only one group"),
+        (lambda a: a.obs.__setitem__("batch", "x"), "has only one batch; leave batch_key out"),
     ],
 )
 def test_what_is_missing_is_said(change, sentence):
@@ -206,7 +192,7 @@ def test_what_is_missing_is_said(change, sentence):
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [({"n_genes": 0}, "n_genes=0"), ({"max_q": 0}, "max_q=0"), ({"min_recurrence": 2}, "min_recurrence=2")],
+    [({"n_genes": 0}, "n_genes is 0"), ({"max_q": 0}, "max_q is 0"), ({"min_recurrence": 2}, "min_recurrence is 2")],
 )
 def test_options_are_checked(options, sentence):
     with pytest.raises(ValueError, match=sentence):

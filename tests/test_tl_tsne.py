@@ -78,18 +78,13 @@ def test_affinities_are_used_again_while_they_fit(mapped, monkeypatch, tmp_path)
         tl.tsne(adata, perplexity=10)
 
 
-def test_copy_leaves_the_original(z):
-    adata = cells(z)
+def test_copy_leaves_the_original_and_perplexity_is_lowered_for_few_cells(z):
+    adata = cells(z[:10])
     other = tl.tsne(adata, n_iter=10, n_jobs=1, copy=True)
     assert list(adata.obsm) == ["X_diffvae"]
     assert not adata.uns
     assert "X_diffvae_tsne" in other.obsm
-
-
-def test_perplexity_is_lowered_for_few_cells(z):
-    adata = cells(z[:10])
-    tl.tsne(adata, n_iter=10, n_jobs=1)
-    assert adata.uns["diffvae"]["tsne"]["perplexity"] == 3
+    assert other.uns["diffvae"]["tsne"]["perplexity"] == 3
 
 
 def test_cells_come_to_their_own_place(mapped, z):
@@ -108,19 +103,15 @@ def test_a_place_depends_on_neither_company_nor_order(mapped, z):
     together = tl.tsne_transform(mapped, z[::5])
     assert np.allclose(tl.tsne_transform(mapped, z[::5][::-1])[::-1], together, atol=1e-6)
     assert np.allclose(tl.tsne_transform(mapped, z[:1], n_jobs=1), together[:1], atol=1e-6)
-
-
-def test_transform_writes_into_new_cells(mapped, z):
-    new = cells(z[:3] + 0.01)
-    placed = tl.tsne_transform(mapped, new)
-    assert (new.obsm["X_diffvae_tsne"] == placed).all()
+    new = cells(z[:3])
+    assert (tl.tsne_transform(mapped, new) == new.obsm["X_diffvae_tsne"]).all()
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         ({"init": "spectral"}, "init is 'spectral'"),
-        ({"perplexity": 1}, "perplexity is 1; it must be above 1"),
+        ({"perplexity": 1}, "perplexity is 1; it must be a number above 1"),
         ({"n_iter": -1}, "n_iter is -1"),
         ({"use_rep": "X_pca"}, r"adata.obsm\['X_pca'\] is missing; there are: X_diffvae"),
         ({"rng": -1}, "rng is -1"),
@@ -135,9 +126,9 @@ def test_bad_options_are_refused(z, options, sentence):
 
 
 def test_data_without_a_map(z):
-    with pytest.raises(DataError, match="of 6 cells says nothing; 7 are the least"):
+    with pytest.raises(DataError, match="There are only 6 cells; t-SNE needs at least 7"):
         tl.tsne(cells(z[:6]))
-    with pytest.raises(DataError, match="All cells have the same place in 'X_diffvae'"):
+    with pytest.raises(DataError, match="All cells are equal in 'X_diffvae'"):
         tl.tsne(cells(np.ones((20, 4))))
     with pytest.raises(DataError, match="NaN or infinite"):
         tl.tsne(cells(np.full((20, 4), np.nan)))
@@ -150,11 +141,11 @@ def test_transform_refuses_what_does_not_fit(mapped, z):
         tl.tsne_transform(mapped, z[:3, :2])
     with pytest.raises(DataError, match=r"shape \(0, 4\)"):
         tl.tsne_transform(mapped, z[:0])
-    with pytest.raises(DataError, match="The new cells hold NaN"):
+    with pytest.raises(DataError, match="The new cells have NaN"):
         tl.tsne_transform(mapped, z[:3] * np.nan)
     changed = mapped.copy()
     changed.obsm["X_diffvae"][0, 0] += 1
-    with pytest.raises(DataError, match="is not what the map was made from"):
+    with pytest.raises(DataError, match="has changed since the map was made"):
         tl.tsne_transform(changed, z[:3])
     other = mapped.copy()
     tl.tsne(other, n_iter=10, perplexity=10, n_jobs=1, key_added="another_map")

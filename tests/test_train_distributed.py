@@ -88,7 +88,7 @@ def test_both_processes_have_the_same_model(shared, case):
     assert (shared / f"{case}_0.csv").read_bytes() == (shared / f"{case}_1.csv").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.large  # the signal to one process, below, is the cheaper case
 def test_a_process_that_dies_ends_the_others_with_a_message(tmp_path):
     """Kill -9 in the middle of the training: not a hang, whose timeout (ten minutes) is longer than this test's."""
     code, told = together("one_dies", tmp_path)
@@ -113,7 +113,7 @@ def test_a_signal_to_one_process_keeps_the_last_complete_epoch_and_the_training_
     np.testing.assert_allclose(resumed, train("default", 2 * BATCH, max_epochs=12).history["train_loss"], rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.large  # another start of three processes
 def test_the_command_under_torchrun_writes_once_and_speaks_once(tmp_path):
     counts().write_h5ad(tmp_path / "cells.h5ad")
     options = ("--max-epochs", "3", "--n-latent", "4", "--batch-size", "16", "--device", "cpu")
@@ -127,10 +127,10 @@ def test_other_commands_are_not_for_torchrun(diffvae, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert diffvae("run")[::2] == (
-        2, "Error: Only 'train' is shared by the processes of torchrun; run 'diffvae run' without it.\n"
+        2, "Error: Only 'diffvae train' works under torchrun; run 'diffvae run' without it.\n"
     )  # fmt: skip
     monkeypatch.setenv("RANK", "1")
-    assert diffvae("run")[2].startswith("Error in process 1: Only 'train'")
+    assert diffvae("run")[2].startswith("Error in process 1: Only 'diffvae train'")
 
 
 # The parts, in one process

@@ -37,7 +37,7 @@ def test_best_precision(monkeypatch):
 
 
 def test_unknown_precision():
-    with pytest.raises(ValueError, match="precision is 'half'; it is one of auto, float32, bfloat16"):
+    with pytest.raises(ValueError, match="precision is 'half'; it must be 'auto', 'float32' or 'bfloat16'"):
         best_precision("half", CPU)
 
 
@@ -69,6 +69,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not hasattr(LIBC, "gnu_get_libc_version"), reason="about glibc's own limits")
+@pytest.mark.large  # two processes that import torch
 def test_freed_memory_is_kept_where_somebody_has_fixed_the_limits():
     environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}  # as Dask starts workers
     faults = {}

@@ -25,11 +25,11 @@ def test_a_file_and_a_mapping_say_the_same(tmp_path):
     [
         (
             {"n_layers": 3},
-            "The configuration has 'n_layers', which is no setting of a training; there are preset, n_la",
+            "The configuration has 'n_layers', which is no setting; the settings are preset, n_la",
         ),
-        ({"batch_size": 64.5}, "The configuration has batch_size = 64.5; it is a whole number, 1 or more."),
-        ({"max_epochs": True}, "max_epochs = True; it is a whole number"),
-        ({"max_epochs": 0}, "max_epochs = 0; it is a whole number"),
+        ({"batch_size": 64.5}, "batch_size is 64.5; it must be a whole number of 1 or more."),
+        ({"max_epochs": True}, "max_epochs is True; it must be a whole number"),
+        ({"max_epochs": 0}, "max_epochs is 0; it must be a whole number"),
     ],
 )
 def test_what_no_training_knows_is_refused(settings, sentence):
@@ -52,7 +52,9 @@ def test_impossible_values_are_refused(settings, sentence):
 
 def test_files_that_hold_no_configuration(tmp_path):
     file = tmp_path / "c.json"
-    with pytest.raises(FileNotFoundError, match=r"c.json' is not there; name a file such as the best.json of 'tune'"):
+    with pytest.raises(
+        FileNotFoundError, match=r"c.json' does not exist; name a file such as the best.json of 'diffvae tune'"
+    ):
         _settings.read(file)
     for text, sentence in (("{", "can't be read as a configuration in JSON"), ("[1]", "holds a list; a configuration")):
         file.write_text(text)
@@ -72,5 +74,5 @@ def test_run_takes_it_and_its_own_arguments_go_first(tmp_path):
     parameters = result.summary["parameters"]
     expected = {"preset": "paper", "n_latent": 5, "lr": 1e-4, "max_epochs": 3, "batch_size": 40, "config": str(file)}
     assert {k: parameters[k] for k in expected} == expected
-    with pytest.raises(ValueError, match="which is no setting of a training"):
+    with pytest.raises(ValueError, match="which is no setting"):
         dv.pipeline.run(cells, config={"seed": 3})

@@ -1,8 +1,7 @@
-"""The command reference, read from the program itself: ``.. command-reference::``.
+"""The directive ``.. command-reference::``: all commands of the program with their options and examples.
 
-Every command with its options as ``--help`` prints them, and its examples. Nothing is typed in here: a new command or
-option is on the page with the next build. (sphinx-click doesn't know the commands of typer, which brings a click of its
-own.)
+The page is generated from the program, so that new commands and options appear with the next build. (sphinx-click does
+not support typer, which has its own copy of click.)
 """
 
 from __future__ import annotations
@@ -50,17 +49,17 @@ class CommandReference(SphinxDirective):
 
 
 def context_of(command: Any, path: str) -> Any:
-    """Return the context in which a command tells its own help."""
+    """Return the context in which a command formats its help."""
     return command.context_class(command, info_name=path)
 
 
 def usage(command: Any, context: Any) -> list[nodes.Node]:
-    """Return the line that says how it is called."""
+    """Return the usage line."""
     return [code(command.get_usage(context).removeprefix("Usage: "))]
 
 
 def examples(epilog: str) -> tuple[list[str], list[str]]:
-    """Return the commands of an epilog, and what else it says.
+    """Return the commands of an epilog, and its other remarks.
 
     Examples
     --------
@@ -72,7 +71,7 @@ def examples(epilog: str) -> tuple[list[str], list[str]]:
 
 
 def table(command: Any, context: Any) -> nodes.Node:
-    """Return arguments and options with what ``--help`` says of each, default and range included."""
+    """Return arguments and options with their help text, including defaults and ranges."""
     records = [p.get_help_record(context) for p in command.get_params(context)]
     listed = nodes.table(classes=["options"])
     group = nodes.tgroup(cols=2)
@@ -99,6 +98,6 @@ def code(text: str) -> nodes.literal_block:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Announce the directive to Sphinx."""
+    """Register the directive with Sphinx."""
     app.add_directive("command-reference", CommandReference)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""Equations as MathML, which browsers draw by themselves: no script, nothing fetched, readable offline."""
+"""Equations as MathML, which browsers render without scripts and downloads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inline(self: Any, node: nodes.math) -> None:
 
 
 def display(self: Any, node: nodes.math_block) -> None:
-    """Write an equation on a line of its own, with its source for those who can't see it."""
+    """Write a display equation, with its LaTeX source for screen readers."""
     latex = node.astext()
     equation = drawn(latex, block=True)
     self.body.append(f'<div class="math" role="math" aria-label="{html.escape(latex)}">{equation}</div>\n')
@@ -36,6 +36,6 @@ def display(self: Any, node: nodes.math_block) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Announce the renderer to Sphinx."""
+    """Register the renderer with Sphinx."""
     app.add_html_math_renderer("mathml", inline_renderers=(inline, None), block_renderers=(display, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,10 +1,10 @@
-"""What diffvae raises when the fault is in what it was given, not in the program."""
+"""Exceptions for faults in the input or the environment, not in the program."""
 
 from __future__ import annotations
 
 
 class DataError(ValueError):
-    """The data can't be used as they are; the message says why and what to do about it.
+    """The data can't be used; the message says why and what to do.
 
     Examples
     --------
@@ -20,16 +20,16 @@ class DataError(ValueError):
 
 
 class OutputError(ValueError):
-    """Results can't be written where they should go; the message says why and where they could."""
+    """Results can't be written to the given place; the message says why and what to do."""
 
 
 class WriteError(OSError):
-    """Writing failed on the way (a full disk, say); the message says where, and what was there before is untouched."""
+    """Writing failed, for example because the disk is full; the previous content is unchanged."""
 
 
 hdf5_is_sound = True
-"""False once HDF5 could not write a file; it tries again when the process ends, and crashes."""
+"""False after HDF5 failed to write a file; it would try again at the end of the process, and crash."""
 
 
 class CheckpointError(DataError):
-    """A training can't go on from a checkpoint; the message says why and what to do about it."""
+    """A training can't continue from a checkpoint; the message says why and what to do."""

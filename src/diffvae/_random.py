@@ -1,4 +1,4 @@
-"""One seed for everything: numpy and torch generators that are handed down, and never a global one."""
+"""Random numbers: numpy and torch generators from one seed, without global state."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Rng = int | np.random.Generator
 
 
 def generator(rng: Rng, *purpose: str) -> np.random.Generator:
-    """Return the numpy generator that belongs to a seed and a purpose.
+    """Return the numpy generator for a seed and a purpose.
 
     Parameters
     ----------
     rng
-        A seed, or a generator that is used (and advanced) as it is.
+        A seed, or a generator, which is returned.
     purpose
-        Names of the step that asks. Two steps with one seed get independent streams, so that a step that
-        draws more numbers than it used to doesn't change what comes after it.
+        Names of the calling step. Steps with the same seed get independent streams, so that the number of draws in one
+        step doesn't change the others.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def generator(rng: Rng, *purpose: str) -> np.random.Generator:
 
 
 def seed(rng: Rng, *purpose: str) -> int:
-    """Return an integer seed (32 bit) for a library that takes nothing else.
+    """Return a 32-bit integer seed for a library that takes no generator.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def seed(rng: Rng, *purpose: str) -> int:
 
 
 def torch_generator(rng: Rng, *purpose: str, device: str | torch.device = "cpu") -> torch.Generator:
-    """Return the torch generator that belongs to a seed and a purpose, on a device."""
+    """Return the torch generator for a seed and a purpose on a device."""
     import torch
 
     return torch.Generator(device=device).manual_seed(seed(rng, *purpose))
@@ -61,9 +61,9 @@ def torch_generator(rng: Rng, *purpose: str, device: str | torch.device = "cpu")
 
 @contextmanager
 def torch_seeded(rng: Rng, *purpose: str) -> Iterator[None]:
-    """Lend torch's global generator a seed: layers draw their first weights from nowhere else."""
+    """Seed torch's global generator in the block; layers draw their initial weights from it."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed(rng, *purpose))  # this one alone, not those of GPUs
+        torch.default_generator.manual_seed(seed(rng, *purpose))  # not those of GPUs
         yield

@@ -1,1 +1,1 @@
-"""What every part of the package may import: data access, graphs, neighbours, the machine; no biology and no model."""
+"""Code that every other room may import: data access, graphs, neighbours, threads; no biology and no model."""

@@ -1,4 +1,4 @@
-"""Small, shared ways into an AnnData: what is looked up, and what is said when it isn't there."""
+"""Look-ups in an AnnData; if something is missing, the error names the function that writes it."""
 
 from __future__ import annotations
 
@@ -16,31 +16,25 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MADE_BY = {
-    _keys.LATENT: "diffvae.tl.embed(adata, model)",
-    _keys.TSNE: "diffvae.tl.tsne(adata)",
-    _keys.CLUSTER: "diffvae.tl.cluster(adata)",
-    _keys.CELL_TYPE: "diffvae.tl.annotate(adata)",
-    _keys.GENE_WEIGHTS: "diffvae.tl.gene_weights(adata, model)",
-    _keys.GENE_JACOBIAN: "diffvae.tl.gene_weights(adata, model)",
-    _keys.CELL_GRAPH: "diffvae.pp.cell_graph(adata)",
-    _keys.LINKS: "diffvae.tl.links(adata, model)",
-    _keys.CALLED_LINKS: "diffvae.tl.links(adata, model)",
-    _keys.GRAPH_LATENT: "diffvae.tl.links(adata, model)",
+    **dict.fromkeys(
+        (_keys.LINKS, _keys.CALLED_LINKS, _keys.GRAPH_LATENT, _keys.LINK_PLACES, "links"),
+        "diffvae.tl.links(adata, model)",
+    ),
+    **dict.fromkeys((_keys.GENE_WEIGHTS, _keys.GENE_JACOBIAN, "gene_weights"), "diffvae.tl.gene_weights(adata, model)"),
+    **dict.fromkeys((_keys.COMMITMENT, "commitment"), "diffvae.tl.commitment(adata, source, groupby)"),
+    **dict.fromkeys((_keys.CELL_TYPE, "annotation"), "diffvae.tl.annotate(adata)"),
+    **dict.fromkeys((_keys.CLUSTER, "cluster"), "diffvae.tl.cluster(adata)"),
+    **dict.fromkeys((_keys.TSNE, "tsne"), "diffvae.tl.tsne(adata)"),
     _keys.GRAPH_TSNE: "diffvae.tl.tsne(adata, use_rep='X_diffvae_graph', key_added='X_diffvae_graph_tsne')",
-    _keys.LINK_PLACES: "diffvae.tl.links(adata, model)",
-    _keys.COMMITMENT: "diffvae.tl.commitment(adata, source, groupby)",
-    "links": "diffvae.tl.links(adata, model)",
+    _keys.LATENT: "diffvae.tl.embed(adata, model)",
+    _keys.CELL_GRAPH: "diffvae.pp.cell_graph(adata)",
     "link_table": "diffvae.tl.link_table(adata, groupby)",
-    "commitment": "diffvae.tl.commitment(adata, source, groupby)",
-    "tsne": "diffvae.tl.tsne(adata)",
-    "cluster": "diffvae.tl.cluster(adata)",
     "latent_dimensions": "diffvae.tl.latent_dimensions(adata)",
     "high_weight_genes": "diffvae.tl.high_weight_genes(adata)",
-    "gene_weights": "diffvae.tl.gene_weights(adata, model)",
     "stability": "diffvae.benchmark.stability(adata, model)",
     "passport": "diffvae.tl.passport(adata)",
-    "annotation": "diffvae.tl.annotate(adata)",
 }
+"""The call that writes an AnnData key or an entry of ``uns["diffvae"]``."""
 
 
 def _way_out(key: str, present: list[str]) -> str:
@@ -76,19 +70,19 @@ def groups(adata: AnnData, groupby: str) -> pd.Categorical:
 
 
 def require_unique_names(adata: AnnData) -> None:
-    """Refuse cells that can't be told apart by name."""
+    """Raise DataError if two cells have the same name."""
     if not adata.obs_names.is_unique:
-        twice = adata.obs_names[adata.obs_names.duplicated()][0]
-        raise DataError(f"Cell names occur more than once: {twice!r}; call adata.obs_names_make_unique() first.")
+        repeated = adata.obs_names[adata.obs_names.duplicated()][0]
+        raise DataError(f"Cell names occur more than once: {repeated!r}; call adata.obs_names_make_unique() first.")
 
 
 def results(adata: AnnData) -> dict[str, Any]:
-    """Return ``adata.uns["diffvae"]``, made if needed."""
+    """Return ``adata.uns["diffvae"]``; it is created if it is missing."""
     return adata.uns.setdefault(_keys.UNS, {})
 
 
 def result(adata: AnnData, name: str) -> Any:
-    """Return what an earlier step stored in ``adata.uns["diffvae"]``."""
+    """Return ``adata.uns["diffvae"][name]``, which an earlier step has stored."""
     stored = adata.uns.get(_keys.UNS, {})
     if name not in stored:
         raise DataError(f"adata.uns['diffvae'][{name!r}] is missing; {_way_out(name, list(stored))}.")

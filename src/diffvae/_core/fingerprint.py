@@ -1,4 +1,4 @@
-"""Fingerprints that tell one matrix, and one latent representation, from another."""
+"""Fingerprints that identify a matrix or a latent representation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTIVE_VARIANCE = 0.01
 
 
 def fingerprint(matrix: Any) -> str:
-    """Return 16 hexadecimal digits that tell one training matrix from another; others on disk than in memory."""
+    """Return 16 hexadecimal digits that identify a training matrix; a matrix on disk has others than in memory."""
     digest = hashlib.sha256(repr(matrix.shape).encode())
     if isinstance(matrix, BackedMatrix):
         digest.update("".join(matrix.survey.digests).encode())
@@ -31,12 +31,12 @@ def fingerprint(matrix: Any) -> str:
 
 
 def mark(z: np.ndarray) -> str:
-    """Return what tells one latent representation from another: a fingerprint of its single-precision values."""
+    """Return the fingerprint of the single-precision values of a latent representation."""
     return fingerprint(np.ascontiguousarray(z, dtype=np.float32))
 
 
 def stability_of(adata: AnnData, use_rep: str) -> dict[str, Any] | None:
-    """Return what :func:`diffvae.benchmark.stability` wrote, if it is about ``obsm[use_rep]`` as it is now."""
+    """Return the result of :func:`diffvae.benchmark.stability`, if it belongs to the present ``obsm[use_rep]``."""
     stored = adata.uns.get(_keys.UNS, {}).get("stability")
     if stored is None or use_rep not in adata.obsm or stored["params"]["mark"] != mark(adata.obsm[use_rep]):
         return None
@@ -44,9 +44,10 @@ def stability_of(adata: AnnData, use_rep: str) -> dict[str, Any] | None:
 
 
 def alive_dimensions(z: np.ndarray, prior: bool) -> np.ndarray:
-    """Return which dimensions move with the cells, by the criterion of :meth:`diffvae.model.NeuralModel.diagnose`.
+    """Return which dimensions vary between cells, by the criterion of :meth:`diffvae.model.NeuralModel.diagnose`.
 
-    Variance above 0.01 where a prior N(0, I) fixes the scale, above a hundredth of the mean variance elsewhere.
+    With a prior N(0, I), which fixes the scale, the variance must exceed 0.01; otherwise a hundredth of the mean
+    variance.
 
     Examples
     --------

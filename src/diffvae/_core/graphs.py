@@ -1,4 +1,4 @@
-"""Pairs of cells: the edges of a graph, those held out of it, and pairs without an edge."""
+"""Graphs of cells: edges, held-out edges, pairs without an edge, random rewiring, communities."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import minimum_spanning_tree
 
+from diffvae._core.validate import Whole, check
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
 
 BLOCK = 4096
-"""Pairs whose expression is held at once."""
+"""Pairs of cells whose expression is in memory at once."""
 NEGATIVES = ("uniform", "degree", "within_type")
 
 
 def undirected(graph: Any) -> sparse.csr_matrix:
-    """Return a graph as a symmetric CSR matrix of ones without a diagonal; entries in one direction count for both."""
+    """Return a graph as a symmetric CSR matrix of ones without a diagonal; an entry in one direction is enough."""
     links = abs(sparse.csr_matrix(graph, dtype=np.float64))  # so that opposite directions never cancel
     links = sparse.csr_matrix(links + links.T, dtype=np.float32)
     links.setdiag(0)
@@ -48,10 +49,10 @@ def keys(pairs: np.ndarray, n_cells: int) -> np.ndarray:
 def hold_out(
     edges: np.ndarray, n_cells: int, sizes: tuple[int, ...], rng: np.random.Generator, *, keep_connected: bool = False
 ) -> list[np.ndarray]:
-    """Deal edges out at random: so many for each of the sizes, and the rest last.
+    """Split edges at random into sets of the given sizes; the remaining edges come last.
 
-    An edge is one row whatever its direction, so that both directions are on one side. With ``keep_connected`` the
-    edges of a random spanning forest are never held out: the rest has as many components as the whole.
+    An edge is one row, so that both of its directions are in one set. With ``keep_connected`` the edges of a random
+    spanning forest are never held out: the remaining graph has the same number of components as the whole.
     """
     order = rng.permutation(len(edges))
     if keep_connected:
@@ -63,7 +64,7 @@ def hold_out(
         if sum(sizes) > free.sum():
             raise DataError(
                 f"{sum(sizes):,} edges are to be held out, but only {int(free.sum()):,} of {len(edges):,} can be "
-                "without breaking the graph apart; hold out fewer, or leave keep_connected out."
+                "removed without breaking the graph apart; hold out fewer, or leave keep_connected out."
             )
     cuts = np.cumsum(sizes)
     return [edges[np.sort(part)] for part in np.split(order, cuts)]
@@ -79,42 +80,38 @@ def sample_negatives(
 ) -> np.ndarray:
     """Draw pairs of cells without an edge: n x 2, smaller number first, no pair twice.
 
-    Kinds: ``"uniform"`` over all pairs; ``"degree"``, both ends drawn as the ends of edges are, so that popular cells
-    are as frequent as among the linked; ``"within_type"``, both ends of one type (``codes``), types as frequent as
-    among the ends of edges.
+    Kinds: ``"uniform"`` over all pairs; ``"degree"``, where both cells are drawn in proportion to their degree;
+    ``"within_type"``, where both cells have one type (``codes``), and types are as frequent as among the ends of edges.
     """
     n_cells = graph.shape[0]
     present = edges_of(graph)
     taken = keys(present, n_cells)
     ends = present.ravel()
-    members = None
     if kind == "within_type":
         assert codes is not None
-        members = [np.flatnonzero(codes == c) for c in range(int(codes.max()) + 1)]
-    found = np.zeros((0, 2), np.int64)
+        by_type, sizes = np.argsort(codes, kind="stable"), np.bincount(codes)
+        starts = np.cumsum(sizes) - sizes
+    sampled = np.zeros((0, 2), np.int64)
     for _ in range(60):
-        draws = 2 * (n - len(found)) + 16
+        draws = 2 * (n - len(sampled)) + 16
         if kind == "uniform":
             pairs = rng.integers(n_cells, size=(draws, 2))
         elif kind == "degree":
             pairs = rng.choice(ends, size=(draws, 2))
         else:
-            assert members is not None
             assert codes is not None
             types = codes[rng.choice(ends, size=draws)]
-            sizes = np.array([len(m) for m in members])
-            places = (rng.random((draws, 2)) * sizes[types][:, None]).astype(np.int64)
-            starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-            pairs = np.concatenate(members)[starts[types][:, None] + places]
+            positions = (rng.random((draws, 2)) * sizes[types][:, None]).astype(np.int64)
+            pairs = by_type[starts[types][:, None] + positions]
         pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-        pairs = np.concatenate([found, pairs[~np.isin(keys(pairs, n_cells), taken)]])
+        pairs = np.concatenate([sampled, pairs[~np.isin(keys(pairs, n_cells), taken)]])
         _, first = np.unique(keys(pairs, n_cells), return_index=True)
-        found = pairs[np.sort(first)][:n]
-        if len(found) == n:
-            return found
+        sampled = pairs[np.sort(first)][:n]
+        if len(sampled) == n:
+            return sampled
     raise DataError(
-        f"{n:,} pairs without an edge ({kind}) are wanted, but only {len(found):,} were found among {n_cells:,} cells "
-        f"with {len(present):,} edges; ask for fewer, or for another kind of negatives."
+        f"{n:,} pairs without an edge ({kind}) are needed, but only {len(sampled):,} were found among {n_cells:,} "
+        f"cells with {len(present):,} edges; ask for fewer, or for another kind of negatives."
     )
 
 
@@ -145,12 +142,12 @@ def rewired(graph: Any, n: int, *, rng: Rng, sweeps: int = 4, burn_in: int = 50)
 
     it proposes one, each with chance 1/3 (the first leaves the pair as it is). A proposal is rejected if it links a
     node with itself, or if one of its links, old or new, is also an old or a new link of another pair. To reject for
-    the *old* links too makes the round its own reverse: the swapped graph, paired alike, accepts and rejects the same
-    pairs. So the chain is symmetric, and since any single swap can happen alone it reaches every graph with these
-    degrees: in the long run all are equally likely, which swaps that are merely checked one after another against the
-    graph as it was would not give.
+    the *old* links too makes a round reversible: the swapped graph, paired in the same way, accepts and rejects the
+    same pairs. So the chain is symmetric, and since any single swap can happen alone, it reaches every graph with these
+    degrees: in the long run all are equally likely. Swaps that are only checked against the original graph would not
+    have this property.
 
-    Successive graphs are not quite independent. The number of links within types of k-nearest-neighbour graphs (700 to
+    Successive graphs are correlated. The number of links within types of k-nearest-neighbour graphs (700 to
     33,000 links) has an autocorrelation of 0.3 to 0.45 after one round and of 0.08 at most after four; at a density of
     0.23 (4,500 links of 200 nodes), where a fifth of the proposals is accepted, it is 0.25 after four. The share of
     original links stops falling after 10 rounds in the first and after about 40 in the second. Denser graphs need more
@@ -167,12 +164,12 @@ def rewired(graph: Any, n: int, *, rng: Rng, sweeps: int = 4, burn_in: int = 50)
     sweeps
         Rounds between two graphs.
     burn_in
-        Rounds before the first, more than between two: they have the given graph to forget.
+        Additional rounds before the first graph, so that it is independent of the given one.
 
     Yields
     ------
     Links x 2, int64, the smaller index first, in no particular order. A graph in which nothing can be swapped (one
-    link, a star, all nodes linked) comes back as it is.
+    link, a star, all nodes linked) is returned unchanged.
 
     References
     ----------
@@ -187,8 +184,7 @@ def rewired(graph: Any, n: int, *, rng: Rng, sweeps: int = 4, burn_in: int = 50)
     [1, 2, 2, 2, 2, 1]
     [1, 2, 2, 2, 2, 1]
     """
-    if sweeps < 1 or burn_in < 0:
-        raise ValueError(f"sweeps={sweeps} must be at least 1 and burn_in={burn_in} at least 0.")
+    check({"sweeps": Whole(1), "burn_in": Whole(0)}, sweeps=sweeps, burn_in=burn_in)
     draw = generator(rng, "rewired")
     n_nodes = np.shape(graph)[0]
     start, end = np.ascontiguousarray(edges_of(undirected(graph)).T)
@@ -204,9 +200,9 @@ def _round(start: np.ndarray, end: np.ndarray, n_nodes: int, rng: np.random.Gene
     order = rng.permutation(len(start))
     start, end = start.take(order), end.take(order)
     a, b, c, d = start[:half], end[:half], start[half : 2 * half], end[half : 2 * half]
-    way = rng.integers(3, size=half)
-    c, d = np.where(way == 1, d, c), np.where(way == 1, c, d)
-    proposed = np.flatnonzero((way > 0) & (a != d) & (c != b))
+    matching = rng.integers(3, size=half)
+    c, d = np.where(matching == 1, d, c), np.where(matching == 1, c, d)
+    proposed = np.flatnonzero((matching > 0) & (a != d) & (c != b))
     a, b, c, d = (ends[proposed] for ends in (a, b, c, d))
 
     old, new = _code(start, end, n_nodes), (_code(a, d, n_nodes), _code(c, b, n_nodes))
@@ -225,7 +221,7 @@ def _code(a: np.ndarray, b: np.ndarray, n_nodes: int) -> np.ndarray:
 
 
 def _repeated(codes: np.ndarray, n_codes: int) -> np.ndarray:
-    """Say of every code in 0, ..., n_codes - 1 whether it occurs more than once."""
+    """Return for every code in 0, ..., n_codes - 1 whether it occurs more than once."""
     bits = len(codes).bit_length()
     if n_codes << bits < 2**63:  # code and place in one integer: a sort takes a third of the time of an argsort
         packed = np.sort((codes << bits) + np.arange(len(codes)))
@@ -241,20 +237,12 @@ def _repeated(codes: np.ndarray, n_codes: int) -> np.ndarray:
 
 
 def leiden(graph: sparse.csr_matrix, resolution: float, seed: int, n_iterations: int = 2) -> np.ndarray:
-    """Return Leiden communities by modularity, through scanpy (which puts igraph's global generator back)."""
+    """Return Leiden communities by modularity, from scanpy, which restores igraph's global generator."""
     import anndata as ad
     import pandas as pd
     import scanpy as sc
 
     nodes = ad.AnnData(obs=pd.DataFrame(index=[str(i) for i in range(graph.shape[0])]))
-    sc.tl.leiden(
-        nodes,
-        resolution,
-        adjacency=graph,
-        flavor="igraph",
-        directed=False,
-        n_iterations=n_iterations,
-        random_state=seed % 2**31,
-        key_added="leiden",
-    )
+    options = {"flavor": "igraph", "directed": False, "n_iterations": n_iterations, "random_state": seed % 2**31}
+    sc.tl.leiden(nodes, resolution, adjacency=graph, key_added="leiden", **options)
     return nodes.obs["leiden"].cat.codes.to_numpy().astype(np.int64)

@@ -1,4 +1,4 @@
-"""The nearest other cells of each cell: exact in blocks, approximate with a measured recall where there are many."""
+"""Nearest neighbours of each cell: exact, or for many cells approximate with a measured recall."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import scipy.sparse as sp
 
 from diffvae import _random
 from diffvae._core.runtime import progress_bar
+from diffvae._core.validate import Choice, Rule, Whole, check
 
 METRICS = ("pearson", "cosine", "euclidean", "inner")
+RULES: dict[str, Rule] = {"metric": Choice(*METRICS), "k": Whole(1)}
 BLOCK = 2**25
 """Similarities in one block: 128 MB in float32, whatever the number of cells."""
 GATHERED = 2**22
@@ -20,11 +22,11 @@ GATHERED = 2**22
 SPARE = 4
 """Candidates beyond k that are scored again in double precision."""
 CROWD = 256
-"""Candidates beyond k where more than ``SPARE`` cells are as near as the k-th up to single precision."""
+"""Candidates beyond k if more than ``SPARE`` cells are as near as the k-th within single precision."""
 TOLERANCE = 2e-6
 """Error of a similarity in single precision, relative to the lengths of the two rows."""
 GRAPH = 30
-"""Neighbours in pynndescent's graph (its default): a graph of k = 1 alone could not be searched."""
+"""Neighbours in pynndescent's graph (its default); a graph with k = 1 could not be searched."""
 SAMPLE = 500
 """Cells on which the recall is measured."""
 
@@ -41,9 +43,9 @@ class Neighbours:
         float32, N x k, larger = nearer: Pearson's r, cosine, inner product or minus the Euclidean distance; -inf
         where the index is -1.
     recall
-        Share of the true neighbours that were found, of 500 random cells; None where the search was exact.
+        Share of the true neighbours of 500 random cells that were found; None if the search was exact.
     approximate
-        Whether pynndescent searched.
+        Whether the search was approximate (pynndescent).
     """
 
     indices: np.ndarray
@@ -69,11 +71,11 @@ def nearest(
     the same way. It searches Euclidean neighbours of the standardised rows for Pearson's r and the cosine, for which
     :math:`\|u - v\|^2 = 2 - 2 r`; for inner products each row gets the further value
     :math:`\sqrt{M^2 - \|x\|^2}` with M the longest row and each query 0, so that
-    :math:`\|q - x\|^2 = \|q\|^2 + M^2 - 2 q \cdot x` (Bachrach et al. 2014). One thread searches, so that a seed gives
-    the same neighbours on every machine.
+    :math:`\|q - x\|^2 = \|q\|^2 + M^2 - 2 q \cdot x` (Bachrach et al. 2014). The search uses one thread, so that a seed
+    gives the same neighbours on every machine.
 
-    Memory: the N x G rows in float32 and 128 MB for a block of similarities, never N x N; for the approximate search
-    about 0.5 KB more per cell, and for inner products the rows twice.
+    Memory: the N x G rows in float32 and 128 MB for a block of similarities; the approximate search takes about 0.5 KB
+    more per cell, and for inner products it holds the rows twice.
 
     Parameters
     ----------
@@ -82,60 +84,56 @@ def nearest(
     k
         Neighbours of each cell.
     metric
-        ``"pearson"``, ``"cosine"``, ``"euclidean"`` or ``"inner"``. Cells without variance (Pearson) or without any
-        value but 0 (cosine) have no neighbours and are nobody's.
+        ``"pearson"``, ``"cosine"``, ``"euclidean"`` or ``"inner"``. Cells without variance (Pearson) or with zeros
+        only (cosine) have no neighbours and are nobody's neighbours.
     rng
         Seed of the approximate search and of the cells on which its recall is measured.
     exact_limit
-        Cells up to which the search is exact; it is so too where k is a large share of the cells.
+        Largest number of cells for an exact search; it is also exact if k is a large share of the cells.
     progress
         Whether to show a bar on a terminal.
     description
-        Beside the bar.
+        Text beside the bar.
 
     Returns
     -------
     Neighbours
-        A cell is never its own neighbour. Of cells with the same score (in float32) the one with the lower index
-        comes first.
+        A cell is not a neighbour of itself. Of cells with the same score (in float32) the lower index comes first.
 
     References
     ----------
     Dong et al. 2011 (nearest-neighbour descent); Bachrach et al. 2014 (inner products as distances).
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; it is one of {', '.join(METRICS)}.")
-    if k < 1:
-        raise ValueError(f"k is {k}; it must be 1 or more.")
+    check(RULES, metric=metric, k=k)
     n = x.shape[0]
     rows, usable = standardised(x, metric)
-    found = min(k, len(rows) - 1)
+    n_found = min(k, len(rows) - 1)
     indices, scores = np.full((n, k), -1, dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32)
-    if found < 1:
+    if n_found < 1:
         return Neighbours(indices, scores, None, False)
-    approximate = len(rows) > exact_limit and len(rows) > 2 * max(GRAPH, found + 1)
+    approximate = len(rows) > exact_limit and len(rows) > 2 * max(GRAPH, n_found + 1)
     recall = None
     if approximate:
-        near, score = _approximate(rows, found, metric, _random.seed(rng, "neighbours") % 2**31)
+        near, score = _approximate(rows, n_found, metric, _random.seed(rng, "neighbours") % 2**31)
         sample = _random.generator(rng, "neighbours", "recall").permutation(len(rows))[:SAMPLE]
-        truth = _exact(rows, sample, found, metric, description, progress)[1][:, -1:]
-        # by score, not by index: of cells that are equally near each is as good as the other
+        truth = _exact(rows, sample, n_found, metric, description, progress)[1][:, -1:]
+        # compared by score, because equally near cells are interchangeable
         recall = float((score[sample] >= truth - 1e-6 * np.abs(truth)).mean())
     else:
-        near, score = _exact(rows, np.arange(len(rows)), found, metric, description, progress)
-    indices[usable, :found] = np.where(near >= 0, usable[near], -1)
-    scores[usable, :found] = score
+        near, score = _exact(rows, np.arange(len(rows)), n_found, metric, description, progress)
+    indices[usable, :n_found] = np.where(near >= 0, usable[near], -1)
+    scores[usable, :n_found] = score
     return Neighbours(indices, scores, recall, approximate)
 
 
 def standardised(x: Any, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return float32 rows in which products (or distances) are the metric's, and which cells they belong to."""
+    """Return float32 rows whose inner products (or distances) are the metric, and the numbers of their cells."""
     n, n_features = x.shape
     x = x.tocsr() if sp.issparse(x) else np.asarray(x)
     if metric == "inner" and not sp.issparse(x):
-        return np.require(x, np.float32, ["C", "W"]), np.arange(n)  # torch warns of what it can't write to
+        return np.require(x, np.float32, ["C", "W"]), np.arange(n)  # torch warns of read-only arrays
     rows, usable = np.empty((n, n_features), dtype=np.float32), np.ones(n, dtype=bool)
-    # distances don't change when all cells move, and lose least precision around the mean
+    # subtracting the mean keeps distances and improves their precision
     centre = np.asarray(x.mean(axis=0, dtype=np.float64)).ravel() if metric == "euclidean" else None
     step = max(1, GATHERED // max(n_features, 1))
     for start in range(0, n, step):
@@ -148,7 +146,7 @@ def standardised(x: Any, metric: str) -> tuple[np.ndarray, np.ndarray]:
             if metric == "pearson":
                 block -= block.mean(axis=1, keepdims=True)
             deviation = np.linalg.norm(block, axis=1, keepdims=True)
-            # what is left of a constant row is the rounding of its values
+            # of a constant row only rounding errors remain
             usable[part] = (deviation > 1e-6 * length).ravel()
             block /= np.where(deviation > 0, deviation, 1)
         rows[part] = block
@@ -158,7 +156,7 @@ def standardised(x: Any, metric: str) -> tuple[np.ndarray, np.ndarray]:
 def _exact(
     rows: np.ndarray, queries: np.ndarray, k: int, metric: str, description: str, progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the neighbours of some of the rows among all of them."""
+    """Return the neighbours among all rows of some of the rows."""
     import torch
 
     n = len(rows)
@@ -172,7 +170,7 @@ def _exact(
         for start in starts:
             part = queries[start : start + step]
             similarity = table[part] @ table.T
-            # that of pairs as long as the row itself: a long row far away must not blur the near ones
+            # relative to the length of the row itself, so that a long row far away does not blur the near ones
             tolerance = TOLERANCE * lengths[part] * (lengths.max() if metric == "inner" else lengths[part])
             if metric == "euclidean":
                 similarity.mul_(2).sub_(squares)
@@ -184,7 +182,7 @@ def _exact(
 
 
 def _candidates(similarity: Any, k: int, tolerance: Any) -> list[np.ndarray] | np.ndarray:
-    """Return for each row of a block the columns among which its k best are, in spite of rounding."""
+    """Return for each row of a block columns that include its k best, whatever the rounding."""
     top = similarity.topk(min(k + SPARE, similarity.shape[1]), dim=1)
     kth = top.values[:, k - 1]
     crowded = (top.values[:, -1] >= kth - tolerance).nonzero().ravel().tolist()
@@ -206,18 +204,18 @@ def _best(
     """Return the k best of each query's candidates, scored in double precision; -1 stands for no candidate."""
     width = max(map(len, candidates))
     padded = np.full((len(queries), width), -1, dtype=np.int64)
-    for row, found in enumerate(candidates):
-        padded[row, : len(found)] = found
-    padded.sort(axis=1)  # so that the stable sort below puts the lower index first
+    for row, columns in enumerate(candidates):
+        padded[row, : len(columns)] = columns
+    padded.sort(axis=1)  # the stable sort below then puts the lower index first
     scores = np.empty(padded.shape, dtype=np.float32)
     step = max(1, GATHERED // (width * max(rows.shape[1], 1)))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
-        own, others = rows[queries[part], None].astype(np.float64), rows[padded[part]].astype(np.float64)
+        query, others = rows[queries[part], None].astype(np.float64), rows[padded[part]].astype(np.float64)
         if metric == "euclidean":
-            scores[part] = -np.linalg.norm(others - own, axis=2)
+            scores[part] = -np.linalg.norm(others - query, axis=2)
         else:
-            scores[part] = np.einsum("ijk,ijk->ij", others, np.broadcast_to(own, others.shape))
+            scores[part] = np.einsum("ijk,ijk->ij", others, np.broadcast_to(query, others.shape))
     scores[(padded < 0) | (padded == queries[:, None])] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     best, score = np.take_along_axis(padded, order, axis=1), np.take_along_axis(scores, order, axis=1)
@@ -228,19 +226,19 @@ def _best(
 def _approximate(rows: np.ndarray, k: int, metric: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     from pynndescent import NNDescent
 
-    wanted = max(GRAPH, k + 1)  # one of them is the cell itself
+    n_candidates = max(GRAPH, k + 1)  # including the cell itself
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba's, on its own threading layer
+        warnings.simplefilter("ignore")  # numba warns about its threading layer
         if metric != "inner":
-            near = NNDescent(rows, n_neighbors=wanted, random_state=seed, n_jobs=1).neighbor_graph[0]
+            near = NNDescent(rows, n_neighbors=n_candidates, random_state=seed, n_jobs=1).neighbor_graph[0]
         else:
             squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
             padding = np.sqrt(squares.max() - squares).astype(np.float32)
-            index = NNDescent(np.column_stack([rows, padding]), n_neighbors=wanted, random_state=seed, n_jobs=1)
-            near = np.empty((len(rows), wanted), dtype=np.int64)
+            index = NNDescent(np.column_stack([rows, padding]), n_neighbors=n_candidates, random_state=seed, n_jobs=1)
+            near = np.empty((len(rows), n_candidates), dtype=np.int64)
             step = max(1, GATHERED // max(rows.shape[1], 1))
             for start in range(0, len(rows), step):
                 queries = rows[start : start + step]
                 queries = np.column_stack([queries, np.zeros(len(queries), dtype=np.float32)])
-                near[start : start + step] = index.query(queries, k=wanted)[0]
+                near[start : start + step] = index.query(queries, k=n_candidates)[0]
     return _best(rows, np.arange(len(rows)), near, k, metric)

@@ -1,7 +1,7 @@
-"""How many threads compute: one, wherever more would hardly be faster.
+"""Threads, versions, progress bars, printable text and the log of steps.
 
-Sums that are taken by more threads are rounded otherwise. A training makes much of the last digit, and so does t-SNE:
-with each number of threads the same seed would give other clusters.
+Sums are rounded differently with another number of threads, and training and t-SNE amplify the last digit: the same
+seed would give other clusters. So one thread computes wherever more would hardly be faster.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LARGE_STEP = 4e9
-"""Products in a pass of a batch through a network, from which on a step of training has all threads."""
+"""Multiplications in a forward pass above which a training step uses all threads."""
 _for_large: ContextVar[int | None] = ContextVar("threads of large steps", default=None)
 
 
 @contextmanager
 def one_thread(*, large_steps_too: bool = False) -> Iterator[None]:
-    """Compute in one thread (torch, BLAS, OpenMP); large steps of training keep all, unless they are not to."""
+    """Compute in one thread (torch, BLAS, OpenMP); large training steps use all threads unless ``large_steps_too``."""
     from threadpoolctl import threadpool_limits
 
     with _torch_threads(1, 1 if large_steps_too else None), threadpool_limits(1):
@@ -38,30 +38,30 @@ def one_thread(*, large_steps_too: bool = False) -> Iterator[None]:
 
 
 def in_one_thread(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function compute as in :func:`one_thread`."""
+    """Make a function compute as in :func:`one_thread`."""
 
     @wraps(function)
-    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         with one_thread():
             return function(*args, **kwargs)
 
-    return alone
+    return wrapper
 
 
 def torch_in_one_thread(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function compute in one thread of torch, at the cost of microseconds: for passes through a network."""
+    """Make a function compute in one thread of torch; it costs microseconds, so that it suits single forward passes."""
 
     @wraps(function)
-    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         with _torch_threads(1):
             return function(*args, **kwargs)
 
-    return alone
+    return wrapper
 
 
 @contextmanager
 def for_steps(n_rows: int, module: nn.Module) -> Iterator[None]:
-    """Compute steps of training on so many rows in one thread, or in all that there are if the steps are large."""
+    """Compute training steps on batches of ``n_rows`` in one thread, or in all threads if the steps are large."""
     import torch
 
     products = n_rows * sum(p.numel() for p in module.parameters())
@@ -84,20 +84,28 @@ def _torch_threads(number: int, for_large: int | None = None) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide the numbers."""
+    """Return the versions of the packages on which results depend."""
     from importlib.metadata import version
 
     from diffvae import __version__
 
-    packages = (
-        *("anndata", "igraph", "numpy", "openTSNE", "pynndescent", "scanpy", "scikit-learn", "scipy", "torch"),
+    packages = [
+        "anndata",
+        "igraph",
+        "numpy",
+        "openTSNE",
+        "pynndescent",
+        "scanpy",
+        "scikit-learn",
+        "scipy",
+        "torch",
         "torch-geometric",
-    )
-    return {"diffvae": __version__, **{p: version(p) for p in packages}}
+    ]
+    return {"diffvae": __version__, **{name: version(name) for name in packages}}
 
 
 class Advance(Protocol):
-    """Called once per finished unit of work; keywords are shown beside the bar."""
+    """Called once per finished unit of work; the note is shown beside the bar."""
 
     def __call__(self, note: str = "") -> None: ...
 
@@ -128,11 +136,11 @@ def progress_bar(description: str, total: int, *, show: bool = True) -> Iterator
 
 
 DROPPED = ("Cc", "Cf", "Cs", "Co")
-"""Categories of Unicode: control, direction and invisible, halves of pairs, private."""
+"""Unicode categories that :func:`printable` removes: control, format, surrogate, private use."""
 
 
 def printable(text: str) -> str:
-    r"""Return text without control and direction characters; ends of lines and tabs stay.
+    r"""Return text without control and direction characters; line ends and tabs stay.
 
     Examples
     --------
@@ -144,7 +152,17 @@ def printable(text: str) -> str:
 
 @dataclass
 class StepLog:
-    """Timings and warnings of the steps, and what is told while they run."""
+    """Seconds and warnings of the steps of a run.
+
+    Attributes
+    ----------
+    on_step
+        Called with the name of each step when it starts.
+    seconds
+        Duration of each step that has ended.
+    warnings
+        Texts of the warnings of all steps, each once, also those of a step that raised an exception.
+    """
 
     on_step: Callable[[str], None]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -152,13 +170,20 @@ class StepLog:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
+        """Time a step and collect its warnings."""
         self.on_step(name)
         start = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            yield
-        self.seconds[name] = round(time.perf_counter() - start, 2)
-        for warning in caught:
-            # what we say ourselves is for the reader; other packages' notes on their internals are not
-            if warning.category is UserWarning and str(warning.message) not in self.warnings:
-                self.warnings.append(str(warning.message))
+            try:
+                yield
+            finally:
+                self.seconds[name] = round(time.perf_counter() - start, 2)
+                texts = [str(w.message) for w in caught if _is_for_the_user(w.category)]
+                self.warnings += [text for text in dict.fromkeys(texts) if text not in self.warnings]
+
+
+def _is_for_the_user(category: type[Warning]) -> bool:
+    """Return whether a warning is a plain UserWarning or one of this package; others concern a library's internals."""
+    of_package = category.__module__.partition(".")[0] == "diffvae"
+    return category is UserWarning or (of_package and issubclass(category, UserWarning))

@@ -1,4 +1,4 @@
-"""Proof: methods beside each other on what none of them has seen."""
+"""Comparison of methods on held-out data: representations, predictors of links, stability, tuning, reproduction."""
 
 from diffvae.benchmark._comparison import Comparison
 from diffvae.benchmark._links import link_methods, link_summary, links

@@ -12,9 +12,15 @@ import numpy as np
 from diffvae import _random
 from diffvae.tl import _cluster
 
-CLUSTERERS = ("kmeans", "dbscan", "gmm", "leiden", "scanpy")
-GIVEN = {"kmeans": (True, False), "gmm": (True, False), "leiden": (True, False), "dbscan": (False,), "scanpy": (False,)}
-"""Whether a clusterer can be told the number of clusters, and whether it can do without."""
+CLUSTERERS = (*_cluster.CLUSTERERS, "scanpy")
+
+
+def _ways(name: str) -> tuple[bool, ...]:
+    """Return whether a clusterer can be given the number of clusters, and whether it can do without."""
+    takes_k = name in _cluster.CLUSTERERS and _cluster.CLUSTERERS[name].takes_k
+    return (True, False) if takes_k else (False,)
+
+
 RESOLUTION = 1.0
 """Of Leiden where no number is given; scanpy's default."""
 
@@ -46,11 +52,12 @@ def partitions(
     """
     graphs = _Graphs(x)
     for name in clusterers:
-        # DBSCAN has no number to be told and is asked without one whatever is wanted of the others
-        for given in [g for g in GIVEN[name] if g in k_given or len(GIVEN[name]) == 1]:
-            for seed in seeds[:1] if name == "dbscan" else seeds:
+        is_random = name not in _cluster.CLUSTERERS or _cluster.CLUSTERERS[name].is_random
+        # a clusterer that takes no number runs without one, whatever is asked of the others
+        for given in [g for g in _ways(name) if g in k_given or len(_ways(name)) == 1]:
+            for seed in seeds if is_random else seeds[:1]:
                 state = _random.seed(seed, "benchmark", name) % 2**31
-                yield Partition(name, given, seed, _ALGORITHMS[name](x, n_types if given else None, state, graphs))
+                yield Partition(name, given, seed, _labels(name, x, n_types if given else None, state, graphs))
 
 
 class _Graphs:
@@ -66,12 +73,15 @@ class _Graphs:
         return self._made[name]
 
 
-def _kmeans(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    return _cluster.kmeans(x, k, seed) if k else _auto(x, "kmeans", seed)
-
-
-def _gmm(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    return _cluster.gaussian_mixture(x, k, seed)[0] if k else _auto(x, "gmm", seed)
+def _labels(name: str, x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
+    if name == "scanpy":
+        return _scanpy(x, seed, graphs)
+    if name == "leiden":
+        return _leiden(x, k, seed, graphs)
+    clusterer = _cluster.CLUSTERERS[name]
+    if k is None and clusterer.takes_k:
+        return _auto(x, name, seed)
+    return clusterer.fit(x, k or "auto", seed, np.random.default_rng(seed))[0]
 
 
 def _auto(x: np.ndarray, method: str, seed: int) -> np.ndarray:
@@ -93,7 +103,7 @@ def _leiden(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndar
     return _cluster.leiden_with(lambda r: _cluster.leiden(graph, r, seed), k)[0]
 
 
-def _scanpy(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
+def _scanpy(x: np.ndarray, seed: int, graphs: _Graphs) -> np.ndarray:
     """Cluster as scanpy's tutorial does: 15 neighbours, UMAP's weights, Leiden at resolution 1."""
     return _cluster.leiden(graphs.get("scanpy", _scanpy_graph), RESOLUTION, seed)
 
@@ -108,16 +118,3 @@ def _scanpy_graph(x: np.ndarray) -> Any:
         warnings.simplefilter("ignore")  # numba's and umap's on their own internals
         sc.pp.neighbors(cells, use_rep="x", random_state=0)
     return cells.obsp["connectivities"]
-
-
-def _dbscan(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    return _cluster.dbscan(x, None, None)[0]
-
-
-_ALGORITHMS: dict[str, Callable[[np.ndarray, int | None, int, _Graphs], np.ndarray]] = {
-    "kmeans": _kmeans,
-    "gmm": _gmm,
-    "leiden": _leiden,
-    "dbscan": _dbscan,
-    "scanpy": _scanpy,
-}

@@ -1,6 +1,6 @@
-"""Pieces of work that depend on each other, done here or by Dask with the same results, and the store that keeps them.
+"""Jobs that depend on each other, run in this process or by Dask with the same results, and the store of results.
 
-An interrupted comparison goes on where it stopped: what the store has under its key is not computed again.
+A job whose result is in the store is not run again, so an interrupted comparison resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -14,28 +14,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffvae import __version__, _keys
 from diffvae._core.io import folders
-from diffvae._core.runtime import one_thread, progress_bar
+from diffvae._core.runtime import one_thread, progress_bar, versions
+from diffvae._errors import OutputError
 
 TASKS = "tasks"
 ARRAY, ROWS = ".npz", ".json"
-DAMAGES = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    EOFError,
-    MemoryError,  # a header that announces more numbers than there are
-    RuntimeError,  # JSON nested too deeply; a zip marked as encrypted or packed in an unknown way
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""Errors of reading a damaged file."""
+NPZ_ERRORS = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise when they read a damaged archive; a false header can cause a MemoryError."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +39,12 @@ class Job:
     needs: tuple[str, ...] = ()
     arguments: tuple[Any, ...] = ()
     keep: bool = True
-    """Whether the result goes into the store; otherwise it is computed again when it is needed."""
+    """Whether the result is stored; otherwise it is computed again when it is needed."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What is kept of a training: the latent representation and its scores, or why it failed."""
+    """The stored result of a training: the latent representation and its scores, or why it failed."""
 
     z: np.ndarray | None
     scores: dict[str, float] = field(default_factory=dict)
@@ -60,7 +53,7 @@ class Training:
 
 
 class Store:
-    """Results by key, in memory or as files that appear when they are complete."""
+    """Results by key, in memory or in files; a file appears when it is complete."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = None if folder is None else folder / TASKS
@@ -70,7 +63,7 @@ class Store:
         return key in self._memory or (self.folder is not None and (self.folder / key).exists())
 
     def save(self, key: str, value: Any) -> None:
-        """Keep a result; the suffix of the key decides between rows (JSON) and a :class:`Training` (npz)."""
+        """Store a result: rows as JSON or a :class:`Training` as npz, according to the suffix of the key."""
         if self.folder is None:
             self._memory[key] = value
             return
@@ -84,61 +77,61 @@ class Store:
                     np.savez(file, about=np.array(json.dumps(about)), **arrays)
 
     def load(self, key: str) -> Any:
-        """Return a result; the error about a damaged file names it."""
-        if key in self._memory:
+        """Return a result; a damaged file raises an OutputError that names it."""
+        if self.folder is None:
             return self._memory[key]
-        assert self.folder is not None
         path = self.folder / key
         try:
             if key.endswith(ROWS):
-                return json.loads(path.read_text())
+                return json.loads(path.read_text(encoding="utf-8"))
             with np.load(path, allow_pickle=False) as arrays:
-                about = json.loads(str(arrays["about"]))
-                return Training(arrays.get("z"), **about)
-        except DAMAGES as error:
-            why = str(error) or type(error).__name__
-            raise folders.OutputError(f"{str(path)!r} is damaged ({why}); delete it and start again.") from error
+                about, z = json.loads(str(arrays["about"])), arrays.get("z")
+        except NPZ_ERRORS as error:  # a RecursionError of JSON is a RuntimeError
+            reason = str(error) or type(error).__name__
+            raise OutputError(f"{str(path)!r} is damaged ({reason}); delete it and start again.") from error
+        return Training(z, **about)
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Refuse a folder that holds other files."""
-    if folder.exists() and not (folder.is_dir() and folders.written_by_us(folder)):
-        raise folders.OutputError(f"{str(folder)!r} holds files that diffvae did not write; name another folder.")
+def output_folder(out: str | PathLike[str] | None) -> Path | None:
+    """Return the path of an output folder; refuse a file, and a folder with files that diffvae did not write."""
+    if out is None:
+        return None
+    folder = Path(out).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{str(folder)!r} is a file; give the name of a folder.")
+    if folder.exists() and not folders.written_by_us(folder):
+        raise OutputError(f"{str(folder)!r} holds files that diffvae did not write; name another folder.")
+    return folder
 
 
-def claim(folder: Path) -> None:
-    """Mark a folder as ours while its comparison is unfinished."""
-    from diffvae._core.runtime import versions
+def claim(folder: Path | None) -> None:
+    """Write a summary that marks a folder as an unfinished comparison of diffvae, unless it has a summary."""
+    if folder is not None and not (folder / _keys.SUMMARY).exists():
+        write_summary({"state": "under way", "versions": versions()}, folder)
 
-    mark = folder / "summary.json"
-    if not mark.exists():
-        folders.write_text(json.dumps({"state": "under way", "versions": versions()}, indent=1) + "\n", mark)
+
+def write_summary(summary: Mapping[str, Any], folder: Path) -> None:
+    text = json.dumps(summary, indent=1, default=folders.plain_number, allow_nan=False)
+    folders.write_text(text + "\n", folder / _keys.SUMMARY)
 
 
 def digest(*parts: Any) -> str:
-    """Return 12 hexadecimal digits that identify a piece."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:12]
+    """Return 12 hexadecimal digits that identify a job of this version of diffvae."""
+    return hashlib.sha256(json.dumps([*parts, __version__], sort_keys=True, default=repr).encode()).hexdigest()[:12]
 
 
 def slug(name: str) -> str:
-    """Return a name that any file system accepts; the digest beside it keeps different names apart."""
+    """Return a name that every file system accepts; different names can have the same slug."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "._") else "_" for c in name)[:40]
 
 
-def version() -> str:
-    """Return the version of diffvae, because another version may compute something else."""
-    from diffvae import __version__
-
-    return __version__
-
-
-def in_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in one thread; the other cores have work of their own."""
+def call_in_one_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in one thread, because the other cores run other jobs."""
     with one_thread(large_steps_too=True):
         return function(*arguments)
 
 
-def do(
+def run_jobs(
     jobs: Mapping[str, Job],
     given: Mapping[str, Any],
     store: Store,
@@ -146,23 +139,23 @@ def do(
     n_workers: int | None,
     scheduler: str | None = None,
     description: str,
-    name: Callable[[str], str],
+    label: Callable[[str], str],
     progress: bool,
 ) -> None:
-    """Do the jobs that the store lacks, here or on workers, behind a progress bar.
+    """Run the jobs whose results the store lacks, in this process or on workers.
 
     Parameters
     ----------
     jobs
-        Key to job, each after the jobs that it needs.
+        Key to job; a job comes after the jobs that it needs.
     given
         Key to value of what jobs need and no job makes.
     store
-        Where results are looked up and kept.
+        Holds the results.
     n_workers, scheduler
-        Processes to start on this machine, or the address of a Dask scheduler; neither to work in this process.
-    description, name, progress
-        Of the bar: its title, the short name of a key, and whether to show it.
+        Processes to start on this machine, or the address of a Dask scheduler; None for this process.
+    description, label, progress
+        Of the progress bar: its title, the label of a key, and whether it is shown.
     """
     pending = _pending(jobs, store)
     missing = sum(job.keep for job in pending.values())
@@ -170,17 +163,17 @@ def do(
 
         def done(key: str, value: Any) -> None:
             store.save(key, value)
-            advance(name(key))
+            advance(label(key))
 
         if (n_workers or scheduler) and missing:
             with dask_client(n_workers, scheduler) as client:
-                _run_on(client, pending, given, store, done)
+                _run_on_dask(client, pending, given, store, done)
         else:
             _run_here(pending, given, store, done)
 
 
 def _pending(jobs: Mapping[str, Job], store: Store) -> dict[str, Job]:
-    """Return the kept jobs that the store lacks, and the jobs whose results they need, in the order given."""
+    """Return the jobs whose results are to be stored and are missing, and the jobs that these need, in order."""
     needed: set[str] = set()
     for key, job in reversed(list(jobs.items())):
         if key not in store and (job.keep or key in needed):
@@ -191,32 +184,28 @@ def _pending(jobs: Mapping[str, Job], store: Store) -> dict[str, Job]:
 def _run_here(
     pending: Mapping[str, Job], given: Mapping[str, Any], store: Store, done: Callable[[str, Any], None]
 ) -> None:
-    """Do the jobs one after the other; a result stays in memory while a later job needs it."""
+    """Run the jobs one after the other; a result stays in memory while a later job needs it."""
     uses = Counter(need for job in pending.values() for need in job.needs)
-    at_hand = dict(given)
+    values = dict(given)
     for key, job in pending.items():
         for need in job.needs:
-            if need not in at_hand:
-                at_hand[need] = store.load(need)
-        value = in_one_thread(job.function, *(at_hand[need] for need in job.needs), *job.arguments)
+            if need not in values:
+                values[need] = store.load(need)
+        value = call_in_one_thread(job.function, *(values[need] for need in job.needs), *job.arguments)
         if job.keep:
             done(key, value)
         if uses[key]:
-            at_hand[key] = value
+            values[key] = value
         for need in job.needs:
             uses[need] -= 1
             if not uses[need]:
-                at_hand.pop(need, None)
+                values.pop(need, None)
 
 
-def _run_on(
-    client: Any,
-    pending: Mapping[str, Job],
-    given: Mapping[str, Any],
-    store: Store,
-    done: Callable[[str, Any], None],
+def _run_on_dask(
+    client: Any, pending: Mapping[str, Job], given: Mapping[str, Any], store: Store, done: Callable[[str, Any], None]
 ) -> None:
-    """Do the jobs on the workers of a Dask client; results are kept here as they arrive."""
+    """Run the jobs on the workers of a Dask client; this process stores the results as they arrive."""
     from distributed import as_completed
 
     future: dict[str, Any] = {key: client.scatter(value, broadcast=True, hash=False) for key, value in given.items()}
@@ -225,9 +214,9 @@ def _run_on(
             if need not in future:
                 future[need] = client.scatter(store.load(need), hash=False)
         needs = [future[need] for need in job.needs]
-        future[key] = client.submit(in_one_thread, job.function, *needs, *job.arguments, key=f"diffvae-{key}")
+        future[key] = client.submit(call_in_one_thread, job.function, *needs, *job.arguments, key=f"diffvae-{key}")
     waiting = {future[key]: key for key, job in pending.items() if job.keep}
-    future.clear()  # releases each intermediate result as soon as no job needs it
+    future.clear()  # Dask releases an intermediate result when no job needs it
     for finished, value in as_completed(list(waiting), with_results=True, loop=client.loop):
         done(waiting.pop(finished), value)
 
@@ -245,7 +234,11 @@ def dask_client(n_workers: int | None, scheduler: str | None) -> Iterator[Any]:
         with Client(scheduler, set_as_default=False) as client:
             yield client
         return
-    here = {"n_workers": n_workers, "threads_per_worker": 1, "processes": True, "memory_limit": 0}
-    quiet = {"dashboard_address": None, "silence_logs": logging.CRITICAL}
-    with LocalCluster(**here, **quiet) as cluster, Client(cluster, set_as_default=False) as client:
+    with (
+        LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
         yield client

@@ -1,4 +1,4 @@
-"""Comparison of predictors of links on links from other measurements of the same cells."""
+"""Comparison of predictors of links: the links come from other measurements of the same cells."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from diffvae._core import graphs
 from diffvae._core.anndata import graph, groups
 from diffvae._core.io.matrix import matrix_of
 from diffvae._core.runtime import progress_bar
+from diffvae._core.validate import Choice, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.metrics import link_auc, link_average_precision
 
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Scorer: TypeAlias = Callable[[np.ndarray], np.ndarray]
+"""Takes pairs of cell numbers (pairs x 2) and returns a score for each."""
 Method: TypeAlias = Callable[["AnnData", _random.Rng], Scorer]
 KNOWN = "known_links"
 """``obsp``: the graph without the hidden edges."""
-SPLITS = ("auto", "counts", "genes")
+RULES: dict[str, Rule] = {"split": Choice("auto", "counts", "genes"), "n_seeds": Whole(1)}
+COLUMNS = ["seed", "method", "negatives", "auc", "average_precision", "n_links", "seconds"]
 
 
 def links(
@@ -43,10 +46,10 @@ def links(
 ) -> pd.DataFrame:
     """Compare predictors of links on links that come from other measurements of the same cells.
 
-    Edges of a graph of Pearson-correlated cells are best predicted by Pearson's correlation, so held-out edges of the
-    same graph prove nothing. Here the data are halved: counts by binomial thinning, or genes at random. A method sees
-    the expression of the first half and its graph without a share of the edges. It is scored on the unknown edges of
-    the graph of the *second* half, against pairs linked in neither half.
+    In a graph of Pearson-correlated cells, Pearson's correlation is the best predictor of held-out edges, so such a
+    test is circular. Here the data are halved: counts by binomial thinning, or genes at random. A method is given the
+    expression of the first half and its graph without a share of the edges. It is scored on the unknown edges of the
+    graph of the *second* half; the negatives are pairs that are linked in neither half.
 
     Parameters
     ----------
@@ -60,9 +63,10 @@ def links(
         ``"counts"``, ``"genes"``, or ``"auto"``: counts where the values are counts.
     methods
         Names from :func:`link_methods` (None for all), or name to function: ``method(adata, rng)`` gets
-        prepared cells with ``obsp["known_links"]`` and returns a function from pairs x 2 cell numbers to scores.
+        prepared cells with ``obsp["known_links"]`` and returns a function that takes pairs of cell numbers
+        (pairs x 2) and returns scores.
     n_seeds
-        Repeats, each with its own halves, hidden edges, negatives and training.
+        Repeats, each with new halves, hidden edges, negatives and training.
     test_size
         Share of the first graph's edges that is hidden.
     layer
@@ -70,50 +74,46 @@ def links(
     rng
         Seed.
     progress
-        Show a bar on a terminal.
+        Show a progress bar on a terminal.
 
     Returns
     -------
     One row per seed, method and kind of negatives (``"uniform"``, ``"degree"``, ``"within_type"``, see
-    :func:`diffvae.pp.split_links`): ``auc``, ``average_precision`` (as many negatives as positives), ``n_links``,
-    ``seconds`` of the method. :func:`link_summary` gives mean and spread.
+    :func:`diffvae.pp.split_links`): ``auc``, ``average_precision`` (negatives and positives are equal in number),
+    ``n_links``, ``seconds`` of the method. :func:`link_summary` gives mean and spread.
 
     Examples
     --------
     >>> import diffvae as dv
     >>> adata = dv.datasets.simulate_differentiation(200, 200)
-    >>> found = links(adata, methods=["Pearson", "popularity"], n_seeds=2, progress=False)
-    >>> len(found)  # 2 seeds x 2 methods x 2 kinds of negatives
+    >>> table = links(adata, methods=["Pearson", "popularity"], n_seeds=2, progress=False)
+    >>> len(table)  # 2 seeds x 2 methods x 2 kinds of negatives
     8
     """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; it is one of {', '.join(map(repr, SPLITS))}.")
-    if n_seeds < 1:
-        raise ValueError(f"n_seeds is {n_seeds}; it must be 1 or more.")
+    check(RULES, split=split, n_seeds=n_seeds)
     chosen = _methods(methods)
     codes = None if label_key is None else np.asarray(groups(adata, label_key).codes, np.int64)
     kinds = [kind for kind in graphs.NEGATIVES if kind != "within_type" or codes is not None]
     rows = []
     with progress_bar("comparing predictors of links", n_seeds * len(chosen), show=progress) as advance:
-        for seed in range(n_seeds):
-            own = _random.seed(rng, f"links benchmark {seed}")
-            first, linked, unlinked = _task(adata, split, layer, k, test_size, kinds, codes, own)
+        for number in range(n_seeds):
+            seed = _random.seed(rng, f"links benchmark {number}")
+            first, linked, unlinked = _task(adata, split, layer, k, test_size, kinds, codes, seed)
             for name, method in chosen.items():
                 start = time.perf_counter()
-                score = method(first, own)
+                score = method(first, seed)
                 seconds = time.perf_counter() - start
                 positive = score(linked)
                 for kind, pairs in unlinked.items():
                     negative = score(pairs)
                     scores = link_auc(positive, negative), link_average_precision(positive, negative)
-                    rows.append((seed, name, kind, *scores, len(linked), seconds))
+                    rows.append((number, name, kind, *scores, len(linked), seconds))
                 advance(name)
-    columns = ["seed", "method", "negatives", "auc", "average_precision", "n_links", "seconds"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def link_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return mean and standard deviation over seeds of what :func:`links` found.
+    """Return the mean and standard deviation over seeds of the scores from :func:`links`.
 
     Parameters
     ----------
@@ -127,11 +127,11 @@ def link_summary(table: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(200, 200)
-    >>> table = dv.benchmark.links(cells, methods=["Pearson", "popularity"], n_seeds=2, progress=False)
-    >>> dv.benchmark.link_summary(table)["n_seeds"].tolist()  # 2 methods x 2 kinds of negatives
-    [2, 2, 2, 2]
+    >>> import pandas as pd
+    >>> scores = {"auc": [0.6, 0.8], "average_precision": [0.5, 0.7]}
+    >>> table = pd.DataFrame({"seed": [0, 1], "method": "Pearson", "negatives": "degree", **scores})
+    >>> link_summary(table)[["auc", "average_precision", "n_seeds"]].round(2).values.tolist()
+    [[0.7, 0.6, 2.0]]
     """
     grouped = table.groupby(["negatives", "method"], sort=False)
     scores = grouped[["auc", "average_precision"]]
@@ -142,9 +142,7 @@ def link_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def link_methods() -> dict[str, Method]:
-    """Return the predictors of links for :func:`links`: name to function of cells and seed.
-
-    Each gets prepared cells with ``obsp["known_links"]`` and returns a function from pairs x 2 cell numbers to scores.
+    """Return the predictors that :func:`links` knows by name: each is a function of cells and seed, see there.
 
     Examples
     --------
@@ -168,8 +166,7 @@ def _methods(methods: Sequence[str] | Mapping[str, Method] | None) -> Mapping[st
         return methods
     known = link_methods()
     names = list(known) if methods is None else [methods] if isinstance(methods, str) else list(methods)
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
+    if not names or not set(names) <= set(known):
         raise ValueError(f"methods are {names}; they are one or more of {', '.join(map(repr, known))}.")
     return {name: known[name] for name in names}
 
@@ -184,49 +181,49 @@ def _task(
     codes: np.ndarray | None,
     seed: int,
 ) -> tuple[AnnData, np.ndarray, dict[str, np.ndarray]]:
-    """Return the first half with the known graph, the links to find, and unlinked pairs of each kind."""
+    """Return the first half with the known graph, the links to predict, and unlinked pairs of each kind."""
     first, second = halves(adata, split, layer=layer, rng=seed)
     for half in (first, second):
         pp.cell_graph(half, k=k, rng=seed, progress=False)
     hidden = pp.split_links(first, validation_size=0, test_size=test_size, rng=seed)
     first.obsp[KNOWN] = hidden.train
     n = first.n_obs
-    mine, others = graph(first, "cell_graph"), graph(second, "cell_graph")
+    of_first, of_second = graph(first, "cell_graph"), graph(second, "cell_graph")
     del first.obsp["cell_graph"], first.uns["diffvae"]["cell_graph"]  # methods must not see the hidden edges
-    linked = graphs.edges_of(others)
+    linked = graphs.edges_of(of_second)
     linked = linked[~np.isin(graphs.keys(linked, n), graphs.keys(hidden.train_edges, n))]
-    either = graphs.undirected(mine + others)
-    chance = _random.generator(seed, "negatives")
-    unlinked = {kind: graphs.sample_negatives(either, len(linked), chance, kind=kind, codes=codes) for kind in kinds}
+    either = graphs.undirected(of_first + of_second)
+    generator = _random.generator(seed, "negatives")
+    unlinked = {kind: graphs.sample_negatives(either, len(linked), generator, kind=kind, codes=codes) for kind in kinds}
     return first, linked, unlinked
 
 
 def halves(adata: AnnData, split: str, *, layer: str | None = None, rng: _random.Rng = 0) -> tuple[AnnData, AnnData]:
-    """Return the same cells twice, each half prepared separately, with independent noise.
+    """Return the same cells twice, with independent noise; each half is prepared separately.
 
     ``"counts"`` assigns every count to one half at random (binomial, 1/2), like two sequencing runs of half the depth.
-    Poisson counts become independent; overdispersion of a gene is shared. ``"genes"`` assigns the genes: no count is
-    shared, but genes of one programme are in both halves, as they should be. ``"auto"`` splits counts if the values are
-    counts.
+    Poisson counts become independent; the overdispersion of a gene stays common to both halves. ``"genes"`` assigns the
+    genes: the halves share no count, but both have genes of each programme, which is intended. ``"auto"`` splits counts
+    if the values are counts.
     """
     x = matrix_of(adata, layer)
     values: Any = x.data if sparse.issparse(x) else x
     whole = bool((values >= 0).all() and (values == np.round(values)).all())
     if split == "counts" and not whole:
         raise DataError("split='counts' needs counts, whole numbers of 0 or more; pass split='genes' instead.")
-    chance = _random.generator(rng, "halves")
+    generator = _random.generator(rng, "halves")
     if split == "genes" or not whole:
-        side = chance.permutation(adata.n_vars) % 2 == 0
+        side = generator.permutation(adata.n_vars) % 2 == 0
         one, other = (_half(adata, x[:, np.flatnonzero(s)], adata.var_names[s]) for s in (side, ~side))
         pp.prepare(one, rng=rng)
         pp.prepare(other, rng=rng)
         return one, other
     first = x.astype(np.float32).copy()
-    dealt = chance.binomial(values.astype(np.int64), 0.5).astype(np.float32)
+    thinned = generator.binomial(values.astype(np.int64), 0.5).astype(np.float32)
     if sparse.issparse(x):
-        first.data = dealt
+        first.data = thinned
     else:
-        first = dealt
+        first = thinned
     one, other = (_half(adata, part, adata.var_names) for part in (first, x.astype(np.float32) - first))
     pp.prepare(one, rng=rng)
     pp.prepare(other, n_top_genes=None, rng=rng)
@@ -249,12 +246,14 @@ def pearson(adata: AnnData, rng: _random.Rng) -> Scorer:
 
 def pca_distance(adata: AnnData, rng: _random.Rng) -> Scorer:
     """Score by the distance in scanpy's 50 principal components, the usual neighbours."""
-    return _distance(_pca(adata, rng))
+    return _distance(principal_components(adata, rng))
 
 
 def pca_cosine(adata: AnnData, rng: _random.Rng) -> Scorer:
     """Score by the cosine in the same components."""
-    return _cosine(_pca(adata, rng))
+    x = principal_components(adata, rng)
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return lambda pairs: graphs.inner_products(unit, pairs)
 
 
 def diffvae_distance(adata: AnnData, rng: _random.Rng) -> Scorer:
@@ -271,7 +270,7 @@ def common_neighbours(adata: AnnData, rng: _random.Rng) -> Scorer:
 
 
 def popularity(adata: AnnData, rng: _random.Rng) -> Scorer:
-    """Score by the product of the numbers of links of both cells."""
+    """Score by the product of the degrees of both cells."""
     degree = np.asarray(graph(adata, KNOWN).sum(1), np.float64).ravel()
     return lambda pairs: degree[pairs[:, 0]] * degree[pairs[:, 1]]
 
@@ -281,20 +280,16 @@ def graph_diffvae(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
     from diffvae.model import GraphDiffVAE
 
     model = GraphDiffVAE(**params).train(adata, graph_key=KNOWN, rng=rng, progress=False)
-    places = model.get_link_representation()
-    return lambda pairs: graphs.inner_products(places, pairs)
+    z = model.get_link_representation()
+    return lambda pairs: graphs.inner_products(z, pairs)
 
 
-def _pca(adata: AnnData, rng: _random.Rng) -> np.ndarray:
+def principal_components(adata: AnnData, rng: _random.Rng) -> np.ndarray:
+    """Return scanpy's 50 principal components, or fewer if the data are smaller."""
     import scanpy as sc
 
     seed = _random.seed(rng, "PCA of the links") % 2**31
     return sc.pp.pca(adata.X, min(50, min(adata.shape) - 1), random_state=seed)
-
-
-def _cosine(x: np.ndarray) -> Scorer:
-    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return lambda pairs: graphs.inner_products(unit, pairs)
 
 
 def _distance(x: np.ndarray) -> Scorer:

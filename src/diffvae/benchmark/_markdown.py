@@ -1,4 +1,4 @@
-"""Markdown out of names that may hold anything."""
+"""Markdown from names that may hold any characters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def text(value: Any) -> str:
-    r"""Return a name as Markdown shows it: nothing in it is markup, a cell's end or a line's.
+    r"""Return a name in Markdown on one line, with all markup escaped.
 
     Examples
     --------
@@ -19,25 +19,24 @@ def text(value: Any) -> str:
     """
     plain = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
     plain = re.sub(r"([\\`*|~$\[\]])", r"\\\1", plain)
-    plain = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", plain)  # within a word it is no markup
+    plain = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", plain)  # an underscore within a word is not markup
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Return a table of cells that are Markdown already; the first `left` columns are set left, the others right."""
+    """Return a table; cells are Markdown, the first `left` columns are aligned left, the others right."""
     lines = [header, ["---" if i < left else "---:" for i in range(len(header))], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def code(lines: str) -> str:
-    """Return a block of code, fenced by more backticks than it has in a row."""
-    longest = max((len(found) for found in re.findall("`+", lines)), default=0)
-    fence = "`" * max(3, longest + 1)
+    """Return a code block; its fence has more backticks than any run in the text."""
+    fence = "`" * max(3, *(len(run) + 1 for run in ["", *re.findall("`+", lines)]))
     return f"{fence}\n{lines.strip()}\n{fence}"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number with a minus sign that can be read, and a dash for none.
+    """Return a number with a typographic minus sign, or a dash for NaN.
 
     Examples
     --------
@@ -46,12 +45,24 @@ def number(value: float, digits: int = 3) -> str:
     """
     if not np.isfinite(value):
         return "–"
-    said = f"{value:.{digits}f}"
-    return said.replace("-", "" if float(said) == 0 else "−")
+    shown = f"{value:.{digits}f}"
+    return shown.replace("-", "" if float(shown) == 0 else "−")
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign.
+
+    Examples
+    --------
+    >>> signed(0.0312), signed(-0.02), signed(0.0)
+    ('+0.031', '−0.020', '0.000')
+    """
+    shown = number(value)
+    return f"+{shown}" if value > 0 and float(shown) != 0 else shown
 
 
 def spread(mean: float, sd: float, digits: int = 3) -> str:
-    """Return "mean ± sd", or the mean alone where there is no spread.
+    """Return "mean ± sd", or the mean alone if the standard deviation is NaN.
 
     Examples
     --------
@@ -61,8 +72,13 @@ def spread(mean: float, sd: float, digits: int = 3) -> str:
     return number(mean, digits) + (f" ± {number(sd, digits)}" if np.isfinite(sd) else "")
 
 
+def bullets(lines: Sequence[str]) -> str:
+    """Return a list with one item per line."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def capital(sentence: str) -> str:
-    """Begin with a capital, unless that is no letter to be changed.
+    """Capitalise the first letter, except in names such as t-SNE and kNN.
 
     Examples
     --------

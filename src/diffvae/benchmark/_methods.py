@@ -1,6 +1,6 @@
-"""Representations to compare: by name, or any object that trains and embeds like the models of this package.
+"""Representations to compare: named methods, or any object with the interface of the models of this package.
 
-The models of scvi-tools and DRVI learn from the counts of the same cells and splits as ours.
+The models of scvi-tools and DRVI are trained on the counts of the same cells and splits as ours.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from scipy import sparse
 
 from diffvae import _keys, _random
+from diffvae._core.validate import Whole, check
 from diffvae._errors import DataError
 from diffvae.model._base import NotTrainedError
 from diffvae.model._features import Features, Matrix, layer_matrix, match_new, read_features, split_rows
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 Factory: TypeAlias = Callable[[int], Any]
-"""From a number of latent dimensions to an untrained model."""
+"""Takes a number of latent dimensions and returns an untrained model."""
 BATCH_SIZE = 128
 """Cells per step, the default of scvi-tools."""
 LOGGERS = ("scvi", "drvi.scvi_tools_based", "lightning.pytorch", "lightning.fabric")
@@ -49,11 +50,11 @@ class Method:
     Attributes
     ----------
     name
-        In tables.
+        Name in tables.
     make
-        From a number of latent dimensions to an untrained model.
+        Function that takes a number of latent dimensions and returns an untrained model.
     options
-        Further arguments of its ``train``.
+        Further arguments of the model's ``train``.
 
     Examples
     --------
@@ -68,7 +69,7 @@ class Method:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self, n_latent: int) -> str:
-        """Return all that determines the result of a training besides cells and seed, as JSON."""
+        """Return what determines the result of a training, except cells and seed, as JSON."""
         model = self.make(n_latent)
         params = model.get_params() if hasattr(model, "get_params") else {}
         about = {"class": f"{type(model).__module__}.{type(model).__qualname__}", "params": params}
@@ -92,18 +93,18 @@ def methods() -> dict[str, Method]:
     """
     from diffvae import model
 
-    own = {
-        "DiffVAE": partial(_keywords, model.DiffVAE, {}),
-        "DiffVAE (paper)": partial(_keywords, model.DiffVAE, {"preset": "paper"}),
-        "DiffVAE (code)": partial(_keywords, model.DiffVAE, {"preset": "code"}),
-        "VAE": partial(_keywords, model.VAE, {}),
-        "AE": partial(_keywords, model.AutoEncoder, {"likelihood": "mse"}),
-        "AE (bernoulli)": partial(_keywords, model.AutoEncoder, {"likelihood": "bernoulli"}),
-        "PCA (unit)": partial(_keywords, model.PCA, {}),
+    factories: dict[str, Factory] = {
+        "DiffVAE": partial(_make, model.DiffVAE, {}),
+        "DiffVAE (paper)": partial(_make, model.DiffVAE, {"preset": "paper"}),
+        "DiffVAE (code)": partial(_make, model.DiffVAE, {"preset": "code"}),
+        "VAE": partial(_make, model.VAE, {}),
+        "AE": partial(_make, model.AutoEncoder, {"likelihood": "mse"}),
+        "AE (bernoulli)": partial(_make, model.AutoEncoder, {"likelihood": "bernoulli"}),
+        "PCA (unit)": partial(_make, model.PCA, {}),
+        "PCA": partial(_make, model.PCA, {}),
+        **{cls.name: cls for cls in (SCVI, LinearSCVI, DRVI)},
     }
-    known = {name: Method(name, make) for name, make in own.items()}
-    known["PCA"] = Method("PCA", own["PCA (unit)"], {"layer": None})
-    return known | {cls.name: Method(cls.name, cls) for cls in (SCVI, LinearSCVI, DRVI)}
+    return {name: Method(name, make, {"layer": None} if name == "PCA" else {}) for name, make in factories.items()}
 
 
 def configured(config: Config, name: str = "DiffVAE") -> Method:
@@ -126,48 +127,47 @@ def configured(config: Config, name: str = "DiffVAE") -> Method:
     10
     """
     settings = _settings.read(config)
-    return Method(name, partial(_of_settings, settings), _settings.training_of(settings))
-
-
-def _of_settings(settings: Mapping[str, Any], n_latent: int) -> Any:
-    return _settings.model_of({**settings, "n_latent": n_latent})
+    return Method(name, partial(_make_configured, settings), _settings.training_of(settings))
 
 
 def as_methods(given: Sequence[str] | Mapping[str, Any]) -> list[Method]:
     """Return methods from names, or from a mapping of names to models or functions that make them."""
+    if not given:
+        raise ValueError("No method was named; name at least one, such as 'DiffVAE'.")
     if isinstance(given, Mapping):
-        found = [_as_method(str(name), thing) for name, thing in given.items()]
-    else:
-        known = methods()
-        names = [given] if isinstance(given, str) else list(given)
-        if unknown := [n for n in names if n not in known]:
-            raise ValueError(f"{unknown[0]!r} is no method; the methods are {', '.join(map(repr, known))}.")
-        found = [known[n] for n in dict.fromkeys(names)]
-    if not found:
-        raise ValueError("No method was named; name one at least, such as 'DiffVAE'.")
-    return found
+        return [_as_method(str(name), model) for name, model in given.items()]
+    known = methods()
+    names = [given] if isinstance(given, str) else list(given)
+    if unknown := [n for n in names if n not in known]:
+        raise ValueError(f"{unknown[0]!r} is not a method; the methods are {', '.join(map(repr, known))}.")
+    return [known[n] for n in dict.fromkeys(names)]
 
 
-def _as_method(name: str, thing: Any) -> Method:
-    if isinstance(thing, Method):
-        return Method(name, thing.make, thing.options)
-    if hasattr(thing, "train") and hasattr(thing, "get_latent_representation"):
-        if isinstance(thing, type):
-            return Method(name, partial(_keywords, thing, {}))
-        return Method(name, partial(_again, thing))
-    if callable(thing):
-        return Method(name, thing)
+def _as_method(name: str, model: Any) -> Method:
+    if isinstance(model, Method):
+        return Method(name, model.make, model.options)
+    if hasattr(model, "train") and hasattr(model, "get_latent_representation"):
+        return Method(name, partial(_make, model, {}) if isinstance(model, type) else partial(_make_alike, model))
+    if callable(model):
+        return Method(name, model)
     raise ValueError(
-        f"The method {name!r} is a {type(thing).__name__}; give a model with train() and "
-        "get_latent_representation(), or a function from n_latent to one."
+        f"The method {name!r} has type {type(model).__name__}; give a model with train() and "
+        "get_latent_representation(), or a function that takes n_latent and returns one."
     )
 
 
-def _keywords(cls: type, params: Mapping[str, Any], n_latent: int) -> Any:
+# Functions of the module, because workers of Dask must be able to unpickle them.
+
+
+def _make(cls: type, params: Mapping[str, Any], n_latent: int) -> Any:
     return cls(**params, n_latent=n_latent)
 
 
-def _again(model: Any, n_latent: int) -> Any:
+def _make_configured(settings: Mapping[str, Any], n_latent: int) -> Any:
+    return _settings.model_of({**settings, "n_latent": n_latent})
+
+
+def _make_alike(model: Any, n_latent: int) -> Any:
     """Return an untrained copy of a model, with this number of dimensions if it has such a parameter."""
     if hasattr(model, "get_params"):
         params = model.get_params()
@@ -176,11 +176,11 @@ def _again(model: Any, n_latent: int) -> Any:
 
 
 class CountModel:
-    """A model of scvi-tools, or built on it, with the interface that :func:`diffvae.benchmark.run` needs.
+    """Adapter of a model of scvi-tools, or of a library built on it, for :func:`diffvae.benchmark.run`.
 
     All other settings are the defaults of scvi-tools: one hidden layer of 128, 128 cells per step, learning rate, KL
-    warm-up, and 400 epochs, fewer above 20,000 cells. There is no ``decode``: these models predict the mean of counts,
-    which cannot be compared with logarithms scaled to [0, 1], so their reconstruction is not scored.
+    warm-up, and 400 epochs, fewer above 20,000 cells. The reconstruction is not scored (there is no ``decode``),
+    because these models predict the mean of counts, which cannot be compared with logarithms scaled to [0, 1].
 
     Parameters
     ----------
@@ -198,16 +198,14 @@ class CountModel:
     name: ClassVar[str]
     package: ClassVar[str]
     """Name for pip."""
-    where: ClassVar[tuple[str, str]]
-    """Module and class."""
-    default: ClassVar[int] = 10
-    """Latent dimensions if none are given."""
+    module: ClassVar[str]
+    class_name: ClassVar[str]
+    default_n_latent: ClassVar[int] = 10
 
     def __init__(self, n_latent: int | None = None, **params: Any) -> None:
-        n_latent = self.default if n_latent is None else n_latent
-        if n_latent < 1:
-            raise ValueError(f"n_latent is {n_latent}; it must be positive.")
-        if any(find_spec(module) is None for module in ("scvi", self.where[0].partition(".")[0])):
+        n_latent = self.default_n_latent if n_latent is None else n_latent
+        check({"n_latent": Whole(1)}, n_latent=n_latent)
+        if any(find_spec(module) is None for module in ("scvi", self.module.partition(".")[0])):
             raise ImportError(f"{self.name} needs {self.package}, which is not installed: pip install {self.package}")
         self.n_latent, self.params = int(n_latent), params
         self._model: Any = None
@@ -219,7 +217,7 @@ class CountModel:
         return f"{type(self).__name__}({params}; {'not trained' if self._model is None else 'trained'})"
 
     def get_params(self) -> dict[str, Any]:
-        """Return the arguments that construct an equal one."""
+        """Return the arguments of the constructor."""
         return {"n_latent": self.n_latent} | self.params
 
     def train(
@@ -232,26 +230,22 @@ class CountModel:
         rng: _random.Rng = 0,
         progress: bool = True,
     ) -> Self:
-        """Learn from the counts of the training cells.
+        """Train on the counts of the training cells and return the model.
 
         Parameters
         ----------
         adata
-            Cells from :func:`diffvae.pp.prepare`. They stay unchanged; the library gets a copy of their counts.
+            Cells from :func:`diffvae.pp.prepare`. They are not changed; the library gets a copy of their counts.
         layer
             Layer of counts.
         max_epochs
             Passes over the training cells; None for the library's choice.
         validation_size
-            As in :meth:`DiffVAE.train`: None for the split made by preparing.
+            As in :meth:`DiffVAE.train`: None for the split made by :func:`diffvae.pp.prepare`.
         rng
             Seed or generator. The library uses global generators; their states are restored.
         progress
-            Show the library's bar on a terminal.
-
-        Returns
-        -------
-        The model itself.
+            Show the library's progress bar on a terminal.
 
         Raises
         ------
@@ -261,16 +255,16 @@ class CountModel:
             If the library fails, for example because the loss is not finite.
         """
         counts = self._counts(adata, layer)
-        rows, watched = split_rows(adata, validation_size, rng)
+        rows, held_out = split_rows(adata, validation_size, rng)
         features = read_features(adata, layer, counts)
         seed = _random.seed(rng, "scvi")
         remainder = len(rows) % BATCH_SIZE
         split = {
-            "external_indexing": [rows, watched],
-            # Batch norm cannot learn from a last batch of one cell; another cell is left out in each epoch instead.
+            "external_indexing": [rows, held_out],
+            # Batch norm fails on a last batch of one cell, so each epoch drops a small last batch, of random cells.
             "drop_last": len(rows) > BATCH_SIZE and 0 < remainder < 3,
         }
-        library = getattr(import_module(self.where[0]), self.where[1])
+        library = getattr(import_module(self.module), self.class_name)
         with global_seed(seed):
             cells = _count_cells(counts, adata.obs_names, features)
             library.setup_anndata(cells)
@@ -283,8 +277,8 @@ class CountModel:
                     enable_progress_bar=progress and sys.stderr.isatty(),
                 )
             except (ValueError, RuntimeError) as error:
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
-                raise RuntimeError(f"{self.name} could not be trained on these cells: {first}.") from error
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+                raise RuntimeError(f"{self.name} could not be trained on these cells: {reason}.") from error
         self._model, self._features, self._seed = model, features, seed
         return self
 
@@ -294,14 +288,7 @@ class CountModel:
         Parameters
         ----------
         adata
-            Cells with counts in the layer used in training, genes matched by name; None for the training cells.
-
-        Raises
-        ------
-        DataError
-            If the cells lack genes or counts.
-        NotTrainedError
-            If :meth:`train` was not called.
+            Cells with counts in the layer used in training; genes are matched by name. None for the training cells.
         """
         if self._model is None or self._features is None:
             raise NotTrainedError(f"This {type(self).__name__} is not trained; call train(adata) first.")
@@ -314,7 +301,7 @@ class CountModel:
         return np.ascontiguousarray(z, dtype=np.float32)
 
     def _counts(self, adata: AnnData, layer: str) -> Matrix:
-        """Return the counts, or raise an error that says why there are none."""
+        """Return the counts; refuse a missing layer and values that are not counts."""
         if layer not in adata.layers:
             kind = adata.uns.get(_keys.UNS, {}).get("prepare", {}).get("kind")
             why = f" (diffvae.pp.prepare was given {kind!r} values)" if kind else ""
@@ -347,28 +334,16 @@ def _count_cells(counts: Matrix, names: Any, features: Features) -> AnnData:
 class SCVI(CountModel):
     """scVI: a variational autoencoder with a zero-inflated negative binomial likelihood.
 
-    Parameters
-    ----------
-    n_latent, params
-        As in :class:`CountModel`.
-
     References
     ----------
     Lopez et al., Deep generative modeling for single-cell transcriptomics, Nature Methods 2018.
     """
 
-    name = "scVI"
-    package = "scvi-tools"
-    where = ("scvi.model", "SCVI")
+    name, package, module, class_name = "scVI", "scvi-tools", "scvi.model", "SCVI"
 
 
 class LinearSCVI(CountModel):
     """LinearSCVI: scVI with a linear decoder and a negative binomial likelihood.
-
-    Parameters
-    ----------
-    n_latent, params
-        As in :class:`CountModel`.
 
     References
     ----------
@@ -376,28 +351,19 @@ class LinearSCVI(CountModel):
     Bioinformatics 2020.
     """
 
-    name = "LinearSCVI"
-    package = "scvi-tools"
-    where = ("scvi.model", "LinearSCVI")
+    name, package, module, class_name = "LinearSCVI", "scvi-tools", "scvi.model", "LinearSCVI"
 
 
 class DRVI(CountModel):
-    """DRVI: a decoder with one part per latent dimension, pooled at the end, to separate processes.
-
-    Parameters
-    ----------
-    n_latent, params
-        As in :class:`CountModel`.
+    """DRVI: its decoder has one part per latent dimension, pooled at the end, to separate processes.
 
     References
     ----------
     Moinfar and Theis, Unsupervised deep disentangled representation of single-cell omics, bioRxiv 2024.
     """
 
-    name = "DRVI"
-    package = "drvi-py"
-    where = ("drvi.model", "DRVI")
-    default = 32
+    name, package, module, class_name = "DRVI", "drvi-py", "drvi.model", "DRVI"
+    default_n_latent = 32
 
 
 @contextmanager
@@ -405,21 +371,20 @@ def global_seed(seed: int) -> Iterator[None]:
     """Seed the global generators of Python, numpy and torch through scvi-tools, and silence it, within a block.
 
     Afterwards the generators, cuDNN's flags, the environment, the library's seed, the levels of its loggers and the
-    warning filters are as before. What importing the library changed stays.
+    warning filters are as before. What the import of the library changed stays changed.
     """
     import torch
 
-    settings = import_module("scvi").settings
-    cudnn = torch.backends.cudnn
+    settings, cudnn = import_module("scvi").settings, torch.backends.cudnn
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the library draws from it
+    flags, before, levels = (cudnn.deterministic, cudnn.benchmark), settings.seed, [log.level for log in loggers]
     environment = {name: os.environ.get(name) for name in SEEDED}
-    flags, before = (cudnn.deterministic, cudnn.benchmark), settings.seed
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")  # about loader workers and deprecated names inside the library
         try:
-            for name in LOGGERS:
-                logging.getLogger(name).setLevel(logging.ERROR)
+            for log in loggers:
+                log.setLevel(logging.ERROR)
             settings.seed = seed
             yield
         finally:
@@ -428,9 +393,7 @@ def global_seed(seed: int) -> Iterator[None]:
             random.setstate(states[0])
             np.random.set_state(states[1])  # noqa: NPY002 - as it was before the library
             for name, value in environment.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
+                os.environ.pop(name, None)
+                os.environ.update({} if value is None else {name: value})
+            for log, level in zip(loggers, levels, strict=True):
+                log.setLevel(level)

@@ -1,8 +1,8 @@
-"""The report of a comparison: one page of Markdown, mostly tables, in which every figure is computed."""
+"""The report of a comparison in Markdown: the verdict in sentences, then tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,181 +16,149 @@ if TYPE_CHECKING:
     from diffvae.benchmark._comparison import Findings
 
 RARE_SHARE, RARE_CELLS = 0.05, 50
-FEW = 5
-"""With fewer data sets an interval says little about others."""
+FEW_SETS = 5
+"""With fewer data sets an interval says little about other data sets."""
 ONE_DIGIT = ("active_dimensions", "training_seconds")
-
-NOTES: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
-    (
-        lambda of: True,
-        "Scores are mean ± standard deviation over trainings, each with its own split and seed, of the mean over the "
-        "clusterings of a training. Trainings of each method: {trainings}.",
-    ),
-    (lambda of: of["single"], "A single training has no spread and no interval."),
-    (
-        lambda of: of["methods"] > 1,
-        "Bold scores are the best of their row if the {level:.0%} interval of the paired difference from the second "
-        "best excludes zero.",
-    ),
-    (
-        lambda of: of["sets"] > 1,
-        "Means over data sets weigh the data sets equally and leave out those that lack a method; their ± is the "
-        "spread of this mean between trainings.",
-    ),
-    (
-        lambda of: of["resampled"],
-        "Differences are {reference} minus the other method, paired by split and seed, with {level:.0%} bootstrap "
-        "intervals ({draws:,} draws of {resampled}); bold ones exclude zero. A tie is a data set whose interval "
-        "includes zero or whose difference is at most {margin:g}.",
-    ),
-    (
-        lambda of: of["dropped"] > 0,
-        "Up to {dropped} trainings of a row lack a partner and are left out of the difference.",
-    ),
-    (
-        lambda of: 1 < of["sets"] < FEW,
-        "With only {sets} data sets the intervals say little about other data sets; look at each.",
-    ),
-    (
-        lambda of: of["written"],
-        "All settings and measures are in summary.csv, paired.csv and paired_by_dataset.csv, all runs in runs.csv.",
-    ),
-)
-"""When each note on how to read the report is shown."""
-
-VERDICTS: tuple[tuple[Callable[[dict[str, Any]], Any], str], ...] = (
-    (lambda of: of["worse"], "**{method} does better than {reference}** by {measure}"),
-    (lambda of: of["single"] and of["behind"], "**{method} is ahead of {reference}** by {measure} in single trainings"),
-    (lambda of: of["lost"], "**{method} does better than {reference} on {lost}** by {measure}"),
-    (lambda of: of["unclear"] and not of["single"], "**{reference} is not clearly better than {method}** by {measure}"),
-    (lambda of: of["single"], "{reference} is ahead of {method} by {measure} in single trainings"),
-    (lambda of: True, "{reference} does better than {method} by {measure}"),
-)
-"""The first sentence whose condition holds, from the worst to the best news for the reference."""
-TALLY = "settings better / unclear / worse: {better} / {unclear} / {worse}"
-MAIN = "{setting}: {reference_mean} against {method_mean}, difference {difference} ({interval})"
-SETS = "data sets won / tied / lost: {wins} / {ties} / {losses}"
 
 
 def report(
-    found: Findings,
-    types: pd.DataFrame,
-    *,
-    command: str | None = None,
-    figures: Mapping[str, str] | None = None,
+    stats: Findings, types: pd.DataFrame, *, command: str | None = None, figures: Mapping[str, str] | None = None
 ) -> str:
-    """Return the page.
+    """Return the report.
 
     Parameters
     ----------
-    found
+    stats
         Statistics of the runs.
     types
         Recall and precision of the reference types in each run.
     command
         The command or call that made the comparison.
     figures
-        File to caption; None if the page stands alone, without a folder.
+        File to caption; None if the report is not written into a folder.
     """
-    others = md.listed([md.text(m) for m in found.methods[1:]])
-    sets = md.listed([md.text(d) for d in found.datasets])
-    parts = [f"# {md.text(found.reference)}" + (f" beside {others}" if others else "")]
-    parts += [f"Runs: {len(found.table):,}. Methods: {len(found.methods)}. Data sets: {sets}."]
-    if said := verdict(found):
-        parts += ["## What was found", "\n".join(f"- {sentence}" for sentence in said)]
-    parts += ["## How to read it", "\n".join(f"- {note}" for note in _notes(found, written=figures is not None))]
+    reference, *others = map(md.text, stats.methods)
+    compared = f" compared with {md.listed(others)}" if others else ""
+    sets = md.listed([md.text(d) for d in stats.datasets])
+    parts = [f"# {reference}{compared}"]
+    parts += [f"Runs: {len(stats.table):,}. Methods: {len(stats.methods)}. Data sets: {sets}."]
+    if sentences := verdict(stats):
+        parts += ["## Findings", md.bullets(sentences)]
+    parts += ["## How to read this report", md.bullets(_notes(stats, written=figures is not None))]
     parts += [f"![{md.text(caption)}]({file})" for file, caption in (figures or {}).items()]
-    if found.metric is not None:
-        parts += [f"## {md.capital(_names.metric_name(found.metric))}", *_scores(found, [found.metric])]
-        parts += ["### Spread between trainings and between clusterings of one training", _spread(found)]
-    others_measured: list[str] = [m for m in (*_names.OF_SPACE, *_names.OF_TRAINING) if m in found.metrics]
-    parts += ["## Other measures", *_scores(found, others_measured)] if others_measured else []
-    rare = [(name, table) for name in found.datasets if (table := _rare_types(types, found, name))]
-    if rare:
-        parts += [
-            "## Rare types",
-            f"Recall / precision of types below {RARE_SHARE:.0%} of the cells or {RARE_CELLS} cells.",
-        ]
+    if stats.metric is not None:
+        parts += [f"## {md.capital(_names.metric_name(stats.metric))}", *_scores(stats, [stats.metric])]
+        parts += ["### Spread between trainings and between clusterings of one training", _spread(stats)]
+    other_measures: list[str] = [m for m in (*_names.OF_SPACE, *_names.OF_TRAINING) if m in stats.metrics]
+    if other_measures:
+        parts += ["## Other measures", *_scores(stats, other_measures)]
+    if rare := [(name, table) for name in stats.datasets if (table := _rare_types(types, stats, name))]:
+        limits = f"below {RARE_SHARE:.0%} of the cells or {RARE_CELLS} cells"
+        parts += ["## Rare types", f"Recall / precision of types {limits}."]
         parts += [part for name, table in rare for part in (f"### {md.text(name)}", table)]
-    if table := _differences(found):
-        parts += [f"## {md.text(found.reference)} minus each other method", table]
-    parts += ["## How this was made", *([md.code(command)] if command else []), _made(found.table)]
+    if table := _differences(stats):
+        parts += [f"## {reference} minus each other method", table]
+    parts += ["## How this report was made", *([md.code(command)] if command else []), _made(stats.table)]
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(found: Findings) -> list[str]:
+def verdict(stats: Findings) -> list[str]:
     """Return one statement per other method and measure, the worst for the reference first."""
-    said = []
-    for metric in [m for m in _paired_measures(found) if m != "silhouette"]:
-        rows = found.paired(metric)
-        for method in found.methods[1:] if len(rows) else []:
-            own = rows[(rows["method"] == method) & (rows["n_pairs"] > 0)]
-            said += [_statement(found, metric, method, own)] if len(own) else []
-    return [sentence for _, sentence in sorted(said, key=lambda pair: pair[0])]
+    statements = []
+    for metric in [m for m in _paired_measures(stats) if m != "silhouette"]:
+        rows = stats.paired(metric)
+        for method in stats.methods[1:] if len(rows) else []:
+            paired = rows[(rows["method"] == method) & (rows["n_pairs"] > 0)]
+            statements += [_statement(stats, metric, method, paired)] if len(paired) else []
+    return [sentence for _, sentence in sorted(statements, key=lambda pair: pair[0])]
 
 
-def _statement(found: Findings, metric: str, method: str, rows: pd.DataFrame) -> tuple[int, str]:
-    """Return the place of the statement in ``VERDICTS``, and the statement."""
-    sets = at(found.paired(metric, per_dataset=True), method=method, **found.settings[0])
-    lost = sets.loc[sets["result"] == "loss", "dataset"] if rows["n_datasets"].max() > 1 else []
+def _statement(stats: Findings, metric: str, name: str, rows: pd.DataFrame) -> tuple[int, str]:
+    """Return the rank of the statement, 0 for the worst news for the reference, and the statement."""
+    method, reference, measure = md.text(name), md.text(stats.reference), _names.metric_name(metric)
+    several = rows["n_datasets"].max() > 1
+    sets = at(stats.paired(metric, per_dataset=True), method=name, **stats.settings[0])
+    lost = md.listed([md.text(d) for d in sets.loc[sets["result"] == "loss", "dataset"]]) if several else ""
     better, worse = int((rows["low"] > 0).sum()), int((rows["high"] < 0).sum())
-    main = at(rows, **found.settings[0]).head(1).to_dict("records")
-    of: dict[str, Any] = {name: md.number(row[name]) for row in main for name in ("reference_mean", "method_mean")}
-    for row in main:
-        of |= {name: row[name] for name in ("wins", "ties", "losses", "n_datasets")}
-        of |= {"setting": _names.setting_name({k: row[k] for k in _names.setting_of(metric)})}
-        of |= {"difference": _signed(row["difference"]), "interval": _interval(row)}
-    of |= {
-        "method": md.text(method),
-        "reference": md.text(found.reference),
-        "measure": _names.metric_name(metric),
-        "better": better,
-        "worse": worse,
-        "unclear": len(rows) - better - worse,
-        "single": rows["low"].isna().all(),
-        "behind": (rows["difference"] < 0).any(),
-        "lost": md.listed([md.text(name) for name in lost]),
-    }
-    place, sentence = next((i, said) for i, (holds, said) in enumerate(VERDICTS) if holds(of))
-    parts = [sentence, TALLY, *([MAIN] if main else []), *([SETS] if of.get("n_datasets", 1) > 1 else [])]
-    return place, "; ".join(parts).format(**of) + "."
+    unclear = len(rows) - better - worse
+    single, behind = rows["low"].isna().all(), (rows["difference"] < 0).any()
+    cases = (
+        (worse, f"**{method} does better than {reference}** by {measure}"),
+        (single and behind, f"**{method} is ahead of {reference}** by {measure} in single trainings"),
+        (lost, f"**{method} does better than {reference} on {lost}** by {measure}"),
+        (unclear and not single, f"**{reference} is not clearly better than {method}** by {measure}"),
+        (single, f"{reference} is ahead of {method} by {measure} in single trainings"),
+        (True, f"{reference} does better than {method} by {measure}"),
+    )  # fmt: skip
+    rank, sentence = next((i, sentence) for i, (applies, sentence) in enumerate(cases) if applies)
+    parts = [sentence, f"settings better / unclear / worse: {better} / {unclear} / {worse}"]
+    for row in at(rows, **stats.settings[0]).head(1).to_dict("records"):
+        setting = _names.setting_name({k: row[k] for k in _names.setting_of(metric)})
+        means = f"{md.number(row['reference_mean'])} against {md.number(row['method_mean'])}"
+        parts.append(f"{setting}: {means}, difference {md.signed(row['difference'])} ({_interval(row)})")
+        if row["n_datasets"] > 1:
+            parts.append(f"data sets won / tied / lost: {row['wins']} / {row['ties']} / {row['losses']}")
+    return rank, "; ".join(parts) + "."
 
 
-def _notes(found: Findings, written: bool) -> list[str]:
+def _notes(stats: Findings, written: bool) -> list[str]:
     """Return the notes that apply."""
-    trainings = at(found.summary, metric=found.metric or found.metrics[0])["n_trainings"]
-    paired = found.paired(_paired_measures(found)[0]) if _paired_measures(found) else pd.DataFrame()
+    n_trainings = at(stats.summary, metric=stats.metric or stats.metrics[0])["n_trainings"]
+    paired = stats.paired(_paired_measures(stats)[0]) if _paired_measures(stats) else pd.DataFrame()
     paired = paired.reindex(columns=["n_pairs", "n_dropped", "resampled"])
-    of = {
-        "trainings": md.listed([str(n) for n in sorted(set(trainings))], "or"),
-        "single": trainings.max() < 2,
-        "methods": len(found.methods),
-        "sets": len(found.datasets),
-        "reference": md.text(found.reference),
-        "level": found.bootstrap.level,
-        "draws": found.bootstrap.n,
-        "resampled": md.listed(list(paired.loc[paired["n_pairs"] > 0, "resampled"].unique()), "or"),
-        "margin": MARGIN,
-        "dropped": paired["n_dropped"].max(),
-        "written": written,
-    }
-    return [note.format(**of) for holds, note in NOTES if holds(of)]
+    resampled = md.listed(list(paired.loc[paired["n_pairs"] > 0, "resampled"].unique()), "or")
+    dropped, level, n_sets = paired["n_dropped"].max(), stats.bootstrap.level, len(stats.datasets)
+    notes = (
+        (
+            True,
+            "Scores are mean ± standard deviation over trainings, each with its own split and seed, of the mean over "
+            f"the clusterings of a training. Trainings of each method: "
+            f"{md.listed([str(n) for n in sorted(set(n_trainings))], 'or')}.",
+        ),
+        (n_trainings.max() < 2, "A single training has no spread and no interval."),
+        (
+            len(stats.methods) > 1,
+            f"Bold scores are the best of their row if the {level:.0%} interval of the paired difference from the "
+            "second best excludes zero.",
+        ),
+        (
+            n_sets > 1,
+            "Means over data sets weight the data sets equally and leave out those that lack a method; their ± is the "
+            "spread of this mean between trainings.",
+        ),
+        (
+            resampled,
+            f"Differences are {md.text(stats.reference)} minus the other method, paired by split and seed, with "
+            f"{level:.0%} bootstrap intervals ({stats.bootstrap.n:,} draws of {resampled}); bold ones exclude zero. A "
+            f"tie is a data set whose interval includes zero or whose difference is at most {MARGIN:g}.",
+        ),
+        (dropped > 0, f"Up to {dropped} trainings of a row lack a partner and are left out of the difference."),
+        (
+            1 < n_sets < FEW_SETS,
+            f"With only {n_sets} data sets the intervals say little about other data sets; look at each.",
+        ),
+        (
+            written,
+            "All settings and measures are in summary.csv, paired.csv and paired_by_dataset.csv, all runs in runs.csv.",
+        ),
+    )
+    return [note for applies, note in notes if applies]
 
 
-def _scores(found: Findings, metrics: list[str]) -> list[str]:
+def _scores(stats: Findings, metrics: list[str]) -> list[str]:
     """Return a table of the mean over the data sets, if there are several, and one per data set."""
-    rows = found.scores[found.scores["metric"].isin(metrics)]
-    asked: list[str | None] = [None, *found.datasets] if len(found.datasets) > 1 else [*found.datasets]
+    rows = stats.scores[stats.scores["metric"].isin(metrics)]
+    asked: list[str | None] = [None, *stats.datasets] if len(stats.datasets) > 1 else [*stats.datasets]
     parts = []
     for name in asked:
         if len(here := at(rows, dataset=name)):
-            heading = f"Mean over {len(found.datasets)} data sets" if name is None else md.text(name)
-            parts += [f"### {heading}", _score_table(here, found.methods)]
+            heading = f"Mean over {len(stats.datasets)} data sets" if name is None else md.text(name)
+            parts += [f"### {heading}", _score_table(here, stats.methods)]
     return parts
 
 
 def _score_table(rows: pd.DataFrame, methods: list[str]) -> str:
-    """Return measure and setting by method; bold is the best, if it surely is."""
+    """Return a table of settings x methods; bold is the method that is clearly the best."""
     keys = ["metric", "space", "clusterer", "k_given", "n_latent"]
     rows = rows.sort_values("n_latent", kind="stable").reindex(columns=[*rows.columns.union(keys, sort=False)])
     order = rows.groupby(keys[:-1], sort=False, dropna=False).ngroup()  # dimensions vary fastest
@@ -200,15 +168,13 @@ def _score_table(rows: pd.DataFrame, methods: list[str]) -> str:
         lines.setdefault(_labels(row), {})[row["method"]] = f"**{score}**" if row["best"] else score
     first = int(rows["metric"].nunique() == 1)  # the heading names a single measure
     header = [*["measure", "space", "clustering", "dimensions"][first:], *map(md.text, methods)]
-    cells = [[*label[first:], *(of.get(m, "–") for m in methods)] for label, of in lines.items()]
+    cells = [[*label[first:], *(scores.get(m, "–") for m in methods)] for label, scores in lines.items()]
     return md.table(header, cells, left=4 - first)
 
 
 def _labels(row: Mapping[Any, Any]) -> tuple[str, str, str, str]:
-    """Return measure, space, clustering and dimensions in words, a dash for what the measure does not depend on."""
-    space, clusterer, n_latent = (
-        None if pd.isna(value := row.get(k)) else value for k in ("space", "clusterer", "n_latent")
-    )
+    """Return measure, space, clustering and dimensions in words, a dash where the measure does not depend on one."""
+    space, clusterer, n_latent = (None if pd.isna(row.get(k)) else row[k] for k in ("space", "clusterer", "n_latent"))
     return (
         _names.metric_name(row["metric"]),
         "–" if space is None else md.text(_names.space_name(space)),
@@ -217,73 +183,61 @@ def _labels(row: Mapping[Any, Any]) -> tuple[str, str, str, str]:
     )
 
 
-def _spread(found: Findings) -> str:
+def _spread(stats: Findings) -> str:
     """Return the root mean square of both standard deviations, over methods, dimensions and data sets."""
     lines = []
-    for _, own in at(found.summary, metric=found.metric).groupby(["clusterer", "k_given", "space"], sort=False):
-        _, space, clustering, _ = _labels(own.iloc[0])
-        spreads = [md.number(np.sqrt((own[column] ** 2).mean())) for column in ("sd", "sd_clusterings")]
+    for _, here in at(stats.summary, metric=stats.metric).groupby(["clusterer", "k_given", "space"], sort=False):
+        _, space, clustering, _ = _labels(here.iloc[0])
+        spreads = [md.number(np.sqrt((here[column] ** 2).mean())) for column in ("sd", "sd_clusterings")]
         lines.append([clustering, space, *spreads])
     return md.table(["clustering", "space", "between trainings", "between clusterings of one training"], lines, left=2)
 
 
-def _rare_types(types: pd.DataFrame, found: Findings, dataset: str) -> str | None:
+def _rare_types(types: pd.DataFrame, stats: Findings, dataset: str) -> str | None:
     """Return recall and precision of the rare types by method in the main settings; None if no type is rare."""
-    own = at(types, dataset=dataset)
-    sizes = own.drop_duplicates("type").set_index("type")["n_cells"]
+    here = at(types, dataset=dataset)
+    sizes = here.drop_duplicates("type").set_index("type")["n_cells"]
     share = sizes / max(sizes.sum(), 1)
     lines = []
     for name, n in sizes[(share < RARE_SHARE) | (sizes < RARE_CELLS)].sort_values(ascending=False).items():
-        for setting in found.settings:
-            rows = at(own, type=name, **setting)
+        for setting in stats.settings:
+            rows = at(here, type=name, **setting)
             label = [md.text(name), f"{n} ({share[name]:.1%})", md.text(_names.setting_name(setting))]
-            lines.append(label + [_recall_precision(at(rows, method=m)) for m in found.methods])
-    return md.table(["type", "cells", "setting", *map(md.text, found.methods)], lines, left=1) if lines else None
+            lines.append(label + [_recall_precision(at(rows, method=m)) for m in stats.methods])
+    return md.table(["type", "cells", "setting", *map(md.text, stats.methods)], lines, left=1) if lines else None
 
 
 def _recall_precision(rows: pd.DataFrame) -> str:
-    """Return both, each the mean over trainings of the mean over clusterings, with its spread."""
+    """Return both, each the mean over trainings of the mean over clusterings, with the standard deviation."""
     if rows.empty:
         return "–"
     means = rows.groupby("seed")[["recall", "precision"]].mean()
     return " / ".join(md.spread(means[c].mean(), means[c].std(), 2) for c in means)
 
 
-def _differences(found: Findings) -> str | None:
+def _differences(stats: Findings) -> str | None:
     """Return the differences from each other method at the main number of dimensions; None if there are none."""
-    size = {k: v for k, v in found.settings[0].items() if k == "n_latent"}
+    size = {k: v for k, v in stats.settings[0].items() if k == "n_latent"}
     lines = []
-    for metric in _paired_measures(found):
-        rows = found.paired(metric)
+    for metric in _paired_measures(stats):
+        rows = stats.paired(metric)
         for row in at(rows[rows["n_pairs"] > 0], **size).to_dict("records") if len(rows) else []:
-            difference = _signed(row["difference"])
-            sure = row["low"] > 0 or row["high"] < 0
+            difference = md.signed(row["difference"])
+            clear = row["low"] > 0 or row["high"] < 0
             tally = f"{row['wins']} / {row['ties']} / {row['losses']}"
-            values = [f"**{difference}**" if sure else difference, _interval(row), tally, str(row["n_pairs"])]
+            values = [f"**{difference}**" if clear else difference, _interval(row), tally, str(row["n_pairs"])]
             lines.append([*_labels(row), md.text(row["method"]), *values])
     header = ["measure", "space", "clustering", "dimensions", "against"]
     return md.table([*header, "difference", "interval", "win / tie / loss", "pairs"], lines, left=5) if lines else None
 
 
-def _paired_measures(found: Findings) -> list[str]:
+def _paired_measures(stats: Findings) -> list[str]:
     """Return the measures whose differences are shown."""
-    return [m for m in (str(found.metric), "knn_purity", "silhouette") if m in found.metrics]
-
-
-def _signed(value: float) -> str:
-    """Return a difference with its sign.
-
-    Examples
-    --------
-    >>> _signed(0.0312), _signed(-0.02), _signed(0.0)
-    ('+0.031', '−0.020', '0.000')
-    """
-    said = md.number(value)
-    return f"+{said}" if value > 0 and float(said) != 0 else said
+    return [m for m in (str(stats.metric), "knn_purity", "silhouette") if m in stats.metrics]
 
 
 def _interval(row: Mapping[Any, Any]) -> str:
-    return "–" if pd.isna(row["low"]) else f"{_signed(row['low'])} to {_signed(row['high'])}"
+    return "–" if pd.isna(row["low"]) else f"{md.signed(row['low'])} to {md.signed(row['high'])}"
 
 
 def _made(table: pd.DataFrame) -> str:

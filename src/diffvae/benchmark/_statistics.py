@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,22 +10,25 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _random
+from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae.metrics import _names
 
 MARGIN = 0.01
-"""A difference up to this is a tie whatever its interval."""
+"""A difference up to this is a tie, whatever its interval."""
 CHOSEN_BY = ("ari", "knn_purity")
-"""Measures whose sum chooses a configuration, so that neither is bought with the other."""
-_SET = ("reference_mean", "method_mean", "difference", "low", "high", "result", "n_pairs", "n_dropped", "resampled")
-_ALL = (*_SET[:5], "wins", "ties", "losses", "n_datasets", *_SET[6:])
+"""Measures whose sum chooses a configuration, so that neither improves at the cost of the other."""
+RULES: dict[str, Rule] = {"n_bootstrap": Whole(1), "level": Number("(0, 1)")}
+MEANS = ("reference_mean", "method_mean", "difference", "low", "high")
+COUNTS = ("n_pairs", "n_dropped", "resampled")
 
 
 def summary(table: pd.DataFrame, metric: str = "ari") -> pd.DataFrame:
-    r"""Return mean and spread of a measure, separating the spread of trainings from that of clusterings.
+    r"""Return mean and spread of a measure; the spreads of trainings and of clusterings are separate.
 
     With :math:`m_t` the mean over the clusterings of training t and :math:`s_t` their standard deviation, ``mean`` is
     the mean of :math:`m_t`, ``sd`` their standard deviation, and ``sd_clusterings`` the root of the mean of
-    :math:`s_t^2`. Clusterings of one training are not replicates of the method: they share one latent representation.
+    :math:`s_t^2`. Clusterings of one training share one latent representation, so they are not replicates of the
+    method.
 
     Parameters
     ----------
@@ -57,16 +60,14 @@ def summary(table: pd.DataFrame, metric: str = "ari") -> pd.DataFrame:
     """
     keys = ["dataset", "method", *_names.setting_of(metric)]
     grouped = trainings(table, metric).groupby(keys, sort=False, dropna=False)
-    found = pd.DataFrame(
-        {
-            "mean": grouped["mean"].mean(),
-            "sd": grouped["mean"].std(),
-            "sd_clusterings": np.sqrt(grouped["variance"].mean()),
-            "n_trainings": grouped.size(),
-            "n_clusterings": grouped["n"].sum(),
-        }
-    )
-    return found.reset_index()
+    columns = {
+        "mean": grouped["mean"].mean(),
+        "sd": grouped["mean"].std(),
+        "sd_clusterings": np.sqrt(grouped["variance"].mean()),
+        "n_trainings": grouped.size(),
+        "n_clusterings": grouped["n"].sum(),
+    }
+    return pd.DataFrame(columns).reset_index()
 
 
 def trainings(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -74,15 +75,14 @@ def trainings(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     keys = ["dataset", "method", *_names.setting_of(metric), "seed"]
     missing = [c for c in (*keys, "clustering_seed") if c not in table]
     if missing or metric not in table:
-        there = ", ".join(_names.measures(table)) or "none"
-        raise ValueError(f"The table has no {', '.join(missing) or metric}; it has the measures {there}.")
-    known = table[table[metric].notna()]
-    if metric in (*_names.OF_SPACE, *_names.OF_TRAINING):  # the same value on several rows is one value
-        known = known.drop_duplicates([*keys, *(["clustering_seed"] if metric in _names.OF_SPACE else [])])
-    grouped = known.groupby(keys, sort=False, dropna=False, observed=True)[metric]
-    found = pd.DataFrame({"mean": grouped.mean(), "variance": grouped.var(), "n": grouped.size()}).reset_index()
-    found["mean"] = found["mean"].astype(float)
-    return found
+        known = ", ".join(_names.measures(table)) or "none"
+        raise ValueError(f"The table has no {', '.join(missing) or metric}; it has the measures {known}.")
+    rows = table[table[metric].notna()]
+    if metric in (*_names.OF_SPACE, *_names.OF_TRAINING):  # repeated on the rows of a space or training
+        rows = rows.drop_duplicates([*keys, *(["clustering_seed"] if metric in _names.OF_SPACE else [])])
+    grouped = rows.groupby(keys, sort=False, dropna=False, observed=True)[metric]
+    columns = {"mean": grouped.mean().astype(float), "variance": grouped.var(), "n": grouped.size()}
+    return pd.DataFrame(columns).reset_index()
 
 
 def at(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -101,35 +101,12 @@ def at(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    r"""Intervals of the mean over data sets of the mean over pairs.
-
-    Data sets are resampled, then the pairs within each; with a single data set only its pairs are. With few units the
-    resampled means vary too little: by :math:`\sqrt{(n-1)/n}`, and with normal instead of Student's tails, where n is
-    the number of units resampled first. The distances of their quantiles from the mean are therefore multiplied by
-
-    .. math:: \sqrt{n / (n - 1)} \; t_{n-1} / z
-
-    (Hesterberg 2015 corrects for the same by moving the quantiles outwards, which cannot leave the range of the data.)
-    In 1500 simulations of 5 pairs of normal differences, plain 95 % quantiles covered the truth in 84 %, these in 94 %;
-    with 8 data sets of 5 pairs and equal variance between and within data sets, 93 and 97 %.
-
-    Attributes
-    ----------
-    n
-        Bootstrap draws.
-    level
-        Confidence level.
-    rng
-        Seed.
-
-    References
-    ----------
-    Hesterberg 2015, What teachers should know about the bootstrap, The American Statistician 69, 371-386.
+    """Bootstrap intervals of the mean over data sets of the mean over pairs; see :func:`compare`.
 
     Examples
     --------
     >>> low, high = Bootstrap().interval([np.array([0.1, 0.2, 0.3])])
-    >>> low < 0.1 < 0.3 < high  # three pairs say little
+    >>> low < 0.1 < 0.3 < high  # an interval of three pairs is wide
     True
     """
 
@@ -138,8 +115,7 @@ class Bootstrap:
     rng: _random.Rng = 0
 
     def __post_init__(self) -> None:
-        if self.n < 1 or not 0 < self.level < 1:
-            raise ValueError(f"n_bootstrap is {self.n} and level {self.level}; give 1 or more, and between 0 and 1.")
+        check(RULES, n_bootstrap=self.n, level=self.level)
 
     def interval(self, differences: Sequence[np.ndarray], *purpose: str) -> tuple[float, float]:
         """Return the interval for one array of differences per data set; NaN for a single difference."""
@@ -151,10 +127,23 @@ class Bootstrap:
             return np.nan, np.nan
         mean = float(np.mean([d.mean() for d in sets]))
         tails = np.array([0.5 - self.level / 2, 0.5 + self.level / 2])
-        wider = np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, tails[1]) / special.ndtri(tails[1])
-        drawn = _means(sets, self.n, _random.generator(self.rng, "bootstrap", *purpose))
-        low, high = mean + wider * (np.quantile(drawn, tails) - mean)
+        factor = np.sqrt(n / (n - 1)) * special.stdtrit(n - 1, tails[1]) / special.ndtri(tails[1])
+        means = _resampled_means(sets, self.n, _random.generator(self.rng, "bootstrap", *purpose))
+        low, high = mean + factor * (np.quantile(means, tails) - mean)
         return float(low), float(high)
+
+
+def _resampled_means(sets: list[np.ndarray], n: int, generator: np.random.Generator) -> np.ndarray:
+    """Return the mean of each draw: data sets are resampled, then the pairs within each."""
+    if len(sets) == 1:
+        (pairs,) = sets
+        return pairs[generator.integers(len(pairs), size=(n, len(pairs)))].mean(1)
+    picks = generator.integers(len(sets), size=(n, len(sets)))
+    means = np.empty(picks.shape)
+    for i, pairs in enumerate(sets):
+        here = picks == i
+        means[here] = pairs[generator.integers(len(pairs), size=(int(here.sum()), len(pairs)))].mean(1)
+    return means.mean(1)
 
 
 def resampled(differences: Sequence[np.ndarray]) -> str:
@@ -163,19 +152,6 @@ def resampled(differences: Sequence[np.ndarray]) -> str:
     if len(sizes) < 2:
         return "trainings" if sum(sizes) > 1 else "nothing"
     return "data sets, then trainings" if max(sizes) > 1 else "data sets"
-
-
-def _means(sets: list[np.ndarray], n: int, chance: np.random.Generator) -> np.ndarray:
-    """Return the mean of each draw."""
-    if len(sets) == 1:
-        (own,) = sets
-        return own[chance.integers(len(own), size=(n, len(own)))].mean(1)
-    picks = chance.integers(len(sets), size=(n, len(sets)))
-    means = np.empty(picks.shape)
-    for i, own in enumerate(sets):
-        here = picks == i
-        means[here] = own[chance.integers(len(own), size=(int(here.sum()), len(own)))].mean(1)
-    return means.mean(1)
 
 
 def compare(
@@ -190,17 +166,23 @@ def compare(
     n_bootstrap: int = 2000,
     rng: _random.Rng = 0,
 ) -> pd.DataFrame:
-    r"""Return how much better a method is than each other one, on the same data sets and splits.
+    r"""Return how much better a method is than each other method, on the same data sets and splits.
 
     A pair consists of the trainings of two methods with the same data set, seed and setting, each the mean of its
     clusterings. The difference is the mean over data sets of the mean over pairs,
 
     .. math:: \frac{1}{D} \sum_d \frac{1}{n_d} \sum_s (r_{ds} - m_{ds})
 
-    reference minus method. Its interval is a bootstrap over data sets, then over the pairs within each; with a single
-    data set over its pairs. Plain quantiles of so few units are too narrow (with 5 normal differences a "95 %" interval
-    covers the truth in 84 % of simulations), so their distances from the mean are multiplied by
-    :math:`\sqrt{n/(n-1)} \, t_{n-1} / z`, where n is the number of data sets, or of pairs in a single one (then 94 %).
+    reference minus method. Its interval is a bootstrap: data sets are resampled, then the pairs within each; with a
+    single data set only its pairs. With few units the resampled means vary too little: by :math:`\sqrt{(n-1)/n}`, and
+    with normal instead of Student's tails. The distances of their quantiles from the mean are therefore multiplied by
+
+    .. math:: \sqrt{n / (n - 1)} \; t_{n-1} / z
+
+    where n is the number of data sets, or of pairs in a single data set. (Hesterberg 2015 corrects for the same by
+    moving the quantiles outwards, which cannot leave the range of the data.) In 1500 simulations of 5 pairs of normal
+    differences, plain 95 % quantiles covered the truth in 84 %, these in 94 %; with 8 data sets of 5 pairs and equal
+    variance between and within data sets, 93 and 97 %.
 
     Parameters
     ----------
@@ -211,7 +193,7 @@ def compare(
     metric
         Column.
     by
-        Those of ``n_latent``, ``space``, ``clusterer`` and ``k_given`` that separate rows; pairs are averaged over the
+        Which of ``n_latent``, ``space``, ``clusterer`` and ``k_given`` have separate rows; pairs are averaged over the
         others. None for all on which the measure depends.
     per_dataset
         Return one row per data set instead.
@@ -227,11 +209,11 @@ def compare(
     Returns
     -------
     One row per other method and setting: ``metric``, ``reference``, ``method``, the setting, ``reference_mean`` and
-    ``method_mean`` (of the pairs), ``difference``, ``low``, ``high``, ``wins``, ``ties``, ``losses`` (of the reference,
-    counted over data sets; fewer seconds win), ``n_datasets``, ``n_pairs``, ``n_dropped`` (trainings without a
-    partner, or without a value on either side), ``resampled``: "data sets, then trainings", "data sets" (one pair in
-    each), "trainings" (one data set), or "nothing" (one pair: no interval, and a tie). With ``per_dataset`` a column
-    ``dataset`` and ``result`` ("win", "tie" or "loss") in place of the counts.
+    ``method_mean`` (of the pairs), ``difference``, ``low``, ``high``, ``wins``, ``ties``, ``losses`` (number of data
+    sets on which the reference wins; fewer seconds win), ``n_datasets``, ``n_pairs``, ``n_dropped`` (trainings without
+    a partner, or with a missing value), ``resampled``: "data sets, then trainings", "data sets" (one pair in each),
+    "trainings" (one data set), or "nothing" (one pair: no interval, and a tie). With ``per_dataset`` the columns
+    ``dataset`` and ``result`` ("win", "tie" or "loss") replace the counts.
 
     Raises
     ------
@@ -272,78 +254,73 @@ def differences(
     chosen = keys if by is None else list(by)
     if wrong := [c for c in chosen if c not in keys]:
         raise ValueError(f"by names {', '.join(wrong)}; {metric} depends on {', '.join(keys)}.")
-    cells = trainings(table, metric)
-    own = cells[cells["method"] == reference]
-    if own.empty:
-        there = ", ".join(map(repr, cells["method"].unique())) or "nothing"
-        raise ValueError(f"reference is {reference!r}, of which the table has no {metric}; it has {there}.")
+    of_trainings = trainings(table, metric)
+    names = list(of_trainings["method"].unique())
+    if reference not in names:
+        known = ", ".join(map(repr, names)) or "nothing"
+        raise ValueError(f"reference is {reference!r}, of which the table has no {metric}; it has {known}.")
     rows: list[dict[str, Any]] = []
     rows_of_sets: list[dict[str, Any]] = []
-    for method in [m for m in cells["method"].unique() if m != reference]:
-        pairs = _names.ordered(_pairs(own, cells[cells["method"] == method], keys, chosen), cells)
-        for setting, here in _groups(pairs, chosen):
+    for method in [m for m in names if m != reference]:
+        sides = [of_trainings[of_trainings["method"] == name] for name in (reference, method)]
+        pairs = _names.ordered(_pairs(sides[0], sides[1], keys, chosen), of_trainings)
+        groups = pairs.groupby(chosen, sort=False, dropna=False) if chosen else [((), pairs)]
+        for values, here in groups:
+            setting = dict(zip(chosen, values, strict=True))
             about = {"metric": metric, "reference": reference, "method": method, **setting}
-            name = tuple(map(str, about.values()))
-            parts, results = _sets(here), []
-            for part in parts:
-                row = _row([part], bootstrap, *name, part.dataset)
+            purpose = tuple(map(str, about.values()))
+            sets, results = _sets(here), []
+            for one in sets:
+                row = _row([one], bootstrap, *purpose, one.dataset)
                 results.append(_result(row, margin, metric))
-                rows_of_sets.append(about | {"dataset": part.dataset} | row | {"result": results[-1]})
-            tally = {many: results.count(one) for one, many in (("win", "wins"), ("tie", "ties"), ("loss", "losses"))}
-            rows.append(about | _row(parts, bootstrap, *name) | tally)
+                rows_of_sets.append(about | {"dataset": one.dataset} | row | {"result": results[-1]})
+            tally = {"wins": results.count("win"), "ties": results.count("tie"), "losses": results.count("loss")}
+            rows.append(about | _row(sets, bootstrap, *purpose) | tally)
     columns = ["metric", "reference", "method", *chosen]
-    of_sets = pd.DataFrame(rows_of_sets, columns=[*columns, "dataset", *_SET])
-    return pd.DataFrame(rows, columns=[*columns, *_ALL]), of_sets
+    over_sets = pd.DataFrame(rows, columns=[*columns, *MEANS, "wins", "ties", "losses", "n_datasets", *COUNTS])
+    return over_sets, pd.DataFrame(rows_of_sets, columns=[*columns, "dataset", *MEANS, "result", *COUNTS])
 
 
 class _Set(NamedTuple):
-    """The pairs of one data set: both methods' means by seed, and the number of trainings without a partner."""
+    """The pairs of one data set: the means of both methods by seed, and the number of trainings without a partner."""
 
     dataset: str
-    own: np.ndarray
-    other: np.ndarray
+    reference: np.ndarray
+    method: np.ndarray
     n_dropped: int
 
 
-def _pairs(own: pd.DataFrame, other: pd.DataFrame, keys: list[str], chosen: list[str]) -> pd.DataFrame:
+def _pairs(reference: pd.DataFrame, method: pd.DataFrame, keys: list[str], chosen: list[str]) -> pd.DataFrame:
     """Return one row per chosen setting, data set and seed: the means over the settings that both methods have."""
     on = ["dataset", *keys, "seed"]
-    pairs = own[[*on, "mean"]].merge(other[[*on, "mean"]], "outer", on, suffixes=("_own", "_other"))
-    pairs["dropped"] = pairs[["mean_own", "mean_other"]].isna().any(axis=1)
-    pairs.loc[pairs["dropped"], ["mean_own", "mean_other"]] = np.nan
+    sides = ["mean_reference", "mean_method"]
+    pairs = reference[[*on, "mean"]].merge(method[[*on, "mean"]], "outer", on, suffixes=("_reference", "_method"))
+    pairs["dropped"] = pairs[sides].isna().any(axis=1)
+    pairs.loc[pairs["dropped"], sides] = np.nan
     grouped = pairs.groupby([*chosen, "dataset", "seed"], sort=False, dropna=False)
-    return grouped.agg({"mean_own": "mean", "mean_other": "mean", "dropped": "sum"}).reset_index()
-
-
-def _groups(pairs: pd.DataFrame, by: list[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    if not by:
-        yield {}, pairs
-        return
-    for values, here in pairs.groupby(by, sort=False, dropna=False):
-        yield dict(zip(by, values, strict=True)), here
+    return grouped.agg(dict.fromkeys(sides, "mean") | {"dropped": "sum"}).reset_index()
 
 
 def _sets(pairs: pd.DataFrame) -> list[_Set]:
-    of_set = pairs["dataset"].to_numpy()
-    own, other, dropped = (pairs[c].to_numpy() for c in ("mean_own", "mean_other", "dropped"))
-    found = []
-    for name in pd.unique(of_set):
-        here, known = of_set == name, (of_set == name) & ~np.isnan(own)
-        found.append(_Set(str(name), own[known], other[known], int(dropped[here].sum())))
-    return found
+    sets = []
+    for name, here in pairs.groupby("dataset", sort=False, observed=True):
+        known = here[here["mean_reference"].notna()]
+        means = known["mean_reference"].to_numpy(), known["mean_method"].to_numpy()
+        sets.append(_Set(str(name), *means, int(here["dropped"].sum())))
+    return sets
 
 
 def _row(sets: list[_Set], bootstrap: Bootstrap, *purpose: str) -> dict[str, Any]:
-    """Return means, difference and interval of some data sets."""
-    known = [one for one in sets if len(one.own)]
-    sides = [one.own for one in known], [one.other for one in known]
-    own, other = (float(np.mean([x.mean() for x in side])) if known else np.nan for side in sides)
-    differences = [one.own - one.other for one in known]
+    """Return means, difference and interval over data sets."""
+    known = [one for one in sets if len(one.reference)]
+    sides = [one.reference for one in known], [one.method for one in known]
+    reference, method = (float(np.mean([x.mean() for x in side])) if known else np.nan for side in sides)
+    differences = [one.reference - one.method for one in known]
     low, high = bootstrap.interval(differences, *purpose)
     return {
-        "reference_mean": own,
-        "method_mean": other,
-        "difference": own - other,
+        "reference_mean": reference,
+        "method_mean": method,
+        "difference": reference - method,
         "low": low,
         "high": high,
         "n_datasets": len(known),
@@ -354,11 +331,11 @@ def _row(sets: list[_Set], bootstrap: Bootstrap, *purpose: str) -> dict[str, Any
 
 
 def _result(row: dict[str, Any], margin: float, metric: str) -> str | None:
-    """Return whether the reference wins on a data set; None if it has no pair."""
+    """Return whether the reference wins on a data set; None without pairs."""
     if not row["n_pairs"]:
         return None
-    sure = row["low"] > 0 or row["high"] < 0
-    if not sure or abs(row["difference"]) <= margin:
+    clear = row["low"] > 0 or row["high"] < 0
+    if not clear or abs(row["difference"]) <= margin:
         return "tie"
     return "win" if (row["difference"] > 0) != (metric in _names.LESS_IS_BETTER) else "loss"
 
@@ -373,15 +350,15 @@ def leave_one_out(
     space: str = "latent",
     n_latent: int | None = None,
 ) -> pd.DataFrame:
-    """Choose a configuration on all data sets but one and judge it on that one, for each in turn.
+    """Choose a configuration on all data sets but one and evaluate it on that one, for each data set in turn.
 
-    A configuration looks better than it is on the data sets that it was tuned on. Here the configuration with the
-    highest summed measures, averaged over the *other* data sets, is judged on the one left out.
+    The scores of a configuration are too high on the data sets that chose it. Here the configuration with the highest
+    summed measures, averaged over the *other* data sets, is evaluated on the one left out.
 
     Parameters
     ----------
     table
-        Of :func:`diffvae.benchmark.run`.
+        ``comparison.table`` of :func:`diffvae.benchmark.run`.
     candidates
         Methods to choose from.
     baselines
@@ -389,14 +366,14 @@ def leave_one_out(
     measures
         Columns whose sum decides.
     clusterer, space, n_latent
-        Setting of the runs that count; clusterers that take the number of types are given it. ``n_latent=None`` counts
-        all sizes.
+        Setting of the runs to use; clusterers that can be given the number of types are given it. ``n_latent=None``
+        uses all sizes.
 
     Returns
     -------
     One row per data set: ``dataset``, ``chosen``; for each measure ``<measure>`` of the chosen method on that data set
     and ``<measure> <baseline>``. The last row (``dataset`` is "mean") has the means; its ``chosen`` is the choice over
-    all data sets, whose scores are not comparable because it has seen them all.
+    all data sets, whose scores are not comparable because all data sets chose it.
 
     Raises
     ------
@@ -410,48 +387,30 @@ def leave_one_out(
     ...     ("y", "PCA", 0, 0.5)]]
     >>> columns = ["dataset", "method", "seed", "clustering_seed", "space", "clusterer", "k_given", "n_latent", "ari"]
     >>> found = leave_one_out(pd.DataFrame(rows, columns=columns), ["A", "B"], measures=["ari"])
-    >>> found[["dataset", "chosen", "ari", "ari PCA"]].values.tolist()  # x is judged by the choice on y
+    >>> found[["dataset", "chosen", "ari", "ari PCA"]].values.tolist()  # on x the choice of y is evaluated
     [['x', 'B', 0.6, 0.5], ['y', 'A', 0.5, 0.5], ['mean', 'A', 0.55, 0.5]]
     """
-    means = _means_by_set(table, [*candidates, *baselines], measures, clusterer, space, n_latent)
-    score = means[list(measures)].sum(axis=1, skipna=False).unstack("method")
-    sets = list(score.index)
+    if missing := [m for m in measures if m not in table]:
+        raise ValueError(f"The table has no column {missing[0]!r}.")
+    runs = at(table, clusterer=clusterer, space=space, **({} if n_latent is None else {"n_latent": n_latent}))
+    runs = runs[runs["k_given"] | ~runs["k_given"].any()]
+    by_training = runs.groupby(["dataset", "method", "seed"], sort=False)[list(measures)].mean()
+    means = by_training.groupby(["dataset", "method"], sort=False).mean()
+    sets = list(runs["dataset"].unique())
     if len(sets) < 2:
         raise ValueError(f"The table has {len(sets)} data set; leaving one out needs two.")
-    own = score[list(candidates)]
+    for dataset in sets:
+        for method in (*candidates, *baselines):
+            if (dataset, method) not in means.index or means.loc[(dataset, method)].isna().any():
+                raise ValueError(f"{method!r} has no runs on {dataset!r} at this setting; run it there too.")
+    score = means[list(measures)].sum(axis=1, skipna=False).unstack("method")[list(candidates)]
     rows: list[dict[str, Any]] = []
-    for left_out in sets:
-        chosen = own.drop(index=left_out).mean().idxmax()
+    for left_out in score.index:
+        chosen = score.drop(index=left_out).mean().idxmax()
         row: dict[str, Any] = {"dataset": left_out, "chosen": chosen}
         for measure in measures:
             row[measure] = means.loc[(left_out, chosen), measure]
             row |= {f"{measure} {b}": means.loc[(left_out, b), measure] for b in baselines}
         rows.append(row)
-    found = pd.DataFrame(rows)
-    mean = found.drop(columns=["dataset", "chosen"]).mean()
-    found.loc[len(found)] = {"dataset": "mean", "chosen": own.mean().idxmax(), **mean}
-    return found
-
-
-def _means_by_set(
-    table: pd.DataFrame,
-    methods: Sequence[str],
-    measures: Sequence[str],
-    clusterer: str,
-    space: str,
-    n_latent: int | None,
-) -> pd.DataFrame:
-    """Return the mean over trainings of each measure, by data set and method; refuse gaps."""
-    here = table[(table["clusterer"] == clusterer) & (table["space"] == space)]
-    here = here[here["k_given"] | ~here["k_given"].any()]
-    if n_latent is not None:
-        here = here[here["n_latent"] == n_latent]
-    if missing := [m for m in measures if m not in here]:
-        raise ValueError(f"The table has no column {missing[0]!r}.")
-    by_training = here.groupby(["dataset", "method", "seed"], sort=False)[list(measures)].mean()
-    means = by_training.groupby(["dataset", "method"], sort=False).mean()
-    for dataset in here["dataset"].unique():
-        for method in methods:
-            if (dataset, method) not in means.index or means.loc[(dataset, method)].isna().any():
-                raise ValueError(f"{method!r} has no runs on {dataset!r} at this setting; run it there too.")
-    return means
+    mean = pd.DataFrame(rows).drop(columns=["dataset", "chosen"]).mean()
+    return pd.DataFrame([*rows, {"dataset": "mean", "chosen": score.mean().idxmax(), **mean}])

@@ -1,4 +1,4 @@
-"""The data sets of a comparison: cells with their labels, and the factors that a representation should separate."""
+"""The data sets of a comparison, and its jobs: prepare, train and score, cluster the latent space and t-SNE maps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,19 @@ from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._methods import Method
 from diffvae.metrics import _names
 from diffvae.pipeline import _checks
-from diffvae.pipeline._summary import N_NEIGHBORS
+from diffvae.pipeline._scores import N_NEIGHBORS
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 MIN_TYPE = 10
-"""Smallest number of cells of a type that is a factor; scores of fewer cells are meaningless."""
+"""Smallest number of cells of a type that becomes a factor; scores of fewer cells are meaningless."""
+PERPLEXITY = 30.0
+N_ITER = 500
+DISENTANGLEMENT = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
+OF_TRAINING = tuple(m for m in _names.OF_TRAINING if m != "training_seconds")
+"""Scores of a training, in addition to those of its spaces and of their clusters."""
+OF_CLUSTERS = ("ari", "nmi", "overlap")
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,8 @@ class Cells:
     fingerprint: str
 
     @property
-    def n_types(self) -> int:
-        """Number of different labels."""
-        return len({label for label in self.labels if label is not None})
+    def labelled(self) -> np.ndarray:
+        return np.array([label is not None for label in self.labels])
 
 
 def as_cells(
@@ -64,9 +69,9 @@ def as_cells(
             raise ValueError("Two files have the same name; give a mapping from names to files.")
     if not datasets:
         raise ValueError("No data set was given; name at least one.")
-    if not isinstance(label_key, str) and (missing := [name for name in datasets if name not in label_key]):
-        raise ValueError(f"label_key names no column for {missing[0]!r}; it has {', '.join(map(repr, label_key))}.")
     keys = dict.fromkeys(datasets, label_key) if isinstance(label_key, str) else label_key
+    if missing := [name for name in datasets if name not in keys]:
+        raise ValueError(f"label_key names no column for {missing[0]!r}; it has {', '.join(map(repr, keys))}.")
     return [_cells(str(name), data, keys[name], factors, batch_key) for name, data in datasets.items()]
 
 
@@ -74,29 +79,48 @@ def _cells(name: str, data: Any, label_key: str, factors: Sequence[str], batch_k
     adata, _ = read.load(data, None)
     try:
         _checks.require_labels(adata, label_key)
-        pp.check(adata)
+        require_raw(adata)
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
-    if _keys.UNIT in adata.layers:
-        raise DataError(
-            f"{name}: adata is prepared already (it has layers['unit']); give the raw cells; every training "
-            "splits and scales them itself."
-        )
-    column = adata.obs[label_key]
-    labels = column.astype(object).map(str).where(column.notna(), None).to_numpy(dtype=object)
+    labels = labels_of(adata, label_key)
     present = {}
     for key in dict.fromkeys((*factors, *([batch_key] if batch_key else []))):
         if key in adata.obs and adata.obs[key].dropna().nunique() > 1:
             present[key] = adata.obs[key]
     batch = None if batch_key not in present else present[batch_key].astype(str).to_numpy()
     table = pd.DataFrame(present | _indicators(labels), index=adata.obs_names)
-    return Cells(name, adata, labels, table, batch, _fingerprint(adata, labels, table))
+    return Cells(name, adata, labels, table, batch, fingerprint_of(adata, pd.Series(labels), table))
+
+
+def require_raw(adata: AnnData) -> None:
+    """Refuse cells that can't be analysed, and prepared cells, because every training prepares its own copy."""
+    pp.check(adata)
+    if _keys.UNIT in adata.layers:
+        raise DataError(
+            "adata is prepared already (it has layers['unit']); give the raw cells, because every training splits and "
+            "scales them again."
+        )
+
+
+def labels_of(adata: AnnData, label_key: str) -> np.ndarray:
+    """Return the label of each cell as a string, None for a cell without a label."""
+    column = adata.obs[label_key]
+    return column.astype(object).map(str).where(column.notna(), None).to_numpy(dtype=object)
+
+
+def fingerprint_of(adata: AnnData, *tables: pd.Series | pd.DataFrame) -> str:
+    """Return 16 hexadecimal digits that identify the values, the gene names and further tables."""
+    from diffvae.model._features import fingerprint, layer_matrix
+
+    parts = [fingerprint(layer_matrix(adata, None)), *map(str, adata.var_names)]
+    parts += [table.to_csv(index=False) for table in tables]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def _indicators(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Return one factor per type, missing for unlabelled cells, so that one dimension per type is the ideal.
+    """Return one factor per type, missing for unlabelled cells, so that one dimension per type scores best.
 
-    With types as a single factor of many values, the ideal would be one dimension that separates all of them.
+    If the types were a single factor with many values, one dimension that separates all of them would score best.
     """
     known = np.array([label is not None for label in labels])
     names, counts = np.unique(labels[known].astype(str), return_counts=True)
@@ -105,28 +129,10 @@ def _indicators(labels: np.ndarray) -> dict[str, np.ndarray]:
     return {f"is {name}": np.where(known, values, unknown) for name, values in one_of.items()}
 
 
-def _fingerprint(adata: AnnData, labels: np.ndarray, table: pd.DataFrame) -> str:
-    from diffvae.model._features import fingerprint, layer_matrix
-
-    digest = hashlib.sha256(fingerprint(layer_matrix(adata, None)).encode())
-    digest.update("\n".join(map(str, adata.var_names)).encode())
-    digest.update(pd.Series(labels).to_csv(index=False).encode())
-    digest.update(table.to_csv(index=False).encode())
-    return digest.hexdigest()[:16]
-
-
-PERPLEXITY = 30.0
-N_ITER = 500
-DISENTANGLEMENT = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
-OF_TRAINING = tuple(m for m in _names.OF_TRAINING if m != "training_seconds")
-"""Scores of a training, in addition to those of its spaces and of their clusters."""
-OF_CLUSTERS = ("ari", "nmi", "overlap")
-
-
 def prepare(cells: Cells, seed: int, n_top_genes: int | None) -> AnnData:
-    """Return the cells for all methods, with the split, variable genes and scaling of one training."""
+    """Return the cells with the split, variable genes and scaling of one training, the same for all methods."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # shown once, when the data are checked
+        warnings.simplefilter("ignore", UserWarning)  # as_cells has shown them
         return pp.prepare(cells.adata, n_top_genes=n_top_genes, rng=seed, copy=True)
 
 
@@ -139,12 +145,12 @@ def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int
             model = method.make(n_latent)
             model = model.train(adata, rng=seed, progress=False, **method.options) or model
             z = np.ascontiguousarray(model.get_latent_representation(), dtype=np.float32)
-        seconds = time.perf_counter() - start
-        if z.shape[0] != adata.n_obs or not np.isfinite(z).all():
-            raise ValueError(f"its latent representation is {z.shape} for {adata.n_obs} cells, or not finite.")
-        return Training(z, _scores(model, adata, cells, z, seed, wanted), seconds)
     except (ValueError, RuntimeError, ImportError) as error:  # no counts, too few cells, diverged, not installed
         return Training(None, note=" ".join(str(error).split()))
+    seconds = time.perf_counter() - start
+    if z.shape[0] != adata.n_obs or not np.isfinite(z).all():
+        return Training(None, note=f"its latent representation is {z.shape} for {adata.n_obs} cells, or not finite.")
+    return Training(z, _scores(model, adata, cells, z, seed, wanted), seconds)
 
 
 def _scores(
@@ -155,24 +161,22 @@ def _scores(
     scores = dict.fromkeys(OF_TRAINING, float("nan"))
     if not isinstance(model, PCA | AutoEncoder):  # without a prior the scale of a dimension is arbitrary
         scores["active_dimensions"] = metrics.active_dimensions(z)
-    labelled = np.array([label is not None for label in cells.labels])
     if "reconstruction_r2" in wanted and hasattr(model, "decode"):
         scores["reconstruction_r2"] = _reconstruction(model, adata, z)
     if set(wanted) & set(DISENTANGLEMENT):
-        scores["mig"] = metrics.mutual_information_gap(z, cells.factors)
-        found = metrics.dci(z, cells.factors, rng=seed)
-        scores["dci_disentanglement"] = found.disentanglement
-        scores["dci_completeness"] = found.completeness
-        scores["dci_informativeness"] = found.informativeness
+        dci = metrics.dci(z, cells.factors, rng=seed)
+        values = metrics.mutual_information_gap(z, cells.factors), dci.disentanglement, dci.completeness
+        scores |= zip(DISENTANGLEMENT, (*values, dci.informativeness), strict=True)
     if "type_alignment" in wanted:
-        scores["type_alignment"] = metrics.dimension_alignment(z[labelled], cells.labels[labelled].astype(str))
+        known = cells.labelled
+        scores["type_alignment"] = metrics.dimension_alignment(z[known], cells.labels[known].astype(str))
     if "batch_alignment" in wanted and cells.batch is not None:
         scores["batch_alignment"] = metrics.dimension_alignment(z, cells.batch)
     return {name: float(scores[name]) for name in OF_TRAINING if name in wanted}
 
 
 def _reconstruction(model: Any, adata: AnnData, z: np.ndarray) -> float:
-    """Return R^2 of held-out cells on the unit scale, independent of the scale used in training."""
+    """Return R^2 of held-out cells on the unit scale, whatever scale the model was trained on."""
     held_out = (adata.obs[_keys.SPLIT] == "validation").to_numpy()
     if not held_out.any():
         return float("nan")
@@ -186,7 +190,7 @@ def _reconstruction(model: Any, adata: AnnData, z: np.ndarray) -> float:
 
 
 def affinities(training: Training, seed: int) -> Any:
-    """Return the t-SNE affinities of a training, shared by all its maps; None if it failed."""
+    """Return the t-SNE affinities that all maps of a training share; None if it failed."""
     from diffvae.tl import _tsne
 
     if training.z is None:
@@ -197,7 +201,7 @@ def affinities(training: Training, seed: int) -> Any:
 def score_latent(
     training: Training, cells: Cells, clusterers: Sequence[str], k_given: Sequence[bool], n_clusterings: int
 ) -> list[dict[str, Any]]:
-    """Cluster the latent representation repeatedly and score each partition; nothing if the training failed."""
+    """Cluster the latent representation repeatedly and score each partition; no rows if the training failed."""
     if training.z is None:
         return []
     return _score_space(training.z, cells, clusterers, k_given, range(n_clusterings), "latent")
@@ -206,7 +210,7 @@ def score_latent(
 def score_map(
     p: Any, training: Training, cells: Cells, clusterers: Sequence[str], k_given: Sequence[bool], repeat: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Make one t-SNE map from its own random start, and cluster it once with every clusterer."""
+    """Make one t-SNE map from a random start, and cluster it once with every clusterer."""
     from diffvae.tl import _tsne
 
     if training.z is None:
@@ -222,34 +226,34 @@ def _score_space(
     cells: Cells,
     clusterers: Sequence[str],
     k_given: Sequence[bool],
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     space: str,
 ) -> list[dict[str, Any]]:
-    labelled = np.array([label is not None for label in cells.labels])
-    names = cells.labels[labelled].astype(str)
+    known = cells.labelled
+    names = cells.labels[known].astype(str)
     of_space = {
-        "silhouette": metrics.silhouette(x[labelled], names, rng=0),
-        "knn_purity": metrics.knn_purity(x[labelled], names, n_neighbors=min(N_NEIGHBORS, len(names) - 1)),
+        "space": space,
+        "silhouette": metrics.silhouette(x[known], names, rng=0),
+        "knn_purity": metrics.knn_purity(x[known], names, n_neighbors=min(N_NEIGHBORS, len(names) - 1)),
     }
     rows = []
     start = time.perf_counter()
-    for found in partitions(x, cells.n_types, clusterers, k_given, list(seeds)):
+    for partition in partitions(x, len(np.unique(names)), clusterers, k_given, list(seeds)):
         seconds = time.perf_counter() - start
-        rows.append(_row(found, names, labelled, space) | of_space | {"clustering_seconds": round(seconds, 4)})
+        rows.append(of_space | _score_clusters(partition, names, known) | {"clustering_seconds": round(seconds, 4)})
         start = time.perf_counter()
     return rows
 
 
-def _row(found: Partition, names: np.ndarray, labelled: np.ndarray, space: str) -> dict[str, Any]:
-    clusters = found.labels[labelled]
+def _score_clusters(partition: Partition, names: np.ndarray, known: np.ndarray) -> dict[str, Any]:
+    clusters = partition.labels[known]
     overlap = metrics.overlap(names, clusters)
     types = overlap.table[overlap.table["type"] != ""]
     return {
-        "space": space,
-        "clusterer": found.clusterer,
-        "k_given": found.k_given,
-        "clustering_seed": int(found.clustering_seed),
-        "n_clusters": len(pd.unique(found.labels[found.labels >= 0])),
+        "clusterer": partition.clusterer,
+        "k_given": partition.k_given,
+        "clustering_seed": int(partition.clustering_seed),
+        "n_clusters": len(pd.unique(partition.labels[partition.labels >= 0])),
         "ari": metrics.adjusted_rand_index(names, clusters),
         "nmi": metrics.normalized_mutual_info(names, clusters),
         "overlap": overlap.share,

@@ -1,13 +1,13 @@
-"""The command line: one small file per command, all of it calls of public functions.
+"""The command line: one file per command, which calls a public function.
 
-Nothing heavy is imported here, so that ``diffvae --help`` answers at once.
+Nothing heavy is imported here, so that ``diffvae --help`` is fast.
 """
 
 import sys
 
 
 def main() -> None:
-    """Run the program; whoever stops it while it loads is told no more than later on."""
+    """Run the program; an interrupt while it loads ends it without a traceback."""
     try:
         from diffvae.cli._main import main as program
 

@@ -1,4 +1,4 @@
-"""``diffvae benchmark``: representations beside each other on labelled cells, over repeated trainings."""
+"""``diffvae benchmark``: comparison of representations on labelled cells, over repeated trainings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "benchmark"
 EXAMPLE = (
     "Examples:  diffvae benchmark cells.h5ad --label-key cell_type --out compared --n-workers 2   ·   "
     "diffvae benchmark a.h5ad b.h5ad --label-key a=type --label-key b=cluster --out compared --n-latent 50 "
-    "--method DiffVAE --method PCA   ·   started again, it goes on where it stopped"
+    "--method DiffVAE --method PCA   ·   the same command again continues an interrupted comparison"
 )
 DEFAULT_METHODS = ("DiffVAE", "VAE", "AE", "PCA")
 
@@ -29,51 +29,53 @@ DEFAULT_METHODS = ("DiffVAE", "VAE", "AE", "PCA")
 def command(
     files: Annotated[list[Path], typer.Argument(help="Labelled cells: .h5ad, 10x .h5 or folder, .csv, ...")],
     label_key: Annotated[
-        list[str], typer.Option("--label-key", help="Reference labels in obs; for single files: NAME=KEY, repeated.")
+        list[str],
+        typer.Option("--label-key", help="Column of obs with reference labels; NAME=KEY for one file, repeated."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for report, tables and what is needed to resume.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; finished parts are stored in it.")],
     method: Annotated[
         list[str] | None,
         typer.Option(
             "--method",
-            help="DiffVAE, DiffVAE (paper), DiffVAE (code), VAE, AE, PCA, PCA (unit), scVI ...; repeat it.",
+            help="DiffVAE, DiffVAE (paper), DiffVAE (code), VAE, AE, PCA, PCA (unit), scVI ...; repeat the option.",
         ),
     ] = None,
     config: Annotated[
-        list[Path] | None, typer.Option("--config", help="DiffVAE with the best.json of 'diffvae tune', as a method.")
+        list[Path] | None, typer.Option("--config", help="The best.json of 'diffvae tune', as a further method.")
     ] = None,
-    n_latent: Annotated[
-        list[int] | None, typer.Option("--n-latent", min=1, help="Latent dimensions; repeat it. 20, 50 and 100.")
-    ] = None,
+    n_latent: o.TableNLatent = None,
     clusterer: Annotated[
         list[str] | None,
-        typer.Option("--clusterer", help="kmeans, dbscan, gmm, leiden or scanpy; repeat it. The first four."),
+        typer.Option(
+            "--clusterer", help="kmeans, dbscan, gmm, leiden or scanpy; repeat the option. Default: the first four."
+        ),
     ] = None,
-    space: Annotated[list[str] | None, typer.Option("--space", help="latent or tsne; repeat it. Both.")] = None,
-    trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings of each method.")] = 5,
-    clusterings: Annotated[int, typer.Option("--clusterings", min=1, help="Clusterings, and maps, of each.")] = 10,
+    space: Annotated[
+        list[str] | None, typer.Option("--space", help="latent or tsne; repeat the option. Default: both.")
+    ] = None,
+    trainings: Annotated[int, typer.Option("--trainings", min=1, help="Number of trainings per method.")] = 5,
+    clusterings: o.Clusterings = 10,
     choose_k: Annotated[
-        bool, typer.Option("--choose-k", help="Cluster also without telling the number of types.")
+        bool, typer.Option("--choose-k", help="Also cluster without the known number of types.")
     ] = False,
     factor: Annotated[
-        list[str] | None, typer.Option("--factor", help="Further obs column for scores of disentanglement; repeat it.")
+        list[str] | None,
+        typer.Option("--factor", help="Further column of obs for scores of disentanglement; repeat the option."),
     ] = None,
-    batch_key: Annotated[str | None, typer.Option("--batch-key", help="Batches in obs.")] = None,
+    batch_key: o.BatchKey = None,
     n_top_genes: o.NTopGenes = 2000,
-    n_workers: Annotated[
-        int | None, typer.Option("--n-workers", min=1, help="Processes on this machine (Dask); the table is the same.")
-    ] = None,
+    n_workers: o.NWorkers = None,
     scheduler: Annotated[str | None, typer.Option("--scheduler", help="Address of a Dask scheduler.")] = None,
     seed: o.Seed = 0,
 ) -> None:
-    """Compare DiffVAE with VAE, AE, PCA and others by the clusters found in them (the paper's Table 2).
+    """Compare DiffVAE with VAE, AE, PCA and others by their clusters (Table 2 of the paper).
 
-    Every method is trained several times, on the same splits; each training is clustered several times, on its latent
-    representation and on t-SNE maps of it. Finished pieces are kept in the folder.
+    Every method is trained several times on the same splits. Each training is clustered several times, in its latent
+    space and on t-SNE maps.
     """
     from diffvae import benchmark
 
-    found = benchmark.run(
+    comparison = benchmark.run(
         list(files),
         methods_of(method, config or []),
         label_key=keys_of(label_key),
@@ -91,16 +93,16 @@ def command(
         scheduler=scheduler,
         rng=seed,
     )
-    found.command = f"diffvae {shlex.join(sys.argv[1:])}"
+    comparison.command = f"diffvae {shlex.join(sys.argv[1:])}"
     _console.step("write the report")
     with _console.warnings_as_notes():
-        found.write(out, overwrite=True)
-    show(found)
+        comparison.write(out, overwrite=True)
+    show(comparison)
     _console.say(f"Written to {out}: report.md, runs.csv, types.csv, summary.csv, paired.csv, figures")
 
 
 def methods_of(names: list[str] | None, configs: list[Path]) -> Any:
-    """Return the methods of the options: names, and DiffVAE as configured in files."""
+    """Return the methods by name: those of ``--method``, and DiffVAE with each ``--config``."""
     from diffvae import benchmark
 
     known = benchmark.methods()
@@ -119,21 +121,23 @@ def keys_of(given: list[str]) -> str | dict[str, str]:
         return given[0]
     pairs = [text.partition("=") for text in given]
     if wrong := [text for text, (_, sign, key) in zip(given, pairs, strict=True) if not (sign and key)]:
-        raise ValueError(f"--label-key is {wrong[0]!r}; with several keys each is NAME=KEY, the file's name first.")
+        raise ValueError(
+            f"--label-key is {wrong[0]!r}; with several keys, each must be NAME=KEY, where NAME is that of the file."
+        )
     return {name: key for name, _, key in pairs}
 
 
-def show(found: Comparison) -> None:
-    """Print mean and spread over trainings at the main settings, and in words what the paired differences say."""
+def show(comparison: Comparison) -> None:
+    """Print mean and spread over trainings at the main settings, and the verdict."""
     from diffvae import _keys
     from diffvae.benchmark._statistics import at
     from diffvae.metrics import _names
 
-    assert found.path is not None
-    shown = [m for m in ("ari", "nmi", "overlap") if m in found.table][:1]
-    shown += [m for m in ("knn_purity",) if m in found.table]
-    tables = {m: found.summary(m) for m in shown}
-    for setting in found.main_settings():
+    assert comparison.path is not None
+    shown = [m for m in ("ari", "nmi", "overlap") if m in comparison.table][:1]
+    shown += [m for m in ("knn_purity",) if m in comparison.table]
+    tables = {m: comparison.summary(m) for m in shown}
+    for setting in comparison.main_settings():
         entries: dict[tuple[str, str], dict[str, str]] = {}
         for metric, table in tables.items():
             for row in at(table, **{k: setting[k] for k in _names.setting_of(metric) if k in setting}).itertuples():
@@ -143,7 +147,7 @@ def show(found: Comparison) -> None:
             ["data set", "method", *map(_names.metric_name, shown)],
             ([*key, *(scores.get(m) for m in shown)] for key, scores in entries.items()),
         )
-    for sentence in json.loads((found.path / _keys.SUMMARY).read_text(encoding="utf-8"))["verdict"]:
+    for sentence in json.loads((comparison.path / _keys.SUMMARY).read_text(encoding="utf-8"))["verdict"]:
         _console.note(re.sub(r"\\(.)", r"\1", sentence.replace("**", "")))  # the report's Markdown as plain text
 
 

@@ -1,12 +1,13 @@
-"""What is said on the terminal: results to stdout, everything else to stderr."""
+"""Output on the terminal: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,43 +19,45 @@ if TYPE_CHECKING:
 
 @dataclass
 class Settings:
-    """Options that belong to all commands."""
+    """State of the command that runs."""
 
     debug: bool = False
     interrupted: str = ""
-    """What is said on Ctrl-C; a command whose work is kept says so."""
+    """Message on Ctrl-C."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Option of the command by the name of its Python argument."""
     out: Path | None = None
-    """The folder that a command writes, if it writes one."""
+    """The output folder, if the command has one."""
     resumes: bool = False
-    """Whether its trainings are kept beside that folder when it is stopped."""
+    """Whether an interrupted training is saved beside that folder."""
     page: Path | None = None
-    """The folder whose page is made when all has been written."""
+    """The folder whose page is written at the end."""
     _before: int | None = None
 
     def reset(self) -> None:
-        """Set what holds until a command says otherwise."""
+        """Restore the defaults."""
         self.debug, self.interrupted = False, "Interrupted; nothing was written."
-        self.out, self.resumes, self.page, self._before = None, False, None, None
+        self.options, self.out, self.resumes, self.page, self._before = {}, None, False, None, None
 
     def writes(self, out: Path, *, resumes: bool = False, page: Path | None = None) -> None:
-        """Take note of the folder that a command is about to write."""
-        self.out, self.resumes, self.page, self._before = out, resumes, page, _known(out).st_ino
+        """Note the folder that a command is about to write."""
+        self.out, self.resumes, self.page, self._before = out, resumes, page, _stat(out).st_ino
 
     @property
     def is_written(self) -> bool:
-        """Whether another folder has come to the place of ``out`` since, for a folder is written by being put there."""
-        return self.out is not None and _known(self.out).st_ino not in (0, self._before)
+        """Whether ``out`` is another folder than before; folders are written elsewhere and renamed."""
+        return self.out is not None and _stat(self.out).st_ino not in (0, self._before)
 
     @property
     def lacks_page(self) -> bool:
-        """Whether the page of what was written has not been made."""
+        """Whether the result was written, but not its page."""
         if self.out is None or self.page is None:
             return False
-        return _known(self.page / "report.html").st_mtime < _known(self.out / "summary.json").st_mtime
+        return _stat(self.page / "report.html").st_mtime < _stat(self.out / "summary.json").st_mtime
 
 
-def _known(path: Path) -> os.stat_result:
-    """Return what the file system knows of a file or folder: zeros where there is none."""
+def _stat(path: Path) -> os.stat_result:
+    """Return the status of a file or folder, zeros if it does not exist."""
     try:
         return path.expanduser().stat()
     except OSError:
@@ -65,12 +68,12 @@ settings = Settings()
 
 
 def rank() -> int:
-    """Return the number of this process among those that torchrun started; the first speaks for all."""
+    """Return the rank of this process under torchrun; only rank 0 prints steps and notes."""
     return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
 
 
 def step(name: str) -> None:
-    """Tell that a step begins."""
+    """Print the start of a step."""
     if rank():
         return
     from rich.text import Text
@@ -84,7 +87,7 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print a remark on stderr."""
+    """Print a note on stderr."""
     if rank():
         return
     _print("! " + text, to_stderr=True, style="yellow")
@@ -92,12 +95,12 @@ def note(text: str) -> None:
 
 def error(text: str) -> None:
     """Print an error on stderr."""
-    who = f"Error in process {rank()}: " if rank() else "Error: "
-    _print(who + text, to_stderr=True, style="red")
+    prefix = f"Error in process {rank()}: " if rank() else "Error: "
+    _print(prefix + text, to_stderr=True, style="red")
 
 
 def _print(text: str | Text, *, to_stderr: bool = False, style: str | None = None) -> None:
-    """Print text as it is: names in it are neither markup nor what a terminal obeys."""
+    """Print text literally: names in it are neither markup nor control sequences."""
     from rich.console import Console
 
     shown = printable(text) if isinstance(text, str) else text
@@ -105,14 +108,16 @@ def _print(text: str | Text, *, to_stderr: bool = False, style: str | None = Non
 
 
 def full_stop(text: str) -> str:
-    """Return a text in one line that ends as a sentence does."""
+    """Return a text in one line that ends like a sentence."""
     text = " ".join(text.split())
     return text if text.endswith((".", "!", "?", ":")) else text + "."
 
 
 def sentence(exception: Exception) -> str:
-    """Return what an exception says, in one line."""
+    """Return the message of an exception in one line, with options of the command for arguments of Python."""
     text = " ".join(str(exception).split()) or type(exception).__name__
+    for name, option in settings.options.items():
+        text = re.sub(rf"(?<![\w'-]){name}(?= is )|(?<=\(){name}(?=\))", option, text)
     if isinstance(exception, ValueError | OSError | RuntimeError):
         return full_stop(text)
     return f"{text} ({type(exception).__name__}; run with 'diffvae --debug ...' for the traceback)"
@@ -120,7 +125,7 @@ def sentence(exception: Exception) -> str:
 
 @contextmanager
 def warnings_as_notes() -> Iterator[None]:
-    """Print what is warned of in the block as remarks."""
+    """Print warnings of the block as notes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
@@ -130,7 +135,7 @@ def warnings_as_notes() -> Iterator[None]:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; plain text when piped, so that columns are never cut."""
+    """Print a table; piped output is never cut or folded."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -145,7 +150,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         numeric = bool(cells) and all(_is_number(row[i]) for row in cells)
         drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
-        drawn.add_row(*(Text(v) for v in row))  # Text: names are never read as markup
+        drawn.add_row(*(Text(v) for v in row))  # Text: no markup in names
     console.print(drawn)
 
 

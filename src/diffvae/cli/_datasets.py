@@ -1,4 +1,4 @@
-"""``diffvae datasets``: what there is to try."""
+"""``diffvae datasets``: data sets to try."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ EXAMPLE = "Example:  diffvae datasets"
 
 
 def command() -> None:
-    """List the data sets that diffvae can read by name, and where they come from."""
+    """List the data sets that diffvae can load by name, and their sources."""
     from diffvae import datasets
 
     listed = datasets.list_datasets()

@@ -1,8 +1,7 @@
-"""``diffvae embed``: new cells through a saved model."""
+"""``diffvae embed``: the latent representation of new cells by a saved model."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,18 +16,19 @@ EXAMPLE = "Example:  diffvae embed new_cells.h5ad --model results/model --out ne
 def command(
     data: o.Inputs,
     model: o.Model,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5ad.")],
+    out: o.OutFile,
     transpose: o.Transpose = None,
     backed: o.Backed = None,
     max_missing: Annotated[
-        float, typer.Option("--max-missing", min=0, max=1, help="Share of the model's genes that may be missing.")
+        float,
+        typer.Option("--max-missing", min=0, max=1, help="Largest share of the model's genes that may be missing."),
     ] = 0.2,
     overwrite: o.Overwrite = False,
 ) -> None:
     """Write new cells with their latent representation in obsm["X_diffvae"].
 
-    Genes are matched by name and scaled as the training cells were. Cells that stay on disk are read in blocks, and
-    the file that is written holds their table and latent representation without the expression.
+    Genes are matched by name and scaled as in training. For cells that stay on disk, the output holds obs and the
+    latent representation, but no expression.
     """
     from diffvae import model as models
     from diffvae import tl

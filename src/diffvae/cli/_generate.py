@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,14 +15,14 @@ EXAMPLE = "Example:  diffvae generate --model results/model --n-cells 500 --out 
 
 def command(
     model: o.Model,
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .h5ad.")],
-    n_cells: Annotated[int, typer.Option("--n-cells", "-n", min=1, help="How many cells.")] = 100,
+    out: o.OutFile,
+    n_cells: Annotated[int, typer.Option("--n-cells", "-n", min=1, help="Number of cells.")] = 100,
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Draw artificial cells from the prior of a saved model.
+    """Sample artificial cells from the prior of a saved model.
 
-    X holds their expected log-normalised expression, obsm["X_diffvae"] the drawn latent values.
+    X holds their expected log-normalised expression, obsm["X_diffvae"] the sampled latent values.
     """
     from diffvae import model as models
     from diffvae._core.io import folders

@@ -1,4 +1,4 @@
-"""``diffvae identify``: other clusters or names for an existing result."""
+"""``diffvae identify``: new clusters and names for an existing result."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ EXAMPLE = "Example:  diffvae identify results --out results_kmeans --cluster-met
 
 
 def command(
-    result: Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")],
+    result: o.Result,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new result.")],
-    label_key: Annotated[
-        str | None, typer.Option("--label-key", help="Reference labels in obs, for scores only.")
-    ] = None,
+    label_key: o.LabelKey = None,
     markers: o.Markers = "auto",
     n_clusters: o.NClusters = "auto",
     cluster_method: o.ClusterMethod = "leiden",
@@ -30,21 +28,10 @@ def command(
 ) -> None:
     """Cluster and name the cells of a result again, without training.
 
-    Reads the model and the latent representation of the result; the result itself is left as it is.
+    The model and the latent representation are those of the result, which is not changed.
     """
+    options = o.arguments(locals(), n_clusters=o.number_of_clusters(n_clusters))
     from diffvae import pipeline
 
     _console.settings.writes(out, page=out)
-    found = pipeline.identify_again(
-        result,
-        out,
-        label_key=label_key,
-        markers=markers,
-        n_clusters=o.number_of_clusters(n_clusters),
-        cluster_method=cluster_method,
-        cluster_on=cluster_on,
-        seed=seed,
-        overwrite=overwrite,
-        on_step=_console.step,
-    )
-    show(found)
+    show(pipeline.identify_again(options.pop("result"), **options, on_step=_console.step))

@@ -1,4 +1,4 @@
-"""``diffvae links``: which cells of an existing result are linked, and which progenitors have begun to commit."""
+"""``diffvae links``: which cells of an existing result are linked, and which progenitors are committed."""
 
 from __future__ import annotations
 
@@ -19,88 +19,70 @@ EXAMPLE = (
     "diffvae links results --k 1 --out links_k1   ·   "
     "diffvae links results --overwrite --source HSPC --target Monocyte --target Erythrocyte --conv gat"
 )
-K = Annotated[int, typer.Option("--k", min=1, help="Most similar cells to which each cell is joined.")]
+K = Annotated[int, typer.Option("--k", min=1, help="Number of most similar cells to which each cell is joined.")]
 
 
 def command(
-    result: Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")],
+    result: o.Result,
     k: K = 5,
     source: Annotated[
-        str | None, typer.Option("--source", help="Progenitor type, to call its cells by their links.")
+        str | None, typer.Option("--source", help="Progenitor type whose cells are called by their links.")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", help="Mature type; repeat it for more. All others by default.")
+        list[str] | None,
+        typer.Option("--target", help="Mature type; repeat the option for more. Default: all other types."),
     ] = None,
-    groupby: Annotated[
-        str | None, typer.Option("--groupby", help="Types in obs; by default the labels or names of the run.")
-    ] = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Most probable links to keep per cell.")] = 15,
+    groupby: o.GroupBy = None,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="Number of most probable links to store per cell.")] = 15,
     preset: o.Preset = "default",
-    conv: Annotated[str | None, typer.Option("--conv", help="Convolutions: gcn, gat or sage.")] = None,
+    conv: Annotated[str | None, typer.Option("--conv", help="Graph convolution: gcn, gat or sage.")] = None,
     joint_weight: Annotated[
-        float | None, typer.Option("--joint-weight", min=0, help="Explain expression from the same latent as well.")
+        float | None,
+        typer.Option("--joint-weight", min=0, help="Weight of decoding expression from the same latent space."),
     ] = None,
-    max_epochs: Annotated[int | None, typer.Option("--max-epochs", min=1, help="Passes over the graph.")] = None,
+    max_epochs: Annotated[int | None, typer.Option("--max-epochs", min=1, help="Maximum number of epochs.")] = None,
     device: o.Device = "auto",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for what is found; RESULT/links by default.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Output folder. Default: RESULT/links.")] = None,
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Predict links between cells with Graph-DiffVAE, beside what chance and Pearson's correlation give.
+    """Predict links between cells with Graph-DiffVAE, compared with chance and with Pearson's correlation.
 
-    Joins similar cells, trains on that graph with a tenth of its edges hidden, predicts links with calibrated
-    probabilities, counts them between types, and calls each progenitor uncommitted, biased or bipotent.
+    Joins similar cells, trains on this graph with 10 % of its edges hidden, predicts links with calibrated
+    probabilities, counts links between types, and calls each progenitor uncommitted, biased or bipotent.
     """
+    options = o.arguments(locals())
     from diffvae import pipeline
 
     _console.settings.writes(out or result / "links", page=None if out else result)
-    found = pipeline.links(
-        result,
-        out,
-        source=source,
-        target=target or None,
-        groupby=groupby,
-        k=k,
-        top_k=top_k,
-        preset=preset,
-        conv=conv,
-        joint_weight=joint_weight,
-        max_epochs=max_epochs,
-        device=device,
-        seed=seed,
-        overwrite=overwrite,
-        on_step=_console.step,
-    )
-    show(found)
-    for message in found.summary["warnings"]:
+    predicted = pipeline.links(options.pop("result"), **options, on_step=_console.step)
+    show(predicted)
+    for message in predicted.summary["warnings"]:
         _console.note(message)
-    _console.say(f"Written to {found.path}: model, tables, figures, cells.h5ad, summary.json")
+    _console.say(f"Written to {predicted.path}: model, tables, figures, cells.h5ad, summary.json")
 
 
-def show(found: Links) -> None:
-    """Print what links what: types beyond chance, and progenitors by their calls."""
-    links = found.summary["links"]
-    if found.types is not None and links["n_called"]:
-        predicted = found.types[found.types["graph"] == found.types["graph"].iloc[-1]]
-        across = predicted[(predicted["type_1"] != predicted["type_2"]) & (predicted["n_links"] > 0)]
+def show(links: Links) -> None:
+    """Print the most linked pairs of types, the calls of progenitors, and the verdict."""
+    numbers, types, calls = links.summary["links"], links.types, links.summary["calls"]
+    if types is not None and numbers["n_called"]:
+        predicted = types[types["graph"] == types["graph"].iloc[-1]]
+        pairs = predicted[(predicted["type_1"] != predicted["type_2"]) & (predicted["n_links"] > 0)]
         _console.table(
-            f"{links['n_called']:,} links called, {links['n_new']:,} of them new (graph: {links['n_input']:,} edges); "
-            "the most linked pairs of different types, beside chance (degrees kept)",
+            f"{numbers['n_called']:,} links called, {numbers['n_new']:,} of them new (input graph: "
+            f"{numbers['n_input']:,} edges); pairs of different types with most links compared with chance",
             ["type", "type", "links", "expected", "z", "q"],
             (
                 (r.type_1, r.type_2, r.n_links, f"{r.expected:.1f}", f"{r.z:.1f}", f"{r.q_value:.2g}")
-                for r in across.sort_values("z", ascending=False).head(10).itertuples()
+                for r in pairs.sort_values("z", ascending=False).head(10).itertuples()
             ),
         )
-    if found.summary["calls"] is not None:
-        predicted, pearson = found.summary["calls"]["predicted"], found.summary["calls"]["pearson"]
-        names = sorted({*predicted, *pearson}, key=lambda n: (-predicted.get(n, 0), n))
+    if calls is not None:
+        names = sorted({*calls["predicted"], *calls["pearson"]}, key=lambda n: (-calls["predicted"].get(n, 0), n))
         _console.table(
-            "Progenitors by their links (and by as many Pearson neighbours, without a model)",
-            ["call", "cells", "by Pearson"],
-            ((name, predicted.get(name, 0), pearson.get(name, 0)) for name in names),
+            "Calls of progenitors by predicted links, and by Pearson neighbours without a model",
+            ["call", "cells", "cells (Pearson)"],
+            ((name, calls["predicted"].get(name, 0), calls["pearson"].get(name, 0)) for name in names),
         )
-    for sentence in found.summary["verdict"]:
+    for sentence in links.summary["verdict"]:
         _console.note(sentence)

@@ -1,4 +1,4 @@
-"""The program ``diffvae``: its commands, and what becomes of an error."""
+"""The program ``diffvae``: its commands, its errors and how it ends."""
 
 from __future__ import annotations
 
@@ -51,22 +51,23 @@ def _version(value: bool) -> None:
 def _options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Cell types, changed states and links between cells from single-cell RNA-seq.
+    """Cell types, perturbations and links between cells from single-cell RNA-seq.
 
-    Every result stands beside a null or a baseline.
+    Every result is compared with a null or a baseline.
     """
-    _console.settings.debug = debug
-    if _launched_with() > 1 and context.invoked_subcommand != _train.NAME:
-        name = context.invoked_subcommand
-        raise ValueError(f"Only 'train' is shared by the processes of torchrun; run 'diffvae {name}' without it.")
+    _console.settings.debug, name = debug, str(context.invoked_subcommand)
+    if _n_processes() > 1 and name != _train.NAME:
+        raise ValueError(f"Only 'diffvae train' works under torchrun; run 'diffvae {name}' without it.")
+    parameters = context.command.commands[name].params  # type: ignore[attr-defined]
+    _console.settings.options = {p.name: p.opts[0] for p in parameters if p.opts[0].startswith("--")}
 
 
-def _launched_with() -> int:
-    """Return how many processes torchrun started, this one included."""
+def _n_processes() -> int:
+    """Return the number of processes that torchrun started, including this one."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
@@ -89,15 +90,15 @@ for module in COMMANDS:
 
 
 STOPPED = {130: "Interrupted", 143: "Stopped"}
-"""128 + SIGINT and 128 + SIGTERM, as shells count."""
+"""Exit codes of 128 + SIGINT and 128 + SIGTERM."""
 
 
 def main() -> None:
-    """Run the program: exit code 0, 2 for bad usage or input, 1 for a failure, 130 or 143 when told to stop."""
-    # a scheduler's kind request to stop ends as a failure does: what was half written is removed
+    """Run the program: exit code 0, 2 for bad usage or input, 1 for a failure, 130 or 143 for SIGINT or SIGTERM."""
+    # SIGTERM ends the program as an error does, so that partial output is removed
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    # torch's threads wait for each other by spinning; beside another busy program each wait lasts as long as that
-    # one's turn, and a training step six times as long. Read when torch is imported, which nothing has done yet.
+    # The threads of torch wait for each other by spinning, which makes a training step six times slower on a busy
+    # machine. The variable is read when torch is imported, which has not happened yet.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _console.settings.reset()
     try:
@@ -107,50 +108,50 @@ def main() -> None:
     except SystemExit as left:
         code = left.code
     except Exception as error:
-        code = _tell(error)
-    if code in STOPPED and not _console.rank():  # the first of several processes says it
+        code = _print_error(error)
+    if code in STOPPED and not _console.rank():  # the first of several processes reports it
         _console.error(_stopped(STOPPED[code]))
     if not _errors.hdf5_is_sound:
-        # HDF5 that could not write (a full disk) crashes when it ends with the process: leave without its goodbye
-        gc.collect()  # what is removed with its owner is removed
+        # after a failed write (a full disk), the clean-up of HDF5 at the end of the process crashes: skip it
+        gc.collect()  # finalizers remove temporary folders
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code or 0)
-    for number in (signal.SIGINT, signal.SIGTERM):  # all is done and told: a signal on the way out has no traceback
+    for number in (signal.SIGINT, signal.SIGTERM):  # no traceback for a signal from here on
         atexit.register(signal.signal, number, signal.SIG_DFL)
     sys.exit(code or 0)
 
 
 def _stopped(how: str) -> str:
-    """Say what is left of a command that was told to stop, and how to go on."""
+    """Say what a stopped command has written, and how to continue it."""
     settings = _console.settings
     if settings.is_written:
-        page = f"; 'diffvae report {shlex.quote(str(settings.page))}' makes the page" if settings.lacks_page else ""
+        page = f"; 'diffvae report {shlex.quote(str(settings.page))}' writes its page" if settings.lacks_page else ""
         return f"{how}; {settings.out} was written{page}."
     if settings.out is not None and settings.resumes:
         from diffvae._core.io.folders import CheckpointPaths
 
         if files := CheckpointPaths(settings.out, None, True, False, is_writer=False).files:
-            return f"{how}; the training is kept in {files[-1].name!r}. {_going_on(sys.argv[1:])}"
+            return f"{how}; the training is saved in {files[-1].name!r}. {_continue_with(sys.argv[1:])}"
     return settings.interrupted.replace("Interrupted", how, 1)
 
 
-def _going_on(arguments: list[str]) -> str:
-    """Say which command goes on."""
-    if _launched_with() > 1:  # its own options aren't known here
-        return "To go on, start the same torchrun command again with --resume."
+def _continue_with(arguments: list[str]) -> str:
+    """Say which command continues the training."""
+    if _n_processes() > 1:  # the options of torchrun are not known here
+        return "To continue, run the same torchrun command with --resume."
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if "--resume" not in options:  # right after the command, for behind "--" it would be the name of a file
+    if "--resume" not in options:  # after the command; after "--" it would be a file name
         command = next(i for i, word in enumerate(arguments) if not word.startswith("-"))
         arguments = [*arguments[: command + 1], "--resume", *arguments[command + 1 :]]
-    return f"Go on with: diffvae {shlex.join(arguments)}"
+    return f"Continue with: diffvae {shlex.join(arguments)}"
 
 
-def _tell(error: Exception) -> int:
-    """Say what went wrong, in one line, and return the exit code."""
+def _print_error(error: Exception) -> int:
+    """Print an error as one line and return the exit code."""
     if _console.settings.debug:
         traceback.print_exception(error)
-    if (usage := getattr(error, "format_message", None)) is not None:  # typer's own: an unknown option, say
+    if (usage := getattr(error, "format_message", None)) is not None:  # of typer: an unknown option, for example
         _console.error(_console.full_stop(usage()) + " See 'diffvae --help' and 'diffvae COMMAND --help'.")
         return 2
     _console.error(_console.sentence(error))

@@ -7,50 +7,90 @@ from typing import Annotated, Any
 
 import typer
 
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything; the same seed gives the same tables.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of diffvae.")]
+Result = Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="Output file, .h5ad.")]
+LabelKey = Annotated[
+    str | None, typer.Option("--label-key", help="Column of obs with reference labels, used for scores only.")
+]
+BatchKey = Annotated[
+    str | None, typer.Option("--batch-key", help="Column of obs with batches; variable genes are selected per batch.")
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option("--groupby", help="Column of obs with types. Default: reference labels or cluster names of the run."),
+]
+NWorkers = Annotated[
+    int | None,
+    typer.Option("--n-workers", min=1, help="Number of processes on this machine (Dask); results are the same."),
+]
+Clusterings = Annotated[int, typer.Option("--clusterings", min=1, help="Number of clusterings and maps per training.")]
+TableNLatent = Annotated[
+    list[int] | None,
+    typer.Option("--n-latent", min=1, help="Number of latent dimensions; repeat the option. Default: 20, 50 and 100."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed; the same seed gives the same tables.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")]
 CheckpointEvery = Annotated[
     int | None,
     typer.Option(
         "--checkpoint-every",
         min=1,
-        help="Keep the training every so many epochs in OUT.checkpoint; without it only when it is interrupted.",
+        help="Number of epochs between two checkpoints (OUT.checkpoint). Default: a checkpoint only on an interrupt.",
     ),
 ]
 Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on from OUT.checkpoint, bit for bit; begins where there is none.")
+    bool,
+    typer.Option("--resume", help="Continue from OUT.checkpoint with identical results, or start if there is none."),
 ]
 Transpose = Annotated[
     bool | None,
     typer.Option(
         "--transpose/--no-transpose",
-        help="Genes are in rows / cells are; by default cells, and a table that plainly has genes there is refused.",
+        help="Genes are in rows / cells are in rows. Default: cells; a file that clearly has genes in rows is refused.",
     ),
 ]
-Layer = Annotated[str | None, typer.Option("--layer", help="Layer with the expression values; X by default.")]
+Layer = Annotated[str | None, typer.Option("--layer", help="Layer with the expression values. Default: X.")]
 Preset = Annotated[
-    str, typer.Option("--preset", help="default; paper (the equations); code (what the authors released).")
+    str,
+    typer.Option("--preset", help="Hyper-parameters: default, paper (its equations) or code (the authors' software)."),
 ]
-NLatent = Annotated[int, typer.Option("--n-latent", min=1, help="Latent dimensions.")]
-NTopGenes = Annotated[int, typer.Option("--n-top-genes", min=1, help="Variable genes to keep.")]
+NLatent = Annotated[int, typer.Option("--n-latent", min=1, help="Number of latent dimensions.")]
+NTopGenes = Annotated[int, typer.Option("--n-top-genes", min=1, help="Number of highly variable genes to use.")]
 MaxEpochs = Annotated[
     int | None,
-    typer.Option("--max-epochs", min=1, help="Passes over the training cells; 100, or more where cells are few."),
+    typer.Option("--max-epochs", min=1, help="Maximum number of epochs. Default: 100, or more for few cells."),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=2, help="Cells per step.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate; the preset's by default.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=2, help="Number of cells per training step.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate. Default: that of the preset.")]
+Device = Annotated[str, typer.Option("--device", help="Where to train: auto, cpu, cuda, cuda:1, ...")]
 Markers = Annotated[
     str,
     typer.Option(
         "--markers",
-        help="Marker table: a CSV/TSV file, a bundled name (blood-human, blood-mouse, blood-zebrafish, islet-human, "
-        "islet-mouse), or auto.",
+        help="Marker genes: a CSV/TSV file with the columns cell_type and gene, a bundled table (blood-human, "
+        "blood-mouse, blood-zebrafish, islet-human, islet-mouse), or auto.",
     ),
 ]
-NClusters = Annotated[str, typer.Option("--n-clusters", help="auto (by stability) or a number.")]
-ClusterMethod = Annotated[str, typer.Option("--cluster-method", help="leiden, kmeans, gmm or dbscan.")]
-ClusterOn = Annotated[str, typer.Option("--cluster-on", help="latent or tsne.")]
+NClusters = Annotated[str, typer.Option("--n-clusters", help="Number of clusters, or auto (the most stable number).")]
+
+
+def _cluster_methods() -> list[str]:
+    from diffvae.tl._cluster import CLUSTERERS  # too slow to import for --help
+
+    return list(CLUSTERERS)
+
+
+ClusterMethod = Annotated[
+    str,
+    typer.Option(
+        "--cluster-method",
+        help="Clustering method: leiden, kmeans or another one of diffvae.tl.cluster.",
+        autocompletion=_cluster_methods,
+    ),
+]
+ClusterOn = Annotated[
+    str, typer.Option("--cluster-on", help="Cluster in the latent space (latent) or on the map (tsne).")
+]
 Model = Annotated[Path, typer.Option("--model", help="Folder of a saved model (RESULT/model).")]
 Input = Annotated[
     Path, typer.Argument(help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; cells in rows.")
@@ -61,18 +101,23 @@ Inputs = Annotated[
     list[Path],
     typer.Argument(
         metavar="INPUT...",
-        help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; cells in rows. Several .h5ad or .zarr: one "
-        "atlas in shards, genes matched by name.",
+        help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom or .zarr; cells in rows. Several .h5ad or .zarr "
+        "are read as one atlas, genes matched by name.",
     ),
 ]
 Backed = Annotated[
     bool | None,
     typer.Option(
         "--backed/--in-memory",
-        help="Leave the cells of .h5ad or .zarr on disk and read them in blocks; by default where they would take more "
-        "than half of the free memory or are more than 200,000.",
+        help="Leave .h5ad or .zarr on disk and read cells in blocks / read them into memory. Default: on disk if they "
+        "would take more than half of the free memory or are more than 200,000.",
     ),
 ]
+
+
+def arguments(options: dict[str, Any], **others: Any) -> dict[str, Any]:
+    """Return the options of a command as arguments of the function of the same name, some of them converted."""
+    return {name: value for name, value in options.items() if value != []} | others
 
 
 def number_of_clusters(text: str) -> int | str:
@@ -86,13 +131,13 @@ def number_of_clusters(text: str) -> int | str:
 
 
 def one_or_several(data: list[Path] | None) -> Any:
-    """Return the one file, the list of several, or None."""
+    """Return one file as a path, several as a list, or None."""
     return data[0] if data is not None and len(data) == 1 else data or None
 
 
 def refuse_file(path: Path, overwrite: bool) -> None:
-    """Refuse a file to write that is there already or isn't named .h5ad, before anything is computed."""
+    """Refuse an output file that exists or is not named .h5ad, before anything is computed."""
     if path.suffix != ".h5ad":
-        raise ValueError(f"--out is '{path}'; the file is an AnnData, so its name ends in .h5ad.")
+        raise ValueError(f"--out is '{path}'; the output is an AnnData file, so its name ends in .h5ad.")
     if path.exists() and not overwrite:
-        raise ValueError(f"'{path}' is there already; name another file or pass --overwrite.")
+        raise ValueError(f"'{path}' exists already; name another file or pass --overwrite.")

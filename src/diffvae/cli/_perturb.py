@@ -1,4 +1,4 @@
-"""``diffvae perturb``: what cells of an existing result can be turned into, and through which genes."""
+"""``diffvae perturb``: which types the cells of an existing result turn into, and through which genes."""
 
 from __future__ import annotations
 
@@ -18,69 +18,62 @@ EXAMPLE = (
     'Examples:  diffvae perturb results --source "CD34+"   ·   '
     'diffvae perturb results --source GMP --target Monocyte --target Neutrophil --n-sd "0.5 1 2" --restrict tf.txt'
 )
-Source = Annotated[str, typer.Option("--source", help="Type whose cells are shifted (a progenitor, say).")]
+Source = Annotated[str, typer.Option("--source", help="Type whose cells are perturbed, a progenitor for example.")]
 Target = Annotated[
     list[str] | None,
-    typer.Option("--target", help="Type to turn them into; repeat it for more. All others by default."),
+    typer.Option(
+        "--target", help="Type that they should turn into; repeat the option for more. Default: all other types."
+    ),
 ]
 
 
 def command(
-    result: Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")],
+    result: o.Result,
     source: Source,
     target: Target = None,
     n_sd: Annotated[
         list[str] | None,
-        typer.Option("--n-sd", help='Sizes of the shift in standard deviations, "0.5 1 2", say; genes at the largest.'),
+        typer.Option(
+            "--n-sd", help='Step sizes in standard deviations, such as "0.5 1 2"; genes are searched at the largest.'
+        ),
     ] = None,
     restrict: Annotated[
-        str | None, typer.Option("--restrict", help="Text file of the genes that may change, one per line.")
+        str | None, typer.Option("--restrict", help="Text file with the genes that may change, one per line.")
     ] = None,
-    groupby: Annotated[
-        str | None, typer.Option("--groupby", help="Types in obs; by default the labels or names of the run.")
-    ] = None,
-    n_dims: Annotated[int, typer.Option("--n-dims", min=1, help="Latent dimensions to shift.")] = 5,
-    order: Annotated[str, typer.Option("--order", help="Order of genes: effect, gradient or greedy.")] = "effect",
-    direction: Annotated[str, typer.Option("--direction", help="Genes that may change: both, up or down.")] = "both",
-    n_random: Annotated[int, typer.Option("--n-random", min=1, help="Random directions of the null.")] = 200,
+    groupby: o.GroupBy = None,
+    n_dims: Annotated[int, typer.Option("--n-dims", min=1, help="Number of latent dimensions to shift.")] = 5,
+    order: Annotated[
+        str, typer.Option("--order", help="Order in which genes are tried: effect, gradient or greedy.")
+    ] = "effect",
+    direction: Annotated[
+        str, typer.Option("--direction", help="Direction in which genes may change: both, up or down.")
+    ] = "both",
+    n_random: Annotated[int, typer.Option("--n-random", min=1, help="Number of random directions for the null.")] = 200,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for what is found; RESULT/perturbation by default.")
+        Path | None, typer.Option("--out", "-o", help="Output folder. Default: RESULT/perturbation.")
     ] = None,
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Shift latent dimensions to turn cells of one type into others, beside what chance would do.
+    """Shift latent dimensions to turn cells of one type into others, compared with chance.
 
-    Trains a classifier, counts conversions next to random directions of equal length and three baselines, and finds
-    for each converted cell the fewest genes that must change. Writes tables/, figures/, classifier/ and the cells.
+    Trains a classifier of types, counts conversions, compares them with random directions of equal length and with
+    three baselines, and finds the smallest set of genes that converts each cell. Writes tables/, figures/, classifier/
+    and the changed cells.
     """
+    options = o.arguments(locals(), n_sd=steps(n_sd) if n_sd else None)
     from diffvae import pipeline
 
     _console.settings.writes(out or result / "perturbation", page=None if out else result)
-    found = pipeline.perturb(
-        result,
-        out,
-        source=source,
-        target=target or None,
-        groupby=groupby,
-        n_sd=steps(n_sd) if n_sd else None,
-        n_dims=n_dims,
-        order=order,
-        direction=direction,
-        restrict=restrict,
-        n_random=n_random,
-        seed=seed,
-        overwrite=overwrite,
-        on_step=_console.step,
-    )
-    show(found)
-    for message in found.summary["warnings"]:
+    changes = pipeline.perturb(options.pop("result"), **options, on_step=_console.step)
+    show(changes)
+    for message in changes.summary["warnings"]:
         _console.note(message)
-    _console.say(f"Written to {found.path}: tables, figures, classifier, changed_cells.h5ad, summary.json")
+    _console.say(f"Written to {changes.path}: tables, figures, classifier, changed_cells.h5ad, summary.json")
 
 
 def steps(texts: list[str]) -> list[float]:
-    """Read ``--n-sd``: numbers, apart by spaces or commas, or in several options."""
+    """Read ``--n-sd``: numbers separated by spaces or commas, in one or several options."""
     words = " ".join(texts).replace(",", " ").split()
     try:
         return [float(word) for word in words]
@@ -88,14 +81,17 @@ def steps(texts: list[str]) -> list[float]:
         raise ValueError(f'--n-sd is {" ".join(texts)!r}; give numbers, such as "0.5 1 2".') from None
 
 
-def show(found: Changes) -> None:
+def show(changes: Changes) -> None:
     """Print conversions and genes, one row per target."""
-    targets = found.targets
+    targets = changes.targets
     first = targets.iloc[0]
     _console.table(
-        f"{first['n_cells']} cells of {first['source']} shifted by {first['n_sd']:g} sd: converted, chance (random "
-        "directions), baselines, and the fewest genes",
-        ["target", "converted", "at 0", "chance", "q", "to mean", "in genes", "genes (median)", "up", "down"],
+        f"{first['n_cells']} cells of {first['source']} shifted by {first['n_sd']:g} sd: converted cells, compared "
+        "with the null (random directions) and baselines, and the smallest sets of genes",
+        [
+            *("target", "converted", "without shift", "null", "q", "step to latent mean", "step to mean expression"),
+            *("genes (median)", "genes up", "genes down"),
+        ],
         (
             (
                 t.target,
@@ -112,5 +108,5 @@ def show(found: Changes) -> None:
             for t in targets.itertuples()
         ),
     )
-    for sentence in found.summary["verdict"]:
+    for sentence in changes.summary["verdict"]:
         _console.note(sentence)

@@ -1,4 +1,4 @@
-"""``diffvae report``: one page of what is in a result folder."""
+"""``diffvae report``: a result folder as one HTML page."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ EXAMPLE = (
 def command(
     result: Annotated[Path, typer.Argument(help="Folder that 'diffvae run' or 'diffvae benchmark' wrote.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File for the page; RESULT/report.html by default.")
+        Path | None, typer.Option("--out", "-o", help="HTML file to write. Default: RESULT/report.html.")
     ] = None,
 ) -> None:
-    """Write one page with the whole story: a file that opens in any browser and needs no network.
+    """Write a result as one HTML page that opens in any browser and needs no network.
 
-    Shows whatever is there: cell types, changed states, links, and a comparison in RESULT/benchmark. 'diffvae run',
-    'perturb' and 'links' write it themselves.
+    The page shows cell types, perturbations, links, and a comparison in RESULT/benchmark, as far as the result has
+    them. 'diffvae run', 'perturb' and 'links' write it as well.
     """
     from diffvae import report
 

@@ -1,4 +1,4 @@
-"""``diffvae reproduce``: the paper's tables and figures for one data set, with the published numbers beside ours."""
+"""``diffvae reproduce``: the tables and figures of the paper for one data set, with the published numbers."""
 
 from __future__ import annotations
 
@@ -19,60 +19,58 @@ NAME = "reproduce"
 EXAMPLE = (
     "Examples:  diffvae reproduce zebrafish --out reproduced   ·   diffvae reproduce pancreas --path downloads --out "
     "reproduced   ·   diffvae reproduce --on cells.h5ad --label-key cell_type --source HSC --out reproduced   ·   "
-    "run again, it continues where it stopped"
+    "the same command again continues an interrupted reproduction"
 )
 
 
 def command(
     dataset: Annotated[
-        str | None, typer.Argument(metavar="[DATASET]", help="zebrafish, pancreas or human-hsc: a set of the paper.")
+        str | None, typer.Argument(metavar="[DATASET]", help="Data set of the paper: zebrafish, pancreas or human-hsc.")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the page, tables, figures and what is needed to resume.")
-    ] = Path("diffvae_reproduced"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; finished parts are stored in it.")] = Path(
+        "diffvae_reproduced"
+    ),
     path: Annotated[
-        Path | None, typer.Option("--path", help="Folder or file of the set; it is downloaded without it.")
+        Path | None, typer.Option("--path", help="Folder or file of the data set. Default: it is downloaded.")
     ] = None,
     on: Annotated[
-        Path | None, typer.Option("--on", help="Any labelled cells instead: .h5ad, 10x .h5 or folder, .csv, ...")
+        Path | None, typer.Option("--on", help="Other labelled cells: .h5ad, 10x .h5 or folder, .csv, ...")
     ] = None,
     label_key: Annotated[
-        str | None, typer.Option("--label-key", help="Reference types in obs; not needed for the paper's sets.")
+        str | None, typer.Option("--label-key", help="Column of obs with reference types; only with --on.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--source", help="Progenitor type; without one nothing is perturbed.")
+        str | None, typer.Option("--source", help="Progenitor type to perturb; without it, nothing is perturbed.")
     ] = None,
-    trainings: Annotated[int, typer.Option("--trainings", min=1, help="Trainings of each preset and method.")] = 5,
-    clusterings: Annotated[
-        int, typer.Option("--clusterings", min=1, help="Clusterings, and maps, of each in Table 2.")
-    ] = 10,
-    n_latent: Annotated[
-        list[int] | None,
-        typer.Option("--n-latent", min=1, help="Latent dimensions of Table 2; repeat it. 20, 50 and 100."),
-    ] = None,
+    trainings: Annotated[
+        int, typer.Option("--trainings", min=1, help="Number of trainings per preset and method.")
+    ] = 5,
+    clusterings: o.Clusterings = 10,
+    n_latent: o.TableNLatent = None,
     n_top_genes: o.NTopGenes = 2000,
     max_epochs: o.MaxEpochs = None,
-    n_workers: Annotated[
-        int | None,
-        typer.Option("--n-workers", min=1, help="Processes on this machine (Dask); the numbers are the same."),
-    ] = None,
+    n_workers: o.NWorkers = None,
     seed: o.Seed = 0,
 ) -> None:
-    """Reproduce every table and figure of the paper for one data set, with the published numbers beside ours.
+    """Reproduce the tables and figures of the paper for one data set, with the published numbers.
 
-    The presets paper, code and default are each trained several times and compared: clusters and reference types, genes
-    of Table 1, conversions of progenitors beside chance, Table 2, links between cells, and which claims hold.
+    Trains the presets paper, code and default several times and compares them: clusters and reference types, genes of
+    Table 1, conversions of progenitors, Table 2, links between cells, and which claims hold.
     """
     from diffvae import benchmark
 
     if (dataset is None) == (on is None):
-        raise ValueError("Name a set of the paper (zebrafish, pancreas, human-hsc), or any cells by --on FILE.")
+        raise ValueError(
+            "Name a data set of the paper (zebrafish, pancreas, human-hsc), or other cells with --on FILE."
+        )
     if dataset is not None and dataset not in SETS:
-        raise ValueError(f"{dataset!r} is not a set of the paper; they are {', '.join(SETS)}. Other cells: --on FILE.")
+        raise ValueError(
+            f"{dataset!r} is no data set of the paper; they are {', '.join(SETS)}. For other cells use --on FILE."
+        )
     if on is not None and label_key is None:
         raise ValueError("--on needs --label-key: the column of obs that holds the reference types.")
     with _console.warnings_as_notes():
-        found = benchmark.reproduce(
+        reproduction = benchmark.reproduce(
             dataset if on is None else on,
             out,
             path=path,
@@ -88,21 +86,21 @@ def command(
             command=f"diffvae {shlex.join(sys.argv[1:])}",
             on_step=_console.step,
         )
-    show(found)
+    show(reproduction)
     _console.say(f"Written to {out}: reproduction.md, tables, figures, summary.json")
 
 
 SETS = ("zebrafish", "pancreas", "human-hsc")
 
 
-def show(found: Reproduction) -> None:
-    """Print the claims with what was measured."""
-    published = (found.claims["published"] != "").any()
+def show(reproduction: Reproduction) -> None:
+    """Print the claims of the paper and the results under each preset."""
+    published = (reproduction.claims["published"] != "").any()
     columns = ["claim", *(["published"] if published else []), "paper", "code", "default", "holds_here"]
     _console.table(
         "Claims of the paper, under its presets",
         [name.replace("_", " ") for name in columns],
-        (tuple(row) for row in found.claims[columns].itertuples(index=False)),
+        (tuple(row) for row in reproduction.claims[columns].itertuples(index=False)),
     )
-    for note in found.summary["not_done"]:
+    for note in reproduction.summary["not_done"]:
         _console.note(note)

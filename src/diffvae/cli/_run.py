@@ -29,48 +29,50 @@ def command(
         list[Path] | None,
         typer.Argument(
             metavar="[INPUT]...",
-            help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; bundled real data without it. Several "
-            ".h5ad or .zarr: one atlas in shards, genes matched by name.",
+            help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom or .zarr; without it, bundled data. Several "
+            ".h5ad or .zarr are read as one atlas, genes matched by name.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("diffvae_results"),
     backed: o.Backed = None,
     subsample: Annotated[
-        int, typer.Option("--subsample", help="Cells on which maps, clusters and links are made, of cells on disk.")
+        int, typer.Option("--subsample", help="With cells on disk: size of the sample for map, clusters and links.")
     ] = 20_000,
-    label_key: Annotated[
-        str | None, typer.Option("--label-key", help="Reference labels in obs, for scores only.")
-    ] = None,
+    label_key: o.LabelKey = None,
     markers: o.Markers = "auto",
     transpose: o.Transpose = None,
     layer: o.Layer = None,
     n_top_genes: o.NTopGenes = 2000,
-    batch_key: Annotated[
-        str | None, typer.Option("--batch-key", help="Batches in obs; variable genes are chosen within each.")
-    ] = None,
+    batch_key: o.BatchKey = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="Settings of the training as JSON, such as the best.json of 'tune'."),
+        typer.Option("--config", help="JSON file with hyper-parameters, such as the best.json of 'diffvae tune'."),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option("--preset", help="default; paper (the equations); code (what the authors released)."),
+        typer.Option(
+            "--preset", help="Hyper-parameters: default, paper (its equations) or code (the authors' software)."
+        ),
     ] = None,
-    n_latent: Annotated[int | None, typer.Option("--n-latent", min=1, help="Latent dimensions; 50 by default.")] = None,
+    n_latent: Annotated[
+        int | None, typer.Option("--n-latent", min=1, help="Number of latent dimensions. Default: 50.")
+    ] = None,
     n_clusters: o.NClusters = "auto",
     cluster_method: o.ClusterMethod = "leiden",
     cluster_on: o.ClusterOn = "latent",
     source: Annotated[
-        str | None, typer.Option("--source", help="Type whose cells are to be changed into others; see 'perturb'.")
+        str | None,
+        typer.Option("--source", help="Cell type to perturb, a progenitor for example; see 'diffvae perturb'."),
     ] = None,
     target: Target = None,
     links: Annotated[
-        bool, typer.Option("--links/--no-links", help="Predict links between cells with Graph-DiffVAE; see 'links'.")
+        bool,
+        typer.Option("--links/--no-links", help="Predict links between cells with Graph-DiffVAE; see 'diffvae links'."),
     ] = True,
     k: K = 5,
     max_epochs: o.MaxEpochs = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=2, help="Cells per step; 128 by default.")
+        int | None, typer.Option("--batch-size", min=2, help="Number of cells per training step. Default: 128.")
     ] = None,
     lr: o.LearningRate = None,
     device: o.Device = "auto",
@@ -79,65 +81,36 @@ def command(
     checkpoint_every: o.CheckpointEvery = None,
     resume: o.Resume = False,
 ) -> None:
-    """Go from an expression matrix to named cell types, with the evidence.
+    """Go from an expression matrix to named cell types, with the evidence for each name.
 
-    Prepares the data, trains DiffVAE, clusters the cells, finds the latent dimensions and genes that tell the clusters
-    apart, names them by markers, and predicts links between cells. Writes report.html, results.h5ad, model/, tables/,
-    figures/, links/ and summary.json.
+    Normalises the data, trains DiffVAE, clusters the cells, finds the latent dimensions and genes that distinguish the
+    clusters, names the clusters by marker genes, and predicts links between cells. Writes report.html, results.h5ad,
+    model/, tables/, figures/, links/ and summary.json.
     """
+    options = o.arguments(locals(), data=o.one_or_several(data), n_clusters=o.number_of_clusters(n_clusters))
     from diffvae import pipeline
 
     _console.settings.writes(out, resumes=True, page=out)
-    result = pipeline.run(
-        o.one_or_several(data),
-        out,
-        backed=backed,
-        subsample=subsample,
-        label_key=label_key,
-        markers=markers,
-        transpose=transpose,
-        layer=layer,
-        n_top_genes=n_top_genes,
-        batch_key=batch_key,
-        config=config,
-        preset=preset,
-        n_latent=n_latent,
-        max_epochs=max_epochs,
-        batch_size=batch_size,
-        lr=lr,
-        n_clusters=o.number_of_clusters(n_clusters),
-        cluster_method=cluster_method,
-        cluster_on=cluster_on,
-        source=source,
-        target=target or None,
-        links=links,
-        k=k,
-        device=device,
-        seed=seed,
-        overwrite=overwrite,
-        checkpoint_every=checkpoint_every,
-        resume=resume,
-        on_step=_console.step,
-    )
+    result = pipeline.run(**options, on_step=_console.step)
     show(result)
 
 
 def show(result: Result) -> None:
-    """Print what was found and where it is."""
+    """Print clusters, scores, warnings and the output folder."""
     summary = result.summary
     clusters = result.clusters
     n_named = (clusters["cell_type"] != "unassigned").sum()
-    sample = f"{summary['sample']['n_drawn']:,} drawn of " if "sample" in summary else ""
+    sample = f"{summary['sample']['n_drawn']:,} sampled of " if "sample" in summary else ""
     _console.table(
-        f"{sample}{summary['n_cells']:,} cells of {summary['source']} in {len(clusters)} clusters, {n_named} of them "
-        f"named (markers: {summary['markers'] or 'none fits'})",
-        ["cluster", "cells", "cell type", "q", "marker genes", "dimensions", "genes up by the decoder"],
+        f"{sample}{summary['n_cells']:,} cells of {summary['source']} in {len(clusters)} clusters, {n_named} "
+        f"named (markers: {summary['markers'] or 'no table fits the genes'})",
+        ["cluster", "cells", "cell type", "q", "marker genes", "dimensions", "genes raised by the decoder"],
         (
             (
                 c.cluster,
                 c.n_cells,
                 c.cell_type + ("" if c.confident or c.cell_type == "unassigned" else " ?"),
-                "" if c.q_value != c.q_value else f"{c.q_value:.2g}",  # NaN: nothing could be compared
+                "" if c.q_value != c.q_value else f"{c.q_value:.2g}",  # NaN: no markers to compare
                 c.marker_genes.replace(",", " "),
                 c.dimensions.replace(",", ""),
                 c.genes_up.replace(",", ""),
@@ -156,11 +129,11 @@ def show(result: Result) -> None:
     if result.path is not None:
         _console.say(f"Written to {result.path}: results.h5ad, model, tables, figures, summary.json")
         if (result.path / "report.html").is_file():
-            _console.say(f"The whole story on one page: {result.path / 'report.html'}")
+            _console.say(f"Report: {result.path / 'report.html'}")
 
 
 def show_scores(result: Result) -> None:
-    """Print the scores, one row each, methods side by side."""
+    """Print a table of scores by methods."""
     assert result.scores is not None
     wide: dict[str, dict[str, str]] = {}
     for row in result.scores.itertuples():
@@ -168,7 +141,7 @@ def show_scores(result: Result) -> None:
         wide.setdefault(row.score, {})[row.method] = f"{row.mean:.3f}{spread}"
     methods = ["DiffVAE", "PCA", "null"]
     _console.table(
-        f"Against obs[{result.summary['parameters']['label_key']!r}] (mean ± sd over repeats)",
+        f"Agreement with obs[{result.summary['parameters']['label_key']!r}] (mean ± sd over repeats)",
         ["score", *methods],
         ([score, *(values.get(m, "") for m in methods)] for score, values in wide.items()),
     )

@@ -1,4 +1,4 @@
-"""``diffvae train``: a model and nothing else."""
+"""``diffvae train``: a model without further analysis."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ EXAMPLE = (
 
 def command(
     data: o.Inputs,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the model.")],
-    model: Annotated[str, typer.Option("--kind", help="diffvae, vae, ae or pca.")] = "diffvae",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder for the model.")],
+    model: Annotated[str, typer.Option("--kind", help="Kind of model: diffvae, vae, ae or pca.")] = "diffvae",
     transpose: o.Transpose = None,
     backed: o.Backed = None,
     layer: o.Layer = None,
@@ -36,7 +36,7 @@ def command(
         bool | None,
         typer.Option(
             "--early-stopping/--no-early-stopping",
-            help="Stop when the validation loss no longer improves; as the preset does by default.",
+            help="Stop when the validation loss no longer improves. Default: as the preset does.",
         ),
     ] = None,
     device: o.Device = "auto",
@@ -45,9 +45,9 @@ def command(
     checkpoint_every: o.CheckpointEvery = None,
     resume: o.Resume = False,
 ) -> None:
-    """Train a model on a file and save it; a prepared one is taken as it is.
+    """Train a model on a file and save it; prepared cells are used as they are.
 
-    The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells. Under torchrun several
+    The model keeps its genes and their scaling, so that 'diffvae embed' can map new cells. Under torchrun, several
     processes train one model, each on its share of every batch; --batch-size is per process.
     """
     from diffvae._core.io import folders
@@ -65,18 +65,18 @@ def command(
     if model not in kinds:
         raise ValueError(f"--kind is {model!r}; it is one of {', '.join(kinds)}.")
     if preset != "default" and model != "diffvae":
-        raise ValueError(f"--preset is {preset!r}, but presets belong to --kind diffvae; leave one of them out.")
+        raise ValueError(f"--preset is {preset!r}, but only --kind diffvae has presets; leave one of both out.")
     if model == "pca" and (resume or checkpoint_every):
-        raise ValueError("--kind pca is computed in one step; leave --checkpoint-every and --resume out.")
+        raise ValueError("--kind pca is computed in one step; leave out --checkpoint-every and --resume.")
     _console.settings.writes(out, resumes=True)
     chosen = kinds[model]()
     options = {"n_top_genes": n_top_genes, "layer": layer, "rng": seed}
-    with processes(device) as share, folders.held(out) if share.is_writer else nullcontext():
+    with processes(device) as share, folders.locked(out) if share.is_writer else nullcontext():
         if share.is_writer:
             folders.refuse_folder(out.expanduser().resolve(), overwrite)
-            if share.size == 1:  # others may be at work already
+            if share.size == 1:  # other processes may have started to write
                 folders.remove_leftovers(out.expanduser().resolve(), folders.WORK)
-        kept = CheckpointPaths(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
+        checkpoints = CheckpointPaths(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
         with _prepared(data, out, model, backed, transpose, **options) as cells:
             try:
                 chosen.train(
@@ -86,21 +86,21 @@ def command(
                     early_stopping=early_stopping,
                     device=device,
                     rng=seed,
-                    **({} if model == "pca" else kept.training()),
+                    **({} if model == "pca" else checkpoints.training()),
                 )
             except TrainingError:
                 if chosen.is_trained and share.is_writer:
                     chosen.save(out, overwrite=overwrite)
-                    kept.done()  # which would lead to the same end
+                    checkpoints.done()  # they would lead to the same divergence
                     _console.note(
-                        f"{out} has the model as it was after epoch {len(chosen.history)}, when all was well."
+                        f"{out} has the model after epoch {len(chosen.history)}, the last before the training diverged."
                     )
                 raise
             if not share.is_writer:
                 return
             messages = chosen.diagnose(rng=seed).messages if isinstance(chosen, DiffVAE) else ()
             chosen.save(out, overwrite=overwrite)
-            kept.done()  # at once: whoever stops the command from here on has a model, and nothing to go on with
+            checkpoints.done()  # at once: if the command is stopped from here on, the model is complete
     last = chosen.history.iloc[-1]
     _console.say(", ".join(f"{name} {value:.4g}" for name, value in last.items()))
     for message in messages:
@@ -112,7 +112,7 @@ def command(
 def _prepared(
     data: list[Path], out: Path, kind: str, backed: bool | None, transpose: bool | None, **options: Any
 ) -> Iterator[Any]:
-    """Yield prepared cells: in memory, or on disk in a file beside the model that is removed at the end."""
+    """Yield prepared cells, in memory or on disk in a temporary file beside the model."""
     from diffvae import pp
     from diffvae._core.io import folders, read
     from diffvae._core.io.backed import open_store
@@ -124,7 +124,7 @@ def _prepared(
     on_disk = stays_on_disk(given, backed, layer=options["layer"], transpose=transpose)
     if not on_disk or kind == "pca":
         if on_disk and (backed or len(data) > 1):
-            raise ValueError("--kind is 'pca', which learns from cells in memory; choose diffvae, vae or ae.")
+            raise ValueError("--kind is 'pca', which needs the cells in memory; choose diffvae, vae or ae.")
         adata = read.read(data[0], transpose=transpose)
         if is_prepared(adata):
             options_of(adata, **asked)
@@ -138,7 +138,7 @@ def _prepared(
     if is_prepared(store):
         options_of(store, **asked)
         with _console.warnings_as_notes():
-            store.on_step()
+            store.warn()
         yield store
         return
     with folders.scratch(out) as work:

@@ -1,4 +1,4 @@
-"""``diffvae tune``: search the settings that suit some cells."""
+"""``diffvae tune``: a search for the best hyper-parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXAMPLE = (
     "Examples:  diffvae tune mydata.h5ad --trials 30 --out tune   ·   "
     "diffvae tune mydata.h5ad --out wide --space wide --objective stability   ·   "
     "diffvae run mydata.h5ad --config tune/best.json   ·   "
-    "a second terminal with the same folder shares the trials; the same command resumes an interrupted search"
+    "a second process with the same folder shares the trials; the same command resumes an interrupted search"
 )
 
 
@@ -29,56 +29,57 @@ def command(
     trials: Annotated[
         int, typer.Option("--trials", "-n", min=1, help="Number of trials, including those of earlier calls.")
     ] = 30,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the search; an earlier search in it is resumed.")
-    ] = Path("tune"),
-    space: Annotated[str, typer.Option("--space", help="paper (its grid) or wide.")] = "paper",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; an earlier search in it is resumed.")] = Path(
+        "tune"
+    ),
+    space: Annotated[str, typer.Option("--space", help="Search space: paper (its grid) or wide.")] = "paper",
     objective: Annotated[
         str, typer.Option("--objective", help="validation_loss, elbo, stability (of clusters) or ari (needs labels).")
     ] = "validation_loss",
-    label_key: Annotated[str | None, typer.Option("--label-key", help="Labels in obs, for --objective ari.")] = None,
+    label_key: Annotated[
+        str | None, typer.Option("--label-key", help="Column of obs with labels, for --objective ari.")
+    ] = None,
     n_clusters: Annotated[
-        int | None, typer.Option("--n-clusters", min=2, help="k of k-means, for stability and ari.")
+        int | None, typer.Option("--n-clusters", min=2, help="Number of clusters, for --objective stability and ari.")
     ] = None,
     trainings: Annotated[
-        int | None, typer.Option("--trainings", min=1, help="Trainings per trial; 1, or 3 for stability.")
+        int | None,
+        typer.Option("--trainings", min=1, help="Number of trainings per trial. Default: 1, or 3 for stability."),
     ] = None,
     repeats: Annotated[
-        int, typer.Option("--repeats", min=0, help="Seeds with which default and best are trained again.")
+        int, typer.Option("--repeats", min=0, help="Number of seeds with which default and best are trained again.")
     ] = 3,
     max_epochs: Annotated[
-        int | None, typer.Option("--max-epochs", min=1, help="Epochs of every training; the usual number by default.")
+        int | None, typer.Option("--max-epochs", min=1, help="Maximum number of epochs of every training.")
     ] = None,
     pruning: Annotated[
-        bool, typer.Option("--pruning/--no-pruning", help="Stop trials early whose loss is above the median.")
+        bool, typer.Option("--pruning/--no-pruning", help="Stop trials early if their loss is above the median.")
     ] = True,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0, help="Minutes after which no trial starts.")
+        float | None, typer.Option("--timeout", min=0, help="Minutes after which no further trial starts.")
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", help="SQLite file or database URL of the study; OUT/study.db by default."),
+        typer.Option("--storage", help="SQLite file or database URL of the study. Default: OUT/study.db."),
     ] = None,
-    study: Annotated[str, typer.Option("--study", help="Name in the storage.")] = "diffvae",
+    study: Annotated[str, typer.Option("--study", help="Name of the study in the storage.")] = "diffvae",
     preset: o.Preset = "default",
     transpose: o.Transpose = None,
     layer: o.Layer = None,
     n_top_genes: o.NTopGenes = 2000,
-    batch_key: Annotated[
-        str | None, typer.Option("--batch-key", help="Batches in obs; variable genes are chosen within each.")
-    ] = None,
+    batch_key: o.BatchKey = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
 ) -> None:
-    """Search the hyper-parameters of DiffVAE that suit some cells, and measure the gain over the default.
+    """Search the hyper-parameters of DiffVAE that suit the cells, and measure the gain over the default.
 
-    The default is the first trial. At the end default and best are trained again with other seeds and other held-out
+    The default is the first trial. At the end, default and best are trained again with other seeds and other held-out
     cells. Writes best.json (for 'run --config'), trials.csv, confirmation.csv, importance.csv, figures, summary.json.
     """
     from diffvae import benchmark
     from diffvae._core.io import read
 
-    _console.settings.interrupted = f"Interrupted; finished trials are kept in {out}. Run the same command to resume."
+    _console.settings.interrupted = f"Interrupted; finished trials are saved in {out}. Run the same command to resume."
     tuned = benchmark.tune(
         read.read(data, transpose=transpose),
         n_trials=trials,

@@ -1,4 +1,4 @@
-"""Data to begin with: a real set that is always there, a simulator with known truth, the published sets."""
+"""Data sets: a bundled real one, a simulator with known truth, and the published ones."""
 
 from diffvae.datasets._bundled import list_datasets, pbmc68k_reduced
 from diffvae.datasets._human_hsc import human_hsc
@@ -6,11 +6,4 @@ from diffvae.datasets._pancreas import pancreas
 from diffvae.datasets._simulate import simulate_differentiation
 from diffvae.datasets._zebrafish import zebrafish
 
-__all__ = [
-    "human_hsc",
-    "list_datasets",
-    "pancreas",
-    "pbmc68k_reduced",
-    "simulate_differentiation",
-    "zebrafish",
-]
+__all__ = ["human_hsc", "list_datasets", "pancreas", "pbmc68k_reduced", "simulate_differentiation", "zebrafish"]

@@ -16,17 +16,16 @@ if TYPE_CHECKING:
 def pbmc68k_reduced() -> AnnData:
     """Return 700 blood cells of ten types, bundled with scanpy.
 
-    A sample of the 68,000 mononuclear cells of one donor, with the 765 genes that scanpy kept. It needs no
-    download and is the default of ``diffvae run``.
+    A sample of 68,000 mononuclear cells of one donor, with the 765 genes that scanpy selected. It needs no download and
+    is the default of ``diffvae run``.
 
     Returns
     -------
     AnnData, 700 x 765
-        ``X`` is log-normalised expression (float32, CSR): scanpy's ``.raw``, not its scaled ``X``.
-        ``obs["cell_type"]`` holds the labels, which the authors gave by the most similar of ten sorted
-        populations, so that neighbouring T-cell types overlap. ``obs`` also has ``n_genes``, ``n_counts``,
-        ``percent_mito`` and ``phase``; ``uns["diffvae_dataset"]`` names the source and the progenitors,
-        which are the 13 CD34+ cells. Embeddings and clusters that came with the file are dropped.
+        ``X`` is log-normalised expression (float32, CSR): scanpy's ``.raw``, not its scaled ``X``. ``obs["cell_type"]``
+        is the most similar of ten sorted populations, as assigned by the authors, so that related T-cell types overlap.
+        ``obs`` also has ``n_genes``, ``n_counts``, ``percent_mito`` and ``phase``; ``uns["diffvae_dataset"]`` names the
+        source and the progenitors (13 CD34+ cells). Embeddings and clusters of the file are left out.
 
     References
     ----------
@@ -48,11 +47,8 @@ def pbmc68k_reduced() -> AnnData:
     obs = bundled.obs[["bulk_labels", "n_genes", "n_counts", "percent_mito", "phase"]]
     obs = obs.rename(columns={"bulk_labels": _keys.LABEL}).rename_axis(None)
     obs[_keys.LABEL] = obs[_keys.LABEL].astype("category")
-    adata = AnnData(
-        sparse.csr_matrix(bundled.raw.X, dtype=np.float32),
-        obs=obs,
-        var=bundled.raw.var[[]].rename_axis(None),
-    )
+    x = sparse.csr_matrix(bundled.raw.X, dtype=np.float32)
+    adata = AnnData(x, obs=obs, var=bundled.raw.var[[]].rename_axis(None))
     adata.uns[_keys.DATASET] = {
         "name": "pbmc68k_reduced",
         "source": "scanpy.datasets.pbmc68k_reduced; Zheng et al. 2017, doi 10.1038/ncomms14049",
@@ -61,7 +57,20 @@ def pbmc68k_reduced() -> AnnData:
     return adata
 
 
+_COLUMNS = ("name", "cells", "genes", "description", "source", "access", "exercised")
 _PARSER = "parser only, on small files of the same form; never the download"
+_DATASETS = (
+    ("pbmc68k_reduced", 700, 765, "human blood, ten types, log-normalised",
+     "Zheng et al. 2017; scanpy", "bundled", "yes"),
+    ("simulate_differentiation", 1000, 1000,
+     "counts from a branching tree with known truth; any size, the default is shown", "simulated", "simulated", "yes"),
+    ("zebrafish", 1422, 1845, "zebrafish blood, five types, log-normalised; the paper's main set",
+     "Athanasiadis et al. 2017; github.com/ioanabica/DiffVAE", "download", _PARSER),
+    ("pancreas", 2285, 4000, "human pancreas, four donors, labels in a separate file; the paper's second set",
+     "Muraro et al. 2016; GEO GSE85241", "download", _PARSER),
+    ("human_hsc", 1034, 700, "human stem and progenitor cells, no labels; the paper's third set",
+     "Velten et al. 2017; GEO GSE75478", "download", _PARSER),
+)  # fmt: skip
 
 
 def list_datasets() -> pd.DataFrame:
@@ -70,8 +79,8 @@ def list_datasets() -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per set: ``name`` (of the function), ``cells``, ``genes``, ``description``, ``source``,
-        ``access`` ("bundled", "simulated" or "download") and ``exercised`` (what of it ran in development).
+        One row per set: ``name`` (of the function), ``cells``, ``genes``, ``description``, ``source``, ``access``
+        ("bundled", "simulated" or "download") and ``exercised`` (what was tested in development).
 
     Examples
     --------
@@ -81,52 +90,4 @@ def list_datasets() -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = ["name", "cells", "genes", "description", "source", "access", "exercised"]
-    rows = [
-        (
-            "pbmc68k_reduced",
-            700,
-            765,
-            "human blood, ten types, log-normalised",
-            "Zheng et al. 2017; scanpy",
-            "bundled",
-            "yes",
-        ),
-        (
-            "simulate_differentiation",
-            1000,
-            1000,
-            "counts from a branching tree with known truth; any size, the default is shown",
-            "simulated",
-            "simulated",
-            "yes",
-        ),
-        (
-            "zebrafish",
-            1422,
-            1845,
-            "zebrafish blood, five types, log-normalised; the paper's main set",
-            "Athanasiadis et al. 2017; github.com/ioanabica/DiffVAE",
-            "download",
-            _PARSER,
-        ),
-        (
-            "pancreas",
-            2285,
-            4000,
-            "human pancreas, four donors, labels in a file of their own; the paper's second set",
-            "Muraro et al. 2016; GEO GSE85241",
-            "download",
-            _PARSER,
-        ),
-        (
-            "human_hsc",
-            1034,
-            700,
-            "human stem and progenitor cells, no labels; the paper's third set",
-            "Velten et al. 2017; GEO GSE75478",
-            "download",
-            _PARSER,
-        ),
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(_DATASETS, columns=list(_COLUMNS))

@@ -1,4 +1,4 @@
-"""Where the files of the published sets are: in the user's folder, in the cache or on the web."""
+"""Files of the published sets: finding, downloading, checking and reading them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A file's public address and what is known about its content."""
+    """Address of a published file, and a checksum if one is known."""
 
     url: str
     known_hash: str | None = None
-    """As pooch reads it ("sha256:..."), where somebody published one."""
+    """Checksum in pooch's form ("sha256:...")."""
     git_blob: str | None = None
-    """The name that git gives to the content, where the file comes from a git repository."""
+    """Git blob id, for a file from a git repository."""
 
 
 def locate(dataset: str, path: str | Path | None, sources: Mapping[str, Source]) -> dict[str, Path]:
-    """Return the path of every file of a data set, downloading what is missing only if ``path`` is None.
+    """Return the path of every file of a data set; files are downloaded only if ``path`` is None.
 
-    ``path`` is the folder with the files, under their published names (``.gz`` may be gone), or the file
-    itself where there is just one.
+    ``path`` is the folder with the files under their published names (with or without ``.gz``), or the file itself if
+    there is only one.
     """
     if path is None:
         return {name: download(dataset, name, source) for name, source in sources.items()}
@@ -45,12 +45,12 @@ def locate(dataset: str, path: str | Path | None, sources: Mapping[str, Source])
         return dict.fromkeys(sources, path)
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; give the one that holds {', '.join(sources)}.")
-    found = {name: _in_folder(path, name) for name in sources}
-    missing = [name for name, file in found.items() if file is None]
+    files = {name: _in_folder(path, name) for name in sources}
+    missing = [name for name, file in files.items() if file is None]
     if missing:
         addresses = "; ".join(sources[name].url for name in missing)
         raise DataError(f"{path} lacks {', '.join(missing)}; get it from {addresses}, or leave path out to download.")
-    return {name: file for name, file in found.items() if file is not None}
+    return {name: file for name, file in files.items() if file is not None}
 
 
 def _in_folder(folder: Path, name: str) -> Path | None:
@@ -59,7 +59,7 @@ def _in_folder(folder: Path, name: str) -> Path | None:
 
 
 def download(dataset: str, name: str, source: Source) -> Path:
-    """Return a file from the cache, fetching it first if it isn't there.
+    """Return a file from the cache; it is downloaded if it is missing.
 
     The cache is pooch's for "diffvae" (on Linux ``~/.cache/diffvae``), or the folder in ``DIFFVAE_CACHE``.
     """
@@ -78,12 +78,12 @@ def download(dataset: str, name: str, source: Source) -> Path:
         return Path(store.fetch(key))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{source.url} could not be downloaded: {error}. Get the file in another way and give its folder as path=."
+            f"{source.url} could not be downloaded: {error}. Download the file yourself and give its folder as path=."
         ) from error
 
 
 def git_blob_id(content: bytes) -> str:
-    """Return git's name for a content: the SHA-1 of "blob", its length, a zero byte and itself.
+    """Return the git blob id: the SHA-1 of "blob", the length, a zero byte and the content.
 
     Examples
     --------
@@ -94,18 +94,14 @@ def git_blob_id(content: bytes) -> str:
 
 
 def check_blobs(files: Mapping[str, Path], sources: Mapping[str, Source]) -> None:
-    """Refuse a file whose content is not the published one."""
+    """Raise DataError if a file differs from the published one."""
     for name, file in files.items():
         expected = sources[name].git_blob
-        if expected and (found := git_blob_id(file.read_bytes())) != expected:
+        if expected and (actual := git_blob_id(file.read_bytes())) != expected:
             raise DataError(
-                f"{file} is not the published {name}: its git blob id is {found}, not {expected}. Delete it and "
-                f"get {sources[name].url} again, or read what you have with check=False."
+                f"{file} is not the published {name}: its git blob id is {actual}, not {expected}. Delete it and "
+                f"get {sources[name].url} again, or read this file with check=False."
             )
-
-
-_ROWS = 2000
-"""Rows parsed at a time: the whole table as text or float64 would be the largest thing in memory."""
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -117,26 +113,19 @@ def read_table(path: Path) -> pd.DataFrame:
 
 def read_genes_by_cells(path: Path) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
     """Read a text table of genes x cells; return the values as cells x genes, cell names and gene names."""
-    import pandas as pd
     from scipy import sparse
 
-    blocks, genes, cells = [], [], np.empty(0)
-    with pd.read_csv(path, chunksize=_ROWS, **_layout(path)) as chunks:
-        for chunk in chunks:
-            try:
-                values = chunk.to_numpy(dtype=np.float32)
-            except ValueError as error:
-                raise DataError(f"{path} has something that is not a number among its values: {error}.") from error
-            if not np.isfinite(values).all() or (values < 0).any():
-                raise DataError(f"{path} has missing, infinite or negative values; counts are none of these.")
-            blocks.append(sparse.csr_matrix(values))
-            genes.append(chunk.index.astype(str).to_numpy(dtype=object))
-            cells = chunk.columns.to_numpy(dtype=object)
-    return sparse.csr_matrix(sparse.vstack(blocks).T), cells, np.concatenate(genes)
+    from diffvae._core.io import text
+
+    table = text.read_table(path, transpose=True)
+    values = sparse.csr_matrix(table.X)
+    if not np.isfinite(values.data).all() or (values.data < 0).any():
+        raise DataError(f"{path} has missing, infinite or negative values; counts have none.")
+    return values, table.obs_names.to_numpy(dtype=object), table.var_names.to_numpy(dtype=object)
 
 
 def _layout(path: Path) -> dict[str, Any]:
-    """Say how pandas must read a table: separator, and whether the column of row names has a name itself."""
+    """Return options for ``pandas.read_csv``: the separator, and which column has the row names."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8", newline="") as file:
@@ -147,14 +136,14 @@ def _layout(path: Path) -> dict[str, Any]:
     widths = [len(next(csv.reader([line], delimiter=separator), [])) for line in (first, second)]
     if widths[1] < 2 or widths[1] - widths[0] not in (0, 1):
         raise DataError(
-            f"{path} is no table with row names: its first two lines have {widths[0]} and {widths[1]} fields."
+            f"{path} is not a table with row names: its first two lines have {widths[0]} and {widths[1]} fields."
         )
-    # R writes no header above the row names: then pandas takes them by itself, and must not be told.
+    # R writes no header above row names; pandas then recognises them without index_col
     return {"sep": separator, "index_col": 0 if widths[0] == widths[1] else None}
 
 
 def unique_names(names: np.ndarray) -> pd.Index:
-    """Return names with "-1", "-2", ... appended to the second and later of a kind, as AnnData does."""
+    """Return unique names: AnnData's "-1", "-2", ... are appended to repeated ones."""
     import pandas as pd
     from anndata.utils import make_index_unique
 
@@ -163,14 +152,14 @@ def unique_names(names: np.ndarray) -> pd.Index:
 
 
 def log_normalise(adata: AnnData, n_top_genes: int | None) -> AnnData:
-    """Keep the counts as a layer, log-normalise ``X`` over all genes, then keep the most variable ones."""
+    """Store the counts as a layer, log-normalise ``X`` over all genes and select the most variable genes."""
     import scanpy as sc
 
     sc.pp.filter_genes(adata, min_cells=1)
     adata.layers[_keys.COUNTS] = adata.X.copy()
     sc.pp.normalize_total(adata, target_sum=1e4)
     sc.pp.log1p(adata)
-    adata.uns.pop("log1p", None)  # it says no more than that log1p ran, and is lost in part by h5ad
+    adata.uns.pop("log1p", None)  # it holds no information, and h5ad loses part of it
     if n_top_genes is not None and n_top_genes < adata.n_vars:
         variable = sc.pp.highly_variable_genes(adata, n_top_genes=n_top_genes, inplace=False)["highly_variable"]
         adata = adata[:, variable.to_numpy()].copy()
@@ -178,11 +167,10 @@ def log_normalise(adata: AnnData, n_top_genes: int | None) -> AnnData:
 
 
 def check_shape(adata: AnnData, dataset: str, cells: int, genes: int | None) -> None:
-    """Refuse a data set that has not the published size (genes None: any number of them)."""
-    wanted = (cells, adata.n_vars if genes is None else genes)
-    if adata.shape != wanted:
+    """Raise DataError unless a data set has the published size (``genes=None``: any number of genes)."""
+    expected = (cells, adata.n_vars if genes is None else genes)
+    if adata.shape != expected:
         raise DataError(
             f"{dataset}: the files give {adata.n_obs} cells x {adata.n_vars} genes where the paper has "
-            f"{wanted[0]} x {wanted[1]}. They are other files, or selected in another way; check=False reads "
-            "them as they are."
+            f"{expected[0]} x {expected[1]}. The files or their selection differ; check=False reads them anyway."
         )

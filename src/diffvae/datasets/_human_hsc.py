@@ -21,14 +21,14 @@ SOURCES = {
 def human_hsc(path: str | Path | None = None, *, n_top_genes: int | None = 700, check: bool = True) -> AnnData:
     """Return the paper's third data set: 1034 human stem and progenitor cells, 700 variable genes.
 
-    Smart-seq2 of CD34+ bone-marrow cells of the first of two individuals, normalised to 10,000, logged, and
-    reduced to scanpy's most variable genes. The cells form a continuum: nobody's labels come with them.
+    Smart-seq2 of CD34+ bone-marrow cells of the first of two individuals, normalised to 10,000, log-transformed, and
+    reduced to scanpy's most variable genes. The cells form a continuum and have no labels.
 
     Parameters
     ----------
     path
-        ``GSE75478_transcriptomics_raw_filtered_I1.csv.gz`` or the folder that holds it. Without it the file
-        is downloaded from GEO and kept in the cache (``DIFFVAE_CACHE``, or the usual place of the system).
+        ``GSE75478_transcriptomics_raw_filtered_I1.csv.gz`` or its folder. None downloads it from GEO into the cache
+        (``DIFFVAE_CACHE``, or the system's default).
     n_top_genes
         Most variable genes to keep; ``None`` for all.
     check
@@ -38,22 +38,21 @@ def human_hsc(path: str | Path | None = None, *, n_top_genes: int | None = 700, 
     -------
     AnnData, 1034 x 700
         ``X``: log-normalised expression (float32, CSR); ``layers["counts"]``: reads as published. ``obs``:
-        ``individual``. ``var``: ``symbol``, ``ensembl``. Genes are named by symbol, those without one by
-        Ensembl id. ERCC spike-ins and rows that count unmapped reads are left out.
-        ``uns["diffvae_dataset"]``: name, source, progenitors (none: there are no labels).
+        ``individual``. ``var``: ``symbol``, ``ensembl``. Genes are named by symbol, or by Ensembl id if they have none.
+        ERCC spike-ins and rows that count unmapped reads are left out. ``uns["diffvae_dataset"]``: name, source,
+        progenitors (none, since there are no labels).
 
     Raises
     ------
     DataError
-        (a ``ValueError``) If the file is missing, can't be downloaded, or has not the form or size expected.
+        (a ``ValueError``) If the file is missing, can't be downloaded, or has another form or size.
 
     Notes
     -----
-    Neither the download nor the whole file was exercised in development; the parser was, on a small file of
-    the form that other programs read (genes x cells, genes named "SYMBOL (ENSG...)", "?" for no symbol). No
-    checksum is known. That this file has the paper's 1034 cells is expected, not verified; if it hasn't,
-    ``check=False`` returns what there is. The paper doesn't say how it chose its genes, so they needn't be
-    the same.
+    Neither the download nor the whole file was tested in development, only the parser, on a small file of the form that
+    other programs read (genes x cells, genes named "SYMBOL (ENSG...)", "?" for no symbol). No checksum is known. The
+    file should have the paper's 1034 cells; if it has not, ``check=False`` reads it anyway. The paper doesn't say how
+    it selected genes, so they may differ.
 
     References
     ----------
@@ -73,10 +72,10 @@ def human_hsc(path: str | Path | None = None, *, n_top_genes: int | None = 700, 
     names = pd.Series(genes)
     var = names.str.extract(r"^(?P<symbol>.*?)\s*(?:\((?P<ensembl>ENS\w+)(?:\.\d+)?\))?$").fillna("")
     var["symbol"] = var["symbol"].where(~var["symbol"].isin(["?", ""]), var["ensembl"])
-    own = ~names.str.match("ERCC-|__").to_numpy()
+    endogenous = ~names.str.match("ERCC-|__").to_numpy()
     var.index = unique_names(var["symbol"].to_numpy())
     obs = pd.DataFrame({"individual": pd.Categorical(["I1"] * len(cells))}, index=cells)
-    adata = log_normalise(AnnData(counts, obs=obs, var=var)[:, own].copy(), n_top_genes)
+    adata = log_normalise(AnnData(counts, obs=obs, var=var)[:, endogenous].copy(), n_top_genes)
     adata.uns[_keys.DATASET] = {
         "name": "human_hsc",
         "source": "Velten et al. 2017, doi 10.1038/ncb3493; GEO GSE75478, individual 1",

@@ -43,22 +43,20 @@ def pancreas(
 ) -> AnnData:
     """Return the paper's second data set: 2285 human pancreas cells of four donors, 4000 variable genes.
 
-    CEL-Seq2. Cells with more than ``min_genes`` detected genes are kept, normalised to 10,000, logged, and
-    reduced to scanpy's most variable genes.
+    CEL-Seq2. Cells with more than ``min_genes`` detected genes are normalised to 10,000, log-transformed, and reduced
+    to scanpy's most variable genes.
 
     Parameters
     ----------
     path
-        ``GSE85241_cellsystems_dataset_4donors_updated.csv.gz`` (despite its name separated by tabs) or the
-        folder that holds it. Without it the file is downloaded from GEO and kept in the cache
-        (``DIFFVAE_CACHE``, or the usual place of the system).
+        ``GSE85241_cellsystems_dataset_4donors_updated.csv.gz`` (separated by tabs) or its folder. None downloads it
+        from GEO into the cache (``DIFFVAE_CACHE``, or the system's default).
     labels
-        Table with cell names and cell types. GEO has none: the authors' own labels of 2126 cells circulate as
-        ``cell_type_annotation_Cels2016.csv``
-        (scrnaseq-public-datasets.s3.amazonaws.com/manual-data/muraro/); a file of this name beside the
-        counts is used without being asked for. Cells that it doesn't name get no label.
+        Table with cell names and cell types, by default ``cell_type_annotation_Cels2016.csv`` in the folder of the
+        counts, if it exists. GEO has no labels; this file with the authors' labels of 2126 cells is at
+        scrnaseq-public-datasets.s3.amazonaws.com/manual-data/muraro/. Other cells get no label.
     min_genes
-        A cell is kept if more genes than this are detected, spike-ins not counted.
+        Cells with more detected genes than this are kept; spike-ins do not count.
     n_top_genes
         Most variable genes to keep; ``None`` for all.
     check
@@ -75,17 +73,17 @@ def pancreas(
     Raises
     ------
     DataError
-        (a ``ValueError``) If a file is missing, can't be downloaded, or is not of the form or size expected.
+        (a ``ValueError``) If a file is missing, can't be downloaded, or has another form or size.
 
     Notes
     -----
-    The download was never exercised in development, nor the whole file read; the parser was, on a small file
-    of the same form. The file's checksum is one that others published.
+    Neither the download nor the whole file was tested in development, only the parser, on a small file of the same
+    form. The checksum was published by others.
 
-    The paper says neither how it came from the 3072 published cells to 2285 nor how it chose its genes. 2285
-    is the number of GSE85241's cells in Seurat's integration tutorial, which keeps cells with more than 2500
-    detected genes; that this rule gives exactly 2285 here is therefore expected but not verified. If it
-    doesn't, ``check=False`` returns what there is. The genes needn't be the paper's.
+    The paper says neither how it selected 2285 of the 3072 published cells nor how it selected genes. Seurat's
+    integration tutorial has 2285 cells of GSE85241 with more than 2500 detected genes, so this rule is expected to give
+    the same cells; that was not verified. If the number differs, ``check=False`` reads the file anyway. The genes may
+    differ.
 
     References
     ----------
@@ -117,13 +115,13 @@ def pancreas(
         if obs[_keys.LABEL].isna().all():
             raise DataError(f"{labels} names none of the cells of {file}; it begins with {types.index[0]!r}.")
 
-    own = ~var["symbol"].str.startswith("ERCC-").to_numpy()
-    detected = np.asarray((counts[:, own] > 0).sum(axis=1)).ravel()
+    endogenous = ~var["symbol"].str.startswith("ERCC-").to_numpy()
+    detected = np.asarray((counts[:, endogenous] > 0).sum(axis=1)).ravel()
     if not (detected > min_genes).any():
         raise DataError(
             f"No cell has more than {min_genes} detected genes, the best {detected.max()}; lower min_genes."
         )
-    adata = AnnData(counts, obs=obs, var=var)[detected > min_genes, own].copy()
+    adata = AnnData(counts, obs=obs, var=var)[detected > min_genes, endogenous].copy()
     adata = log_normalise(adata, n_top_genes)
     adata.uns[_keys.DATASET] = {
         "name": "pancreas",

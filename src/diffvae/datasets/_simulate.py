@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diffvae import _keys, _random
+from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae.datasets._tree import (
     HEMATOPOIESIS,
     HEMATOPOIESIS_ABUNDANCE,
@@ -30,24 +31,34 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 _BLOCK = 2_000_000
-"""Matrix entries drawn at a time: bounds memory; the blocks are part of what a seed means."""
+"""Matrix entries that are drawn at a time, to limit memory; another size gives other counts for a seed."""
 _CYCLING = 0.4
 """Share of cells that cycle."""
+_NOISE_SHARE = 0.04
+"""Share of the genes in each noise programme."""
+_DRIVER_SHARE = 0.06
+"""Default number of drivers of each branch, as a share of the genes."""
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(("n_cells", "n_genes", "n_batches", "n_drivers"), Whole(1)),
+    **dict.fromkeys(("effect", "noise", "batch_effect", "library_sd"), Number("[0, inf)")),
+    **dict.fromkeys(("library_size", "dispersion"), Number("(0, inf)")),
+    **dict.fromkeys(("housekeeping", "dropout", "commitment"), Number("[0, 1]")),
+}
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Everything about the cells that the genes don't change; one entry per cell, types and batches as codes."""
+    """Properties of the simulated cells, one entry per cell; types and batches are codes."""
 
     cell_type: np.ndarray
     branch: np.ndarray
     position: np.ndarray
-    """On the branch, 0 to 1."""
+    """Position on the branch, 0 to 1."""
     pseudotime: np.ndarray
     batch: np.ndarray
     library: np.ndarray
     phase: np.ndarray
-    """Of the cell cycle, in turns; NaN in cells that don't cycle."""
+    """Phase of the cell cycle in turns; NaN in cells that don't cycle."""
     stress: np.ndarray
 
     @property
@@ -69,12 +80,12 @@ def draw_cells(
     commitment: float,
     rng: np.random.Generator,
 ) -> Cells:
-    """Spread cells over branches by ``share``, and over positions, batches, library sizes and noise programmes."""
+    """Draw branch (by ``share``), position, batch, library size and noise programmes of each cell."""
     names = list(parents)
-    # Rounded shares instead of independent draws: small simulations keep their rare types.
+    # rounded shares instead of independent draws, so that small simulations have their rare types
     per_branch = np.diff(np.round(np.cumsum(share) * n_cells), prepend=0).astype(int)
     branch = rng.permutation(np.repeat(np.arange(len(names)), per_branch))
-    position = rng.beta(1.5, 1.0, size=n_cells)  # more cells towards a branch's end than on the way
+    position = rng.beta(1.5, 1.0, size=n_cells)  # more cells towards the end of a branch
     above = np.array([i if p is None else names.index(p) for i, p in enumerate(parents.values())])
     depth = np.array([len(path_to(parents, name)) for name in names])
 
@@ -101,16 +112,16 @@ def draw_counts(
     dropout: float,
     rng: np.random.Generator,
 ) -> sparse.csr_matrix:
-    """Draw the counts (cells x genes) block by block, each block from its own stream; ``shift`` is batches x genes."""
+    """Draw the counts (cells x genes) in blocks with independent random streams; ``shift`` is batches x genes."""
     from scipy import sparse
 
     n_cells, n_genes = len(cells.branch), len(genes.log_share)
     names = list(parents)
     table = {name: genes.drivers[genes.drivers["branch"] == name] for name in names}
-    behind = np.zeros((len(names), n_genes))  # what the branches above have added by their ends
+    upstream = np.zeros((len(names), n_genes))  # effects of the branches above, at their ends
     for code, name in enumerate(names):
         for above in path_to(parents, name)[:-1]:
-            behind[code, table[above]["gene"]] += table[above]["effect"]
+            upstream[code, table[above]["gene"]] += table[above]["effect"]
     activity, log_library = cells.activity, np.log(cells.library)
 
     size = max(1, _BLOCK // n_genes)
@@ -120,7 +131,7 @@ def draw_counts(
         block = slice(start, start + size)
         branch = cells.branch[block]
         log_mean = genes.log_share + log_library[block, None] + activity[block] @ genes.noise
-        log_mean += behind[branch] + shift[cells.batch[block]]
+        log_mean += upstream[branch] + shift[cells.batch[block]]
         for code, name in enumerate(names):
             rows = np.flatnonzero(branch == code)
             gene, effect, onset, end = (table[name][c].to_numpy() for c in ("gene", "effect", "onset", "end"))
@@ -131,12 +142,6 @@ def draw_counts(
         mean[lost] = 0.0
         blocks.append(sparse.csr_matrix(stream.poisson(mean).astype(np.float32)))
     return sparse.csr_matrix(sparse.vstack(blocks, format="csr"))
-
-
-_NOISE_SHARE = 0.04
-"""Share of the genes in each noise programme."""
-_DRIVER_SHARE = 0.06
-"""Own drivers of each branch, as a share of the genes, unless told otherwise."""
 
 
 def simulate_differentiation(
@@ -158,11 +163,10 @@ def simulate_differentiation(
     commitment: float = 0.4,
     rng: _random.Rng = 0,
 ) -> AnnData:
-    r"""Simulate counts of cells on a branching differentiation tree and keep the truth.
+    r"""Simulate counts of cells on a branching differentiation tree with known truth.
 
-    Every type of the tree has a branch that ends in it. A cell :math:`c` sits on one branch at a position
-    :math:`s \in [0, 1]`; the branches above it lie behind (:math:`s = 1`). The expected count of gene
-    :math:`g` is
+    Every type of the tree has a branch that ends in it. A cell :math:`c` is on one branch at a position :math:`s \in
+    [0, 1]` and has completed the branches above it (:math:`s = 1`). The expected count of gene :math:`g` is
 
     .. math::
 
@@ -178,10 +182,10 @@ def simulate_differentiation(
     :math:`\lambda + \varphi_g \lambda^2`, then set to zero with probability
     ``dropout`` :math:`\times\, e^{-\lambda}`.
 
-    What makes it hard: half of the genes that rise on a branch fall again on the branches that leave it, so
-    that intermediate types are marked by what is passing; drivers start at different times; cells early on a
-    branch still look like, and are called, the type before; and two programmes that have nothing to do with
-    the tree, a cell cycle with two peaks (40 % of the cells) and stress, move genes of their own.
+    The data are difficult for four reasons: half of the genes that rise on a branch fall again on the branches below,
+    so that intermediate types are marked by transient genes; drivers start at different times; cells early on a branch
+    still resemble the previous type and have its label; and two programmes that are independent of the tree, a cell
+    cycle with two peaks (40 % of the cells) and stress, change other genes.
 
     Parameters
     ----------
@@ -189,18 +193,17 @@ def simulate_differentiation(
         Size.
     tree
         "hematopoiesis" (HSPC to MEP and GMP, to Erythrocyte, Thrombocyte, Neutrophil, Monocyte and
-        Lymphocyte) or a nested mapping from parent to children with one root; children that have none
-        themselves may be a list of names: ``{"stem": {"early": ["red", "white"], "late": None}}``.
+        Lymphocyte) or a nested mapping from parent to children with one root; leaves may be a list of names:
+        ``{"stem": {"early": ["red", "white"], "late": None}}``.
     abundance
-        Weight of each type's branch, any positive scale. By default unequal for "hematopoiesis" and equal for
-        another tree.
+        Weight of each type's branch. By default unequal for "hematopoiesis" and equal for another tree.
     n_batches
-        Cells are dealt out to batches at random; with more than one, every gene is shifted in every batch and
-        every batch has its own depth.
+        Number of batches, to which cells are assigned at random. With more than one, each batch has its depth and
+        shifts every gene.
     n_drivers
-        Own drivers of each branch; by default 6 % of the genes (at least 2).
+        Drivers that start on each branch; by default 6 % of the genes (at least 2).
     housekeeping
-        Share of genes that take part in no programme (a batch shifts them like all others).
+        Share of genes that belong to no programme (batches shift them too).
     effect, noise, batch_effect
         Mean absolute log fold change (natural log) of a driver and of a gene of a noise programme at full
         activity; standard deviation of the batch shifts on the same scale.
@@ -209,9 +212,9 @@ def simulate_differentiation(
     dispersion
         Mean of :math:`\varphi_g`.
     dropout
-        Probability that a count is lost where hardly any is expected, 0 to 1.
+        Probability that a count is lost when the expected count is close to 0.
     commitment
-        Position on a branch from which a cell is called by the branch's type and no longer by its parent's.
+        Position on a branch from which a cell has the label of the branch's type; before it, that of the parent.
     rng
         Seed, or a generator.
 
@@ -219,8 +222,8 @@ def simulate_differentiation(
     -------
     AnnData, n_cells x n_genes
         ``X``: counts (float32, CSR).
-        ``obs``: ``cell_type``; ``branch`` (the branch, named after the type at its end: the fate of cells
-        that aren't committed yet); ``pseudotime`` (0 at the root, 1 at the deepest type); ``batch``;
+        ``obs``: ``cell_type``; ``branch`` (named after the type at its end, which is the fate of uncommitted
+        cells); ``pseudotime`` (0 at the root, 1 at the deepest type); ``batch``;
         ``cell_cycle`` (phase in turns, NaN in cells that don't cycle); ``stress``; ``library_size``.
         ``var``: ``housekeeping``; ``noise_programme`` ("none", "cell_cycle_s", "cell_cycle_g2m" or
         "stress"); ``base`` (expected count at the root in a cell of mean library size); ``dispersion``.
@@ -230,21 +233,14 @@ def simulate_differentiation(
         ``lineage | lineage.T`` is undirected) and ``tree`` (JSON). ``uns["diffvae_dataset"]``: name, source,
         progenitors (the root).
 
-    Raises
-    ------
-    ValueError
-        If a number is out of its range or the tree is not one.
-
     Notes
     -----
-    How hard it is: with the defaults, k-means with the true number of types (8) on 50 principal components of
-    scanpy's log-normalised data scores a mean adjusted Rand index of **0.57** (0.52 to 0.62 over five data
-    sets, ``rng`` 0 to 4; ten k-means seeds each, one start per seed), where one is perfect; 0.61 with
-    ``noise=0``. More is there to be found: on the same components a logistic regression that has seen labels
-    gets 95 % of other cells right. ``benchmarks/simulation_difficulty.py`` prints these.
+    Difficulty: with the defaults, k-means with the true number of types (8) on 50 principal components of scanpy's
+    log-normalised data has a mean adjusted Rand index of **0.57** (0.52 to 0.62 over five data sets, ``rng`` 0 to 4;
+    ten k-means seeds each, one start per seed); 0.61 with ``noise=0``. On the same components a logistic regression
+    classifies 95 % of held-out cells correctly. ``benchmarks/simulation_difficulty.py`` prints these numbers.
 
-    Counts are drawn in blocks of two million entries, so that memory beyond the result stays small; 50,000
-    cells x 1,000 genes take about 15 s on one core and 0.6 GB in all.
+    50,000 cells x 1,000 genes take about 15 s on one core and 0.6 GB.
 
     Examples
     --------
@@ -258,16 +254,15 @@ def simulate_differentiation(
     """
     if isinstance(tree, str) and tree != "hematopoiesis":
         raise ValueError(f"tree is {tree!r}; give 'hematopoiesis' or a nested mapping from parent to children.")
-    _check_whole(n_cells=n_cells, n_genes=n_genes, n_batches=n_batches)
-    _check_range(0, np.inf, effect=effect, noise=noise, batch_effect=batch_effect, library_sd=library_sd)
-    _check_range(np.finfo(float).tiny, np.inf, library_size=library_size, dispersion=dispersion)
-    _check_range(0, 1, housekeeping=housekeeping, dropout=dropout, commitment=commitment)
+    check(RULES, n_cells=n_cells, n_genes=n_genes, n_batches=n_batches, effect=effect, noise=noise)
+    check(RULES, batch_effect=batch_effect, library_sd=library_sd, library_size=library_size, dispersion=dispersion)
+    check(RULES, housekeeping=housekeeping, dropout=dropout, commitment=commitment)
     parents = parents_of(HEMATOPOIESIS if isinstance(tree, str) else tree)
     if abundance is None:
         abundance = HEMATOPOIESIS_ABUNDANCE if isinstance(tree, str) else dict.fromkeys(parents, 1.0)
     share = _shares(abundance, parents)
     n_drivers = max(2, round(_DRIVER_SHARE * n_genes)) if n_drivers is None else n_drivers
-    _check_whole(n_drivers=n_drivers)
+    check(RULES, n_drivers=n_drivers)
     n_noise, n_housekeeping = max(1, round(_NOISE_SHARE * n_genes)), round(housekeeping * n_genes)
     free = n_genes - n_housekeeping - n_noise * len(NOISE_PROGRAMMES)
     if free < 2 * n_drivers:
@@ -306,23 +301,10 @@ def simulate_differentiation(
     return _assemble(counts, cells, genes, parents, shift, library_size)
 
 
-def _check_whole(**values: int) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1.")
-
-
-def _check_range(low: float, high: float, **values: float) -> None:
-    for name, value in values.items():
-        if not low <= value <= high or value == np.inf:
-            wanted = "between 0 and 1" if high == 1 else "0 or more" if low == 0 else "more than 0"
-            raise ValueError(f"{name} is {value!r}; it must be {wanted}.")
-
-
 def _shares(abundance: Mapping[str, float], parents: Mapping[str, str | None]) -> np.ndarray:
     """Return the share of cells on each branch, in the order of the tree."""
     if odd := sorted(set(abundance) ^ set(parents)):
-        raise ValueError(f"abundance must weigh exactly the types of the tree; {', '.join(odd)} differ.")
+        raise ValueError(f"abundance must have a weight for exactly the types of the tree; {', '.join(odd)} differ.")
     weights = np.array([abundance[name] for name in parents], dtype=float)
     if not np.all(np.isfinite(weights)) or np.any(weights <= 0):
         raise ValueError(f"abundance is {dict(abundance)}; every weight must be a positive number.")
@@ -337,7 +319,7 @@ def _assemble(
     shift: np.ndarray,
     library_size: float,
 ) -> AnnData:
-    """Put counts and truth where the docstring says."""
+    """Return the AnnData with counts and truth."""
     import pandas as pd
     from anndata import AnnData
 
@@ -371,17 +353,13 @@ def _assemble(
         adata.varm["batch_effect"] = pd.DataFrame(shift.T, index=var.index, columns=batches)
     drivers = genes.drivers.assign(gene=var.index.to_numpy()[genes.drivers["gene"]])
     drivers.insert(2, "direction", np.where(drivers["effect"] > 0, "up", "down"))
-    drivers.index = drivers.index.astype(str)  # as AnnData files have it
+    drivers.index = drivers.index.astype(str)  # as in AnnData files
     adata.uns[_keys.DATASET] = {
         "name": "simulate_differentiation",
         "source": "simulated by diffvae",
         "progenitors": names[0],
     }
-    adata.uns[_keys.TRUTH] = {
-        "drivers": drivers,
-        "lineage": adjacency(parents),
-        "tree": json.dumps(nested(parents)),
-    }
+    adata.uns[_keys.TRUTH] = {"drivers": drivers, "lineage": adjacency(parents), "tree": json.dumps(nested(parents))}
     return adata
 
 
@@ -392,5 +370,5 @@ def _categorical(codes: np.ndarray, categories: list[str]) -> pd.Categorical:
 
 
 def _names(kind: str, n: int) -> list[str]:
-    """Return names that sort as they are numbered."""
+    """Return zero-padded names, so that they sort by number."""
     return [f"{kind}_{i:0{len(str(n))}d}" for i in range(1, n + 1)]

@@ -1,4 +1,4 @@
-"""Trees of cell types: a nested mapping in, parents and children out."""
+"""Trees of cell types, and the genes that change along their branches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,7 @@ Tree = Mapping[str, Any]
 """``{parent: {child: {...}, child: None}}``; children without children may also be a list of names."""
 
 HEMATOPOIESIS: Tree = {
-    "HSPC": {
-        "MEP": ["Erythrocyte", "Thrombocyte"],
-        "GMP": ["Neutrophil", "Monocyte"],
-        "Lymphocyte": None,
-    }
+    "HSPC": {"MEP": ["Erythrocyte", "Thrombocyte"], "GMP": ["Neutrophil", "Monocyte"], "Lymphocyte": None}
 }
 """The default: one stem cell, two intermediate progenitors and five mature types."""
 
@@ -38,10 +34,7 @@ HEMATOPOIESIS_ABUNDANCE = {
 def parents_of(tree: Tree) -> dict[str, str | None]:
     """Return the parent of every type, parents before children, ``None`` for the root.
 
-    Raises
-    ------
-    ValueError
-        If there is not exactly one root or one name stands in two places (which a cycle also is).
+    A tree with several roots, a repeated name or a cycle raises ValueError.
 
     Examples
     --------
@@ -56,15 +49,15 @@ def parents_of(tree: Tree) -> dict[str, str | None]:
     parents: dict[str, str | None] = {}
     for name, parent in _walk(tree, None):
         if not isinstance(name, str) or not name or "/" in name:
-            raise ValueError(f"{name!r} can't name a cell type: names are strings, not empty and without '/'.")
+            raise ValueError(f"{name!r} can't name a cell type: names are non-empty strings without '/'.")
         if name in parents:
-            raise ValueError(f"{name!r} stands in the tree twice (or above itself); every type has one place.")
+            raise ValueError(f"{name!r} occurs in the tree twice (or above itself); each type may occur once.")
         parents[name] = parent
     return parents
 
 
 def _walk(children: Any, parent: str | None) -> Iterator[tuple[Any, str | None]]:
-    # Lazy: the caller stops at the first repeated name, so that a mapping that contains itself ends too.
+    # a generator, since the caller stops at the first repeated name: a mapping that contains itself would not end
     if children is None:
         return
     if isinstance(children, Mapping):
@@ -79,7 +72,7 @@ def _walk(children: Any, parent: str | None) -> Iterator[tuple[Any, str | None]]
 
 
 def path_to(parents: Mapping[str, str | None], name: str) -> list[str]:
-    """Return the types from the root to a type, both included."""
+    """Return the types from the root to a type, inclusive."""
     path = [name]
     while (above := parents[path[-1]]) is not None:
         path.append(above)
@@ -87,7 +80,7 @@ def path_to(parents: Mapping[str, str | None], name: str) -> list[str]:
 
 
 def nested(parents: Mapping[str, str | None], name: str | None = None) -> dict[str, Any]:
-    """Return the tree as plain nested dictionaries, whatever mix of mappings and lists it was given as."""
+    """Return the tree as nested dictionaries."""
     return {child: nested(parents, child) for child, parent in parents.items() if parent == name}
 
 
@@ -106,18 +99,18 @@ def adjacency(parents: Mapping[str, str | None]) -> pd.DataFrame:
 NOISE_PROGRAMMES = ("cell_cycle_s", "cell_cycle_g2m", "stress")
 
 _UP = 0.65
-"""Share of a branch's own drivers that go up."""
+"""Share of the drivers of a branch that rise."""
 _SWITCHED_OFF = 0.5
-"""Share of a branch's rising drivers that fall back on every branch that leaves it."""
+"""Share of the rising drivers of a branch that fall again on the branches below."""
 _BASE_SD = 1.5
-"""Spread of log base expression over genes."""
+"""Standard deviation of log base expression between genes."""
 _HOUSEKEEPING_SHIFT = 0.7
-"""Housekeeping genes are expressed more than others, by this much on the log scale."""
+"""Higher log base expression of housekeeping genes."""
 
 
 @dataclass(frozen=True)
 class Genes:
-    """Everything about the genes that the cells don't change."""
+    """Properties of the simulated genes."""
 
     log_share: np.ndarray
     """Log of each gene's share of the counts at the root."""
@@ -145,7 +138,7 @@ def draw_genes(
     dispersion: float,
     rng: np.random.Generator,
 ) -> Genes:
-    """Deal the genes out: ``n_drivers`` own drivers per branch, ``n_noise`` genes per noise programme."""
+    """Assign genes to programmes: ``n_drivers`` drivers per branch, ``n_noise`` genes per noise programme."""
     order = rng.permutation(n_genes)
     n_all_noise = n_noise * len(NOISE_PROGRAMMES)
     housekeeping = np.zeros(n_genes, dtype=bool)
@@ -165,27 +158,23 @@ def draw_genes(
 
 
 def _draw_drivers(
-    pool: np.ndarray,
-    parents: Mapping[str, str | None],
-    n_drivers: int,
-    effect: float,
-    rng: np.random.Generator,
+    pool: np.ndarray, parents: Mapping[str, str | None], n_drivers: int, effect: float, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """Draw every branch's own drivers and let part of what rose on its parent's branch fall back."""
+    """Draw the drivers of every branch; part of those that rise on the parent's branch fall again."""
     import pandas as pd
 
     tables: list[pd.DataFrame] = []
-    passing: dict[str | None, pd.DataFrame] = {}
+    transient: dict[str | None, pd.DataFrame] = {}
     for branch, parent in parents.items():
-        falling = passing.get(parent)
+        falling = transient.get(parent)
         taken = falling["gene"].to_numpy() if falling is not None else np.empty(0, dtype=int)
         genes = rng.choice(np.setdiff1d(pool, taken), size=n_drivers, replace=False)
         sign = np.where(rng.random(n_drivers) < _UP, 1.0, -1.0)
-        own = pd.DataFrame({"gene": genes, "effect": sign * effect * rng.gamma(4, 1 / 4, size=n_drivers)})
-        up = own[own["effect"] > 0]
-        passing[branch] = up.iloc[: round(_SWITCHED_OFF * len(up))]
-        # The same genes fall on all branches that leave the parent: they are what marks the parent itself.
-        table = own if falling is None else pd.concat([own, falling.assign(effect=-falling["effect"])])
+        drivers = pd.DataFrame({"gene": genes, "effect": sign * effect * rng.gamma(4, 1 / 4, size=n_drivers)})
+        up = drivers[drivers["effect"] > 0]
+        transient[branch] = up.iloc[: round(_SWITCHED_OFF * len(up))]
+        # the same genes fall on all branches below the parent, so that they mark the parent
+        table = drivers if falling is None else pd.concat([drivers, falling.assign(effect=-falling["effect"])])
         onset = rng.uniform(0.0, 0.6, size=len(table))
         end = rng.uniform(onset + 0.25, 1.0)
         tables.append(table.assign(branch=branch, onset=onset, end=end))
@@ -193,9 +182,9 @@ def _draw_drivers(
 
 
 def activation(position: np.ndarray, onset: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Return how far genes are switched on: 3 t^2 - 2 t^3 of t = (s - onset) / (end - onset), cut to [0, 1].
+    """Return the activation of genes, 3 t^2 - 2 t^3 with t = (s - onset) / (end - onset) clipped to [0, 1].
 
-    Cells x genes, from cells' positions s on a branch. Exactly 0 up to the onset and 1 from the end on, so
+    Cells x genes, from the positions s of cells on a branch. It is exactly 0 up to the onset and 1 from the end, so
     that expression is continuous where branches join.
     """
     t = np.clip((position[:, None] - onset) / (end - onset), 0.0, 1.0)

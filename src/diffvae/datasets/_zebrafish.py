@@ -1,4 +1,4 @@
-"""Zebrafish blood, as the paper's authors published it beside their code."""
+"""Zebrafish blood, as published with the code of the paper."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ def zebrafish(path: str | Path | None = None, *, check: bool = True) -> AnnData:
     Parameters
     ----------
     path
-        Folder with ``GE_mvg.csv``, ``CV_genes.csv`` and ``Annotation_File.csv``. Without it they are
-        downloaded from the repository ioanabica/DiffVAE (commit 9c268d0) and kept in the cache
-        (``DIFFVAE_CACHE``, or the usual place of the system).
+        Folder with ``GE_mvg.csv``, ``CV_genes.csv`` and ``Annotation_File.csv``. None downloads them from the
+        repository ioanabica/DiffVAE (commit 9c268d0) into the cache (``DIFFVAE_CACHE``, or the system's default).
     check
         Verify the files by their git blob ids, the size, and the number of cells of each type.
 
@@ -42,25 +41,24 @@ def zebrafish(path: str | Path | None = None, *, check: bool = True) -> AnnData:
     -------
     AnnData, 1422 x 1845
         ``X``: log-normalised expression (float32, CSR). ``obs["cell_type"]``: Erythrocytes, HSPC, Monocytes,
-        Neutrophils or Thrombocytes; ``obs["pseudotime"]``; the other columns of the annotation under their
-        own names (``State``, ``Tg_Detailed``, ...). ``var``: ``symbol``, ``ensembl``, ``chromosome``,
-        ``biotype``. Genes are named by symbol, the 20 without one by Ensembl id; six symbols stand for 16
-        genes, of which all but the first get "-1", "-2", ... appended. ``uns["diffvae_dataset"]``: name,
-        source, progenitors (HSPC).
+        Neutrophils or Thrombocytes; ``obs["pseudotime"]``; the other columns of the annotation (``State``,
+        ``Tg_Detailed``, ...). ``var``: ``symbol``, ``ensembl``, ``chromosome``, ``biotype``. Genes are named by symbol,
+        the 20 without one by Ensembl id; six symbols are shared by 16 genes, which get "-1", "-2", ... appended.
+        ``uns["diffvae_dataset"]``: name, source, progenitors (HSPC).
 
     Raises
     ------
     DataError
-        (a ``ValueError``) If a file is missing, can't be downloaded or is not the published one, or the
-        three don't fit together.
+        (a ``ValueError``) If a file is missing, can't be downloaded or is not the published one, or the three don't
+        match.
 
     Notes
     -----
-    The download was never exercised in development, and the expression matrix never read: the published gene
-    and annotation files were, beside a made-up matrix of the same form.
+    Neither the download nor the expression matrix was tested in development, only the published gene and annotation
+    files with an artificial matrix of the same form.
 
-    The expression matrix has no names. Its rows are taken to be the annotation's and its columns the gene
-    file's, in order, as the authors' code does.
+    The expression matrix has no names. Its rows are the annotation's and its columns the gene file's, in order, as in
+    the authors' code.
 
     References
     ----------
@@ -93,10 +91,10 @@ def zebrafish(path: str | Path | None = None, *, check: bool = True) -> AnnData:
     try:
         values = pd.read_csv(files["GE_mvg.csv"], header=None, dtype=np.float32).to_numpy()
     except ValueError as error:
-        raise DataError(f"{files['GE_mvg.csv']} is no table of numbers without header: {error}.") from error
+        raise DataError(f"{files['GE_mvg.csv']} is not a table of numbers without header: {error}.") from error
     if values.shape != (len(obs), len(fields)):
         raise DataError(
-            f"The files don't fit together: GE_mvg.csv is {values.shape[0]} x {values.shape[1]}, but "
+            f"The files don't match: GE_mvg.csv is {values.shape[0]} x {values.shape[1]}, but "
             f"Annotation_File.csv names {len(obs)} cells and CV_genes.csv {len(fields)} genes."
         )
     if not np.isfinite(values).all():
@@ -115,7 +113,7 @@ def zebrafish(path: str | Path | None = None, *, check: bool = True) -> AnnData:
     }
     if check:
         check_shape(adata, "zebrafish", 1422, 1845)
-        found = adata.obs[_keys.LABEL].value_counts().to_dict()
-        if found != _TYPES:
-            raise DataError(f"zebrafish: the types are {found}, not {_TYPES}; check=False reads them as they are.")
+        n_cells = adata.obs[_keys.LABEL].value_counts().to_dict()
+        if n_cells != _TYPES:
+            raise DataError(f"zebrafish: the types are {n_cells}, not {_TYPES}; check=False reads them anyway.")
     return adata

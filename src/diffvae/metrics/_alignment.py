@@ -1,4 +1,4 @@
-"""How well single latent dimensions tell one group of cells from all others."""
+"""How well single latent dimensions separate one group of cells from all others."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
+from diffvae._core.validate import Whole, check
 from diffvae._random import Rng, generator
 from diffvae.metrics._labels import as_labels, as_points
 
@@ -15,15 +16,15 @@ from diffvae.metrics._labels import as_labels, as_points
 def dimension_alignment(
     z: ArrayLike, labels: ArrayLike, *, adjusted: bool = True, n_permutations: int = 20, rng: Rng = 0
 ) -> float:
-    r"""Compute how far each type has a dimension that alone tells it from all other cells.
+    r"""Compute how well single dimensions separate each type from all other cells.
 
     .. math:: A = \frac{1}{K} \sum_{t=1}^{K} a_t \qquad a_t = \max_d \left| 2\, \mathrm{AUC}_{td} - 1 \right|
         \qquad A_{\mathrm{adj}} = \frac{A - \mathrm{E}[A]}{1 - \mathrm{E}[A]}
 
-    with :math:`\mathrm{AUC}_{td}` the chance that a cell of type t lies above a cell of another type on dimension d,
-    ties counting half. High is good for types and bad for batches. The best of many dimensions separates a type of few
-    cells by luck alone; so the mean of A under permuted labels is taken off, which puts chance at 0 and lets
-    representations with different numbers of dimensions stand side by side.
+    with :math:`\mathrm{AUC}_{td}` the probability that a cell of type t lies above a cell of another type on dimension
+    d; ties count half. High values are good for types and bad for batches. The best of many dimensions separates a
+    small type by chance alone. The adjustment subtracts the mean of A under permuted labels, so that chance is 0 and
+    representations with different numbers of dimensions can be compared.
 
     Parameters
     ----------
@@ -32,22 +33,16 @@ def dimension_alignment(
     labels
         Type, or batch, of each cell.
     adjusted
-        Whether to take chance off. ``False`` gives A as it is.
+        Whether to adjust for chance; False gives A.
     n_permutations
-        Permutations behind the expectation.
+        Permutations from which the expectation is computed.
     rng
         Seed or generator of the permutations.
 
     Returns
     -------
-    A number, 1 if every type has such a dimension; about 0, also a little below, for no better than chance. Not
-    adjusted, a number in [0, 1]. 0 too where chance itself reaches 1 (two cells).
-
-    Raises
-    ------
-    ValueError
-        If all cells have one label, a label is missing, z is not finite or does not fit the labels, or
-        ``n_permutations`` is below 1.
+    1 if every type has such a dimension, about 0 (also slightly below) at chance level, and 0 if the expectation is 1
+    (two cells). Without adjustment, a number in [0, 1].
 
     Examples
     --------
@@ -57,8 +52,7 @@ def dimension_alignment(
     >>> dimension_alignment([[1.0], [2.0], [3.0], [4.0]], ["a", "b", "a", "b"], adjusted=False)
     0.5
     """
-    if adjusted and n_permutations < 1:
-        raise ValueError(f"n_permutations is {n_permutations}; give at least 1, or adjusted=False.")
+    check({"n_permutations": Whole(int(adjusted))}, n_permutations=n_permutations)
     table = best_dimensions(z, labels, n_permutations=n_permutations if adjusted else 0, rng=rng)
     value = float(table["alignment"].mean())
     if not adjusted:
@@ -68,7 +62,7 @@ def dimension_alignment(
 
 
 def best_dimensions(z: ArrayLike, labels: ArrayLike, *, n_permutations: int = 20, rng: Rng = 0) -> pd.DataFrame:
-    """Find the single dimension that tells each type best from all other cells.
+    """Find the single dimension that best separates each type from all other cells.
 
     Parameters
     ----------
@@ -77,21 +71,15 @@ def best_dimensions(z: ArrayLike, labels: ArrayLike, *, n_permutations: int = 20
     labels
         Type, or batch, of each cell.
     n_permutations
-        Permutations behind ``expected``; 0 leaves it NaN.
+        Permutations from which ``expected`` is computed; 0 leaves it NaN.
     rng
         Seed or generator of the permutations.
 
     Returns
     -------
-    One row per type, by name: ``type``, ``n_cells``, ``dimension`` (position; the first of equals), ``side`` ("+" where
-    the type's cells lie above, "-" below), ``auc`` (of that dimension as it stands, below 0.5 on the side "-"),
-    ``alignment`` (how far 2 AUC - 1 is from 0, see :func:`dimension_alignment`) and ``expected`` (the alignment of the
-    best dimension under permuted labels, on average).
-
-    Raises
-    ------
-    ValueError
-        As in :func:`dimension_alignment`.
+    One row per type, sorted by name: ``type``, ``n_cells``, ``dimension`` (position; the first of ties), ``side`` ("+"
+    if the type's cells lie above the others, "-" if below), ``auc`` (below 0.5 on the side "-"), ``alignment``
+    (abs(2 AUC - 1), see :func:`dimension_alignment`) and ``expected`` (its mean under permuted labels).
 
     Examples
     --------
@@ -100,12 +88,11 @@ def best_dimensions(z: ArrayLike, labels: ArrayLike, *, n_permutations: int = 20
     >>> table[["type", "dimension", "side", "auc"]].values.tolist()
     [['B', 0, '-', 0.25], ['NK', 1, '-', 0.0], ['T', 0, '+', 1.0]]
     """
-    if n_permutations < 0:
-        raise ValueError(f"n_permutations is {n_permutations}; give 0 or more.")
+    check({"n_permutations": Whole(0)}, n_permutations=n_permutations)
     names, codes, ranks = _ranked(z, labels)
     signed = _signed(ranks, codes)
     best = np.abs(signed).argmax(axis=1)
-    own = signed[np.arange(len(names)), best]
+    of_best = signed[np.arange(len(names)), best]
     expected = np.full(len(names), np.nan)
     if n_permutations:
         draw = generator(rng, "best_dimensions")
@@ -116,21 +103,21 @@ def best_dimensions(z: ArrayLike, labels: ArrayLike, *, n_permutations: int = 20
             "type": names,
             "n_cells": np.bincount(codes),
             "dimension": best,
-            "side": np.where(own >= 0, "+", "-"),
-            "auc": (own + 1) / 2,
-            "alignment": np.abs(own),
+            "side": np.where(of_best >= 0, "+", "-"),
+            "auc": (of_best + 1) / 2,
+            "alignment": np.abs(of_best),
             "expected": expected,
         }
     )
 
 
 def dimension_auc(z: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
-    r"""Compute how well every dimension tells every type from all other cells.
+    r"""Compute how well every dimension separates every type from all other cells.
 
     .. math:: \mathrm{AUC}_{td} = \frac{1}{n_t (N - n_t)} \left( \sum_{i \in t} r_{id} - \frac{n_t (n_t + 1)}{2} \right)
 
-    with :math:`r_{id}` the rank of cell i on dimension d, equal cells sharing the mean of their ranks. 0.5 says
-    nothing, 1 that all cells of the type lie above all others, 0 below. A type between others can be told apart and
+    with :math:`r_{id}` the rank of cell i on dimension d; ties have the mean of their ranks. 1 if all cells of the type
+    lie above all others, 0 if below, 0.5 without a difference. A type that lies between others can be separable and
     still have 0.5.
 
     Parameters
@@ -143,11 +130,6 @@ def dimension_auc(z: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
     Returns
     -------
     Dimensions (rows, by position) x types (columns, by name), each in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If all cells have one label, a label is missing, or z is not finite or does not fit the labels.
 
     References
     ----------
@@ -165,12 +147,12 @@ def dimension_auc(z: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
 
 
 def _ranked(z: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.str_], NDArray[np.intp], NDArray[np.float64]]:
-    """Return the types, the type of each cell, and each dimension's ranks less their mean."""
+    """Return the types, the type of each cell, and the centred ranks of each dimension."""
     cells = as_labels(labels)
     points = as_points(z, len(cells), name="z")
     names, codes = np.unique(cells, return_inverse=True)
     if len(names) < 2:
-        raise ValueError(f"labels has one type only, {str(names[0])!r}; there is nothing to tell it from.")
+        raise ValueError(f"labels has one type only, {str(names[0])!r}; there is no other type to compare it with.")
     return names, codes, rankdata(points, axis=0) - (len(cells) + 1) / 2
 
 

@@ -1,4 +1,4 @@
-"""Whether each known factor has one latent dimension of its own."""
+"""Whether each known factor is encoded in one latent dimension: MIG and DCI."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 
+from diffvae._core.validate import Number, Optional, Rule, Whole, check
 from diffvae._random import Rng, generator, seed
 from diffvae.metrics._labels import as_labels, as_points
 
 Factors: TypeAlias = pd.DataFrame | Mapping[str, ArrayLike]
+
+N_TREES = 20
+MIN_CELLS_PER_LEAF = 5
+RULES: dict[str, Rule] = {"n_bins": Whole(2), "test_size": Number("(0, 1)"), "sample_size": Optional(Whole(2))}
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,13 @@ class Factor:
     Attributes
     ----------
     name
-        Of the factor.
+        Name of the factor.
     cells
         Positions of those cells.
     values
         Their values: codes from 0 to ``n_labels - 1``, or numbers.
     n_labels
-        Distinct labels, at least 2; 0 for a factor of numbers.
+        Number of distinct labels, at least 2; 0 for a numeric factor.
     """
 
     name: str
@@ -39,7 +44,7 @@ class Factor:
     n_labels: int
 
     def take(self, chosen: NDArray[np.intp]) -> Factor:
-        """Return the factor over some of its cells, given by position among them; labels are numbered anew."""
+        """Return the factor over some of its cells (positions among them), with labels numbered again from 0."""
         values = self.values[chosen]
         if not self.n_labels:
             return replace(self, cells=self.cells[chosen], values=values)
@@ -48,7 +53,7 @@ class Factor:
 
 
 def as_factors(factors: Factors, n_cells: int) -> list[Factor]:
-    """Return the factors; refuse those that take one value only, since nothing can be said about them."""
+    """Return the factors; a factor with a single value raises ValueError."""
     if not isinstance(factors, pd.DataFrame | Mapping):
         raise ValueError(
             f"factors is of the type {type(factors).__name__}; give a DataFrame with one column per factor or a "
@@ -68,7 +73,7 @@ def _as_factor(name: str, values: ArrayLike, n_cells: int) -> Factor:
     if series.nunique() < 2:
         raise ValueError(
             f"factor {name!r} has {series.nunique()} distinct values among {len(series)} cells that have one; a factor "
-            "that never varies can't be encoded: leave it out."
+            "needs two: leave it out."
         )
     cells = series.index.to_numpy()
     if not is_number:
@@ -81,21 +86,18 @@ def _as_factor(name: str, values: ArrayLike, n_cells: int) -> Factor:
 
 
 def held_out(factor: Factor, test_size: float, rng: np.random.Generator) -> tuple[Factor, Factor]:
-    """Split the cells of a factor into those that train and those that test, label by label.
+    """Split the cells of a factor into training and test cells, label by label.
 
-    Labels with too few cells for one in the test part are left out of both, so that both know the same labels. The
-    draw does not depend on the labels' names.
+    Labels with too few cells for a test cell are left out of both. The draw does not depend on the labels' names.
     """
-    if not 0 < test_size < 1:
-        raise ValueError(f"test_size is {test_size}; give a share between 0 and 1.")
     codes = factor.values if factor.n_labels else np.zeros(len(factor.values), dtype=np.intp)
     drawn = rng.permutation(len(codes))
     drawn = drawn[np.argsort(codes[drawn], kind="stable")]
     counts = np.bincount(codes)
     n_test = (counts * test_size).astype(np.intp)
-    own = codes[drawn]
-    tests = np.arange(len(codes)) - (np.cumsum(counts) - counts)[own] < n_test[own]
-    train, test = factor.take(drawn[~tests & (n_test[own] > 0)]), factor.take(drawn[tests])
+    of_drawn = codes[drawn]
+    tests = np.arange(len(codes)) - (np.cumsum(counts) - counts)[of_drawn] < n_test[of_drawn]
+    train, test = factor.take(drawn[~tests & (n_test[of_drawn] > 0)]), factor.take(drawn[tests])
     if factor.n_labels and test.n_labels < 2:
         raise ValueError(
             f"factor {factor.name!r} has {test.n_labels} labels with the {int(np.ceil(1 / test_size))} cells or more "
@@ -110,12 +112,12 @@ def held_out(factor: Factor, test_size: float, rng: np.random.Generator) -> tupl
 
 
 def skill(test: Factor, predicted: NDArray[Any]) -> float:
-    r"""Return how far predictions of held-out values are from chance (0) towards the truth (1).
+    r"""Return the skill of predictions of held-out values: 0 for chance, 1 for the truth.
 
     .. math:: \frac{\bar r - 1 / K}{1 - 1 / K} \qquad\text{or}\qquad 1 - \frac{\sum_i (v_i - \hat v_i)^2}
         {\sum_i (v_i - \bar v)^2}
 
-    with :math:`\bar r` the recall averaged over the K labels, or for numbers.
+    for labels, with :math:`\bar r` the mean recall of the K labels, and for numbers.
     """
     if not test.n_labels:
         deviation = test.values - test.values.mean()
@@ -126,21 +128,21 @@ def skill(test: Factor, predicted: NDArray[Any]) -> float:
 
 
 def mutual_information_gap(z: ArrayLike, factors: Factors, *, n_bins: int = 20) -> float:
-    r"""Compute the gap of information between the two dimensions that know most of a factor (MIG).
+    r"""Compute the mutual information gap between the two most informative dimensions of each factor (MIG).
 
     .. math:: \mathrm{MIG} = \frac{1}{M} \sum_{m=1}^{M} \frac{1}{H(v_m)}
         \left( I(z_{j_m}; v_m) - \max_{j \ne j_m} I(z_j; v_m) \right) \qquad j_m = \arg\max_j I(z_j; v_m)
 
-    1 where every factor is known entirely by one dimension and not at all by any other; 0 where two dimensions say the
-    same, or none says anything. A dimension that is alone is compared with one that says nothing.
+    1 if one dimension determines each factor and no other dimension carries information about it; 0 if two dimensions
+    carry the same information, or none does. A single dimension is compared with 0.
 
-    The information is that of the histogram: each dimension in ``n_bins`` bins of equal width between its least and
-    greatest value, as in Locatello et al. That estimate lies above the truth by about :math:`(B - 1)(K - 1) / 2N` nats
-    for B occupied bins, K labels and N cells; the best and the second best share most of it, so in few cells the gap
-    comes out too small rather than too large. A few outlying cells widen the bins of all others.
+    The information is estimated from a histogram: each dimension in ``n_bins`` bins of equal width between its smallest
+    and largest value, as in Locatello et al. The estimate is too high by about :math:`(B - 1)(K - 1) / 2N` nats for B
+    occupied bins, K labels and N cells. The best and the second best dimension share most of this bias, so with few
+    cells the gap is rather too small. A few outlying cells widen the bins of all others.
 
-    One dimension has to tell *all* labels of a factor apart. A representation with one dimension for each of many cell
-    types scores near 0 on the factor "type"; to ask for that, give one factor per type, true for its cells.
+    One dimension has to separate *all* labels of a factor. A representation with one dimension for each of many cell
+    types scores near 0 on the factor "type"; to measure that, give one factor per type, true for its cells.
 
     Parameters
     ----------
@@ -150,16 +152,11 @@ def mutual_information_gap(z: ArrayLike, factors: Factors, *, n_bins: int = 20) 
         Name to values, one value per cell. Text, categories and booleans are labels; numbers are binned as z is (give
         numbered groups as text). Cells without a value (NaN, None) are left out for that factor.
     n_bins
-        Bins. A factor of more labels than this can't reach 1.
+        Number of bins. A factor with more labels than bins can't reach 1.
 
     Returns
     -------
     The mean over factors, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If a factor takes one value only or does not fit z, if z is not finite, or ``n_bins`` is below 2.
 
     References
     ----------
@@ -175,8 +172,7 @@ def mutual_information_gap(z: ArrayLike, factors: Factors, *, n_bins: int = 20) 
     >>> mutual_information_gap([[row[0], -row[0]] for row in z], {"type": ["a", "a", "b", "b"]})
     0.0
     """
-    if n_bins < 2:
-        raise ValueError(f"n_bins is {n_bins}; give at least 2.")
+    check(RULES, n_bins=n_bins)
     points = as_points(z, name="z")
     gaps = []
     for factor in as_factors(factors, len(points)):
@@ -189,7 +185,7 @@ def mutual_information_gap(z: ArrayLike, factors: Factors, *, n_bins: int = 20) 
 
 
 def _gap(scores: NDArray[np.float64]) -> float:
-    """Return the best less the second best score; a dimension without another stands beside 0."""
+    """Return the difference of the best and the second best score; a single score is compared with 0."""
     second, best = np.sort(np.r_[0.0, scores] if len(scores) == 1 else scores)[-2:]
     return float(best - second)
 
@@ -209,16 +205,12 @@ def _mutual_information(
     cell = (np.arange(n_dimensions) * n_bins + bins) * n_codes + codes[:, None]
     joint = np.bincount(cell.ravel(), minlength=n_dimensions * n_bins * n_codes) / n
     joint = joint.reshape(n_dimensions, n_bins, n_codes)
-    # never below 0, whatever the rounding
+    # rounding may give slightly negative values
     return (_entropy(joint.sum(2)) + _entropy(joint.sum(1)) - entr(joint).sum((1, 2))).clip(min=0.0)
 
 
 def _entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return entr(p).sum(axis=-1)
-
-
-N_TREES = 20
-MIN_CELLS_PER_LEAF = 5
 
 
 @dataclass(frozen=True)
@@ -228,21 +220,19 @@ class DCI:
     Attributes
     ----------
     disentanglement
-        How far a dimension is used for one factor only, in [0, 1]; NaN for a single factor.
+        Whether each dimension encodes one factor only, in [0, 1]; NaN for a single factor.
     completeness
-        How far a factor is encoded in one dimension only, in [0, 1]; NaN for a single dimension.
+        Whether each factor is encoded in one dimension only, in [0, 1]; NaN for a single dimension.
     informativeness
         How well the factors are predicted on held-out cells: 1 for perfect, about 0 for chance.
     importance
-        Dimensions x factors; the columns sum to 1, or 0 where no dimension says anything.
+        Dimensions x factors; each column sums to 1, or to 0 if no dimension is informative.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import numpy as np
     >>> cell = np.arange(200)
     >>> factors = {"type": np.where(cell % 2, "a", "b"), "batch": np.where(cell // 2 % 2, "x", "y")}
-    >>> dv.metrics.dci(np.c_[cell % 2, cell // 2 % 2], factors).importance.round(2).to_numpy().tolist()
+    >>> dci(np.c_[cell % 2, cell // 2 % 2], factors).importance.round(2).to_numpy().tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
 
@@ -255,7 +245,7 @@ class DCI:
 def dci(
     z: ArrayLike, factors: Factors, *, test_size: float = 0.25, sample_size: int | None = 5000, rng: Rng = 0
 ) -> DCI:
-    r"""Compute how one-to-one dimensions and factors are, and how well dimensions predict factors (DCI).
+    r"""Compute disentanglement, completeness and informativeness of dimensions for factors (DCI).
 
     .. math:: D = \sum_i \frac{\sum_m R_{im}}{\sum_{i'm} R_{i'm}} \left( 1 - H_M(P_i) \right) \qquad
         P_{im} = \frac{R_{im}}{\sum_{m'} R_{im'}} \qquad
@@ -263,16 +253,15 @@ def dci(
         \tilde P_{im} = \frac{R_{im}}{\sum_{i'} R_{i'm}}
 
     with entropies to the base of the number of factors M and of dimensions D, and :math:`R_{im}` the importance of
-    dimension i for predicting factor m. Here that is the mean decrease of impurity in extremely randomised trees (20
-    trees, all dimensions tried at every split, at least 5 cells per leaf, labels weighing the same), which are quick;
-    the published choices are the lasso and random forests, and gradient boosting in Locatello et al. Another model
-    gives other values: compare only what one function computed.
+    dimension i for predicting factor m: the mean decrease of impurity in extremely randomised trees (20 trees, all
+    dimensions tried at every split, at least 5 cells per leaf, balanced labels), which are fast. The publication used
+    the lasso and random forests, Locatello et al. gradient boosting. Values of different models can't be compared.
 
-    A factor that z does not know spreads its importance over all dimensions and pulls both D and C down; read them
-    beside the informativeness, which is the recall averaged over labels, rescaled so that chance, 1/K, is 0, and for
-    numbers :math:`R^2`, each on held-out cells. Dimensions that say nothing raise C, since :math:`\log D` is what its
-    entropy is measured by: compare it at equal D. As in :func:`mutual_information_gap`, a factor of many labels is
-    complete only if one dimension tells all of them apart; ``pandas.get_dummies(labels)`` asks for one dimension each.
+    A factor that z does not encode spreads its importance over all dimensions and lowers both D and C; read them beside
+    the informativeness: the mean recall of the labels, rescaled so that chance, 1/K, is 0, or :math:`R^2` for numbers,
+    both on held-out cells. Uninformative dimensions raise C, whose entropy is relative to :math:`\log D`: compare it at
+    equal D. As in :func:`mutual_information_gap`, a factor of many labels is complete only if one dimension separates
+    all of them; with ``pandas.get_dummies(labels)`` each label is a factor.
 
     Parameters
     ----------
@@ -284,19 +273,13 @@ def dci(
     test_size
         Share of each label's cells that is held out; labels too rare for that are left out.
     sample_size
-        Cells drawn at random for each factor where there are more; ``None`` takes all.
+        Largest number of cells per factor; of more, a random sample is drawn. None takes all.
     rng
         Seed or generator of the draw, the split and the trees.
 
     Returns
     -------
     :class:`DCI`, with the importances.
-
-    Raises
-    ------
-    ValueError
-        If a factor takes one value only, has no two labels with cells to hold out or does not fit z, if z is not
-        finite, ``test_size`` is not between 0 and 1 or ``sample_size`` is below 2.
 
     References
     ----------
@@ -313,12 +296,11 @@ def dci(
     >>> turned.informativeness, turned.disentanglement < 0.1
     (1.0, True)
     """
-    if sample_size is not None and sample_size < 2:
-        raise ValueError(f"sample_size is {sample_size}; give at least 2 cells, or None for all.")
+    check(RULES, test_size=test_size, sample_size=sample_size)
     points = as_points(z, name="z").astype(np.float32)
-    known = as_factors(factors, len(points))
+    all_factors = as_factors(factors, len(points))
     columns, skills = [], []
-    for factor in known:
+    for factor in all_factors:
         draw = generator(rng, "dci", factor.name)
         if sample_size is not None and sample_size < len(factor.cells):
             factor = factor.take(draw.choice(len(factor.cells), sample_size, replace=False))
@@ -328,9 +310,8 @@ def dci(
         skills.append(value)
     matrix = np.stack(columns, axis=1)
     disentanglement, completeness = _entropies(matrix)
-    table = pd.DataFrame(matrix, columns=[factor.name for factor in known]).rename_axis(
-        index="dimension", columns="factor"
-    )
+    table = pd.DataFrame(matrix, columns=[factor.name for factor in all_factors])
+    table = table.rename_axis(index="dimension", columns="factor")
     return DCI(disentanglement, completeness, float(np.mean(skills)), table)
 
 
@@ -364,7 +345,7 @@ def _entropies(importance: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _concentration(importance: NDArray[np.float64], sums: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Return 1 - H(shares) / log(number of shares) along an axis, 0 where there is nothing to share."""
+    """Return 1 - H(shares) / log(number of shares) along an axis; 0 if the sum is 0."""
     shares = np.divide(importance, sums, out=np.zeros_like(importance), where=sums > 0)
     entropy = entr(shares).sum(axis=axis) / np.log(importance.shape[axis])
     return np.where(sums.squeeze(axis) > 0, (1 - entropy).clip(0, 1), 0.0)

@@ -1,4 +1,4 @@
-"""Checks that every score shares."""
+"""Checks of labels and coordinates that the scores share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def as_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.str_]:
-    """Return one string per cell; refuse missing values, since no partition says where those cells belong."""
+    """Return one string per cell; a missing value raises ValueError."""
     if np.ndim(labels) != 1 or np.size(labels) == 0:
         raise ValueError(f"{name} has the shape {np.shape(labels)}; give one label per cell.")
     series = pd.Series(labels)
@@ -25,7 +25,7 @@ def as_labels(labels: ArrayLike, name: str = "labels") -> NDArray[np.str_]:
 def as_pair(
     a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ("labels", "clusters")
 ) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-    """Return two label vectors of one length."""
+    """Return two label vectors of the same length."""
     first, second = as_labels(a, names[0]), as_labels(b, names[1])
     if len(first) != len(second):
         raise ValueError(
@@ -36,7 +36,7 @@ def as_pair(
 
 
 def as_points(x: Any, n_labels: int | None = None, *, name: str = "x") -> NDArray[np.floating]:
-    """Return cells x dimensions, finite, with as many rows as there are labels (if their number is given)."""
+    """Return finite coordinates, cells x dimensions, one row per label (if ``n_labels`` is given)."""
     points = np.asarray(x)
     if points.ndim != 2 or not points.size or not np.issubdtype(points.dtype, np.number):
         raise ValueError(

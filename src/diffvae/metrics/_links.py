@@ -1,10 +1,12 @@
-"""How well scores tell linked from unlinked pairs of cells."""
+"""How well scores separate linked from unlinked pairs of cells."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
+
+from diffvae._core.validate import Number, Whole, check
 
 
 def link_auc(positive: ArrayLike, negative: ArrayLike) -> float:
@@ -13,25 +15,20 @@ def link_auc(positive: ArrayLike, negative: ArrayLike) -> float:
     .. math:: \mathrm{AUC} = \frac{1}{P Q} \sum_{i=1}^{P} \sum_{j=1}^{Q}
         \left( [\,s_i^+ > s_j^-\,] + \tfrac{1}{2} [\,s_i^+ = s_j^-\,] \right)
 
-    the chance that a linked pair scores above an unlinked one: 0.5 for scores without knowledge, 1 for perfect ones. It
-    does not depend on how many unlinked pairs were sampled; so it doesn't say either how few of the pairs predicted in
-    a sparse graph are links: for that see :func:`link_average_precision`.
+    the probability that a linked pair scores above an unlinked one: 0.5 for random scores, 1 for perfect ones. It does
+    not depend on the number of sampled unlinked pairs. It does not show how many of the predicted pairs of a sparse
+    graph are links; see :func:`link_average_precision` for that.
 
     Parameters
     ----------
     positive
-        Scores of linked pairs, higher for more certain links.
+        Scores of linked pairs; higher is more certain.
     negative
         Scores of unlinked pairs.
 
     Returns
     -------
     A number in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If either is empty or holds NaN or infinite values.
 
     References
     ----------
@@ -52,27 +49,22 @@ def link_average_precision(positive: ArrayLike, negative: ArrayLike, *, negative
     .. math:: \mathrm{AP} = \sum_{t} (R_t - R_{t-1}) P_t \qquad
         P_t = \frac{\mathrm{TP}_t}{\mathrm{TP}_t + w\, \mathrm{FP}_t} \qquad R_t = \frac{\mathrm{TP}_t}{P}
 
-    over thresholds t from the highest score down, equal scores entering together. Scores without knowledge get the
-    share of linked pairs, :math:`P / (P + w Q)`, on average: that is the baseline to read it beside. In a sparse graph
-    it is far below the 0.5 of as many sampled unlinked pairs as there are links, and so is an honest AP: set w.
+    over thresholds t from the highest score down; ties enter together. The baseline of random scores is the share of
+    linked pairs, :math:`P / (P + w Q)`. In a sparse graph this share, and so a realistic AP, is far below the 0.5 of a
+    balanced sample of unlinked pairs: set w.
 
     Parameters
     ----------
     positive
-        Scores of the P linked pairs, higher for more certain links.
+        Scores of the P linked pairs; higher is more certain.
     negative
         Scores of Q unlinked pairs, all of them or a random sample.
     negative_weight
-        w, the unlinked pairs that each sampled one stands for (all over sampled).
+        w, the number of unlinked pairs that each sampled one represents (all / sampled).
 
     Returns
     -------
     A number in (0, 1].
-
-    Raises
-    ------
-    ValueError
-        If either is empty or holds NaN or infinite values, or the weight is not positive and finite.
 
     References
     ----------
@@ -85,8 +77,7 @@ def link_average_precision(positive: ArrayLike, negative: ArrayLike, *, negative
     >>> round(link_average_precision([0.9, 0.5], [0.6, 0.1], negative_weight=10), 3)
     0.583
     """
-    if not (np.isfinite(negative_weight) and negative_weight > 0):
-        raise ValueError(f"negative_weight is {negative_weight}; give a positive number, 1 for all unlinked pairs.")
+    check({"negative_weight": Number("(0, inf)")}, negative_weight=negative_weight)
     scores, linked, n_positive = _stacked(positive, negative)
     weight = np.full(len(scores), float(negative_weight))
     weight[:n_positive] = 1.0
@@ -96,15 +87,15 @@ def link_average_precision(positive: ArrayLike, negative: ArrayLike, *, negative
 def expected_calibration_error(
     probability: ArrayLike, linked: ArrayLike, *, n_bins: int = 10, weight: ArrayLike | None = None
 ) -> float:
-    r"""Compute how far predicted probabilities of links are from the shares of links that come true.
+    r"""Compute the mean distance of predicted link probabilities from observed frequencies.
 
     .. math:: \mathrm{ECE} = \sum_{b=1}^{B} \frac{W_b}{W}
         \left| \frac{1}{W_b} \sum_{i \in b} w_i y_i - \frac{1}{W_b} \sum_{i \in b} w_i p_i \right|
         \qquad W_b = \sum_{i \in b} w_i
 
-    over B bins of equal width, bin b holding :math:`(b - 1) / B \le p < b / B`, the last also 1. 0 where the
-    probabilities mean what they say; a constant equal to the share of links has 0 too, so read it beside
-    :func:`link_auc`. With few pairs per bin chance alone lifts it.
+    over B bins of equal width; bin b holds :math:`(b - 1) / B \le p < b / B`, the last also 1. 0 for calibrated
+    probabilities; a constant equal to the share of links has 0 too, so read it beside :func:`link_auc`. With few pairs
+    per bin it is above 0 by chance alone.
 
     Parameters
     ----------
@@ -115,17 +106,11 @@ def expected_calibration_error(
     n_bins
         B.
     weight
-        w, the pairs that each one stands for; 1 each if not given. Where unlinked pairs were sampled this decides the
-        result.
+        w, the number of pairs that each one represents; None for 1. It matters if unlinked pairs were sampled.
 
     Returns
     -------
     A number in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, nothing is given, values are NaN or out of their range, or the weights sum to 0.
 
     References
     ----------
@@ -136,25 +121,26 @@ def expected_calibration_error(
     >>> expected_calibration_error([0.25, 0.25, 0.75, 0.75], [0, 0, 1, 1])
     0.25
     """
+    check({"n_bins": Whole(1)}, n_bins=n_bins)
     p, y = _scores(probability, "probability"), _scores(linked, "linked")
     w = np.ones(len(p)) if weight is None else _scores(weight, "weight")
     if not len(p) == len(y) == len(w):
-        raise ValueError(f"probability has {len(p)} pairs, linked {len(y)} and weight {len(w)}; all need the same.")
+        raise ValueError(
+            f"probability has {len(p)} pairs, linked {len(y)} and weight {len(w)}; give the same number of each."
+        )
     if p.min() < 0 or p.max() > 1:
-        raise ValueError(f"probability goes from {p.min():.4g} to {p.max():.4g}; it is between 0 and 1.")
+        raise ValueError(f"probability goes from {p.min():.4g} to {p.max():.4g}; it must be between 0 and 1.")
     if not np.isin(y, (0, 1)).all():
-        raise ValueError(f"linked holds {y[~np.isin(y, (0, 1))][0]:.4g}; it is 0 or 1.")
+        raise ValueError(f"linked holds {y[~np.isin(y, (0, 1))][0]:.4g}; it must be 0 or 1.")
     if w.min() < 0 or w.sum() == 0:
         raise ValueError(f"weight goes from {w.min():.4g} to {w.max():.4g}; none is negative and one is above 0.")
-    if n_bins < 1:
-        raise ValueError(f"n_bins is {n_bins}; give at least 1.")
-    place = np.minimum((p * n_bins).astype(np.int64), n_bins - 1)
-    gap = np.bincount(place, weights=w * (y - p), minlength=n_bins)
+    bins = np.minimum((p * n_bins).astype(np.int64), n_bins - 1)
+    gap = np.bincount(bins, weights=w * (y - p), minlength=n_bins)
     return float(np.abs(gap).sum() / w.sum())
 
 
 def _stacked(positive: ArrayLike, negative: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
-    """Return all scores, whether each is of a linked pair, and the number of linked pairs, which come first."""
+    """Return all scores, linked pairs first, whether each belongs to a linked pair, and the number of linked pairs."""
     linked, unlinked = _scores(positive, "positive"), _scores(negative, "negative")
     scores = np.concatenate([linked, unlinked])
     return scores, np.arange(len(scores)) < len(linked), len(linked)

@@ -1,4 +1,4 @@
-"""The columns of a benchmark's table: what is measured, on what, and how it is called in words."""
+"""The columns of a benchmark table: settings, measures and their names in words."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 import pandas as pd
 
 SETTING: Final = ("n_latent", "space", "clusterer", "k_given")
-"""What is chosen beside the method; runs are compared where these are equal."""
+"""Choices besides the method; runs are compared where these are equal."""
 RUN: Final = ("dataset", "method", *SETTING, "seed", "clustering_seed")
-"""What tells one run from all others."""
+"""Columns that identify a run."""
 
 OF_TRAINING: Final = (
     "reconstruction_r2", "active_dimensions", "mig", "dci_disentanglement", "dci_completeness",
     "dci_informativeness", "type_alignment", "batch_alignment", "training_seconds",
 )  # fmt: skip
-"""The same in all runs of a training."""
+"""Measures of a training, equal in all its runs."""
 OF_SPACE: Final = ("silhouette", "knn_purity")
-"""The same in all clusterings of a space."""
+"""Measures of a space, equal in all its clusterings."""
 OF_CLUSTERING: Final = ("ari", "nmi", "overlap", "n_clusters", "clustering_seconds")
 
 LESS_IS_BETTER: Final = ("training_seconds", "clustering_seconds")
 NEITHER: Final = ("n_clusters", "active_dimensions", "batch_alignment")
-"""Neither more nor less is better as such: no method is marked as the best."""
+"""Measures without a direction: no method is marked as the best."""
 
 NAMES: Final = {
     "ari": "adjusted Rand index",
@@ -72,7 +72,7 @@ def space_name(space: str) -> str:
 
 
 def setting_name(setting: Mapping[Any, Any] | pd.Series) -> str:
-    """Say a setting in words, as far as it is given.
+    """Describe a setting in words; entries that are missing are left out.
 
     Examples
     --------
@@ -99,11 +99,10 @@ def measures(table: pd.DataFrame) -> list[str]:
 
 
 def ordered(frame: pd.DataFrame, like: pd.DataFrame) -> pd.DataFrame:
-    """Sort rows as a table has them: what is named by first appearance, dimensions and seeds by number."""
+    """Sort rows in the order of a table: names by first appearance, dimensions and seeds by number."""
     codes = {}
     for column in [c for c in RUN if c in frame and c in like]:
-        there = like[column].dropna().unique()
-        codes[column] = pd.Categorical(
-            frame[column], categories=np.sort(there) if column in ("n_latent", "seed", "clustering_seed") else there
-        ).codes
+        values = like[column].dropna().unique()
+        values = np.sort(values) if column in ("n_latent", "seed", "clustering_seed") else values
+        codes[column] = pd.Categorical(frame[column], categories=values).codes
     return frame.iloc[pd.DataFrame(codes).sort_values(list(codes), kind="stable").index]

@@ -1,4 +1,4 @@
-"""How well groups of cells hang together in a representation."""
+"""How well groups of cells cluster in a representation."""
 
 from __future__ import annotations
 
@@ -7,24 +7,20 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
 
+from diffvae._core.validate import Optional, Whole, check
 from diffvae._random import Rng, generator
 from diffvae.metrics._labels import as_labels, as_points
 
 
 def silhouette(
-    x: ArrayLike,
-    labels: ArrayLike,
-    *,
-    sample_size: int | None = 5000,
-    metric: str = "euclidean",
-    rng: Rng = 0,
+    x: ArrayLike, labels: ArrayLike, *, sample_size: int | None = 5000, metric: str = "euclidean", rng: Rng = 0
 ) -> float:
     r"""Compute the mean silhouette width of labelled cells.
 
     .. math:: s_i = \frac{b_i - a_i}{\max(a_i, b_i)}
 
-    where :math:`a_i` is the mean distance of cell :math:`i` to the other cells of its group and :math:`b_i`
-    the smallest mean distance to the cells of another group. A cell alone in its group counts 0.
+    with :math:`a_i` the mean distance of cell :math:`i` to the other cells of its group and :math:`b_i` the smallest
+    mean distance to the cells of another group. A cell that is alone in its group counts 0.
 
     Parameters
     ----------
@@ -33,8 +29,7 @@ def silhouette(
     labels
         One label per cell.
     sample_size
-        Cells drawn at random, without replacement, where there are more (time is quadratic in them); ``None``
-        takes all.
+        Largest number of cells, since time is quadratic in it; of more, a random sample is drawn. None takes all.
     metric
         Distance, by the names of :func:`sklearn.metrics.pairwise_distances`.
     rng
@@ -43,11 +38,6 @@ def silhouette(
     Returns
     -------
     The mean over cells, in [-1, 1].
-
-    Raises
-    ------
-    ValueError
-        If the cells are all of one group or each of its own.
 
     References
     ----------
@@ -60,8 +50,7 @@ def silhouette(
     """
     groups = as_labels(labels)
     points = as_points(x, len(groups))
-    if sample_size is not None and sample_size < 2:
-        raise ValueError(f"sample_size is {sample_size}; give at least 2 cells, or None for all.")
+    check({"sample_size": Optional(Whole(2))}, sample_size=sample_size)
     n_groups = len(np.unique(groups))
     if not 2 <= n_groups < len(groups):
         raise ValueError(
@@ -84,9 +73,8 @@ def knn_purity(x: ArrayLike, labels: ArrayLike, *, n_neighbors: int = 15, metric
 
     .. math:: \frac{1}{N k} \sum_{i=1}^{N} \sum_{j \in \mathrm{kNN}(i)} [\,l_j = l_i\,]
 
-    The cell itself is no neighbour of its own. Under labels at random the expectation is
-    :math:`\sum_l n_l (n_l - 1) / (N (N - 1))`, not 0: large groups alone lift it. Distances are computed in
-    blocks; memory grows with :math:`N k`, not with :math:`N^2`.
+    A cell is not a neighbour of itself. Under random labels the expectation is
+    :math:`\sum_l n_l (n_l - 1) / (N (N - 1))`, so that large groups raise it. Memory grows with :math:`N k`.
 
     Parameters
     ----------
@@ -103,11 +91,6 @@ def knn_purity(x: ArrayLike, labels: ArrayLike, *, n_neighbors: int = 15, metric
     -------
     A number in [0, 1].
 
-    Raises
-    ------
-    ValueError
-        If ``n_neighbors`` is not between 1 and the number of cells less one.
-
     Examples
     --------
     >>> knn_purity([[0.0], [1.0], [10.0], [11.0]], ["a", "a", "b", "b"], n_neighbors=1)
@@ -115,12 +98,9 @@ def knn_purity(x: ArrayLike, labels: ArrayLike, *, n_neighbors: int = 15, metric
     """
     groups = as_labels(labels)
     points = as_points(x, len(groups))
-    if not 1 <= n_neighbors < len(groups):
-        raise ValueError(
-            f"n_neighbors is {n_neighbors} for {len(groups)} cells; give a number from 1 to {len(groups) - 1}."
-        )
+    check({"n_neighbors": Whole(1, len(groups) - 1)}, n_neighbors=n_neighbors)
     neighbours = NearestNeighbors(n_neighbors=n_neighbors, metric=metric).fit(points)
-    # Asked without points, scikit-learn leaves each cell out of its own neighbours, duplicates included.
+    # without points, scikit-learn excludes each cell from its own neighbours, also among duplicates
     indices = neighbours.kneighbors(return_distance=False)
     _, codes = np.unique(groups, return_inverse=True)
     return float((codes[indices] == codes[:, None]).mean())

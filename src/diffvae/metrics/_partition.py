@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import random_table
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
+from diffvae._core.validate import Whole, check
 from diffvae._random import Rng, generator
 from diffvae.metrics._labels import as_pair
 
@@ -20,9 +21,9 @@ def adjusted_rand_index(labels: ArrayLike, clusters: ArrayLike) -> float:
 
     .. math:: \mathrm{ARI} = \frac{R - E[R]}{\max R - E[R]}
 
-    where :math:`R` counts the pairs of cells that both partitions put together and the expectation is over
-    partitions with the same group sizes. 1 for equal partitions, 0 on average for unrelated ones, below 0 for
-    less agreement than chance gives. Symmetric, and blind to the names of the groups.
+    where :math:`R` counts the pairs of cells that are together in both partitions, and the expectation is over
+    partitions with the same group sizes. 1 for equal partitions, 0 on average for unrelated ones, below 0 for less
+    agreement than by chance. It is symmetric and ignores the names of the groups.
 
     Parameters
     ----------
@@ -32,11 +33,6 @@ def adjusted_rand_index(labels: ArrayLike, clusters: ArrayLike) -> float:
     Returns
     -------
     The index, at most 1.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ or a label is missing.
 
     References
     ----------
@@ -57,8 +53,8 @@ def normalized_mutual_info(labels: ArrayLike, clusters: ArrayLike) -> float:
 
     .. math:: \mathrm{NMI} = \frac{2\, I(L; C)}{H(L) + H(C)}
 
-    Between 0 (independent) and 1 (equal). Not adjusted for chance: it rises with the number of clusters, so
-    read it beside :func:`adjusted_rand_index`.
+    0 for independent and 1 for equal partitions. It is not adjusted for chance and rises with the number of clusters,
+    so read it beside :func:`adjusted_rand_index`.
 
     Parameters
     ----------
@@ -68,11 +64,6 @@ def normalized_mutual_info(labels: ArrayLike, clusters: ArrayLike) -> float:
     Returns
     -------
     A number in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ or a label is missing.
 
     References
     ----------
@@ -93,9 +84,9 @@ class Overlap:
     Attributes
     ----------
     share
-        Cells on matched pairs over all cells, in [0, 1].
+        Cells in matched pairs over all cells, in [0, 1].
     table
-        One row per type, then one per cluster left over: ``type``, ``n_cells`` (of the type), ``cluster``,
+        One row per type, then one per unmatched cluster: ``type``, ``n_cells`` (of the type), ``cluster``,
         ``n_cluster`` (cells of the cluster), ``n_shared``, ``recall`` (n_shared / n_cells), ``precision``
         (n_shared / n_cluster). A type without a cluster has an empty ``cluster`` and recall 0; a cluster
         without a type has an empty ``type``.
@@ -104,8 +95,7 @@ class Overlap:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> found = dv.metrics.overlap(["T", "T", "T", "B", "NK"], ["0", "0", "1", "1", "1"])
+    >>> found = overlap(["T", "T", "T", "B", "NK"], ["0", "0", "1", "1", "1"])
     >>> found.contingency.loc["T"].tolist()
     [2, 1]
     """
@@ -123,7 +113,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class ExpectedOverlap:
-    """Result of :func:`expected_overlap`: the overlap that group sizes alone bring about.
+    """Result of :func:`expected_overlap`: the overlap that group sizes alone give.
 
     Attributes
     ----------
@@ -132,14 +122,13 @@ class ExpectedOverlap:
     mean, sd
         Of the overlap under permuted labels.
     p_value
-        Share of permutations that reach the observed overlap, the observed one counted among them.
+        Share of permutations that reach the observed overlap, which is counted as one of them.
     n_permutations
         Permutations drawn.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> null = dv.metrics.expected_overlap(["T"] * 60 + ["B"] * 40, [0] * 60 + [1] * 40, n_permutations=200)
+    >>> null = expected_overlap(["T"] * 60 + ["B"] * 40, [0] * 60 + [1] * 40, n_permutations=200)
     >>> null.observed, null.n_permutations
     (1.0, 200)
     """
@@ -160,9 +149,9 @@ def overlap(labels: ArrayLike, clusters: ArrayLike) -> Overlap:
 
     .. math:: \max_{\pi} \frac{1}{N} \sum_{t} n_{t\,\pi(t)}
 
-    over one-to-one mappings :math:`\pi` of types to clusters, :math:`n_{tc}` being the cells of type t in
-    cluster c (solved exactly by the Hungarian method). One-to-one is strict: a type split over two clusters
-    counts with the larger part only, and of two types in one cluster one goes empty.
+    over one-to-one mappings :math:`\pi` of types to clusters, with :math:`n_{tc}` the cells of type t in cluster c
+    (solved exactly by the Hungarian method). Of a type that is split over two clusters only one part counts, and of two
+    types in one cluster only one is matched.
 
     Parameters
     ----------
@@ -173,13 +162,8 @@ def overlap(labels: ArrayLike, clusters: ArrayLike) -> Overlap:
 
     Returns
     -------
-    :class:`Overlap` with the share, recall and precision per type, and the contingency table. Read the share
-    beside :func:`expected_overlap`: one type with 60 % of the cells brings up to 60 % by itself.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ or a label is missing.
+    :class:`Overlap` with the share, recall and precision per type, and the contingency table. Read the share beside
+    :func:`expected_overlap`: a type with 60 % of the cells gives up to 60 % by itself.
 
     References
     ----------
@@ -200,37 +184,31 @@ def overlap(labels: ArrayLike, clusters: ArrayLike) -> Overlap:
     counts = contingency.to_numpy()
     n_type, n_cluster = counts.sum(1), counts.sum(0)
     rows, columns = _best_pairs(counts)
-    # The assignment fills every row it can, also with pairs that share no cell; those are no matches.
+    # the assignment also pairs types and clusters without a common cell; these are no matches
     matched = {int(t): int(c) for t, c in zip(rows, columns, strict=True) if counts[t, c] > 0}
-    records = []
+    records: list[dict[str, object]] = []
     for t, name in enumerate(contingency.index):
-        c = matched.get(t)
-        n_shared = int(counts[t, c]) if c is not None else 0
-        records.append(
-            {
-                "type": name,
-                "n_cells": int(n_type[t]),
-                "cluster": contingency.columns[c] if c is not None else "",
-                "n_cluster": int(n_cluster[c]) if c is not None else 0,
-                "n_shared": n_shared,
-                "recall": n_shared / n_type[t],
-                "precision": n_shared / n_cluster[c] if c is not None else np.nan,
-            }
-        )
+        record = {"type": name, "n_cells": int(n_type[t]), "cluster": "", "n_cluster": 0, "n_shared": 0, "recall": 0.0}
+        if (c := matched.get(t)) is not None:
+            n_shared = int(counts[t, c])
+            record |= {"cluster": contingency.columns[c], "n_cluster": int(n_cluster[c]), "n_shared": n_shared}
+            record |= {"recall": n_shared / n_type[t], "precision": n_shared / n_cluster[c]}
+        records.append({"precision": np.nan} | record)
     for c in sorted(set(range(len(n_cluster))) - set(matched.values())):
         record = {"type": "", "n_cells": 0, "cluster": contingency.columns[c], "n_cluster": int(n_cluster[c])}
         records.append(record | {"n_shared": 0, "recall": np.nan, "precision": 0.0})
-    table = pd.DataFrame(records)
+    order = ["type", "n_cells", "cluster", "n_cluster", "n_shared", "recall", "precision"]
+    table = pd.DataFrame(records, columns=order)
     return Overlap(share=int(table["n_shared"].sum()) / len(types), table=table, contingency=contingency)
 
 
 def expected_overlap(
     labels: ArrayLike, clusters: ArrayLike, *, n_permutations: int = 1000, rng: Rng = 0
 ) -> ExpectedOverlap:
-    """Compute the overlap under permuted labels: the null that belongs beside :func:`overlap`.
+    """Compute the distribution of :func:`overlap` under permuted labels.
 
-    Permuting labels leaves the sizes of types and clusters and makes them independent, so the contingency
-    tables are drawn as such, which costs the same for a thousand cells and for a million.
+    Permuted labels keep the sizes of types and clusters and make them independent. So random contingency tables with
+    these sizes are drawn, at a cost that does not depend on the number of cells.
 
     Parameters
     ----------
@@ -245,11 +223,6 @@ def expected_overlap(
     -------
     :class:`ExpectedOverlap`.
 
-    Raises
-    ------
-    ValueError
-        If the lengths differ, a label is missing or ``n_permutations`` is below 1.
-
     References
     ----------
     Patefield, An efficient method of generating random R x C tables, Applied Statistics 30 (1981).
@@ -260,14 +233,12 @@ def expected_overlap(
     >>> null.observed, round(null.mean, 1), null.p_value < 0.01
     (1.0, 0.5, True)
     """
-    if n_permutations < 1:
-        raise ValueError(f"n_permutations is {n_permutations}; give at least 1.")
+    check({"n_permutations": Whole(1)}, n_permutations=n_permutations)
     observed = overlap(labels, clusters)
     counts = observed.contingency.to_numpy()
     n_cells = counts.sum()
-    draws = random_table(counts.sum(1), counts.sum(0)).rvs(
-        n_permutations, random_state=generator(rng, "expected_overlap")
-    )
+    null = random_table(counts.sum(1), counts.sum(0))
+    draws = null.rvs(n_permutations, random_state=generator(rng, "expected_overlap"))
     shares = np.array([table[_best_pairs(table)].sum() / n_cells for table in draws])
     n_reached = int((shares >= observed.share - 1e-12).sum())
     return ExpectedOverlap(

@@ -1,4 +1,4 @@
-"""What survives the way through latent space, and how much of that space is in use."""
+"""Quality of reconstructions, and the number of latent dimensions in use."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from diffvae._core.validate import Number, check
 from diffvae.metrics._labels import as_points
 
 N_BLOCK = 2**22
-"""Numbers of x that are made dense at a time (32 MiB)."""
+"""Values that are made dense at a time (32 MiB)."""
 
 
 def reconstruction_r2(x: Any, reconstruction: Any, mean: ArrayLike) -> float:
@@ -18,14 +19,14 @@ def reconstruction_r2(x: Any, reconstruction: Any, mean: ArrayLike) -> float:
 
     .. math:: R^2 = 1 - \frac{\sum_{ig} (x_{ig} - \hat x_{ig})^2}{\sum_{ig} (x_{ig} - \bar x_g)^2}
 
-    with :math:`\bar x` the means of the *training* cells, so that who predicts these means for every cell scores 0.
-    Below 0 for worse than that, 1 for a perfect copy. Genes count by their variance on the scale of x; give everyone
-    the same x, since another scaling is another question.
+    with :math:`\bar x` the means of the *training* cells, so that predicting these means for every cell scores 0. 1 for
+    a perfect copy, below 0 for worse than the means. Genes weigh by their variance on the scale of x, so only values
+    for the same x can be compared.
 
     Parameters
     ----------
     x
-        Held-out cells x genes, dense or sparse. Made dense and summed in double precision, block by block.
+        Held-out cells x genes, dense or sparse; it is made dense block by block.
     reconstruction
         The same shape, dense or sparse.
     mean
@@ -34,11 +35,6 @@ def reconstruction_r2(x: Any, reconstruction: Any, mean: ArrayLike) -> float:
     Returns
     -------
     A number, at most 1.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, a value is NaN or infinite, or no value of x differs from its mean.
 
     Examples
     --------
@@ -52,7 +48,7 @@ def reconstruction_r2(x: Any, reconstruction: Any, mean: ArrayLike) -> float:
     centre = np.asarray(mean, dtype=np.float64)
     if len(x.shape) != 2 or x.shape != reconstruction.shape:
         raise ValueError(
-            f"x has the shape {x.shape} and reconstruction {reconstruction.shape}; both are the same cells x genes."
+            f"x has the shape {x.shape} and reconstruction {reconstruction.shape}; give the same cells x genes."
         )
     if centre.shape != (x.shape[1],):
         raise ValueError(f"mean has the shape {centre.shape} and x has {x.shape[1]} genes; give one mean per gene.")
@@ -63,9 +59,9 @@ def reconstruction_r2(x: Any, reconstruction: Any, mean: ArrayLike) -> float:
         error += float(((block - _dense(reconstruction[start : start + step])) ** 2).sum())
         variation += float(((block - centre) ** 2).sum())
     if not np.isfinite([error, variation]).all():
-        raise ValueError("x, reconstruction or mean holds values that are NaN or infinite; such cells have no score.")
+        raise ValueError("x, reconstruction or mean holds values that are NaN or infinite; leave those cells out.")
     if variation == 0:
-        raise ValueError(f"x has {x.shape[0]} cells and none differs from the mean; there is nothing to explain.")
+        raise ValueError(f"x has {x.shape[0]} cells and none differs from the mean; R² is not defined.")
     return 1.0 - error / variation
 
 
@@ -74,12 +70,12 @@ def _dense(block: Any) -> np.ndarray:
 
 
 def active_dimensions(z: ArrayLike, threshold: float = 0.01) -> int:
-    r"""Count the latent dimensions that move with the cells.
+    r"""Count the latent dimensions that vary between cells.
 
     .. math:: \left| \{ d : \mathrm{Var}_x\, \mathrm{E}[z_d | x] > \theta \} \right|
 
-    The threshold is meant for models whose prior is N(0, I). Where nothing fixes the scale of z (PCA, plain
-    autoencoders) it counts whatever the units of z make it count.
+    The threshold is meant for models with the prior N(0, I). Without a prior nothing fixes the scale of z (PCA, plain
+    autoencoders), and the count depends on its units.
 
     Parameters
     ----------
@@ -92,11 +88,6 @@ def active_dimensions(z: ArrayLike, threshold: float = 0.01) -> int:
     -------
     A whole number between 0 and the number of dimensions.
 
-    Raises
-    ------
-    ValueError
-        If z is not a finite matrix or the threshold is negative.
-
     References
     ----------
     Burda, Grosse and Salakhutdinov, Importance weighted autoencoders, ICLR (2016), section 5.2.
@@ -106,7 +97,6 @@ def active_dimensions(z: ArrayLike, threshold: float = 0.01) -> int:
     >>> active_dimensions([[-1.0, 0.0, 0.05], [1.0, 0.0, -0.05]])
     1
     """
-    if not threshold >= 0:
-        raise ValueError(f"threshold is {threshold}; give a variance, 0 or above.")
+    check({"threshold": Number("[0, inf)")}, threshold=threshold)
     points = as_points(z, name="z")
     return int((points.astype(np.float64).var(axis=0) > threshold).sum())

@@ -1,4 +1,4 @@
-"""DiffVAE and, as the same network under other objectives, VAE and the plain autoencoder."""
+"""DiffVAE, and the same network with other objectives: VAE and the plain autoencoder."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ if TYPE_CHECKING:
     from diffvae.model._features import Features, Matrix
 
 
+FIXED = ("mmd_weight", "mmd_kernel", "mmd_bandwidth", "mmd_unbiased", "mmd_prior_size", "noise")
+"""Hyper-parameters that the baselines do not have."""
+
+
 class DiffVAE(NeuralModel):
-    r"""The paper's MMD-VAE, as a member of the InfoVAE family.
+    r"""The MMD-VAE of the paper, a member of the InfoVAE family.
 
     .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL}\, KL(q(z|x) \| p(z)) + w_{MMD}\, MMD^2(q(z), p(z))
 
-    in nats per cell, summed over genes. The paper's own objective (eq 2) has no KL term; by itself MMD leaves the
-    posterior variance free to vanish and the latent noisy, while KL by itself switches dimensions off, so the default
-    has both. Every argument that is None is taken from the preset.
+    in nats per cell, summed over genes. The default has both divergences: with MMD alone, as in the paper (eq 2), the
+    posterior variance may vanish; KL alone switches dimensions off. Arguments that are None are taken from the preset.
 
     Parameters
     ----------
     preset
-        ``"default"``: what we would defend today. ``"paper"``: the equations as printed. ``"code"``: what the released
-        code did, its faults included (one noise value per batch, a kernel that sees nothing).
+        ``"default"``: recommended. ``"paper"``: the equations as printed. ``"code"``: the released code with its faults
+        (one noise value per batch, a kernel that does not detect collapse).
     n_latent
         Latent dimensions D (50).
     hidden
@@ -38,34 +41,36 @@ class DiffVAE(NeuralModel):
     likelihood
         ``"bernoulli"`` from logits, for values in [0, 1]; ``"gaussian"`` with a variance per gene; ``"mse"``.
     gene_weighting
-        ``"equal"``, or ``"range"``: genes weigh in the reconstruction as the square of their range before scaling, so
-        that an error counts as on log-normalised expression. Not of the Gaussian likelihood, which finds its own.
+        ``"equal"``, or ``"range"``: the weight of a gene in the reconstruction is the square of its range before
+        scaling, so that errors weigh as on log-normalised expression. The Gaussian likelihood ignores it.
     kl_weight, mmd_weight
         Weights of the two divergences.
     mmd_kernel
         ``"imq"`` (multi-scale), ``"rbf"`` (median bandwidth, or ``mmd_bandwidth``), ``"released"``.
     mmd_bandwidth
-        Of the RBF kernel.
+        Bandwidth of the RBF kernel; None for the median rule.
     mmd_unbiased
-        The U-statistic, or the biased estimator of the released code.
+        Use the unbiased U-statistic; False for the biased estimator of the released code.
     mmd_prior_size
-        Draws from the prior per batch; None for as many as there are cells in it.
+        Draws from the prior per batch; None for the number of cells in the batch.
     noise
-        ``"independent"``: one draw per cell and dimension (eq 8). ``"shared"``: one per batch, as released.
+        ``"independent"``: one draw per cell and dimension (eq 8). ``"shared"``: one per batch, as in the released code.
+        ``"none"``: no noise and no prior.
     head
-        ``"linear"``, ``"relu"`` (eqs 6 and 7 as printed) or ``"relu_bn"`` (as released), on mu and log sigma^2.
+        Activation of mu and log sigma^2: ``"linear"``, ``"relu"`` (eqs 6 and 7 as printed) or ``"relu_bn"`` (released
+        code).
     batch_norm
-        After each hidden layer of the encoder.
+        Batch normalisation after each hidden layer of the encoder.
     dropout
-        In the encoder, after its first layer.
+        Dropout in the encoder after its first layer.
     input_dropout
-        Share of a cell's genes that the encoder does not get to see in training, though it has to explain them.
+        Share of a cell's genes that are hidden from the encoder in training, but still reconstructed.
     lr
-        Adam's learning rate, unless :meth:`train` is given another.
+        Learning rate of Adam, if :meth:`train` gets none.
     min_steps
-        Least number of optimisation steps where :meth:`train` chooses the epochs itself.
+        Smallest number of optimisation steps, if :meth:`train` gets no ``max_epochs``.
     early_stopping
-        Stop where the validation loss has not improved for a while, unless :meth:`train` is told otherwise.
+        Whether to stop when the validation loss no longer improves, if :meth:`train` gets no ``early_stopping``.
 
     References
     ----------
@@ -115,7 +120,7 @@ class DiffVAE(NeuralModel):
 
 
 class VAE(NeuralModel):
-    r"""Standard variational autoencoder, the paper's first baseline (eq 13): KL weight 1, no MMD.
+    r"""Standard variational autoencoder, the first baseline of the paper (eq 13): KL weight 1, no MMD.
 
     .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL}\, KL(q(z|x) \| p(z))
 
@@ -157,23 +162,22 @@ class VAE(NeuralModel):
 
     def get_params(self) -> dict[str, Any]:
         """Return the hyper-parameters."""
-        fixed = ("mmd_weight", "mmd_kernel", "mmd_bandwidth", "mmd_unbiased", "mmd_prior_size", "noise")
-        return {k: v for k, v in super().get_params().items() if k not in fixed}
+        return {k: v for k, v in super().get_params().items() if k not in FIXED}
 
 
 class AutoEncoder(NeuralModel):
-    """Plain autoencoder, the paper's second baseline: no noise, no prior, reconstruction alone.
+    """Plain autoencoder, the second baseline of the paper: no noise, no prior, reconstruction only.
 
     Parameters
     ----------
     n_latent, hidden, gene_weighting, batch_norm, dropout, input_dropout, lr, min_steps, early_stopping
         As in :class:`DiffVAE`.
     likelihood
-        ``"mse"``, as the paper says, or ``"bernoulli"``, as its code has it.
+        ``"mse"`` as in the paper, ``"bernoulli"`` as in its code, or ``"gaussian"``.
 
     Notes
     -----
-    It has no prior: :meth:`sample` draws from a Gaussian fitted to the latent of the training cells.
+    There is no prior, so :meth:`sample` draws from a Gaussian fitted to the latent of the training cells.
 
     Examples
     --------
@@ -200,20 +204,10 @@ class AutoEncoder(NeuralModel):
 
     def get_params(self) -> dict[str, Any]:
         """Return the hyper-parameters."""
-        fixed = (
-            "kl_weight",
-            "head",
-            "mmd_weight",
-            "mmd_kernel",
-            "mmd_bandwidth",
-            "mmd_unbiased",
-            "mmd_prior_size",
-            "noise",
-        )
-        return {k: v for k, v in super().get_params().items() if k not in fixed}
+        return {k: v for k, v in super().get_params().items() if k not in (*FIXED, "kl_weight", "head")}
 
-    def _become(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:
-        super()._become(module, features, history, matrix)
+    def _set_trained(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:
+        super()._set_trained(module, features, history, matrix)
         z = self.get_latent_representation().astype(np.float64)
         self._moments = {"latent_mean": z.mean(0), "latent_covariance": np.cov(z.T).reshape(2 * (self.n_latent,))}
 

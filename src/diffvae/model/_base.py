@@ -1,4 +1,4 @@
-"""What is trained on the genes of an AnnData, saved and loaded: every model, and the classifier."""
+"""Base classes of the models and the classifier, and how they are saved and loaded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from inspect import signature
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,6 +21,7 @@ from diffvae._core.io.backed import OnDisk, is_on_disk, open_store
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.folders import new_folder
 from diffvae._core.runtime import versions
+from diffvae._core.validate import Whole, check
 from diffvae._errors import DataError
 from diffvae.model._features import Features, Matrix, in_memory_only, match_new
 
@@ -27,15 +30,15 @@ if TYPE_CHECKING:
 
 
 class NotTrainedError(RuntimeError):
-    """There are no weights yet."""
+    """The model is not trained, or does not hold the cells that are asked for."""
 
 
 REGISTRY: dict[str, type[Estimator]] = {}
-"""Class name to class, for those that can be saved; :func:`load` looks here."""
+"""Classes that :func:`load` can construct, by name."""
 
 
 class Estimator(ABC):
-    """Genes and history of the training, and a folder on disk.
+    """What models and the classifier share: genes, history, saving and loading.
 
     Attributes
     ----------
@@ -46,7 +49,7 @@ class Estimator(ABC):
     """
 
     _reads_disk = False
-    """Whether cells that are passed through may stay on disk."""
+    """Whether cells on disk can be encoded."""
 
     def __init_subclass__(cls, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -60,7 +63,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def get_params(self) -> dict[str, Any]:
-        """Return the arguments that construct an equal one."""
+        """Return the arguments of the constructor."""
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]: ...
@@ -69,11 +72,11 @@ class Estimator(ABC):
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None: ...
 
     def _state(self) -> dict[str, Any]:
-        """Return what belongs into the JSON beside the arguments."""
+        """Return what the JSON holds besides the arguments of the constructor."""
         return {}
 
     def _set_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most have none
-        """Take what :meth:`_state` gave; called before :meth:`_set_arrays`."""
+        """Restore what :meth:`_state` returned; called before :meth:`_set_arrays`."""
 
     @property
     def features(self) -> Features:
@@ -89,7 +92,7 @@ class Estimator(ABC):
 
     @property
     def is_trained(self) -> bool:
-        """Whether the model has seen data."""
+        """Whether the model is trained."""
         return self._features is not None
 
     @property
@@ -105,7 +108,7 @@ class Estimator(ABC):
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model into a folder: ``config.json``, ``weights.safetensors``, ``history.csv``.
 
-        Loading it again (:func:`diffvae.model.load`) executes nothing that is in the folder.
+        :func:`diffvae.model.load` reads it again. Nothing in the folder is executed.
         """
         save(self, path, overwrite=overwrite)
 
@@ -123,8 +126,8 @@ class Estimator(ABC):
                 raise in_memory_only()
             return match_new(open_store(adata) if is_on_disk(adata) else adata, self.features, max_missing)
         if self._training_matrix is None:
-            reason = "was loaded, or learnt, from disk" if self.is_trained else "is not trained"
-            raise NotTrainedError(f"This {type(self).__name__} {reason} and holds no cells; name them: adata=...")
+            reason = "was loaded from disk, or trained on cells there" if self.is_trained else "is not trained"
+            raise NotTrainedError(f"This {type(self).__name__} {reason}, and holds no cells; pass them as adata=...")
         return self._training_matrix
 
 
@@ -157,7 +160,7 @@ def save(model: Estimator, path: str | PathLike[str], *, overwrite: bool = False
     }
     with new_folder(path, overwrite=overwrite) as folder:
         (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n")
-        # save_file would give the file to its owner alone (mode 0600)
+        # safetensors' save_file would make the file readable for its owner only (mode 0600)
         (folder / WEIGHTS).write_bytes(as_bytes(arrays, metadata={"genes": _digest(features.gene_names)}))
         model.history.to_csv(folder / HISTORY)
 
@@ -172,13 +175,13 @@ def load(path: str | PathLike[str]) -> Any:
 
     Returns
     -------
-    A model of the class that was saved, ready for new cells. It holds no training cells: name cells where a method
-    would default to them.
+    A trained model of the class that was saved. It holds no training cells, so pass cells to methods that use the
+    training cells by default.
 
     Raises
     ------
     DataError
-        If the folder is no model, is damaged, or comes from a newer version.
+        If the folder is not a model, is damaged, or was written by a newer version.
 
     Examples
     --------
@@ -190,84 +193,116 @@ def load(path: str | PathLike[str]) -> Any:
     ...     dv.model.load(folder + "/model").get_latent_representation(adata).shape
     (700, 5)
     """
-    from safetensors import SafetensorError, safe_open
-
     folder = Path(path)
     if not os.path.isfile(folder / CONFIG):  # unlike Path.is_file, no error where a folder may not be entered
-        raise DataError(f"{folder} holds no {CONFIG}, so it is no saved model; name the folder that save() wrote.")
-    try:
+        raise DataError(f"{folder} holds no {CONFIG}, so it is not a saved model; give a folder that save() wrote.")
+    with _reading(folder, OSError, ValueError, RecursionError):
         config = json.loads((folder / CONFIG).read_text())
-        if config["format"] > FORMAT:
-            written_by = config.get("versions", {}).get("diffvae", "unknown version")
-            raise DataError(f"{folder} was written by a newer diffvae ({written_by}); update yours.")
-        cls = _class(config["model"])
-        with safe_open(folder / WEIGHTS, "numpy") as weights:
-            arrays = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 - it is no dict
-            trained_on = (weights.metadata() or {}).get("genes")
-        minimum, maximum = (arrays.pop(_SCALING + side, None) for side in ("minimum", "maximum"))
-        described = config["features"]
-        _refuse_genes(described["gene_names"], trained_on, minimum, maximum)
-        if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
-            raise ValueError(f"the weights {bad[0]!r} are not finite")
-        model = cls(**config["params"])
-        model._features = Features(
-            gene_names=tuple(described["gene_names"]),
-            layer=described["layer"],
-            minimum=minimum,
-            maximum=maximum,
-            target_sum=described["target_sum"],
-            n_cells=described["n_cells"],
-            fingerprint=described["fingerprint"],
+    with _reading(folder, ValueError):
+        require_types(config, {"format": int}, "config.json")
+    if config["format"] > FORMAT:
+        written = config.get("versions")
+        written_by = written.get("diffvae") if isinstance(written, dict) else "unknown version"
+        raise DataError(f"{folder} was written by a newer diffvae ({written_by}); update yours.")
+    with _reading(folder, ValueError):
+        require_types(config, CONFIG_TYPES, "config.json")
+        require_types(config["features"], FEATURE_TYPES, "features")
+    if config["model"] not in REGISTRY:
+        raise DataError(
+            f"The saved model is a {config['model']!r}; this version of diffvae knows {', '.join(REGISTRY)}."
         )
-        model._history = pd.read_csv(folder / HISTORY, index_col="epoch", float_precision="round_trip")
+    cls = REGISTRY[config["model"]]
+    arrays, genes = _read_weights(folder)
+    with _reading(folder, OSError, ValueError):
+        history = pd.read_csv(folder / HISTORY, index_col="epoch", float_precision="round_trip")
+    minimum, maximum = (arrays.pop(_SCALING + side, None) for side in ("minimum", "maximum"))
+    with _reading(folder, ValueError):
+        _check_genes(config["features"]["gene_names"], genes, minimum, maximum)
+        _check_finite(arrays)
+        if unknown := set(config["params"]) - set(signature(cls).parameters):
+            raise ValueError(f"{cls.__name__} has no parameter {min(unknown)!r}")
+        model = cls(**config["params"])
+    described = config["features"] | {"gene_names": tuple(config["features"]["gene_names"])}
+    model._features = Features(**{name: described[name] for name in FEATURE_TYPES}, minimum=minimum, maximum=maximum)
+    model._history = history
+    with _reading(folder, KeyError, TypeError, ValueError):  # an entry of the JSON is missing or of another type
         model._set_state(config.get("state", {}))
+    with _reading(folder, KeyError, ValueError, RuntimeError):  # an array is missing or has another shape
         model._set_arrays(arrays)
-    except DataError:
-        raise
-    except (
-        *(OSError, TypeError, ValueError, RuntimeError, SafetensorError),
-        *(AttributeError, LookupError, ArithmeticError, MemoryError),
-    ) as error:
-        raise DataError(f"{folder} is a damaged model ({type(error).__name__}: {error}); save it again.") from error
     return model
 
 
+CONFIG_TYPES = {"model": str, "params": dict, "features": dict}
+FEATURE_TYPES = {
+    "gene_names": list,
+    "layer": str | None,
+    "target_sum": float | int | None,
+    "n_cells": int,
+    "fingerprint": str,
+}
+
+
+def require_types(table: Any, types: Mapping[str, Any], name: str) -> None:
+    """Refuse a table of a JSON file in which an entry is missing or has another type."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{name} is not a table")
+    for key, kind in types.items():
+        if key not in table or not isinstance(table[key], kind):
+            raise ValueError(f"{key!r} of {name} is missing or of another type")
+
+
+@contextmanager
+def _reading(folder: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Report errors of a read as damage of the folder."""
+    try:
+        yield
+    except errors as error:
+        raise DataError(f"{folder} is a damaged model ({type(error).__name__}: {error}); save it again.") from error
+
+
+def _read_weights(folder: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    """Return the arrays by name, and the digest of the genes on which they were trained."""
+    from safetensors import SafetensorError, safe_open
+
+    with _reading(folder, OSError, SafetensorError), safe_open(folder / WEIGHTS, "numpy") as weights:
+        arrays = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 - it is not a dict
+        return arrays, (weights.metadata() or {}).get("genes")
+
+
 def _digest(gene_names: Iterable[str]) -> str:
-    """Return what tells one list of genes from another; kept with the weights, which fit no other list."""
+    """Return a digest of the genes, which is stored with the weights."""
     return hashlib.sha256(json.dumps(list(gene_names)).encode()).hexdigest()[:16]
 
 
-def _refuse_genes(names: Any, trained_on: str | None, *limits: np.ndarray | None) -> None:
-    """Refuse a list of genes that is not the one for which the weights were trained."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError("gene_names is no list of names")
-    if trained_on is not None and trained_on != _digest(names):  # folders of earlier versions don't say
-        raise ValueError("the weights were trained on other genes than config.json names")
+def _check_genes(names: list[str], digest: str | None, *limits: np.ndarray | None) -> None:
+    """Refuse genes other than those for which the weights were trained, and a scaling that does not fit them."""
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("gene_names holds something other than names")
+    if digest is not None and digest != _digest(names):  # folders of earlier versions have none
+        raise ValueError("the weights were trained on other genes than those in config.json")
     if len(set(names)) < len(names):
         raise ValueError("gene names occur more than once")
     if any(limit is None for limit in limits) != all(limit is None for limit in limits):
-        raise ValueError("one end of the scaling is missing")
+        raise ValueError("one limit of the scaling is missing")
     for limit in limits:
         if limit is not None and (limit.shape != (len(names),) or not np.isfinite(limit).all()):
-            raise ValueError(f"{len(names)} genes with a scaling of {limit.size}, or one that is not finite")
+            raise ValueError(f"the scaling has {limit.size} values for {len(names)} genes, or is not finite")
 
 
-def _class(name: str) -> Any:
-
-    if name not in REGISTRY:
-        raise DataError(f"The saved model is a {name!r}; this version of diffvae knows {', '.join(REGISTRY)}.")
-    return REGISTRY[name]
+def _check_finite(arrays: Mapping[str, np.ndarray]) -> None:
+    if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+        raise ValueError(f"the weights {bad[0]!r} are not finite")
 
 
 class Model(Estimator, abstract=True):
-    """The protocol: hyper-parameters into the constructor, data into :meth:`train`, then the verbs below.
+    """The interface of the models: the constructor takes hyper-parameters, and :meth:`train` takes data.
 
     Attributes
     ----------
     history
-        One row per epoch: every term of the loss on both splits, under its own name.
+        One row per epoch: each term of the loss on training and validation cells.
     gene_names
-        The genes in the order in which the model knows them.
+        The genes in the model's order.
     features
         Genes, layer, scaling and fingerprint of the training data.
 
@@ -283,7 +318,7 @@ class Model(Estimator, abstract=True):
 
     @abstractmethod
     def train(self, adata: AnnData, *, layer: str | None, validation_size: float | None, rng: _random.Rng) -> Self:
-        """Learn from the cells of an AnnData."""
+        """Train on the cells of an AnnData."""
 
     @abstractmethod
     def _encode(self, matrix: Matrix) -> np.ndarray: ...
@@ -307,11 +342,11 @@ class Model(Estimator, abstract=True):
 
     @abstractmethod
     def gene_weights(self) -> np.ndarray:
-        """Return omega, latent dimensions x genes: how each dimension is wired to each gene."""
+        """Return the weight omega between each latent dimension and each gene, latent dimensions x genes."""
 
     @abstractmethod
     def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
-        """Return the mean slope of each gene along each dimension at points z, latent dimensions x genes."""
+        """Return the derivative of each gene along each dimension, averaged over points z: dimensions x genes."""
 
     def get_latent_representation(
         self, adata: AnnData | OnDisk | None = None, *, max_missing: float = 0.2
@@ -321,11 +356,11 @@ class Model(Estimator, abstract=True):
         Parameters
         ----------
         adata
-            Cells, raw or prepared; None for those of the training. Genes are matched by name and new cells scaled by
-            the training scaling. Files of AnnData, a list of them or an AnnData that is backed by one are read in
-            blocks, each file with its own genes and totals of cells.
+            Cells, raw or prepared; None for the training cells. Genes are matched by name, and new cells get the
+            scaling of the training cells. A file of AnnData, a list of files or a backed AnnData is read in blocks;
+            totals of cells are taken over all genes of their file.
         max_missing
-            Share of the model's genes that may be missing (they count as not expressed) before the data are refused.
+            Largest share of the model's genes that may be missing. Missing genes count as not expressed.
 
         Returns
         -------
@@ -334,7 +369,7 @@ class Model(Estimator, abstract=True):
         Raises
         ------
         DataError
-            If too many genes are missing, or the layer is.
+            If the layer or too many genes are missing.
         """
         matrix = self._matrix(adata, max_missing)
         if not isinstance(matrix, BackedMatrix):
@@ -345,16 +380,16 @@ class Model(Estimator, abstract=True):
         return z
 
     def encode_blocks(self, matrix: BackedMatrix) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield (rows, latent representation) of one block of cells on disk after the other."""
+        """Yield the rows and the latent representation of each block of cells on disk."""
         for rows, block in matrix.blocks():
             yield rows, self._encode(block)
 
     def reconstruct(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
-        """Return cells encoded and decoded again, on the scale of the training layer: cells x genes, float32."""
+        """Return the decoded latent representation of cells, on the scale of the training layer: cells x genes."""
         return self.decode(self.get_latent_representation(adata, max_missing=max_missing))
 
     def sample(self, n: int, *, rng: _random.Rng = 0) -> AnnData:
-        """Return artificial cells: draws from the prior, decoded to their expected expression.
+        """Return artificial cells: draws from the prior and their expected expression.
 
         Parameters
         ----------
@@ -365,13 +400,12 @@ class Model(Estimator, abstract=True):
 
         Returns
         -------
-        AnnData with the training layer (``"unit"``, say) in ``layers``, X on the log-normalised scale where the scaling
-        is known, and the drawn z in ``obsm["X_diffvae"]``.
+        AnnData with the training layer (by default ``"unit"``) in ``layers``, X on the log-normalised scale where the
+        scaling is known, and the drawn z in ``obsm["X_diffvae"]``.
         """
         import anndata as ad
 
-        if n < 1:
-            raise ValueError(f"n is {n}; ask for one cell at least.")
+        check({"n": Whole(1)}, n=n)
         features = self.features
         z = self._draw_prior(n, _random.generator(rng, "sample"))
         values = self.decode(z)

@@ -1,4 +1,4 @@
-"""From scores of pairs to probabilities that can be believed, and the threshold above which a link is called."""
+"""Calibration: from scores of pairs to probabilities of links, and the threshold above which a link is called."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Calibration:
 
     .. math:: p = \sigma(a s + b)
 
-    fitted by weighted maximum likelihood (Platt 1999) to held-out edges and pairs without an edge, each weighing as
-    many pairs of the graph as it stands for: so p is a share of real pairs, most of which aren't linked, and not of a
-    balanced sample.
+    fitted by weighted maximum likelihood (Platt 1999) to held-out edges and sampled pairs without an edge. Each weighs
+    as the number of pairs of the graph that it represents, so that p is the share of linked pairs among all pairs of
+    the graph rather than in a balanced sample.
 
     Attributes
     ----------
@@ -26,13 +26,13 @@ class Calibration:
     threshold
         Probability above which calling a link gives the best F1 on the held-out pairs.
     precision, recall
-        There, at the density of the graph.
+        Precision and recall at the threshold and at the density of the graph.
     n_held_out
-        Edges it was fitted to.
+        Number of held-out edges in the fit.
     density
-        Share of the pairs of the graph that are linked, hidden edges among them.
+        Share of the pairs of the graph that are linked, held-out edges included.
     precision_unknown
-        As ``precision``, among the pairs that weren't known edges in the training: most edges are known.
+        Precision among the pairs that were not edges of the training graph.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class Calibration:
         return expit(self.slope * np.asarray(scores, np.float64) + self.intercept)
 
     def at(self, density: float) -> Calibration:
-        """Return the curve for a graph of another density: the odds of a link are as many times as large."""
+        """Return the curve for a graph of another density: the odds of a link change by the ratio of the odds."""
         if not np.isfinite(self.density) or np.isclose(density, self.density):
             return self
         shift = float(logit(density) - logit(self.density))
@@ -75,21 +75,21 @@ class Calibration:
 def calibrate(linked: np.ndarray, unlinked: np.ndarray, *, n_edges: int, n_pairs: int) -> Calibration:
     """Fit the curve to scores of held-out edges and of sampled pairs without an edge.
 
-    ``n_edges`` of the graph's ``n_pairs`` pairs are linked.
+    The graph has ``n_pairs`` pairs, of which ``n_edges`` are linked.
     """
     from sklearn.linear_model import LogisticRegression
 
     scores = np.concatenate([linked, unlinked])
     truth = np.arange(len(scores)) < len(linked)
     weights = np.where(truth, n_edges / len(linked), (n_pairs - n_edges) / len(unlinked))
-    # on standardised scores, so that the fit is as easy whatever the scale of the model
+    # standardised scores make the fit converge whatever their scale
     centre, spread = float(scores.mean()), max(float(scores.std()), 1e-12)
     fitted = LogisticRegression(C=1e6, max_iter=1000).fit(
         ((scores - centre) / spread)[:, None], truth, sample_weight=weights * len(scores) / weights.sum()
     )
     slope = float(fitted.coef_[0, 0]) / spread
     intercept = float(fitted.intercept_[0]) - slope * centre
-    ranked = slope * scores  # as the probabilities are ordered, also by a model that is worse than chance
+    ranked = slope * scores  # in the order of the probabilities, also if the slope is negative
     order = np.argsort(-ranked, kind="stable")
     true = np.cumsum((weights * truth)[order])
     called = np.cumsum(weights[order])

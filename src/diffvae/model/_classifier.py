@@ -1,4 +1,4 @@
-"""How well a classifier does on cells that it has not seen, and how much its probabilities can be believed."""
+"""The classifier of cell types, with calibrated probabilities and an evaluation on held-out cells."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from diffvae import _keys, _random, nn
 from diffvae._core.runtime import torch_in_one_thread
+from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.model._base import Estimator
+from diffvae.model._config import Widths, plain
 from diffvae.model._features import Matrix, layer_matrix, read_features
 from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import RowSource, best_device, fit
@@ -28,24 +30,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures on held-out cells.
+    """Evaluation of a classifier on held-out cells.
 
     Attributes
     ----------
     accuracy
-        Share of the held-out cells whose most probable type is theirs.
+        Share of the held-out cells whose most probable type is the true one.
     baseline
-        What always naming the most frequent type would score.
+        Accuracy of always predicting the most frequent type.
     balanced_accuracy
         Mean recall over types.
     calibration_error, uncalibrated_error
-        Expected calibration error in 15 bins, with the temperature and without.
+        Expected calibration error in 15 bins, with and without the temperature.
     temperature
         T.
     per_type
         One row per type: ``n_train``, ``n_test``, ``recall``, ``precision``.
     confusion
-        Held-out cells, true types in rows, called types in columns.
+        Numbers of held-out cells, true types in rows, predicted types in columns.
 
     Examples
     --------
@@ -71,33 +73,26 @@ class Evaluation:
         weakest = self.per_type["recall"].idxmin()
         return (
             f"Accuracy {self.accuracy:.3f} on {n:,} held-out cells (always the most frequent type: "
-            f"{self.baseline:.3f}), mean recall {self.balanced_accuracy:.3f}, least {weakest} with "
+            f"{self.baseline:.3f}), mean recall {self.balanced_accuracy:.3f}, lowest for {weakest} with "
             f"{self.per_type.loc[weakest, 'recall']:.2f}; calibration error {self.calibration_error:.3f} "
             f"({self.uncalibrated_error:.3f} without the temperature {self.temperature:.2f})."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return numbers, lists and dictionaries only."""
+        """Return the evaluation as numbers, lists and dictionaries."""
         numbers = {k: float(getattr(self, k)) for k in _NUMBERS}
         per_type = self.per_type.astype(object).where(self.per_type.notna(), None)  # JSON has no NaN
         return numbers | {"per_type": per_type.to_dict("split"), "confusion": self.confusion.to_dict("split")}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
-        """Return what :meth:`to_dict` was made from."""
+        """Return the evaluation from the result of :meth:`to_dict`."""
         tables = {k: pd.DataFrame(**stored[k]) for k in ("per_type", "confusion")}
         tables["per_type"] = tables["per_type"].astype({"recall": float, "precision": float})
         return cls(**{k: stored[k] for k in _NUMBERS}, **tables)
 
 
-_NUMBERS = (
-    "accuracy",
-    "baseline",
-    "balanced_accuracy",
-    "calibration_error",
-    "uncalibrated_error",
-    "temperature",
-)
+_NUMBERS = ("accuracy", "baseline", "balanced_accuracy", "calibration_error", "uncalibrated_error", "temperature")
 
 
 def fit_temperature(logits: np.ndarray, codes: np.ndarray) -> float:
@@ -130,23 +125,23 @@ def expected_calibration_error(probability: np.ndarray, codes: np.ndarray, n_bin
 def evaluate(
     logits: np.ndarray, codes: np.ndarray, classes: Sequence[str], temperature: float, n_train: np.ndarray
 ) -> Evaluation:
-    """Compare calls with the truth on cells that took no part in training."""
-    called = logits.argmax(1)
+    """Compare predicted with true types of cells that took no part in training."""
+    predicted = logits.argmax(1)
     confusion = np.zeros((len(classes), len(classes)), dtype=int)
-    np.add.at(confusion, (codes, called), 1)
-    own, n_test, n_called = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    recall = own / np.maximum(n_test, 1)
+    np.add.at(confusion, (codes, predicted), 1)
+    correct, n_test, n_predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    recall = correct / np.maximum(n_test, 1)
     per_type = pd.DataFrame(
         {
             "n_train": n_train,
             "n_test": n_test,
             "recall": recall,
-            "precision": np.divide(own, n_called, out=np.full(len(own), np.nan), where=n_called > 0),
+            "precision": np.divide(correct, n_predicted, out=np.full(len(correct), np.nan), where=n_predicted > 0),
         },
         index=list(classes),
     )
     return Evaluation(
-        accuracy=float(own.sum() / len(codes)),
+        accuracy=float(correct.sum() / len(codes)),
         baseline=float((codes == n_train.argmax()).mean()),
         balanced_accuracy=float(recall.mean()),
         calibration_error=expected_calibration_error(softmax(logits / temperature, axis=1), codes),
@@ -158,21 +153,26 @@ def evaluate(
 
 
 def stratified(codes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Deal the labelled cells of each type out: 70 % to learn from, 10 % to watch, 20 % to test on."""
-    parts: tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]] = ([], [], [])
+    """Split the labelled cells of each type into 70 % for training, 10 % for validation and 20 % for testing."""
+    train, validation, test = [], [], []
     for code in range(codes.max() + 1):
         rows = rng.permutation(np.flatnonzero(codes == code))
-        test, watched = max(1, round(0.2 * len(rows))), max(1, round(0.1 * len(rows)))
-        for part, chosen in zip(parts, (rows[test + watched :], rows[test : test + watched], rows[:test]), strict=True):
-            part.append(chosen)
-    train, validation, held_out = (np.sort(np.concatenate(part)) for part in parts)
-    return train, validation, held_out
+        n_test, n_validation = max(1, round(0.2 * len(rows))), max(1, round(0.1 * len(rows)))
+        test.append(rows[:n_test])
+        validation.append(rows[n_test : n_test + n_validation])
+        train.append(rows[n_test + n_validation :])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(validation)), np.sort(np.concatenate(test))
 
 
 BLOCK = 8192
 """Cells per pass of a prediction."""
 MIN_CELLS = 10
-"""Of which two are left to test on."""
+"""Fewest cells of a type; two of them are for testing."""
+RULES: dict[str, Rule] = {
+    "hidden": Widths(),
+    "min_cells": Whole(MIN_CELLS),
+    "min_probability": Number("[0, 1)"),
+}
 
 
 class CellStateClassifier(Estimator):
@@ -180,17 +180,16 @@ class CellStateClassifier(Estimator):
 
     .. math:: p(c \mid x) = softmax(l(x) / T)_c, \qquad l = W_3 ReLU(W_2 ReLU(W_1 ReLU(W_0 x)))
 
-    Every type of the labels is a class, progenitors included: without them each cell would have to be called mature,
-    and cells would count as converted that nobody changed. The temperature T is chosen on cells that took no part
-    in the training, and accuracy is measured on others again.
+    Every type is a class, progenitors included. Without progenitors every cell would be called mature, and unchanged
+    cells would count as converted. The temperature T is chosen on validation cells, and accuracy is measured on
+    further cells that took no part in the training.
 
     Parameters
     ----------
     hidden
         Widths of the hidden layers (the paper's 256, 512, 256).
     min_cells
-        Types with fewer cells are left out, as there would be too few to learn from and to test on; :attr:`dropped`
-        names them.
+        Types with fewer cells are left out; :attr:`dropped` lists them.
 
     References
     ----------
@@ -208,13 +207,8 @@ class CellStateClassifier(Estimator):
 
     def __init__(self, hidden: Sequence[int] = (256, 512, 256), *, min_cells: int = MIN_CELLS) -> None:
         super().__init__()
-        self.hidden = tuple(int(h) for h in hidden)
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden is {hidden!r}; give the width of one layer at least, each 1 or more.")
-        if min_cells < MIN_CELLS:
-            raise ValueError(
-                f"min_cells is {min_cells}; with fewer than {MIN_CELLS} cells of a type nothing can be tested."
-            )
+        self.hidden: tuple[int, ...] = plain(hidden)
+        check(RULES, hidden=self.hidden, min_cells=min_cells)
         self.min_cells = int(min_cells)
         self.classes: tuple[str, ...] = ()
         self.groupby = ""
@@ -242,7 +236,7 @@ class CellStateClassifier(Estimator):
         return self._evaluation
 
     def get_params(self) -> dict[str, Any]:
-        """Return the arguments that construct an equal classifier."""
+        """Return the arguments of the constructor."""
         return {"hidden": self.hidden, "min_cells": self.min_cells}
 
     def train(
@@ -259,15 +253,15 @@ class CellStateClassifier(Estimator):
         rng: _random.Rng = 0,
         progress: bool = True,
     ) -> Self:
-        """Learn the types in ``adata.obs[groupby]``. A second call starts anew.
+        """Train on the types in ``adata.obs[groupby]``. A second call trains again from random weights.
 
-        The cells are split within each type: 70 % to learn from, 10 % for early stopping and for the temperature,
-        20 % for the figures in :attr:`evaluation`.
+        The cells of each type are split: 70 % for training, 10 % for early stopping and the temperature, and 20 % for
+        :attr:`evaluation`.
 
         Parameters
         ----------
         adata
-            Cells; those without a label, or called "unassigned", are left out.
+            Cells; those without a label or with the label "unassigned" are left out.
         groupby
             Key in ``obs``.
         layer
@@ -279,7 +273,7 @@ class CellStateClassifier(Estimator):
         device
             ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         rng
-            Seed of the split, the first weights and the order of cells.
+            Seed of the split, the initial weights and the order of cells.
         progress
             Show a bar on a terminal.
 
@@ -336,7 +330,7 @@ class CellStateClassifier(Estimator):
         if len(kept) < 2:
             raise DataError(
                 f"adata.obs[{groupby!r}] has {len(kept)} types of {self.min_cells} cells or more, and a classifier "
-                "needs two; name another column."
+                "needs two; give another column."
             )
         codes = pd.Categorical(labels, categories=kept).codes.astype(np.int64)
         return codes, tuple(map(str, kept)), {str(k): int(v) for k, v in sizes[sizes < self.min_cells].items()}
@@ -357,7 +351,7 @@ class CellStateClassifier(Estimator):
         ----------
         cells
             AnnData (genes matched by name, scaled by the training scaling), or an array of cells x genes on the scale
-            of the training layer; None for the cells of the training.
+            of the training layer; None for the training cells.
         max_missing
             Share of the genes that an AnnData may lack.
 
@@ -367,9 +361,7 @@ class CellStateClassifier(Estimator):
         """
         if isinstance(cells, np.ndarray):
             if cells.ndim != 2 or cells.shape[1] != len(self.gene_names):
-                raise DataError(
-                    f"The cells have shape {cells.shape}; the classifier knows {len(self.gene_names)} genes."
-                )
+                raise DataError(f"The cells have shape {cells.shape}; the classifier has {len(self.gene_names)} genes.")
             matrix = cells
         else:
             matrix = self._matrix(cells, max_missing)
@@ -377,41 +369,38 @@ class CellStateClassifier(Estimator):
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return softmax(l / T)."""
-        from scipy.special import softmax
-
         return softmax(logits / self.temperature, axis=1)
 
     def predict(
         self, cells: AnnData | np.ndarray | None = None, *, min_probability: float = 0.5, max_missing: float = 0.2
     ) -> np.ndarray:
-        """Return the type of each cell, "unassigned" where none has ``min_probability``.
+        """Return the most probable type of each cell, or "unassigned" where its probability is below a minimum.
 
         Parameters
         ----------
         cells, max_missing
             As in :meth:`predict_proba`.
         min_probability
-            Least calibrated probability of a call.
+            Smallest calibrated probability of a type that is returned.
 
         Returns
         -------
         Array of names.
         """
-        if not 0 <= min_probability < 1:
-            raise ValueError(f"min_probability is {min_probability}; it is at least 0 and below 1.")
+        check(RULES, min_probability=min_probability)
         probability = self.predict_proba(cells, max_missing=max_missing)
         names = np.array(self.classes, dtype=object)[probability.argmax(1)]
         return np.where(probability.max(1) >= min_probability, names, _keys.UNASSIGNED)
 
     def code(self, name: str) -> int:
-        """Return the number of a type, or say which there are."""
+        """Return the column of a type in :meth:`predict_proba`."""
         if name in self.classes:
             return self.classes.index(name)
         if name in self.dropped:
             raise DataError(
                 f"{name!r} has {self.dropped[name]} cells, fewer than the {self.min_cells} that the classifier needs."
             )
-        raise DataError(f"{name!r} is no type that the classifier knows; it knows {', '.join(self.classes)}.")
+        raise DataError(f"{name!r} is not a type of the classifier; its types are {', '.join(self.classes)}.")
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return arrays_of(self.module)

@@ -1,27 +1,84 @@
-"""Hyper-parameters of the autoencoders, checked once, and the named presets."""
+"""Hyper-parameters of the autoencoders and of Graph-DiffVAE, checked once, and their presets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from diffvae._core.validate import Choice, Flag, Number, Optional, Rule, Whole, check
+from diffvae.model._likelihoods import LIKELIHOODS
 from diffvae.nn._graph import CONVOLUTIONS
 from diffvae.nn._mlp import HEADS
 
-LIKELIHOODS = ("bernoulli", "gaussian", "mse")
-KERNELS = ("imq", "rbf", "released")
-NOISES = ("independent", "shared", "none")
-GENE_WEIGHTINGS = ("equal", "range")
+
+class Widths:
+    """Widths of one or more layers."""
+
+    def __contains__(self, value: Any) -> bool:
+        return isinstance(value, tuple) and len(value) > 0 and all(width in Whole(1) for width in value)
+
+    def __str__(self) -> str:
+        return "the widths of one or more layers, each a whole number of 1 or more"
+
+
+def plain(value: Any) -> Any:
+    """Return numbers of numpy as Python's and sequences as tuples, so that a saved configuration is plain JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return tuple(map(plain, value)) if isinstance(value, list | tuple | np.ndarray) else value
+
+
+RULES: dict[str, Rule] = {
+    "n_latent": Whole(1),
+    "likelihood": Choice(*LIKELIHOODS),
+    "gene_weighting": Choice("equal", "range"),
+    "kl_weight": Number("[0, inf)"),
+    "mmd_weight": Number("[0, inf)"),
+    "mmd_kernel": Choice("imq", "rbf", "released"),
+    "mmd_bandwidth": Optional(Number("(0, inf)")),
+    "mmd_unbiased": Flag(),
+    "mmd_prior_size": Optional(Whole(2)),
+    "noise": Choice("independent", "shared", "none"),
+    "head": Choice(*HEADS),
+    "batch_norm": Flag(),
+    "dropout": Number("[0, 1)"),
+    "input_dropout": Number("[0, 1)"),
+    "lr": Number("(0, inf)"),
+    "min_steps": Whole(0),
+    "early_stopping": Flag(),
+    "conv": Choice(*CONVOLUTIONS),
+    "decoder": Choice("graphite", "inner"),
+    "kl_warmup": Number("[0, 1]"),
+    "link_loss": Choice("bernoulli", "categorical"),
+    "positive_weight": Optional(Number("(0, inf)")),
+    "joint_weight": Number("[0, inf)"),
+    "normalize": Flag(),
+    "self_loops": Flag(),
+    "max_epochs": Whole(1),
+}
+
+
+class Config:
+    """Base of the configurations: checks the hyper-parameters and stores them as plain values."""
+
+    hidden_rule: ClassVar[Rule]
+
+    def __post_init__(self) -> None:
+        rules = RULES | {"hidden": self.hidden_rule}
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, plain(value))
+            check(rules, **{name: plain(value)})
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """What defines an autoencoder of this package, data apart. See :class:`diffvae.model.DiffVAE` for the meaning."""
+class AutoencoderConfig(Config):
+    """Hyper-parameters of an autoencoder; :class:`diffvae.model.DiffVAE` explains them."""
 
+    hidden_rule: ClassVar[Rule] = Widths()
     n_latent: int = 50
     hidden: tuple[int, ...] = (512, 256)
     likelihood: str = "bernoulli"
@@ -41,45 +98,6 @@ class AutoencoderConfig:
     min_steps: int = 1000
     early_stopping: bool = False
 
-    def __post_init__(self) -> None:
-        # numbers of numpy become Python's, so that a saved configuration is plain JSON
-        for field in fields(self):
-            value = getattr(self, field.name)
-            object.__setattr__(self, field.name, value.item() if isinstance(value, np.generic) else value)
-        object.__setattr__(self, "hidden", tuple(int(h) for h in self.hidden))
-        _require_choice("likelihood", self.likelihood, LIKELIHOODS)
-        _require_choice("gene_weighting", self.gene_weighting, GENE_WEIGHTINGS)
-        _require_choice("mmd_kernel", self.mmd_kernel, KERNELS)
-        _require_choice("noise", self.noise, NOISES)
-        _require_choice("head", self.head, HEADS)
-        if self.n_latent < 1 or not self.hidden or min(self.hidden) < 1:
-            raise ValueError(
-                f"n_latent={self.n_latent} and hidden={self.hidden} must be positive, with one hidden layer at least."
-            )
-        for name in ("kl_weight", "mmd_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or a positive number.")
-        for name in ("dropout", "input_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, at least 0 and below 1.")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr is {self.lr}; the learning rate must be a positive number.")
-        if self.mmd_prior_size is not None and self.mmd_prior_size < 2:
-            raise ValueError(
-                f"mmd_prior_size is {self.mmd_prior_size}; it must be 2 or more, or None for the batch size."
-            )
-        if self.min_steps < 0:
-            raise ValueError(f"min_steps is {self.min_steps}; it must be zero or more.")
-        if self.mmd_bandwidth is not None and not self.mmd_bandwidth > 0:
-            raise ValueError(
-                f"mmd_bandwidth is {self.mmd_bandwidth}; it must be positive, or None for the median rule."
-            )
-
-
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; it is one of {', '.join(map(repr, choices))}.")
-
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -95,9 +113,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "lr": 1e-3,
             "early_stopping": True,
         },
-        # Eqs 2-12 to the letter; the paper names no kernel, so a Gaussian with the median bandwidth.
+        # Eqs 2-12 as printed. The paper names no kernel; this is a Gaussian with the median bandwidth.
         "paper": {"mmd_weight": 1.0, "mmd_kernel": "rbf", "head": "relu", "lr": 1e-3, "min_steps": 0},
-        # What the authors ran: batch norm on both heads, one noise value per batch, a kernel that sees nothing.
+        # The released code: batch norm on both heads, one noise value per batch, a kernel that does not see collapse.
         "code": {
             "mmd_weight": 1.0,
             "mmd_kernel": "released",
@@ -110,14 +128,23 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-
-
+CONFIG_FIELDS = tuple(field.name for field in fields(AutoencoderConfig))
 EPOCHS = 100
-"""Passes over the data, as the paper has it."""
+"""Passes over the data in the paper."""
+
+
+def from_preset(preset: str, overrides: Mapping[str, Any]) -> AutoencoderConfig:
+    """Return a preset with those of the overrides that are not None."""
+    return AutoencoderConfig(**_overridden(PRESETS, preset, overrides))
+
+
+def _overridden(presets: Mapping[str, Mapping[str, Any]], preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    check({"preset": Choice(*presets)}, preset=preset)
+    return {**presets[preset], **{name: value for name, value in overrides.items() if value is not None}}
 
 
 def default_epochs(config: AutoencoderConfig, n_cells: int, batch_size: int) -> int:
-    """Return the paper's 100 epochs, or as many as make ``min_steps`` steps where there are few cells.
+    """Return the paper's 100 epochs, or more where there are too few cells for ``min_steps`` steps in 100 epochs.
 
     Examples
     --------
@@ -128,23 +155,11 @@ def default_epochs(config: AutoencoderConfig, n_cells: int, batch_size: int) -> 
     return max(EPOCHS, -(-config.min_steps // steps_per_epoch))
 
 
-def from_preset(preset: str, overrides: Mapping[str, Any]) -> AutoencoderConfig:
-    """Return a preset with those of the overrides that are not None."""
-    _require_choice("preset", preset, tuple(PRESETS))
-    return AutoencoderConfig(**{**PRESETS[preset], **{k: v for k, v in overrides.items() if v is not None}})
-
-
-CONFIG_FIELDS = tuple(f.name for f in fields(AutoencoderConfig))
-
-
-DECODERS = ("graphite", "inner")
-LINK_LOSSES = ("bernoulli", "categorical")
-
-
 @dataclass(frozen=True, kw_only=True)
-class GraphConfig:
-    """What defines a Graph-DiffVAE, data apart. See :class:`diffvae.model.GraphDiffVAE` for the meaning."""
+class GraphConfig(Config):
+    """Hyper-parameters of a Graph-DiffVAE; :class:`diffvae.model.GraphDiffVAE` explains them."""
 
+    hidden_rule: ClassVar[Rule] = Whole(1)
     n_latent: int = 50
     hidden: int = 512
     conv: str = "gcn"
@@ -161,37 +176,18 @@ class GraphConfig:
     max_epochs: int = 200
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # numbers of numpy become Python's, so that a saved configuration is plain JSON
-            value = getattr(self, field.name)
-            object.__setattr__(self, field.name, value.item() if isinstance(value, np.generic) else value)
-        _require_choice("conv", self.conv, CONVOLUTIONS)
-        _require_choice("decoder", self.decoder, DECODERS)
-        _require_choice("link_loss", self.link_loss, LINK_LOSSES)
-        for name in ("n_latent", "hidden", "max_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
+        super().__post_init__()
         if self.conv == "gat" and self.hidden % 4:
             raise ValueError(f"hidden is {self.hidden}; with conv='gat' it must be a multiple of its 4 heads.")
-        for name in ("kl_weight", "joint_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or a positive number.")
-        if not 0 <= self.kl_warmup <= 1:
-            raise ValueError(f"kl_warmup is {self.kl_warmup}; it is a share of the epochs, between 0 and 1.")
-        if self.positive_weight is not None and not 0 < self.positive_weight < float("inf"):
-            raise ValueError(f"positive_weight is {self.positive_weight}; it must be positive, or None to balance.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it is a share, at least 0 and below 1.")
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(f"lr is {self.lr}; the learning rate must be a positive number.")
 
 
 GRAPH_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": {},
-        # Eqs 14-22 to the letter: the plain Bernoulli likelihood of all pairs, Adam at 1e-4 for 200 epochs.
+        # Eqs 14-22 as printed: the plain Bernoulli likelihood of all pairs, Adam at 1e-4 for 200 epochs.
         "paper": {"positive_weight": 1.0, "kl_warmup": 0.0, "lr": 1e-4},
-        # What the authors ran: one categorical distribution over all pairs, a graph that is not normalised and has no
-        # self-loops, and a KL term whose mean over cells stands beside a sum over the links.
+        # The released code: one categorical distribution over all pairs, a graph that is not normalised and has no
+        # self-loops, and a KL term averaged over cells beside a sum over links.
         "code": {
             "link_loss": "categorical",
             "normalize": False,
@@ -206,5 +202,4 @@ GRAPH_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 def graph_config(preset: str, overrides: Mapping[str, Any]) -> GraphConfig:
     """Return a preset with those of the overrides that are not None."""
-    _require_choice("preset", preset, tuple(GRAPH_PRESETS))
-    return GraphConfig(**{**GRAPH_PRESETS[preset], **{k: v for k, v in overrides.items() if v is not None}})
+    return GraphConfig(**_overridden(GRAPH_PRESETS, preset, overrides))

@@ -1,4 +1,4 @@
-"""From AnnData to the matrix that a model sees, for the cells it learns from and for new ones."""
+"""From AnnData to the matrix that a model takes, for training cells and for new cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from scipy import sparse
 from diffvae import _keys, _random
 from diffvae._core.fingerprint import fingerprint
 from diffvae._core.io.backed import BackedAnnData, is_on_disk
-from diffvae._core.io.backed_matrix import BackedMatrix, picked, stack
+from diffvae._core.io.backed_matrix import BackedMatrix, select_genes, stack
+from diffvae._core.io.matrix import source
+from diffvae._core.validate import Number, Rule, check
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -23,9 +25,12 @@ Matrix: TypeAlias = Any
 """numpy array, scipy CSR matrix, or :class:`diffvae._core.io.backed_matrix.BackedMatrix` on disk; cells x genes."""
 
 
+RULES: dict[str, Rule] = {"validation_size": Number("[0, 1)")}
+
+
 @dataclass(frozen=True)
 class Features:
-    """The genes of a model and how their values came about: enough to bring new cells into the same form."""
+    """Genes of a model and the scaling of their values, by which new cells get the same form."""
 
     gene_names: tuple[str, ...]
     layer: str | None
@@ -37,7 +42,7 @@ class Features:
 
     @property
     def scaling(self) -> list[list[float]]:
-        """Lower and upper end of each gene; empty without a scaling."""
+        """Lower and upper limit of each gene; empty without a scaling."""
         return [] if self.minimum is None or self.maximum is None else [self.minimum.tolist(), self.maximum.tolist()]
 
     @property
@@ -47,15 +52,15 @@ class Features:
 
 
 def layer_matrix(adata: AnnData | BackedAnnData, layer: str | None) -> Matrix:
-    """Return ``adata.layers[layer]`` (``adata.X`` for None) as CSR or a dense array, checked to be finite numbers.
+    """Return ``adata.layers[layer]`` (``adata.X`` for None) as CSR or a dense array of finite numbers.
 
-    Of a store the rows on disk, after one pass over them.
+    Cells on disk are read once and returned as a :class:`BackedMatrix`.
     """
     if isinstance(adata, BackedAnnData):
         rows = adata.matrix(layer)
-        adata.on_step(stacklevel=5)
+        adata.warn(stacklevel=5)
         if not rows.survey.finite:
-            raise DataError(f"{_place(layer)} holds NaN or infinite values; put 0 where missing means not detected.")
+            raise DataError(f"{source(layer)} holds NaN or infinite values; put 0 where missing means not detected.")
         return rows
     # anndata reads the layers of a backed object into memory, and leaves only X on disk
     if is_on_disk(adata) and (layer is None or not hasattr(adata, "layers")):
@@ -71,63 +76,43 @@ def layer_matrix(adata: AnnData | BackedAnnData, layer: str | None) -> Matrix:
         raise DataError("adata.X is empty; name the layer that holds the expression values.")
     if np.ma.is_masked(matrix):
         raise DataError(
-            f"{_place(layer)} is a masked array with {np.ma.count_masked(matrix):,} values masked; fill them."
+            f"{source(layer)} is a masked array with {np.ma.count_masked(matrix):,} values masked; fill them."
         )
     matrix = matrix.tocsr() if sparse.issparse(matrix) else np.asarray(matrix)
     values: Any = matrix.data if sparse.issparse(matrix) else matrix
     if values.dtype.kind not in "biuf":
-        raise DataError(f"{_place(layer)} holds {values.dtype}, not numbers; convert it to float first.")
+        raise DataError(f"{source(layer)} holds {values.dtype}, not numbers; convert it to float first.")
     if not np.isfinite(values).all():
-        raise DataError(f"{_place(layer)} holds NaN or infinite values; diffvae.pp.check(adata) says where.")
+        raise DataError(f"{source(layer)} holds NaN or infinite values; diffvae.pp.check(adata) says where.")
     return matrix
 
 
 def in_memory_only() -> DataError:
-    """Return what is said where cells on disk can't be used."""
+    """Return the error for cells on disk where they must be in memory."""
     return DataError(
-        "These cells are on disk, which DiffVAE, VAE and AutoEncoder learn from, and all models embed; for this read "
-        "them, or some of them, into memory first."
+        "These cells are on disk. DiffVAE, VAE and AutoEncoder can be trained on them, and all models can embed them; "
+        "for anything else read them, or some of them, into memory first."
     )
 
 
-def _place(layer: str | None) -> str:
-    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
-
-
 def require_unit_interval(matrix: Matrix, layer: str | None) -> None:
-    """Refuse values outside [0, 1], which are no Bernoulli targets."""
+    """Refuse values outside [0, 1], which can't be Bernoulli targets."""
     if isinstance(matrix, BackedMatrix):
         low, high = matrix.survey.smallest, matrix.survey.largest
     else:
         low, high = (float(matrix.min()), float(matrix.max())) if min(matrix.shape) else (0.0, 0.0)
     if low < 0 or high > 1:
         raise DataError(
-            f"{_place(layer)} holds values from {low:.3g} to {high:.3g}, but the Bernoulli likelihood needs [0, 1]; "
+            f"{source(layer)} holds values from {low:.3g} to {high:.3g}, but the Bernoulli likelihood needs [0, 1]; "
             "train on layer='unit' (diffvae.pp.prepare makes it) or choose likelihood='gaussian'."
         )
 
 
 def gene_means(matrix: Matrix) -> np.ndarray:
-    """Return the mean of each gene in double precision, in which scipy doesn't take it of single precision values."""
+    """Return the mean of each gene, summed in double precision (scipy sums single-precision values in single)."""
     if sparse.issparse(matrix):
         return np.ones(matrix.shape[0]) @ matrix / matrix.shape[0]
     return matrix.mean(axis=0, dtype=np.float64)
-
-
-def gene_moments(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and log sigma^2 of each gene in some cells, float32; a hardly varying one gets a variance of 1e-4."""
-    parts = matrix.blocks() if isinstance(matrix, BackedMatrix) else iter([(slice(0, matrix.shape[0]), matrix)])
-    chosen = np.zeros(matrix.shape[0], dtype=bool)
-    chosen[rows] = True
-    mean = squares = np.zeros(matrix.shape[1])
-    for part, block in parts:
-        wide = block[chosen[part]].astype(np.float64)
-        share = wide.shape[0] / len(rows)
-        if share:
-            mean = mean + share * gene_means(wide)
-            square = wide.multiply(wide).tocsr() if sparse.issparse(wide) else np.square(wide)
-            squares = squares + share * gene_means(square)
-    return mean.astype(np.float32), np.log((squares - mean**2).clip(min=1e-4)).astype(np.float32)
 
 
 def read_features(adata: AnnData | BackedAnnData, layer: str | None, matrix: Matrix) -> Features:
@@ -138,17 +123,15 @@ def read_features(adata: AnnData | BackedAnnData, layer: str | None, matrix: Mat
     if layer == _keys.UNIT and _keys.UNIT_MIN in adata.var and _keys.UNIT_MAX in adata.var:
         minimum = adata.var[_keys.UNIT_MIN].to_numpy(np.float64)
         maximum = adata.var[_keys.UNIT_MAX].to_numpy(np.float64)
-        recorded = (
-            adata.uns.get(_keys.UNS, {}).get("prepare", {}).get("target_sum")
-        )  # none where the values came as logs
-        target_sum = None if recorded is None else float(recorded)
+        recorded = adata.uns.get(_keys.UNS, {}).get("prepare", {}).get("target_sum")
+        target_sum = None if recorded is None else float(recorded)  # None: the data were logs
     return Features(
         tuple(map(str, adata.var_names)), layer, minimum, maximum, target_sum, adata.n_obs, fingerprint(matrix)
     )
 
 
 def about(features: Features) -> dict[str, str | None]:
-    """Return by name what tells the cells of one training from those of another."""
+    """Return what identifies the training cells in a checkpoint."""
     genes = hashlib.sha256("\n".join(features.gene_names).encode()).hexdigest()[:16]
     return {"cells": features.fingerprint, "genes": genes, "layer": features.layer}
 
@@ -156,35 +139,34 @@ def about(features: Features) -> dict[str, str | None]:
 def split_rows(
     adata: AnnData | BackedAnnData, validation_size: float | None, rng: _random.Rng
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to train on and to watch.
+    """Return the numbers of the training cells and of the validation cells.
 
-    Without a size the split that ``pp.prepare`` made (it fitted the scaling on the training cells alone) is used,
-    or a fifth of the cells where there is none.
+    Without a size this is the split of ``pp.prepare``, which fitted the scaling on the training cells only, or a
+    random fifth of the cells where there is none.
     """
     split = adata.obs_column(_keys.SPLIT) if isinstance(adata, BackedAnnData) else adata.obs.get(_keys.SPLIT)
     if isinstance(adata, BackedAnnData):
-        adata.on_step(stacklevel=4)
+        adata.warn(stacklevel=4)
     if validation_size is None and split is not None:
         held_out = (split == "validation").to_numpy()
     else:
         size = 0.2 if validation_size is None else validation_size
-        if not 0 <= size < 1:
-            raise ValueError(f"validation_size is {size}; it is a share of the cells, at least 0 and below 1.")
+        check(RULES, validation_size=size)
         held_out = np.zeros(adata.n_obs, dtype=bool)
         n_held_out = round(size * adata.n_obs)
         held_out[_random.generator(rng, "split").permutation(adata.n_obs)[:n_held_out]] = True
     train, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if len(train) < 2:
-        raise DataError(f"{len(train)} of {adata.n_obs} cells are left to train on; two are the least.")
+        raise DataError(f"{len(train)} of {adata.n_obs} cells are left for training; at least two are needed.")
     return train, validation
 
 
 def match_new(adata: AnnData | BackedAnnData, features: Features, max_missing: float) -> Matrix:
-    """Return the matrix of any cells in the form that a model was trained on, genes matched by name.
+    """Return the matrix of new cells in the form that a model was trained on, genes matched by name.
 
-    Cells that carry the very scaling of the model are taken as they are; all others go through
-    :func:`diffvae.pp.prepare_new` with the model's genes and scaling. Of several files each goes for itself, so that
-    totals of cells are taken over all genes of their own file and what one lacks doesn't change the cells of others.
+    Cells with the scaling of the model are taken as they are. Others are prepared by :func:`diffvae.pp.prepare_new`
+    with the model's genes and scaling; each of several files by itself, so that totals of cells are taken over all
+    genes of their file.
     """
     names = list(features.gene_names)
     if features.scaled and not _same_scaling(adata, features):
@@ -213,10 +195,10 @@ def match_new(adata: AnnData | BackedAnnData, features: Features, max_missing: f
     if (positions < 0).any():
         missing = [n for n, p in zip(names, positions, strict=True) if p < 0]
         raise DataError(
-            f"{len(missing)} of the model's {len(names)} genes are not in adata.var_names, {missing[0]!r} among them; "
-            f"give cells with the genes on which the model was trained."
+            f"{len(missing)} of the model's {len(names)} genes are not in adata.var_names, for example "
+            f"{missing[0]!r}; give cells with the genes on which the model was trained."
         )
-    return picked(matrix, positions) if isinstance(matrix, BackedMatrix) else matrix[:, positions]
+    return select_genes(matrix, positions) if isinstance(matrix, BackedMatrix) else matrix[:, positions]
 
 
 def _same_scaling(adata: AnnData | BackedAnnData, features: Features) -> bool:

@@ -1,4 +1,4 @@
-"""What Graph-DiffVAE says of cells: their places, their links, and the attention between them."""
+"""Graph-DiffVAE: training on a graph of cells, latent and link representations, links and attention."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from diffvae._core import graphs, neighbors
 from diffvae._core.anndata import graph as graph_in
 from diffvae._core.fingerprint import fingerprint
 from diffvae._core.runtime import for_steps, torch_in_one_thread
+from diffvae._core.validate import Number, Optional, Rule, Whole, check
 from diffvae.metrics import link_auc
 from diffvae.model._base import Estimator
 from diffvae.model._calibration import Calibration
-from diffvae.model._config import GraphConfig, graph_config
+from diffvae.model._config import graph_config
 from diffvae.model._features import Matrix, about, layer_matrix, read_features, require_unit_interval
 from diffvae.model._graph_training import (
     BATCH_CELLS,
@@ -39,29 +40,261 @@ from diffvae.train import Checkpoint, RowSource, best_device, optimise
 if TYPE_CHECKING:
     from anndata import AnnData
 
+RULES: dict[str, Rule] = {
+    "max_epochs": Optional(Whole(1)),
+    "lr": Optional(Number("(0, inf)")),
+    "validation_size": Number("[0, 1)"),
+    "validate_every": Whole(1),
+    "patience": Whole(1),
+    "batch_size": Optional(Whole(8)),
+}
 EXACT_NEIGHBORS = 100_000
-"""Cells up to which the most probable links are searched among all pairs; of 25,000 cells it takes 4 s on two cores."""
+"""Cells up to which the most probable links are searched among all pairs; 25,000 cells take 4 s on two cores."""
 
 
-class LinkPredictor(Estimator, abstract=True):
-    """A graph autoencoder, however it was trained.
+class GraphDiffVAE(Estimator):
+    r"""Graph-DiffVAE (eqs 14-22): predicts links between cells from expression and a graph of cells.
+
+    Graph convolutions encode each cell with its neighbours, the Graphite decoder refines the latent representation on
+    the graph, and two cells are linked with probability
+
+    .. math:: p(A_{ij} = 1) = \sigma(z^{*\top}_i z^*_j)
+
+    Arguments that are None are taken from the preset.
 
     Parameters
     ----------
-    config
-        Hyper-parameters.
+    preset
+        ``"default"``: recommended. ``"paper"``: the equations as printed, with the plain Bernoulli likelihood.
+        ``"code"``: the released code (categorical loss over all pairs, graph not normalised, no self-loops). The graph
+        of the released code was directed and had k = 2; that of :func:`diffvae.pp.cell_graph` is undirected.
+    n_latent
+        Latent dimensions (50).
+    hidden
+        Width of the hidden convolutions (512).
+    conv
+        Convolutions of the encoder: ``"gcn"``, ``"gat"`` (see :meth:`attention`) or ``"sage"``.
+    decoder
+        ``"graphite"``, or ``"inner"`` for the plain inner product.
+    kl_weight
+        Weight of the KL term; 1 is eq 22.
+    kl_warmup
+        Share of the epochs over which the weight of the KL term grows from zero.
+    link_loss
+        ``"bernoulli"`` or ``"categorical"``.
+    positive_weight
+        Weight of a linked pair; None balances linked and unlinked pairs.
+    joint_weight
+        Weight of the Bernoulli likelihood of expression, per gene, from the same latent representation.
+    normalize, self_loops
+        Whether to normalise the adjacency matrix and to add self-loops.
+    dropout
+        Dropout in the encoder.
+    lr, max_epochs
+        Learning rate of Adam and passes over the graph, if :meth:`train` gets none.
+
+    References
+    ----------
+    Bica et al., Scientific Reports 10:9790 (2020), eqs 14-22. Kipf and Welling, Variational graph auto-encoders, 2016.
+    Grover et al., Graphite, ICML 2019.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> dv.pp.cell_graph(adata, k=3)
+    >>> model = dv.model.GraphDiffVAE(n_latent=10, hidden=32).train(adata, max_epochs=2, progress=False)
+    >>> model.predict_links([[0, 1], [0, 2]]).shape
+    (2,)
     """
 
-    def __init__(self, config: GraphConfig) -> None:
+    def __init__(
+        self,
+        preset: str = "default",
+        *,
+        n_latent: int | None = None,
+        hidden: int | None = None,
+        conv: str | None = None,
+        decoder: str | None = None,
+        kl_weight: float | None = None,
+        kl_warmup: float | None = None,
+        link_loss: str | None = None,
+        positive_weight: float | None = None,
+        joint_weight: float | None = None,
+        normalize: bool | None = None,
+        self_loops: bool | None = None,
+        dropout: float | None = None,
+        lr: float | None = None,
+        max_epochs: int | None = None,
+    ) -> None:
+        overrides = {k: v for k, v in locals().items() if k not in ("self", "preset", "__class__")}
         super().__init__()
-        self.config = config
-        self.n_latent = config.n_latent
+        self.preset, self.config = preset, graph_config(preset, overrides)
+        self.n_latent = self.config.n_latent
         self.graph_key = _keys.CELL_GRAPH
         self.scheme = ""
         self.calibration: Calibration | None = None
         self._module: GraphAutoencoder | None = None
         self._graph: sparse.csr_matrix | None = None
         self._places: tuple[np.ndarray, np.ndarray] | None = None
+        self._held_out: HeldOut | None = None
+
+    def __repr__(self) -> str:
+        state = f"trained on {self.features.n_cells} cells" if self.is_trained else "not trained"
+        c = self.config
+        return (
+            f"GraphDiffVAE(n_latent={c.n_latent}, hidden={c.hidden}, conv={c.conv!r}, decoder={c.decoder!r}; {state})"
+        )
+
+    def get_params(self) -> dict[str, Any]:
+        """Return the preset and the hyper-parameters."""
+        return {"preset": self.preset, **asdict(self.config)}
+
+    def train(
+        self,
+        adata: AnnData,
+        *,
+        graph_key: str = _keys.CELL_GRAPH,
+        layer: str | None = "unit",
+        max_epochs: int | None = None,
+        lr: float | None = None,
+        validation_size: float = 0.1,
+        validate_every: int = 10,
+        early_stopping: bool = False,
+        patience: int = 20,
+        batch_size: int | None = None,
+        device: str = "auto",
+        rng: _random.Rng = 0,
+        progress: bool = True,
+        checkpoint: str | PathLike[str] | None = None,
+        checkpoint_every: int | None = 10,
+        resume: bool = False,
+    ) -> Self:
+        """Train on cells and a graph with Adam. A second call trains again from random weights.
+
+        Parameters
+        ----------
+        adata
+            Cells with a graph, for example of :func:`diffvae.pp.cell_graph`.
+        graph_key
+            Key of the graph in ``obsp``. It is taken as undirected and unweighted.
+        layer
+            Layer of the expression values; None for X.
+        max_epochs, lr
+            None for those of the constructor.
+        validation_size
+            Share of the edges that is held out, for validation AUC and average precision and for the calibration of
+            the probabilities. The validation loss is the balanced Bernoulli loss, whatever ``link_loss`` is. With 0
+            probabilities are not calibrated.
+        validate_every
+            Epochs between two validations, each of which costs a third of an epoch; the history has NaN between them.
+            With early stopping every epoch is validated.
+        early_stopping, patience
+            Stop after ``patience`` epochs without improvement of the validation loss, and keep the best weights.
+        batch_size
+            Cells per step. None for all cells up to 20,000, so that every step sees all pairs (in blocks, without an
+            N x N matrix), and 8,192 beyond; :attr:`scheme` describes the choice.
+        device
+            ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        rng
+            Seed of the split, the initial weights, the order of cells and the noise.
+        progress
+            Show a bar on a terminal.
+        checkpoint, checkpoint_every, resume
+            As in :meth:`DiffVAE.train`.
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        DataError
+            If the graph or the layer is missing or can't be used.
+        TrainingError
+            If the loss diverges.
+        """
+        c = self.config
+        check(
+            RULES, max_epochs=max_epochs, lr=lr, validation_size=validation_size, validate_every=validate_every,
+            patience=patience, batch_size=batch_size,
+        )  # fmt: skip
+        epochs, rate = c.max_epochs if max_epochs is None else max_epochs, c.lr if lr is None else lr
+        file = Checkpoint.at(checkpoint, checkpoint_every, resume)
+        graph = graph_in(adata, graph_key)
+        matrix = layer_matrix(adata, layer)
+        if c.joint_weight:
+            require_unit_interval(matrix, layer)
+        features = read_features(adata, layer, matrix)
+        held_out = HeldOut(graph, validation_size, rng)
+        target = best_device(device)
+        with _random.torch_seeded(rng, "graph weights"):
+            module = GraphAutoencoder(matrix.shape[1], c).to(target)
+        source = RowSource(matrix, target)
+        adjacency = self._adjacency(held_out.known)
+        n = adata.n_obs
+        size = batch_size or (n if n <= EXACT_LIMIT else BATCH_CELLS)
+        batches: WholeGraph | PartedGraph = (
+            WholeGraph(source, adjacency, held_out.known_edges)
+            if size >= n
+            else PartedGraph(
+                source,
+                held_out.known,
+                self._adjacency,
+                batch_size=size,
+                seed=_random.seed(rng, "parts of the graph"),
+            )
+        )
+        objective, noise = GraphObjective(c), _random.torch_generator(rng, "noise", device=target)
+        order = _random.generator(rng, "order of parts")
+        epoch = 0
+
+        def batches_of_epoch(number: int) -> Any:
+            nonlocal epoch
+            epoch = number
+            return ((batch, len(batch.x)) for batch in batches.epoch(order))
+
+        def validate() -> dict[str, float]:
+            due = early_stopping or epoch % validate_every == 0 or epoch in (1, epochs)
+            return held_out.scores(encode(module, source, adjacency)[1]) if due and held_out else {}
+
+        with for_steps(size, module):
+            history = optimise(
+                module,
+                batches_of_epoch,
+                lambda batch: objective(
+                    module, batch, noise, warmup=min(1.0, epoch / (c.kl_warmup * epochs)) if c.kl_warmup else 1.0
+                ),
+                validate,
+                max_epochs=epochs,
+                lr=rate,
+                patience=patience if early_stopping else None,
+                device=target,
+                largest=lambda: float(abs(matrix).max()),
+                progress=progress,
+                description="training GraphDiffVAE",
+                order=order,
+                noise=noise,
+                checkpoint=None
+                if file is None
+                else file.of(
+                    {"model": type(self).__name__, **about(features), **asdict(c)}
+                    | {"graph": fingerprint(graph), "training edges": fingerprint(held_out.known)}
+                    | {"cells per step": size, "validate_every": validate_every}
+                ),
+            )
+        self.calibration = held_out.calibrate(encode(module, source, adjacency)[1], rng) if held_out else None
+        self._module, self._features, self._history = module, features, history
+        self._training_matrix, self._graph, self._places = matrix, graph, None
+        self.graph_key, self.scheme, self._held_out = graph_key, str(batches), held_out
+        return self
+
+    def baseline_auc(self) -> float:
+        """Return the AUC of Pearson's correlation on the held-out edges, the baseline of the validation AUC."""
+        if not self._held_out:
+            raise ValueError("The model has no held-out edges; train it in this session with validation_size above 0.")
+        return link_auc(*self._held_out.pearson(self._training_matrix))
 
     @property
     def module(self) -> GraphAutoencoder:
@@ -76,16 +309,16 @@ class LinkPredictor(Estimator, abstract=True):
         Parameters
         ----------
         adata
-            Cells with a graph under the key of the training; None for those of the training.
+            Cells with a graph under the key of the training; None for the training cells.
         max_missing
             See :meth:`diffvae.model.Model.get_latent_representation`.
         """
         return self._placed(adata, max_missing)[0]
 
     def get_link_representation(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
-        """Return Z*, the places whose inner products are the logits of links: cells x latent dimensions.
+        """Return Z*, whose inner products are the logits of links: cells x latent dimensions.
 
-        Computed from the posterior mean, never from a draw. Parameters as in :meth:`get_latent_representation`.
+        It is computed from the posterior mean. Parameters as in :meth:`get_latent_representation`.
         """
         return self._placed(adata, max_missing)[1]
 
@@ -98,7 +331,7 @@ class LinkPredictor(Estimator, abstract=True):
         """
         decoder = self.module.expression
         if decoder is None:
-            raise ValueError("joint_weight is 0, so this model knows no expression; train one with joint_weight=10.")
+            raise ValueError("joint_weight is 0, so the model has no expression decoder; train with joint_weight=10.")
         z = torch.from_numpy(self.get_latent_representation(adata, max_missing=max_missing)).to(self._device())
         return torch.cat([torch.sigmoid(decoder(part)) for part in z.split(BLOCK)]).cpu().numpy()
 
@@ -110,12 +343,12 @@ class LinkPredictor(Estimator, abstract=True):
         Parameters
         ----------
         pairs
-            Pairs x 2: numbers of cells, or their names (``adata`` is needed for names).
+            Pairs x 2: numbers of cells, or their names (which need ``adata``).
         adata
-            Cells with a graph; None for those of the training.
+            Cells with a graph; None for the training cells.
         calibrated
-            True: the share of all pairs with such a score, known edges among them, that are linked in the graph. False:
-            the logistic function of the score, as in eq 21, in which linked and unlinked pairs are equally frequent.
+            True: the share of linked pairs among all pairs with this score, edges of the training included. False: the
+            logistic function of the score (eq 21), which takes linked and unlinked pairs as equally frequent.
         max_missing
             See :meth:`get_latent_representation`.
         """
@@ -124,20 +357,20 @@ class LinkPredictor(Estimator, abstract=True):
         return self.probabilities(graphs.inner_products(places, pairs), adata, calibrated=calibrated)
 
     def probabilities(self, scores: np.ndarray, adata: AnnData | None = None, *, calibrated: bool = True) -> np.ndarray:
-        """Return the probabilities of links for scores, the inner products of Z*, of the training's cells or of others.
+        """Return the probabilities of links for scores, the inner products of Z*.
 
-        In a graph of another density the odds of a link are as many times as large.
+        Parameters as in :meth:`predict_links`; ``adata`` gives the density of the graph of other cells.
         """
         curve = self.curve(adata) if calibrated else Calibration(1.0, 0.0, 0.5, np.nan, np.nan, 0)
         if curve is None:
             raise ValueError(
-                "Nothing was calibrated, because validation_size was 0 or every pair of the graph is linked; pass "
-                "calibrated=False, or train with some edges held out."
+                "The probabilities are not calibrated, because validation_size was 0 or every pair of the graph is "
+                "linked; pass calibrated=False, or train with held-out edges."
             )
         return curve(scores)
 
     def curve(self, adata: AnnData | None = None) -> Calibration | None:
-        """Return the calibration at the density of the cells' graph; None where nothing was calibrated."""
+        """Return the calibration at the density of the cells' graph; None without held-out edges."""
         if adata is None or self.calibration is None:
             return self.calibration
         graph = graph_in(adata, self.graph_key)
@@ -152,12 +385,12 @@ class LinkPredictor(Estimator, abstract=True):
         max_missing: float = 0.2,
         rng: _random.Rng = 0,
     ) -> sparse.csr_matrix:
-        """Return the k most probable links of each cell, searched in blocks, or approximately for many cells.
+        """Return the k most probable links of each cell; above 100,000 cells the search is approximate.
 
         Parameters
         ----------
         k
-            Links per cell; a cell has more of them where others chose it.
+            Links per cell; a cell has more if it is among the k of other cells.
         adata, calibrated, max_missing
             As in :meth:`predict_links`.
         rng
@@ -173,11 +406,10 @@ class LinkPredictor(Estimator, abstract=True):
     def _top_links(
         self, places: np.ndarray, k: int, adata: AnnData | None, *, calibrated: bool, rng: _random.Rng
     ) -> sparse.csr_matrix:
-        found = neighbors.nearest(places, min(k, len(places) - 1), metric="inner", rng=rng, exact_limit=EXACT_NEIGHBORS)
-        rows = np.repeat(np.arange(len(places)), found.indices.shape[1])
-        there = found.indices.ravel() >= 0
-        values = self.probabilities(found.scores.ravel()[there], adata, calibrated=calibrated)
-        entries = values, (rows[there], found.indices.ravel()[there])
+        near = neighbors.nearest(places, min(k, len(places) - 1), metric="inner", rng=rng, exact_limit=EXACT_NEIGHBORS)
+        rows, positions = np.nonzero(near.indices >= 0)
+        values = self.probabilities(near.scores[rows, positions], adata, calibrated=calibrated)
+        entries = values, (rows, near.indices[rows, positions])
         top = sparse.csr_matrix(entries, shape=(len(places), len(places)), dtype=np.float32)
         top = sparse.csr_matrix(top.maximum(top.T))
         top.sort_indices()
@@ -185,10 +417,10 @@ class LinkPredictor(Estimator, abstract=True):
 
     @torch_in_one_thread
     def attention(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> sparse.csr_matrix:
-        """Return the attention that each cell (row) gives to its neighbours and itself (with self-loops).
+        """Return the attention of each cell (row) to its neighbours and, with self-loops, to itself.
 
-        Rows sum to one. The mean over heads of the first layer; only with ``conv="gat"``. Parameters as in
-        :meth:`get_latent_representation`.
+        It is the mean over the heads of the first layer, and rows sum to one. Only with ``conv="gat"``. Parameters as
+        in :meth:`get_latent_representation`.
         """
         matrix, graph = self._cells(adata, max_missing)
         source = RowSource(matrix, self._device())
@@ -234,248 +466,3 @@ class LinkPredictor(Estimator, abstract=True):
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._module = with_arrays(lambda: GraphAutoencoder(len(self.features.gene_names), self.config), arrays)
-
-
-class GraphDiffVAE(LinkPredictor):
-    r"""Graph-DiffVAE (eqs 14-22): from expression and a graph of cells to the links that the graph should have.
-
-    Graph convolutions encode each cell with its neighbours, the Graphite decoder refines the latent places on the
-    graph, and two cells are linked with probability
-
-    .. math:: p(A_{ij} = 1) = \sigma(z^{*\top}_i z^*_j)
-
-    Every argument that is None is taken from the preset.
-
-    Parameters
-    ----------
-    preset
-        ``"default"``: what we would defend today. ``"paper"``: the equations as printed, the plain Bernoulli likelihood
-        among them. ``"code"``: what the released code did (categorical loss over all pairs, graph not normalised, no
-        self-loops); its graph was directed and had k = 2, ours is made by :func:`diffvae.pp.cell_graph`, undirected.
-    n_latent
-        Latent dimensions (50).
-    hidden
-        Width of the hidden convolutions (512).
-    conv
-        Convolutions of the encoder: ``"gcn"``, ``"gat"`` (see :meth:`attention`) or ``"sage"``.
-    decoder
-        ``"graphite"``, or ``"inner"`` for the plain inner product.
-    kl_weight
-        Of the KL term; 1 is eq 22.
-    kl_warmup
-        Share of the epochs over which the KL term grows from zero to its weight.
-    link_loss
-        ``"bernoulli"`` or ``"categorical"``.
-    positive_weight
-        Weight of a linked pair; None balances linked and unlinked pairs.
-    joint_weight
-        More than 0 adds the expression likelihood of DiffVAE from the same latent, per gene.
-    normalize, self_loops
-        Of the adjacency matrix.
-    dropout
-        In the encoder.
-    lr, max_epochs
-        Adam's learning rate and the passes over the graph, unless :meth:`train` is given others.
-
-    References
-    ----------
-    Bica et al., Scientific Reports 10:9790 (2020), eqs 14-22. Kipf and Welling, Variational graph auto-encoders, 2016.
-    Grover et al., Graphite, ICML 2019.
-
-    Examples
-    --------
-    >>> import diffvae as dv
-    >>> adata = dv.datasets.pbmc68k_reduced()
-    >>> dv.pp.prepare(adata)
-    >>> dv.pp.cell_graph(adata, k=3)
-    >>> model = dv.model.GraphDiffVAE(n_latent=10, hidden=32).train(adata, max_epochs=2, progress=False)
-    >>> model.predict_links([[0, 1], [0, 2]]).shape
-    (2,)
-    """
-
-    def __init__(
-        self,
-        preset: str = "default",
-        *,
-        n_latent: int | None = None,
-        hidden: int | None = None,
-        conv: str | None = None,
-        decoder: str | None = None,
-        kl_weight: float | None = None,
-        kl_warmup: float | None = None,
-        link_loss: str | None = None,
-        positive_weight: float | None = None,
-        joint_weight: float | None = None,
-        normalize: bool | None = None,
-        self_loops: bool | None = None,
-        dropout: float | None = None,
-        lr: float | None = None,
-        max_epochs: int | None = None,
-    ) -> None:
-        overrides = {k: v for k, v in locals().items() if k not in ("self", "preset", "__class__")}
-        super().__init__(graph_config(preset, overrides))
-        self.preset = preset
-        self._held_out: HeldOut | None = None
-
-    def __repr__(self) -> str:
-        state = f"trained on {self.features.n_cells} cells" if self.is_trained else "not trained"
-        c = self.config
-        return (
-            f"GraphDiffVAE(n_latent={c.n_latent}, hidden={c.hidden}, conv={c.conv!r}, decoder={c.decoder!r}; {state})"
-        )
-
-    def get_params(self) -> dict[str, Any]:
-        """Return the preset and the hyper-parameters."""
-        return {"preset": self.preset, **asdict(self.config)}
-
-    def train(
-        self,
-        adata: AnnData,
-        *,
-        graph_key: str = _keys.CELL_GRAPH,
-        layer: str | None = "unit",
-        max_epochs: int | None = None,
-        lr: float | None = None,
-        validation_size: float = 0.1,
-        validate_every: int = 10,
-        early_stopping: bool = False,
-        patience: int = 20,
-        batch_size: int | None = None,
-        device: str = "auto",
-        rng: _random.Rng = 0,
-        progress: bool = True,
-        checkpoint: str | PathLike[str] | None = None,
-        checkpoint_every: int | None = 10,
-        resume: bool = False,
-    ) -> Self:
-        """Learn from cells and a graph, with Adam. A second call starts anew.
-
-        Parameters
-        ----------
-        adata
-            Cells with a graph, from :func:`diffvae.pp.cell_graph` say.
-        graph_key
-            Where it is in ``obsp``. It is taken as undirected and unweighted.
-        layer
-            Where the expression values are; None for X.
-        max_epochs, lr
-            None for those of the constructor.
-        validation_size
-            Share of the edges that is hidden from the training: validation AUC and average precision are of these, and
-            probabilities and threshold are calibrated on them. The validation loss is the balanced Bernoulli loss,
-            whatever ``link_loss`` is. 0 hides none, and nothing is calibrated.
-        validate_every
-            Epochs from one look at the hidden edges to the next, each of which costs a third of an epoch; in between
-            the history has NaN. With early stopping every epoch is looked at.
-        early_stopping, patience
-            Stop after ``patience`` epochs in which the validation loss did not improve, and keep the best weights.
-        batch_size
-            Cells per step. None for all of them up to 20,000 (every step sees all pairs, exactly, in blocks; no N x N
-            matrix is held) and batches of 8,192 beyond; :attr:`scheme` says which.
-        device
-            ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        rng
-            Seed of the split, the initial weights, the order of cells and the noise.
-        progress
-            Show a bar on a terminal.
-        checkpoint, checkpoint_every, resume
-            As in :meth:`DiffVAE.train`.
-
-        Returns
-        -------
-        The model itself.
-
-        Raises
-        ------
-        DataError
-            If graph or layer are missing or can't be used.
-        TrainingError
-            If the loss diverges.
-        """
-        c = self.config
-        epochs, rate = max_epochs if max_epochs is not None else c.max_epochs, c.lr if lr is None else lr
-        for name, value in (("max_epochs", epochs), ("patience", patience), ("validate_every", validate_every)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more.")
-        if batch_size is not None and batch_size < 8:
-            raise ValueError(f"batch_size is {batch_size}; give 8 cells at least, or None.")
-        if not 0 < rate < float("inf"):
-            raise ValueError(f"lr is {rate}; the learning rate must be a positive number.")
-        if not 0 <= validation_size < 1:
-            raise ValueError(f"validation_size is {validation_size}; it is a share of the edges, from 0 to below 1.")
-        file = Checkpoint.at(checkpoint, checkpoint_every, resume)
-        graph = graph_in(adata, graph_key)
-        matrix = layer_matrix(adata, layer)
-        if c.joint_weight:
-            require_unit_interval(matrix, layer)
-        features = read_features(adata, layer, matrix)
-        held_out = HeldOut(graph, validation_size, rng)
-        target = best_device(device)
-        with _random.torch_seeded(rng, "graph weights"):
-            module = GraphAutoencoder(matrix.shape[1], c).to(target)
-        source = RowSource(matrix, target)
-        known = self._adjacency(held_out.known)
-        n = adata.n_obs
-        size = batch_size or (n if n <= EXACT_LIMIT else BATCH_CELLS)
-        batches: WholeGraph | PartedGraph = (
-            WholeGraph(source, known, held_out.known_edges)
-            if size >= n
-            else PartedGraph(
-                source,
-                held_out.known,
-                self._adjacency,
-                batch_size=size,
-                seed=_random.seed(rng, "parts of the graph"),
-            )
-        )
-        objective, noise = GraphObjective(c), _random.torch_generator(rng, "noise", device=target)
-        order = _random.generator(rng, "order of parts")
-        epoch = 0
-
-        def of_epoch(number: int) -> Any:
-            nonlocal epoch
-            epoch = number
-            return ((batch, len(batch.x)) for batch in batches.epoch(order))
-
-        def watch() -> dict[str, float]:
-            due = early_stopping or epoch % validate_every == 0 or epoch in (1, epochs)
-            return held_out.scores(encode(module, source, known)[1]) if due and held_out else {}
-
-        with for_steps(size, module):
-            history = optimise(
-                module,
-                of_epoch,
-                lambda batch: objective(
-                    module, batch, noise, warmup=min(1.0, epoch / (c.kl_warmup * epochs)) if c.kl_warmup else 1.0
-                ),
-                watch,
-                max_epochs=epochs,
-                lr=rate,
-                patience=patience if early_stopping else None,
-                device=target,
-                largest=lambda: float(abs(matrix).max()),
-                progress=progress,
-                description="training GraphDiffVAE",
-                order=order,
-                noise=noise,
-                checkpoint=None
-                if file is None
-                else file.of(
-                    {"model": type(self).__name__, **about(features), **asdict(c)}
-                    | {"graph": fingerprint(graph), "training edges": fingerprint(held_out.known)}
-                    | {"cells per step": size, "validate_every": validate_every}
-                ),
-            )
-        self.calibration = held_out.calibrate(encode(module, source, known)[1], rng) if held_out else None
-        self._module, self._features, self._history = module, features, history
-        self._training_matrix, self._graph, self._places = matrix, graph, None
-        self.graph_key, self.scheme, self._held_out = graph_key, str(batches), held_out
-        return self
-
-    def baseline_auc(self) -> float:
-        """Return the AUC of Pearson's correlation on the hidden edges: what the validation AUC stands beside."""
-        if not self._held_out:
-            raise ValueError(
-                "No edge was hidden from this model's training; train it here with validation_size above 0."
-            )
-        return link_auc(*self._held_out.pearson(self._training_matrix))

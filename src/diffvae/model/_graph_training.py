@@ -1,4 +1,4 @@
-"""How cells and their links reach Graph-DiffVAE: all at once, or as parts of the graph that stand for it."""
+"""Training of Graph-DiffVAE: network, objective, batches of the graph, held-out edges."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 EXACT_LIMIT = 20_000
-"""Cells up to which every step sees all pairs; those of 10,000 cells (5 x 10^7) take 0.9 s on two cores."""
+"""Cells up to which every step sees all pairs; the 5 x 10^7 pairs of 10,000 cells take 0.9 s on two cores."""
 BATCH_CELLS = 8192
 PART_CELLS = 256
 
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """Cells with the graph between them.
+    """A batch: cells and the graph among them.
 
     Attributes
     ----------
     x
         Expression, cells x genes.
     adjacency
-        What the convolutions propagate by.
+        Adjacency matrix of the convolutions.
     edges
         Linked pairs among the cells, each once, edges x 2.
     sampling
-        What the cells stand for.
+        How the cells were sampled, by which pairs are weighed.
     """
 
     x: Tensor
@@ -56,7 +56,7 @@ class GraphBatch:
 
 
 class WholeGraph:
-    """One batch per epoch: all cells, all pairs, exactly."""
+    """One batch per epoch with all cells and all pairs."""
 
     def __init__(self, source: RowSource, adjacency: sparse.csr_matrix, edges: np.ndarray) -> None:
         n = len(source)
@@ -77,15 +77,15 @@ class WholeGraph:
 
 
 class PartedGraph:
-    """Batches of whole parts of the graph, dealt anew in every epoch.
+    """Batches of parts of the graph, combined at random in every epoch.
 
     The graph is cut once into parts of about 256 cells that follow its communities (Cluster-GCN). With p of q parts in
-    a batch, two cells of one part meet with probability p/q and two of different parts with p (p-1) / (q (q-1)); pairs
-    weigh the inverse of that, so that for given latent places the loss is that of the whole graph in expectation.
-    The latent places themselves are made of the neighbours within the batch, over the adjacency matrix normalised
-    anew there, as in Cluster-GCN: weights that would make the sum over neighbours unbiased too (GraphSAINT) compound
-    over the four propagations and diverge in small batches. What is predicted comes from the whole graph.
-    Time is linear in cells, and memory is that of one batch beside the expression.
+    a batch, two cells of one part meet with probability p/q and two of different parts with p (p-1) / (q (q-1)). Pairs
+    are weighed by the inverse, so that for given Z* the expected loss is that of the whole graph. Z* itself is computed
+    from neighbours within the batch, with the adjacency matrix of the batch, as in Cluster-GCN: weights that make the
+    sum over neighbours unbiased (GraphSAINT) multiply over the four propagations and diverge in small batches.
+    Predictions use the whole graph. Time is linear in the number of cells; memory is that of the expression and one
+    batch.
 
     References
     ----------
@@ -118,7 +118,7 @@ class PartedGraph:
         )
 
     def epoch(self, rng: np.random.Generator) -> Iterator[GraphBatch]:
-        """Yield the batches of an epoch: every cell once."""
+        """Yield the batches of an epoch, which hold every cell once."""
         q = len(self.parts)
         n_batches = max(1, round(q / self.per_batch))
         for chosen in np.array_split(rng.permutation(q), n_batches):
@@ -136,7 +136,7 @@ class PartedGraph:
 
 
 class GraphAutoencoder(torch.nn.Module):
-    """Encoder on a graph, decoder of links, and for the joint model a decoder of expression.
+    """Graph encoder, decoder of links and, in the joint model, decoder of expression.
 
     Parameters
     ----------
@@ -162,8 +162,8 @@ class GraphObjective:
     .. math:: L = L_{links}(Z^*) + w_{KL} \frac{1}{N} \overline{KL}(q(z_i) \| N(0, I))
               + w_{joint} \frac{1}{G} \overline{-\log p(x_i | z_i)}
 
-    With the plain Bernoulli likelihood and w_KL = 1 the first two are eq 22 divided by the N^2 ordered pairs. The KL
-    term grows from zero over the first epochs (``warmup``).
+    With the plain Bernoulli likelihood and w_KL = 1 the first two terms are eq 22 divided by the N^2 ordered pairs. The
+    weight of the KL term grows from zero over the first epochs (``warmup``).
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ class GraphObjective:
     def __call__(
         self, module: GraphAutoencoder, batch: GraphBatch, generator: torch.Generator, *, warmup: float = 1.0
     ) -> dict[str, Tensor]:
-        """Return ``loss`` and its unweighted terms ``links``, ``kl`` (nats per cell) and, if joint, ``nll`` (too)."""
+        """Return ``loss`` and its unweighted terms: ``links``, and in nats per cell ``kl`` and, if joint, ``nll``."""
         c = self.config
         mu, logvar = module.encoder(batch.x, batch.adjacency, generator)
         eps = torch.randn(mu.shape, generator=generator, device=mu.device)
@@ -193,34 +193,34 @@ class GraphObjective:
         return {"loss": loss, **terms}
 
     def links(self, places: Tensor, batch: GraphBatch) -> Tensor:
-        """Return the loss of the links of a batch for places Z*."""
+        """Return the loss of the links of a batch for Z*."""
         if self.config.link_loss == "categorical":
             return nn.categorical_link_nll(places, batch.edges, sampling=batch.sampling)
         return nn.link_nll(places, batch.edges, positive_weight=self.config.positive_weight, sampling=batch.sampling)
 
 
 BLOCK = 4096
-"""Cells per pass where nothing is learnt."""
+"""Cells per forward pass outside the training."""
 N_UNLINKED = 200_000
 PER_CELL = 40
-"""Pairs without an edge to which probabilities are calibrated: as many, or so many per cell if that is more."""
+"""Pairs without an edge for the calibration: N_UNLINKED, or PER_CELL for each cell if that is more."""
 
 
 @torch_in_one_thread
 @torch.no_grad()
 def encode(module: GraphAutoencoder, source: RowSource, adjacency: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Return mu and Z* of all cells; expression passes in blocks, what is held is N x hidden."""
-    carried = nn.Adjacency(adjacency, source.device)
+    """Return mu and Z* of all cells. Expression is read in blocks; the largest array is N x hidden."""
+    propagation = nn.Adjacency(adjacency, source.device)
     blocks = source.blocks(BLOCK)
     product = torch.cat([module.encoder.product(source.rows(b)) for b in blocks])
-    mu, _ = module.encoder.finish(product, carried)
+    mu, _ = module.encoder.finish(product, propagation)
     del product
     product = torch.cat([module.decoder.product(source.rows(b)) for b in blocks])
-    return mu.cpu().numpy(), module.decoder.finish(mu, product, carried).cpu().numpy()
+    return mu.cpu().numpy(), module.decoder.finish(mu, product, propagation).cpu().numpy()
 
 
 class HeldOut:
-    """The edges that are hidden from the training, pairs without an edge, and what they say of places Z*."""
+    """Edges held out of the training and sampled pairs without an edge, for validation and calibration."""
 
     def __init__(self, graph: sparse.csr_matrix, size: float, rng: _random.Rng) -> None:
         edges = graphs.edges_of(graph)
@@ -228,14 +228,14 @@ class HeldOut:
         n_linked = round(size * len(edges))
         if size and (n_linked < 1 or n_linked == len(edges)):
             raise DataError(
-                f"The graph has {len(edges)} edges; validation_size={size} would leave {n_linked} to watch and "
-                f"{len(edges) - n_linked} to learn from. Pass validation_size=0 or a graph with more edges."
+                f"The graph has {len(edges)} edges; validation_size={size} leaves {n_linked} for validation and "
+                f"{len(edges) - n_linked} for training. Pass validation_size=0 or a graph with more edges."
             )
         chance = _random.generator(rng, "held-out links")
         self.linked, self.known_edges = graphs.hold_out(edges, self.n_cells, (n_linked,), chance)
         self.known = graphs.graph_of(self.known_edges, self.n_cells) if n_linked else graph
         self.graph = graph
-        # most pairs are unlinked; among very few cells there may be hardly any
+        # a small graph may have few unlinked pairs
         n_unlinked = min(max(n_linked, 1000), (self.n_pairs - self.n_edges) // 2)
         self.unlinked = graphs.sample_negatives(graph, n_unlinked, chance) if n_linked else edges[:0]
 
@@ -271,18 +271,18 @@ class HeldOut:
 
 
 def cell_numbers(pairs: Any, adata: AnnData | None, n_cells: int) -> np.ndarray:
-    """Return pairs of cells as numbers, pairs x 2."""
+    """Return pairs of cell names or numbers as numbers, pairs x 2."""
     pairs = pairs.to_numpy() if isinstance(pairs, pd.DataFrame) else np.asarray(pairs)
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise ValueError(f"pairs has shape {pairs.shape}; give pairs x 2 cells.")
     if pairs.dtype.kind in "iu":
         if len(pairs) and not 0 <= pairs.min() <= pairs.max() < n_cells:
-            raise ValueError(f"pairs name cells {pairs.min()} to {pairs.max()}; there are 0 to {n_cells - 1}.")
+            raise ValueError(f"pairs holds cells {pairs.min()} to {pairs.max()}; the cells are 0 to {n_cells - 1}.")
         return pairs.astype(np.int64)
     if adata is None:
-        raise ValueError("pairs are names of cells; pass adata as well, or numbers of cells.")
+        raise ValueError("pairs holds names of cells; pass adata too, or numbers of cells.")
     numbers = adata.obs_names.get_indexer(pairs.ravel().astype(str)).reshape(pairs.shape)
     if (numbers < 0).any():
         unknown = pairs[numbers < 0]
-        raise DataError(f"{len(unknown)} cells of pairs are not in adata.obs_names, {str(unknown[0])!r} among them.")
+        raise DataError(f"{len(unknown)} cells of pairs are not in adata.obs_names, for example {str(unknown[0])!r}.")
     return numbers

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._features import Features
+from diffvae.model._likelihoods import LIKELIHOODS
 from diffvae.nn._shared_batch import Noise, common, normal
 
 
@@ -36,9 +37,8 @@ class InfoVAEObjective:
 
     .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL} \, KL(q(z|x) \| p(z)) + w_{MMD} \, MMD^2(q(z), p(z))
 
-    with p(z) = N(0, I) and, in the first term, genes weighed by ``gene_weights`` (None for alike). With w_KL = 0 and
-    w_MMD = 1 it is eq 2 of the paper, with w_KL = 1 and w_MMD = 0 the VAE's (eq 13), with neither a plain
-    autoencoder's.
+    with p(z) = N(0, I); ``gene_weights`` weigh the genes in the first term. With w_KL = 0 and w_MMD = 1 this is eq 2
+    of the paper, with w_KL = 1 and w_MMD = 0 the loss of a VAE (eq 13), and without noise that of a plain autoencoder.
 
     References
     ----------
@@ -56,7 +56,7 @@ class InfoVAEObjective:
         self.gather = gather
 
     def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: Noise) -> dict[str, Tensor]:
-        """Return ``loss`` and its unweighted terms: ``nll``, and ``kl`` and ``mmd`` where there is a posterior."""
+        """Return ``loss`` and its unweighted terms: ``nll``; with noise, ``kl`` and ``mmd`` too."""
         mu, logvar = module.encoder(x, generator)
         mu, logvar = mu.float(), logvar.float()
         z = self.draw(mu, logvar, generator)
@@ -72,7 +72,7 @@ class InfoVAEObjective:
         return {"loss": loss, "nll": nll, "kl": kl, "mmd": mmd}
 
     def draw(self, mu: Tensor, logvar: Tensor, generator: Noise) -> Tensor:
-        """Draw z = mu + sigma eps (eq 8); ``noise="shared"`` uses one eps for the batch, as the released code."""
+        """Draw z = mu + sigma eps (eq 8); ``noise="shared"`` draws one eps per batch, as the released code."""
         if self.config.noise == "none":
             return mu
         if self.config.noise == "independent":
@@ -82,23 +82,18 @@ class InfoVAEObjective:
         return mu + torch.exp(0.5 * logvar) * eps
 
     def reconstruction(self, module: nn.Autoencoder, output: Tensor, x: Tensor) -> Tensor:
-        """Return the reconstruction term for the decoder's output before the logistic function."""
-        if self.config.likelihood == "bernoulli":
-            return nn.bernoulli_nll(output, x, self.gene_weights)
-        if self.config.likelihood == "gaussian":
-            assert module.logvar_x is not None
-            return nn.gaussian_nll(output, x, module.logvar_x)
-        return nn.squared_error(output, x, self.gene_weights)
+        """Return the reconstruction term for the decoder's output."""
+        return LIKELIHOODS[self.config.likelihood].nll(module, output, x, self.gene_weights)
 
     def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        """Return the KL term; watched, not differentiated, where its weight is zero."""
+        """Return the KL term, without its gradient where its weight is zero."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.kl_weight > 0):
             return nn.gaussian_kl(mu, logvar)
 
     def mmd(self, z: Tensor, generator: Noise) -> Tensor:
-        """Return the MMD of a batch of z to as many draws from the prior (or to ``mmd_prior_size``).
+        """Return the squared MMD between a batch of z and draws from the prior.
 
-        It is a statistic of the whole batch: z of other processes that share it are gathered first.
+        It is a statistic of the whole batch, so z of the processes that share a batch are gathered first.
         """
         z = self.gather(z)
         if len(z) < 2:
@@ -109,7 +104,7 @@ class InfoVAEObjective:
             return nn.mmd(z, prior, self.kernel(z, prior), unbiased=self.config.mmd_unbiased)
 
     def kernel(self, z: Tensor, prior: Tensor) -> nn._mmd.Kernel:
-        """Return the kernel that the configuration names."""
+        """Return the kernel ``mmd_kernel``."""
         if self.config.mmd_kernel == "imq":
             return nn.imq_kernel(z.shape[1])
         if self.config.mmd_kernel == "rbf":

@@ -1,4 +1,4 @@
-"""Principal components behind the same protocol: the trivial baseline."""
+"""Principal component analysis with the interface of the models: the linear baseline."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from diffvae import _random
+from diffvae._core.validate import Whole, check
 from diffvae.model._base import Model
 from diffvae.model._features import Matrix, gene_means, layer_matrix, read_features, split_rows
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 ITERATIVE = {"max_epochs", "batch_size", "lr", "early_stopping", "patience", "device", "precision", "progress"}
-"""Arguments of the other models' training that mean nothing here."""
+"""Arguments of the training of other models, which PCA ignores."""
 
 
 class PCA(Model):
-    r"""Principal component analysis: the projection that loses least squared error among all linear ones.
+    r"""Principal component analysis: the linear projection with the least squared error.
 
     .. math:: z = (x - \bar x) V, \qquad \hat x = \bar x + z V^T
 
@@ -32,9 +33,9 @@ class PCA(Model):
 
     Notes
     -----
-    Computed from the G x G covariance (exact; a sparse matrix is made dense a block of cells at a time), so genes
-    should number some thousands. :meth:`sample` draws from the Gaussian with the components' variances, which is the
-    generative model of probabilistic PCA without its noise.
+    The components are exact. They are computed from the G x G covariance, which limits G to some thousands; a sparse
+    matrix is made dense one block of cells at a time. :meth:`sample` draws from the Gaussian with the variances of the
+    components, the generative model of probabilistic PCA without its noise.
 
     Examples
     --------
@@ -47,8 +48,7 @@ class PCA(Model):
 
     def __init__(self, n_latent: int = 50) -> None:
         super().__init__()
-        if n_latent < 1:
-            raise ValueError(f"n_latent is {n_latent}; it must be positive.")
+        check({"n_latent": Whole(1)}, n_latent=n_latent)
         self.n_latent = int(n_latent)
 
     def __repr__(self) -> str:
@@ -74,7 +74,7 @@ class PCA(Model):
         adata, layer, validation_size, rng
             As in :meth:`DiffVAE.train`.
         ignored
-            Arguments that only iterative models have (epochs, device, ...), so that all models are called alike.
+            Arguments of iterative models (epochs, device, ...), so that all models can be called in the same way.
 
         Returns
         -------
@@ -90,7 +90,7 @@ class PCA(Model):
         if self.n_latent > limit:
             raise ValueError(
                 f"n_latent is {self.n_latent}, but {len(train_rows)} training cells with {matrix.shape[1]} genes have "
-                f"at most {limit} principal components to tell; ask for fewer."
+                f"at most {limit} principal components; ask for fewer."
             )
         features = read_features(adata, layer, matrix)
         x = matrix[train_rows]
@@ -99,7 +99,7 @@ class PCA(Model):
         variances, vectors = np.linalg.eigh(covariance)
         top = np.argsort(variances)[::-1][: self.n_latent]
         components = vectors[:, top]
-        # an eigenvector's sign is arbitrary: make the heaviest gene of each positive, so that runs agree
+        # the sign of an eigenvector is arbitrary; the gene with the largest weight gets a positive one
         components *= np.sign(components[np.abs(components).argmax(0), np.arange(self.n_latent)])
         self._components = components
         self._variances = variances[top].clip(min=0)
@@ -114,7 +114,7 @@ class PCA(Model):
 
     @property
     def components(self) -> np.ndarray:
-        """V, genes x components; each with its heaviest gene positive."""
+        """V, genes x components; the largest weight of each component is positive."""
         if self._features is None:
             raise self._not_trained()
         return self._components
@@ -144,7 +144,7 @@ class PCA(Model):
         return self.components.T.astype(np.float32)
 
     def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
-        """Return the components again: the slope of a linear map is the same everywhere."""
+        """Return the components: the derivative of a linear map is the same everywhere."""
         return self.gene_weights()
 
     def _draw_prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -163,7 +163,7 @@ class PCA(Model):
 
 
 def _gram(x: Matrix) -> np.ndarray:
-    """X^T X by dense blocks: at the density of expression data that is several times faster than a sparse product."""
+    """Return X^T X, computed in dense blocks: for expression data several times faster than a sparse product."""
     total = np.zeros((x.shape[1], x.shape[1]))
     for i in range(0, x.shape[0], 2048):
         block = x[i : i + 2048]

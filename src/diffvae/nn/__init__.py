@@ -1,4 +1,4 @@
-"""Networks and losses: torch only, nothing of AnnData."""
+"""Networks and losses: torch only, no AnnData."""
 
 from diffvae.nn._graph import GCN, Adjacency, GraphEncoder, GraphiteDecoder, InnerProductDecoder, normalized_adjacency
 from diffvae.nn._jacobian import mean_jacobian, weight_product

@@ -18,20 +18,18 @@ CONVOLUTIONS = ("gcn", "gat", "sage")
 
 
 class Adjacency:
-    """Sparse matrix that carries values from cell to cell; ``adjacency @ h`` is one propagation.
+    """Sparse matrix by which values propagate between cells: ``adjacency @ h``.
 
     Parameters
     ----------
     matrix
         Cells x cells, scipy sparse, symmetric.
     device
-        Where it is wanted.
+        Device of the matrix.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
     >>> (graph @ torch.ones(3, 1)).shape
     torch.Size([3, 1])
     """
@@ -55,7 +53,7 @@ class Adjacency:
 
     @cached_property
     def edge_index(self) -> Tensor:
-        """Both ends of every entry, 2 x entries: the form that torch-geometric's attention layer takes."""
+        """Source and target of every entry, 2 x entries, as torch-geometric's attention layer takes them."""
         rows = torch.repeat_interleave(self.matrix.crow_indices().diff())
         return torch.stack([self.matrix.col_indices(), rows])
 
@@ -67,7 +65,7 @@ def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) 
 
 
 class _Propagate(torch.autograd.Function):
-    """A H for a symmetric A that needs no gradient: backward is the same product again, with nothing transposed."""
+    """A H for a symmetric A without gradient: the backward pass is the same product, without a transposed copy."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, h: Tensor) -> Tensor:
@@ -87,15 +85,15 @@ def normalized_adjacency(graph: Any, *, self_loops: bool = True, normalize: bool
     Parameters
     ----------
     graph
-        Cells x cells, symmetric; every entry that is not zero is a link. Its own diagonal is ignored.
+        Cells x cells, symmetric; every nonzero entry is a link. The diagonal is ignored.
     self_loops
-        Add I, so that a cell is among its own neighbours.
+        Add I, so that a cell is one of its neighbours.
     normalize
-        False gives A + I as it is, as the released code had it.
+        False gives A + I, as in the released code.
 
     Returns
     -------
-    CSR, float32. A cell without any link keeps its self-loop, of weight 1, or a row of zeros without self-loops.
+    CSR, float32. The row of a cell without links holds its self-loop of weight 1, or zeros without self-loops.
 
     References
     ----------
@@ -132,15 +130,13 @@ class GCN(nn.Module):
 
     Notes
     -----
-    torch-geometric's ``GCNConv`` gives the same numbers (a test compares them). This one takes the product H W apart
-    from the propagation, so that expression, which needs no gradient, gets none and can come in blocks.
+    torch-geometric's ``GCNConv`` gives the same numbers (a test compares them). This layer separates the product H W
+    from the propagation, so that the expression matrix gets no gradient and can come in blocks.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
-    >>> dv.nn.GCN(4, 2)(torch.ones(3, 4), graph).shape
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> GCN(4, 2)(torch.ones(3, 4), graph).shape
     torch.Size([3, 2])
     """
 
@@ -169,17 +165,15 @@ class GraphEncoder(nn.Module):
     n_input, hidden, n_latent
         Genes, width, latent dimensions.
     conv
-        ``"gcn"``; ``"gat"`` (attention, 4 heads) and ``"sage"`` (mean of the neighbours beside the cell) are
-        torch-geometric's.
+        ``"gcn"``; ``"gat"`` (attention, 4 heads) and ``"sage"`` (the cell and the mean of its neighbours)
+        are torch-geometric's.
     dropout
-        Share of the hidden values that is set to zero in training.
+        Share of the hidden values that are set to zero in training.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
-    >>> mu, logvar = dv.nn.GraphEncoder(4, 8, 2)(torch.ones(3, 4), graph)
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> mu, logvar = GraphEncoder(4, 8, 2)(torch.ones(3, 4), graph)
     >>> mu.shape
     torch.Size([3, 2])
     """
@@ -194,25 +188,25 @@ class GraphEncoder(nn.Module):
     def forward(
         self, x: Tensor, adjacency: Adjacency, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2, cells x latent dimensions; ``generator`` draws what dropout leaves out."""
+        """Return mu and log sigma^2, cells x latent dimensions; ``generator`` draws the dropout."""
         return self.finish(self.product(x), adjacency, generator)
 
     def product(self, x: Tensor) -> Tensor:
-        """Return what the first layer needs of the expression of cells, before any neighbour is looked at."""
+        """Return what the first layer computes from the expression of each cell alone."""
         return self.first.linear(x) if isinstance(self.first, GCN) else x
 
     def finish(
         self, product: Tensor, adjacency: Adjacency, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return mu and log sigma^2 for what :meth:`product` gave of all cells."""
+        """Return mu and log sigma^2 from the result of :meth:`product` for all cells."""
         if isinstance(self.first, GCN):
             h = self.first.propagate(product, adjacency)
         else:
             h = self._convolve(self.first, product, adjacency)
         h = F.relu(h)
         if self.dropout and self.training:
-            kept = torch.rand(h.shape, generator=generator, device=h.device) >= self.dropout
-            h = h * kept / (1 - self.dropout)
+            mask = torch.rand(h.shape, generator=generator, device=h.device) >= self.dropout
+            h = h * mask / (1 - self.dropout)
         mu, logvar = self._convolve(self.heads, h, adjacency).chunk(2, dim=1)
         return mu, logvar.clamp(*LOGVAR_RANGE)
 
@@ -222,12 +216,12 @@ class GraphEncoder(nn.Module):
         return layer(h, adjacency.ones if self.conv == "sage" else adjacency.edge_index)
 
     def attention(self, x: Tensor, adjacency: Adjacency) -> Tensor:
-        """Return the attention that each cell gives to each neighbour and itself, one number per entry of A + I.
+        """Return the attention of each cell to each neighbour and itself, one number per entry of A + I.
 
         The mean over heads of the first layer, in the order of ``adjacency.edge_index``.
         """
         if self.conv != "gat":
-            raise ValueError(f"conv is {self.conv!r}; only 'gat' has attention weights.")
+            raise ValueError(f"conv is {self.conv!r}; only conv='gat' has attention weights.")
         _, (edges, weights) = self.first(x, adjacency.edge_index, return_attention_weights=True)
         assert torch.equal(edges, adjacency.edge_index)
         return weights.mean(1)
@@ -236,7 +230,7 @@ class GraphEncoder(nn.Module):
 def _convolution(conv: str, n_input: int, n_output: int, *, last: bool = False) -> Any:
     if conv == "gcn":
         return GCN(n_input, n_output)
-    with warnings.catch_warnings():  # it scripts some modules while it is imported, of which torch warns
+    with warnings.catch_warnings():  # torch warns of modules that torch-geometric scripts on import
         warnings.simplefilter("ignore", DeprecationWarning)
         from torch_geometric.nn import GATConv, SAGEConv
 
@@ -249,7 +243,7 @@ def _convolution(conv: str, n_input: int, n_output: int, *, last: bool = False) 
 
 
 class GraphiteDecoder(nn.Module):
-    r"""From Z to the latent places whose inner products are the logits of links (eqs 20 and 21).
+    r"""From Z to the coordinates Z* whose inner products are the logits of links (eqs 20 and 21).
 
     .. math:: Z' = GCN(A, ReLU(GCN(A, [Z | X]))), \quad Z^* = (Z + Z') / 2, \quad
               p(A_{ij} = 1) = \sigma(z^{*\top}_i z^*_j)
@@ -265,10 +259,8 @@ class GraphiteDecoder(nn.Module):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
-    >>> dv.nn.GraphiteDecoder(2, 4, 8)(torch.zeros(3, 2), torch.ones(3, 4), graph).shape
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> GraphiteDecoder(2, 4, 8)(torch.zeros(3, 2), torch.ones(3, 4), graph).shape
     torch.Size([3, 2])
     """
 
@@ -287,11 +279,11 @@ class GraphiteDecoder(nn.Module):
         return self.finish(z, self.product(x), adjacency)
 
     def product(self, x: Tensor) -> Tensor:
-        """Return the part of the first layer that comes from the expression of cells."""
+        """Return the contribution of the expression of cells to the first layer."""
         return self.expression(x)
 
     def finish(self, z: Tensor, product: Tensor, adjacency: Adjacency) -> Tensor:
-        """Return Z* for what :meth:`product` gave of all cells."""
+        """Return Z* from the result of :meth:`product` for all cells."""
         h = F.relu(self.first.propagate(self.first.linear(z) + product, adjacency))
         return 0.5 * (z + self.last(h, adjacency))
 
@@ -301,11 +293,9 @@ class InnerProductDecoder(nn.Module):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> graph = dv.nn.Adjacency(dv.nn.normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
     >>> z = torch.rand(3, 2)
-    >>> dv.nn.InnerProductDecoder()(z, torch.ones(3, 4), graph) is z
+    >>> InnerProductDecoder()(z, torch.ones(3, 4), graph) is z
     True
     """
 
@@ -317,7 +307,7 @@ class InnerProductDecoder(nn.Module):
         return z
 
     def product(self, x: Tensor) -> Tensor:
-        """Return nothing: no expression is needed."""
+        """Return no columns: the decoder does not use expression."""
         return x[:, :0]
 
     def finish(self, z: Tensor, product: Tensor, adjacency: Adjacency) -> Tensor:

@@ -1,6 +1,8 @@
-"""How the output of a decoder moves with each latent dimension, on real cells."""
+"""Effect of each latent dimension on the output of a decoder."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ def weight_product(decoder: Decoder) -> Tensor:
 
     Returns
     -------
-    Latent dimensions x genes. It passes over biases, gates and the logistic function: see :func:`mean_jacobian`.
+    Latent dimensions x genes. Biases, ReLU gates and the logistic function are ignored: see :func:`mean_jacobian`.
 
     Examples
     --------
@@ -34,14 +36,23 @@ def weight_product(decoder: Decoder) -> Tensor:
     return product
 
 
+def logistic_slope(logits: Tensor) -> Tensor:
+    """Return the derivative of the logistic function."""
+    p = torch.sigmoid(logits)
+    return p * (1 - p)
+
+
 @torch.no_grad()
-def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
+def mean_jacobian(
+    decoder: Decoder, z: Tensor, *, slope: Callable[[Tensor], Tensor] | None = None, logistic: bool = False
+) -> Tensor:
     r"""Return the Jacobian of the decoder, averaged over points of the latent space.
 
     .. math:: J = \frac{1}{N} \sum_i W_0 G_1^{(i)} W_1 G_2^{(i)} W_2 S^{(i)}
 
-    with G the 0/1 gates of the ReLUs at point i and S the slope of the logistic function (1 without it). Where
-    :math:`\omega` passes every path through the network, J passes those that are open for real cells.
+    with G the 0/1 gates of the ReLUs at point i and S the slope of the function that maps the output to the expected
+    expression (1 without one). Where :math:`\omega` sums over all paths through the network, J sums over those that
+    are open for real cells.
 
     Parameters
     ----------
@@ -49,21 +60,24 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
         The decoder.
     z
         Points x latent dimensions.
+    slope
+        Derivative, as a function of the output, of the function that maps the output to the expected expression; None
+        where the output is the expected expression.
     logistic
-        Differentiate the logistic function of the output, or the output itself.
+        Short for the slope of the logistic function.
 
     Returns
     -------
-    Latent dimensions x genes. Exact, by one forward pass of all D directions per block of points; a block is so small
-    that its derivatives stay under 128 MiB.
+    Latent dimensions x genes. It is exact, from one forward pass of all D directions per block of points; the
+    derivatives of a block take at most 128 MiB.
 
     Examples
     --------
     >>> import diffvae as dv
-    >>> import torch
     >>> dv.nn.mean_jacobian(dv.nn.Decoder(2, (4, 8), 20), torch.zeros(3, 2), logistic=True).shape
     torch.Size([2, 20])
     """
+    slope = logistic_slope if logistic else slope
     *hidden, last = decoder.linears
     n_latent, n_genes = z.shape[1], last.out_features
     block = max(1, BLOCK_BYTES // (4 * n_latent * n_genes))
@@ -76,10 +90,8 @@ def mean_jacobian(decoder: Decoder, z: Tensor, *, logistic: bool) -> Tensor:
             gate = activation > 0
             slopes = (layer.weight @ slopes) * gate[:, :, None]
             activation = activation * gate
-        if logistic:
-            p = torch.sigmoid(last(activation))
-            weighted = (last.weight @ slopes) * (p * (1 - p))[:, :, None]
-            total += weighted.sum(0)
+        if slope is not None:
+            total += ((last.weight @ slopes) * slope(last(activation))[:, :, None]).sum(0)
         else:  # the last layer is linear, so it can wait for the sum
             total += last.weight @ slopes.sum(0)
     return (total / len(z)).T.float()

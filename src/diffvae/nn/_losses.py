@@ -13,8 +13,8 @@ from torch import Tensor
 class _BernoulliNLL(torch.autograd.Function):
     """Sum of w (softplus(l) - x l) over all entries, whose gradient in l is w (sigmoid(l) - x).
 
-    The cross-entropy touches every gene of every cell; written so, it is one pass forward, with the inner
-    product left to BLAS, and one pass backward. ``x`` and the weights of the genes get no gradient.
+    The forward pass reads all entries once and leaves the inner product to BLAS; so does the backward pass. ``x`` and
+    the weights of the genes get no gradient.
     """
 
     @staticmethod
@@ -49,8 +49,7 @@ def bernoulli_nll(logits: Tensor, x: Tensor, weights: Tensor | None = None) -> T
 
     Returns
     -------
-    Mean over cells of the sum over genes, in nats per cell. With soft targets it doesn't reach zero: its floor is
-    the entropy of ``x``.
+    Nats per cell, mean over cells. With soft targets the minimum is the entropy of ``x``, not zero.
 
     Examples
     --------
@@ -78,10 +77,8 @@ def gaussian_nll(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
     >>> x = torch.zeros(2, 3)
-    >>> round(float(dv.nn.gaussian_nll(x, x, torch.zeros(3))), 3)  # 3/2 log(2 pi)
+    >>> round(float(gaussian_nll(x, x, torch.zeros(3))), 3)  # 3/2 log(2 pi)
     2.757
     """
     squares = (x.float() - mean.float()).square() * torch.exp(-logvar)
@@ -102,7 +99,7 @@ def squared_error(prediction: Tensor, x: Tensor, weights: Tensor | None = None) 
 
     Returns
     -------
-    Mean over cells; no nats, but what a Gaussian of variance 1/2 would give up to a constant.
+    Mean over cells: up to a constant, the negative log-likelihood of a Gaussian with variance 1/2.
 
     Examples
     --------

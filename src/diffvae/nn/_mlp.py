@@ -1,4 +1,4 @@
-"""Encoder and decoder of eqs 4-11, the autoencoder made of them, and weights as arrays."""
+"""Encoder and decoder of eqs 4-11, the autoencoder, and weights as arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffvae.nn._shared_batch import Noise, uniform
 
 M = TypeVar("M", bound=nn.Module)
 LOGVAR_RANGE = (-12.0, 4.0)
-"""sigma between 0.0025 and 7.4: a held-out cell beyond it would cost thousands of nats, and the prior's is 1."""
+"""Limits sigma to 0.0025 to 7.4 (the prior's is 1); a held-out cell beyond them would cost thousands of nats."""
 
 HEADS = ("linear", "relu", "relu_bn")
 
@@ -29,27 +29,25 @@ class Encoder(nn.Module):
     Parameters
     ----------
     n_input
-        Genes.
+        Number of genes.
     hidden
-        Widths in encoder order.
+        Widths of the hidden layers, from the input on.
     n_latent
         Latent dimensions.
     head
-        What follows the two heads: ``"linear"``; ``"relu"`` as eqs 6 and 7 print it, so that no sigma is below 1;
-        ``"relu_bn"`` (ReLU, then batch norm) as the released code has it.
+        Activation of the two heads: ``"linear"``; ``"relu"`` as printed in eqs 6 and 7, with which no sigma is below 1;
+        ``"relu_bn"`` (ReLU, then batch norm) as in the released code.
     batch_norm
         Normalise after each ReLU.
     dropout
-        Share of inputs of each hidden layer after the first that is set to zero in training.
+        Share of the inputs of each hidden layer after the first that are set to zero in training.
     input_dropout
-        Share of the genes of each cell that are set to zero in training, the others being scaled up: the encoder
-        learns to do without any of them, as when they had not been captured.
+        Share of the genes of each cell that are set to zero in training (the others are scaled up), so that the encoder
+        learns to cope with genes that were not captured.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> mu, logvar = dv.nn.Encoder(20, (8, 4), 2).eval()(torch.rand(3, 20))
+    >>> mu, logvar = Encoder(20, (8, 4), 2).eval()(torch.rand(3, 20))
     >>> mu.shape, logvar.shape
     (torch.Size([3, 2]), torch.Size([3, 2]))
     """
@@ -73,16 +71,15 @@ class Encoder(nn.Module):
         self.head = head
         self.mu = nn.Linear(widths[-1], n_latent)
         self.logvar = nn.Linear(widths[-1], n_latent)
-        heads_normed = head == "relu_bn"
-        self.mu_norm = nn.BatchNorm1d(n_latent) if heads_normed else nn.Identity()
-        self.logvar_norm = nn.BatchNorm1d(n_latent) if heads_normed else nn.Identity()
+        self.mu_norm = nn.BatchNorm1d(n_latent) if head == "relu_bn" else nn.Identity()
+        self.logvar_norm = nn.BatchNorm1d(n_latent) if head == "relu_bn" else nn.Identity()
 
     def forward(self, x: Tensor, noise: Noise = None) -> tuple[Tensor, Tensor]:
-        """Return mu and logvar, cells x latent dimensions; ``noise`` says what dropout leaves out."""
+        """Return mu and logvar, cells x latent dimensions; ``noise`` draws the dropout."""
         for layer, norm, dropout in zip(self.layers, self.norms, self.dropout, strict=True):
             if dropout and self.training:
-                kept = uniform(x.shape, noise, x.device) >= dropout
-                x = x * kept / (1 - dropout)
+                mask = uniform(x.shape, noise, x.device) >= dropout
+                x = x * mask / (1 - dropout)
             x = norm(F.relu(layer(x)))
         mu, logvar = self.mu(x), self.logvar(x)
         if self.head != "linear":
@@ -98,13 +95,11 @@ class MLP(nn.Module):
     Parameters
     ----------
     n_input, hidden, n_output
-        Widths in their order.
+        Widths of the layers.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.nn.MLP(4, (8, 6), 2)(torch.ones(3, 4)).shape
+    >>> MLP(4, (8, 6), 2)(torch.ones(3, 4)).shape
     torch.Size([3, 2])
     """
 
@@ -139,9 +134,7 @@ class Decoder(MLP):
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.nn.Decoder(2, (4, 8), 20)(torch.zeros(3, 2)).shape
+    >>> Decoder(2, (4, 8), 20)(torch.zeros(3, 2)).shape
     torch.Size([3, 20])
     """
 
@@ -152,15 +145,13 @@ class Autoencoder(nn.Module):
     Parameters
     ----------
     n_input, hidden, n_latent, head, batch_norm, dropout, input_dropout
-        As in :class:`Encoder`; the decoder has the widths in reverse and nothing else of these.
+        As in :class:`Encoder`. The decoder has the widths in reverse; the other options apply to the encoder only.
     gene_variance
-        Give it ``logvar_x``, the log sigma^2 of each gene under the Gaussian likelihood; None without.
+        Add the parameter ``logvar_x``, the log sigma^2 of each gene under the Gaussian likelihood; None without.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> network = dv.nn.Autoencoder(20, (8, 4), 2).eval()
+    >>> network = Autoencoder(20, (8, 4), 2).eval()
     >>> mu, logvar = network.encoder(torch.rand(3, 20))
     >>> network.decoder(mu).shape
     torch.Size([3, 20])
@@ -179,15 +170,8 @@ class Autoencoder(nn.Module):
         gene_variance: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(
-            n_input,
-            hidden,
-            n_latent,
-            head=head,
-            batch_norm=batch_norm,
-            dropout=dropout,
-            input_dropout=input_dropout,
-        )
+        rates = {"dropout": dropout, "input_dropout": input_dropout}
+        self.encoder = Encoder(n_input, hidden, n_latent, head=head, batch_norm=batch_norm, **rates)
         self.decoder = Decoder(n_latent, hidden[::-1], n_input)
         self.logvar_x = nn.Parameter(torch.zeros(n_input)) if gene_variance else None
 
@@ -200,11 +184,12 @@ def arrays_of(module: nn.Module) -> dict[str, np.ndarray]:
 def with_arrays(build: Callable[[], M], arrays: Mapping[str, np.ndarray]) -> M:
     """Build a module with the given weights, in evaluation mode.
 
-    The module is first built without memory, so that weights of another shape are refused whatever their size.
+    The module is built on the meta device first, so that weights of another shape are refused before memory is
+    allocated.
     """
     with torch.device("meta"):
         module = build()
-    kinds = {name: value.dtype for name, value in module.state_dict().items()}
+    dtypes = {name: value.dtype for name, value in module.state_dict().items()}
     state = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    module.load_state_dict({name: x.to(kinds.get(name, x.dtype)) for name, x in state.items()}, assign=True)
+    module.load_state_dict({name: x.to(dtypes.get(name, x.dtype)) for name, x in state.items()}, assign=True)
     return module.eval()

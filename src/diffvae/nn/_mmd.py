@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Kernel = Callable[[Tensor], Tensor]
-"""Takes squared Euclidean distances, gives kernel values."""
+"""Maps squared Euclidean distances to kernel values."""
 
 IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -17,7 +17,7 @@ IMQ_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 class _MultiscaleIMQ(torch.autograd.Function):
     """Mean over c of c / (d + c), whose slope in d is the mean of -1/c times the square of the same quotient.
 
-    A batch's matrix is small, so that operations cost by their number: all scales in one, and the quotients kept.
+    The matrix of a batch is small, so that time depends on the number of operations: all scales are computed in one.
     """
 
     @staticmethod
@@ -38,8 +38,8 @@ def imq_kernel(n_latent: int, scales: tuple[float, ...] = IMQ_SCALES) -> Kernel:
 
     .. math:: k(x, y) = \frac{1}{S} \sum_s \frac{s C}{s C + \|x - y\|^2}, \quad C = 2 D
 
-    2 D is the expected squared distance of two draws from the D-dimensional prior, so that some scale fits however
-    far the posterior is from it; heavy tails keep a gradient for outliers.
+    2 D is the expected squared distance of two draws from the D-dimensional prior, and the scales cover posteriors near
+    and far from it; heavy tails keep a gradient for outliers.
 
     Parameters
     ----------
@@ -58,9 +58,7 @@ def imq_kernel(n_latent: int, scales: tuple[float, ...] = IMQ_SCALES) -> Kernel:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.nn.imq_kernel(50)(torch.tensor([0.0])).tolist()
+    >>> imq_kernel(50)(torch.tensor([0.0])).tolist()
     [1.0]
     """
     constants = 2.0 * n_latent * torch.tensor(scales)
@@ -89,9 +87,7 @@ def rbf_kernel(bandwidth: float | Tensor) -> Kernel:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.nn.rbf_kernel(1.0)(torch.tensor([0.0, 2.0])).tolist()  # of squared distances
+    >>> rbf_kernel(1.0)(torch.tensor([0.0, 2.0])).tolist()  # of squared distances
     [1.0, 0.3678794503211975]
     """
 
@@ -104,8 +100,8 @@ def rbf_kernel(bandwidth: float | Tensor) -> Kernel:
 def released_kernel(n_latent: int) -> Kernel:
     r"""Kernel of the code that was released with the paper: :math:`\exp(-\|x - y\|^2 / D^2)`.
 
-    At D = 50 every distance that occurs is small beside D^2, so that the kernel is nearly constant and a collapsed
-    latent scores like a matched one. It is here to reproduce that code and for nothing else.
+    At D = 50 all distances are small compared with D^2, so that the kernel is nearly constant and a collapsed latent
+    space scores like a matched one. Use it only to reproduce that code.
 
     Parameters
     ----------
@@ -122,9 +118,7 @@ def released_kernel(n_latent: int) -> Kernel:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> round(float(dv.nn.released_kernel(50)(torch.tensor(100.0))), 2)  # as far apart as two draws from the prior
+    >>> round(float(released_kernel(50)(torch.tensor(100.0))), 2)  # as far apart as two draws from the prior
     0.96
     """
 
@@ -136,13 +130,13 @@ def released_kernel(n_latent: int) -> Kernel:
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """Squared Euclidean distances between the rows of x and of y, by one matrix product."""
-    with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the difference of large norms would be noise
+    with torch.autocast(x.device.type, enabled=False):  # the difference of large norms needs float32
         gram = x @ y.T
     return (x.square().sum(1)[:, None] + y.square().sum(1)[None] - 2 * gram).clamp_min(0)
 
 
 def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
-    """Median distance between the points of the joined sample: the usual width of a Gaussian kernel.
+    """Median distance between the points of the pooled sample: the usual bandwidth of a Gaussian kernel.
 
     Parameters
     ----------
@@ -151,7 +145,7 @@ def median_bandwidth(x: Tensor, y: Tensor) -> Tensor:
 
     Returns
     -------
-    A scalar without gradient. Of an even number of pairs, the lower of the two in the middle.
+    A scalar without gradient; of an even number of pairs the lower median.
 
     Examples
     --------
@@ -175,13 +169,13 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, unbiased: bool = True) -> Tenso
     kernel
         For instance :func:`imq_kernel` (n_latent).
     unbiased
-        Leave out the pairs of a point with itself (the U-statistic): the mean is then zero when both samples come
-        from one distribution, and single values may be negative. The biased form is at least zero, and above zero
-        by about (2/n) (1 - E k) even for a perfect match.
+        Leave out the pairs of a point with itself (the U-statistic). Its mean is zero for samples of one distribution,
+        and single values may be negative. The biased form is never negative, and about (2/n) (1 - E k) for a perfect
+        match.
 
     Returns
     -------
-    A scalar. It depends neither on the number of cells (but for noise) nor on the number of genes.
+    A scalar. Its expectation does not depend on the number of cells or genes.
 
     Raises
     ------
@@ -205,14 +199,14 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, unbiased: bool = True) -> Tenso
     if unbiased and min(n, m) < 2:
         raise ValueError(f"The unbiased MMD needs two points on each side; it got {n} and {m}.")
     joined = torch.cat([x, y])
-    k = kernel(squared_distances(joined, joined))  # one pass for all three blocks: small operations cost by number
+    k = kernel(squared_distances(joined, joined))  # all three blocks in one operation
     return torch.dot(k.reshape(-1), _pair_weights(n, m, unbiased, k.device).to(k).reshape(-1))
 
 
 def _pair_weights(n: int, m: int, unbiased: bool, device: torch.device) -> Tensor:
-    """Return what each pair of the joined sample counts: plus within a sample, minus across, so that they sum to 0."""
-    own = int(unbiased)  # a point with itself
+    """Return the weight of each pair of the joined sample: positive within a sample, negative across; they sum to 0."""
+    excluded = int(unbiased)  # pairs of a point with itself
     weights = torch.full((n + m, n + m), -1 / (n * m), device=device)
-    weights[:n, :n] = 1 / (n * (n - own))
-    weights[n:, n:] = 1 / (m * (m - own))
+    weights[:n, :n] = 1 / (n * (n - excluded))
+    weights[n:, n:] = 1 / (m * (m - excluded))
     return weights.fill_diagonal_(0) if unbiased else weights

@@ -1,4 +1,4 @@
-"""Noise and batch normalisation for a batch whose rows are spread over several processes."""
+"""Noise and batch normalisation for batches that are divided among several processes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class LocalRows:
-    """A generator that is in the same state in all processes, and the rows of a batch that this process has.
+    """A generator with the same state in all processes, and the rows of a batch that this process computes.
 
-    Each process draws for the whole batch and takes its rows, so that the noise of a batch does not depend on the
-    number of processes.
+    Each process draws the noise of the whole batch and takes its rows, so that the noise does not depend on the number
+    of processes.
 
     Attributes
     ----------
     generator
         The generator.
     n_rows
-        Rows of the whole batch.
+        Number of rows of the whole batch.
     first
-        Number of the first row of this process.
+        First row of this process.
     """
 
     generator: torch.Generator
@@ -46,7 +46,7 @@ def normal(shape: Sequence[int], noise: Noise, device: torch.device) -> Tensor:
 
 
 def common(noise: Noise) -> torch.Generator | None:
-    """Return the generator for noise that does not belong to rows; every process draws the same."""
+    """Return the generator for noise that is the same in all processes."""
     return noise.generator if isinstance(noise, LocalRows) else noise
 
 
@@ -58,17 +58,17 @@ def _draw(draw: Callable[..., Any], shape: Sequence[int], noise: Noise, device: 
 
 
 class SharedBatchNorm(nn.BatchNorm1d):
-    """Batch norm whose means and variances are those of the whole batch, on any device (torch's own needs a GPU).
+    """Batch norm with the mean and variance of the whole batch, on any device (torch's SyncBatchNorm needs a GPU).
 
-    The sums of the distances to the running mean and of their squares are taken over the processes in one exchange.
-    The mean moves little in a step, so that their difference loses few digits. In evaluation it is a plain batch norm.
+    One exchange sums x - running mean and its square over the processes. Since the mean changes little in a step, the
+    variance loses few digits. In evaluation mode it is a plain batch norm.
 
     Parameters
     ----------
     plain
-        The layer that it replaces; weights and running statistics stay the same tensors.
+        The layer that it replaces; weights and running statistics are shared with it.
     total
-        Returns the sum of a tensor over all processes, and lets gradients through.
+        Returns the sum of a tensor over all processes; gradients pass through it.
     """
 
     def __init__(self, plain: nn.BatchNorm1d, total: Callable[[Tensor], Tensor]) -> None:
@@ -79,7 +79,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
         self._total = total
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x normalised."""
+        """Return the normalised batch."""
         if not self.training:
             return super().forward(x)
         assert self.running_mean is not None
@@ -87,8 +87,8 @@ class SharedBatchNorm(nn.BatchNorm1d):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         shift = self.running_mean.clone()
-        off = x.float() - shift
-        sums = self._total(torch.cat([off.sum(0), off.square().sum(0), off.new_full((1,), len(x))]))
+        shifted = x.float() - shift
+        sums = self._total(torch.cat([shifted.sum(0), shifted.square().sum(0), shifted.new_full((1,), len(x))]))
         n, (first, second) = sums[-1], sums[:-1].view(2, -1)
         mean = first / n
         variance = (second / n - mean.square()).clamp_min(0)
@@ -96,7 +96,7 @@ class SharedBatchNorm(nn.BatchNorm1d):
             self.num_batches_tracked += 1
             self.running_mean.lerp_(shift + mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)
-        out = (off - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+        out = (shifted - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
         return out.to(x.dtype)
 
 
@@ -110,7 +110,7 @@ def share_batch_norm(module: nn.Module, total: Callable[[Tensor], Tensor]) -> No
 
 
 def unshare_batch_norm(module: nn.Module) -> None:
-    """Put plain batch norms back when the training has ended."""
+    """Restore plain batch norms after the training."""
     for name, child in module.named_children():
         if isinstance(child, SharedBatchNorm):
             plain = nn.BatchNorm1d(child.num_features, child.eps, child.momentum, device=child.weight.device)

@@ -1,4 +1,4 @@
-"""The whole analysis in one call, and its later steps on a result that is there."""
+"""The whole analysis in one call, and further analyses of an existing result."""
 
 from diffvae.pipeline._identify import identify, identify_again
 from diffvae.pipeline._links import Links, links

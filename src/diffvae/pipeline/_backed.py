@@ -1,4 +1,4 @@
-"""A run on cells that stay on disk: training and embedding use all cells, the analysis a sample of them."""
+"""A run on cells that stay on disk: training and embedding use all cells, the analysis a random sample."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import shutil
 import tempfile
 import warnings
 import weakref
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,118 +14,120 @@ import pandas as pd
 
 from diffvae import _keys, _random, pp
 from diffvae._core.io import folders
-from diffvae._core.io.backed import BackedAnnData, open_store
+from diffvae._core.io.backed import open_store
 from diffvae._core.io.writer import adata_writer
+from diffvae._core.runtime import StepLog
+from diffvae._core.validate import check
+from diffvae.pipeline._checks import RULES
+from diffvae.tl._cluster import CLUSTERERS
 from diffvae.tl._tsne import placer
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model import Model
+    from diffvae.pipeline._config import RunConfig
 
-DRAWN = 20_000
-"""Size of the sample for maps, clusters, names and graphs; Graph-DiffVAE sees all pairs of its cells."""
 BLOCK = 50_000
 """Number of cells that are placed on the map at once."""
-FAITHFUL = 0.9
-"""Share of the sample whose cluster is that of the nearest centroid, below which a warning is given."""
-
-
-def check_options(out: str | PathLike[str] | None, cluster_method: str, drawn: int) -> None:
-    """Refuse what can't be done with cells on disk."""
-    if out is None:
-        raise ValueError("The cells are on disk, and so are their results; name a folder: out='results'.")
-    if cluster_method == "dbscan":
-        raise ValueError(
-            "cluster_method is 'dbscan', but its clusters have no centroids by which other cells could follow; choose "
-            "leiden, kmeans or gmm, or read the cells into memory."
-        )
-    if drawn < 100:
-        raise ValueError(f"subsample is {drawn}; it must be 100 cells or more.")
+MIN_AGREEMENT = 0.9
+"""Share of the sample whose nearest centroid is that of its cluster, below which a warning is given."""
 
 
 class BackedRun:
-    """The cells of a run on disk.
+    """The cells of a run that stay on disk.
 
-    Parameters
-    ----------
-    source
-        The cells as given.
-    out
-        Folder of the results; intermediate files lie beside it.
-    drawn
-        Size of the sample.
+    Intermediate files lie beside the output folder until the run ends.
 
     Attributes
     ----------
+    cells
+        All cells, prepared by :meth:`prepare`.
+    origin
+        Name of the data in the summary.
     about
-        Entries of the summary on the sample and the transfer.
+        Entries of the summary on the sample and the assignment of the other cells.
     """
 
-    def __init__(self, source: BackedAnnData, out: str | PathLike[str] | None, drawn: int = DRAWN) -> None:
-        assert out is not None
-        self.source, self.drawn = source, drawn
-        self.about: dict[str, Any] = {"files": [shard.path.name for shard in source.shards], "subsample": drawn}
-        place = Path(out).expanduser().resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        folders.remove_leftovers(place, folders.WORK)  # of killed runs; this run holds the lock of the folder
-        self.place = place
-        self.work = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}.", suffix=folders.WORK))
-        weakref.finalize(self, shutil.rmtree, self.work, ignore_errors=True)  # also where a run fails
+    words = ("--backed",)
+    """Options that the command of the run needs."""
 
-    def prepare(self, **options: Any) -> BackedAnnData:
-        """Prepare the cells unless they are prepared already, for the steps that follow."""
-        if self.source.is_prepared:
-            self.source.matrix(None)  # the sample needs X by rows: refused now, not after training
-            self.prepared = self.source
-        else:
-            with folders.explain_write_errors(self.place, self.work):
-                self.prepared = open_store(pp.prepare(self.source, out=self.work / "prepared.h5ad", **options))
-        return self.prepared
+    def __init__(self, config: RunConfig) -> None:
+        if config.out is None:
+            raise ValueError("The cells stay on disk, so results need a folder; name one: out='results'.")
+        if not CLUSTERERS[config.cluster_method].has_centroids:
+            able = ", ".join(name for name, clusterer in CLUSTERERS.items() if clusterer.has_centroids)
+            raise ValueError(
+                f"cluster_method is {config.cluster_method!r}, but its clusters have no centroids to which cells "
+                f"outside the sample could be assigned; choose one of {able}, or read the cells into memory."
+            )
+        check(RULES, subsample=config.subsample)
+        self.cells = self._source = open_store(config.data)
+        self.origin, self.subsample = self.cells.name, config.subsample
+        self.files = [shard.path.name for shard in self.cells.shards]
+        self.about: dict[str, Any] = {"files": self.files, "subsample": config.subsample}
+        self._out = Path(config.out).expanduser().resolve()
+        self._out.parent.mkdir(parents=True, exist_ok=True)
+        folders.remove_leftovers(self._out, folders.WORK)  # of killed runs; this run holds the lock of the folder
+        self.work = Path(tempfile.mkdtemp(dir=self._out.parent, prefix=f".{self._out.name}.", suffix=folders.WORK))
+        weakref.finalize(self, shutil.rmtree, self.work, ignore_errors=True)
+
+    def prepare(self, **options: Any) -> None:
+        """Prepare the cells in a file of their own, unless they are prepared."""
+        if self._source.is_prepared:
+            self._source.matrix(None)  # the sample needs X by rows: refused before the training
+            return
+        with folders.explain_write_errors(self._out, self.work):
+            self.cells = open_store(pp.prepare(self._source, out=self.work / "prepared.h5ad", **options))
 
     def train(self, model: Model, **options: Any) -> None:
         """Train on all cells and embed them."""
-        model.train(self.prepared, **options)
-        matrix = self.prepared.matrix(model.features.layer)
-        shape = (self.prepared.n_obs, model.n_latent)
-        with folders.explain_write_errors(self.place, self.work):
+        model.train(self.cells, **options)
+        shape = (self.cells.n_obs, model.n_latent)
+        with folders.explain_write_errors(self._out, self.work):
             self._latent = np.lib.format.open_memmap(self.work / "latent.npy", "w+", np.float32, shape)
-        for rows, z in model.encode_blocks(matrix):
+        for rows, z in model.encode_blocks(self.cells.matrix(model.features.layer)):
             self._latent[rows] = z
 
-    def sample(self, model: Model, seed: int) -> AnnData:
-        """Return a random sample of the cells, in memory, with their latent representation.
+    def sample(self, model: Model, seed: int, log: StepLog) -> AnnData:
+        """Return a random sample of the cells in memory, with their latent representation.
 
         The model forgets cells that were prepared for this run, since their file is removed with it.
         """
-        if self.prepared is not self.source:
-            model._training_matrix = None
-        n = self.prepared.n_obs
-        order = _random.generator(seed, "sample of the cells on disk").permutation(n)
-        self.rows = np.sort(order[: min(self.drawn, n)])
-        adata = self.prepared.take(self.rows)
-        adata.obsm[_keys.LATENT] = np.array(self._latent[self.rows])
-        adata.uns.setdefault(_keys.UNS, {})["embed"] = {
-            "model": type(model).__name__,
-            "key_added": _keys.LATENT,
-            "training_fingerprint": model.features.fingerprint,
-        }
+        with log.step("draw a sample of the cells"):
+            if self.cells is not self._source:
+                model._training_matrix = None
+            order = _random.generator(seed, "sample of the cells on disk").permutation(self.cells.n_obs)
+            self._rows = np.sort(order[: self.subsample])
+            adata = self.cells.take(self._rows)
+            adata.obsm[_keys.LATENT] = np.array(self._latent[self._rows])
+            adata.uns.setdefault(_keys.UNS, {})["embed"] = {
+                "model": type(model).__name__,
+                "key_added": _keys.LATENT,
+                "training_fingerprint": model.features.fingerprint,
+            }
         return adata
 
-    def transfer(self, adata: AnnData) -> None:
-        """Give all cells a cluster and name, by the nearest centroid, and a place on the map.
+    def finish(self, adata: AnnData, log: StepLog) -> None:
+        """Give all cells a cluster and a name, by the nearest centroid in the latent space, and a place on the map.
 
-        Cells of the sample keep theirs. How often the nearest centroid gives back their cluster is measured.
+        Cells of the sample keep their own; the share whose nearest centroid is that of their cluster is reported.
         """
-        clusters = adata.obs[_keys.CLUSTER].cat.categories
+        with log.step("place and name the other cells"):
+            self._assign(adata)
+
+    def _assign(self, adata: AnnData) -> None:
+        self._clusters = adata.obs[_keys.CLUSTER].cat.categories
         codes = adata.obs[_keys.CLUSTER].cat.codes.to_numpy()
+        of_cluster = [np.flatnonzero(codes == i) for i in range(len(self._clusters))]
+        self._names = [str(adata.obs[_keys.CELL_TYPE].iloc[rows[0]]) for rows in of_cluster]
         z = np.asarray(adata.obsm[_keys.LATENT])
-        centroids = np.stack([z[codes == i].mean(axis=0) for i in range(len(clusters))])
-        n = self.prepared.n_obs
+        centroids = np.stack([z[rows].mean(axis=0) for rows in of_cluster])
+        n, n_sampled = self.cells.n_obs, len(self._rows)
         place = placer(adata, use_rep=_keys.LATENT, perplexity=5, n_iter=100, key_added=_keys.TSNE, n_jobs=-1)
         self._codes, self._map = np.empty(n, dtype=np.int64), np.empty((n, 2), dtype=np.float32)
-        others = np.setdiff1d(np.arange(n), self.rows, assume_unique=True)
-        self._codes[self.rows], self._map[self.rows] = codes, adata.obsm[_keys.TSNE]
+        self._codes[self._rows], self._map[self._rows] = codes, adata.obsm[_keys.TSNE]
+        others = np.setdiff1d(np.arange(n), self._rows, assume_unique=True)
         for start in range(0, len(others), BLOCK):
             rows = others[start : start + BLOCK]
             points = np.array(self._latent[rows])
@@ -134,45 +135,44 @@ class BackedRun:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # openTSNE on its internals
                 self._map[rows] = place(points)
-        self._clusters = clusters
-        self._names = [str(adata.obs.loc[codes == i, _keys.CELL_TYPE].iloc[0]) for i in range(len(clusters))]
-        given_back = float((_nearest(z, centroids) == codes).mean())
-        self.about |= {"n_cells": n, "n_drawn": len(self.rows), "centroids_give_back": given_back}
+        agreement = float((_nearest(z, centroids) == codes).mean())
+        self.about |= {"n_cells": n, "n_drawn": n_sampled, "centroids_give_back": agreement}
         if len(others):
             warnings.warn(
-                f"Map, clusters, dimensions, genes, names, scores and links are those of {len(self.rows):,} cells "
-                f"drawn at random among {n:,}; the others got the cluster of the nearest centroid in the latent space "
-                f"and were placed on the map ({_keys.ALL_CELLS}).",
+                f"Map, clusters, dimensions, genes, names, scores and links come from a random sample of "
+                f"{n_sampled:,} of {n:,} cells. Each other cell has the cluster of the nearest centroid in the latent "
+                f"space and a place on the map ({_keys.ALL_CELLS}).",
                 UserWarning,
                 stacklevel=2,
             )
-            if given_back < FAITHFUL:
+            if agreement < MIN_AGREEMENT:
                 warnings.warn(
-                    f"The nearest centroids give back {given_back:.0%} of the clusters of the drawn cells only, so "
-                    "take those of the others as rough.",
+                    f"Only {agreement:.0%} of the sampled cells are nearest to the centroid of their own cluster, so "
+                    "the clusters of the other cells are approximate.",
                     UserWarning,
                     stacklevel=2,
                 )
 
     @property
     def sizes(self) -> list[int]:
-        """Cells of each cluster, all cells counted."""
+        """Number of cells in each cluster, among all cells."""
         return np.bincount(self._codes, minlength=len(self._clusters)).tolist()
 
-    def write(self, path: Path) -> None:
-        """Write all cells: table, latent representation, map, clusters and names; the expression stays where it is."""
+    def write(self, folder: Path) -> None:
+        """Write all cells: ``obs``, latent representation, map, clusters and names, but no expression."""
         import anndata as ad
 
-        obs = self.prepared.obs.copy()
+        obs = self.cells.obs.copy()
         obs[_keys.CLUSTER] = pd.Categorical.from_codes(self._codes, categories=self._clusters)
         obs[_keys.CELL_TYPE] = pd.Categorical(np.array(self._names)[self._codes])
-        obs[_keys.DRAWN] = np.isin(np.arange(len(obs)), self.rows)
-        with adata_writer(path, ad.AnnData(obs=obs, uns={_keys.UNS: {"sample": self.about}})) as file:
+        obs[_keys.DRAWN] = np.isin(np.arange(len(obs)), self._rows)
+        adata = ad.AnnData(obs=obs, uns={_keys.UNS: {"sample": self.about}})
+        with adata_writer(folder / _keys.ALL_CELLS, adata) as file:
             for start in range(0, len(obs), BLOCK):
                 file.append(f"obsm/{_keys.LATENT}", np.array(self._latent[start : start + BLOCK]))
             file.append(f"obsm/{_keys.TSNE}", self._map)
 
 
 def _nearest(points: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return the centroid that is nearest to each point."""
+    """Return the index of the centroid that is nearest to each point."""
     return (np.square(centroids).sum(axis=1) - 2 * points @ centroids.T).argmin(axis=1)

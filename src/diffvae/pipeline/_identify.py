@@ -1,4 +1,4 @@
-"""The road's first part: from the latent representation to named clusters, also again on an existing result."""
+"""Identification: from the latent representation to named clusters, in a run or on an existing result."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from diffvae._core.io import folders
 from diffvae._core.io.folders import one_writer
 from diffvae._core.runtime import StepLog, in_one_thread
 from diffvae._errors import DataError
-from diffvae.pipeline import _checks, _opened, _summary
+from diffvae.pipeline import _checks, _folder, _result, _scores
 from diffvae.pipeline._result import Result
 from diffvae.tl._annotate import disagreement
+from diffvae.tl._cluster import CLUSTERERS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -36,18 +37,18 @@ def identify(
     seed: int = 0,
     log: StepLog | None = None,
 ) -> None:
-    """Go from the latent representation to named clusters; the second half of a run, for a result.
+    """Go from the latent representation to named clusters: the second half of :func:`run`, without scores.
 
     Parameters
     ----------
     adata
         With ``obsm["X_diffvae"]`` and ``obsm["X_diffvae_tsne"]``.
     model
-        The model that made them.
+        The model that they come from.
     markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed
         As in :func:`diffvae.pipeline.run`.
     log
-        Where timings and warnings go.
+        Receives timings and warnings.
 
     Examples
     --------
@@ -61,20 +62,23 @@ def identify(
     >>> adata.obs["diffvae_cluster"].nunique()
     6
     """
-    _checks.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
+    _checks.check_identification(
+        markers=markers, n_clusters=n_clusters, cluster_method=cluster_method, cluster_on=cluster_on, n_dims=n_dims,
+        n_genes=n_genes, seed=seed,
+    )  # fmt: skip
     log = log or StepLog(lambda step: None)
     with log.step("cluster"):
         use_rep = _keys.LATENT if cluster_on == "latent" else _keys.TSNE
         tl.cluster(adata, cluster_method, n_clusters=n_clusters, use_rep=use_rep, rng=seed)
-        found = adata.uns[_keys.UNS]["cluster"]
-        if "warning" in found:
-            log.warnings.append(found["warning"])
-        if found["n_clusters"] < 2:
-            number = {0: "no cluster", 1: "one cluster only"}[found["n_clusters"]]
-            way_out = "" if cluster_method == "dbscan" else ", or a larger n_clusters"
+        clustering = adata.uns[_keys.UNS]["cluster"]
+        if "warning" in clustering:
+            log.warnings.append(clustering["warning"])
+        if clustering["n_clusters"] < 2:
+            number = {0: "no cluster", 1: "only one cluster"}[clustering["n_clusters"]]
+            way_out = ", or a larger n_clusters" if CLUSTERERS[cluster_method].takes_k else ""
             raise DataError(
-                f"{cluster_method} finds {number} on the {cluster_on} representation, so there is nothing to tell "
-                f"apart; try another cluster_method or cluster_on{way_out}."
+                f"{cluster_method} finds {number} in the {cluster_on} representation; try another cluster_method or "
+                f"cluster_on{way_out}."
             )
     with log.step("latent dimensions and genes"):
         tl.latent_dimensions(adata, n_top=n_dims)
@@ -132,24 +136,26 @@ def identify_again(
     >>> len(again.clusters)
     3
     """
-    asked = dict(locals())
-    options = {"markers": markers, "n_clusters": n_clusters, "cluster_method": cluster_method, "cluster_on": cluster_on}
-    options |= {"n_dims": n_dims, "n_genes": n_genes, "seed": seed}
-    _checks.check_options(**options)
+    arguments = dict(locals())
+    names = ("markers", "n_clusters", "cluster_method", "cluster_on", "n_dims", "n_genes", "seed")
+    options = {name: arguments[name] for name in names}
+    _checks.check_identification(**options)
     if out is not None:
         folders.refuse_folder(Path(out).expanduser().resolve(), overwrite)
     log = StepLog(on_step)
     with log.step("read"):
-        adata, model, earlier = _opened.read_result(path)
-    label_key = label_key or earlier["parameters"].get("label_key")
+        adata, model, summary = _folder.read_result(path)
+    label_key = label_key or summary["parameters"].get("label_key")
     _checks.require_labels(adata, label_key)
     _checks.require_cells(adata, n_clusters)
     identify(adata, model, **options, log=log)
-    scores = _summary.score(adata, label_key, seed, log)
-    about = {k: earlier[k] for k in _keys.ABOUT}
-    parameters = earlier["parameters"] | options | {"label_key": label_key}
+    scores = _scores.score(adata, label_key, seed, log)
     command = None
     if out is not None:
         words = ["identify", Path(path).name, "--out", Path(out).name]
-        command = _opened.command_line(words, identify_again, asked, without=("n_dims", "n_genes", "precision"))
-    return _summary.finish(adata, model, about, parameters, log, scores, out, overwrite, command=command)
+        command = _folder.command_line(words, identify_again, arguments, without=("n_dims", "n_genes", "precision"))
+    return _result.finish(
+        adata, model, about={name: summary[name] for name in _keys.ABOUT},
+        parameters=summary["parameters"] | options | {"label_key": label_key}, log=log, scores=scores, out=out,
+        overwrite=overwrite, command=command,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How far predicted links can be believed, in words."""
+"""Links between cells: Graph-DiffVAE on the graph of similar cells, against chance and Pearson's correlation."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from diffvae import _keys, pp, tl
 from diffvae._core.anndata import groups, result, results
 from diffvae._core.io import folders
-from diffvae._core.runtime import StepLog, in_one_thread
+from diffvae._core.runtime import StepLog, in_one_thread, versions
+from diffvae._core.validate import check
 from diffvae._errors import CheckpointError, DataError, OutputError
 from diffvae.pipeline import _perturb
-from diffvae.pipeline._opened import OpenedResult
+from diffvae.pipeline._checks import RULES
+from diffvae.pipeline._folder import OpenedResult, Verdict, sentences, write_figures, write_summary, write_tables
 from diffvae.tl._tsne import AFFINITIES
 
 if TYPE_CHECKING:
@@ -27,124 +28,73 @@ if TYPE_CHECKING:
 
     from diffvae.model import GraphDiffVAE
 
-MANY = 0.3
-"""Share of the called links at a hundredth of the cells that is worth a remark."""
-
-
-def verdict(found: Links) -> list[str]:
-    """Say in words how far the links can be believed, and where a trivial way does as well."""
-    links = found.summary["links"]
-    said = [f"Trained on {links['scheme']}."]
-    if "validation_auc" in links:
-        auc, pearson = links["validation_auc"], links["pearson_auc"]
-        said.append(
-            f"Edges hidden from the training are told from other pairs with AUC {auc:.3f}; Pearson's correlation, of "
-            f"which the graph was made, has {pearson:.3f}. Links measured independently are the fairer "
-            "test: diffvae.benchmark.links."
-        )
-        said.append(
-            f"At the threshold {links['threshold']:.2g}, {links['recall']:.0%} of the graph's edges are called, and "
-            f"{links['precision']:.0%} of all called pairs are edges; of those that were no known edges, "
-            f"{links['precision_unknown']:.1%} were hidden ones."
-        )
-    if links.get("hub_share", 0) > MANY:
-        said.append(
-            f"{links['hub_share']:.0%} of the called links touch the most linked hundredth of the cells "
-            f"({links['hub_share_input']:.0%} in the graph that went in): popular cells, often the deepest sequenced. "
-            "diffvae.pp.cell_graph makes a graph with fewer of them with mutual=True or use_rep='X_pca'."
-        )
-    if links["n_components"] > links["n_components_input"]:
-        said.append(
-            f"The predicted links fall into {links['n_components']} pieces, the graph that went in into "
-            f"{links['n_components_input']}: a pseudotime along them reaches one piece only."
-        )
-    if found.types is not None and (found.types["graph"] == _keys.CALLED_LINKS).any():
-        predicted = found.types[found.types["graph"] == _keys.CALLED_LINKS]
-        across = predicted[predicted["type_1"] != predicted["type_2"]]
-        linked = across[(across["q_value"] < 0.05) & (across["z"] > 0)].sort_values("z", ascending=False)
-        names = ", ".join(f"{r.type_1} - {r.type_2}" for r in linked.head(8).itertuples()) or "none"
-        names += f" and {len(linked) - 8} more" if len(linked) > 8 else ""
-        said.append(f"Different types linked beyond chance (degrees kept, q < 0.05): {names}.")
-    if found.commitment is not None:
-        calls = found.commitment
-        n, of = int((calls["call"] != "uncommitted").sum()), len(calls)
-        raw = int((calls["call_pearson"] != "uncommitted").sum())
-        either = calls[(calls["call"] != "uncommitted") | (calls["call_pearson"] != "uncommitted")]
-        both = int((either["call"] == either["call_pearson"]).sum())
-        said.append(
-            f"{n} of {of} progenitors are linked to a mature type beyond chance, {raw} by their Pearson neighbours "
-            f"alone; of {len(either)} that either calls, they agree on {both}. In simulations a third of such calls "
-            "were right, and a tenth of progenitors without any fate were called."
-        )
-    return said
-
-
-def write_into(found: Links, folder: Path, groupby: str) -> None:
-    """Write what was found into a folder that the caller makes appear at once."""
-    import anndata as ad
-
-    from diffvae import pl
-    from diffvae._core.runtime import versions
-
-    adata = found.adata
-    found.model.save(folder / "model")
-    tables = {"called_links": found.called, "history": found.model.history.reset_index()}
-    if found.types is not None:
-        tables["link_table"] = found.types
-    if found.commitment is not None:
-        tables["commitment"] = found.commitment
-        tables["commitment_types"] = result(adata, "commitment_types")
-    for name, table in tables.items():
-        folders.write_csv(table, folder / "tables" / f"{name}.csv")
-    # the graphs and all that was said of the cells; expression is in the result itself
-    cells = ad.AnnData(obs=adata.obs, obsm=dict(adata.obsm), obsp=dict(adata.obsp), uns=dict(adata.uns))
-    folders.write_h5ad(cells, folder / "cells.h5ad")
-    several = found.types is not None
-    figures: dict[str, Callable[[], Any]] = {
-        "adjacency": lambda: pl.adjacency(adata, groupby, graphs=_graphs(found)),
-        "history": lambda: pl.history(found.model.history),
-    }
-    if several:
-        source = None if found.commitment is None else result(adata, "commitment_params")["source"]
-        figures["links"] = lambda: pl.links(adata, groupby, source=source)
-        figures["link_table"] = lambda: pl.link_table(adata)
-    if found.commitment is not None:
-        figures["commitment"] = lambda: pl.commitment(adata)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name, draw in figures.items():
-        pl.save(np.ravel(draw())[0], folder / "figures" / name)
-    summary = found.summary | {"versions": versions()}
-    text = json.dumps(summary, indent=1, default=folders.plain_number, allow_nan=False)
-    folders.write_text(text + "\n", folder / _keys.SUMMARY)
-
-
-def _graphs(found: Links) -> list[str]:
-    return [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(found.called) else [])]
-
-
 K = 5
 TOP_K = 15
+OPTIONS = ("source", "target", "k", "top_k", "preset", "conv", "joint_weight", "max_epochs", "device", "seed")
+"""Parameters of :func:`links` that :func:`run_links` takes as well."""
+
+MAX_HUB_SHARE = 0.3
+"""Share of the called links at the most linked 1 % of the cells, above which the verdict mentions it."""
+MAX_PAIRS = 8
+"""Pairs of types that the verdict names."""
+
+VERDICT: Verdict = (
+    (lambda n: True, "Trained on {scheme}."),
+    (
+        lambda n: "validation_auc" in n,
+        "Graph-DiffVAE ranks hidden edges above other pairs with AUC {validation_auc:.3f}; Pearson's correlation, "
+        "which defines the graph, reaches {pearson_auc:.3f}. Independently measured links are the fairer test: "
+        "diffvae.benchmark.links.",
+    ),
+    (
+        lambda n: "validation_auc" in n,
+        "At the threshold {threshold:.2g}, {recall:.0%} of the edges of the graph are called, and {precision:.0%} of "
+        "all called pairs are edges. Of the called pairs that were not edges in training, {precision_unknown:.1%} are "
+        "hidden edges.",
+    ),
+    (
+        lambda n: n.get("hub_share", 0) > MAX_HUB_SHARE,
+        "{hub_share:.0%} of the called links involve the most linked 1 % of the cells ({hub_share_input:.0%} in the "
+        "input graph). Such hubs are often the most deeply sequenced cells. diffvae.pp.cell_graph makes fewer hubs "
+        "with mutual=True or use_rep='X_pca'.",
+    ),
+    (
+        lambda n: n["n_components"] > n["n_components_input"],
+        "The predicted links form {n_components} connected components, the input graph {n_components_input}: a "
+        "pseudotime along the links covers one component only.",
+    ),
+    (lambda n: "pairs" in n, "Different types linked beyond chance (null keeps the degrees, q < 0.05): {pairs}."),
+    (
+        lambda n: "n_progenitors" in n,
+        "{n_called_progenitors} of {n_progenitors} progenitors are linked to a mature type beyond chance, and "
+        "{n_called_pearson} by their Pearson neighbours alone. Of the {n_either} that either method calls, both give "
+        "{n_same} the same call. In simulations, a third of such calls were right, and a tenth of progenitors without "
+        "a fate were called.",
+    ),
+)
+"""Conditions on the numbers of a result, and the sentences that they add."""
 
 
 @dataclass
 class Links:
-    """What Graph-DiffVAE found.
+    """What Graph-DiffVAE predicted.
 
     Attributes
     ----------
     adata
-        The cells with everything that :func:`diffvae.tl.links` and its followers wrote.
+        The cells with the results of :func:`diffvae.tl.links`, :func:`diffvae.tl.link_table` and
+        :func:`diffvae.tl.commitment`.
     model
         The trained model.
     called
         One row per called link, the most probable first.
     types
-        Links between types, of the graph that went in and of the predicted one, beside their null; None without two
+        Links between types, in the input graph and in the predicted one, with their null; None with fewer than two
         types.
     commitment
-        One row per progenitor; None if no source was named.
+        One row per progenitor; None without a source.
     summary
-        Parameters, figures on hidden edges, sentences.
+        Parameters, scores on hidden edges, verdict.
     path
         The folder, if one was written.
 
@@ -189,10 +139,10 @@ def run_links(
     training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Links:
     """Build the graph, train Graph-DiffVAE on it, predict links, count them by type, and call progenitors."""
+    arguments = locals()
+    parameters = {name: arguments[name] for name in ("groupby", *OPTIONS)}
     from diffvae.model import GraphDiffVAE
 
-    unnamed = ("adata", "log", "progress", "training", "GraphDiffVAE")
-    parameters = {n: v for n, v in locals().items() if n not in unnamed}
     model = GraphDiffVAE(preset, conv=conv, joint_weight=joint_weight, max_epochs=max_epochs)
     log = log or StepLog(lambda step: None)
     with log.step("join similar cells"):
@@ -201,43 +151,105 @@ def run_links(
         model.train(adata, device=device, rng=seed, progress=progress, **training)
     with log.step("predict links"):
         called = tl.links(adata, model, min(top_k, adata.n_obs - 1), rng=seed)
-        _map(adata, seed)
-    types = calls = None
+        _add_tsne(adata, seed)
+    types = commitment = None
     if len(groups(adata, groupby).categories) > 1:
         with log.step("compare links between types with chance"):
-            graphs = [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(called) else [])]
-            types = tl.link_table(adata, groupby, graphs=graphs, rng=seed)
+            types = tl.link_table(adata, groupby, graphs=_graphs(called), rng=seed)
     if source is not None:
         with log.step("call progenitors by their links"):
-            calls = tl.commitment(adata, source, groupby, targets=target, layer=model.features.layer, rng=seed)
-    found = Links(adata, model, called, types, calls)
-    stored = result(adata, "links")
-    figures = {n: v for n, v in stored.items() if not (isinstance(v, float) and np.isnan(v))}
-    found.summary = {
+            commitment = tl.commitment(adata, source, groupby, targets=target, layer=model.features.layer, rng=seed)
+    numbers = {name: v for name, v in result(adata, "links").items() if not (isinstance(v, float) and v != v)}
+    if "validation_auc" in result(adata, "links"):
+        numbers["pearson_auc"] = model.baseline_auc()
+    summary = {
         "parameters": parameters,
-        "graph": {n: v for n, v in result(adata, _keys.CELL_GRAPH).items() if v == v},
-        "links": figures | ({"pearson_auc": model.baseline_auc()} if "validation_auc" in stored else {}),
-        "calls": None if calls is None else _counts(calls),
+        "graph": {name: v for name, v in result(adata, _keys.CELL_GRAPH).items() if v == v},
+        "links": numbers,
+        "calls": None if commitment is None else _counts(commitment),
         "types": None if types is None else json.loads(types.to_json(orient="records")),
+        "verdict": sentences(VERDICT, numbers | _pairs(types) | _agreement(commitment)),
     }
-    found.summary["verdict"] = verdict(found)
-    return found
+    return Links(adata, model, called, types, commitment, summary)
 
 
-def _map(adata: AnnData, seed: int) -> None:
-    """Make the map of Graph-DiffVAE's latent space, and keep DiffVAE's as the one in which new cells are placed."""
-    kept = results(adata).get("tsne"), adata.obsp.get(AFFINITIES)
+def _graphs(called: pd.DataFrame) -> list[str]:
+    return [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(called) else [])]
+
+
+def _add_tsne(adata: AnnData, seed: int) -> None:
+    """Add the t-SNE of Graph-DiffVAE's latent space; new cells are still placed on the map of DiffVAE."""
+    parameters, affinities = results(adata).get("tsne"), adata.obsp.get(AFFINITIES)
     tl.tsne(adata, use_rep=_keys.GRAPH_LATENT, key_added=_keys.GRAPH_TSNE, rng=seed)
-    if kept[0] is not None and kept[1] is not None:
-        results(adata)["tsne"], adata.obsp[AFFINITIES] = kept
+    if parameters is not None and affinities is not None:
+        results(adata)["tsne"], adata.obsp[AFFINITIES] = parameters, affinities
 
 
-def _counts(calls: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Return how many progenitors got each call, by the model's links and by Pearson's."""
+def _counts(commitment: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Return the number of progenitors with each call, by predicted links and by Pearson's correlation."""
     return {
-        graph: {str(name): int(n) for name, n in calls[column].value_counts().items()}
+        graph: {str(name): int(n) for name, n in commitment[column].value_counts().items()}
         for graph, column in (("predicted", "call"), ("pearson", "call_pearson"))
     }
+
+
+def _pairs(types: pd.DataFrame | None) -> dict[str, str]:
+    """Return the pairs of different types with more predicted links than by chance, for the verdict."""
+    if types is None or not (types["graph"] == _keys.CALLED_LINKS).any():
+        return {}
+    linked = types[
+        (types["graph"] == _keys.CALLED_LINKS)
+        & (types["type_1"] != types["type_2"])
+        & (types["q_value"] < 0.05)
+        & (types["z"] > 0)
+    ].sort_values("z", ascending=False)
+    names = ", ".join(f"{r.type_1} - {r.type_2}" for r in linked.head(MAX_PAIRS).itertuples()) or "none"
+    return {"pairs": names + (f" and {len(linked) - MAX_PAIRS} more" if len(linked) > MAX_PAIRS else "")}
+
+
+def _agreement(commitment: pd.DataFrame | None) -> dict[str, int]:
+    """Return how many progenitors each method calls, and how often both agree, for the verdict."""
+    if commitment is None:
+        return {}
+    predicted, pearson = commitment["call"], commitment["call_pearson"]
+    either = (predicted != "uncommitted") | (pearson != "uncommitted")
+    return {
+        "n_progenitors": len(commitment),
+        "n_called_progenitors": int((predicted != "uncommitted").sum()),
+        "n_called_pearson": int((pearson != "uncommitted").sum()),
+        "n_either": int(either.sum()),
+        "n_same": int((predicted[either] == pearson[either]).sum()),
+    }
+
+
+def write_into(links: Links, folder: Path) -> None:
+    """Write model, tables, cells, figures and summary into a folder."""
+    import anndata as ad
+
+    from diffvae import pl
+
+    adata, groupby = links.adata, links.summary["parameters"]["groupby"]
+    links.model.save(folder / "model")
+    tables = {"called_links": links.called, "history": links.model.history.reset_index()}
+    figures: dict[str, Callable[[], Any]] = {
+        "adjacency": lambda: pl.adjacency(adata, groupby, graphs=_graphs(links.called)),
+        "history": lambda: pl.history(links.model.history),
+    }
+    if links.types is not None:
+        source = links.summary["parameters"]["source"]
+        tables["link_table"] = links.types
+        figures["links"] = lambda: pl.links(adata, groupby, source=source)
+        figures["link_table"] = lambda: pl.link_table(adata)
+    if links.commitment is not None:
+        tables["commitment"] = links.commitment
+        tables["commitment_types"] = result(adata, "commitment_types")
+        figures["commitment"] = lambda: pl.commitment(adata)
+    write_tables(tables, folder)
+    # without expression, which is in the result itself
+    cells = ad.AnnData(obs=adata.obs, obsm=dict(adata.obsm), obsp=dict(adata.obsp), uns=dict(adata.uns))
+    folders.write_h5ad(cells, folder / "cells.h5ad")
+    write_figures(figures, folder)
+    write_summary(links.summary | {"versions": versions()}, folder)
 
 
 @in_one_thread
@@ -260,20 +272,21 @@ def links(
     progress: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Links:
-    """Predict the links between the cells of an existing result, and call its progenitors by them.
+    """Predict the links between the cells of an existing result, and call its progenitors by their links.
 
     Parameters
     ----------
     path
         Folder that :func:`diffvae.pipeline.run` wrote.
     out
-        Folder for what is found; None for ``links`` in ``path``.
+        Output folder; None for ``links`` in ``path``.
     source, target
         Progenitor type, and the mature types (None for all others): see :func:`diffvae.tl.commitment`.
     groupby
-        Key in ``obs`` of the types; None for the labels of the run, or the names it gave where there were none.
+        Key in ``obs`` of the types; None for the reference labels of the run, or for the names of its clusters if it
+        has none or some cells have no label.
     k
-        Most similar cells to which each cell is joined: see :func:`diffvae.pp.cell_graph`.
+        Number of most similar cells to which each cell is joined: see :func:`diffvae.pp.cell_graph`.
     top_k
         See :func:`diffvae.tl.links`.
     preset, conv, joint_weight, max_epochs, device
@@ -297,76 +310,65 @@ def links(
     ...     cells, "results", label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
     ...     links=False, progress=False,
     ... )
-    >>> found = dv.pipeline.links("results", max_epochs=5, progress=False)
-    >>> found.called.columns.tolist()
+    >>> links = dv.pipeline.links("results", max_epochs=5, progress=False)
+    >>> links.called.columns.tolist()
     ['cell_1', 'cell_2', 'probability', 'new']
     """
-    asked = dict(locals())
-    check_options(k, top_k)
-    with OpenedResult(path, out, _keys.LINKS_FOLDER, overwrite, on_step) as part:
-        adata, _, earlier = part.read()
-        groupby = groupby or type_key(adata, earlier["parameters"])
-        require_types(adata, groupby, source, target)
-        found = run_links(
-            adata, groupby=groupby, source=source, target=target, k=k, top_k=top_k, preset=preset, conv=conv,
-            joint_weight=joint_weight, max_epochs=max_epochs, device=device, seed=seed, log=part.log,
-            progress=progress,
-        )  # fmt: skip
-        found.summary["command"] = part.command("links", links, asked)
-        part.write(found, lambda folder: write_into(found, folder, groupby))
-    return found
+    arguments = dict(locals())
+    check(RULES, k=k, top_k=top_k)
+    with OpenedResult(path, out, _keys.LINKS_FOLDER, overwrite, on_step) as opened:
+        adata, _, run_summary = opened.read()
+        groupby = groupby or type_key(adata, run_summary["parameters"])
+        _require_types(adata, groupby, source, target)
+        options = {name: arguments[name] for name in OPTIONS}
+        predicted = run_links(adata, groupby=groupby, **options, log=opened.log, progress=progress)
+        predicted.summary["command"] = opened.command("links", links, arguments)
+        opened.write(predicted, lambda folder: write_into(predicted, folder))
+    return predicted
 
 
-def of_run(
+def links_of_run(
     adata: AnnData,
     parameters: Mapping[str, Any],
     *,
-    seed: int,
     log: StepLog,
     progress: bool,
     training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Links | None:
-    """Predict the links of a run; where that can't be, warn and return None, so that the run isn't lost."""
+    """Predict links at the end of a run; if that is impossible, add a warning and return None, so the run is kept."""
     source, target = parameters["source"], parameters["target"]
-    groupby = type_key(adata, parameters)  # links are counted between all cells, so each needs a type
-    known = {source, *(target or ())} <= set(adata.obs[groupby].astype(str))
-    if source is not None and not known:
-        log.warnings.append(
-            f"No progenitors were called by their links: not all of the named types are in adata.obs[{groupby!r}]."
-        )
+    groupby = type_key(adata, parameters)
+    if source is not None and not {source, *(target or ())} <= set(adata.obs[groupby].astype(str)):
+        log.warnings.append(f"No progenitors were called by links: not all types are in adata.obs[{groupby!r}].")
+        source = target = None
     try:
         return run_links(
-            adata, groupby=groupby, source=source if known else None, target=target if known else None,
-            k=parameters["k"], device=parameters["device"], seed=seed, log=log, progress=progress,
-            training=training,
+            adata, groupby=groupby, source=source, target=target, k=parameters["k"], device=parameters["device"],
+            seed=parameters["seed"], log=log, progress=progress, training=training,
         )  # fmt: skip
     except (CheckpointError, OutputError):
         raise
-    except (ValueError, RuntimeError) as error:  # a graph in which all are linked to all, say
+    except (ValueError, RuntimeError) as error:  # a graph in which all cells are linked, for example
         log.warnings.append(f"No links were predicted: {error} Run 'diffvae links' on this result.")
         return None
 
 
 def type_key(adata: AnnData, parameters: Mapping[str, Any]) -> str:
-    """Return where the types are: a run's labels if every cell has one, or the names that it gave."""
-    key = _perturb.group_key(parameters)
+    """Return the key of the types: the reference labels if every cell has one, or the names of the clusters."""
+    key = _perturb.type_key(parameters)
     return _keys.CELL_TYPE if key in adata.obs and adata.obs[key].isna().any() else key
 
 
-def check_options(k: int, top_k: int) -> None:
-    """Refuse numbers that can't be, before anything is read."""
-    for name, value in (("k", k), ("top_k", top_k)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be 1 or more.")
-
-
-def require_types(adata: AnnData, groupby: str, source: str | None, target: Sequence[str] | None) -> None:
-    """Refuse types that aren't there, before the training."""
+def _require_types(adata: AnnData, groupby: str, source: str | None, target: Sequence[str] | None) -> None:
+    """Refuse unknown types before the training."""
+    if source is None:
+        if target:
+            raise ValueError("target is given without source; name the progenitor type as well.")
+        groups(adata, groupby)
+        return
     types = [str(c) for c in groups(adata, groupby).categories]
-    if source is None and target:
-        raise ValueError("A target was named but no source; name the progenitor type as well.")
-    for name in (*([source] if source is not None else []), *(target or ())):
+    for name in (source, *(target or ())):
         if name not in types:
             raise DataError(f"{name!r} is no type of adata.obs[{groupby!r}]; the types are: {', '.join(types)}.")
-    if source is not None and (source in (target or ()) or len(types) == 1):
-        raise DataError(f"{source!r} has no other type to commit to; name another target, or other types by groupby.")
+    if source in (target or ()) or len(types) == 1:
+        raise DataError(f"{source!r} has no other type to commit to; name another target, or other types (groupby).")

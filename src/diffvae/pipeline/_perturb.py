@@ -1,4 +1,4 @@
-"""The road's second part: what a progenitor can be turned into, through which genes, and would chance do as well."""
+"""Perturbation: which types the cells of a source turn into, and through which genes, compared with chance."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import pandas as pd
 from diffvae import _keys, tl
 from diffvae._core.anndata import results
 from diffvae._core.io import folders
-from diffvae._core.runtime import StepLog, in_one_thread
-from diffvae.pipeline._opened import OpenedResult
+from diffvae._core.runtime import StepLog, in_one_thread, versions
+from diffvae._core.validate import check
+from diffvae.pipeline._checks import RULES
+from diffvae.pipeline._folder import OpenedResult, Verdict, sentences, write_figures, write_summary, write_tables
 from diffvae.tl import _minimal_genes, _perturb
 
 if TYPE_CHECKING:
@@ -27,26 +29,53 @@ if TYPE_CHECKING:
     from diffvae.tl import MinimalGenes, Perturbation
 
 N_SD = (0.25, 0.5, 1.0, 1.5, 2.0)
-METHOD_NAMES = {
-    "mean": "a step of equal length towards the target's latent mean",
-    "expression_mean": "the same part of the way between the types' mean expressions, without a model",
-}
+N_EFFECTS = 50
+"""Genes per target in the table of effects."""
+OPTIONS = ("source", "target", "n_dims", "order", "direction", "restrict", "n_random", "seed")
+"""Parameters of :func:`perturb` that :func:`run_perturbation` takes as well."""
+
+VERDICT: Verdict = (
+    (
+        lambda n: True,
+        "Targets with more conversions than by chance (q < 0.05; null: random directions of equal length): {beyond}.",
+    ),
+    (
+        lambda n: n["n_targets"] / (n["n_random"] + 1) >= 0.05,
+        "With {n_random} random directions and {n_targets} targets, a single conversion cannot reach q < 0.05; "
+        "increase n_random.",
+    ),
+    (
+        lambda n: n["n_better_mean"] > 0,
+        "For {n_better_mean} of {n_targets} targets, a step of equal length towards the latent mean of the target "
+        "converts more cells than the shift.",
+    ),
+    (
+        lambda n: n["n_better_expression_mean"] > 0,
+        "For {n_better_expression_mean} of {n_targets} targets, an interpolation between the mean expressions of both "
+        "types, without a model, converts more cells than the shift.",
+    ),
+    (
+        lambda n: n["by_de_genes"] != "",
+        "For {by_de_genes}, an equal number of top differentially expressed genes flips all of these cells as well.",
+    ),
+)
+"""Conditions on the numbers of a result, and the sentences that they add."""
 
 
 @dataclass
 class Changes:
-    """What a perturbation of one source found, towards all of its targets.
+    """The result of a perturbation of one source towards all targets.
 
     Attributes
     ----------
     classifier, perturbation
         See :class:`diffvae.model.CellStateClassifier` and :func:`diffvae.tl.perturb`.
     minimal
-        Target to the result of :func:`diffvae.tl.minimal_genes`.
+        Result of :func:`diffvae.tl.minimal_genes` by target.
     targets
-        One row per target: conversions beside chance and baselines, and the genes.
+        One row per target: conversions, by chance and by the baselines, and the genes.
     summary
-        Parameters, evaluation of the classifier, sentences.
+        Parameters, evaluation of the classifier, verdict.
     path
         The folder, if one was written.
 
@@ -88,14 +117,13 @@ def run_perturbation(
     log: StepLog | None = None,
     progress: bool = True,
 ) -> Changes:
-    """Train the classifier, shift the source towards each target, and find the fewest genes that do it."""
+    """Train the classifier, shift the source towards each target, and find the smallest sets of genes that do it."""
+    arguments = locals()
+    parameters = {name: arguments[name] for name in ("groupby", *OPTIONS)}
     from diffvae.model import CellStateClassifier
 
-    parameters = {k: v for k, v in locals().items() if k not in ("adata", "model", "log", "progress")}
-    parameters.pop("CellStateClassifier")
-    # what can't work is refused now, not after the training
+    check(RULES, order=order, direction=direction, n_random=n_random, n_dims=n_dims, seed=seed)
     _perturb.step_sizes(n_sd)
-    _minimal_genes.check_options(max(n_sd), n_dims, "all", order, direction, "effect", 0.5, n_random)
     _minimal_genes.allowed_genes(model.gene_names, restrict)
     log = log or StepLog(lambda step: None)
     with log.step("train the classifier"):
@@ -103,7 +131,7 @@ def run_perturbation(
         classifier.train(adata, groupby, layer=model.features.layer, rng=seed, progress=progress)
     for name, n in classifier.dropped.items():
         log.warnings.append(
-            f"{name} has {n} cells, fewer than the {classifier.min_cells} that the classifier needs, and is left out."
+            f"{name} is left out: it has {n} cells, but the classifier needs at least {classifier.min_cells}."
         )
     with log.step("shift latent dimensions"):
         perturbation = tl.perturb(
@@ -118,48 +146,42 @@ def run_perturbation(
             )
             for name in perturbation.targets
         }  # fmt: skip
-    results(adata).pop("minimal_genes", None)  # of the last target only; the tables have all of them
+    results(adata).pop("minimal_genes", None)  # of the last target only; the tables have all targets
     targets = target_table(perturbation, minimal)
     parameters["n_sd"] = [float(v) for v in perturbation.n_sd]
-    parameters["restrict"] = None if restrict is None else f"{_n_allowed(minimal)} of the model's genes"
+    if restrict is not None:
+        n_allowed = max((int(m.params["n_allowed"]) for m in minimal.values()), default=0)
+        parameters["restrict"] = f"{n_allowed} of the model's genes"
     summary = {
         "parameters": parameters,
         "classifier": classifier.evaluation.to_dict() | {"dropped": classifier.dropped},
         "targets": json.loads(targets.to_json(orient="records")),
-        "verdict": [str(classifier.evaluation), *verdict(perturbation, targets, n_random)],
+        "verdict": [str(classifier.evaluation), *verdict(targets, n_random)],
     }
     return Changes(classifier, perturbation, minimal, targets, summary)
 
 
-def _n_allowed(minimal: dict[str, MinimalGenes]) -> int:
-    return max((int(m.params["n_allowed"]) for m in minimal.values()), default=0)
-
-
 def target_table(perturbation: Perturbation, minimal: dict[str, MinimalGenes]) -> pd.DataFrame:
-    """Return one row per target, at the largest step: conversions, what stands beside them, and the genes."""
+    """Return one row per target at the largest step: conversions, null and baselines, and the genes."""
     table = perturbation.table
     last = table[table["n_sd"] == max(perturbation.n_sd)].set_index(["target", "method"])
     rows = []
-    for target, found in minimal.items():
-        own = last.loc[(target, perturbation.methods[0])]
-        genes = found.genes
-        sizes = found.cells["n_genes"]
-        beside = found.baselines.set_index("genes")["flipped"]
+    for target, result in minimal.items():
+        shift = last.loc[(target, perturbation.methods[0])]
+        sizes, genes = result.cells["n_genes"], result.genes
+        flipped = result.baselines.set_index("genes")["flipped"]
         rows.append(
             {
-                "source": own["source"],
+                "source": shift["source"],
                 "target": target,
-                "n_sd": own["n_sd"],
-                "n_cells": int(own["n_cells"]),
-                "converted": own["converted"],
-                "converted_at_0": own["converted_at_0"],
-                "null_mean": own["null_mean"],
-                "q_value": own["q_value"],
+                "n_sd": shift["n_sd"],
+                "n_cells": int(shift["n_cells"]),
+                **{name: shift[name] for name in ("converted", "converted_at_0", "null_mean", "q_value")},
                 **{f"converted_{m}": last.loc[(target, m), "converted"] for m in perturbation.methods[1:]},
                 "n_flipped": len(sizes),
                 "median_n_genes": float(sizes.median()) if len(sizes) else np.nan,
-                "flipped_by_de_genes": beside["differentially expressed"],
-                "flipped_by_random_genes": beside["random"],
+                "flipped_by_de_genes": flipped["differentially expressed"],
+                "flipped_by_random_genes": flipped["random"],
                 "genes_up": ", ".join(genes.loc[genes["direction"] == "up", "gene"].head(5)),
                 "genes_down": ", ".join(genes.loc[genes["direction"] == "down", "gene"].head(5)),
             }
@@ -167,29 +189,18 @@ def target_table(perturbation: Perturbation, minimal: dict[str, MinimalGenes]) -
     return pd.DataFrame(rows)
 
 
-def verdict(perturbation: Perturbation, targets: pd.DataFrame, n_random: int) -> list[str]:
-    """Say in words which conversions chance doesn't explain, and where a simpler way does as well."""
-    beyond = targets[(targets["q_value"] < 0.05) & (targets["converted"] > targets["converted_at_0"])]
-    names = ", ".join(beyond["target"]) or "none"
-    said = [f"Converted beyond chance (q < 0.05 against random directions of equal length): {names}."]
-    if len(targets) / (n_random + 1) >= 0.05:
-        said.append(
-            f"With {n_random} random directions and {len(targets)} targets, one conversion alone can't reach q < 0.05; "
-            "more directions can show it."
-        )
-    for method, told in METHOD_NAMES.items():
-        column = f"converted_{method}"
-        if column in targets:
-            better = int((targets[column] > targets["converted"]).sum())
-            if better:
-                said.append(f"For {better} of {len(targets)} targets, {told}, converts more cells than the shift.")
-    de = targets["flipped_by_de_genes"] >= 1
-    if de.any():
-        said.append(
-            f"For {', '.join(targets.loc[de, 'target'])}, as many top differentially expressed genes flip every one "
-            "of these cells just as well."
-        )
-    return said
+def verdict(targets: pd.DataFrame, n_random: int) -> list[str]:
+    """Say which conversions chance does not explain, and where a simpler method does as well."""
+    beyond = (targets["q_value"] < 0.05) & (targets["converted"] > targets["converted_at_0"])
+    numbers = {
+        "beyond": ", ".join(targets.loc[beyond, "target"]) or "none",
+        "n_targets": len(targets),
+        "n_random": n_random,
+        "by_de_genes": ", ".join(targets.loc[targets["flipped_by_de_genes"] >= 1, "target"]),
+    }
+    for method in ("mean", "expression_mean"):
+        numbers[f"n_better_{method}"] = int((targets[f"converted_{method}"] > targets["converted"]).sum())
+    return sentences(VERDICT, numbers)
 
 
 @in_one_thread
@@ -211,23 +222,24 @@ def perturb(
     progress: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Changes:
-    """Change the state of cells of an existing result: which convert to what, and through which genes.
+    """Perturb cells of an existing result: which types they turn into, and through which genes.
 
     Parameters
     ----------
     path
         Folder that :func:`diffvae.pipeline.run` wrote.
     out
-        Folder for what is found; None for ``perturbation`` in ``path``.
+        Output folder; None for ``perturbation`` in ``path``.
     source
         Type whose cells are shifted.
     target
-        Types to turn them into; None for all others.
+        Types that they should turn into; None for all other types.
     groupby
-        Key in ``obs`` of the types; None for the labels of the run, or the names it gave where there were none.
+        Key in ``obs`` of the types; None for the reference labels of the run, or for the names of its clusters if it
+        has none.
     n_sd, n_dims, n_random
-        See :func:`diffvae.tl.perturb`; None for 0.25, 0.5, 1, 1.5 and 2 standard deviations. The fewest genes are
-        searched at the largest ``n_sd``.
+        See :func:`diffvae.tl.perturb`; None for 0.25, 0.5, 1, 1.5 and 2 standard deviations. The smallest
+        sets of genes are searched at the largest ``n_sd``.
     order, direction, restrict
         See :func:`diffvae.tl.minimal_genes`.
     seed
@@ -249,78 +261,74 @@ def perturb(
     ...     cells, "results", label_key="cell_type", n_clusters=4, cluster_method="kmeans", n_latent=5, max_epochs=2,
     ...     links=False, progress=False,
     ... )
-    >>> found = dv.pipeline.perturb("results", source="HSPC", target=["MEP"], n_random=5, progress=False)
-    >>> found.targets["target"].tolist()
+    >>> changes = dv.pipeline.perturb("results", source="HSPC", target=["MEP"], n_random=5, progress=False)
+    >>> changes.targets["target"].tolist()
     ['MEP']
     """
-    asked = dict(locals())
-    with OpenedResult(path, out, _keys.PERTURBATION_FOLDER, overwrite, on_step) as part:
-        adata, model, earlier = part.read()
-        found = run_perturbation(
-            adata, model, source=source, target=target, groupby=groupby or group_key(earlier["parameters"]),
-            n_sd=n_sd or N_SD,
-            n_dims=n_dims, order=order, direction=direction, restrict=restrict, n_random=n_random, seed=seed,
-            log=part.log, progress=progress,
+    arguments = dict(locals())
+    with OpenedResult(path, out, _keys.PERTURBATION_FOLDER, overwrite, on_step) as opened:
+        adata, model, run_summary = opened.read()
+        options = {name: arguments[name] for name in OPTIONS}
+        changes = run_perturbation(
+            adata, model, groupby=groupby or type_key(run_summary["parameters"]), n_sd=n_sd or N_SD, **options,
+            log=opened.log, progress=progress,
         )  # fmt: skip
-        found.summary["command"] = part.command("perturb", perturb, asked)
-        part.write(found, lambda folder: write_into(found, folder))
-    return found
+        changes.summary["command"] = opened.command("perturb", perturb, arguments)
+        opened.write(changes, lambda folder: write_into(changes, folder))
+    return changes
 
 
-def group_key(parameters: Mapping[str, Any]) -> str:
-    """Return where a run's types are: its reference labels, or the names that it gave."""
+def type_key(parameters: Mapping[str, Any]) -> str:
+    """Return the key of the types of a run: its reference labels, or the names of its clusters."""
     return parameters.get("label_key") or _keys.CELL_TYPE
 
 
-TOP = 50
-"""Genes per target in the table of effects."""
-
-
 def write_into(changes: Changes, folder: Path) -> None:
-    """Write tables, figures, classifier and changed cells into a folder that the caller makes appear at once."""
+    """Write tables, classifier, changed cells, figures and summary into a folder."""
     import anndata as ad
 
     from diffvae import pl
-    from diffvae._core.runtime import versions
 
-    found, minimal = changes.perturbation, changes.minimal
-    sets = {name: m.cells.assign(target=name) for name, m in minimal.items()}
+    perturbation, minimal = changes.perturbation, changes.minimal
+    targets, evaluation = perturbation.targets, changes.classifier.evaluation
     tables = {
         "targets": changes.targets,
-        "conversions": found.table,
-        "resistance": found.cells(),
-        "effects": pd.concat([found.effects(t, None).head(TOP).assign(target=t) for t in found.targets]),
-        "minimal_sets": pd.concat(sets.values()),
+        "conversions": perturbation.table,
+        "resistance": perturbation.cells(),
+        "effects": pd.concat([perturbation.effects(t, None).head(N_EFFECTS).assign(target=t) for t in targets]),
+        "minimal_sets": pd.concat([m.cells.assign(target=name) for name, m in minimal.items()]),
         "minimal_genes": pd.concat([m.genes.assign(target=name) for name, m in minimal.items()]),
         "minimal_baselines": pd.concat([m.baselines.assign(target=name) for name, m in minimal.items()]),
-        "classifier_types": changes.classifier.evaluation.per_type.rename_axis("type").reset_index(),
-        "classifier_confusion": changes.classifier.evaluation.confusion.rename_axis("type").reset_index(),
+        "classifier_types": evaluation.per_type.rename_axis("type").reset_index(),
+        "classifier_confusion": evaluation.confusion.rename_axis("type").reset_index(),
     }
-    for name, table in tables.items():
-        folders.write_csv(table, folder / "tables" / f"{name}.csv")
+    write_tables(tables, folder)
     changes.classifier.save(folder / "classifier")
-    changed = [found.to_adata(t, None) for t in found.targets]
+    changed = [perturbation.to_adata(t, None) for t in targets]
     folders.write_h5ad(ad.concat(changed, merge="same", index_unique="_"), folder / "changed_cells.h5ad")
     flipped = {name: m for name, m in minimal.items() if len(m.cells)}
     if flipped:
         edited = ad.concat([m.to_adata() for m in flipped.values()], merge="same", index_unique="_")
         folders.write_h5ad(edited, folder / "edited_cells.h5ad")
     figures: dict[str, Callable[[], Any]] = {
-        "conversion_curves": lambda: pl.conversion_curves(found),
-        "plasticity": lambda: pl.plasticity(found, n_sd=max(found.n_sd)),
+        "conversion_curves": lambda: pl.conversion_curves(perturbation),
+        "plasticity": lambda: pl.plasticity(perturbation, n_sd=max(perturbation.n_sd)),
         "gene_counts": lambda: pl.gene_counts(minimal),
     }
-    if _keys.TSNE in found.adata.obsm:
-        figures["conversions"] = lambda: pl.conversions(found)
+    if _keys.TSNE in perturbation.adata.obsm:
+        figures["conversions"] = lambda: pl.conversions(perturbation)
     for name, m in flipped.items():
         figures[f"minimal_genes_{file_name(name)}"] = partial(pl.minimal_genes, m)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name, draw in figures.items():
-        pl.save(np.ravel(draw())[0], folder / "figures" / name)
-    summary = changes.summary | {"versions": versions()}
-    folders.write_text(json.dumps(summary, indent=1, default=float, allow_nan=False) + "\n", folder / _keys.SUMMARY)
+    write_figures(figures, folder)
+    write_summary(changes.summary | {"versions": versions()}, folder)
 
 
 def file_name(target: str) -> str:
-    """Return the name of a type as files have it."""
+    """Return a type as part of a file name.
+
+    Examples
+    --------
+    >>> file_name("CD34+ B")
+    'CD34pos_B'
+    """
     return "".join(c if c.isalnum() else {"+": "pos", "-": "neg"}.get(c, "_") for c in target)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _keys
+from diffvae import _keys, metrics
 from diffvae._core.io import folders
-from diffvae.pipeline import _links, _opened, _perturb
+from diffvae._core.runtime import StepLog, versions
+from diffvae.pipeline import _folder, _links, _perturb, _scores
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,28 +24,32 @@ if TYPE_CHECKING:
     from diffvae.pipeline._backed import BackedRun
     from diffvae.pipeline._links import Links
     from diffvae.pipeline._perturb import Changes
+    from diffvae.pipeline._run import InMemoryRun
+
+NOT_WRITTEN = "given in memory"
+"""Value in a summary of a parameter that JSON does not hold."""
 
 
 @dataclass
 class Result:
-    """What a run found.
+    """The result of a run.
 
     Attributes
     ----------
     adata
-        The cells with everything that was written into them.
+        The cells with all results.
     model
         The trained model.
     clusters
         One row per cluster: size, name, evidence, dimensions, genes.
     scores
-        Scores against reference labels beside PCA's and a null's; None without labels.
+        Scores against reference labels, of DiffVAE, of PCA and of a null; None without labels.
     summary
         Parameters, versions, timings, warnings: what ``summary.json`` holds.
     changes
-        What the cells of a source can be turned into; None if none was named.
+        Perturbation of a source; None without a source.
     links
-        Predicted links between the cells; None if they weren't asked for.
+        Predicted links between the cells; None if links were not requested.
     path
         The folder, if one was written.
 
@@ -70,8 +75,63 @@ class Result:
     path: Path | None = None
 
 
+def finish(
+    adata: AnnData,
+    model: Model,
+    *,
+    about: dict[str, Any],
+    parameters: dict[str, Any],
+    log: StepLog,
+    scores: pd.DataFrame | None,
+    out: str | PathLike[str] | None,
+    overwrite: bool,
+    command: str | None,
+    changes: Changes | None = None,
+    links: Links | None = None,
+    cells: BackedRun | InMemoryRun | None = None,
+    after_writing: Callable[[], None] = lambda: None,
+) -> Result:
+    """Assemble the result, and write its folder if ``out`` is given.
+
+    ``adata`` may be a sample of ``cells``; ``about`` has the entries ``ABOUT`` of the summary; ``after_writing`` is
+    called when the folder is in its place, before its page is written.
+    """
+    clusters = cluster_table(adata)
+    if cells is not None and cells.sizes is not None:
+        clusters.insert(2, "n_all_cells", cells.sizes)
+        about = about | {"sample": cells.about}
+    stored = adata.uns[_keys.UNS]
+    summary = about | {
+        "command": command,
+        "clusters": json.loads(clusters.to_json(orient="records")),
+        "clustering": {k: _finite(v) for k, v in stored["cluster"].items() if not isinstance(v, pd.DataFrame)},
+        "markers": stored["annotation_params"]["markers"],
+        "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
+        "verdict": [] if scores is None else _scores.verdict(scores),
+        "warnings": log.warnings,
+        "parameters": {k: v if _plain(v) else NOT_WRITTEN for k, v in parameters.items() if k != "target"},
+        "seconds": log.seconds,
+        "versions": versions(),
+    }
+    stored["run"] = {"source": about["source"], "seed": parameters["seed"], "version": summary["versions"]["diffvae"]}
+    result = Result(adata, model, clusters, scores, summary, changes, links)
+    if out is not None:
+        log.on_step("write")
+        _write(result, out, overwrite=overwrite, cells=cells, after_writing=after_writing)
+    return result
+
+
+def _finite(value: Any) -> Any:
+    """Return None for NaN, which JSON does not have."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
 def cluster_table(adata: AnnData) -> pd.DataFrame:
-    """Put what was found about each cluster into one row."""
+    """Return one row per cluster: size, name and its evidence, dimensions, genes."""
     stored = adata.uns[_keys.UNS]
     named = stored["annotation"].set_index("group")
     dimensions = stored["latent_dimensions"]
@@ -79,7 +139,7 @@ def cluster_table(adata: AnnData) -> pd.DataFrame:
     rows = []
     for group, size in adata.obs[_keys.CLUSTER].value_counts(sort=False).items():
         chosen = dimensions[(dimensions["group"] == group) & dimensions["chosen"]]
-        own = _shown(genes[genes["group"] == group])
+        confirmed = _confirmed(genes[genes["group"] == group])
         row = named.loc[group]
         rows.append(
             {
@@ -93,61 +153,56 @@ def cluster_table(adata: AnnData) -> pd.DataFrame:
                 "runner_up": row["runner_up"],
                 "by_weights": row["by_weights"],
                 "dimensions": ", ".join((chosen["dimension"].astype(str) + chosen["side"]).head(5)),
-                "genes_up": ", ".join(own.loc[own["direction"] == "up", "gene"].head(5)),
-                "genes_down": ", ".join(own.loc[own["direction"] == "down", "gene"].head(5)),
+                "genes_up": ", ".join(confirmed.loc[confirmed["direction"] == "up", "gene"].head(5)),
+                "genes_down": ", ".join(confirmed.loc[confirmed["direction"] == "down", "gene"].head(5)),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _shown(genes: pd.DataFrame) -> pd.DataFrame:
-    """Of the genes that the decoder raises or lowers those that the cells themselves show so; the table has all."""
+def _confirmed(genes: pd.DataFrame) -> pd.DataFrame:
+    """Return the genes that the decoder raises or lowers and that differ in the same direction between the cells."""
     return genes[(genes["ranking"] == "jacobian") & genes["confirmed"]]
 
 
-def write(
+def _write(
     result: Result,
     out: str | PathLike[str],
     *,
-    label_key: str | None = None,
-    overwrite: bool = False,
-    backed_run: BackedRun | None = None,
-    placed: Callable[[], None] = lambda: None,
+    overwrite: bool,
+    cells: BackedRun | InMemoryRun | None,
+    after_writing: Callable[[], None],
 ) -> None:
-    """Write a result into a folder, whole or not at all; then call ``placed`` and make the page that shows it."""
-    stored = result.adata.uns[_keys.UNS]
+    """Write the folder as a whole, then its page."""
+    stored, label_key = result.adata.uns[_keys.UNS], result.summary["parameters"]["label_key"]
+    tables = {
+        "clusters": result.clusters,
+        "cells": _cell_table(result.adata),
+        "annotation": stored["annotation"],
+        "latent_dimensions": stored["latent_dimensions"],
+        "high_weight_genes": stored["high_weight_genes"],
+        "gene_weight_agreement": stored["gene_weights"],
+        "history": result.model.history.reset_index(),
+    }
+    if "candidates" in stored["cluster"]:
+        tables["cluster_candidates"] = stored["cluster"]["candidates"]
+    if result.scores is not None:
+        tables |= {"scores": result.scores, "overlap": _overlap(result.adata, label_key)}
     with folders.new_folder(out, overwrite=overwrite) as folder:
         folders.write_h5ad(result.adata, folder / _keys.RESULTS)
         result.model.save(folder / _keys.MODEL_FOLDER)
-        tables = {
-            "clusters": result.clusters,
-            "cells": _cell_table(result.adata),
-            "annotation": stored["annotation"],
-            "latent_dimensions": stored["latent_dimensions"],
-            "high_weight_genes": stored["high_weight_genes"],
-            "gene_weight_agreement": stored["gene_weights"],
-            "history": result.model.history.reset_index(),
-        }
-        if "candidates" in stored["cluster"]:
-            tables["cluster_candidates"] = stored["cluster"]["candidates"]
-        if result.scores is not None and label_key is not None:
-            tables["scores"] = result.scores
-            tables["overlap"] = _overlap(result.adata, label_key)
-        for name, table in tables.items():
-            folders.write_csv(table, folder / "tables" / f"{name}.csv")
-        _figures(result, folder / "figures", label_key)
-        if backed_run is not None:
-            backed_run.write(folder / _keys.ALL_CELLS)
+        _folder.write_tables(tables, folder)
+        _folder.write_figures(_figures(result, label_key), folder)
+        if cells is not None:
+            cells.write(folder)
         if result.changes is not None:
             _perturb.write_into(result.changes, folder / _keys.PERTURBATION_FOLDER)
         if result.links is not None:
-            groupby = result.links.summary["parameters"]["groupby"]
-            _links.write_into(result.links, folder / _keys.LINKS_FOLDER, groupby)
-        summary = json.dumps(result.summary, indent=1, default=folders.plain_number, allow_nan=False)
-        folders.write_text(summary + "\n", folder / _keys.SUMMARY)
+            _links.write_into(result.links, folder / _keys.LINKS_FOLDER)
+        _folder.write_summary(result.summary, folder)
     result.path = Path(out)
-    placed()
-    result.summary["warnings"] += _opened.renew_page(result.path, result.adata)
+    after_writing()
+    result.summary["warnings"] += _folder.renew_page(result.path, result.adata)
 
 
 def _cell_table(adata: AnnData) -> pd.DataFrame:
@@ -164,17 +219,16 @@ def _cell_table(adata: AnnData) -> pd.DataFrame:
 
 
 def _overlap(adata: AnnData, label_key: str) -> pd.DataFrame:
-    from diffvae import metrics
-
     labelled = adata[adata.obs[label_key].notna()]
     return metrics.overlap(labelled.obs[label_key].astype(str), labelled.obs[_keys.CLUSTER].astype(str)).table
 
 
-def _figures(result: Result, folder: Path, label_key: str | None) -> None:
+def _figures(result: Result, label_key: str | None) -> dict[str, Callable[[], Any]]:
+    """Return the functions that draw the figures of a result, by file name."""
     from diffvae import pl
 
     adata = result.adata
-    figures = {
+    figures: dict[str, Callable[[], Any]] = {
         "tsne_clusters": lambda: pl.tsne(adata, color=_keys.CLUSTER),
         "tsne_cell_types": lambda: pl.tsne(adata, color=_keys.CELL_TYPE),
         "history": lambda: pl.history(result.model.history),
@@ -191,8 +245,6 @@ def _figures(result: Result, folder: Path, label_key: str | None) -> None:
         sizes = adata.obs[_keys.CLUSTER].value_counts()
         largest = str(sizes[sizes.index.astype(str).isin(chosen)].index[0])
         figures["dimension_composition"] = lambda: pl.dimension_composition(adata, group=largest)
-    if (_shown(stored["high_weight_genes"])["direction"] == "up").any():
+    if (_confirmed(stored["high_weight_genes"])["direction"] == "up").any():
         figures["genes"] = lambda: pl.gene_heatmap(adata)
-    folder.mkdir(parents=True)
-    for name, draw in figures.items():
-        pl.save(draw(), folder / name)
+    return figures

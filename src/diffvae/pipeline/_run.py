@@ -1,4 +1,4 @@
-"""The paper's whole road, in the order in which a reader expects it."""
+"""The whole analysis: from an expression matrix to named clusters, perturbations and links."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffvae import _keys, datasets, pp, tl
-from diffvae._core.io import folders, read
-from diffvae._core.io.backed import OnDisk, open_store
-from diffvae._core.io.folders import CheckpointPaths, one_writer
+from diffvae._core.io import read
+from diffvae._core.io.backed import OnDisk
+from diffvae._core.io.folders import one_writer
 from diffvae._core.io.memory import stays_on_disk
 from diffvae._core.runtime import StepLog, in_one_thread
 from diffvae._errors import DataError
-from diffvae.pipeline import _backed, _checks, _links, _opened, _perturb, _settings, _summary
+from diffvae.pipeline import _checks, _folder, _links, _perturb, _result, _scores
+from diffvae.pipeline._backed import BackedRun
+from diffvae.pipeline._config import RunConfig
 from diffvae.pipeline._identify import identify
 from diffvae.pipeline._result import Result
 from diffvae.pipeline._settings import Config
@@ -23,8 +25,45 @@ from diffvae.pp._prepare import is_prepared, options_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-NO_PARAMETERS = ("data", "out", "on_step", "progress", "overwrite", "backed", "subsample", "checkpoint_every", "resume")
-"""Arguments of a run that don't change what it finds, or are told elsewhere in its summary."""
+    from diffvae.model import Model
+
+
+class InMemoryRun:
+    """The cells of a run in memory: every step uses all of them; the same interface as :class:`BackedRun`."""
+
+    words = ()
+    sizes = subsample = None
+
+    def __init__(self, config: RunConfig) -> None:
+        data = config.data
+        self.about: dict[str, Any] = {}
+        if data is None:
+            self.cells, self.origin, self.files = datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()", []
+        else:
+            self.cells, self.origin = read.load(data[0] if isinstance(data, list | tuple) else data, config.transpose)
+            self.files = [self.origin]
+
+    def prepare(self, **options: Any) -> None:
+        """Prepare the cells, unless they are prepared; results of later steps are removed."""
+        if is_prepared(self.cells):
+            self.cells.uns[_keys.UNS] = {"prepare": self.cells.uns[_keys.UNS]["prepare"]}
+        else:
+            pp.prepare(self.cells, **options)
+
+    def train(self, model: Model, **options: Any) -> None:
+        """Train on the cells and embed them."""
+        model.train(self.cells, **options)
+        tl.embed(self.cells, model)
+
+    def sample(self, model: Model, seed: int, log: StepLog) -> AnnData:
+        """Return all cells."""
+        return self.cells
+
+    def finish(self, adata: AnnData, log: StepLog) -> None:
+        """Do nothing: all cells have a cluster."""
+
+    def write(self, folder: Path) -> None:
+        """Do nothing: the result holds all cells."""
 
 
 @one_writer
@@ -34,7 +73,7 @@ def run(
     out: str | PathLike[str] | None = None,
     *,
     backed: bool | None = None,
-    subsample: int = _backed.DRAWN,
+    subsample: int = 20_000,
     label_key: str | None = None,
     markers: Any = "auto",
     transpose: bool | None = None,
@@ -65,69 +104,69 @@ def run(
     progress: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Result:
-    """Go from an expression matrix to named cell types, with the dimensions and genes that say why.
+    """Go from an expression matrix to named cell types, with the latent dimensions and genes that support them.
 
-    Check and prepare, train DiffVAE, embed, t-SNE, cluster, find the latent dimensions that encode each cluster and the
-    genes behind them, name the clusters by markers, and score against labels where there are any.
+    Check and prepare the cells, train DiffVAE, embed, t-SNE, cluster, find the latent dimensions that encode each
+    cluster and the genes behind them, name the clusters by markers, and score against reference labels if there are
+    any.
 
     Parameters
     ----------
     data
-        AnnData (left as it is), a file or folder that :func:`anndata.io` or scanpy reads, a list of ``.h5ad`` or
-        ``.zarr`` (one atlas in many shards, genes matched by name), or None for the bundled
+        AnnData (it is not changed), a file or folder that :mod:`anndata.io` or scanpy reads, a list of ``.h5ad`` or
+        ``.zarr`` (one atlas in several shards, genes matched by name), or None for the bundled
         :func:`diffvae.datasets.pbmc68k_reduced`.
     out
-        Folder for the results, written whole or not at all; None writes nothing.
+        Output folder, written as a whole or not at all; None writes nothing.
     backed
-        Leave the cells on disk: they are prepared, learnt from and embedded in blocks; map, clusters, dimensions,
-        genes, names, scores and links are those of a random sample, and ``all_cells.h5ad`` has the latent
-        representation of all cells, their place on the map, and cluster and name by the nearest centroid. None does
-        so where the cells would take more than half of the free memory or are more than 200,000, and says it.
+        Leave the cells on disk: they are prepared, trained on and embedded in blocks. Map, clusters, dimensions,
+        genes, names, scores and links come from a random sample. ``all_cells.h5ad`` has the latent representation of
+        all cells, their place on the map, and the cluster and name of the nearest centroid. None leaves cells on disk
+        if they would take more than half of the free memory or are more than 200,000, with a warning.
     subsample
-        Cells in that sample.
+        Number of cells in that sample.
     label_key
-        Reference labels in ``obs``, for scores only: nothing is learnt from them. The bundled data have
+        Reference labels in ``obs``, for scores only: they are not used in training. The bundled data have
         ``"cell_type"``.
     markers
         See :func:`diffvae.tl.annotate`.
     transpose
-        True if genes are in rows and cells in columns. By default cells are in rows, and a table in a file that plainly
-        has genes there is refused; False takes it as it is.
+        True if genes are in rows and cells in columns. By default cells are in rows, and a file that clearly has genes
+        in rows is refused; False accepts it.
     layer, n_top_genes, batch_key
-        See :func:`diffvae.pp.prepare`. Cells that have been prepared are taken as they are, and others than theirs are
-        refused.
+        See :func:`diffvae.pp.prepare`. Prepared cells are used as they are, and other values than those they were
+        prepared with are refused.
     config
         Preset, hyper-parameters of :class:`diffvae.model.DiffVAE`, ``max_epochs`` and ``batch_size`` by name, or a JSON
         file that holds them, such as the ``best.json`` of :func:`diffvae.benchmark.tune`.
     preset, n_latent, max_epochs, batch_size, lr
-        See :class:`diffvae.model.DiffVAE`; each goes before what ``config`` has.
+        See :class:`diffvae.model.DiffVAE`; each takes precedence over ``config``.
     device, precision
         See :meth:`diffvae.model.DiffVAE.train`.
     n_clusters, cluster_method
         See :func:`diffvae.tl.cluster`.
     cluster_on
-        ``"latent"`` or ``"tsne"``.
+        Cluster on the latent representation (``"latent"``) or on the map (``"tsne"``).
     n_dims, n_genes
         See :func:`diffvae.tl.high_weight_genes`.
     source, target
-        Types whose cells are to be changed, and into which (None for all others): see :func:`perturb`. Types are those
-        of ``label_key``, or the names given to the clusters.
+        Type whose cells are perturbed, and types that they should turn into (None for all others): see
+        :func:`perturb`. Types are those of ``label_key``, or the names of the clusters.
     links, k
         Predict links between cells with Graph-DiffVAE, on a graph of the k most similar cells of each: see
-        :func:`links`. With a source its cells are called by their links.
+        :func:`links`. With a source, its cells are called by their links.
     seed
-        Of everything: the same seed gives the same tables.
+        Seed of all random numbers: the same seed gives the same tables.
     overwrite
         Replace an earlier result in ``out``.
     checkpoint_every, resume
-        Epochs from one checkpoint of a training to the next, and whether to go on from where an earlier call was
-        interrupted or killed: see :meth:`diffvae.model.DiffVAE.train`. The files, ``OUT.checkpoint`` and
-        ``OUT.checkpoint.links``, lie beside the folder, and are removed when it is written. None for no checkpoint but
-        that of an interrupt.
+        Number of epochs between two checkpoints of a training, and whether to continue a training that was interrupted
+        or killed: see :meth:`diffvae.model.DiffVAE.train`. The files ``OUT.checkpoint`` and ``OUT.checkpoint.links``
+        lie beside the folder and are removed when it is written. None writes a checkpoint only on an interrupt.
     progress
-        Show bars on a terminal.
+        Show progress bars on a terminal.
     on_step
-        Called with the name of each step as it begins.
+        Called with the name of each step when it starts.
 
     Returns
     -------
@@ -136,7 +175,7 @@ def run(
     Raises
     ------
     DataError
-        If the data can't be used; nothing has been written then.
+        If the data cannot be used; nothing has been written then.
 
     Examples
     --------
@@ -147,112 +186,85 @@ def run(
     >>> result.clusters.columns[:3].tolist()
     ['cluster', 'n_cells', 'cell_type']
     """
-    asked = dict(locals())
-    parameters = {k: v for k, v in asked.items() if k not in NO_PARAMETERS}
-    # what can't work is refused now, not after the training
-    _checks.check_options(markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed)
-    _links.check_options(k, _links.TOP_K)
-    if data is None and transpose:
-        raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
-    if out is not None:
-        folders.refuse_folder(Path(out).expanduser().resolve(), overwrite)
-    kept = CheckpointPaths(out, checkpoint_every, resume, overwrite)
-    given = {k: parameters[k] for k in ("preset", "n_latent", "max_epochs", "batch_size", "lr")}
-    settings = _settings.read(config) | {k: v for k, v in given.items() if v is not None}
-    model, training = _settings.model_of(settings), {"batch_size": 128} | _settings.training_of(settings)
-    parameters |= {k: settings.get(k) for k in given} | training | {"preset": model.preset, "n_latent": model.n_latent}
-    parameters["config"] = str(config) if isinstance(config, str | PathLike) else config
+    arguments = dict(locals())
+    options = RunConfig(**{name: value for name, value in arguments.items() if name != "on_step"})
     log = StepLog(on_step)
-    preparation: dict[str, Any] = {"n_top_genes": n_top_genes, "layer": layer, "batch_key": batch_key}
-    training |= {"device": device, "precision": precision, "rng": seed, "progress": progress}
-    on_disk = stays_on_disk(data, backed, layer=layer, transpose=transpose)
-    backed_run = None
-
     with log.step("read"):
-        if on_disk:
-            _backed.check_options(out, cluster_method, subsample)
-            on_step(on_disk)
-            log.warnings.append(on_disk)
-            cells = open_store(data)
-            backed_run, origin = _backed.BackedRun(cells, out, subsample), cells.name
-        elif data is None:
-            cells, origin = datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()"
-            label_key = _keys.LABEL if label_key is None else label_key
-        else:
-            cells, origin = read.load(data[0] if isinstance(data, list | tuple) else data, transpose)
-        _checks.require_labels(cells, label_key)
-        _checks.require_cells(cells, n_clusters, subsample if on_disk else None)
-        _checks.require_types(cells, label_key, source, target)
-        if prepared := is_prepared(cells):
-            parameters |= options_of(cells, **preparation)
+        strategy = _open(options, log)
+        parameters = _check_cells(strategy, options)
     with log.step("check and prepare"):
-        if backed_run is not None:
-            cells = backed_run.prepare(**preparation, rng=seed)
-        elif prepared:  # what later steps made of them is made anew
-            cells.uns[_keys.UNS] = {"prepare": cells.uns[_keys.UNS]["prepare"]}
-        else:
-            pp.prepare(cells, **preparation, rng=seed)
-        _checks.require_markers(cells, markers)
+        strategy.prepare(**options.preparation, rng=seed)
+        _checks.require_markers(strategy.cells, markers)
+    model = options.model
     with log.step("train DiffVAE"):
-        if backed_run is not None:
-            backed_run.train(model, **training, **kept.training())
-        else:
-            model.train(cells, **training, **kept.training())
-            tl.embed(cells, model)
+        training = options.training | options.checkpoints.training()
+        strategy.train(model, **training, device=device, precision=precision, rng=seed, progress=progress)
         diagnosis = model.diagnose(rng=seed)
-    if backed_run is None:
-        adata = cells
-    else:
-        with log.step("draw a sample of the cells"):
-            adata = backed_run.sample(model, seed)
+    adata = strategy.sample(model, seed, log)
     with log.step("t-SNE"):
         tl.tsne(adata, rng=seed)
-    identify(
-        adata,
-        model,
-        markers=markers,
-        n_clusters=n_clusters,
-        cluster_method=cluster_method,
-        cluster_on=cluster_on,
-        n_dims=n_dims,
-        n_genes=n_genes,
-        seed=seed,
-        log=log,
-    )
-    if backed_run is not None:
-        with log.step("place and name the other cells"):
-            backed_run.transfer(adata)
-    scores = _summary.score(adata, label_key, seed, log)
+    identify(adata, model, **options.identification, log=log)
+    strategy.finish(adata, log)
+    scores = _scores.score(adata, options.label_key, seed, log)
     preparation = adata.uns[_keys.UNS]["prepare"]
     about = {
-        "source": origin,
-        "n_cells": cells.n_obs,  # of prepared ones some may have been taken since
+        "source": strategy.origin,
+        "n_cells": strategy.cells.n_obs,  # a subset, perhaps, of the cells that were prepared
         "n_genes": int(preparation["n_genes"]),
         "n_genes_kept": adata.n_vars,
         "kind": str(preparation["kind"]),
         "diagnosis": {"n_active": diagnosis.n_active, "messages": list(diagnosis.messages)},
     }
-    parameters["label_key"] = label_key
-    changes = None
-    if source is not None:
-        try:
-            changes = _perturb.run_perturbation(
-                adata, model, source=source, target=target, groupby=_perturb.group_key(parameters), seed=seed,
-                log=log, progress=progress,
-            )  # fmt: skip
-        except DataError as error:  # a name that the clusters didn't get, say: what there is shall not be lost
-            log.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
-    linked = (
-        _links.of_run(adata, parameters, seed=seed, log=log, progress=progress, training=kept.training(".links"))
-        if links
-        else None
-    )
-    command = None
-    if out is not None and origin != read.IN_MEMORY:
-        files = [] if data is None else backed_run.about["files"] if backed_run is not None else [origin]
-        words = ["run", *files, *(["--backed"] if backed_run is not None else []), "--out", Path(out).name]
-        command = _opened.command_line(words, run, asked, without=("n_dims", "n_genes", "precision"))
-    return _summary.finish(
-        adata, model, about, parameters, log, scores, out, overwrite, changes, linked, backed_run,
-        command=command, placed=kept.done,
+    changes = None if source is None else _perturb_source(adata, model, parameters, log, progress)
+    graph = None
+    if links:
+        training = options.checkpoints.training(".links")
+        graph = _links.links_of_run(adata, parameters, log=log, progress=progress, training=training)
+    return _result.finish(
+        adata, model, about=about, parameters=parameters, log=log, scores=scores, out=out, overwrite=overwrite,
+        command=_command(strategy, arguments), changes=changes, links=graph, cells=strategy,
+        after_writing=options.checkpoints.done,
     )  # fmt: skip
+
+
+def _open(options: RunConfig, log: StepLog) -> InMemoryRun | BackedRun:
+    """Read the cells into memory, or open them on disk and say why."""
+    reason = stays_on_disk(options.data, options.backed, layer=options.layer, transpose=options.transpose)
+    if not reason:
+        return InMemoryRun(options)
+    strategy = BackedRun(options)
+    log.on_step(reason)
+    log.warnings.append(reason)
+    return strategy
+
+
+def _check_cells(strategy: InMemoryRun | BackedRun, options: RunConfig) -> dict[str, Any]:
+    """Refuse options that the cells cannot meet, and return the parameters of the summary."""
+    _checks.require_labels(strategy.cells, options.label_key)
+    _checks.require_cells(strategy.cells, options.n_clusters, strategy.subsample)
+    _checks.require_types(strategy.cells, options.label_key, options.source, options.target)
+    prepared_with = options_of(strategy.cells, **options.preparation) if is_prepared(strategy.cells) else {}
+    return options.parameters | prepared_with
+
+
+def _perturb_source(
+    adata: AnnData, model: Model, parameters: dict[str, Any], log: StepLog, progress: bool
+) -> _perturb.Changes | None:
+    """Perturb the source; if that is impossible, add a warning and return None, so that the run is kept."""
+    try:
+        return _perturb.run_perturbation(
+            adata, model, source=parameters["source"], target=parameters["target"],
+            groupby=_perturb.type_key(parameters), seed=parameters["seed"], log=log, progress=progress,
+        )  # fmt: skip
+    except DataError as error:  # no cluster was named like the source, for example
+        log.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
+        return None
+
+
+def _command(strategy: InMemoryRun | BackedRun, arguments: dict[str, Any]) -> str | None:
+    """Return the command line that repeats the run; None for cells given in memory, or without a folder."""
+    out = arguments["out"]
+    if out is None or strategy.origin == read.IN_MEMORY:
+        return None
+    words = ["run", *strategy.files, *strategy.words, "--out", Path(out).name]
+    return _folder.command_line(words, run, arguments, without=("n_dims", "n_genes", "precision"))

@@ -1,4 +1,4 @@
-"""The configuration that ``tune`` writes and ``run`` takes: a preset, and what is changed in it."""
+"""Settings of a training, as ``tune`` writes and ``run`` reads them: a preset and changes to it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffvae._core.validate import Rule, Whole, check
+
 if TYPE_CHECKING:
     from diffvae.model import DiffVAE
 
-TRAINING = ("max_epochs", "batch_size")
-"""What belongs to ``train``; the rest belongs to the model."""
+TRAINING: dict[str, Rule] = {"max_epochs": Whole(1), "batch_size": Whole(1)}
+"""Arguments of ``train``; all others belong to the model."""
 
 Config = Mapping[str, Any] | str | PathLike[str]
 """Names and values, or a JSON file that holds them."""
 
 
 def read(config: Config | None) -> dict[str, Any]:
-    """Return a configuration as a dictionary; what a model doesn't know is refused.
+    """Return a configuration as a dictionary; unknown settings are refused.
 
     Examples
     --------
@@ -36,11 +38,8 @@ def read(config: Config | None) -> dict[str, Any]:
         settings, name = _of_file(Path(fspath(config)).expanduser()), repr(fspath(config))
     known = ("preset", *CONFIG_FIELDS, *TRAINING)
     if unknown := [key for key in settings if key not in known]:
-        raise ValueError(f"{name} has {unknown[0]!r}, which is no setting of a training; there are {', '.join(known)}.")
-    for key in TRAINING:
-        value = settings.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} has {key} = {value!r}; it is a whole number, 1 or more.")
+        raise ValueError(f"{name} has {unknown[0]!r}, which is no setting; the settings are {', '.join(known)}.")
+    check(TRAINING, **training_of(settings))
     return settings
 
 
@@ -48,7 +47,9 @@ def _of_file(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{str(path)!r} is not there; name a file such as the best.json of 'tune'.") from None
+        raise FileNotFoundError(
+            f"{str(path)!r} does not exist; name a file such as the best.json of 'diffvae tune'."
+        ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{str(path)!r} can't be read as a configuration in JSON ({error}).") from error
     if not isinstance(settings, dict):
@@ -67,5 +68,5 @@ def model_of(settings: Mapping[str, Any]) -> DiffVAE:
 
 
 def training_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``train`` that a configuration has."""
+    """Return the arguments of ``train`` in a configuration."""
     return {k: settings[k] for k in TRAINING if settings.get(k) is not None}

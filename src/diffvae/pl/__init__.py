@@ -1,13 +1,13 @@
-"""Figures: every function draws into Axes and returns them.
+"""Figures. Every function returns the Axes that it draws into.
 
-Every function takes ``ax`` and draws into it; without one it makes a figure 6 inches wide (half a slide) whose text is
-9 points or larger. New figures aren't registered with pyplot, so none stays open and no display is needed; a notebook
-shows a figure if the returned Axes are the last line of a cell. Elsewhere use ``diffvae.pl.save(ax, "path")`` or
-``ax.figure.savefig``; to see it in a window, draw into Axes of
+Functions of one panel draw into the argument ``ax``, or into a new figure 6 inches wide (half a slide); functions of
+several panels always make a new figure. Text is 9 points or larger. New figures are not registered with pyplot, so none
+stays open and no display is needed. A notebook shows a figure if the returned Axes are the last line of a cell.
+Elsewhere save it with ``diffvae.pl.save(ax, "path")`` or ``ax.figure.savefig``. To see it in a window, pass Axes of
 ``pyplot.subplots(layout="constrained")``.
 
-rcParams stay unchanged: the style holds only while a function draws. A category has the same colour in all figures that
-are coloured by the same column.
+rcParams stay unchanged: the style applies only while a function draws. A category has the same colour in all figures
+that are coloured by the same column.
 """
 
 from diffvae.pl._adjacency import adjacency

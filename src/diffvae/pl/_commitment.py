@@ -1,4 +1,4 @@
-"""What the progenitors are called by their links, beside what raw correlation would have called them."""
+"""Commitment calls of progenitors by their predicted links, compared with calls by raw correlation."""
 
 from __future__ import annotations
 
@@ -16,45 +16,43 @@ from matplotlib.transforms import ScaledTranslation
 from diffvae import _keys
 from diffvae._core.anndata import result
 from diffvae._errors import DataError
-from diffvae.pl import _data, _text
-from diffvae.pl._style import INK, TEXT, WIDTH, Palette, array, colours, finish, new_figure, panel_title, styled
-from diffvae.pl._tsne import _map, _positions
+from diffvae.pl import _data, _style, _text
 
 _TABLE = "commitment"
 _KINDS: Final = ("biased", "bipotent", "multipotent", "uncommitted")
 _SHAPES: Final = {"biased": "o", "bipotent": "D", "multipotent": "^", "uncommitted": "X"}
 _ROWS = 10
-"""Calls that get a row, and a look, of their own; rarer ones share one per kind."""
+"""Number of calls with their own row and marker; rarer calls share one row per kind."""
 _REST, _RAW = "#DADADA", "#9A9A9A"
 
 
-@styled
+@_style.styled
 def commitment(
     adata: AnnData,
     *,
     use_rep: str = _keys.TSNE,
     title: str | None = None,
-    palette: Palette | None = None,
+    palette: _style.Palette | None = None,
 ) -> np.ndarray:
-    """Draw what each progenitor is called by its links: on the map, and how many are called what.
+    """Draw the commitment call of each progenitor on the map, and the number of cells per call.
 
     Parameters
     ----------
     adata
-        After ``diffvae.tl.commitment``, with a map.
+        After ``diffvae.tl.commitment``, with a map in ``obsm``.
     use_rep
         Key of the map in ``obsm``.
     title
         Title; None writes one.
     palette
-        As in ``diffvae.pl.tsne``, and by default the same colours.
+        Colours as in ``diffvae.pl.tsne``.
 
     Returns
     -------
-    Array of two Axes of a new figure, map and bars; ``diffvae.pl.save(axes[0], "path")`` writes it. The mark beside a
-    bar is the mark of its cells on the map: a circle in the colour of the type to which a cell is biased, a diamond for
-    two types (filled with the first, rimmed with the second), a triangle for more, a cross for none. Rare calls are one
-    row per kind. The grey bar counts the calls that raw Pearson neighbours give, without a model.
+    Array of two Axes of a new figure, map and bars; save it with ``diffvae.pl.save(axes[0], "path")``. The marker next
+    to a bar is that of its cells on the map: a circle in the colour of the type towards which cells are biased, a
+    diamond for two types (filled with the first, outlined with the second), a triangle for more types, a cross for
+    none. Rare calls share one row per kind. Grey bars count calls by raw Pearson neighbours, without a model.
 
     Examples
     --------
@@ -65,7 +63,7 @@ def commitment(
     >>> model = dv.model.GraphDiffVAE(n_latent=10, hidden=32).train(adata, max_epochs=5, progress=False)
     >>> _ = dv.tl.links(adata, model)
     >>> _ = dv.tl.commitment(adata, "CD34+", "cell_type")
-    >>> axes = dv.pl.commitment(adata, use_rep="X_diffvae_graph")  # two of the latent dimensions, for once
+    >>> axes = dv.pl.commitment(adata, use_rep="X_diffvae_graph")  # the first two latent dimensions
     >>> [label.get_text() for label in axes[1].get_xticklabels()][0]
     '0'
     """
@@ -75,41 +73,44 @@ def commitment(
         raise _data.missing("obs", _keys.COMMITMENT, adata.obs.columns)
     calls = adata.obs[_keys.COMMITMENT].astype(object)
     source, groupby = str(parameters["source"]), str(parameters["groupby"])
-    own = calls.notna().to_numpy()
-    if int(own.sum()) != len(table) or table.empty:
+    is_called = calls.notna().to_numpy()
+    n_called = int(is_called.sum())
+    if n_called != len(table) or table.empty:
         raise DataError(
-            f"adata.obs[{_keys.COMMITMENT!r}] calls {_data.cells(int(own.sum()))}, the table {len(table):,}; "
+            f"adata.obs[{_keys.COMMITMENT!r}] has calls of {_data.cells(n_called)}, but the table has {len(table):,}; "
             f"run diffvae.tl.commitment(adata, {source!r}, {groupby!r}) again."
         )
-    xy = _positions(adata, use_rep)
+    xy = _data.positions(adata, use_rep)
     counts = pd.DataFrame({k: table[k].astype(str).value_counts() for k in ("call", "call_pearson")})
     counts = counts.fillna(0).astype(int)
     rows = _rows(counts)
-    looks = {row: _look(row, colours(list(_data.groups(adata, groupby).cat.categories), palette)) for row in rows}
+    looks = {
+        row: _look(row, _style.colours(list(_data.groups(adata, groupby).cat.categories), palette)) for row in rows
+    }
 
-    # The bars decide the height: a pitch for two lines of label.
-    figure, panels = new_figure(2, 2, max(2.6, 26 * len(looks) / 72 + 0.7))
+    # The height leaves room for two lines of label per bar.
+    figure, panels = _style.new_figure(2, 2, max(2.6, 26 * len(looks) / 72 + 0.7))
     left, right = panels
-    area = float(np.clip(0.33 * (0.5 * 72 * WIDTH) ** 2 / adata.n_obs, 0.5, 20))
-    left.scatter(xy[~own, 0], xy[~own, 1], c=_REST, s=area, linewidths=0, rasterized=True)
+    area = float(np.clip(0.33 * (0.5 * 72 * _style.WIDTH) ** 2 / adata.n_obs, 0.5, 20))
+    left.scatter(xy[~is_called, 0], xy[~is_called, 1], c=_REST, s=area, linewidths=0, rasterized=True)
     of_row = {call: row for row, calls in rows.items() for call in calls}
-    called = calls[own].astype(str).map(of_row).to_numpy()
-    for row in reversed(looks):  # those that most cells have lie below the rarer ones
-        places = xy[own][called == row]
+    row_of_cell = calls[is_called].astype(str).map(of_row).to_numpy()
+    for row in reversed(looks):
+        places = xy[is_called][row_of_cell == row]
         left.scatter(
             places[:, 0], places[:, 1], s=float(np.clip(2.5 * area, 12, 30)), zorder=3, rasterized=True, **looks[row]
         )
-    _map(left, _keys.TSNE if "tsne" in use_rep else use_rep)
+    _text.map_axes(left, use_rep)
     left.set_anchor("NW")
-    panel_title(left, _text.shorten(f"Called: {_data.cells(int(own.sum()))} of {source}", 190, 10))
+    _style.panel_title(left, _text.shorten(f"Called: {_data.cells(n_called)} of {source}", 190, 10))
     numbers = pd.DataFrame({k: [counts.loc[c, k].sum() for c in rows.values()] for k in counts}, index=list(rows))
     _bars(right, numbers, looks)
-    keys = [Patch(color=INK), Patch(color=_RAW), Line2D([], [], ls="", marker="o", color=_REST, ms=7)]
-    finish(
-        figure, title if title is not None else _say(source, table), keys,
+    keys = [Patch(color=_style.INK), Patch(color=_RAW), Line2D([], [], ls="", marker="o", color=_REST, ms=7)]
+    _style.finish(
+        figure, title if title is not None else _caption(source, table), keys,
         ["by predicted links", "by raw Pearson neighbours", "other cells"],
     )  # fmt: skip
-    return array(panels)
+    return _style.array(panels)
 
 
 def _kind(call: str) -> str:
@@ -121,28 +122,28 @@ def _types(call: str) -> str:
 
 
 def _rows(counts: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the rows of the bars, and the calls of each: rare ones go together, kind by kind."""
+    """Return row -> calls; rare calls are pooled by kind."""
     order = sorted(counts.index, key=lambda c: (-int(counts.loc[c].max()), c))
-    kept = [c for c in order if c != "uncommitted"][:_ROWS]
+    frequent = [c for c in order if c != "uncommitted"][:_ROWS]
     rows: dict[str, list[str]] = {}
     for kind in _KINDS:
-        mine = [c for c in order if _kind(c) == kind]
-        rows |= {c: [c] for c in mine if c in kept or kind == "uncommitted"}
-        rare = [c for c in mine if c not in kept and kind != "uncommitted"]
+        of_kind = [c for c in order if _kind(c) == kind]
+        rows |= {c: [c] for c in of_kind if c in frequent or kind == "uncommitted"}
+        rare = [c for c in of_kind if c not in frequent and kind != "uncommitted"]
         if len(rare) == 1:
             rows[rare[0]] = rare
         elif rare:
-            rows[f"other {kind}" if len(rare) < len(mine) else kind] = rare
+            rows[f"other {kind}" if len(rare) < len(of_kind) else kind] = rare
     return rows
 
 
 def _look(row: str, of: dict[str, str]) -> dict[str, Any]:
-    """Return the mark of a row's cells."""
+    """Return the marker of a row's cells."""
     kind = next((k for k in _KINDS if k in row.split(":", 1)[0]), "uncommitted")
-    look: dict[str, Any] = {"marker": _SHAPES[kind], "facecolors": "white", "edgecolors": INK, "linewidths": 0.8}
+    look: dict[str, Any] = {"marker": _SHAPES[kind], "facecolors": "white", "edgecolors": _style.INK, "linewidths": 0.8}
     if kind == "uncommitted":
         return look | {"facecolors": "#777777", "edgecolors": "white", "linewidths": 0.4}
-    parts = _types(row).split("/")  # of which there may be one in the name of a type, too
+    parts = _types(row).split("/")  # names of types may contain a slash, too
     first = next((p for i in range(len(parts), 0, -1) if (p := "/".join(parts[:i])) in of), None)
     if first is None:
         return look
@@ -152,13 +153,13 @@ def _look(row: str, of: dict[str, str]) -> dict[str, Any]:
 
 
 def _bars(ax: Axes, numbers: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
-    """Draw two bars per row, with their numbers, and the row's mark beside its name."""
+    """Draw two bars per row with their numbers, and the row's marker next to its name."""
     n = len(numbers)
-    for column, shift, colour in (("call", -0.2, INK), ("call_pearson", 0.2, _RAW)):
+    for column, shift, colour in (("call", -0.2, _style.INK), ("call_pearson", 0.2, _RAW)):
         ax.barh(np.arange(n) + shift, numbers[column], height=0.36, color=colour)
         for y, v in enumerate(numbers[column]):
             ax.annotate(
-                f"{v:,}", (v, y + shift), xytext=(2, 0), textcoords="offset points", va="center", fontsize=TEXT,
+                f"{v:,}", (v, y + shift), xytext=(2, 0), textcoords="offset points", va="center", fontsize=_style.TEXT,
                 annotation_clip=False,
             )  # fmt: skip
     _text.row_labels(ax, list(numbers.index), room=100, pitch=26)
@@ -170,9 +171,9 @@ def _bars(ax: Axes, numbers: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> 
     ax.set(xlim=(0, 1.22 * most), ylim=(max(n, 5) - 0.45, -0.55))
     ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
     ax.set_xlabel("progenitors")
-    panel_title(ax, "Calls")
+    _style.panel_title(ax, "Calls")
 
 
-def _say(source: str, table: pd.DataFrame) -> str:
+def _caption(source: str, table: pd.DataFrame) -> str:
     ours, raw = (int((table[k].astype(str) != "uncommitted").sum()) for k in ("call", "call_pearson"))
     return f"{source}: links call {ours:,} of {_data.cells(len(table))} committed, raw correlation {raw:,}"

@@ -1,4 +1,4 @@
-"""Changing cell state: which cells convert, by which shift, and between which types."""
+"""Perturbations: which cells convert, at which shift, and between which types."""
 
 from __future__ import annotations
 
@@ -13,49 +13,25 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from diffvae import _keys
-from diffvae.pl import _text
-from diffvae.pl._style import (
-    CATEGORIES,
-    DIVERGING,
-    GREY,
-    INK,
-    MAX_Q,
-    TEXT,
-    WIDTH,
-    array,
-    axes_or_new,
-    axes_size,
-    check_axes,
-    check_perturbation,
-    colour_bar,
-    columns,
-    finish,
-    fit_height,
-    ink_on,
-    matrix_axes,
-    new_figure,
-    panel_title,
-    share,
-    slot,
-    styled,
-)
-from diffvae.pl._tsne import _map, _positions
+from diffvae._core.validate import Optional, Rule, Whole, check
+from diffvae.pl import _data, _style, _text
 
 if TYPE_CHECKING:
     from diffvae.tl import Perturbation
 
 _STEPS = (0.5, 1.0, 2.0)
-# Converted cells stand out, also for colour-blind readers; the others are muted.
+RULES: dict[str, Rule] = {"ncols": Optional(Whole(1))}
+# Converted cells stand out, also for colour-blind readers.
 _CONVERTS, _STAYS, _REST = "#D55E00", "#7BA3CC", "#DADADA"
 _METHODS = {
-    "shift": ("shift of the target's dimensions", CATEGORIES[5], "-"),
-    "mean": ("towards the target's latent mean", CATEGORIES[0], (0, (5, 1.5))),
-    "expression_mean": ("towards its mean expression, no model", CATEGORIES[2], (0, (1, 1))),
-    "none": ("decoded only, no shift", INK, (0, (4, 1.5, 1, 1.5))),
+    "shift": ("shift of the target's dimensions", _style.CATEGORIES[5], "-"),
+    "mean": ("towards the target's latent mean", _style.CATEGORIES[0], (0, (5, 1.5))),
+    "expression_mean": ("towards its mean expression, no model", _style.CATEGORIES[2], (0, (1, 1))),
+    "none": ("decoded only, no shift", _style.INK, (0, (4, 1.5, 1, 1.5))),
 }
 
 
-@styled
+@_style.styled
 def conversions(
     perturbation: Perturbation,
     *,
@@ -64,25 +40,25 @@ def conversions(
     source: str | None = None,
     ncols: int | None = None,
 ) -> np.ndarray:
-    """Draw which cells of a type convert (Figure 3 of the paper): a map per target and step.
+    """Draw which cells of a type convert, with a map per target and step (Figure 3 of the paper).
 
     Parameters
     ----------
     perturbation
         From ``diffvae.tl.perturb``; its cells need ``obsm["X_diffvae_tsne"]``, from ``diffvae.tl.tsne``.
     target
-        A target, or several; None for all.
+        One target or several; None for all.
     n_sd
-        A step, or several; None for those of 0.5, 1 and 2 standard deviations that were tried.
+        One step or several; None for those of 0.5, 1 and 2 standard deviations that were tried.
     source
-        Type of the cells that are shifted; None for the first.
+        Type of the shifted cells; None for the first.
     ncols
-        Panels side by side; None for one column per step, or three where there is one step.
+        Number of columns. None: one per step, or up to three if there is one step.
 
     Returns
     -------
-    Array of Axes, targets x steps, of a new figure; ``diffvae.pl.save(axes[0, 0], "path")`` writes it. Each
-    title gives the cells that convert and "chance", the share that do under random directions of equal length.
+    Array of Axes, targets x steps, of a new figure; save it with ``diffvae.pl.save(axes[0, 0], "path")``. Titles give
+    the number of converted cells and, as "chance", the share converted by random directions of equal length.
 
     Examples
     --------
@@ -93,36 +69,36 @@ def conversions(
     >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
     >>> dv.tl.embed(adata, model)
     >>> dv.tl.tsne(adata)
-    >>> found = dv.tl.perturb(
+    >>> perturbation = dv.tl.perturb(
     ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
     ... )
-    >>> axes = dv.pl.conversions(found)
+    >>> axes = dv.pl.conversions(perturbation)
     """
+    check(RULES, ncols=ncols)
     source, targets = _pairs(perturbation, source, target)
-    _positions(perturbation.adata, _keys.TSNE)
     steps = _steps(perturbation, n_sd)
-    even = -(-len(targets) // -(-len(targets) // 3))  # at most three, rows about equally full
-    ncols = columns(ncols, even if len(steps) == 1 else len(steps))
+    if ncols is None:  # with one step at most three columns, in rows of about equal length
+        ncols = len(steps) if len(steps) > 1 else -(-len(targets) // -(-len(targets) // 3))
     pairs = [(t, step) for t in targets for step in steps]
-    figure, panels = new_figure(len(pairs), ncols, 0.92 * WIDTH / ncols + 0.4)
+    figure, panels = _style.new_figure(len(pairs), ncols, 0.92 * _style.WIDTH / ncols + 0.4)
     for i, (panel, (t, step)) in enumerate(zip(panels, pairs, strict=True)):
         _cells(panel, perturbation, source, t, step)
-        if i != ncols * ((len(pairs) - 1) // ncols):  # one panel names the axes of all
+        if i != ncols * ((len(pairs) - 1) // ncols):  # only the lower left panel has axis names
             panel.set(xlabel="", ylabel="")
         head, tail = f", {step:g} sd:", _count(perturbation, source, t, step)
-        room = slot(panel, 0)[0] - 8
+        room = _style.slot(panel, 0)[0] - 8
         parts = [_text.shorten(t, room - _text.width(head, 10), 10) + head, tail]
         gap = " " if _text.width(" ".join(parts), 10) <= room else "\n"
-        panel_title(panel, gap.join(parts))
+        _style.panel_title(panel, gap.join(parts))
     n = [int(_row(perturbation, source, t, step)["n_converted"]) for t, step in pairs]
-    caption = f"{source}: the cells that each shift converts" if any(n) else f"{source}: no cell converts by any shift"
-    finish(
+    caption = f"{source}: cells converted by each shift" if any(n) else f"{source}: no shift converts any cell"
+    _style.finish(
         figure, caption, [_dot(c) for c in (_CONVERTS, _STAYS, _REST)], ["converts", "doesn't convert", "other types"]
     )
-    return array(panels).reshape(len(targets), len(steps))
+    return _style.array(panels).reshape(len(targets), len(steps))
 
 
-@styled
+@_style.styled
 def converted(
     perturbation: Perturbation,
     target: str,
@@ -132,22 +108,20 @@ def converted(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw which cells of a type one shift converts, on the map of all cells.
+    """Draw which cells of a type are converted by one shift, on the map of all cells.
 
     Parameters
     ----------
     perturbation
         From ``diffvae.tl.perturb``; its cells need ``obsm["X_diffvae_tsne"]``, from ``diffvae.tl.tsne``.
     target
-        The target.
+        Target type.
     n_sd
         Step; None for the largest.
     source
-        Type of the cells that are shifted; None for the first.
-    ax
-        Axes to draw into; None makes a new figure, 6 inches wide.
-    title
-        Title; None writes one, with the share that converts by chance.
+        Type of the shifted cells; None for the first.
+    ax, title
+        Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
 
     Returns
     -------
@@ -155,26 +129,16 @@ def converted(
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> adata = dv.datasets.pbmc68k_reduced()
-    >>> dv.pp.prepare(adata)
-    >>> model = dv.model.PCA(n_latent=10).train(adata)
-    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
-    >>> dv.tl.embed(adata, model)
-    >>> dv.tl.tsne(adata)
-    >>> found = dv.tl.perturb(
-    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
-    ... )
-    >>> ax = dv.pl.converted(found, "CD14+ Monocyte", n_sd=2)
+    With the perturbation of the example of :func:`conversions`:
+
+    >>> dv.pl.converted(perturbation, "CD14+ Monocyte", n_sd=2)  # doctest: +SKIP
     """
-    check_axes(ax)
     source, _ = _pairs(perturbation, source, target)
     step = perturbation.n_sd[perturbation.step(n_sd)]
-    _positions(perturbation.adata, _keys.TSNE)
     row = _row(perturbation, source, target, step)
     n, most = int(row["n_converted"]), int(row["n_cells"])
     rest = perturbation.adata.n_obs - most
-    ax = axes_or_new(ax, 4.6)
+    ax = _style.axes_or_new(ax, 4.6)
     _cells(ax, perturbation, source, target, step)
     names = [f"converts ({n:,})", f"doesn't convert ({most - n:,})", f"other types ({rest:,})"]
     _text.group_legend(ax, names, [_CONVERTS, _STAYS, _REST])
@@ -183,7 +147,7 @@ def converted(
     return ax
 
 
-@styled
+@_style.styled
 def conversion_curves(
     perturbation: Perturbation,
     *,
@@ -191,41 +155,35 @@ def conversion_curves(
     source: str | None = None,
     ncols: int = 2,
 ) -> np.ndarray:
-    """Draw the share of cells that convert over the size of the shift, a panel per target, a line per method.
+    """Draw the share of converted cells against the size of the shift: a panel per target, a line per method.
 
     Parameters
     ----------
     perturbation
         From ``diffvae.tl.perturb``.
     targets
-        A target, or several; None for all.
+        One target or several; None for all.
     source
-        Type of the cells that are shifted; None for the first.
+        Type of the shifted cells; None for the first.
     ncols
-        Panels side by side.
+        Number of columns.
 
     Returns
     -------
-    Array of Axes, one per target, of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. The grey band
-    holds 95 % of the random directions of the first method that has some, the dashed line is their mean. Stars
-    mark steps at which a method converts more than its own random directions (q < 0.05).
+    Array of Axes, one per target, of a new figure; save it with ``diffvae.pl.save(axes[0], "path")``. The grey band
+    holds 95 % of the random directions (of the first method that has any), and the dashed line is their mean. A star
+    marks a step at which a method converts more cells than its random directions do (q < 0.05).
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> adata = dv.datasets.pbmc68k_reduced()
-    >>> dv.pp.prepare(adata)
-    >>> model = dv.model.PCA(n_latent=10).train(adata)
-    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
-    >>> found = dv.tl.perturb(
-    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
-    ... )
-    >>> dv.pl.conversion_curves(found).size
-    1
+    With the perturbation of the example of :func:`conversions`:
+
+    >>> axes = dv.pl.conversion_curves(perturbation)  # doctest: +SKIP
     """
+    check(RULES, ncols=ncols)
     source, wanted = _pairs(perturbation, source, targets)
-    ncols = min(columns(ncols, 2), len(wanted))
-    figure, panels = new_figure(len(wanted), ncols, 1.95)
+    ncols = min(2 if ncols is None else ncols, len(wanted))
+    figure, panels = _style.new_figure(len(wanted), ncols, 1.95)
     table = perturbation.table[perturbation.table["source"] == source]
     shown = table[table["target"].isin(wanted)]
     top = float(np.nanmax(shown[["converted", "null_high"]].to_numpy(float), initial=0.05))
@@ -234,7 +192,7 @@ def conversion_curves(
         panel.set(ylim=(-0.03 * top, min(1.1 * top, 1.04)))
         panel.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        panel_title(panel, _text.shorten(target, slot(panel, 0)[0] - 50, 10))
+        _style.panel_title(panel, _text.shorten(target, _style.slot(panel, 0)[0] - 50, 10))
         if i + ncols >= len(wanted):
             panel.set_xlabel("shift (sd)")
         if i % ncols == 0:
@@ -245,16 +203,16 @@ def conversion_curves(
     names = [_METHODS[m][0] for m in perturbation.methods]
     if shown["null_mean"].notna().any():
         keys.append((Patch(color=_REST), Line2D([], [], color="#777777", ls="--", lw=1.2)))
-        keys.append(Line2D([], [], ls="", marker="*", color=INK, ms=9, mew=0))
-        names += ["random directions: 95% and mean", f"more than chance (q < {MAX_Q:g})"]
-    caption = "the share converted as the shift grows"
+        keys.append(Line2D([], [], ls="", marker="*", color=_style.INK, ms=9, mew=0))
+        names += ["random directions: 95% and mean", f"more than chance (q < {_style.MAX_Q:g})"]
+    caption = "cells converted as the shift grows"
     if not shown["n_converted"].any():
-        caption = "no cell converts by any shift"
-    finish(figure, f"{source}: {caption}", keys, names)
-    return array(panels)
+        caption = "no shift converts any cell"
+    _style.finish(figure, f"{source}: {caption}", keys, names)
+    return _style.array(panels)
 
 
-@styled
+@_style.styled
 def plasticity(
     perturbation: Perturbation,
     *,
@@ -262,86 +220,82 @@ def plasticity(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw sources x targets: the share of cells converted beyond chance, in per cent.
+    """Draw a heat map of sources x targets: the percentage of cells converted beyond chance.
 
     Parameters
     ----------
     perturbation
-        From ``diffvae.tl.perturb``, best with several sources.
+        From ``diffvae.tl.perturb``, preferably with several sources.
     n_sd
         Step; None for the largest.
-    ax
-        Axes to draw into; None makes a new figure, 6 inches wide.
-    title
-        Title; None writes one.
+    ax, title
+        Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
 
     Returns
     -------
-    The Axes. Where there is no room for numbers, there are only the stars.
+    The Axes. A star marks q < 0.05. Numbers are left out if they do not fit.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> adata = dv.datasets.pbmc68k_reduced()
-    >>> dv.pp.prepare(adata)
-    >>> model = dv.model.PCA(n_latent=10).train(adata)
-    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
-    >>> found = dv.tl.perturb(adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=10)
-    >>> [label.get_text() for label in dv.pl.plasticity(found, n_sd=2).get_yticklabels()]
-    ['CD34+']
+    With the perturbation of the example of :func:`conversions`:
+
+    >>> dv.pl.plasticity(perturbation, n_sd=2)  # doctest: +SKIP
     """
-    check_axes(ax)
-    check_perturbation(perturbation)
+    _check(perturbation)
     step = perturbation.n_sd[perturbation.step(n_sd)]
     frame = perturbation.plasticity(step)
-    # Types that are both stand in one order, so that the diagonal is a diagonal.
+    # Types that are sources and targets have the same order in both, which puts same-type pairs on the diagonal.
     frame = frame[[s for s in frame.index if s in frame] + [t for t in frame if t not in frame.index]]
-    starred = (perturbation.plasticity(step, value="q_value")[frame.columns] < MAX_Q).to_numpy()
+    starred = (perturbation.plasticity(step, value="q_value")[frame.columns] < _style.MAX_Q).to_numpy()
     values = frame.to_numpy(float)
     sources, targets = list(map(str, frame.index)), list(map(str, frame.columns))
-    ax, height = matrix_axes(ax, len(sources))
+    ax, height = _style.matrix_axes(ax, len(sources))
     _text.row_labels(ax, sources, pitch=height / len(sources))
     ax.set(ylabel="source")
     _text.column_labels(ax, targets)
-    across, down = axes_size(ax)[0] / len(targets), height / len(sources)
+    across, down = _style.axes_size(ax)[0] / len(targets), height / len(sources)
     most = float(np.nanmax(np.abs(values), initial=0.05))
-    image = ax.imshow(values, vmin=-most, vmax=most, cmap=DIVERGING, aspect="auto")
+    image = ax.imshow(values, vmin=-most, vmax=most, cmap=_style.DIVERGING, aspect="auto")
     per_cent = np.char.mod("%d", np.round(100 * np.nan_to_num(values)).astype(int))
     written = np.char.add(np.char.replace(per_cent, "-", "−"), np.where(starred, "*", ""))
-    numbers = max(_text.width(t, weight="bold") for t in written.flat) <= across - 2 and down >= TEXT * 1.2
+    numbers = max(_text.width(t, weight="bold") for t in written.flat) <= across - 2 and down >= _style.TEXT * 1.2
     for (y, x), value in np.ndenumerate(values):
         if np.isnan(value):
-            box = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=GREY, edgecolor="white", hatch="////", linewidth=0)
+            box = Rectangle(
+                (x - 0.5, y - 0.5), 1, 1, facecolor=_style.GREY, edgecolor="white", hatch="////", linewidth=0
+            )
             ax.add_patch(box)
         elif text := str(written[y, x] if numbers else "*" * int(starred[y, x])):
             red, green, blue, _ = image.to_rgba(value)
             weight = "bold" if starred[y, x] else "normal"
-            colour = ink_on((red, green, blue))
+            colour = _style.ink_on((red, green, blue))
             ax.text(x, y, text, color=colour, ha="center", va="center", weight=weight, in_layout=False)
-    key = (
-        f"* more than chance (q < {MAX_Q:g})"
-        if starred.any()
-        else f"none is sure to be more than chance (q < {MAX_Q:g})"
-    )
-    ax.set_xlabel("target\n" + key + "   hatched: not tried" * bool(np.isnan(values).any()), linespacing=1.3)
+    key = "* more than chance" if starred.any() else "none is significantly more than chance"
+    key += f" (q < {_style.MAX_Q:g})" + "   hatched: not tried" * bool(np.isnan(values).any())
+    ax.set_xlabel(f"target\n{key}", linespacing=1.3)
     ax.spines[:].set_visible(False)
-    colour_bar(ax, image, "cells converted beyond chance", percent=True)
+    _style.colour_bar(ax, image, "cells converted beyond chance", percent=True)
     caption = f"Cells converted beyond chance by {step:g} sd, in %"
     if not (values > 0).any():
-        caption = f"No type converts beyond chance by {step:g} sd"
+        caption = f"No cells converted beyond chance by {step:g} sd"
     _text.title(ax, title if title is not None else caption)
-    fit_height(ax, height)
+    _style.fit_height(ax, height)
     return ax
 
 
+def _check(perturbation: object) -> None:
+    if not hasattr(perturbation, "trajectories"):
+        raise ValueError(f"perturbation is a {type(perturbation).__name__}; pass the result of diffvae.tl.perturb.")
+
+
 def _pairs(perturbation: Perturbation, source: str | None, target: str | Sequence[str] | None) -> tuple[str, list[str]]:
-    """Return the source and those of its targets that are to be shown."""
-    check_perturbation(perturbation)
+    """Return the source and its targets to draw."""
+    _check(perturbation)
     source = perturbation.sources[0] if source is None else source
     tried = [b for a, b, m in perturbation.trajectories if a == source and m == perturbation.methods[0]]
     wanted = tried if target is None else [target] if isinstance(target, str) else list(target)
     for name in wanted or [perturbation.targets[0]]:
-        perturbation.trajectory(name, source)  # says what there is if this isn't
+        perturbation.trajectory(name, source)  # raises if it was not tried
     return source, wanted or tried
 
 
@@ -352,48 +306,48 @@ def _steps(perturbation: Perturbation, n_sd: float | Sequence[float] | None) -> 
 
 
 def _row(perturbation: Perturbation, source: str, target: str, step: float) -> pd.Series:
-    """Return the row of the table about the first method."""
+    """Return the row of the table for the first method."""
     t = perturbation.table
-    own = (t["source"] == source) & (t["target"] == target) & (t["n_sd"] == step)
-    return t[own & (t["method"] == perturbation.methods[0])].iloc[0]
+    matches = (t["source"] == source) & (t["target"] == target) & (t["n_sd"] == step)
+    return t[matches & (t["method"] == perturbation.methods[0])].iloc[0]
 
 
 def _count(perturbation: Perturbation, source: str, target: str, step: float) -> str:
     row = _row(perturbation, source, target, step)
     count = f"{int(row['n_converted']):,} of {int(row['n_cells']):,}"
-    return count if np.isnan(row["null_mean"]) else f"{count} (chance {share(row['null_mean'])})"
+    return count if np.isnan(row["null_mean"]) else f"{count} (chance {_style.share(row['null_mean'])})"
 
 
 def _cells(ax: Axes, perturbation: Perturbation, source: str, target: str, step: float) -> None:
-    """Draw the map: other types behind, then cells that stay, then those that convert."""
-    xy = _positions(perturbation.adata, _keys.TSNE)
+    """Draw the map: other types first, then cells that do not convert, then those that do."""
+    xy = _data.positions(perturbation.adata, _keys.TSNE)
     trajectory = perturbation.trajectory(target, source)
     converts = trajectory.converted(perturbation.min_probability)[perturbation.step(step)]
     rest = np.delete(xy, trajectory.rows, axis=0)
-    stays, turned = xy[trajectory.rows[~converts]], xy[trajectory.rows[converts]]
-    area = float(np.clip(0.33 * min(slot(ax, 4.6)) ** 2 / len(xy), 0.5, 40))
-    # A single converted cell must be seen on a small map, too.
+    stays, converted = xy[trajectory.rows[~converts]], xy[trajectory.rows[converts]]
+    area = float(np.clip(0.33 * min(_style.slot(ax, 4.6)) ** 2 / len(xy), 0.5, 40))
+    # A single converted cell must be visible on a small map, too.
     sizes = (area, max(1.2 * area, 3), max(1.5 * area, 7))
-    for places, colour, size in zip((rest, stays, turned), (_REST, _STAYS, _CONVERTS), sizes, strict=True):
+    for places, colour, size in zip((rest, stays, converted), (_REST, _STAYS, _CONVERTS), sizes, strict=True):
         ax.scatter(places[:, 0], places[:, 1], c=colour, s=size, linewidths=0, rasterized=True)
-    _map(ax, _keys.TSNE)
+    _text.map_axes(ax, _keys.TSNE)
 
 
 def _curves(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> None:
-    """Draw one target: random directions behind, then a line per method, its stars on it."""
+    """Draw one target: the random directions, then a line with stars per method."""
     tested = [m for m in methods if table.loc[table["method"] == m, "null_mean"].notna().any()]
     if tested:
         null = table[(table["method"] == tested[0]) & table["null_mean"].notna()]
         ax.fill_between(null["n_sd"], null["null_low"], null["null_high"], color=_REST, linewidth=0, zorder=1)
         ax.plot(null["n_sd"], null["null_mean"], color="#777777", ls="--", lw=1.2, zorder=2)
     for method in reversed(methods):
-        own = table[table["method"] == method].sort_values("n_sd")
+        rows = table[table["method"] == method].sort_values("n_sd")
         _, colour, line = _METHODS[method]
-        ax.plot(own["n_sd"], own["converted"], color=colour, ls=line, zorder=3)
-        sure = own[own["q_value"] < MAX_Q]
+        ax.plot(rows["n_sd"], rows["converted"], color=colour, ls=line, zorder=3)
+        significant = rows[rows["q_value"] < _style.MAX_Q]
         ax.plot(
-            sure["n_sd"], sure["converted"], ls="", marker="*", color=colour, ms=9, mec="white", mew=0.5, zorder=4,
-            clip_on=False, in_layout=False,
+            significant["n_sd"], significant["converted"], ls="", marker="*", color=colour, ms=9, mec="white", mew=0.5,
+            zorder=4, clip_on=False, in_layout=False,
         )  # fmt: skip
     ax.xaxis.set_major_locator(MaxNLocator(5))
 

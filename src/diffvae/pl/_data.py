@@ -1,4 +1,4 @@
-"""What a figure reads, checked: every complaint is a sentence with the way out."""
+"""Checked access to what figures read from an AnnData, and the wording of groups in titles."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOUNS = {
 
 
 def noun(key: str, n: int = 1) -> str:
-    """Return what the groups of an ``obs`` column are called in a title."""
+    """Return the word for a group of an ``obs`` column, or for `n` groups."""
     return _NOUNS.get(key, (f"group of {key}", f"groups of {key}"))[n != 1]
 
 
@@ -33,8 +33,8 @@ def cells(n: int) -> str:
     return "1 cell" if n == 1 else f"{n:,} cells"
 
 
-def called(key: str, group: str) -> str:
-    """Return what one group of an ``obs`` column is called in a title."""
+def group_name(key: str, group: str) -> str:
+    """Return the name of one group of an ``obs`` column, as it appears in a title."""
     if key == _keys.CLUSTER:
         return f"Cluster {group}"
     return f"Group {group} of {key}" if group.isdecimal() else group
@@ -48,24 +48,34 @@ def listed(names: Iterable[Any], most: int = 8) -> str:
 
 
 def check_adata(adata: object) -> None:
-    """Raise unless `adata` is an AnnData with a cell in it."""
+    """Raise unless `adata` is an AnnData with at least one cell."""
     if not isinstance(adata, AnnData):
-        raise DataError(f"adata is a {type(adata).__name__}; give an AnnData.")
+        raise DataError(f"adata is a {type(adata).__name__}; pass an AnnData.")
     if adata.n_obs == 0:
-        raise DataError("adata has no cells; give one with at least one cell.")
+        raise DataError("adata has no cells; pass one with at least one cell.")
 
 
-def missing(slot: str, key: str, has: Iterable[Any]) -> DataError:
-    """Return the error for an entry of the AnnData that isn't there."""
-    way_out = f"run {MADE_BY[key]} first" if key in MADE_BY else f"there are: {listed(has)}"
-    return DataError(f"adata.{slot}[{key!r}] is missing; {way_out}.")
+def missing(slot: str, key: str, available: Iterable[Any]) -> DataError:
+    """Return the error for a missing entry of the AnnData."""
+    remedy = f"run {MADE_BY[key]} first" if key in MADE_BY else f"there are: {listed(available)}"
+    return DataError(f"adata.{slot}[{key!r}] is missing; {remedy}.")
+
+
+def positions(adata: AnnData, basis: str) -> np.ndarray:
+    """Return the first two columns of ``obsm[basis]``."""
+    if basis not in adata.obsm:
+        raise missing("obsm", basis, adata.obsm)
+    xy = np.asarray(adata.obsm[basis], dtype=float)
+    if xy.ndim != 2 or xy.shape[1] < 2:
+        raise DataError(f"adata.obsm[{basis!r}] has shape {xy.shape}; a map needs two columns.")
+    return xy[:, :2]
 
 
 def groups(adata: AnnData, key: str) -> pd.Series:
-    """Return an ``obs`` column as a categorical series of strings, in the order that fixes the colours.
+    """Return an ``obs`` column as a categorical series of strings; the order of its categories fixes their colours.
 
-    A categorical keeps its order, unused categories included; anything else is sorted as people count. Cells
-    without a value are "NA".
+    A categorical column keeps its categories, including unused ones. Other columns are sorted naturally ("2" before
+    "10"). Missing values become "NA".
     """
     if key not in adata.obs:
         raise missing("obs", key, adata.obs.columns)
@@ -81,39 +91,36 @@ def groups(adata: AnnData, key: str) -> pd.Series:
 
 
 def by_size(column: pd.Series) -> dict[str, int]:
-    """Return the cells of each group that has any, largest first, cells without a group last."""
+    """Return the number of cells of each non-empty group, largest first, "unassigned" and similar groups last."""
     counts = column.value_counts(sort=False)
     order = sorted(counts.index, key=lambda g: (is_unassigned(g), -counts[g]))
     return {g: int(counts[g]) for g in order if counts[g] > 0}
 
 
 def table(adata: AnnData, name: str, columns: Sequence[str], groupby: str) -> pd.DataFrame:
-    """Return a copy of a tidy table of ``uns["diffvae"]`` that is about the groups of `groupby`."""
+    """Return a copy of a table of ``uns["diffvae"]``, which must describe the groups of `groupby`."""
     where, run = f"adata.uns[{_keys.UNS!r}][{name!r}]", f"diffvae.tl.{name}(adata, {groupby!r})"
-    found = result(adata, name)
-    frame = pd.DataFrame(found).copy()
+    frame = pd.DataFrame(result(adata, name)).copy()
     if absent := [c for c in columns if c not in frame]:
         raise DataError(f"{where} has no column {listed(absent)}; run {run} again.")
     if frame.empty:
         raise DataError(f"{where} is empty; run {run} again.")
     frame["group"] = frame["group"].astype(str)
     if others := sorted(set(frame["group"]) - set(groups(adata, groupby).cat.categories), key=natural_key):
-        raise DataError(
-            f"{where} is about other groups ({listed(others)}) than adata.obs[{groupby!r}] has; run {run} first."
-        )
+        raise DataError(f"{where} has groups that adata.obs[{groupby!r}] lacks ({listed(others)}); run {run} first.")
     return frame
 
 
 def unknown_gene(adata: AnnData, gene: str, what: str = "neither in adata.obs nor") -> DataError:
-    """Return the error for a name that is no gene."""
+    """Return the error for a name that is not a gene."""
     names = set(map(str, adata.var_names)) | (set(map(str, adata.raw.var_names)) if adata.raw else set())
     near = get_close_matches(gene, names, n=3) or [n for n in names if n.lower() == gene.lower()]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"genes are called {listed(sorted(names), 3)}."
+    hint = f"did you mean {' or '.join(near)}?" if near else f"its genes have names such as {listed(sorted(names), 3)}."
     return DataError(f"{gene!r} is {what} among the genes of adata; {hint}")
 
 
 def expression(adata: AnnData, genes: Sequence[str], layer: str | None = None) -> np.ndarray:
-    """Return cells x genes: from `layer`, or as in scanpy from ``raw`` where there is one, or from ``X``."""
+    """Return expression, cells x genes, from `layer`, else (as in scanpy) from ``raw`` if present, else from ``X``."""
     source: Any = adata
     if layer is not None:
         if layer not in adata.layers:
@@ -128,6 +135,6 @@ def expression(adata: AnnData, genes: Sequence[str], layer: str | None = None) -
     if (at < 0).any():
         raise unknown_gene(adata, genes[int(np.argmax(at < 0))], "not")
     if values is None:
-        raise DataError("adata.X is missing; give layer=, one of " + listed(adata.layers) + ".")
+        raise DataError(f"adata.X is missing; pass layer=, one of {listed(adata.layers)}.")
     part = values[:, first[at]]
     return np.asarray(part.toarray() if sparse.issparse(part) else part, dtype=float)

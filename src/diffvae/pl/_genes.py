@@ -13,26 +13,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from diffvae import _keys
-from diffvae.pl import _data, _text
-from diffvae.pl._style import (
-    INK,
-    SEQUENTIAL,
-    NotebookAxes,
-    Palette,
-    axes_or_new,
-    axes_size,
-    check_axes,
-    colour_bar,
-    colours,
-    fit_height,
-    styled,
-)
+from diffvae._core.validate import Rule, Whole, check
+from diffvae.pl import _data, _style, _text
 
 _TABLE = "high_weight_genes"
 _ROW = 13.5  # points
+RULES: dict[str, Rule] = {"n_genes": Whole(1)}
 
 
-@styled
+@_style.styled
 def gene_heatmap(
     adata: AnnData,
     *,
@@ -43,36 +32,33 @@ def gene_heatmap(
     layer: str | None = None,
     ax: Axes | None = None,
     title: str | None = None,
-    palette: Palette | None = None,
+    palette: _style.Palette | None = None,
 ) -> Axes:
-    r"""Draw genes x groups: a dot's colour is the mean expression, its area the share of expressing cells.
+    r"""Draw a dot plot of genes x groups: colour is mean expression, area the share of expressing cells.
 
-    Genes run down, so that however many there are, the figure keeps the width at which its text is legible.
+    Genes are rows, so that the figure keeps its width whatever their number.
 
     Parameters
     ----------
     adata
-        Log-normalised expression, from `layer`, or as in scanpy from ``raw`` where there is one, or from
-        ``X``; without `genes` also ``uns["diffvae"]["high_weight_genes"]``, from
-        ``diffvae.tl.high_weight_genes``.
+        With log-normalised expression in `layer`, else (as in scanpy) in ``raw`` if present, else in ``X``. Without
+        `genes` also with ``uns["diffvae"]["high_weight_genes"]``, from ``diffvae.tl.high_weight_genes``.
     groupby
         Column of ``obs``.
     genes
-        Genes, or group -> genes. None: per group the first `n_genes` genes of direction "up" in the table that
-        are higher in the group's cells, too, by the mean Jacobian of the decoder where both rankings are there.
+        Genes, or a dictionary group -> genes. None: for each group the first `n_genes` genes of the table with
+        direction "up" that the cells confirm; if the table has both rankings, the one by the decoder's mean Jacobian.
     n_genes
-        Genes per group from the table. A gene that several groups share is shown once, with the first.
+        Number of genes per group from the table. A gene of several groups is shown once, with the first of them.
     standard_scale
-        Bring each gene's means over groups to [0, 1]:
+        Scale each gene's group means to [0, 1]:
         :math:`(m_{gc} - \min_c m_{gc}) / (\max_c m_{gc} - \min_c m_{gc})`. False: means as they are.
     layer
-        Entry of ``layers`` to take expression from.
-    ax
-        Axes to draw into; None makes a new figure, 6 inches wide and as high as the genes need.
-    title
-        Title; None writes one.
+        Key in ``layers``.
+    ax, title
+        Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
     palette
-        Colours of the frames around each group's own genes, as in ``diffvae.pl.tsne``.
+        Colours of the frames around the genes of each group, as in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -88,7 +74,7 @@ def gene_heatmap(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['0', '1', '3']
     """
-    check_axes(ax)
+    check(RULES, n_genes=n_genes)
     _data.check_adata(adata)
     column = _data.groups(adata, groupby)
     sizes = _data.by_size(column)
@@ -99,8 +85,8 @@ def gene_heatmap(
     values = _data.expression(adata, rows, layer)
     if np.nanmin(values) < 0:
         raise ValueError(
-            f"expression goes down to {np.nanmin(values):.3g}; the share of expressing cells needs values "
-            "without negatives: give layer=, one of " + _data.listed(adata.layers) + ", or log-normalise first."
+            f"expression goes down to {np.nanmin(values):.3g}, but the share of expressing cells needs values of 0 or "
+            f"more; pass layer=, one of {_data.listed(adata.layers)}, or log-normalise first."
         )
     member = np.array([column.to_numpy() == g for g in columns], dtype=float)
     member /= member.sum(1, keepdims=True)
@@ -109,21 +95,21 @@ def gene_heatmap(
         low, high = mean.min(1, keepdims=True), mean.max(1, keepdims=True)
         mean = (mean - low) / np.where(high > low, high - low, 1)
 
-    ax = axes_or_new(ax, _ROW * len(rows) / 72 + 4)
+    ax = _style.axes_or_new(ax, _ROW * len(rows) / 72 + 4)
     ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
     _text.row_labels(ax, rows, pitch=_ROW)
     _text.column_labels(ax, columns, top=True)
-    wide, tall = axes_size(ax)
+    wide, tall = _style.axes_size(ax)
     across, down = np.meshgrid(np.arange(len(columns)), np.arange(len(rows)))
-    widest = 0.94 * min(_ROW if isinstance(ax, NotebookAxes) else tall / len(rows), wide / len(columns))
+    widest = 0.94 * min(_ROW if isinstance(ax, _style.NotebookAxes) else tall / len(rows), wide / len(columns))
     dots = ax.scatter(
-        across, down, s=expressed * widest**2, c=mean.ravel(), cmap=SEQUENTIAL, vmin=0, vmax=max(mean.max(), 1e-9),
-        edgecolors=INK, linewidths=0.3, zorder=3,
+        across, down, s=expressed * widest**2, c=mean.ravel(), cmap=_style.SEQUENTIAL, vmin=0,
+        vmax=max(mean.max(), 1e-9), edgecolors=_style.INK, linewidths=0.3, zorder=3,
     )  # fmt: skip
-    _frames(ax, blocks, columns, colours(list(column.cat.categories), palette))
+    _frames(ax, blocks, columns, _style.colours(list(column.cat.categories), palette))
     ax.spines[:].set_visible(False)
     scaled = ", each gene from its lowest to its highest group" if standard_scale else ""
-    colour_bar(ax, dots, "mean expression" + scaled)
+    _style.colour_bar(ax, dots, "mean expression" + scaled)
     steps = (0.25, 0.5, 1.0)
     keys = [Line2D([], [], ls="", marker="o", color="#888888", ms=widest * s**0.5, mew=0) for s in steps]
     ax.legend(
@@ -135,7 +121,7 @@ def gene_heatmap(
     if genes is None:
         caption = f"High-weight genes of each {_data.noun(groupby)}"
     _text.title(ax, title if title is not None else caption, pad=10)
-    fit_height(ax, _ROW * len(rows))
+    _style.fit_height(ax, _ROW * len(rows))
     return ax
 
 
@@ -146,15 +132,13 @@ def _blocks(
     genes: Sequence[str] | Mapping[str, Sequence[str]] | None,
     n_genes: int,
 ) -> dict[str, list[str]]:
-    """Return group -> genes, each gene once; the group is "" where genes came as a list."""
+    """Return group -> genes, each gene once; the group is "" if genes were given as a list."""
     if isinstance(genes, str):
         genes = [genes]
     if genes is None:
-        if n_genes < 1:
-            raise ValueError(f"n_genes is {n_genes}; give at least 1.")
         table = _data.table(adata, _TABLE, ["group", "gene", "direction", "rank"], groupby)
         table = table[table["direction"] == "up"].sort_values("rank")
-        if "confirmed" in table:  # leave out genes that the decoder raises but that aren't higher in the cells
+        if "confirmed" in table:  # the decoder's direction agrees with the cells
             table = table[table["confirmed"].astype(bool)]
         if "ranking" in table and table["ranking"].nunique() > 1:
             table = table[table["ranking"] == "jacobian"]
@@ -165,23 +149,23 @@ def _blocks(
         wanted = {str(g): list(map(str, names)) for g, names in genes.items()}
     else:
         wanted = {"": list(map(str, genes))}
-    seen: dict[str, str] = {}
+    group_of: dict[str, str] = {}
     for group, names in wanted.items():
         for name in names:
-            seen.setdefault(name, group)
-    if not seen:
-        raise ValueError("there are no genes to show; give genes=, a list or a dictionary group -> genes.")
+            group_of.setdefault(name, group)
+    if not group_of:
+        raise ValueError("there are no genes to show; pass genes=, a list or a dictionary group -> genes.")
     known = set(adata.var_names) | (set(adata.raw.var_names) if adata.raw is not None else set())
-    for gene in seen.keys() - known:
-        raise _data.unknown_gene(adata, gene, "not")
     blocks: dict[str, list[str]] = {}
-    for gene, group in seen.items():
+    for gene, group in group_of.items():
+        if gene not in known:
+            raise _data.unknown_gene(adata, gene, "not")
         blocks.setdefault(group, []).append(gene)
     return blocks
 
 
 def _frames(ax: Axes, blocks: dict[str, list[str]], columns: list[str], of: dict[str, str]) -> None:
-    """Separate the blocks by lines, and frame the genes of each group in its colour."""
+    """Separate the blocks by lines and frame the genes of each group in its colour."""
     start = 0
     for group, names in blocks.items():
         if start:

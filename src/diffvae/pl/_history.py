@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from diffvae.pl import _text
-from diffvae.pl._style import CATEGORIES, INK, axes_or_new, check_axes, styled
+from diffvae.pl import _style, _text
 
 _SPLITS = {"train": "-", "validation": (0, (4, 1.5))}
 _NAMES = {
@@ -27,10 +26,10 @@ _NAMES = {
 }
 _UNITS = {"mmd": "squared distance", "mse": "per cell", "auc": "1 is perfect", "average_precision": "1 is perfect"}
 _SCORES = ("auc", "average_precision")
-"""Not losses: more is better."""
+"""Higher is better; the other terms are losses."""
 
 
-@styled
+@_style.styled
 def history(
     model: Any,
     *,
@@ -38,28 +37,26 @@ def history(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw how each term of the loss went down: training solid, validation dashed, the best epoch dotted.
+    """Draw training curves of each term of the loss: training solid, validation dashed, best epoch dotted.
 
-    Epochs without a value (a graph model looks at its hidden links in every tenth only) are drawn through. Scores of
-    links, of which more is better, come last and have a linear axis.
+    Lines connect across epochs without a value: a graph model evaluates its hidden links only every tenth epoch. Scores
+    of links, for which higher is better, come last and have a linear axis.
 
     Parameters
     ----------
     model
-        A trained model (its ``history`` is drawn) or such a data frame: a row per epoch, columns
-        ``train_<term>`` and ``validation_<term>``.
+        A trained model, or its ``history``: a data frame with a row per epoch and columns ``train_<term>`` and
+        ``validation_<term>``.
     terms
-        Terms to draw, "loss" or ["nll", "kl"], say. None: all. Terms differ in scale by orders of magnitude,
-        so each gets a panel of its own, with a logarithmic axis where it falls more than tenfold.
-    ax
-        Axes to draw into; None makes a new figure, 6 inches wide.
-    title
-        Title; None names the epoch of the lowest validation loss.
+        Terms to draw, such as "loss" or ["nll", "kl"]; None for all. Each has its own panel, because terms differ by
+        orders of magnitude. The axis is logarithmic where a term falls more than tenfold.
+    ax, title
+        Axes to draw into, and their title. None: a new figure 6 inches wide, and a title with the best epoch.
 
     Returns
     -------
-    The Axes. If there are several terms it is the frame, which bears the title and the legend, and the panels
-    are in ``ax.child_axes``, in the order of `terms`.
+    The Axes. With several terms they hold the title and the legend, and the panels are ``ax.child_axes``, in the order
+    of `terms`.
 
     Examples
     --------
@@ -69,42 +66,39 @@ def history(
     >>> dv.pl.history(frame).get_title(loc="left")
     'Validation loss is lowest at epoch 1: 2.5 nats per cell'
     """
-    check_axes(ax)
     frame = model if isinstance(model, pd.DataFrame) else getattr(model, "history", None)
     if not isinstance(frame, pd.DataFrame):
-        raise ValueError(f"model is a {type(model).__name__} without a history; give a trained model or its history.")
+        raise ValueError(f"model is a {type(model).__name__} without a history; pass a trained model or its history.")
     if frame.empty:
         raise ValueError("the history has no epochs; run model.train(adata) first.")
     parts = [str(c).split("_", 1) for c in frame]
-    there = list(dict.fromkeys(p[1] for p in parts if len(p) == 2 and p[0] in _SPLITS))
-    there.sort(key=lambda t: t in _SCORES)
-    wanted = [terms] if isinstance(terms, str) else list(terms) if terms is not None else there
-    unknown = [t for t in wanted if t not in there]
+    available = list(dict.fromkeys(p[1] for p in parts if len(p) == 2 and p[0] in _SPLITS))
+    available.sort(key=lambda t: t in _SCORES)
+    wanted = [terms] if isinstance(terms, str) else list(terms) if terms is not None else available
+    unknown = [t for t in wanted if t not in available]
     if unknown or not wanted:
         raise ValueError(
-            f"the history has no term {', '.join(unknown) or 'at all'}; it has "
-            f"{', '.join(there) or 'none'} (columns are called train_<term> and validation_<term>)."
+            f"terms is {', '.join(unknown) or 'empty'}; the history has {', '.join(available) or 'none'} "
+            "(from columns train_<term> and validation_<term>)."
         )
 
     rows = -(-len(wanted) // 2)
-    ax = axes_or_new(ax, 3.4 if len(wanted) == 1 else 0.7 + 2.1 * rows)
+    ax = _style.axes_or_new(ax, 3.4 if len(wanted) == 1 else 0.7 + 2.1 * rows)
     panels = [ax] if len(wanted) == 1 else _panels(ax, len(wanted), rows)
     best = _best(frame)
     for i, (term, panel) in enumerate(zip(wanted, panels, strict=True)):
-        _curves(panel, frame, term, CATEGORIES[i % len(CATEGORIES)], best)
+        _curves(panel, frame, term, _style.CATEGORIES[i % len(_style.CATEGORIES)], best)
         if len(panels) > 1:
             panel.set_title(_NAMES.get(term, term.replace("_", " ")), fontsize=10, weight="normal", pad=4)
         if i + 2 >= len(panels) or len(panels) == 1:
             panel.set_xlabel("epoch")
     splits = [s for s in _SPLITS if any(f"{s}_{t}" in frame for t in wanted)]
-    keys = [Line2D([], [], color=INK, linestyle=_SPLITS[s]) for s in splits]
+    keys = [Line2D([], [], color=_style.INK, linestyle=_SPLITS[s]) for s in splits]
     if best is not None:
-        keys, splits = (
-            [*keys, Line2D([], [], color=INK, linestyle=":", lw=1.2)],
-            [*splits, "lowest validation loss"],
-        )
+        keys.append(Line2D([], [], color=_style.INK, linestyle=":", lw=1.2))
+        splits.append("lowest validation loss")
     _text.legend_below(ax, keys, splits)
-    _text.title(ax, title if title is not None else _say(frame, best, wanted), pad=6 if len(panels) == 1 else 22)
+    _text.title(ax, title if title is not None else _caption(frame, best, wanted), pad=6 if len(panels) == 1 else 22)
     return ax
 
 
@@ -114,7 +108,7 @@ def _best(frame: pd.DataFrame) -> Any:
     return None if loss is None or loss.isna().all() else loss.idxmin()
 
 
-def _say(frame: pd.DataFrame, best: Any, wanted: Sequence[str]) -> str:
+def _caption(frame: pd.DataFrame, best: Any, wanted: Sequence[str]) -> str:
     if best is not None:
         value = frame.loc[best, "validation_loss"]
         return f"Validation loss is lowest at epoch {best}: {value:,.4g} {_unit(frame, 'loss')}"
@@ -123,13 +117,13 @@ def _say(frame: pd.DataFrame, best: Any, wanted: Sequence[str]) -> str:
 
 
 def _unit(frame: pd.DataFrame, term: str) -> str:
-    """Return in what a term is measured; a graph model's links are losses per (weighted) pair of cells."""
+    """Return the unit of a term; a graph model's loss is per (weighted) pair of cells."""
     of_links = term == "links" or (term == "loss" and "train_links" in frame)
     return "nats per pair" if of_links else _UNITS.get(term, "nats per cell")
 
 
 def _panels(ax: Axes, n: int, rows: int) -> list[Axes]:
-    """Divide the frame of `ax` into `n` panels, two a row; they move and shrink with it."""
+    """Divide `ax` into `n` inset panels, two per row, which follow its position and size."""
     ax.axis("off")
     gap, between = 0.18, 0.44 / max(rows, 2)
     high = (1 - between * (rows - 1)) / rows
@@ -151,7 +145,7 @@ def _curves(ax: Axes, frame: pd.DataFrame, term: str, colour: str, best: Any) ->
                 marker="o" if 2 * known.sum() < len(values) or len(values) == 1 else None,
             )  # fmt: skip
     if best is not None:
-        ax.axvline(best, color=INK, linestyle=":", linewidth=1.2, zorder=1)
+        ax.axvline(best, color=_style.INK, linestyle=":", linewidth=1.2, zorder=1)
     every = np.concatenate(drawn)
     if term not in _SCORES and every.size and every.min() > 0 and every.max() > 10 * every.min():
         ax.set_yscale("log")

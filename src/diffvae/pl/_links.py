@@ -1,4 +1,4 @@
-"""Links between types of cells: on the map, and counted against chance."""
+"""Links between cell types: on the map, and in a table compared with chance."""
 
 from __future__ import annotations
 
@@ -20,54 +20,37 @@ from scipy import sparse
 from diffvae import _keys
 from diffvae._core import graphs
 from diffvae._core.anndata import graph, result
+from diffvae._core.validate import Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
-from diffvae.pl import _data, _text
+from diffvae.pl import _data, _style, _text
 from diffvae.pl._adjacency import graph_name
-from diffvae.pl._style import (
-    DIVERGING,
-    INK,
-    MAX_Q,
-    TEXT,
-    WIDTH,
-    Palette,
-    array,
-    axes_size,
-    colours,
-    finish,
-    fit_height,
-    ink_on,
-    new_figure,
-    panel_title,
-    slot,
-    styled,
-)
-from diffvae.pl._tsne import _map, _positions
 
 _TABLE = "link_table"
 _COLUMNS = ["graph", "type_1", "type_2", "n_links", "log2_ratio", "q_value"]
 _MOST = 4.0
-"""log2 ratio from which a colour gets no stronger: 16 times as many links, or as few, as by chance."""
-_PITCH = 1.25 * TEXT
-"""Points from a row to the next that its name needs."""
+"""Largest log2 ratio of the colour scale: 16 times as many links as expected."""
+_PITCH = 1.25 * _style.TEXT
+"""Smallest row height in points."""
 _SIDE_BY_SIDE = 12
-"""With more types each graph gets the whole width."""
+"""Largest number of types for two panels side by side."""
 _MUTED = 0.62
 """Share of white in the colours of the cells, so that the links stand out."""
+RULES: dict[str, Rule] = {"max_links": Whole(1)}
 
 
 class _Drawn(NamedTuple):
     """The links of one panel."""
 
     pairs: np.ndarray
-    """Links that are drawn, from a cell of the source to one of another type: links x 2."""
+    """Links to be drawn, from a cell of the source to a cell of another type: links x 2."""
     n: int
-    """Number of all links, drawn or not."""
+    """Number of all links, including those that are not drawn."""
     ends: np.ndarray
-    """Number of links that lead to each type."""
+    """Number of links to each type."""
 
 
-@styled
+@_style.styled
 def links(
     adata: AnnData,
     groupby: str,
@@ -77,9 +60,9 @@ def links(
     max_links: int = 400,
     rng: Rng = 0,
     title: str | None = None,
-    palette: Palette | None = None,
+    palette: _style.Palette | None = None,
 ) -> np.ndarray:
-    """Draw links between types on the map of the cells (Figure 4b of the paper): the given and the new ones.
+    """Draw links between types on the map of the cells: those given and those newly predicted (Figure 4b of the paper).
 
     Parameters
     ----------
@@ -87,25 +70,25 @@ def links(
         After ``diffvae.tl.links``, with a map: ``diffvae.tl.tsne(adata, use_rep="X_diffvae_graph",
         key_added="X_diffvae_graph_tsne")``.
     groupby
-        Types in ``obs``.
+        Column of ``obs`` with the types.
     source
         Type whose links to other types are drawn, in the colour of the other type. None: all links between different
-        types, in grey.
+        types, in dark grey.
     use_rep
         Key of the map in ``obsm``.
     max_links
-        Most links per panel: a random choice of the given links, and the most probable of the predicted ones.
+        Largest number of links per panel: a random sample of the given links, and the most probable new links.
     rng
-        Seed of that choice.
+        Seed of the sample.
     title
         Title; None writes one.
     palette
-        As in ``diffvae.pl.tsne``, and by default the same colours.
+        Colours as in ``diffvae.pl.tsne``.
 
     Returns
     -------
-    Array of two Axes of a new figure, the input graph and the new links (called, and not in the input);
-    ``diffvae.pl.save(axes[0], "path")`` writes it.
+    Array of two Axes of a new figure: the input graph, and the new links (called links that are not in the input). Save
+    it with ``diffvae.pl.save(axes[0], "path")``.
 
     Examples
     --------
@@ -115,26 +98,20 @@ def links(
     >>> dv.pp.cell_graph(adata, k=3)
     >>> model = dv.model.GraphDiffVAE(n_latent=10, hidden=32).train(adata, max_epochs=5, progress=False)
     >>> _ = dv.tl.links(adata, model)
-    >>> axes = dv.pl.links(adata, "cell_type", use_rep="X_diffvae_graph")  # two of the latent dimensions, for once
+    >>> axes = dv.pl.links(adata, "cell_type", use_rep="X_diffvae_graph")  # the first two latent dimensions
     >>> axes[0].get_title(loc="left").split(":")[0]
     'Input graph'
     """
     _data.check_adata(adata)
-    if max_links < 1:
-        raise ValueError(f"max_links is {max_links}; draw at least 1.")
-    if use_rep == _keys.GRAPH_TSNE and use_rep not in adata.obsm:
-        raise DataError(
-            f"adata.obsm[{use_rep!r}] is missing; run diffvae.tl.tsne(adata, use_rep={_keys.GRAPH_LATENT!r}, "
-            f"key_added={_keys.GRAPH_TSNE!r}) first."
-        )
-    xy = _positions(adata, use_rep)
+    check(RULES, max_links=max_links)
+    xy = _data.positions(adata, use_rep)
     types = _data.groups(adata, groupby)
     names, codes = list(types.cat.categories), types.cat.codes.to_numpy()
     if source is not None and source not in set(types):
         raise DataError(
             f"source is {source!r}; the types of adata.obs[{groupby!r}] are {_data.listed(sorted(set(types)), 30)}."
         )
-    of = colours(names, palette)
+    of = _style.colours(names, palette)
     given = graph(adata, result(adata, "links")["graph_key"])
     for key in (_keys.CALLED_LINKS, _keys.LINKS):
         if key not in adata.obsp:
@@ -144,38 +121,39 @@ def links(
     new.eliminate_zeros()
 
     code = None if source is None else names.index(source)
-    shown = [_between(found, codes, code, len(names)) for found in (given, new)]
+    shown = [_between(links, codes, code, len(names)) for links in (given, new)]
     order = generator(rng, "links that are drawn").permutation(shown[0].n)
     probability = sparse.csr_matrix(adata.obsp[_keys.LINKS])
     value = np.asarray(probability[*shown[1].pairs.T]).ravel() if shown[1].n else np.empty(0)
     best = np.argsort(-value, kind="stable")
     chosen = [d._replace(pairs=d.pairs[o[:max_links]]) for d, o in zip(shown, (order, best), strict=True)]
 
-    figure, panels = new_figure(2, 2, 0.5 * WIDTH)
-    area = float(np.clip(0.33 * min(slot(panels[0], 0)) ** 2 / adata.n_obs, 0.5, 15))
+    figure, panels = _style.new_figure(2, 2, 0.5 * _style.WIDTH)
+    area = float(np.clip(0.33 * min(_style.slot(panels[0], 0)) ** 2 / adata.n_obs, 0.5, 15))
     heads = ("Input graph", "Newly predicted")
     for panel, head, drawn, random in zip(panels, heads, chosen, (True, False), strict=True):
         _dots(panel, xy, types.to_numpy(dtype=str), source, of, area)
-        colour = [of[names[c]] for c in codes[drawn.pairs[:, 1]]] if source is not None else INK
+        colour = [of[names[c]] for c in codes[drawn.pairs[:, 1]]] if source is not None else _style.INK
         thin = 0.7 if len(drawn.pairs) > 150 else 1.0
         panel.add_collection(
             LineCollection(list(xy[drawn.pairs]), colors=colour, linewidths=thin, alpha=0.55, zorder=3), autolim=False
         )
-        _map(panel, _keys.TSNE if "tsne" in use_rep else use_rep)
-        panel_title(panel, f"{head}:\n{_count(drawn, random)}")
+        panel.set_anchor("N")
+        _text.map_axes(panel, use_rep)
+        _style.panel_title(panel, f"{head}:\n{_count(drawn, random)}")
     panels[1].set(xlabel="", ylabel="")
     sizes = _data.by_size(types)
     keys, labels = _legend(sizes, names, of, source, [d.ends for d in shown])
     caption = "Links between cells of different types"
     if source is not None:
         caption = f"{source}: links of its {_data.cells(sizes[source])} to other types"
-    finish(figure, title if title is not None else caption, keys, labels)
-    return array(panels)
+    _style.finish(figure, title if title is not None else caption, keys, labels)
+    return _style.array(panels)
 
 
-def _between(found: object, codes: np.ndarray, source: int | None, n_types: int) -> _Drawn:
-    """Return the links between types; with a source, its cell comes first."""
-    pairs = graphs.edges_of(found)
+def _between(links: object, codes: np.ndarray, source: int | None, n_types: int) -> _Drawn:
+    """Return the links between different types; with a source, its cell comes first in each pair."""
+    pairs = graphs.edges_of(links)
     one, other = codes[pairs].T
     wanted = one != other
     if source is not None:
@@ -188,16 +166,16 @@ def _between(found: object, codes: np.ndarray, source: int | None, n_types: int)
 
 
 def _dots(ax: Axes, xy: np.ndarray, types: np.ndarray, source: str | None, of: dict[str, str], area: float) -> None:
-    """Draw the cells in muted colours, and those of the source on top in full colour."""
+    """Draw the cells in muted colours, those of the source on top in full colour."""
     pale = {t: [c + (1 - c) * _MUTED for c in to_rgb(colour)] for t, colour in of.items()}
     rest = np.flatnonzero(types != source)
     rest = rest[generator(0, "order of drawing").permutation(len(rest))]
     ax.scatter(xy[rest, 0], xy[rest, 1], c=[pale[t] for t in types[rest]], s=area, linewidths=0, rasterized=True)
     if source is not None:
-        own = xy[types == source]
+        x, y = xy[types == source].T
         ax.scatter(
-            own[:, 0], own[:, 1], color=of[source], s=max(1.5 * area, 6), linewidths=0.25, edgecolors=INK, zorder=4,
-            rasterized=True,
+            x, y, color=of[source], s=max(1.5 * area, 6), linewidths=0.25, edgecolors=_style.INK,
+            zorder=4, rasterized=True,
         )  # fmt: skip
 
 
@@ -211,42 +189,42 @@ def _count(drawn: _Drawn, random: bool) -> str:
 def _legend(
     sizes: dict[str, int], names: list[str], of: dict[str, str], source: str | None, ends: list[np.ndarray]
 ) -> tuple[list[Line2D], list[str]]:
-    """Return a key per type; with a source, its links to each type in the input and among the new."""
-    room = 72 * WIDTH / 2 - 40
+    """Return a legend entry per type; with a source, the entry counts its given and new links to the type."""
+    room = 72 * _style.WIDTH / 2 - 40
     keys, labels = [], []
     for group in sorted(sizes, key=lambda g: g != source):
         given, new = (int(e[names.index(group)]) for e in ends)
-        found = f": {given:,} given, {new:,} new" if given or new else ": none"
-        tail = "" if source is None else ": source" if group == source else found
-        ring: dict[str, Any] = {"mec": INK, "mew": 0.8} if group == source else {}
+        counts = f": {given:,} given, {new:,} new" if given or new else ": none"
+        tail = "" if source is None else ": source" if group == source else counts
+        ring: dict[str, Any] = {"mec": _style.INK, "mew": 0.8} if group == source else {}
         keys.append(Line2D([], [], ls="", marker="o", color=of[group], ms=7, **ring))
         labels.append(_text.plain(_text.shorten(group, room - _text.width(tail)) + tail))
     return keys, labels
 
 
-@styled
+@_style.styled
 def link_table(
     adata: AnnData,
     *,
     graphs: Sequence[str] | None = None,
     title: str | None = None,
 ) -> np.ndarray:
-    r"""Draw types x types for each graph: how many more links join them than in random graphs of the same degrees.
+    r"""Draw a heat map of types x types for each graph: links compared with random graphs of the same degrees.
 
     Parameters
     ----------
     adata
         After ``diffvae.tl.link_table``.
     graphs
-        Those of its graphs to draw; None for all.
+        Graphs of the table to draw; None for all.
     title
         Title; None writes one.
 
     Returns
     -------
-    Array of Axes, one per graph, of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. Colour is the log2
-    ratio of links to those expected, a star says q < 0.05. Where there's room, a number says how many links there are.
-    A frame is around the links within a type, which similar cells have by construction.
+    Array of Axes, one per graph, of a new figure; save it with ``diffvae.pl.save(axes[0], "path")``. Colour is the log2
+    ratio of observed to expected links, and a star marks q < 0.05. Numbers of links are written if they fit. Entries
+    within a type are framed: similar cells are linked by construction.
 
     Examples
     --------
@@ -266,72 +244,68 @@ def link_table(
             f"run diffvae.tl.{_TABLE}(adata, groupby) again."
         )
     table = table.astype({"graph": str, "type_1": str, "type_2": str})
-    there = list(dict.fromkeys(table["graph"]))
-    wanted = there if graphs is None else [graphs] if isinstance(graphs, str) else list(graphs)
-    if not wanted or (unknown := [g for g in wanted if g not in there]):
-        raise ValueError(f"graphs is {_data.listed(unknown if wanted else [])}; the table has {_data.listed(there)}.")
+    available = list(dict.fromkeys(table["graph"]))
+    wanted = available if graphs is None else [graphs] if isinstance(graphs, str) else list(graphs)
+    if not wanted or not set(wanted) <= set(available):
+        raise ValueError(f"graphs is {_data.listed(wanted)}; the table has {_data.listed(available)}.")
     types = list(dict.fromkeys([*table["type_1"], *table["type_2"]]))
 
     ncols = 2 if len(wanted) > 1 and len(types) <= _SIDE_BY_SIDE else 1
     rows = -(-len(wanted) // ncols)
     room = 110.0 if len(types) <= 2 * _SIDE_BY_SIDE else 60.0
-    figure, panels = new_figure(len(wanted), ncols, 4)
+    figure, panels = _style.new_figure(len(wanted), ncols, 4)
     empty = [""] * len(types)
-    for i, panel in enumerate(panels):  # first all rows, since their names decide how wide the columns are
+    for i, panel in enumerate(panels):  # all row labels first, since they set the width of the columns
         panel.set(xlim=(-0.5, len(types) - 0.5), xticks=[])
         _text.row_labels(panel, types if i % ncols == 0 else empty, room=room, pitch=_PITCH)
-    across = axes_size(panels[0])[0] / len(types)
+    across = _style.axes_size(panels[0])[0] / len(types)
     for i, (panel, name) in enumerate(zip(panels, wanted, strict=True)):
-        own = table[table["graph"] == name]
-        image = _pairs(panel, own, types, across)
+        rows_of_graph = table[table["graph"] == name]
+        image = _heat_map(panel, rows_of_graph, types, across)
         _text.column_labels(panel, types if i + ncols >= len(wanted) else empty, room=room)
-        panel_title(panel, _counts(name, own, across * len(types)))
-    beyond = np.abs(table.loc[table["graph"].isin(wanted), "log2_ratio"].to_numpy(float)).max() > _MOST
-    bar = figure.colorbar(
-        image, ax=panels, location="bottom", shrink=0.5, aspect=22, pad=0.03, extend="both" if beyond else "neither"
-    )
-    bar.set_label("log2 of links to those in random graphs of the same degrees")
-    bar.outline.set_visible(False)
+        _style.panel_title(panel, _counts(name, rows_of_graph, across * len(types)))
+    ratios = table.loc[table["graph"].isin(wanted), "log2_ratio"].to_numpy(float)
+    _style.colour_bar(panels, image, "log2 ratio of links to random graphs of the same degrees", values=ratios)
     keys: list[Artist] = [
-        Line2D([], [], ls="", marker="$*$", color=INK, ms=6),
-        Patch(facecolor="none", edgecolor=INK, linewidth=1),
+        Line2D([], [], ls="", marker="$*$", color=_style.INK, ms=6),
+        Patch(facecolor="none", edgecolor=_style.INK, linewidth=1),
     ]
-    caption = "Types that are linked more, or less, than chance"
-    finish(figure, title if title is not None else caption, keys, [f"beyond chance (q < {MAX_Q:g})", "within a type"])
-    fit_height(panels[0], min(across, 34.0) * len(types), rows)
-    return array(panels)
+    names = [f"beyond chance (q < {_style.MAX_Q:g})", "within a type"]
+    _style.finish(figure, title if title is not None else "Types linked more, or less, than by chance", keys, names)
+    _style.fit_height(panels[0], min(across, 34.0) * len(types), rows)
+    return _style.array(panels)
 
 
-def _pairs(ax: Axes, table: pd.DataFrame, types: Sequence[str], pitch: float) -> AxesImage:
-    """Draw one graph: both halves of the symmetric matrix, stars, and numbers of links where all fit."""
+def _heat_map(ax: Axes, table: pd.DataFrame, types: Sequence[str], pitch: float) -> AxesImage:
+    """Draw the symmetric matrix of one graph, with stars, and with numbers of links if all fit."""
     place = {t: i for i, t in enumerate(types)}
     ratio = np.full((len(types), len(types)), np.nan)
     for one, other, value in zip(table["type_1"], table["type_2"], table["log2_ratio"], strict=True):
         ratio[place[one], place[other]] = ratio[place[other], place[one]] = value
     shown = np.ma.masked_invalid(np.clip(ratio, -_MOST, _MOST))
-    image = ax.imshow(shown, vmin=-_MOST, vmax=_MOST, cmap=DIVERGING, aspect="auto")
+    image = ax.imshow(shown, vmin=-_MOST, vmax=_MOST, cmap=_style.DIVERGING, aspect="auto")
     numbers = bool(max(_text.width(f"{n:,}*", weight="bold") for n in table["n_links"]) <= pitch - 2)
     for row in table.itertuples():
-        sure = row.q_value < MAX_Q
-        text = f"{row.n_links:,}" * numbers + "*" * sure
+        starred = row.q_value < _style.MAX_Q
+        text = f"{row.n_links:,}" * numbers + "*" * starred
         i, j = place[row.type_1], place[row.type_2]
         for y, x in {(i, j), (j, i)}:
             red, green, blue, _ = image.to_rgba(shown[y, x])
-            if text and pitch >= TEXT:
+            if text and pitch >= _style.TEXT:
                 ax.text(
-                    x, y if numbers else y + 0.12, text, color=ink_on((red, green, blue)), ha="center", va="center",
-                    weight="bold" if sure else "normal", in_layout=False,
+                    x, y if numbers else y + 0.12, text, color=_style.ink_on((red, green, blue)), ha="center",
+                    va="center", weight="bold" if starred else "normal", in_layout=False,
                 )  # fmt: skip
     for i in range(len(types)):
-        ax.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=INK, linewidth=0.8))
+        ax.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, facecolor="none", edgecolor=_style.INK, linewidth=0.8))
     ax.spines[:].set_visible(False)
     return image
 
 
 def _counts(name: str, table: pd.DataFrame, room: float) -> str:
-    """Return the title of a panel: how many pairs of different types have more or fewer links than by chance."""
+    """Return a panel title that counts the pairs of different types with more or fewer links than by chance."""
     other = table[table["type_1"] != table["type_2"]]
-    sure = other["q_value"] < MAX_Q
-    more, fewer = int((sure & (other["log2_ratio"] > 0)).sum()), int((sure & (other["log2_ratio"] < 0)).sum())
+    significant = other["q_value"] < _style.MAX_Q
+    more, fewer = (int((significant & (s * other["log2_ratio"] > 0)).sum()) for s in (1, -1))
     counts = f"{more} of {len(other)} pairs linked more, {fewer} less"
     return f"{_text.shorten(graph_name(name), room, 10)}\n{_text.wrap(counts, room, size=10)}"

@@ -1,4 +1,4 @@
-"""The fewest genes that turn a cell of one type into another: how many, and which."""
+"""Minimal gene sets that turn a cell of one type into another: how many genes, and which."""
 
 from __future__ import annotations
 
@@ -13,41 +13,39 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
 
-from diffvae.pl import _data, _text
-from diffvae.pl._style import CATEGORIES, INK, MAX_Q, TEXT, axes_or_new, check_axes, fit_height, share, slot, styled
+from diffvae._core.validate import Rule, Whole, check
+from diffvae.pl import _data, _style, _text
 
 if TYPE_CHECKING:
     from diffvae.tl import MinimalGenes
 
 _DIRECTIONS = {"up": "#D55E00", "down": "#0072B2"}
-_SHARE = "cells whose set has the gene"
 _ROW = 14.0  # points
+RULES: dict[str, Rule] = {"n_genes": Whole(1)}
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
 _TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
 
 
-@styled
+@_style.styled
 def gene_counts(
     minimal: MinimalGenes | Mapping[str, MinimalGenes],
     *,
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw the share of the converted cells that flip over the number of genes they need.
+    """Draw the cumulative share of converted cells whose call flips against the number of genes changed.
 
     Parameters
     ----------
     minimal
-        From ``diffvae.tl.minimal_genes``, or several under their names (target -> result): a curve each.
-    ax
-        Axes to draw into; None makes a new figure, 6 inches wide.
-    title
-        Title; None writes one.
+        From ``diffvae.tl.minimal_genes``, or a dictionary name -> result with a curve each.
+    ax, title
+        Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
 
     Returns
     -------
-    The Axes. A dot marks where half of the converted cells flip. The legend gives the share of the flipped cells that
-    the same number of other genes flips: the most differentially expressed ones, and random ones.
+    The Axes. A dot marks the number of genes at which half of the converted cells flip. The legend gives baselines: the
+    share of the flipped cells that also flip with equally many differentially expressed genes, or random genes.
 
     Examples
     --------
@@ -56,36 +54,35 @@ def gene_counts(
     >>> dv.pp.prepare(adata)
     >>> model = dv.model.PCA(n_latent=10).train(adata)
     >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
-    >>> found = dv.tl.minimal_genes(
+    >>> minimal = dv.tl.minimal_genes(
     ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
     ... )
-    >>> ax = dv.pl.gene_counts(found)
+    >>> ax = dv.pl.gene_counts(minimal)
     """
-    check_axes(ax)
     several = minimal if isinstance(minimal, Mapping) else {"": minimal}
-    for found in several.values():
-        _check(found)
     if not several:
-        raise ValueError("minimal is empty; give at least one result of diffvae.tl.minimal_genes.")
+        raise ValueError("minimal is empty; pass at least one result of diffvae.tl.minimal_genes.")
+    for result in several.values():
+        _check(result)
     several = {name or str(m.params["target"]): m for name, m in several.items()}
-    labels = [_label(name, m, slot(ax, 0)[0] - 40) for name, m in several.items()]
+    labels = [_label(name, m, _style.slot(ax, 0)[0] - 40) for name, m in several.items()]
     if not any(m.counts["flipped"] for m in several.values()):
-        ax = axes_or_new(ax, 1.4)
-        _say(ax, "\n".join(dict.fromkeys(_why_empty(m) for m in several.values())))
+        ax = _style.axes_or_new(ax, 1.4)
+        _write(ax, "\n".join(dict.fromkeys(_why_empty(m) for m in several.values())))
         _text.title(ax, title if title is not None else _caption(several))
         return ax
-    ax = axes_or_new(ax, 6)
+    ax = _style.axes_or_new(ax, 6)
     curves = [m.curve() for m in several.values()]
     numbers = np.concatenate([c["n_genes"].to_numpy(float) for c in curves])
     wide = bool(numbers.max() > 20 * numbers.min())
     right = 1.05 * numbers.max()
     keys = []
     for i, curve in enumerate(curves):
-        colour, line = CATEGORIES[i % len(CATEGORIES)], _LINES[i % len(_LINES)]
+        colour, line = _style.CATEGORIES[i % len(_style.CATEGORIES)], _LINES[i % len(_LINES)]
         keys.append(Line2D([], [], color=colour, ls=line))
         if curve.empty:
             continue
-        # The last share holds to the end of the axis: cells that no set of genes flips stay below.
+        # The curve ends below 100 % if no set of genes flips some cells.
         x = [curve["n_genes"].iloc[0], *curve["n_genes"], right]
         ax.plot(x, [0.0, *curve["share"], curve["share"].iloc[-1]], drawstyle="steps-post", color=colour, ls=line)
         if (n := _half(curve)) is not None:
@@ -102,11 +99,11 @@ def gene_counts(
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     _text.legend_below(ax, keys, labels, ncols=1)
     _text.title(ax, title if title is not None else _caption(several))
-    fit_height(ax, 200)
+    _style.fit_height(ax, 200)
     return ax
 
 
-@styled
+@_style.styled
 def minimal_genes(
     minimal: MinimalGenes,
     *,
@@ -114,46 +111,36 @@ def minimal_genes(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw the genes that most cells need: share of the cells, direction, mean change, and the share by chance.
+    """Draw the genes in most minimal sets: share of the cells, direction, mean change, and the share by chance.
 
     Parameters
     ----------
     minimal
         From ``diffvae.tl.minimal_genes``.
     n_genes
-        Most genes to show.
-    ax
-        Axes to draw into; None makes a new figure, 6 inches wide.
-    title
-        Title; None writes one.
+        Largest number of genes.
+    ax, title
+        Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
 
     Returns
     -------
-    The Axes. A grey tick is the share of sets that have the gene under random directions; a star after the change
-    says that the share is higher than that (q < 0.05). Changes are of log-normalised values where the scaling of
-    the model is known, else on the scale of the training layer.
+    The Axes. A grey tick is the share of sets with the gene under random directions. A star after the change marks a
+    share above that (q < 0.05). Changes are in log-normalised units if the scaling of the model is known, otherwise on
+    the scale of the training layer.
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> adata = dv.datasets.pbmc68k_reduced()
-    >>> dv.pp.prepare(adata)
-    >>> model = dv.model.PCA(n_latent=10).train(adata)
-    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
-    >>> found = dv.tl.minimal_genes(
-    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
-    ... )
-    >>> ax = dv.pl.minimal_genes(found, n_genes=10)
+    With the result of the example of :func:`gene_counts`:
+
+    >>> dv.pl.minimal_genes(minimal, n_genes=10)  # doctest: +SKIP
     """
-    check_axes(ax)
     _check(minimal)
-    if n_genes < 1:
-        raise ValueError(f"n_genes is {n_genes}; give at least 1.")
+    check(RULES, n_genes=n_genes)
     table = minimal.genes.head(n_genes)
-    ax = axes_or_new(ax, _ROW * len(table) / 72 + 4 if len(table) else 1.4)
+    ax = _style.axes_or_new(ax, _ROW * len(table) / 72 + 4 if len(table) else 1.4)
     source, target = minimal.params["source"], minimal.params["target"]
     if table.empty:
-        _say(ax, _why_empty(minimal))
+        _write(ax, _why_empty(minimal))
         _text.title(ax, title if title is not None else f"No genes turn {source} into {target}")
         return ax
     ys = np.arange(len(table))
@@ -166,39 +153,39 @@ def minimal_genes(
     logged = "mean_log_change" in table
     changes = table["mean_log_change" if logged else "mean_change"].to_numpy(float)
     for y, (change, q) in enumerate(zip(changes, table["q_value"], strict=True)):
-        written = f"{change:+.2f}".replace("-", "−") + (" *" if q < MAX_Q else "")
-        ax.text(1.015, y, written, va="center", fontsize=TEXT, transform=ax.get_yaxis_transform())
+        written = f"{change:+.2f}".replace("-", "−") + (" *" if q < _style.MAX_Q else "")
+        ax.text(1.015, y, written, va="center", fontsize=_style.TEXT, transform=ax.get_yaxis_transform())
     head = "mean log\nchange" if logged else "mean\nchange"
-    ax.text(1.015, 1.0, head, va="bottom", fontsize=TEXT, linespacing=1.0, transform=ax.transAxes)
+    ax.text(1.015, 1.0, head, va="bottom", fontsize=_style.TEXT, linespacing=1.0, transform=ax.transAxes)
     _text.row_labels(ax, table["gene"].astype(str).tolist(), pitch=_ROW)
-    keys: list[Artist] = [Patch(color=c) for d, c in _DIRECTIONS.items() if (table["direction"] == d).any()]
     names = [d for d in _DIRECTIONS if (table["direction"] == d).any()]
+    keys: list[Artist] = [Patch(color=_DIRECTIONS[d]) for d in names]
     keys.append(Line2D([], [], ls="", marker="|", ms=11, mew=2, color="#8C8C8C"))
     names.append("random directions")
-    sure = bool((table["q_value"] < MAX_Q).any())
-    if sure:
-        keys.append(Line2D([], [], ls="", marker="$*$", ms=5, color=INK))
-        names.append(f"more than these (q < {MAX_Q:g})")
+    label = "cells whose set has the gene"
+    if (table["q_value"] < _style.MAX_Q).any():
+        keys.append(Line2D([], [], ls="", marker="$*$", ms=5, color=_style.INK))
+        names.append(f"more than these (q < {_style.MAX_Q:g})")
+    else:
+        label += f"\nno gene is significantly more frequent than under random directions (q < {_style.MAX_Q:g})"
     ax.set(xlim=(0, 1), ylim=(len(table) - 0.45, -0.55))
-    ax.set_xlabel(
-        _SHARE if sure else f"{_SHARE}\nnone is sure to be in more sets than under random directions (q < {MAX_Q:g})"
-    )
+    ax.set_xlabel(label)
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.spines["left"].set_visible(False)
     _text.legend_below(ax, keys, names)
     caption = f"Genes that turn {source} into {target}, in {_data.cells(minimal.counts['flipped'])}"
     _text.title(ax, title if title is not None else caption, pad=26)
-    fit_height(ax, _ROW * len(table))
+    _style.fit_height(ax, _ROW * len(table))
     return ax
 
 
 def _check(minimal: object) -> None:
     if not hasattr(minimal, "baselines"):
-        raise ValueError(f"minimal is a {type(minimal).__name__}; give what diffvae.tl.minimal_genes returns.")
+        raise ValueError(f"minimal is a {type(minimal).__name__}; pass the result of diffvae.tl.minimal_genes.")
 
 
 def _half(curve: pd.DataFrame) -> int | None:
-    """Return the least number of genes with which half of the converted cells flip."""
+    """Return the smallest number of genes with which half of the converted cells flip."""
     reached = curve.loc[curve["share"] >= 0.5, "n_genes"]
     return int(reached.iloc[0]) if len(reached) else None
 
@@ -206,14 +193,14 @@ def _half(curve: pd.DataFrame) -> int | None:
 def _why_empty(minimal: MinimalGenes) -> str:
     p, c = minimal.params, minimal.counts
     if not c["converted"]:
-        return f"No cell of {p['source']} converts to {p['target']} by {p['n_sd']:g} sd."
+        return f"No cell of {p['source']} converts to {p['target']} at {p['n_sd']:g} sd."
     return f"{_data.cells(c['converted'])} convert to {p['target']}, but no set of genes flips any of them."
 
 
-def _say(ax: Axes, sentence: str) -> None:
-    """Write a sentence where there is nothing to draw."""
+def _write(ax: Axes, sentence: str) -> None:
+    """Write a sentence into otherwise empty Axes."""
     ax.set_axis_off()
-    room = slot(ax, 0)[0] - 20
+    room = _style.slot(ax, 0)[0] - 20
     lines = "\n".join(_text.wrap(line, room, lines=3) for line in sentence.split("\n"))
     ax.text(0, 0.95, _text.plain(lines), va="top", fontsize=10, transform=ax.transAxes)
 
@@ -233,13 +220,13 @@ def _caption(several: Mapping[str, MinimalGenes]) -> str:
 
 
 def _label(name: str, minimal: MinimalGenes, room: float) -> str:
-    """Return what the legend says: cells, where half is reached, and the baselines."""
+    """Return a legend entry: the flipped cells, the number of genes for half of them, and the baselines."""
     c, n = minimal.counts, _half(minimal.curve())
     if not c["flipped"]:
         return _text.wrap(f"{name}: {_why_empty(minimal)}", room, lines=2)
     first = f"{name}: {c['flipped']:,} of {c['converted']:,} cells flip"
     first += f", half with {n:,} gene{'s' * (n != 1)}" if n is not None else ", fewer than half"
     flipped = minimal.baselines.set_index("genes")["flipped"]
-    beside = [f"{what} {share(flipped[what])}" for what in ("differentially expressed", "random") if what in flipped]
-    second = "as many other genes flip of them: " + ", ".join(beside)
-    return _text.wrap(first, room, lines=2) + ("\n" + _text.wrap(second, room, lines=2) if beside else "")
+    kinds = [kind for kind in ("differentially expressed", "random") if kind in flipped]
+    second = "with equally many other genes: " + ", ".join(f"{kind} {_style.share(flipped[kind])}" for kind in kinds)
+    return _text.wrap(first, room, lines=2) + ("\n" + _text.wrap(second, room, lines=2) if kinds else "")

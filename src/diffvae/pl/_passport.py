@@ -1,4 +1,4 @@
-"""One latent dimension: where the types lie on it, and which genes move with it."""
+"""Passport of a latent dimension: the distribution of the types along it, and the genes that change with it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from matplotlib.patches import Patch
 
 from diffvae._core.anndata import representation, result
 from diffvae._core.fingerprint import mark
+from diffvae._core.validate import Choice, Rule, Whole, check
 from diffvae._errors import DataError
-from diffvae.pl import _data, _text
-from diffvae.pl._style import INK, TEXT, Palette, array, colours, finish, new_figure, panel_title, styled
+from diffvae.pl import _data, _style, _text
 
 _MOST_TYPES: Final = 24
 _LEAST_ROWS: Final = 8
-"""Rows that a panel has room for at least, so that few bars stay bars."""
-_UP, _DOWN = "#4D4D4D", "#A6A6A6"  # no colours: those are the types
+"""Smallest number of rows of the gene panel, so that bars of few genes do not become too thick."""
+_UP, _DOWN = "#4D4D4D", "#A6A6A6"  # greys, since colours stand for types
+RULES: dict[str, Rule] = {"reading": Choice("weights", "jacobian"), "n_genes": Whole(1)}
 _SIDES: Final = {"+": "+", "-": "−"}
 
 
-@styled
+@_style.styled
 def passport(
     adata: AnnData,
     dimension: int,
@@ -32,9 +33,9 @@ def passport(
     reading: str = "weights",
     n_genes: int = 8,
     title: str | None = None,
-    palette: Palette | None = None,
+    palette: _style.Palette | None = None,
 ) -> np.ndarray:
-    """Draw one latent dimension: the values of each type's cells, and the genes that rise and fall with it.
+    """Draw a latent dimension: its values in the cells of each type, and the genes that rise and fall along it.
 
     Parameters
     ----------
@@ -45,19 +46,19 @@ def passport(
     reading
         "weights" or "jacobian".
     n_genes
-        Genes per direction, at most those of the table.
+        Largest number of genes per direction.
     title
-        Title; None writes the name of the dimension, or why it has none, and its recurrence.
+        Title. None: the name of the dimension, or the reason why it has none, and its recurrence.
     palette
-        As in ``diffvae.pl.tsne``, and by default the same colours.
+        Colours as in ``diffvae.pl.tsne``.
 
     Returns
     -------
-    Array of two Axes of a new figure; ``diffvae.pl.save(axes[0], "path")`` writes it. Left, per type, the median, the
-    middle half and the middle 90 % of its cells, highest median on top; beyond the dashed lines lie the sides of the
-    dimension, and "+" or "−" behind its name marks a type that is enriched there. Right the genes with their weight
-    and, where known, the share of further trainings in which the gene came back; a hatched bar is a gene that doesn't
-    move so in the cells themselves.
+    Array of two Axes of a new figure; save it with ``diffvae.pl.save(axes[0], "path")``. Left: the median, the middle
+    half and the middle 90 % of the cells of each type, highest median on top. The two sides of the dimension lie beyond
+    the dashed lines, and "+" or "−" after a name marks a type that is enriched on that side. Right: genes with their
+    weight and, if known, the share of repeated trainings in which the gene was found again. Bars of genes whose
+    direction the cells do not confirm are hatched.
 
     Examples
     --------
@@ -73,20 +74,19 @@ def passport(
     'CD14+ Monocyte +'
     """
     _data.check_adata(adata)
-    if reading not in ("weights", "jacobian") or n_genes < 1:
-        raise ValueError(f"reading is {reading!r} and n_genes {n_genes}; give 'weights' or 'jacobian', and 1 or more.")
+    check(RULES, reading=reading, n_genes=n_genes)
     stored = result(adata, "passport")
     parameters, table = stored["params"], pd.DataFrame(stored["table"])
     row = table[table["dimension"] == dimension]
     if row.empty:
-        raise ValueError(f"dimension is {dimension}; there are 0 to {len(table) - 1}.")
+        raise ValueError(f"dimension is {dimension}; it must be from 0 to {len(table) - 1}.")
     if not bool(row["alive"].iloc[0]):
-        raise DataError(f"Dimension {dimension} is dead: no cell moves along it, so there is nothing to draw.")
+        raise DataError(f"Dimension {dimension} is dead: all cells have the same value, so there is nothing to draw.")
     use_rep, groupby = str(parameters["use_rep"]), str(parameters["groupby"])
     z = representation(adata, use_rep)
     if mark(z) != parameters["mark"]:
         raise DataError(
-            f"adata.obsm[{use_rep!r}] is not what the passport was made from; run diffvae.tl.passport(adata, "
+            f"adata.obsm[{use_rep!r}] has changed since the passport was made; run diffvae.tl.passport(adata, "
             f"{groupby!r}) again."
         )
     genes = pd.DataFrame(stored["genes"])
@@ -98,29 +98,29 @@ def passport(
     spread = _spread(values.to_numpy(), column)
 
     rows = max(len(spread), len(genes))
-    figure, (left, right) = new_figure(2, 2, max(2.6, rows * 14.5 / 72 + 0.6))
-    _types(left, spread, types[types["dimension"] == dimension], colours(list(column.cat.categories), palette))
+    figure, (left, right) = _style.new_figure(2, 2, max(2.6, rows * 14.5 / 72 + 0.6))
+    _types(left, spread, types[types["dimension"] == dimension], _style.colours(list(column.cat.categories), palette))
     n_types = column.nunique()
     heading = "Types" if n_types == len(spread) else f"Types ({len(spread)} of {n_types}: both ends)"
-    panel_title(left, heading)
+    _style.panel_title(left, heading)
     edge = float(parameters["n_sd"]) * values.std(ddof=0)
     for x in (values.mean() - edge, values.mean() + edge):
-        left.axvline(x, color=INK, linestyle=(0, (3, 3)), linewidth=0.8, zorder=0)
+        left.axvline(x, color=_style.INK, linestyle=(0, (3, 3)), linewidth=0.8, zorder=0)
     left.set_xlabel(f"dimension {dimension}")
     _genes(right, genes)
     right.set_xlabel("weight (omega)" if reading == "weights" else "mean slope (Jacobian)")
-    caption = title if title is not None else _say(dimension, row.iloc[0])
-    keys = [Patch(color=_UP), Patch(color=_DOWN), Line2D([], [], color=INK, ls=(0, (3, 3)), lw=0.8)]
+    caption = title if title is not None else _caption(dimension, row.iloc[0])
+    keys = [Patch(color=_UP), Patch(color=_DOWN), Line2D([], [], color=_style.INK, ls=(0, (3, 3)), lw=0.8)]
     names = ["rises along the dimension", "falls", f"mean ± {parameters['n_sd']:g} sd"]
     if not genes["confirmed"].astype(bool).all():
-        keys.append(Patch(facecolor="white", edgecolor=INK, hatch="////"))
-        names.append("not so in the cells")
-    finish(figure, caption, keys, names)
-    return array([left, right])
+        keys.append(Patch(facecolor="white", edgecolor=_style.INK, hatch="////"))
+        names.append("not confirmed by the cells")
+    _style.finish(figure, caption, keys, names)
+    return _style.array([left, right])
 
 
 def _spread(z: np.ndarray, column: pd.Series) -> pd.DataFrame:
-    """Return quantiles of the cells of each type, highest median first; the extremes where types are many."""
+    """Return quantiles of each type's cells, highest median first; of many types only both ends."""
     codes = column.cat.codes.to_numpy()
     rows = {
         name: np.quantile(z[codes == i], [0.05, 0.25, 0.5, 0.75, 0.95])
@@ -139,7 +139,7 @@ def _types(ax: Axes, spread: pd.DataFrame, types: pd.DataFrame, of: dict[str, st
         ax.hlines(y, q["q05"], q["q95"], color=of[str(name)], linewidth=1.6)
         ax.barh(y, q["q75"] - q["q25"], left=q["q25"], height=0.62, color=of[str(name)], zorder=2)
         ax.vlines(q["q50"], y - 0.31, y + 0.31, color="white", linewidth=2.8, zorder=3)
-        ax.vlines(q["q50"], y - 0.31, y + 0.31, color=INK, linewidth=1.6, zorder=4)
+        ax.vlines(q["q50"], y - 0.31, y + 0.31, color=_style.INK, linewidth=1.6, zorder=4)
     marks = ["".join(_SIDES[s] for s in sides.get(str(name), "")) for name in spread.index]
     named = [f"{name} {side}".rstrip() for name, side in zip(spread.index, marks, strict=True)]
     _text.row_labels(ax, named, room=105, pitch=14.5)
@@ -156,16 +156,16 @@ def _genes(ax: Axes, genes: pd.DataFrame) -> None:
         ax.barh(y, value, height=0.7, **look)
     for y, share in enumerate(genes["recurrence"].to_numpy(float)):
         if not np.isnan(share):
-            ax.text(1.02, y, f"{share:.0%}", va="center", fontsize=TEXT, transform=ax.get_yaxis_transform())
-    ax.axvline(0, color=INK, linewidth=0.8)
+            ax.text(1.02, y, f"{share:.0%}", va="center", fontsize=_style.TEXT, transform=ax.get_yaxis_transform())
+    ax.axvline(0, color=_style.INK, linewidth=0.8)
     _text.row_labels(ax, [str(g) for g in genes["gene"]], room=80, pitch=14.5)
     ax.set_ylim(max(len(genes), _LEAST_ROWS) - 0.4, -0.6)
     ax.locator_params(axis="x", nbins=4)
     known = genes["recurrence"].notna().any()
-    panel_title(ax, "Genes" + "  (right: found again)" * bool(known))
+    _style.panel_title(ax, "Genes" + "  (right: found again)" * bool(known))
 
 
-def _say(dimension: int, row: pd.Series) -> str:
+def _caption(dimension: int, row: pd.Series) -> str:
     name, remark = str(row["name"]), str(row["remark"])
     if not name:
         return f"Dimension {dimension}, no name: {remark}"

@@ -1,4 +1,4 @@
-"""Which dimensions come back when the model is trained again, beside random axes and PCA."""
+"""Stability: latent dimensions found again in repeated trainings, compared with random axes and PCA."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from diffvae._core.anndata import result
 from diffvae._errors import DataError
-from diffvae.pl._style import CATEGORIES, GREY, INK, array, finish, new_figure, panel_title, styled
+from diffvae.pl import _style
 
 
 class StabilityResult(Protocol):
@@ -26,32 +26,32 @@ class StabilityResult(Protocol):
     def params(self) -> dict[str, Any]: ...
 
 
-_BLUE: Final = CATEGORIES[0]
+_BLUE: Final = _style.CATEGORIES[0]
 _LOOKS: Final[dict[str, dict[str, Any]]] = {
     "in every training": {"marker": "o", "facecolors": _BLUE, "edgecolors": _BLUE},
-    "in some": {"marker": "D", "facecolors": CATEGORIES[4], "edgecolors": INK},
-    "in none": {"marker": "X", "facecolors": "white", "edgecolors": INK},
+    "in some": {"marker": "D", "facecolors": _style.CATEGORIES[4], "edgecolors": _style.INK},
+    "in none": {"marker": "X", "facecolors": "white", "edgecolors": _style.INK},
 }
-"""Shapes as well as colours, so that print without colour tells them apart."""
+"""Shapes differ as well as colours, for print without colour."""
 
 
-@styled
+@_style.styled
 def stability(found: AnnData | StabilityResult, *, title: str | None = None) -> np.ndarray:
-    """Draw how similar each dimension is to its match in further trainings, beside what random axes reach.
+    """Draw the similarity of each dimension to its match in repeated trainings, compared with random axes.
 
     Parameters
     ----------
     found
-        What ``diffvae.benchmark.stability`` returned, or cells into which it wrote.
+        Result of ``diffvae.benchmark.stability``, or the AnnData that holds it.
     title
         Title; None writes one.
 
     Returns
     -------
-    Array of Axes of a new figure: the model, and PCA under the same splits where it was tried.
-    ``diffvae.pl.save(axes[0], "path")`` writes it. Living dimensions stand in the order of their similarity (absolute
-    cosine of their genes, mean over the trainings); a grey bar goes from the mean of the null to its 95th percentile,
-    so a dimension is found again where it lies above its bar.
+    Array of Axes of a new figure, one for the model and, if it was tried, one for PCA with the same splits; save it
+    with ``diffvae.pl.save(axes[0], "path")``. Living dimensions are sorted by similarity: the absolute cosine of their
+    gene weights, averaged over trainings. A grey bar extends from the mean of the null to its 95th percentile; a
+    dimension above its bar is found again.
 
     Examples
     --------
@@ -67,12 +67,12 @@ def stability(found: AnnData | StabilityResult, *, title: str | None = None) -> 
     living = {name: table[table["alive"].astype(bool)] for name, table in tables.items() if len(table)}
     living = {name: table for name, table in living.items() if len(table)}
     if not living:
-        raise DataError("No dimension is alive, so there is none to be found again.")
-    figure, panels = new_figure(len(living), len(living), 2.7)
+        raise DataError("No dimension is alive, so there is nothing to draw.")
+    figure, panels = _style.new_figure(len(living), len(living), 2.7)
     for ax, (name, table) in zip(panels, living.items(), strict=True):
         _draw(ax, table)
         ax.set_xlabel("living dimensions")
-        panel_title(ax, f"{name}: {table['recurrence'].mean():.0%} found again")
+        _style.panel_title(ax, f"{name}: {table['recurrence'].mean():.0%} found again")
     panels[0].set_ylabel("similarity to the match")
     for ax in panels[1:]:
         ax.set_yticklabels([])
@@ -83,32 +83,34 @@ def stability(found: AnnData | StabilityResult, *, title: str | None = None) -> 
         for k in _LOOKS.values()
     ]
     names = [f"found again {name}" for name in _LOOKS]
-    caption = f"Dimensions found again in {n} further training{'s' * (n > 1)}"
-    finish(
+    caption = f"Dimensions found again in {n} repeated training{'s' * (n > 1)}"
+    _style.finish(
         figure, title if title is not None else caption,
-        [*keys, Line2D([], [], color=GREY, lw=4)], [*names, f"{chance}: mean to 95th percentile"],
+        [*keys, Line2D([], [], color=_style.GREY, lw=4)], [*names, f"{chance}: mean to 95th percentile"],
     )  # fmt: skip
-    return array(panels)
+    return _style.array(panels)
 
 
 def _read(found: AnnData | StabilityResult) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     if isinstance(found, AnnData):
         stored = result(found, "stability")
-        own, baseline, parameters = (stored[key] for key in ("dimensions", "baseline", "params"))
+        dimensions, baseline, parameters = (stored[key] for key in ("dimensions", "baseline", "params"))
     elif hasattr(found, "baseline") and hasattr(found, "dimensions"):
-        own, baseline, parameters = found.dimensions, found.baseline, found.params
+        dimensions, baseline, parameters = found.dimensions, found.baseline, found.params
     else:
         raise ValueError(
-            f"found is a {type(found).__name__}; give an AnnData or what diffvae.benchmark.stability returns."
+            f"found is a {type(found).__name__}; pass an AnnData or the result of diffvae.benchmark.stability."
         )
-    return {str(parameters["model"]): pd.DataFrame(own), "PCA, same splits": pd.DataFrame(baseline)}, dict(parameters)
+    return {str(parameters["model"]): pd.DataFrame(dimensions), "PCA, same splits": pd.DataFrame(baseline)}, dict(
+        parameters
+    )
 
 
 def _draw(ax: Axes, table: pd.DataFrame) -> None:
     table = table.sort_values("similarity", ascending=False)
     place = np.arange(len(table))
     width = float(np.clip(110 / len(table), 1.0, 8.0))
-    ax.vlines(place, table["null_similarity"], table["threshold"], color=GREY, linewidth=width, zorder=1)
+    ax.vlines(place, table["null_similarity"], table["threshold"], color=_style.GREY, linewidth=width, zorder=1)
     recurrence = table["recurrence"].to_numpy(float)
     kinds = {"in every training": recurrence >= 1 - 1e-9, "in none": recurrence <= 1e-9}
     kinds["in some"] = ~(kinds["in every training"] | kinds["in none"])

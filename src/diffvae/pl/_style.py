@@ -1,4 +1,4 @@
-"""What every figure shares: colours, the one style, Axes and panels, colour bars, files."""
+"""Shared by all figures: colours, style, Axes and panels, colour bars, and saving to files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from matplotlib.ticker import PercentFormatter
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Okabe and Ito's seven colours (yellow darkened to be visible on white, black reserved for text), then 25 found
-# greedily: each is the sRGB colour farthest in OKLab from those before it, from white and from GREY. The distance
-# is the smallest of those in normal, deuteranopic and protanopic vision (Machado et al. 2009).
+# The first seven are Okabe and Ito's, with a darker yellow (visible on white) and without black (used for text). The
+# other 25 were chosen greedily: each maximises the OKLab distance to white, to GREY and to the colours before it,
+# where the distance is the smallest of those in normal, deuteranopic and protanopic vision (Machado et al. 2009).
 # fmt: off
 CATEGORIES: Final = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#E3D21B",
@@ -49,7 +49,7 @@ def _luma(colour: Sequence[float]) -> float:
 
 
 def _sequential() -> Colormap:
-    """Return magma from light to dark, perceptually uniform, with a grey light end so that zero shows on white."""
+    """Return magma reversed (dark is high), its light end turned grey so that zero is visible on white."""
     steps = []
     for i in range(64):
         t = i / 63
@@ -60,17 +60,16 @@ def _sequential() -> Colormap:
 
 
 SEQUENTIAL: Final = _sequential()
-# Light grey in the middle shows on white.
 DIVERGING: Final = colormaps["coolwarm"]
 
 
 def is_unassigned(name: str) -> bool:
-    """Whether a category says that a cell has no category; it is drawn grey, behind and last."""
+    """Return whether a category means "no category"; its cells are drawn in grey behind the others."""
     return name.strip().lower() in _UNASSIGNED
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key by which "2" comes before "10".
+    """Return a sort key that puts "2" before "10".
 
     Examples
     --------
@@ -84,16 +83,16 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 def colours(categories: Sequence[str], palette: Palette | None = None) -> dict[str, str]:
     """Return the colour of each category.
 
-    A category's colour depends only on its place among `categories` (categories such as "unassigned" are grey and
-    take no place), so it is the same in every figure that is given the same categories. The first 32 colours all
-    differ; later ones repeat them in a lighter shade.
+    A category's colour depends only on its position in `categories`, so figures that are given the same categories
+    agree. "unassigned" and similar categories are grey and are not counted. The first 32 colours are distinct; further
+    categories repeat them in lighter shades.
 
     Parameters
     ----------
     categories
-        All categories in their order, including those without a cell.
+        All categories in order, including empty ones.
     palette
-        Category -> colour (the others keep their default), or one colour per category.
+        Dictionary category -> colour (categories not in it keep their default), or one colour per category.
 
     Examples
     --------
@@ -101,7 +100,7 @@ def colours(categories: Sequence[str], palette: Palette | None = None) -> dict[s
     {'B': '#0072b2', 'T': '#e69f00', 'unassigned': '#bdbdbd', 'NK': '#009e73'}
     """
     if isinstance(palette, str):
-        raise ValueError(f"palette is {palette!r}; give a list of colours or a dictionary category -> colour.")
+        raise ValueError(f"palette is {palette!r}; pass a list of colours or a dictionary category -> colour.")
     assigned = [c for c in categories if not is_unassigned(c)]
     result = {c: to_hex(GREY) for c in categories} | {c: _nth(i) for i, c in enumerate(assigned)}
     if palette is None:
@@ -111,13 +110,13 @@ def colours(categories: Sequence[str], palette: Palette | None = None) -> dict[s
     elif len(palette) < len(categories):
         raise ValueError(
             f"palette has {len(palette)} colours for {len(categories)} categories; "
-            "give one for each or a dictionary category -> colour."
+            "pass one per category or a dictionary category -> colour."
         )
     else:
         chosen = dict(zip(categories, palette, strict=False))
     for category, colour in chosen.items():
         if not is_color_like(colour):
-            raise ValueError(f"palette gives {category!r} the colour {colour!r}, which matplotlib doesn't know.")
+            raise ValueError(f"palette gives {category!r} the colour {colour!r}, which is not a matplotlib colour.")
     return result | {c: to_hex(v) for c, v in chosen.items()}
 
 
@@ -128,19 +127,19 @@ def _nth(i: int) -> str:
 
 
 def ink_on(colour: Sequence[float]) -> str:
-    """Return black or white, whichever reads better on a colour."""
+    """Return the text colour, dark or white, with the better contrast on `colour`."""
     return INK if _luma(colour) > 0.55 else "white"
 
 
 WIDTH: Final = 6.0
-"""Inches: half a slide. Every new figure has this width, so that text keeps its size there."""
+"""Width of every new figure in inches: half a slide, so that text needs no rescaling there."""
 TEXT: Final = 9.0
-"""Points: the smallest text in any figure."""
+"""Smallest text size in points."""
 TITLE: Final = 11.0
 LINE: Final = 1.4 * TEXT
-"""Points from a line of a legend to the next."""
+"""Line spacing of legends in points."""
 
-# DejaVu Sans comes with matplotlib, so a figure looks the same on every machine.
+# DejaVu Sans ships with matplotlib, so figures look the same on every machine.
 _RC: Final[dict[str, Any]] = {
     "font.family": ["DejaVu Sans"],
     "font.size": TEXT,
@@ -177,16 +176,19 @@ _RC: Final[dict[str, Any]] = {
 
 
 def style() -> AbstractContextManager[None]:
-    """Return a context in which the style holds; rcParams are restored on leaving it."""
+    """Return a context manager that applies the style and then restores rcParams."""
     context: AbstractContextManager[None] = rc_context(_RC)
     return context
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function draw in the style."""
+    """Decorate a plotting function: check its argument `ax`, and apply the style while it draws."""
 
     @wraps(function)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        ax = kwargs.get("ax")
+        if ax is not None and not isinstance(ax, Axes):
+            raise ValueError(f"ax is a {type(ax).__name__}; pass one matplotlib Axes (such as axes[0]) or None.")
         with style():
             return function(*args, **kwargs)
 
@@ -194,10 +196,9 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class NotebookAxes(Axes):
-    """Axes that a notebook shows when they are the last line of a cell.
+    """Axes that a notebook displays as an image.
 
-    New figures aren't registered with pyplot, so nothing needs closing; without this method a notebook would only
-    print their name.
+    New figures are not registered with pyplot, so a notebook would otherwise print only the name of the Axes.
     """
 
     def _repr_png_(self) -> bytes:
@@ -211,7 +212,7 @@ def axes_or_new(ax: Axes | None, height: float) -> Axes:
     if ax is None:
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         ax = figure.add_subplot(axes_class=NotebookAxes)
-    # Axes that the caller made have the caller's style: set again what rcParams set when they were made.
+    # Axes made by the caller carry the caller's rcParams.
     ax.tick_params(labelsize=TEXT, color=INK, labelcolor=INK, width=0.8, length=3)
     ax.set_facecolor("white")
     ax.grid(False)
@@ -222,14 +223,8 @@ def axes_or_new(ax: Axes | None, height: float) -> Axes:
     return ax
 
 
-def check_axes(ax: object) -> None:
-    """Raise unless `ax` is None or one matplotlib Axes."""
-    if ax is not None and not isinstance(ax, Axes):
-        raise ValueError(f"ax is a {type(ax).__name__}; give one matplotlib Axes (axes[0] of several, say) or None.")
-
-
 def slot(ax: Axes | None, height: float) -> tuple[float, float]:
-    """Return width and height, in points, of the part of the figure that `ax` and its labels may fill."""
+    """Return the width and height in points of the grid cell of `ax`, which also holds its labels."""
     if ax is None:
         return 72 * WIDTH, 72 * height
     figure = ax.figure
@@ -243,7 +238,7 @@ def slot(ax: Axes | None, height: float) -> tuple[float, float]:
 
 
 def lay_out(figure: Figure) -> None:
-    """Put the Axes in their places, as drawing the figure would."""
+    """Run the layout engine, so that the positions of the Axes are final."""
     engine = figure.get_layout_engine()
     if engine is None:
         figure.draw_without_rendering()
@@ -252,7 +247,7 @@ def lay_out(figure: Figure) -> None:
 
 
 def axes_size(ax: Axes) -> tuple[float, float]:
-    """Return width and height of `ax`, without its labels, in points as the layout places it."""
+    """Return the width and height in points of `ax` without its labels, after layout."""
     figure = ax.figure
     lay_out(figure.figure)
     box = ax.get_position(original=True)
@@ -261,18 +256,18 @@ def axes_size(ax: Axes) -> tuple[float, float]:
 
 
 def fit_height(ax: Axes, height: float, rows: int = 1) -> None:
-    """Make a new figure so high that `ax`, one of `rows` Axes in its column, is `height` points high.
+    """Resize the figure so that `ax`, one of `rows` Axes in its column, is `height` points high.
 
-    The caller's figures keep their size.
+    Figures made by the caller keep their size.
     """
     if isinstance(ax, NotebookAxes):
         figure = ax.figure.figure
-        for _ in range(2):  # a legend that fitted into a higher figure may need more room
+        for _ in range(2):  # the legend may wrap when the height changes
             figure.set_figheight(figure.get_figheight() + rows * (height - axes_size(ax)[1]) / 72)
 
 
 def matrix_axes(ax: Axes | None, n_rows: int) -> tuple[Axes, float]:
-    """Return Axes for a matrix with `n_rows` rows, and their height in points."""
+    """Return Axes for a matrix of `n_rows` rows, and their height in points."""
     if ax is not None:
         ax = axes_or_new(ax, 0)
         return ax, axes_size(ax)[1]
@@ -281,7 +276,7 @@ def matrix_axes(ax: Axes | None, n_rows: int) -> tuple[Axes, float]:
 
 
 def colour_bar(
-    ax: Axes,
+    ax: Axes | Sequence[Axes],
     drawn: ScalarMappable,
     label: str,
     *,
@@ -289,7 +284,7 @@ def colour_bar(
     percent: bool = False,
     right: bool = False,
 ) -> None:
-    """Draw the colour scale below `ax` or to its right, with arrows if some of `values` lie beyond it."""
+    """Draw the colour bar below `ax` or to its right; an arrow marks an end that some of `values` exceed."""
     extend = "neither"
     if values is not None and (shown := values[~np.isnan(values)]).size:
         low, high = drawn.get_clim()
@@ -300,7 +295,8 @@ def colour_bar(
         if right
         else {"location": "bottom", "shrink": 0.5, "aspect": 22, "pad": 0.03}
     )
-    bar = ax.figure.colorbar(drawn, ax=ax, extend=extend, **place)
+    figure = (ax if isinstance(ax, Axes) else ax[0]).figure
+    bar = figure.colorbar(drawn, ax=ax, extend=extend, **place)
     bar.set_label(label)
     bar.outline.set_visible(False)
     if percent:
@@ -309,11 +305,11 @@ def colour_bar(
 
 
 MAX_Q: Final = 0.05
-"""Results with a lower q value get a star."""
+"""Results with a lower q-value get a star."""
 
 
 class Panels(np.ndarray):
-    """Array of the Axes of one figure; a notebook shows the figure."""
+    """Array of the Axes of one figure, which a notebook displays as an image."""
 
     def _repr_png_(self) -> bytes:
         png: bytes = self.flat[0]._repr_png_()
@@ -321,45 +317,46 @@ class Panels(np.ndarray):
 
 
 def new_figure(n: int, ncols: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a new figure with `n` panels, each `height` inches high with its labels."""
+    """Return a new figure with `n` panels, each `height` inches high including its labels."""
     rows = -(-n // ncols)
     figure = Figure(figsize=(WIDTH, rows * height + 0.95), layout="constrained")
     panels = [figure.add_subplot(rows, ncols, i + 1, axes_class=NotebookAxes) for i in range(n)]
     return figure, [axes_or_new(panel, 0) for panel in panels]
 
 
+def figure_title(figure: Figure, title: str) -> None:
+    """Write the title above all panels."""
+    figure.suptitle(title.replace("$", r"\$"), wrap=True, x=0.01, ha="left", fontsize=TITLE, weight="bold", color=INK)
+
+
 def finish(figure: Figure, title: str, keys: Sequence[Any], names: Sequence[str]) -> None:
-    """Write the title above all panels, and their legend below them; the figure grows if the legend is long."""
+    """Write a title above all panels and a legend below them; the figure grows with the legend."""
     ncols = 2 if len(names) > 3 else 3
     rows = -(-len(names) // ncols)
     figure.set_figheight(figure.get_figheight() + max(0, rows - 3) * LINE / 72)
-    figure.suptitle(title.replace("$", r"\$"), wrap=True, x=0.01, ha="left", fontsize=TITLE, weight="bold", color=INK)
+    figure_title(figure, title)
     figure.legend(
         keys, names, loc="outside lower center", ncols=ncols, fontsize=TEXT,
         handletextpad=0.5, columnspacing=1.5, labelspacing=0.3,
     )  # fmt: skip
+    if rows > 3:  # constrained layout needs two passes to make room for a tall legend
+        lay_out(figure)
 
 
 def panel_title(ax: Axes, text: str, pad: float = 4.0) -> None:
-    """Write the title of one panel of several."""
+    """Set the title of one of several panels."""
     ax.set_title(text.replace("$", r"\$"), fontsize=10, weight="normal", loc="left", pad=pad)
 
 
-def columns(ncols: int | None, default: int) -> int:
-    """Return `ncols`, or the default for None."""
-    if ncols is not None and ncols < 1:
-        raise ValueError(f"ncols is {ncols}; give at least 1.")
-    return default if ncols is None else ncols
-
-
 def array(panels: Sequence[Axes]) -> np.ndarray:
+    """Return panels as the array that functions with several panels return."""
     axes = np.empty(len(panels), dtype=object)
     axes[:] = panels
     return axes.view(Panels)
 
 
 def share(value: float) -> str:
-    """Return "3%", and "<1%" where that would say 0%.
+    """Return a percentage such as "3%", and "<1%" instead of rounding a positive share to "0%".
 
     Examples
     --------
@@ -369,19 +366,10 @@ def share(value: float) -> str:
     return "<1%" if 0 < value < 0.01 else f"{value:.0%}"
 
 
-def check_perturbation(perturbation: object) -> None:
-    if not hasattr(perturbation, "trajectories"):
-        raise ValueError(f"perturbation is a {type(perturbation).__name__}; give what diffvae.tl.perturb returns.")
-
-
-# Without dates and random ids, the same figure gives the same file.
-_DATELESS = {
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-    "ps": {"CreationDate": None},
-    "eps": {},
-    "png": {},
-}
+# Without dates and random ids the same figure gives the same file.
+_METADATA: Final[dict[str, dict[str, None]]] = {
+    "png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}, "ps": {"CreationDate": None}, "eps": {},
+}  # fmt: skip
 
 
 @styled
@@ -392,26 +380,26 @@ def save(
     formats: Sequence[str] = ("png", "svg"),
     dpi: float = 200,
 ) -> list[Path]:
-    """Write a figure, one file per format, and close it.
+    """Save a figure, one file per format, and close it.
 
-    The same figure gives the same bytes (no dates, no random ids). Each file is written under a temporary name and
-    then renamed, so no incomplete file is left behind.
+    The same figure gives the same bytes: the files hold no dates and no random ids. Each file is written under a
+    temporary name and then renamed, so that an error leaves no incomplete file behind.
 
     Parameters
     ----------
     figure
         The figure, or any Axes in it.
     path
-        Path without a suffix; its folder is made.
+        Path without a suffix. Missing parent folders are created.
     formats
-        Of "png", "svg", "pdf", "ps", "eps".
+        Any of "png", "svg", "pdf", "ps" and "eps".
     dpi
-        Resolution of png files and of the dots (which are pixels in all files). Text in svg files is stored as
-        outlines, so that it looks the same on every machine.
+        Resolution of png files, and of the cells on maps, which are pixels in all formats. Text in svg files is stored
+        as outlines and needs no fonts.
 
     Returns
     -------
-    The files.
+    The paths of the files.
 
     Examples
     --------
@@ -425,37 +413,37 @@ def save(
     """
     drawn = figure.figure.figure if isinstance(figure, Axes) else figure
     if not isinstance(drawn, Figure):
-        raise ValueError(f"figure is a {type(figure).__name__}; give a matplotlib Axes or Figure.")
+        raise ValueError(f"figure is a {type(figure).__name__}; pass a matplotlib Axes or Figure.")
     formats = [formats] if isinstance(formats, str) else list(formats)
-    wrong = [f for f in formats if f not in _DATELESS]
-    if wrong or not formats:
-        raise ValueError(f"formats has {wrong or 'nothing'}; give some of {', '.join(_DATELESS)}.")
+    unknown = [f for f in formats if f not in _METADATA]
+    if unknown or not formats:
+        raise ValueError(f"formats is {unknown or formats}; choose from {', '.join(_METADATA)}.")
     path = Path(path)
-    if path.suffix.lstrip(".") in _DATELESS:
-        raise ValueError(f"path is {str(path)!r}; give it without a suffix, and the suffix in formats.")
+    if path.suffix.lstrip(".") in _METADATA:
+        raise ValueError(f"path is {str(path)!r}; leave out the suffix and name the format in formats=.")
     path.parent.mkdir(parents=True, exist_ok=True)
 
-    done: dict[Path, Path] = {}
+    temporaries: dict[Path, Path] = {}
     try:
         for kind in formats:
             handle, name = mkstemp(prefix=f".{path.name}-", suffix=f".{kind}", dir=path.parent)
             os.close(handle)
-            done[path.with_name(f"{path.name}.{kind}")] = temporary = Path(name)
+            temporaries[path.with_name(f"{path.name}.{kind}")] = temporary = Path(name)
             with rc_context({"svg.hashsalt": "diffvae", "svg.fonttype": "path", "pdf.fonttype": 42}):
-                drawn.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", metadata=_DATELESS[kind])
+                drawn.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", metadata=_METADATA[kind])
             os.chmod(temporary, 0o666 & ~_umask())
-        for target, temporary in done.items():
+        for target, temporary in temporaries.items():
             os.replace(temporary, target)
     finally:
-        for temporary in done.values():
+        for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
     if pyplot := sys.modules.get("matplotlib.pyplot"):
         pyplot.close(drawn)
-    return list(done)
+    return list(temporaries)
 
 
 def _umask() -> int:
-    """Return the mask for the permissions of ordinary files; only their owner can read those of mkstemp."""
+    """Return the process's umask; mkstemp ignores it and makes files that only their owner can read."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask

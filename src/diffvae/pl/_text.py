@@ -1,6 +1,6 @@
-"""Text of figures: shortened names, titles, labels of rows and columns, legends, and names on a map.
+"""Text in figures: shortened names, titles, row and column labels, legends, and names on a map.
 
-Constrained layout makes room for all of it. Names are shortened only so that they leave room for the data.
+Constrained layout makes room for all text. Names are shortened only to leave room for the data.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.textpath import text_to_path
-from matplotlib.transforms import ScaledTranslation, Transform, blended_transform_factory
+from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
+from diffvae import _keys
 from diffvae.pl._style import INK, LINE, TEXT, TITLE, NotebookAxes, axes_size, lay_out, slot
 
 ROW_LABEL: Final = 150.0
-"""Points that a label of a row may take."""
+"""Largest width of a row label in points."""
 _KEY: Final = 26.0
-"""Points that the key of a legend takes, with the space around it."""
+"""Width in points of a legend key with its padding."""
 
 
 @lru_cache(maxsize=4096)
 def width(text: str, size: float = TEXT, weight: str = "normal") -> float:
-    """Return the width of the longest line of a text, in points."""
+    """Return the width of a text's longest line in points."""
     font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
     return max(float(text_to_path.get_text_width_height_descent(s, font, False)[0]) for s in text.split("\n"))
 
 
 def plain(text: str) -> str:
-    """Keep a name with dollar signs from being read as mathematics."""
+    """Escape dollar signs, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$")
 
 
 def shorten(text: str, room: float, size: float = TEXT, weight: str = "normal") -> str:
-    """Cut out the middle of a text that is wider than `room` points, since names often differ at their end.
+    """Cut the middle out of a text wider than `room` points; names often differ at their ends.
 
     Examples
     --------
@@ -57,9 +58,9 @@ def shorten(text: str, room: float, size: float = TEXT, weight: str = "normal") 
 
 
 def wrap(text: str, room: float, *, lines: int = 2, size: float = TEXT, weight: str = "normal") -> str:
-    r"""Break a text that is wider than `room` points into at most `lines` lines, and shorten those still too wide.
+    r"""Break a text wider than `room` points into at most `lines` lines, and shorten lines that are still too wide.
 
-    Lines break after blanks, "_", "-", "/", "," and ";".
+    Lines break after white space, "_", "-", "/", "," and ";".
 
     Examples
     --------
@@ -77,10 +78,10 @@ def wrap(text: str, room: float, *, lines: int = 2, size: float = TEXT, weight: 
 
 
 def title(ax: Axes, text: str, pad: float = 6.0) -> None:
-    """Set the title, `pad` points above `ax`, wrapped at the end of the part of the figure that `ax` may fill."""
+    """Set the title `pad` points above `ax`, wrapped to the grid cell of `ax`."""
     ax.set_title(plain(text), loc="left", pad=pad)
     figure = ax.figure
-    lay_out(figure.figure)  # it decides where the Axes begin
+    lay_out(figure.figure)  # sets the left edge of the Axes
     spec = ax.get_subplotspec()
     right = 1.0 if spec is None else spec.colspan.stop / spec.get_gridspec().ncols
     room = (figure.bbox.x0 + right * figure.bbox.width - ax.get_window_extent().x0) * 72 / figure.dpi
@@ -90,7 +91,7 @@ def title(ax: Axes, text: str, pad: float = 6.0) -> None:
 def row_labels(
     ax: Axes, names: Sequence[str], *, pitch: float, room: float = ROW_LABEL, at: Sequence[float] | None = None
 ) -> None:
-    """Label rows 0, 1, ..., or those `at` these places; `pitch` is the height of a row in points."""
+    """Label rows at 0, 1, ... or at the positions `at`; `pitch` is the row height in points."""
     lines = 2 if pitch >= 2.3 * TEXT else 1
     ax.set_yticks(
         range(len(names)) if at is None else at, [plain(wrap(n, room, lines=lines)) for n in names], linespacing=1.0
@@ -99,7 +100,7 @@ def row_labels(
 
 
 def column_labels(ax: Axes, names: Sequence[str], *, top: bool = False, room: float = 170.0) -> None:
-    """Label columns 0, 1, ... below or above them: upright if they fit, otherwise turned."""
+    """Label columns 0, 1, ... below or above the Axes: horizontally if the names fit, otherwise vertically."""
     pitch = axes_size(ax)[0] / max(len(names), 1)
     turned = max(map(width, names), default=0) > pitch - 3
     if turned:
@@ -107,11 +108,11 @@ def column_labels(ax: Axes, names: Sequence[str], *, top: bool = False, room: fl
         names = [wrap(n, 0.6 * room if two else room, lines=1 + two) for n in names]
     ax.set_xticks(range(len(names)), list(map(plain, names)), rotation=90 * turned, linespacing=1.0)
     ax.tick_params(axis="x", length=0, top=top, bottom=not top, labeltop=top, labelbottom=not top)
-    ax.xaxis.set_label_position("top" if top else "bottom")  # the title keeps clear of labels on this side
+    ax.xaxis.set_label_position("top" if top else "bottom")  # the title avoids labels on this side
 
 
 def group_legend(ax: Axes, names: Sequence[str], colours: Sequence[str], marker: str = "o") -> None:
-    """Draw a legend of groups to the right of `ax`, or below it if names are long."""
+    """Draw a legend of groups to the right of `ax`, or below it if the names are long."""
     keys = [Line2D([], [], ls="", marker=marker, color=c, ms=7) for c in colours]
     wide, tall = slot(ax, 0)
     columns = -(-len(names) // max(1, int((tall - 40) / LINE)))
@@ -123,7 +124,7 @@ def group_legend(ax: Axes, names: Sequence[str], colours: Sequence[str], marker:
 
 
 def legend_below(ax: Axes, keys: Sequence[Any], names: Sequence[str], ncols: int | None = None) -> None:
-    """Draw a legend below `ax` and the labels of its x axis; a new figure grows by its height."""
+    """Draw a legend below `ax` and its x-axis labels; a new figure grows by the height of the legend."""
     room = slot(ax, 0)[0] - 16
     widths = [width(name) + _KEY for name in names]
     if ncols is None and sum(widths) <= room:
@@ -139,17 +140,17 @@ def legend_below(ax: Axes, keys: Sequence[Any], names: Sequence[str], ncols: int
     lay_out(ax.figure.figure)
     boxes = [box for a in ax.child_axes or [ax] if (box := a.xaxis.get_tightbbox()) is not None]
     lowest = min([ax.bbox.y0, *(box.y0 for box in boxes)])
-    below = moved(ax, 0, (lowest - ax.bbox.y0) * 72 / ax.figure.dpi - 4)
+    down = ScaledTranslation(0, (lowest - ax.bbox.y0) / ax.figure.dpi - 4 / 72, ax.figure.dpi_scale_trans)
     spec = ax.get_subplotspec()
     middle = 0.5 if spec is None else (spec.colspan.start + spec.colspan.stop) / 2 / spec.get_gridspec().ncols
     _legend(
         ax, keys, names, ncols, loc="upper center", bbox_to_anchor=(middle, 0.0),
-        bbox_transform=blended_transform_factory(ax.figure.transSubfigure, below),
+        bbox_transform=blended_transform_factory(ax.figure.transSubfigure, ax.transAxes + down),
     )  # fmt: skip
 
 
 def _legend(ax: Axes, keys: Sequence[Any], names: Sequence[str], columns: int, **place: Any) -> None:
-    # matplotlib leaves out labels that begin with "_"
+    # matplotlib skips labels that begin with "_"
     texts = [plain(f" {name}" if name.startswith("_") else name) for name in names]
     ax.legend(
         keys, texts, ncols=columns, handletextpad=0.4, columnspacing=1.2, labelspacing=0.3, handlelength=1.4,
@@ -157,15 +158,10 @@ def _legend(ax: Axes, keys: Sequence[Any], names: Sequence[str], columns: int, *
     )  # fmt: skip
 
 
-def moved(ax: Axes, right: float, up: float) -> Transform:
-    """Return the coordinates of `ax` (0 to 1), moved by so many points."""
-    return ax.transAxes + ScaledTranslation(right / 72, up / 72, ax.figure.dpi_scale_trans)
-
-
 def group_names(ax: Axes, xy: np.ndarray, groups: np.ndarray, names: Sequence[str]) -> bool:
-    """Write the name of each group on a map, beside its cells; return whether all names found room.
+    """Write the name of each group next to its cells on a map, and return whether all names fit.
 
-    A thin line joins a name to the cell in the middle of its group. If two names would overlap, none is drawn.
+    A thin line joins each name to the cell at the centre of its group. If two names would overlap, none is drawn.
 
     Parameters
     ----------
@@ -176,15 +172,17 @@ def group_names(ax: Axes, xy: np.ndarray, groups: np.ndarray, names: Sequence[st
     groups
         Group of each cell.
     names
-        Groups to name.
+        Groups to be named.
     """
     from adjustText import adjust_text
 
+    if not names:
+        return False
     ax.margins(0.14)
     texts = []
     for name in names:
-        own = xy[groups == name]
-        x, y = own[np.argmin(np.hypot(*(own - np.median(own, axis=0)).T))]
+        members = xy[groups == name]
+        x, y = members[np.argmin(np.hypot(*(members - np.median(members, axis=0)).T))]
         texts.append(
             ax.text(
                 x, y, plain(wrap(name, 110)), ha="center", va="center", fontsize=TEXT, linespacing=1.0, zorder=5,
@@ -193,7 +191,7 @@ def group_names(ax: Axes, xy: np.ndarray, groups: np.ndarray, names: Sequence[st
         )  # fmt: skip
     steps = np.ptp(xy, axis=0) / 25
     cells = steps * np.unique(np.round(xy / np.where(steps > 0, steps, 1)), axis=0)
-    # a number of iterations rather than of seconds, so that every run gives the same figure
+    # a limit on iterations rather than on seconds makes the result reproducible
     _, lines = adjust_text(
         texts, *cells.T, ax=ax, iter_lim=400, force_static=(1, 1), force_text=(0.5, 0.5), expand=(1.15, 1.4),
         arrowprops={"arrowstyle": "-", "lw": 0.7, "color": INK, "zorder": 4},
@@ -205,3 +203,20 @@ def group_names(ax: Axes, xy: np.ndarray, groups: np.ndarray, names: Sequence[st
             artist.remove()
         ax.margins(0.05)
     return clear
+
+
+_MAPS: Final = {
+    "X_umap": "UMAP",
+    "X_pca": "PC",
+    _keys.LATENT: "latent dimension",
+}
+
+
+def map_axes(ax: Axes, basis: str) -> None:
+    """Give a map equal scales and axis names but no ticks, since distances on a map mean little."""
+    ax.set_aspect("equal", adjustable="box")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    name = "t-SNE" if "tsne" in basis else _MAPS.get(basis, basis.removeprefix("X_"))
+    ax.set_xlabel(plain(f"{name} 1"), loc="left", labelpad=2)
+    ax.set_ylabel(plain(f"{name} 2"), loc="bottom", labelpad=2)

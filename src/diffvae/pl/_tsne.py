@@ -12,34 +12,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from diffvae import _keys
-from diffvae._errors import DataError
+from diffvae._core.validate import Choice, Either, Flag, Rule, check
 from diffvae._random import generator
-from diffvae.pl import _data, _text
-from diffvae.pl._style import (
-    DIVERGING,
-    GREY,
-    SEQUENTIAL,
-    Palette,
-    axes_or_new,
-    check_axes,
-    colour_bar,
-    colours,
-    is_unassigned,
-    slot,
-    styled,
-)
+from diffvae.pl import _data, _style, _text
 
-_AXES = {
-    _keys.TSNE: "t-SNE",
-    "X_tsne": "t-SNE",
-    "X_umap": "UMAP",
-    "X_pca": "PC",
-    _keys.LATENT: "latent dimension",
-}
-_HEIGHT = 4.6
+_HEIGHT = 4.6  # inches
+RULES: dict[str, Rule] = {"legend": Either(Flag(), Choice("on data"))}
 
 
-@styled
+@_style.styled
 def tsne(
     adata: AnnData,
     *,
@@ -49,48 +30,44 @@ def tsne(
     ax: Axes | None = None,
     title: str | None = None,
     legend: bool | Literal["on data"] = True,
-    palette: Palette | None = None,
+    palette: _style.Palette | None = None,
     size: float | None = None,
 ) -> Axes:
-    """Draw each cell at its place on a map, coloured by group, number, gene or latent dimension.
+    """Plot the cells on a t-SNE or another map, coloured by group, number, gene or latent dimension.
 
     Parameters
     ----------
     adata
         Cells with ``obsm[basis]``.
     color
-        What the colour of a dot means:
+        What to colour the cells by:
 
-        - a column of ``obs``: groups, or numbers (centred at 0 if they have both signs; hollow where missing);
-        - otherwise the name of a gene (from `layer`, or as in scanpy from ``raw`` where there is one, or from
-          ``X``);
-        - an integer: that dimension of ``obsm["X_diffvae"]``, counted from 0, on a scale centred at 0.
+        - a column of ``obs`` with groups, or with numbers (centred at 0 if they have both signs; cells without a value
+          are hollow);
+        - a gene, from `layer`, else (as in scanpy) from ``raw`` if present, else from ``X``;
+        - an integer: this dimension of ``obsm["X_diffvae"]``, counted from 0, centred at 0.
 
-        The highest and lowest 1 % of the numbers share the colours at the ends of the scale, and arrows on the
-        colour bar show it.
+        Colour scales run from the 1st to the 99th percentile. Arrows on the colour bar mark values beyond.
     basis
-        Entry of ``obsm``; its first two columns are the axes.
+        Key in ``obsm``; the first two columns are drawn.
     layer
-        Entry of ``layers`` that a gene's values are taken from.
-    ax
-        Axes to draw into; None makes a figure of 6 inches, which grows in height if the legend needs it.
-    title
-        Title; None writes one.
+        Key in ``layers`` for the expression of a gene.
+    ax, title
+        Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
     legend
-        True: groups, largest first, with their number of cells, beside the map (below it if they are long).
-        "on data": names beside their cells, if there is room for all; otherwise as True.
-        False: none.
+        True: a legend of the groups, largest first, with their number of cells, next to the map (below it if names are
+        long). "on data": names next to their cells if all fit, otherwise a legend. False: none.
     palette
-        Colours of the groups, a dictionary or a list in the order of the categories; for scanpy's, give
-        ``adata.uns["<color>_colors"]``. The default colours are distinct for 32 groups, chosen for colour-blind
-        readers, and depend only on a category's place among all categories, so they are the same in every figure.
-        "unassigned", "unknown", "noise" and missing values are grey.
+        Colours of the groups: a dictionary, or a list in the order of the categories. ``adata.uns["<color>_colors"]``
+        gives scanpy's colours. The default has 32 distinct colours, chosen for colour-blind readers. A colour depends
+        only on a category's position among all categories, so it is the same in every figure. "unassigned", "unknown",
+        "noise" and missing values are grey.
     size
-        Area of a dot in square points; None lets all dots together cover a third of the map.
+        Area of a cell in square points. None: together the cells cover about a third of the map.
 
     Returns
     -------
-    The Axes. Only the dots are rasterised in vector files.
+    The Axes. In vector files only the cells are rasterised.
 
     Examples
     --------
@@ -101,29 +78,27 @@ def tsne(
     >>> dv.pl.tsne(adata).get_title(loc="left")
     '2 clusters in 4 cells'
     """
-    check_axes(ax)
+    check(RULES, legend=legend)
     _data.check_adata(adata)
-    xy = _positions(adata, basis)
-    if legend not in (True, False, "on data"):
-        raise ValueError(f"legend is {legend!r}; give True, False or 'on data'.")
+    xy = _data.positions(adata, basis)
     values, label = _values(adata, color, layer)
-    room = slot(ax, _HEIGHT)
-    ax = axes_or_new(ax, _HEIGHT)
+    room = _style.slot(ax, _HEIGHT)
+    ax = _style.axes_or_new(ax, _HEIGHT)
     area = size if size is not None else float(np.clip(0.33 * min(room) ** 2 / adata.n_obs, 0.5, 40))
     dots: dict[str, Any] = {"s": area, "linewidths": 0, "rasterized": True}
 
     if isinstance(values.dtype, pd.CategoricalDtype):
-        colour_of = colours(list(values.cat.categories), palette)
+        colour_of = _style.colours(list(values.cat.categories), palette)
         sizes = _data.by_size(values)
         names = values.to_numpy(dtype=str)
-        # In random order no group hides another; cells without a group lie behind.
+        # The order is random so that no group hides another; unassigned cells are drawn first.
         order = generator(0, "order of drawing").permutation(len(names))
-        order = order[np.argsort([not is_unassigned(n) for n in names[order]], kind="stable")]
+        order = order[np.argsort([not _style.is_unassigned(n) for n in names[order]], kind="stable")]
         ax.scatter(xy[order, 0], xy[order, 1], c=[colour_of[n] for n in names[order]], **dots)
-        _map(ax, basis)
+        _text.map_axes(ax, basis)
         _text.title(ax, title if title is not None else _title(str(color), sizes, len(names)))
         if legend == "on data":
-            assigned = [g for g in sizes if not is_unassigned(g)]
+            assigned = [g for g in sizes if not _style.is_unassigned(g)]
             legend = not _text.group_names(ax, xy, names, assigned)
         if legend:
             labels = [f"{g} ({n:,})" for g, n in sizes.items()]
@@ -131,42 +106,35 @@ def tsne(
     else:
         numbers = values.to_numpy(dtype=float)
         known = np.isfinite(numbers)
-        hollow = dots | {"facecolors": "none", "edgecolors": GREY, "linewidths": 0.5}
+        hollow = dots | {"facecolors": "none", "edgecolors": _style.GREY, "linewidths": 0.5}
         ax.scatter(xy[~known, 0], xy[~known, 1], **hollow)
         least, most = numbers[known].min(initial=0), numbers[known].max(initial=0)
         centred = not isinstance(color, str) or least < 0 < most
         low, high = _limits(numbers[known], centred)
-        norm, cmap = Normalize(low, high), DIVERGING if centred else SEQUENTIAL
+        norm, cmap = Normalize(low, high), _style.DIVERGING if centred else _style.SEQUENTIAL
         order = np.flatnonzero(known)
         order = order[np.argsort(np.abs(numbers[order]) if centred else numbers[order], kind="stable")]
         ax.scatter(xy[order, 0], xy[order, 1], c=numbers[order], cmap=cmap, norm=norm, **dots)
-        _map(ax, basis)
+        _text.map_axes(ax, basis)
         if legend and known.any():
-            colour_bar(ax, ScalarMappable(norm, cmap), label, values=numbers, right=True)
+            _style.colour_bar(ax, ScalarMappable(norm, cmap), label, values=numbers, right=True)
         _text.title(ax, title if title is not None else f"{_subject(color)} in {_data.cells(int(known.sum()))}")
     return ax
 
 
-def _positions(adata: AnnData, basis: str) -> np.ndarray:
-    if basis not in adata.obsm:
-        raise _data.missing("obsm", basis, adata.obsm)
-    xy = np.asarray(adata.obsm[basis], dtype=float)
-    if xy.ndim != 2 or xy.shape[1] < 2:
-        raise DataError(f"adata.obsm[{basis!r}] has shape {xy.shape}; a map needs two columns.")
-    return xy[:, :2]
-
-
 def _values(adata: AnnData, color: str | int, layer: str | None) -> tuple[pd.Series, str]:
-    """Return one value per cell and what the colour bar says."""
+    """Return one value per cell, and the label of the colour bar."""
     if isinstance(color, int | np.integer) and not isinstance(color, bool):
         if _keys.LATENT not in adata.obsm:
             raise _data.missing("obsm", _keys.LATENT, adata.obsm)
         latent = np.asarray(adata.obsm[_keys.LATENT])
         if not 0 <= color < latent.shape[1]:
-            raise ValueError(f"color is dimension {color}; the latent space has 0 to {latent.shape[1] - 1}.")
+            raise ValueError(f"color is dimension {color}; the latent space has dimensions 0 to {latent.shape[1] - 1}.")
         return pd.Series(latent[:, color]), "posterior mean"
     if not isinstance(color, str):
-        raise ValueError(f"color is {color!r}; give a column of adata.obs, a gene or the number of a latent dimension.")
+        raise ValueError(
+            f"color is {color!r}; it must be a column of adata.obs, a gene or a latent dimension (integer)."
+        )
     if color in adata.obs or color in (_keys.CLUSTER, _keys.CELL_TYPE):
         column = adata.obs.get(color)
         if column is not None and pd.api.types.is_numeric_dtype(column) and column.dtype != bool:
@@ -185,7 +153,7 @@ def _limits(numbers: np.ndarray, centred: bool) -> tuple[float, float]:
         most = float(np.percentile(np.abs(numbers), 99)) or float(np.abs(numbers).max()) or 1.0
         return -most, most
     low, high = np.percentile(numbers, [1, 99])
-    if low >= high:  # a gene seen in fewer than 1 % of the cells
+    if low >= high:  # such as a gene expressed in fewer than 1 % of the cells
         low, high = numbers.min(), numbers.max()
     return (float(low), float(high)) if low < high else (float(low), float(low) + 1)
 
@@ -195,18 +163,8 @@ def _subject(color: str | int) -> str:
 
 
 def _title(key: str, sizes: dict[str, int], n: int) -> str:
-    assigned = [g for g in sizes if not is_unassigned(g)]
+    assigned = [g for g in sizes if not _style.is_unassigned(g)]
     rest = n - sum(sizes[g] for g in assigned)
     return f"{len(assigned)} {_data.noun(key, len(assigned))} in {_data.cells(n)}" + (
         f", {rest:,} unassigned" if rest else ""
     )
-
-
-def _map(ax: Axes, basis: str) -> None:
-    """Give the axes of a map equal scales and names, but no numbers, since distances on a map mean little."""
-    ax.set_aspect("equal", adjustable="box")
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    name = _AXES.get(basis, basis.removeprefix("X_"))
-    ax.set_xlabel(_text.plain(f"{name} 1"), loc="left", labelpad=2)
-    ax.set_ylabel(_text.plain(f"{name} 2"), loc="bottom", labelpad=2)

@@ -1,4 +1,4 @@
-"""What is known of the links between cells beforehand, in any form, as one graph."""
+"""Graph of cells: nearest neighbours by expression, joined with prior knowledge."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from diffvae import _keys
 from diffvae._core.anndata import groups, representation, results
 from diffvae._core.io.matrix import matrix_of, quoted, source
 from diffvae._core.neighbors import Neighbours, nearest
+from diffvae._core.validate import Choice, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae._random import Rng
 
 
 def prior_graph(adata: AnnData, prior: Any) -> sp.csr_matrix:
-    """Return all prior knowledge as one symmetric graph; without any, one without edges."""
+    """Return all prior knowledge as one symmetric graph, without edges if there is none."""
     if prior is None:
         return sp.csr_matrix((adata.n_obs, adata.n_obs), dtype=np.float32)
     if isinstance(prior, str):
@@ -56,7 +57,7 @@ def _matrix_graph(matrix: Any, n: int) -> sp.csr_matrix:
         )
     matrix = sp.coo_matrix(matrix)
     if matrix.dtype.kind not in "buif" or np.isnan(matrix.data).any():
-        raise DataError("prior holds NaN or no numbers; give 0 where there is no edge.")
+        raise DataError("prior holds NaN or values that are not numbers; give 0 where there is no edge.")
     edge = matrix.data != 0
     graph = edges_once(matrix.row[edge], matrix.col[edge], n)
     return graph.maximum(graph.T)
@@ -64,8 +65,10 @@ def _matrix_graph(matrix: Any, n: int) -> sp.csr_matrix:
 
 def _named_pairs(adata: AnnData, pairs: np.ndarray) -> sp.csr_matrix:
     if not adata.obs_names.is_unique:
-        raise DataError("adata.obs_names has duplicates, so prior's names are no cells; run obs_names_make_unique().")
-    pairs = pairs.astype(str)  # a table of names that look like numbers is read as numbers
+        raise DataError(
+            "adata.obs_names has duplicates, so the names in prior are ambiguous; run adata.obs_names_make_unique()."
+        )
+    pairs = pairs.astype(str)  # tables hold names that look like numbers as numbers
     place = adata.obs_names.astype(str).get_indexer(pairs.ravel()).reshape(-1, 2)
     unknown = pd.unique(pairs[place < 0].astype(object))
     if len(unknown):
@@ -75,7 +78,7 @@ def _named_pairs(adata: AnnData, pairs: np.ndarray) -> sp.csr_matrix:
 
 
 def edges_once(i: np.ndarray, j: np.ndarray, n: int) -> sp.csr_matrix:
-    """Return the graph with a one for each pair, however often it is named, and without self-loops."""
+    """Return the graph of ones with an entry for each pair, without repetitions and self-loops."""
     i, j = i[i != j], j[i != j]
     graph = sp.csr_matrix((np.ones(len(i), dtype=np.float32), (i, j)), shape=(n, n))
     graph.sum_duplicates()
@@ -92,8 +95,11 @@ def is_pair(entry: Any) -> bool:
     )
 
 
-METRICS = ("pearson", "cosine", "euclidean")
-COMBINE = ("union", "replace")
+RULES: dict[str, Rule] = {
+    "k": Whole(1),
+    "metric": Choice("pearson", "cosine", "euclidean"),
+    "combine": Choice("union", "replace"),
+}
 
 
 def cell_graph(
@@ -114,23 +120,22 @@ def cell_graph(
     progress: bool = True,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Join each cell to the k cells whose expression is most similar, and to those that prior knowledge names.
+    r"""Join each cell to the k cells with the most similar expression, and to its neighbours in prior knowledge.
 
-    Similar by Pearson's r of the expression x of two cells over the G genes,
+    By default similarity is Pearson's r of the expression x of two cells over the G genes,
 
     .. math:: r_{ij} = \frac{\sum_g (x_{ig} - \bar x_i)(x_{jg} - \bar x_j)}
               {\sqrt{\sum_g (x_{ig} - \bar x_i)^2} \sqrt{\sum_g (x_{jg} - \bar x_j)^2}}
 
     Cells i and j are joined where i is among the k nearest of j or j among those of i. The graph is undirected,
-    unweighted and without self-loops. k = 1 is the paper's; the authors' released code takes k = 2 and leaves the
-    edges directed.
+    unweighted and without self-loops. The paper uses k = 1; its released code uses k = 2 and directed edges.
 
     Parameters
     ----------
     adata
-        Prepared by :func:`prepare`, or with any other layer or representation named.
+        Cells prepared by :func:`prepare`, or any cells with ``layer`` or ``use_rep``.
     k
-        Neighbours that each cell chooses. It may be chosen by more.
+        Neighbours that each cell chooses. A cell has more neighbours if others choose it.
     metric
         ``"pearson"``, ``"cosine"`` or ``"euclidean"``.
     use_rep
@@ -140,26 +145,26 @@ def cell_graph(
     mutual
         Keep only the edges that both cells chose.
     prior
-        Edges known beforehand (clones, neighbouring time points, neighbours in space): a key of ``obsp``, a square
-        matrix of cells x cells (nonzero = edge), pairs of cell names as a list or a table of two columns, or a list
-        of several of these. Direction, the diagonal and repetitions don't count.
+        Known edges (clones, neighbouring time points, neighbours in space): a key of ``obsp``, a matrix of cells x
+        cells (nonzero = edge), pairs of cell names as a list or a table of two columns, or a list of several of these.
+        Direction, the diagonal and repetitions are ignored.
     combine
-        ``"union"``: the prior joins the edges of similarity. ``"replace"``: the prior alone; ``k``, ``metric`` and
-        ``mutual`` are not used and no expression is read.
+        ``"union"``: edges of the prior and of similarity. ``"replace"``: edges of the prior only; ``k``, ``metric`` and
+        ``mutual`` are ignored and no expression is read.
     drop
-        Edges to leave out, a list: the name of a type for all edges that touch it, a pair of names for the edges
-        between the two, ``("HSPC", "HSPC")`` for those within one.
+        Edges to remove, a list: the name of a type for all edges of its cells, a pair of names for the edges between
+        two types, ``("HSPC", "HSPC")`` for those within one.
     groupby
         Key in ``obs`` of the types that ``drop`` names.
     key_added
         Key in ``obsp`` and in ``uns["diffvae"]``.
     exact_limit
-        Cells up to which the search is exact; pynndescent searches above it. Both need a dense float32 copy of the
-        values compared and 128 MB, but no matrix of cells x cells.
+        Cells up to which the search is exact; above it pynndescent searches. Both need a dense float32 copy of the
+        compared values and 128 MB, but no matrix of cells x cells.
     rng
-        Seed of the approximate search; an exact one needs none.
+        Seed of the approximate search.
     progress
-        Show a bar where there is a terminal.
+        Show a bar on a terminal.
     copy
         Return a copy instead of writing into ``adata``.
 
@@ -174,15 +179,15 @@ def cell_graph(
     Raises
     ------
     DataError
-        If what is to be compared is missing or not finite, fewer than two cells vary, the prior names cells that
-        aren't there or has another shape, ``drop`` names unknown types, or no edge is left.
+        If the compared values are missing or not finite, fewer than two cells vary, the prior has unknown cells or
+        another shape, ``drop`` has unknown types, or no edge remains.
     ValueError
-        If an argument is out of its range, or two don't go together.
+        If an argument is out of its range, or two arguments contradict each other.
 
     Warns
     -----
     UserWarning
-        If cells don't vary and stay without neighbours.
+        If cells don't vary, and so have no neighbours.
 
     References
     ----------
@@ -200,25 +205,29 @@ def cell_graph(
     >>> bool(adata.uns["diffvae"]["cell_graph"]["n_edges"] == graph.nnz // 2)
     True
     """
-    if combine not in COMBINE:
-        raise ValueError(f"combine is {combine!r}; it is one of {', '.join(COMBINE)}.")
+    check(RULES, combine=combine)
     if combine == "replace" and prior is None:
         raise ValueError("combine is 'replace', but there is no prior; give prior=..., or combine='union'.")
     known = prior_graph(adata, prior)
     graph, record = known, {"combine": combine, "approximate": False, "recall": np.nan}
     if combine == "union":
-        _check_search(adata.n_obs, k, metric)
+        check(RULES, k=k, metric=metric)
+        if k >= adata.n_obs:
+            raise DataError(
+                f"k is {k}, but each of the {adata.n_obs:,} cells has {adata.n_obs - 1:,} others; give a smaller k."
+            )
         used = {"use_rep": use_rep} if use_rep is not None else {"layer": layer} if layer else {"use_rep": "X"}
         record |= used | {"k": int(k), "metric": metric, "mutual": bool(mutual)}
         record |= {"exact_limit": exact_limit, "rng": "generator" if isinstance(rng, np.random.Generator) else int(rng)}
         x, place = _values(adata, use_rep, layer)
-        found = nearest(x, k, metric=metric, rng=rng, exact_limit=exact_limit, progress=progress)
-        _report_constant(found, metric, place)
-        record |= {"approximate": found.approximate, "recall": np.nan if found.recall is None else found.recall}
-        graph = _join(found, mutual).maximum(known)
+        neighbours = nearest(x, k, metric=metric, rng=rng, exact_limit=exact_limit, progress=progress)
+        _warn_of_constant_cells(neighbours, metric, place)
+        recall = np.nan if neighbours.recall is None else neighbours.recall
+        record |= {"approximate": neighbours.approximate, "recall": recall}
+        graph = _join(neighbours, mutual).maximum(known)
     graph, n_dropped = _without(graph, adata, drop, groupby)
     if not graph.nnz:
-        reason = f"drop leaves out all {n_dropped:,}" if n_dropped else "the prior names none"
+        reason = f"drop removes all {n_dropped:,}" if n_dropped else "the prior has none"
         raise DataError(f"The graph of {adata.n_obs:,} cells has no edges: {reason}.")
     record |= {
         "n_edges": graph.nnz // 2,
@@ -233,17 +242,8 @@ def cell_graph(
     return adata if copy else None
 
 
-def _check_search(n_cells: int, k: int, metric: str) -> None:
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; it is one of {', '.join(METRICS)}.")
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k is {k!r}; give a positive whole number.")
-    if k >= n_cells:
-        raise DataError(f"k is {k}, but each of the {n_cells:,} cells has {n_cells - 1:,} others; give a smaller k.")
-
-
 def _values(adata: AnnData, use_rep: str | None, layer: str | None) -> tuple[Any, str]:
-    """Return what is compared, and how a message names it."""
+    """Return the values that are compared, and their name for messages."""
     if use_rep is not None:
         return representation(adata, use_rep), "adata.X" if use_rep == "X" else f"adata.obsm[{use_rep!r}]"
     if layer == _keys.UNIT and layer not in adata.layers:
@@ -259,52 +259,52 @@ def _values(adata: AnnData, use_rep: str | None, layer: str | None) -> tuple[Any
     return x, source(layer)
 
 
-def _report_constant(found: Neighbours, metric: str, place: str) -> None:
-    """Say how many cells can't be compared with any other."""
-    alone, n_cells = int((found.indices[:, 0] < 0).sum()), len(found.indices)
-    lacks = "have no value but 0" if metric == "cosine" else "don't vary"
-    if alone == n_cells:
+def _warn_of_constant_cells(neighbours: Neighbours, metric: str, place: str) -> None:
+    """Warn of cells that can't be compared with others; refuse data in which no two cells can be compared."""
+    n_constant, n_cells = int((neighbours.indices[:, 0] < 0).sum()), len(neighbours.indices)
+    reason = "are all 0" if metric == "cosine" else "don't vary"
+    if n_constant == n_cells:
         raise DataError(
-            f"All, or all but one, of the {n_cells:,} cells {lacks} in {place}, so that no two can be compared; "
+            f"All, or all but one, of the {n_cells:,} cells {reason} in {place}, so that no two can be compared; "
             "choose another layer or use_rep."
         )
-    if alone:
+    if n_constant:
         warnings.warn(
-            f"{alone:,} of {n_cells:,} cells {lacks} in {place}; they have no neighbours by {metric}.",
+            f"{n_constant:,} of {n_cells:,} cells {reason} in {place}; they have no neighbours by {metric}.",
             UserWarning,
             stacklevel=3,
         )
 
 
-def _join(found: Neighbours, mutual: bool) -> sp.csr_matrix:
-    i, place = np.nonzero(found.indices >= 0)
-    chosen = edges_once(i, found.indices[i, place], len(found.indices))
+def _join(neighbours: Neighbours, mutual: bool) -> sp.csr_matrix:
+    i, rank = np.nonzero(neighbours.indices >= 0)
+    chosen = edges_once(i, neighbours.indices[i, rank], len(neighbours.indices))
     return chosen.minimum(chosen.T) if mutual else chosen.maximum(chosen.T)
 
 
 def _without(graph: sp.csr_matrix, adata: AnnData, drop: Any, groupby: str | None) -> tuple[sp.csr_matrix, int]:
-    """Return the graph without the edges of some types, and how many these are."""
+    """Return the graph without the edges of some types, and the number of removed edges."""
     drop = [drop] if isinstance(drop, str) else list(drop)
     graph = sp.csr_matrix(graph, dtype=np.float32)
     graph.sort_indices()
     if not drop:
         return graph, 0
     if groupby is None:
-        raise ValueError(f"drop names types ({quoted(drop)}), but not where they are; give groupby=...")
+        raise ValueError(f"drop has types ({quoted(drop)}), but groupby is missing; give their column in adata.obs.")
     types = groups(adata, groupby)
     edges = graph.tocoo()
-    one, other, gone = types.codes[edges.row], types.codes[edges.col], np.zeros(graph.nnz, dtype=bool)
+    one, other, dropped = types.codes[edges.row], types.codes[edges.col], np.zeros(graph.nnz, dtype=bool)
     for entry in drop:
         if not isinstance(entry, str) and not is_pair(entry):
             raise ValueError(f"drop holds {entry!r}; each entry is the name of a type or a pair of names.")
         names = [entry] if isinstance(entry, str) else list(entry)
         unknown = [name for name in names if name not in types.categories]
         if unknown:
-            raise DataError(f"drop names {quoted(unknown)}, but adata.obs[{groupby!r}] has {quoted(types.categories)}.")
+            raise DataError(f"drop has {quoted(unknown)}, but adata.obs[{groupby!r}] has {quoted(types.categories)}.")
         codes = types.categories.get_indexer(names)
         if isinstance(entry, str):
-            gone |= (one == codes[0]) | (other == codes[0])
+            dropped |= (one == codes[0]) | (other == codes[0])
         else:
-            gone |= ((one == codes[0]) & (other == codes[1])) | ((one == codes[1]) & (other == codes[0]))
-    kept = edges_once(edges.row[~gone], edges.col[~gone], adata.n_obs)
-    return kept, int(gone.sum()) // 2
+            dropped |= ((one == codes[0]) & (other == codes[1])) | ((one == codes[1]) & (other == codes[0]))
+    remaining = edges_once(edges.row[~dropped], edges.col[~dropped], adata.n_obs)
+    return remaining, int(dropped.sum()) // 2

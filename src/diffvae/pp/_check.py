@@ -1,9 +1,9 @@
-"""Telling counts, normalised, logged and scaled expression apart by their values."""
+"""Check of expression values: are they counts, normalised, logged or scaled, and can they be used?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,10 +11,13 @@ from anndata import AnnData
 
 from diffvae._core.io.backed import BackedAnnData
 from diffvae._core.io.matrix import GeneRange, blocks, is_sparse, matrix_of, n_stored, quoted, source, values
+from diffvae._core.validate import Choice, Optional, Rule
+from diffvae._core.validate import check as check_arguments
 from diffvae._errors import DataError
 
 Kind = Literal["counts", "normalised", "log", "scaled"]
 
+RULES: dict[str, Rule] = {"kind": Optional(Choice("counts", "normalised", "log"))}
 LARGEST_LOG = 20.0
 """log2(10^6 + 1) = 19.93: the largest value that log-normalised data hold, whatever base and target sum."""
 CONSTANT = 0.01
@@ -22,13 +25,13 @@ CONSTANT = 0.01
 WIDE = 5.0
 """99 % quantile over median of non-zero values; logs of UMI data have 1.4 to 4, linear values 5 to 100."""
 SAMPLE = 200_000
-"""Values that quantiles are taken of."""
+"""Number of values from which quantiles are computed."""
 BASES = {"ln": np.e, "log2": 2.0, "log10": 10.0}
 
 
 @dataclass
 class Summary:
-    """What one pass over a matrix says about it."""
+    """Summary of a matrix from one pass over it."""
 
     n_bad: int
     first_bad: tuple[int, int]
@@ -43,8 +46,8 @@ class Summary:
 
 
 def near_whole(x: np.ndarray) -> np.ndarray:
-    """Return which values are whole numbers but for the rounding of float32 and of an undone log."""
-    # The bound keeps large CPM values, which float32 holds to 0.01, from passing as whole.
+    """Return which values are whole numbers up to the rounding of float32 and of an undone log."""
+    # The upper bound excludes large CPM values, which float32 holds to 0.01
     return np.abs(x - np.rint(x)) <= np.minimum(1e-3 + 1e-5 * np.abs(x), 0.05)
 
 
@@ -71,12 +74,12 @@ def summarise(x: Any) -> Summary:
         n_whole += int(near_whole(nonzero).sum())
         if stored.size:
             smallest, largest = min(smallest, stored.min()), max(largest, stored.max())
-        with np.errstate(over="ignore"):  # a total beyond its type is infinite, and refused
+        with np.errstate(over="ignore"):  # totals that overflow are infinite, and refused later
             sums[rows] += np.asarray(block.sum(axis=1)).ravel()
         sample.append(nonzero[::stride].copy())  # a view would keep all values
-        extremes.see(block, columns)
+        extremes.update(block, columns)
     if 0 < largest < 0.5:
-        n_whole = 0  # all near 0, such as shares of each cell's total, which is not to be whole
+        n_whole = 0  # shares of the total of each cell are near 0, but not whole
     return Summary(
         n_bad=n_bad,
         first_bad=first_bad,
@@ -92,9 +95,8 @@ def summarise(x: Any) -> Summary:
 
 
 def _spread(sums: np.ndarray) -> float:
-    """Return the coefficient of variation of the totals of cells that have any."""
+    """Return the coefficient of variation of the positive totals of cells; infinite for fewer than 10."""
     sums = sums[sums > 0]
-    # A handful of cells may agree by chance.
     return float(sums.std() / sums.mean()) if sums.size >= 10 else np.inf
 
 
@@ -103,26 +105,25 @@ def _expm1(block: Any) -> Any:
 
 
 def unlogged_total(x: Any) -> tuple[str, float] | None:
-    """Return base and common total of cells once the log is undone, where they have one."""
+    """Return the base of the log and the total of cells, if all cells have one total with the log undone."""
     sums = {name: np.zeros(x.shape[0]) for name in BASES}
     for rows, _, block in blocks(x):
         for name, base in BASES.items():
-            # Zero stays zero, so that scipy's expm1 keeps a sparse block sparse.
             sums[name][rows] += np.asarray(_expm1(block * np.log(base)).sum(axis=1)).ravel()
     best = min(sums, key=lambda name: _spread(sums[name]))
     return (best, float(np.median(sums[best]))) if _spread(sums[best]) < CONSTANT else None
 
 
 def logged_counts(sample: np.ndarray) -> str | None:
-    """Return the base of a log that, undone, leaves whole numbers only."""
+    """Return the base of the log that gives whole numbers when it is undone."""
     for name, base in BASES.items():
         if sample.size and 0.3 <= sample.max() <= LARGEST_LOG and near_whole(np.expm1(sample * np.log(base))).all():
             return name
     return None
 
 
-def tell_kind(x: Any, summary: Summary) -> tuple[Kind, str, tuple[str, ...]]:
-    """Return the kind, the reason, and what makes it doubtful."""
+def detect_kind(x: Any, summary: Summary) -> tuple[Kind, str, tuple[str, ...]]:
+    """Return the kind of values, the reason, and doubts about it."""
     largest = f"{summary.largest:,.6g}"
     if summary.n_negative:
         return "scaled", f"{summary.n_negative:,} values are negative, down to {summary.smallest:.6g}", ()
@@ -164,11 +165,11 @@ def tell_kind(x: Any, summary: Summary) -> tuple[Kind, str, tuple[str, ...]]:
 
 
 MIN_CELLS = 10
-"""Fewer cells than this can't be split, scaled and clustered."""
+"""Fewest cells that can be split, scaled and clustered."""
 LARGEST_GIVEN_LOG = 50.0
-"""Above this even ``kind="log"`` can't be right, and undoing the log overflows."""
+"""Above this ``kind="log"`` can't be right, and undoing the log overflows."""
 LARGEST_TOTAL = 1e30
-"""Above this, values are near the end of what float32 holds (3e38)."""
+"""Largest value or total of a cell, below the limit of float32 (3e38)."""
 
 KIND_NAMES = {
     "counts": "counts",
@@ -180,7 +181,7 @@ KIND_NAMES = {
 
 @dataclass(frozen=True)
 class DataReport:
-    """What :func:`check` found.
+    """Result of :func:`check`.
 
     Attributes
     ----------
@@ -188,13 +189,13 @@ class DataReport:
         ``"counts"``, ``"normalised"`` (CPM, TPM or FPKM-like: not negative, not logged), ``"log"``
         (log-normalised) or ``"scaled"`` (has negative values).
     reason
-        Why it was taken as that.
+        Why.
     n_cells, n_genes
         Size of the matrix.
     n_constant_genes
-        Genes with the same value, mostly 0, in all cells; they tell nothing and are left out later.
+        Number of genes with the same value, mostly 0, in all cells; :func:`prepare` leaves them out.
     warnings
-        Sentences about what is odd but can be lived with.
+        Sentences about problems that don't prevent the use of the data.
 
     Examples
     --------
@@ -221,38 +222,36 @@ class DataReport:
 
 
 def check(adata: AnnData, *, layer: str | None = None, kind: Kind | None = None) -> DataReport:
-    """Say what an expression matrix holds: counts, normalised, log-normalised or scaled values.
+    """Detect what an expression matrix holds: counts, normalised, log-normalised or scaled values.
 
-    Nothing is changed. The matrix is read in pieces of a few megabytes and never made dense.
+    Nothing is changed. The matrix is read in blocks of a few megabytes and never made dense.
 
     Parameters
     ----------
     adata
         Cells x genes.
     layer
-        Layer to look at; ``adata.X`` by default.
+        Layer to check; ``adata.X`` by default.
     kind
-        What the values are, if you know better than a look at them can tell: ``"counts"``,
-        ``"normalised"`` or ``"log"``.
+        What the values are, if detection is wrong: ``"counts"``, ``"normalised"`` or ``"log"``.
 
     Returns
     -------
     DataReport
-        The kind of data and what is odd about them. Prints as a few sentences.
+        The kind of data and warnings. It prints as a few sentences.
 
     Raises
     ------
     DataError
-        If the data can't be used whatever is done to them later: no cells or genes, fewer than 10 cells,
-        values that are not numbers, missing, masked, infinite or beyond 1e30, cell names that occur twice, names
-        that no file can hold, no gene that varies; or if ``kind`` can't be true.
+        If the data can't be used: no cells or genes, fewer than 10 cells, values that are not numbers, missing, masked,
+        infinite or above 1e30, duplicated cell names, names that can't be written to a file, no gene that varies; or
+        if ``kind`` contradicts the values.
 
     Notes
     -----
-    Whole numbers are counts. Negative values mean scaled data. Values above 20 = log2(10⁶) that are not whole
-    are normalised and not logged. Below that, equal totals of cells (before or after undoing a log of base
-    e, 2 or 10) decide; where totals are unequal the values are taken as logs, with a warning if their
-    spread would fit linear values too.
+    Whole numbers are counts. Negative values mean scaled data. Values above 20 = log2(10⁶) that are not whole are
+    normalised and not logged. Otherwise equal totals of cells decide, before or after undoing a log of base e, 2 or 10.
+    If totals are unequal, the values are taken as logs, with a warning if their spread fits linear values too.
 
     Examples
     --------
@@ -269,9 +268,8 @@ def check(adata: AnnData, *, layer: str | None = None, kind: Kind | None = None)
 def examine(
     adata: AnnData | BackedAnnData, *, layer: str | None, kind: Kind | None, fitting: bool = True
 ) -> tuple[DataReport, Summary]:
-    """Do what :func:`check` does; cells that are only passed through a model may be few and alike."""
-    if kind is not None and kind not in (allowed := [k for k in get_args(Kind) if k != "scaled"]):
-        raise ValueError(f"kind is {kind!r}; give {quoted(allowed)}, or None to have it found out.")
+    """Do what :func:`check` does, and return the summary too; without ``fitting`` cells may be few and alike."""
+    check_arguments(RULES, kind=kind)
     x = matrix_of(adata, layer)
     name = source(layer)
     n_cells, n_genes = x.shape
@@ -292,19 +290,19 @@ def examine(
     _refuse_bad_values(adata, summary, name)
     if fitting and summary.constant_genes.all():
         raise DataError(f"No gene varies in {name}: each of the {n_genes:,} has one value in all cells.")
-    found, reason, warnings = tell_kind(x, summary)
+    detected, reason, warnings = detect_kind(x, summary)
     if kind is not None:
         _refuse_wrong_kind(kind, summary, name)
-        found, reason, warnings = kind, "as given by kind=...", ()
-    if found == "scaled":
+        detected, reason, warnings = kind, "as given by kind=...", ()
+    if detected == "scaled":
         warnings = (*warnings, way_out_of_scaled(adata, layer, summary))
-    warnings = (*warnings, *_oddities(adata, found, layer, summary))
+    warnings = (*warnings, *_warnings(adata, detected, layer, summary))
     n_constant = int(summary.constant_genes.sum())
-    return DataReport(found, reason, n_cells, n_genes, n_constant, warnings), summary
+    return DataReport(detected, reason, n_cells, n_genes, n_constant, warnings), summary
 
 
 def way_out_of_scaled(adata: AnnData | BackedAnnData, layer: str | None, summary: Summary) -> str:
-    """Return the sentence for data with negative values."""
+    """Return the message for data with negative values."""
     ways = []
     if adata.raw is not None:
         ways.append(f"adata.raw has {adata.raw.n_vars:,} genes: pass adata.raw.to_adata() instead")
@@ -323,8 +321,8 @@ def _refuse_bad_values(adata: AnnData | BackedAnnData, summary: Summary, name: s
         row, column = summary.first_bad
         raise DataError(
             f"{name} has {summary.n_bad:,} missing or infinite value{'s' * (summary.n_bad > 1)}, the first "
-            f"in cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r}; leave out those cells or "
-            "genes, or put 0 where missing means not detected."
+            f"in cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r}; remove those cells or "
+            "genes, or set the values to 0 if missing means not detected."
         )
 
     largest = max(summary.largest, -summary.smallest, float(summary.cell_sums.max(initial=0)))
@@ -336,7 +334,7 @@ def _refuse_bad_values(adata: AnnData | BackedAnnData, summary: Summary, name: s
 
 
 def _refuse_damaged(x: Any, name: str) -> None:
-    """Refuse a sparse matrix in memory whose values lie outside of it: scipy would read beyond its arrays."""
+    """Refuse a sparse matrix with indices out of range, for which scipy would read beyond its arrays."""
     if sp.issparse(x) and x.nnz:
         low, high, n = int(x.indices.min()), int(x.indices.max()), x.shape[1 if x.format == "csr" else 0]
         if low < 0 or high >= n:
@@ -345,7 +343,7 @@ def _refuse_damaged(x: Any, name: str) -> None:
 
 
 def _refuse_unwritable(names: Any, what: str) -> None:
-    """Refuse names that no file can hold before hours are spent on the cells."""
+    """Refuse names that can't be written to a file, before any computation."""
     for name in map(str, names):
         if "\0" in name or (not name.isascii() and name.encode(errors="replace").decode() != name):
             raise DataError(
@@ -373,26 +371,26 @@ def _refuse_wrong_kind(kind: Kind, summary: Summary, name: str) -> None:
         )
 
 
-def _oddities(adata: AnnData | BackedAnnData, kind: Kind, layer: str | None, summary: Summary) -> list[str]:
-    odd: list[str] = []
+def _warnings(adata: AnnData | BackedAnnData, kind: Kind, layer: str | None, summary: Summary) -> list[str]:
+    messages: list[str] = []
     if not adata.var_names.is_unique:
         twice = adata.var_names[adata.var_names.duplicated()].unique()
-        odd.append(
+        messages.append(
             f"Gene names occur more than once: {quoted(twice)}; preparing makes them unique by adding -1, -2, ... to "
             "all but the first."
         )
     if kind != "scaled" and (empty := int((summary.cell_sums == 0).sum())):
-        odd.append(
+        messages.append(
             f"Cells without any expression: {empty:,}; they are kept with all values 0. "
-            "scanpy.pp.filter_cells(adata, min_genes=1) leaves them out."
+            "scanpy.pp.filter_cells(adata, min_genes=1) removes them."
         )
     raw = adata.raw
     if layer is None and kind in ("counts", "normalised") and raw is not None and raw.n_vars > adata.n_vars:
-        odd.append(
+        messages.append(
             f"adata.raw has {raw.n_vars:,} genes and adata.X {adata.n_vars:,}: totals of cells are taken "
             "over the latter only; pass adata.raw.to_adata() to use all genes."
         )
-    return odd
+    return messages
 
 
 def unique_names(names: Any) -> np.ndarray:
@@ -404,6 +402,6 @@ def unique_names(names: Any) -> np.ndarray:
     if names.is_unique:
         return names.to_numpy()
     with warnings.catch_warnings():
-        # anndata remarks that a name already ends in a number; the result is unique all the same.
+        # anndata warns of names that end in a number already; the result is unique anyway
         warnings.simplefilter("ignore")
         return make_index_unique(names).to_numpy()

@@ -1,4 +1,4 @@
-"""Matching the genes of new cells to those a model was trained on."""
+"""New cells in the form of the training cells: genes matched by name, normalisation and scaling of the training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from anndata import AnnData
 from diffvae._core.io.backed import BackedAnnData
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.matrix import as_float32, matrix_of, quoted, source
+from diffvae._core.validate import Number, check
 from diffvae._errors import DataError
 from diffvae._random import generator
-from diffvae.pp._check import Kind, examine, summarise, tell_kind, unique_names, unlogged_total, way_out_of_scaled
+from diffvae.pp._check import Kind, detect_kind, examine, summarise, unique_names, unlogged_total, way_out_of_scaled
 from diffvae.pp._normalise import log_normalise
 from diffvae.pp._scale import to_unit
 
@@ -24,19 +25,18 @@ from diffvae.pp._scale import to_unit
 def align_genes(
     adata: AnnData, gene_names: Sequence[str], *, layer: str | None = None, max_missing: float = 0.2
 ) -> tuple[Any, dict[str, Any]]:
-    """Put the genes of a matrix into a given order, with zeros for those that it lacks.
+    """Return the matrix of given genes in their order, with zeros for missing genes.
 
     Parameters
     ----------
     adata
-        Cells x genes, log-normalised: there a zero means "not seen".
+        Cells x genes, log-normalised, so that 0 means not detected.
     gene_names
-        The genes wanted, in their order. Names that occur twice in ``adata`` are told apart as
-        :func:`prepare` does it.
+        The genes in their order. Duplicated names in ``adata`` are made unique as in :func:`prepare`.
     layer
-        Layer to take; ``adata.X`` by default.
+        Layer of the values; ``adata.X`` by default.
     max_missing
-        Largest share of the wanted genes that may be missing.
+        Largest share of the genes that may be missing.
 
     Returns
     -------
@@ -49,8 +49,8 @@ def align_genes(
     Raises
     ------
     DataError
-        If more than ``max_missing`` of the genes are missing. Where names differ only in case or in an
-        Ensembl version, or are found in a column of ``adata.var``, the message says so.
+        If more than ``max_missing`` of the genes are missing. The message tells whether the names differ only in case
+        or in the Ensembl version, or match a column of ``adata.var``.
 
     Examples
     --------
@@ -66,8 +66,7 @@ def align_genes(
 
 def align(x: Any, var: pd.DataFrame, gene_names: Sequence[str], max_missing: float) -> tuple[Any, dict[str, Any]]:
     """Do what :func:`align_genes` does for a matrix and the table of its genes."""
-    if not 0 <= max_missing <= 1:
-        raise ValueError(f"max_missing is {max_missing!r}; give a share from 0 to 1.")
+    check({"max_missing": Number("[0, 1]")}, max_missing=max_missing)
     wanted = pd.Index([str(name) for name in gene_names])
     if len(wanted) == 0 or not wanted.is_unique:
         raise ValueError(f"gene_names has {len(wanted):,} names, {wanted.nunique():,} of them different.")
@@ -95,7 +94,7 @@ def align(x: Any, var: pd.DataFrame, gene_names: Sequence[str], max_missing: flo
 
 
 def _take(x: Any, at: np.ndarray) -> Any:
-    """Return the columns at some places, float32; zeros where the place is -1."""
+    """Return columns by position, float32; zeros where the position is -1."""
     present = np.flatnonzero(at >= 0)
     columns = as_float32(x[:, at[present]])
     if sp.issparse(columns):
@@ -108,7 +107,7 @@ def _take(x: Any, at: np.ndarray) -> Any:
 
 
 def _hint(wanted: pd.Index, names: pd.Index, var: pd.DataFrame) -> str:
-    """Return what may be wrong with the names."""
+    """Return the sentence about the likely reason why names don't match."""
     target, now = set(wanted), wanted.isin(names).sum()
 
     def better(candidates: Any, against: set[str] = target) -> bool:
@@ -128,9 +127,9 @@ def _hint(wanted: pd.Index, names: pd.Index, var: pd.DataFrame) -> str:
 
 
 MANY_CLIPPED = 0.05
-"""Share of values outside the training cells' limits beyond which scales are likely to differ."""
+"""Share of values outside the limits of the training cells above which the scales probably differ."""
 CLIPPED_SAMPLE = 5_000
-"""Cells on disk of which that share is taken."""
+"""Cells on disk from which the share is computed."""
 
 
 def prepare_new(
@@ -144,11 +143,10 @@ def prepare_new(
     kind: Kind | None = None,
     max_missing: float = 0.2,
 ) -> tuple[Any, dict[str, Any]]:
-    """Bring new cells to [0, 1] as the training cells were: normalise, match genes, scale, cut off.
+    """Normalise new cells, match their genes to those of a model, scale them to [0, 1] by its limits, and clip.
 
-    Totals of cells are taken over *all* genes of the new data, as in training, before the model's genes are
-    picked. Where ``adata.X`` holds logs of a part of the genes and ``adata.raw`` logs of more of the genes
-    that the model needs (the habit of scanpy), ``adata.raw`` is used.
+    Totals of cells are taken over *all* genes of the new data, as in training. If ``adata.X`` and ``adata.raw`` hold
+    logs and ``adata.raw`` has more of the model's genes, as is usual in scanpy, ``adata.raw`` is used.
 
     Parameters
     ----------
@@ -157,12 +155,12 @@ def prepare_new(
     gene_names, minimum, maximum
         The model's genes and their limits (:func:`to_unit`).
     target_sum
-        Total of the training cells before the logarithm, ``uns["diffvae"]["prepare"]["target_sum"]``; None if
-        they came as logs, and then the new cells must too.
+        Total of the training cells before the logarithm, ``uns["diffvae"]["prepare"]["target_sum"]``; None if they
+        were given as logs, as the new cells must be then.
     layer
         Layer to start from; ``adata.X`` by default.
     kind
-        What the values are, if you know better than :func:`check`.
+        What the values are, if the detection of :func:`check` is wrong.
     max_missing
         Largest share of the model's genes that may be missing.
 
@@ -195,39 +193,38 @@ def prepare_new(
     >>> unit.shape, report["kind"], report["n_missing"]
     ((10, 20), 'counts', 0)
     """
-    found, summary = examine(adata, layer=layer, kind=kind, fitting=False)
-    if found.kind == "scaled":
+    data, summary = examine(adata, layer=layer, kind=kind, fitting=False)
+    if data.kind == "scaled":
         raise DataError(way_out_of_scaled(adata, layer, summary))
     x, var, name = matrix_of(adata, layer), adata.var, source(layer)
-    warnings = list(found.warnings)
-    if found.kind != "log" and target_sum is None:
+    warnings = list(data.warnings)
+    if data.kind != "log" and target_sum is None:
         raise DataError(
-            f"{name} holds {found.kind} values, but the model was trained on values that were "
-            "log-normalised before, so that their target sum isn't known; log-normalise the new cells in "
-            "the same way and pass those."
+            f"{name} holds {data.kind} values, but the model was trained on log-normalised values with an unknown "
+            "target sum; log-normalise the new cells in the same way first."
         )
-    if found.kind == "log" and layer is None and _raw_has_more(adata, gene_names):
+    if data.kind == "log" and layer is None and _raw_has_more(adata, gene_names):
         raw: Any = adata.raw
         x, var, name = raw.X, raw.var, "adata.raw"
-    if found.kind == "log" and target_sum is not None and (total := unlogged_total(x)):
+    if data.kind == "log" and target_sum is not None and (total := unlogged_total(x)):
         base, value = total
         if base != "ln" or not 0.95 < value / target_sum < 1.05:
             warnings.append(
                 f"{name} is {base}(x + 1) of cells that sum to {value:,.6g}, the model was trained on ln(x "
                 f"+ 1) of cells that sum to {target_sum:,.6g}; pass counts, or logs on the same scale."
             )
-    matched, genes = align(_logged(x, found.kind, target_sum or 1.0), var, gene_names, max_missing)
-    if isinstance(matched, BackedMatrix):  # nothing is read before it is asked for: the share is that of some cells
+    matched, genes = align(_logged(x, data.kind, target_sum or 1.0), var, gene_names, max_missing)
+    if isinstance(matched, BackedMatrix):  # blocks are read later, so the share is computed from a sample
         clipped = to_unit(matched.sample(CLIPPED_SAMPLE, generator(0, "clipped")), minimum, maximum)[1]
         unit: Any = matched.map(lambda block: to_unit(block, minimum, maximum)[0])
     else:
         unit, clipped = to_unit(matched, minimum, maximum)
     if clipped > MANY_CLIPPED:
         warnings.append(
-            f"{clipped:.1%} of the values lie outside the range of the training cells and were cut off; "
+            f"{clipped:.1%} of the values lie outside the range of the training cells and were clipped; "
             "the new cells may have been normalised differently."
         )
-    report = {**genes, "kind": found.kind, "source": name, "clipped_share": clipped}
+    report = {**genes, "kind": data.kind, "source": name, "clipped_share": clipped}
     report["warnings"] = warnings + genes["warnings"]
     return unit, report
 
@@ -244,4 +241,4 @@ def _raw_has_more(adata: AnnData | BackedAnnData, gene_names: Sequence[str]) -> 
     if raw is None or len(wanted.intersection(raw.var_names)) <= len(wanted.intersection(adata.var_names)):
         return False
     summary = summarise(raw.X)
-    return not summary.n_bad and tell_kind(raw.X, summary)[0] == "log"
+    return not summary.n_bad and detect_kind(raw.X, summary)[0] == "log"

@@ -1,4 +1,4 @@
-"""Which genes vary, from their moments alone: scanpy's flavour "seurat" for cells that stay on disk."""
+"""Log-normalisation and choice of variable genes, in memory by scanpy, on disk by the same formulas."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ from diffvae._errors import DataError
 from diffvae.pp._check import MIN_CELLS, Kind
 
 N_BINS = 20
-"""Bins of genes by their mean expression, within which their dispersions are compared; scanpy's own number."""
+"""Bins of mean expression within which dispersions are standardised, as in scanpy."""
 
 
 def ranking(x: BackedMatrix, genes: np.ndarray, codes: np.ndarray, n_top_genes: int) -> pd.DataFrame:
-    """Return what ``scanpy.pp.highly_variable_genes`` returns of some genes, in one pass however many batches.
-
-    Scanpy takes a matrix of one batch after the other, each in passes of its own.
+    """Return the table of ``scanpy.pp.highly_variable_genes`` (flavour "seurat") from one pass over cells on disk.
 
     Parameters
     ----------
     x
         Log-normalised expression, cells x genes.
     genes
-        Numbers of the genes that are ranked.
+        Numbers of the genes to rank.
     codes
-        Batch of each cell, from 0; negative for cells that have no say.
+        Batch of each cell, from 0; negative for cells that are left out.
     n_top_genes
-        How many a batch chooses.
+        Number of genes that each batch chooses.
     """
     sums, squares = (total[:, genes] for total in _totals(x, codes))
     sizes = np.bincount(codes[codes >= 0])
@@ -43,16 +41,16 @@ def ranking(x: BackedMatrix, genes: np.ndarray, codes: np.ndarray, n_top_genes: 
     if len(sizes) == 1:
         return _of_batch(means[0], variances[0], n_top_genes)
     columns = ["dispersions", "dispersions_norm", "highly_variable"]
-    found = []
+    tables = []
     for mean, variance in zip(means, variances, strict=True):
         expressed = np.flatnonzero(mean > 0)
         table = pd.DataFrame(0.0, index=range(len(genes)), columns=columns)
         table.loc[expressed] = _of_batch(mean[expressed], variance[expressed], n_top_genes)[columns].to_numpy(float)
-        found.append(table)
-    every = pd.concat(found).groupby(level=0)
-    together = every[["dispersions", "dispersions_norm"]].mean()
-    together["highly_variable_nbatches"] = every["highly_variable"].sum()
-    return together
+        tables.append(table)
+    by_gene = pd.concat(tables).groupby(level=0)
+    combined = by_gene[["dispersions", "dispersions_norm"]].mean()
+    combined["highly_variable_nbatches"] = by_gene["highly_variable"].sum()
+    return combined
 
 
 def _totals(x: BackedMatrix, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,26 +59,27 @@ def _totals(x: BackedMatrix, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     for rows, block in x.blocks():
         present, at = np.unique(codes[rows], return_inverse=True)
         members = sp.csr_matrix((np.ones(len(at)), (at, np.arange(len(at)))))  # batches of the block x its cells
-        own = present >= 0
+        ranked = present >= 0
         # squared in single precision and summed in double, as scanpy does
         expression = np.expm1(block)
         square = expression.multiply(expression) if sp.issparse(block) else np.square(expression)
         for total, values in ((sums, expression), (squares, square)):
-            of_batches: Any = members @ values
-            total[present[own]] += (of_batches.toarray() if sp.issparse(of_batches) else of_batches)[own]
+            sums_of_block: Any = members @ values
+            dense = sums_of_block.toarray() if sp.issparse(sums_of_block) else sums_of_block
+            total[present[ranked]] += dense[ranked]
     return sums, squares
 
 
 def _of_batch(mean: np.ndarray, variance: np.ndarray, n_top_genes: int) -> pd.DataFrame:
-    """Return the dispersions of one batch's genes, among genes of like mean, and which are its choice."""
+    """Return dispersions of the genes of one batch, standardised among genes of similar mean, and the top genes."""
     mean = np.where(mean == 0, 1e-12, mean)
     dispersion = variance / mean
     dispersion[dispersion == 0] = np.nan
     table = pd.DataFrame({"means": np.log1p(mean), "dispersions": np.log(dispersion)})
     bins = pd.cut(table["means"], bins=N_BINS)
-    like = table["dispersions"].groupby(bins, observed=True)
-    average, spread = like.transform("mean"), like.transform("std")
-    alone = spread.isna()  # a gene without others in its bin gets 1
+    binned = table["dispersions"].groupby(bins, observed=True)
+    average, spread = binned.transform("mean"), binned.transform("std")
+    alone = spread.isna()  # the only gene of a bin gets 1
     table["dispersions_norm"] = (table["dispersions"] - average.where(~alone, 0)) / spread.where(~alone, average)
     known = np.sort(table["dispersions_norm"].dropna())
     table["highly_variable"] = table["dispersions_norm"] >= known[-min(n_top_genes, len(known))]
@@ -99,7 +98,7 @@ def log_normalise(x: Any, kind: Kind, target_sum: float) -> Any:
 
     adata = AnnData(X=x)
     with warnings.catch_warnings():
-        # scanpy remarks on cells without counts; the report does too, with the way out.
+        # scanpy warns of cells without counts; so does the report
         warnings.simplefilter("ignore", UserWarning)
         sc.pp.normalize_total(adata, target_sum=target_sum)
         sc.pp.log1p(adata)
@@ -109,19 +108,18 @@ def log_normalise(x: Any, kind: Kind, target_sum: float) -> Any:
 def variable_genes(
     x: Any, constant: np.ndarray, *, n_top_genes: int | None, batch: pd.Series | None
 ) -> tuple[np.ndarray, list[str]]:
-    """Return which genes to keep (a mask) and remarks on how they were chosen.
+    """Return which genes to keep (a mask), and warnings about the choice.
 
     Parameters
     ----------
     x
-        Log-normalised expression, cells x genes; in memory, or rows on disk, which are read once.
+        Log-normalised expression, cells x genes, in memory or on disk.
     constant
-        Genes that don't vary; never kept.
+        Which genes don't vary; they are never kept.
     n_top_genes
-        How many; all that vary if there are no more, or if None.
+        Number of genes; None for all that vary.
     batch
-        Batch of each cell: genes are ranked within each and the ranks combined (scanpy). Batches with
-        fewer than 10 cells have no say.
+        Batch of each cell: genes are ranked within batches of 10 cells or more and the ranks combined (scanpy).
     """
     candidates = np.flatnonzero(~constant)
     if n_top_genes is None or n_top_genes >= candidates.size:
@@ -129,7 +127,7 @@ def variable_genes(
     cells, labels, remarks = _voting(batch, x.shape[0])
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # Genes that don't vary within one batch make scanpy divide by 0; they rank last.
+            # scanpy divides by 0 for genes that don't vary within a batch, which rank last
             warnings.simplefilter("ignore")
             if isinstance(x, BackedMatrix):
                 codes = pd.factorize(pd.Series(labels).where(cells), sort=True)[0]  # -1: no say
@@ -137,12 +135,11 @@ def variable_genes(
             else:
                 table = _by_scanpy(x[cells][:, candidates], labels[cells], n_top_genes)
     except (IndexError, ValueError):
-        # Scanpy bins genes by mean expression; in tiny or degenerate data no bin may have a spread.
-        remarks.append("Variable genes were chosen by their variance alone: their means can't be binned.")
+        # scanpy bins genes by mean expression, which fails for tiny or degenerate data
+        remarks.append("Variable genes were chosen by their variance, because their means can't be binned.")
         table = pd.DataFrame({"dispersions": _variance(x, cells)[candidates]})
-    # Scanpy's order, with ties broken so that neither more nor fewer genes than wanted are kept.
-    # Of two genes in a bin the norms are 0.7071 and -0.7071, whatever the genes: rounded, so that the last digits,
-    # which depend on the order of summation, don't choose among them.
+    # The order of scanpy, with ties broken so that exactly n_top_genes are kept. Values are rounded because the last
+    # digits depend on the order of summation: two genes alone in a bin always have 0.7071 and -0.7071.
     if "dispersions_norm" in table:
         table["dispersions_norm"] = table["dispersions_norm"].round(5)
     keys = ["highly_variable_nbatches", "dispersions_norm", "dispersions"]
@@ -155,7 +152,7 @@ def variable_genes(
 
 
 def _by_scanpy(part: Any, labels: np.ndarray, n_top_genes: int) -> pd.DataFrame:
-    """Return scanpy's table of the genes of some cells; see :func:`diffvae.pp._normalise.ranking`."""
+    """Return the table of ``scanpy.pp.highly_variable_genes``."""
     import scanpy as sc
 
     obs = pd.DataFrame({"batch": labels}, index=pd.RangeIndex(len(labels)).astype(str), dtype="category")
@@ -170,7 +167,7 @@ def _by_scanpy(part: Any, labels: np.ndarray, n_top_genes: int) -> pd.DataFrame:
 
 
 def _voting(batch: pd.Series | None, n_cells: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return the cells that take part in the choice (a mask), the batch of every cell, and remarks."""
+    """Return the cells in batches that are large enough (a mask), the batch of every cell, and warnings."""
     if batch is None:
         return np.ones(n_cells, dtype=bool), np.full(n_cells, "all"), []
     labels = batch.astype(str).to_numpy()
@@ -182,7 +179,9 @@ def _voting(batch: pd.Series | None, n_cells: int) -> tuple[np.ndarray, np.ndarr
     if not cells.any():
         remark = f"Every batch of {batch.name!r} has fewer than {MIN_CELLS} cells ({small}): batches were ignored."
         return ~cells, np.full(n_cells, "all"), [remark]
-    remark = f"Batches of {batch.name!r} with fewer than {MIN_CELLS} cells had no say in the choice of genes: {small}."
+    remark = (
+        f"Batches of {batch.name!r} with fewer than {MIN_CELLS} cells did not take part in choosing genes: {small}."
+    )
     return cells, labels, [remark]
 
 

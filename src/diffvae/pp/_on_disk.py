@@ -1,4 +1,4 @@
-"""Do several files hold the same kind of values? A sample of each is examined; mixed, they look like one kind."""
+"""Preparation of cells on disk, in passes over blocks of cells."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from diffvae.pp import _prepare
 from diffvae.pp._check import (
     KIND_NAMES,
     Kind,
+    detect_kind,
     examine,
     summarise,
-    tell_kind,
     unique_names,
     unlogged_total,
     way_out_of_scaled,
@@ -33,14 +33,14 @@ from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
 from diffvae.pp._scale import to_unit
 
 SAMPLE = 2_000
-"""Cells of each file that are looked at."""
+"""Cells of each file by which its kind of values is detected."""
 NEAR = 0.05
-"""Relative difference of totals, once logs are undone, up to which they count as equal."""
+"""Relative difference up to which totals of cells, with the log undone, count as equal."""
 
 
 @dataclass(frozen=True)
 class _Values:
-    """Kind of the values in one file, and base and total of the logs of cells with equal totals."""
+    """Kind of the values in a file; for logs of equal totals, base of the log and total."""
 
     name: str
     kind: Kind
@@ -48,9 +48,9 @@ class _Values:
 
 
 def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> list[str]:
-    """Refuse files with different kinds of values, or prepared one by one; return warnings about other differences.
+    """Refuse files with different kinds of values and files that are prepared; return warnings of other differences.
 
-    A given kind holds for all files.
+    Each file is examined by itself, because mixed values look like one kind. A given kind holds for all files.
     """
     if len(store.shards) == 1:
         return []
@@ -58,8 +58,8 @@ def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> 
     for part in parts:
         if part.is_prepared:
             raise DataError(
-                f"{part.name!r} has been prepared already, and not as one with the other files; prepare the data that "
-                "it came from together with theirs: diffvae.pp.prepare([...], out='prepared.h5ad')."
+                f"{part.name!r} has been prepared already, separately from the other files; prepare the original data "
+                "of all files together: diffvae.pp.prepare([...], out='prepared.h5ad')."
             )
     if kind is not None:
         return []
@@ -68,19 +68,19 @@ def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> 
         if other.kind != values[0].kind:
             raise DataError(
                 f"The values of {values[0].name!r} are {KIND_NAMES[values[0].kind]}, those of {other.name!r} "
-                f"{KIND_NAMES[other.kind]}: give files of one kind, or say kind=... if they are."
+                f"{KIND_NAMES[other.kind]}; give files of one kind, or kind=... if detection is wrong."
             )
     logs = [one for one in values if one.total is not None]
     return [_other_logs(logs[0], one) for one in logs[1:] if not _alike(logs[0], one)][:1]
 
 
 def _examine(part: BackedAnnData, layer: str | None) -> _Values | None:
-    """Examine a sample of a file; None where it has no values, or values that are refused anyway."""
+    """Examine a sample of a file; None if it has no values, or values that are refused later."""
     sample = part.matrix(layer).sample(SAMPLE, generator(0, "kind of a file"))
     summary = summarise(sample)
     if summary.n_bad or not summary.sample.size:
         return None
-    found = tell_kind(sample, summary)[0]
+    found = detect_kind(sample, summary)[0]
     return _Values(part.name, found, unlogged_total(sample) if found == "log" else None)
 
 
@@ -111,14 +111,14 @@ def prepare_on_disk(
 ) -> Path:
     """Write the prepared cells of a store; see :func:`diffvae.pp.prepare`.
 
-    The passes: what the values are, totals of cells and what can't be used; range of each gene, among all cells and
-    among those of the training; mean and dispersion of each gene in each batch; writing. Normalising is done
-    anew in each, a block at a time, which is cheaper than keeping its result.
+    There are four passes: check of the values and totals of cells; range of each gene, in all cells and in the training
+    cells; mean and dispersion of each gene in each batch; writing. Each normalises the blocks again, which is cheaper
+    than storing the result.
     """
     path = refuse_out(out)
     if store.is_prepared:
         raise DataError(f"{store.name} has been prepared already (it has layers['unit']); train on it as it is.")
-    batch = batch_of(store, batch_key)  # refused, if it is, before the file is read
+    batch = batch_of(store, batch_key)  # checked before the file is read
     remarks = refuse_mixed(store, layer, kind)
     report, summary = examine(store, layer=layer, kind=kind)
     if report.kind == "scaled":
@@ -126,7 +126,7 @@ def prepare_on_disk(
     given = matrix_of(store, layer)
     total = target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
     log = given.map(lambda block: log_normalise(block, report.kind, total))
-    is_validation = _prepare.draw(report.n_cells, validation_size, rng)
+    is_validation = _prepare.draw_validation(report.n_cells, validation_size, rng)
     everywhere, training = _ranges(log, ~is_validation)
     constant = _prepare.constant_genes(everywhere.low, everywhere.high)
     keep, remarked = variable_genes(log, constant, n_top_genes=n_top_genes, batch=batch)
@@ -166,17 +166,17 @@ def prepare_on_disk(
             clipped=n_clipped / max(int(is_validation.sum()), 1), warned=[*store.notes, *warned],
         )  # fmt: skip
         file.put(f"uns/{_keys.UNS}", {"prepare": record})
-    store.on_step(stacklevel=4)
+    store.warn(stacklevel=4)
     for message in warned:
         warnings.warn(message, UserWarning, stacklevel=3)
     return path
 
 
 def _ranges(log: BackedMatrix, in_training: np.ndarray) -> tuple[GeneRange, GeneRange]:
-    """Return the range of each gene in all cells, and in those of the training."""
+    """Return the range of each gene in all cells and in the training cells."""
     everywhere, training = GeneRange(log.shape[1]), GeneRange(log.shape[1])
     for rows, block in log.blocks():
-        everywhere.see(block)
+        everywhere.update(block)
         if in_training[rows].any():
-            training.see(block[in_training[rows]])
+            training.update(block[in_training[rows]])
     return everywhere, training

@@ -1,4 +1,4 @@
-"""What prepared cells have, whether they were prepared in memory or on disk."""
+"""Preparation of cells for the models: normalisation, variable genes, validation split, scaling to [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from anndata import AnnData
 from diffvae import __version__, _keys
 from diffvae._core.io.backed import BackedAnnData, is_on_disk, open_store
 from diffvae._core.io.matrix import gene_range, matrix_of
+from diffvae._core.validate import Number, Optional, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
 from diffvae.pp._check import (
     MIN_CELLS,
     DataReport,
     Kind,
+    detect_kind,
     examine,
     summarise,
-    tell_kind,
     unique_names,
     way_out_of_scaled,
 )
@@ -30,7 +31,14 @@ from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
 from diffvae.pp._scale import to_unit
 
 USUAL = {"n_top_genes": 2000, "layer": None, "batch_key": None}
-"""Defaults of ``prepare``: an option that has it is not one that somebody asked for."""
+"""Defaults of ``prepare``; an option with another value was chosen by the user."""
+
+
+RULES: dict[str, Rule] = {
+    "n_top_genes": Optional(Whole(1)),
+    "target_sum": Optional(Number("(0, 1e30]")),
+    "validation_size": Number("[0, 1)"),
+}
 
 
 def is_prepared(cells: AnnData | BackedAnnData) -> bool:
@@ -39,33 +47,32 @@ def is_prepared(cells: AnnData | BackedAnnData) -> bool:
 
 
 def options_of(cells: AnnData | BackedAnnData, **asked: Any) -> dict[str, Any]:
-    """Return the options by which prepared cells were prepared; refuse others, which can't be had any more."""
+    """Return the options with which cells were prepared; refuse requests for other options."""
     if not {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(cells.var):
         raise DataError(
-            "The cells have been prepared, but the table of genes lacks 'unit_min' and 'unit_max', by which they were "
-            "scaled; give the data that they came from."
+            "The cells have been prepared, but adata.var lacks their scaling, 'unit_min' and 'unit_max'; give the "
+            "original data."
         )
     if cells.n_obs < MIN_CELLS:
         raise DataError(f"{cells.n_obs} prepared cells were given; at least {MIN_CELLS} are needed.")
-    kept = cells.uns[_keys.UNS]["prepare"]
-    # plain values, as JSON takes them
-    found = {name: None if name not in kept else np.asarray(kept[name]).item() for name in USUAL}
+    stored = cells.uns[_keys.UNS]["prepare"]
+    options = {name: np.asarray(stored[name]).item() if name in stored else None for name in USUAL}
     for name, value in asked.items():
-        if value not in (USUAL[name], found[name]):
+        if value not in (USUAL[name], options[name]):
             raise DataError(
-                f"The cells have been prepared with {name}={found[name]!r}, not {value!r}; leave it out, or give the "
-                "data that they came from."
+                f"The cells have been prepared with {name}={options[name]!r}, not {value!r}; leave it out, or give the "
+                "original data."
             )
-    return found
+    return options
 
 
-def draw(n_cells: int, validation_size: float, rng: Rng) -> np.ndarray:
-    """Return which cells are set aside (a mask)."""
+def draw_validation(n_cells: int, validation_size: float, rng: Rng) -> np.ndarray:
+    """Return which cells are for validation (a mask)."""
     n_validation = round(validation_size * n_cells)
     if n_cells - n_validation < 2:
         raise ValueError(
             f"validation_size is {validation_size!r}, which leaves {n_cells - n_validation} of {n_cells} "
-            "cells for training; take a smaller share."
+            "cells for training; give a smaller share."
         )
     chosen = np.zeros(n_cells, dtype=bool)
     chosen[generator(rng, "split").permutation(n_cells)[:n_validation]] = True
@@ -73,18 +80,18 @@ def draw(n_cells: int, validation_size: float, rng: Rng) -> np.ndarray:
 
 
 def constant_genes(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return which genes don't vary, by their range (a mask); refuse data in which none does."""
-    # Equal up to float32: genes that vary in counts may be constant once cells have equal totals.
+    """Return which genes don't vary, by their range (a mask); refuse data in which no gene varies."""
+    # Equal up to float32: genes that vary in counts may be constant after normalisation.
     constant = high - low <= 1e-6 * np.abs(high)
     if constant.all():
-        raise DataError("No gene varies once every cell has the same total; at least two genes must differ.")
+        raise DataError("No gene varies after all cells are normalised to one total; give cells that differ.")
     return constant
 
 
 def describe(
     obs: pd.DataFrame, var: pd.DataFrame, minimum: np.ndarray, maximum: np.ndarray, is_validation: np.ndarray
 ) -> None:
-    """Write limits and split into the tables of the kept genes and of the cells."""
+    """Write limits and split into the tables of genes and cells."""
     var["highly_variable"] = True
     var[_keys.UNIT_MIN], var[_keys.UNIT_MAX] = minimum, maximum
     split = np.where(is_validation, "validation", "train")
@@ -107,8 +114,8 @@ def record(
     clipped: float,
     warned: list[str],
 ) -> dict[str, Any]:
-    """Return what is kept in ``uns["diffvae"]["prepare"]``."""
-    found = {
+    """Return the content of ``uns["diffvae"]["prepare"]``."""
+    entries = {
         "n_top_genes": n_top_genes,
         "target_sum": None if report.kind == "log" else float(target_sum),
         "layer": layer,
@@ -126,12 +133,12 @@ def record(
         "warnings": np.array(warned, dtype=object),
         "version": __version__,
     }
-    # What is None is left out: h5ad files had no way to say it before anndata 0.12.
-    return {key: value for key, value in found.items() if value is not None}
+    # h5ad files can't hold None before anndata 0.12
+    return {key: value for key, value in entries.items() if value is not None}
 
 
 def as_counts(x: Any) -> Any:
-    """Return counts in their own type, rid of rounding errors; bool and half floats as float32."""
+    """Return counts in their type, rounded to whole numbers; bool and half floats become float32."""
     x = x.tocsr() if sp.issparse(x) else np.ascontiguousarray(x)
     x = x.astype(np.float32 if x.dtype.kind == "b" or x.dtype == np.float16 else x.dtype, copy=True)
     if x.dtype.kind == "f":
@@ -140,12 +147,12 @@ def as_counts(x: Any) -> Any:
 
 
 def raw_is_better(adata: AnnData | BackedAnnData) -> bool:
-    """Return whether adata.raw holds logs of more genes than X, the genes of X among them."""
+    """Return whether adata.raw holds logs of all genes of X and of others."""
     raw = adata.raw
     if raw is None or raw.n_vars <= adata.n_vars or not adata.var_names.isin(raw.var_names).all():
         return False
     summary = summarise(raw.X)
-    return not summary.n_bad and tell_kind(raw.X, summary)[0] == "log"
+    return not summary.n_bad and detect_kind(raw.X, summary)[0] == "log"
 
 
 def prepare(
@@ -170,43 +177,41 @@ def prepare(
         y_g = \log\Bigl(1 + s \frac{x_g}{\sum_h x_h}\Bigr), \qquad
         u_g = \min\Bigl(1, \max\Bigl(0, \frac{y_g - a_g}{b_g - a_g}\Bigr)\Bigr),
 
-    where a and b are the smallest and the largest y of the gene among the *training* cells. Values that are
-    log-normalised already are taken as y. A cell without any expression stays, with all its values 0, and
-    is warned about.
+    where a and b are the smallest and the largest y of the gene among the *training* cells. Log-normalised values are
+    taken as y. Cells without any expression stay, with all values 0, and a warning.
 
     Parameters
     ----------
     adata
-        Cells x genes. See :func:`check` for what is refused. A file of AnnData (``.h5ad``, ``.zarr``), a list of such
-        files (genes matched by name) or an AnnData that is backed by one is prepared in passes over blocks of cells,
-        in bounded memory, and written to ``out``.
+        Cells x genes; :func:`check` lists what is refused. A file of AnnData (``.h5ad``, ``.zarr``), a list of such
+        files (genes matched by name) or a backed AnnData is prepared in blocks of cells, in bounded memory, and written
+        to ``out``.
     n_top_genes
-        Number of variable genes to keep, by scanpy's ``highly_variable_genes``, flavour "seurat". All genes
-        that vary if None or if there are no more than that.
+        Number of variable genes to keep, by scanpy's ``highly_variable_genes``, flavour "seurat". None, or a number
+        above that of the genes that vary, keeps all that vary.
     target_sum
-        Total of each cell before the logarithm. None takes the median of the totals.
+        Total of each cell before the logarithm; None for the median of the totals.
     layer
         Layer to start from; ``adata.X`` by default.
     batch_key
         Column of ``adata.obs``: variable genes are then chosen within each batch and combined.
     kind
-        What the values are, if you know better: ``"counts"``, ``"normalised"`` or ``"log"``.
+        What the values are, if detection is wrong: ``"counts"``, ``"normalised"`` or ``"log"``.
     validation_size
-        Share of the cells that are set aside, drawn at random. They don't take part in fitting the scaling.
+        Share of the cells for validation, drawn at random. The scaling is not fitted on them.
     rng
-        Seed or generator for the draw.
+        Seed or generator of the draw.
     copy
-        Return a new object and leave ``adata`` as it is.
+        Return a new object and leave ``adata`` unchanged.
     out
         File to write, ``.h5ad`` or ``.zarr``, where the cells are on disk; it appears when it is complete.
 
     Returns
     -------
     AnnData, None or Path
-        ``out`` where the cells are on disk: the file holds what is said below, but of obsm, obsp, other layers and
-        ``uns`` of the source nothing.
-        A new object if ``copy``, else None, with ``adata`` changed in one last step: if anything fails, it is
-        as it was. The result holds the kept genes only, and
+        ``out`` if the cells are on disk; the file holds what is listed below, without obsm, obsp, other layers and
+        ``uns`` of the source. Otherwise a new object if ``copy``, else None; ``adata`` is changed in one last step, so
+        that an error leaves it unchanged. The result holds the kept genes only, and
 
         ``X``
             log-normalised expression, float32; CSR where it was sparse.
@@ -224,13 +229,13 @@ def prepare(
             Log-normalised expression of all genes, float32. An ``adata.raw`` of logs with more genes than X
             is kept instead, where X itself came as logs.
         ``uns["diffvae"]["prepare"]``
-            All parameters, the kind found and why, warnings, and the share of the validation cells' values
-            that the scaling cut off. Entries of later steps, which no longer fit, are dropped.
+            All parameters, the detected kind and the reason, warnings, and the share of the values of validation cells
+            outside the limits. Entries of later steps, which no longer fit, are removed.
 
     Raises
     ------
     DataError
-        If the data can't be used (:func:`check`), have negative values, or have been prepared before; or if several
+        If the data can't be used (:func:`check`), have negative values or have been prepared before, or if several
         files hold values of different kinds.
 
     Examples
@@ -244,7 +249,7 @@ def prepare(
     >>> adata.uns["diffvae"]["prepare"]["kind"]
     'counts'
     """
-    _refuse_arguments(n_top_genes, target_sum, validation_size)
+    check(RULES, n_top_genes=n_top_genes, target_sum=target_sum, validation_size=validation_size)
     if is_on_disk(adata):
         if out is None:
             raise ValueError("The cells are on disk; name the prepared file to write: out='prepared.h5ad'.")
@@ -258,8 +263,8 @@ def prepare(
         raise ValueError("out is for cells on disk; write these with adata.write_h5ad.")
     if isinstance(adata, AnnData) and is_prepared(adata):
         raise DataError(
-            "adata has been prepared already (it has layers['unit']); train on it as it is, or prepare "
-            "the data that it came from: normalising the kept genes alone would be wrong."
+            "adata has been prepared already (it has layers['unit']); train on it as it is, or prepare the original "
+            "data: totals of cells can't be computed from the kept genes."
         )
     report, summary = examine(adata, layer=layer, kind=kind)
     if report.kind == "scaled":
@@ -274,14 +279,14 @@ def prepare(
     keep, remarks = variable_genes(log, constant, n_top_genes=n_top_genes, batch=batch)
     kept = log if keep.all() else log[:, keep]
     kept = kept if sp.issparse(kept) else np.ascontiguousarray(kept)
-    is_validation = draw(report.n_cells, validation_size, rng)
+    is_validation = draw_validation(report.n_cells, validation_size, rng)
     limits = gene_range(kept[~is_validation])
     minimum, maximum = (limit.astype(np.float32) for limit in limits)
     unit, _ = to_unit(kept, minimum, maximum)
     clipped = to_unit(kept[is_validation], minimum, maximum)[1]
 
     with warnings.catch_warnings():
-        # anndata remarks on names that occur twice; the report has, and the next lines repair it.
+        # anndata warns of duplicated names; the report has this warning, and the next lines make the names unique
         warnings.simplefilter("ignore", UserWarning)
         made = adata[:, keep].copy()
     names = unique_names(adata.var_names)
@@ -295,7 +300,7 @@ def prepare(
         var = adata.var.set_axis(names, axis=0)
         made.raw = AnnData(X=_compact(log), obs=adata.obs[[]], var=var.assign(highly_variable=keep))
     if report.kind != "log":
-        # Scanpy's sign that X has been logged; without the base None, which older anndata can't write.
+        # scanpy's mark of logged values, without the base None, which older anndata can't write
         made.uns["log1p"] = {}
     warned = [*report.warnings, *remarks]
     prepared = record(
@@ -308,22 +313,9 @@ def prepare(
         warnings.warn(message, UserWarning, stacklevel=2)
     if copy:
         return made
-    # The step by which anndata turns a view into an object: all or nothing.
+    # anndata turns a view into an object in this way; the change is all or nothing
     adata._init_as_actual(made)
     return None
-
-
-def _refuse_arguments(n_top_genes: int | None, target_sum: float | None, validation_size: float) -> None:
-    if n_top_genes is not None and (
-        isinstance(n_top_genes, bool) or int(n_top_genes) != n_top_genes or n_top_genes < 1
-    ):
-        raise ValueError(f"n_top_genes is {n_top_genes!r}; give a positive whole number, or None for all genes.")
-    if target_sum is not None and not 0 < target_sum <= 1e30:
-        raise ValueError(
-            f"target_sum is {target_sum!r}; give a positive number up to 1e30, or None for the median total."
-        )
-    if not 0 <= validation_size < 1:
-        raise ValueError(f"validation_size is {validation_size!r}; give a share from 0 to below 1, such as 0.2.")
 
 
 def _compact(x: Any) -> Any:

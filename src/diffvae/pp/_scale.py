@@ -1,4 +1,4 @@
-"""Per-gene scaling to [0, 1] and back."""
+"""Scaling of each gene to [0, 1], and back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _limits(minimum: Any, maximum: Any, n_genes: int) -> tuple[np.ndarray, np.nd
 
 
 def to_unit(x: Any, minimum: Any, maximum: Any) -> tuple[Any, float]:
-    r"""Scale each gene to [0, 1] by limits that were fitted before, and cut off what lies beyond.
+    r"""Scale each gene to [0, 1] by given limits, and clip values outside the limits.
 
     .. math:: u_{ng} = \min\bigl(1, \max\bigl(0, (x_{ng} - a_g) / (b_g - a_g)\bigr)\bigr)
 
@@ -43,11 +43,10 @@ def to_unit(x: Any, minimum: Any, maximum: Any) -> tuple[Any, float]:
     Returns
     -------
     unit
-        float32, the form of ``x``. A zero stays a zero wherever no limit a is negative, for then
-        (0 - a) / (b - a) <= 0 is cut to 0, also for genes that every training cell expresses: so a sparse
-        matrix stays sparse (CSR). With a negative limit the result is dense.
+        float32, dense or sparse (CSR) as ``x``. Without negative limits a, zeros stay zeros, because
+        (0 - a) / (b - a) <= 0 is clipped to 0. With a negative limit a sparse ``x`` becomes dense.
     clipped_share
-        Share of all cells x genes values that lay outside their limits, between 0 and 1.
+        Share of all cells x genes values outside their limits.
 
     Examples
     --------
@@ -59,7 +58,7 @@ def to_unit(x: Any, minimum: Any, maximum: Any) -> tuple[Any, float]:
     """
     n_cells, n_genes = x.shape
     minimum, maximum = _limits(minimum, maximum, n_genes)
-    # Values are cut to their limits first, so constant genes become 0 / 1 whatever the new value.
+    # Values are clipped first, so that genes with equal limits become 0 / 1
     span = np.where(maximum > minimum, maximum - minimum, 1).astype(np.float32)
     if sp.issparse(x) and (minimum < 0).any():
         x = x.toarray()
@@ -76,7 +75,7 @@ def to_unit(x: Any, minimum: Any, maximum: Any) -> tuple[Any, float]:
         return x, n_clipped / max(x.size, 1)
     x = x.tocsr().astype(np.float32, copy=True)
     x.sum_duplicates()
-    # Zeros that are not stored lie below the limit of genes that every training cell expresses.
+    # implicit zeros are below a positive lower limit
     stored = np.bincount(x.indices, minlength=n_genes)
     n_clipped = int((n_cells - stored)[minimum > 0].sum())
     for start in range(0, x.nnz, BLOCK):
@@ -94,8 +93,7 @@ def from_unit(unit: Any, minimum: Any, maximum: Any) -> Any:
 
     .. math:: x_{ng} = a_g + u_{ng} (b_g - a_g)
 
-    Exact, but for the rounding of float32, for every value that was not cut off. Genes with
-    :math:`a_g = b_g` get that value.
+    Exact up to the rounding of float32 for values that were not clipped. Genes with :math:`a_g = b_g` get that value.
 
     Parameters
     ----------
@@ -141,7 +139,7 @@ def unscale(adata: AnnData, *, layer: str = _keys.UNIT) -> Any:
     adata
         Prepared by :func:`prepare`.
     layer
-        Layer in [0, 1], cells x genes: ``"unit"``, or one that a model's reconstruction was put in.
+        Layer in [0, 1], cells x genes: ``"unit"``, or the reconstruction of a model.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Edges to learn from, to choose by, and to be judged by."""
+"""Split of the edges of a cell graph into training, validation and test edges."""
 
 from __future__ import annotations
 
@@ -11,24 +11,33 @@ from scipy import sparse
 from diffvae import _keys, _random
 from diffvae._core import graphs
 from diffvae._core.anndata import graph, groups
+from diffvae._core.validate import Choice, Number, Rule, check
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+RULES: dict[str, Rule] = {
+    "validation_size": Number("[0, 1)"),
+    "test_size": Number("[0, 1)"),
+    "negatives": Choice(*graphs.NEGATIVES),
+    "negatives_per_edge": Number("(0, inf)"),
+}
+
+
 @dataclass(frozen=True)
 class LinkSplit:
-    """Result of :func:`split_links`. Every pair is there once, as (smaller, larger) number of a cell.
+    """Result of :func:`split_links`. Each pair occurs once, as (smaller, larger) cell number.
 
     Attributes
     ----------
     train
-        Graph of the edges to learn from, symmetric CSR.
+        Graph of the training edges, symmetric CSR.
     train_edges, validation_edges, test_edges
-        Edges x 2; an edge and its reverse are the same row.
+        Edges x 2.
     validation_negatives, test_negatives
-        Pairs that are linked in none of the three, pairs x 2; no pair is in both.
+        Pairs without an edge in the graph, pairs x 2; the two sets are disjoint.
 
     Examples
     --------
@@ -61,26 +70,26 @@ def split_links(
     keep_connected: bool = False,
     rng: _random.Rng = 0,
 ) -> LinkSplit:
-    """Split the edges of a cell graph, both directions of an edge always on one side.
+    """Split the edges of a cell graph; both directions of an edge are in the same part.
 
     Parameters
     ----------
     adata
         Cells with a graph in ``obsp``.
     graph_key
-        Which.
+        Key of the graph.
     validation_size, test_size
-        Shares of the edges that are held out.
+        Shares of the edges that are held out for validation and for testing.
     negatives
-        How pairs without an edge are drawn: ``"uniform"``; ``"degree"``, popular cells as often as among the ends of
-        edges, so that a score can't win by popularity; ``"within_type"``, both cells of one type, so that it can't win
-        by telling types apart.
+        How pairs without an edge are drawn: ``"uniform"``; ``"degree"``: cells in proportion to their degree, so that
+        degree alone does not separate edges from negatives; ``"within_type"``: pairs of cells of one type, so that
+        types alone do not.
     groupby
-        Types in ``obs``, for ``"within_type"``.
+        Column of the types in ``obs``, for ``"within_type"``.
     negatives_per_edge
-        How many of them per held-out edge.
+        Number of negatives per held-out edge.
     keep_connected
-        Never hold out an edge without which the graph would fall into more pieces.
+        Hold out no edge whose removal would increase the number of connected components.
     rng
         Seed or generator.
 
@@ -91,11 +100,11 @@ def split_links(
     Raises
     ------
     DataError
-        If there is no such graph, or not enough edges or pairs to split it so.
+        If the graph is missing, or has too few edges or too few pairs without an edge.
 
     Notes
     -----
-    ``torch_geometric.transforms.RandomLinkSplit`` draws from torch's global generator and knows uniform negatives only.
+    ``torch_geometric.transforms.RandomLinkSplit`` draws from torch's global generator and has uniform negatives only.
 
     Examples
     --------
@@ -107,28 +116,25 @@ def split_links(
     >>> len(split.test_negatives) == len(split.test_edges)
     True
     """
-    links = graph(adata, graph_key)
-    for name, share in (("validation_size", validation_size), ("test_size", test_size)):
-        if not 0 <= share < 1:
-            raise ValueError(f"{name} is {share}; it is a share of the edges, at least 0 and below 1.")
+    check(
+        RULES, validation_size=validation_size, test_size=test_size, negatives=negatives,
+        negatives_per_edge=negatives_per_edge,
+    )  # fmt: skip
     if validation_size + test_size >= 1:
-        raise ValueError(f"validation_size={validation_size} and test_size={test_size} leave no edge to learn from.")
-    if negatives not in graphs.NEGATIVES:
-        raise ValueError(f"negatives is {negatives!r}; it is one of {', '.join(map(repr, graphs.NEGATIVES))}.")
-    if not negatives_per_edge > 0:
-        raise ValueError(f"negatives_per_edge is {negatives_per_edge}; it must be positive.")
+        raise ValueError(f"validation_size={validation_size} and test_size={test_size} leave no edge for training.")
+    links = graph(adata, graph_key)
     codes = None
     if negatives == "within_type":
         if groupby is None:
-            raise ValueError("negatives='within_type' needs the types: groupby='cell_type', say.")
+            raise ValueError("negatives='within_type' needs the column of the types, such as groupby='cell_type'.")
         codes = groups(adata, groupby).codes
     edges = graphs.edges_of(links)
     n_validation, n_test = (round(share * len(edges)) for share in (validation_size, test_size))
     empty = (validation_size and not n_validation) or (test_size and not n_test)
     if empty or n_validation + n_test >= len(edges):
         raise DataError(
-            f"adata.obsp[{graph_key!r}] has {len(edges)} edges, too few to hold out such shares of them and to learn "
-            "from the rest."
+            f"adata.obsp[{graph_key!r}] has {len(edges)} edges, too few for validation_size={validation_size} and "
+            f"test_size={test_size}."
         )
     chance = _random.generator(rng, "split links")
     validation, test, train = graphs.hold_out(

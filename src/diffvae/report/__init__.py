@@ -1,4 +1,4 @@
-"""One page with the whole story: a file that opens from disk, anywhere, and asks nothing of the network."""
+"""One HTML page of a result folder, which opens from disk and needs no network."""
 
 from diffvae.report._page import page, write
 

@@ -1,4 +1,4 @@
-"""Does it do better than PCA: a comparison's table with spread, and what it found."""
+"""Section "Comparison": the scores of each method and setting, and paired differences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffvae.metrics import _names
 from diffvae.report._encode import short
 
 if TYPE_CHECKING:
-    from diffvae.report._page import Folder
+    from diffvae.report._folder import Folder
 
 
 def data(folder: Folder) -> dict[str, Any] | None:
@@ -18,10 +18,12 @@ def data(folder: Folder) -> dict[str, Any] | None:
     summary, paired = folder.table("summary"), folder.table("paired")
     if summary is None or paired is None:
         return None
+    folder.require_summary("benchmark")
     settings = []
-    for keys, own in summary.groupby(["metric", "space", "n_latent", "clusterer", "k_given"], sort=False, dropna=False):
+    by = ["metric", "space", "n_latent", "clusterer", "k_given"]
+    for keys, rows in summary.groupby(by, sort=False, dropna=False):
         metric, space, n_latent, clusterer, k_given = keys
-        means = own.groupby("method", sort=False)["mean"]
+        means = rows.groupby("method", sort=False)["mean"]
         row = paired[
             (paired["metric"] == metric)
             & _same(paired["space"], space)
@@ -34,7 +36,7 @@ def data(folder: Folder) -> dict[str, Any] | None:
                 "title": _title(metric, space, n_latent, clusterer, k_given),
                 "methods": [short(m) for m in means.groups],
                 "mean": [float(v) for v in means.mean()],
-                "points": [[short(r.method), short(r.dataset), r.mean, r.sd] for r in own.itertuples()],
+                "points": [[short(r.method), short(r.dataset), r.mean, r.sd] for r in rows.itertuples()],
                 "difference": {short(m): [-r.difference, -r.high, -r.low] for m, r in row.iterrows()},
             }
         )

@@ -1,4 +1,4 @@
-"""Numbers and names on their way into a page: small, exact enough for the eye, and never markup."""
+"""Numbers and names in the form that the page stores: compact, and never markup."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from diffvae._core.runtime import printable
 
-LONGEST = 60
-"""Letters of a name that are shown."""
+MAX_NAME = 60
+"""Longest name on the page."""
 
 
 class Levels(NamedTuple):
@@ -27,7 +27,7 @@ class Levels(NamedTuple):
 
 
 def levels(values: np.ndarray) -> Levels:
-    """Return values as 256 levels between their ends: more than the eye tells apart."""
+    """Return values as 256 levels between their minimum and maximum."""
     values = np.asarray(values, np.float32)
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
     wide = high - low
@@ -42,12 +42,12 @@ def packed(values: np.ndarray) -> str:
 
 
 def deflated(values: np.ndarray) -> str:
-    """Return the same, compressed: what is mostly zeros becomes small; browsers unpack it themselves."""
+    """Return the bytes of an array, compressed by zlib, as base64."""
     return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 6)).decode()
 
 
 def to_json(value: Any) -> Markup:
-    r"""Return JSON that may stand inside a script element: no name in it can end the element.
+    r"""Return JSON for a script element: no name in it can end the element.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def to_json(value: Any) -> Markup:
 
 
 def _plain(value: Any) -> Any:
-    """Return numpy's numbers and arrays as Python's, and None for what JSON can't say."""
+    """Return numbers and arrays of numpy as those of Python, and None for NaN and infinity."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, np.ndarray):
@@ -77,7 +77,7 @@ def clean(text: Any) -> str:
 
 
 def short(name: Any) -> str:
-    """Return a name as it is shown: one line, no control characters, its middle left out if it is long.
+    """Return a name for display: one line, no control characters, shortened in the middle if it is long.
 
     Examples
     --------
@@ -85,20 +85,20 @@ def short(name: Any) -> str:
     ('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…aaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'CD4+ T')
     """
     text = clean(name)
-    if len(text) <= LONGEST:
+    if len(text) <= MAX_NAME:
         return text
-    return f"{text[: LONGEST // 2]}…{text[len(text) - LONGEST // 2 + 1 :]}"
+    return f"{text[: MAX_NAME // 2]}…{text[len(text) - MAX_NAME // 2 + 1 :]}"
 
 
 def distinct(names: Iterable[Any]) -> list[str]:
-    """Return names as they are shown, each another one.
+    """Return distinct names for display.
 
     Examples
     --------
     >>> distinct(["a", "b", "a", "\u200b"])
     ['a', 'b', 'a (2)', '(no name)']
     """
-    found: list[str] = []
+    shown: list[str] = []
     taken: set[str] = set()
     for name in names:
         text = first = short(name) or "(no name)"
@@ -106,12 +106,12 @@ def distinct(names: Iterable[Any]) -> list[str]:
         while text in taken:
             text = f"{first} ({(i := i + 1)})"
         taken.add(text)
-        found.append(text)
-    return found
+        shown.append(text)
+    return shown
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number as a reader wants it; nothing for a missing one.
+    """Return a number as text; an empty text if it is missing.
 
     Examples
     --------

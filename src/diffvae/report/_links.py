@@ -1,51 +1,46 @@
-"""Links between cells: both graphs ordered by type, each cell's links, types beside chance, and calls."""
+"""Section "Links": both graphs ordered by type, the links of each cell, pairs of types, and calls of progenitors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 from scipy import sparse
 
 from diffvae import _keys
-from diffvae._core.io.memory import refuse_what_cannot_be_held
-from diffvae._errors import DataError
 from diffvae.report._encode import packed, short
+from diffvae.report._folder import DamagedError, stored_in
 
 if TYPE_CHECKING:
+    from diffvae.report._folder import Folder
     from diffvae.report._map import Cells
-    from diffvae.report._page import Folder
 
 BINS = 240
-"""Rows and columns of a drawn graph; each stands for so many cells."""
-MOST_EDGES = 200_000
-MOST_PAIRS = 20
+"""Maximum number of rows and columns of a drawn graph."""
+MAX_LINKS = 200_000
+MAX_PAIRS = 20
 
 
 def data(folder: Folder, cells: Cells) -> dict[str, Any] | None:
-    """Return graphs, links of the drawn cells, the table of types and the calls."""
-    file = folder.path / "cells.h5ad"
-    if not file.is_file():
-        return None
-    called = folder.table("tables/called_links")
-    if called is None:
+    """Return both graphs, the links of the drawn cells, the pairs of types and the calls."""
+    file, called = folder.path / "cells.h5ad", folder.table("tables/called_links")
+    if not file.is_file() or called is None:
         return None
     groupby = folder.summary["parameters"]["groupby"]
-    refuse_what_cannot_be_held(file)
-    with h5py.File(file) as stored:
-        obs = read_elem(stored["obs"])
-        graph = read_elem(stored[f"obsp/{_keys.CELL_GRAPH}"])
-    if graph.shape != (len(obs), len(obs)) or len(obs) != cells.adata.n_obs:
-        raise DataError(
-            f"{str(file)!r} has {len(obs)} cells and a graph of shape {graph.shape}, the result "
-            f"{cells.adata.n_obs} cells."
+    with stored_in(file) as stored:
+        obs, graph = read_elem(stored["obs"]), read_elem(stored[f"obsp/{_keys.CELL_GRAPH}"])
+    if groupby not in obs or graph.shape != (len(obs), len(obs)) or len(obs) != cells.adata.n_obs:
+        raise DamagedError(
+            f"{str(file)!r} has {len(obs)} cells, a graph of shape {graph.shape} and the columns {', '.join(obs)}; "
+            f"expected {cells.adata.n_obs} cells with {groupby!r}"
         )
     types = obs[groupby].astype("category")
     names = pd.Index(obs.index.astype(str))
     rows, columns = names.get_indexer(called["cell_1"]), names.get_indexer(called["cell_2"])
+    if (rows < 0).any() or (columns < 0).any():
+        raise DamagedError("tables/called_links.csv names cells that are not in cells.h5ad")
     ones = np.ones(len(rows), np.float32)
     predicted = sparse.coo_matrix((ones, (rows, columns)), shape=graph.shape)
     codes = types.cat.codes.to_numpy()
@@ -56,26 +51,26 @@ def data(folder: Folder, cells: Cells) -> dict[str, Any] | None:
         "input": _binned(sparse.coo_matrix(graph), codes),
         "predicted": _binned(predicted + predicted.T, codes),
         "degree": packed(np.bincount(np.r_[rows, columns], minlength=len(names))[cells.rows].astype(np.uint32)),
-        **_edges(called, cells),
-        **_table(folder.table("tables/link_table")),
-        **_calls(folder.table("tables/commitment"), cells),
+        **_links(called, cells),
+        "pairs": _pairs(folder.table("tables/link_table")),
+        "progenitors": _calls(folder.table("tables/commitment"), cells),
     }
 
 
 def _order(codes: np.ndarray) -> np.ndarray:
-    """Return the place of each cell when cells are ordered by type."""
+    """Return the position of each cell when cells are ordered by type."""
     place = np.empty(len(codes), np.int64)
     place[np.argsort(codes, kind="stable")] = np.arange(len(codes))
     return place
 
 
 def _bounds(codes: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
-    """Return where each type begins and ends on the axes of a drawn graph, in bins."""
+    """Return the range of each type on the axes of a drawn graph, in bins."""
     n = len(codes)
     bins = min(BINS, n)
     ends = np.cumsum(np.bincount(codes[codes >= 0], minlength=len(names)))
     starts = np.r_[0, ends[:-1]]
-    unnamed = int((codes < 0).sum())  # cells of no type come first
+    unnamed = int((codes < 0).sum())  # cells without a type come first
     return [
         {"name": short(name), "from": (unnamed + a) * bins / n, "to": (unnamed + b) * bins / n}
         for name, a, b in zip(names, starts, ends, strict=True)
@@ -84,7 +79,7 @@ def _bounds(codes: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
 
 
 def _binned(graph: sparse.coo_matrix, codes: np.ndarray) -> dict[str, Any]:
-    """Return a graph as shares of linked pairs in squares of cells."""
+    """Return a graph as the share of linked pairs in each square of cells."""
     n = len(codes)
     bins = min(BINS, n)
     place = _order(codes) * bins // n
@@ -94,43 +89,40 @@ def _binned(graph: sparse.coo_matrix, codes: np.ndarray) -> dict[str, Any]:
     size = np.bincount(place, minlength=bins)
     pairs = np.outer(size, size) - np.diag(size)  # no cell is linked to itself
     share = count / np.maximum(pairs, 1)
-    # a few squares that are full would leave all others white: the colours end where 99 % of the linked squares are
+    # the colours end at the 99 % quantile of squares with links, so that a few full squares do not leave the rest white
     top = float(np.quantile(share[share > 0], 0.99)) if (share > 0).any() else 1.0
     return {"bins": bins, "values": packed(share.astype(np.float32)), "high": top, "n": int(graph.nnz) // 2}
 
 
-def _edges(called: pd.DataFrame, cells: Cells) -> dict[str, Any]:
+def _links(called: pd.DataFrame, cells: Cells) -> dict[str, Any]:
     a, b = cells.place(called["cell_1"]), cells.place(called["cell_2"])
-    own = called[(a >= 0) & (b >= 0)].assign(a=a[(a >= 0) & (b >= 0)], b=b[(a >= 0) & (b >= 0)])
-    own = own.sort_values("probability", ascending=False, kind="stable").head(MOST_EDGES)
+    drawn = called.assign(a=a, b=b)[(a >= 0) & (b >= 0)]
+    drawn = drawn.sort_values("probability", ascending=False, kind="stable").head(MAX_LINKS)
     return {
-        "n_edges": len(own),
+        "n_edges": len(drawn),
         "n_called": len(called),
-        "a": packed(own["a"].to_numpy(np.uint32)),
-        "b": packed(own["b"].to_numpy(np.uint32)),
-        "probability": packed(np.rint(own["probability"].to_numpy(float) * 255).astype(np.uint8)),
-        "new": packed(own["new"].to_numpy(bool).astype(np.uint8)),
+        "a": packed(drawn["a"].to_numpy(np.uint32)),
+        "b": packed(drawn["b"].to_numpy(np.uint32)),
+        "probability": packed(np.rint(drawn["probability"].to_numpy(float) * 255).astype(np.uint8)),
+        "new": packed(drawn["new"].to_numpy(bool).astype(np.uint8)),
     }
 
 
-def _table(table: pd.DataFrame | None) -> dict[str, Any]:
+def _pairs(table: pd.DataFrame | None) -> list[list[Any]]:
+    """Return the pairs of different types with most links compared with chance, in the last graph of the table."""
     if table is None:
-        return {"pairs": []}
-    own = table[(table["graph"] == table["graph"].iloc[-1]) & (table["type_1"] != table["type_2"]) & (table["z"] > 0)]
-    own = own.sort_values("z", ascending=False, kind="stable").head(MOST_PAIRS)
-    return {
-        "pairs": [[short(r.type_1), short(r.type_2), r.n_links, r.expected, r.z, r.q_value] for r in own.itertuples()]
-    }
+        return []
+    last = table["graph"] == table["graph"].iloc[-1]
+    pairs = table[last & (table["type_1"] != table["type_2"]) & (table["z"] > 0)]
+    top = pairs.sort_values("z", ascending=False, kind="stable").head(MAX_PAIRS)
+    return [[short(r.type_1), short(r.type_2), r.n_links, r.expected, r.z, r.q_value] for r in top.itertuples()]
 
 
-def _calls(table: pd.DataFrame | None, cells: Cells) -> dict[str, Any]:
+def _calls(table: pd.DataFrame | None, cells: Cells) -> list[list[Any]]:
     if table is None:
-        return {"progenitors": []}
+        return []
     table = table.sort_values("confidence", ascending=False, kind="stable", na_position="last")
-    place = cells.place(table["cell"])
-    return {
-        "progenitors": [
-            [int(p), short(r.cell), short(r.call), r.confidence, short(r.call_pearson)]
-            for p, r in zip(place, table.itertuples(), strict=True)
-        ]
-    }
+    return [
+        [int(place), short(r.cell), short(r.call), r.confidence, short(r.call_pearson)]
+        for place, r in zip(cells.place(table["cell"]), table.itertuples(), strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""How it was made: the command that makes it again, parameters, versions, timings, training curves."""
+"""Section "Methods": the commands that repeat the analysis, parameters, versions, timings and training curves."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from diffvae import _keys
 from diffvae.report._encode import short
 
 if TYPE_CHECKING:
-    from diffvae.report._page import Folder
+    from diffvae.report._folder import Folder
 
 
 def commands(folder: Folder, damaged: Collection[str] = ()) -> list[str]:
-    """Return the command lines that made a result, in their order; parts in the folders ``damaged`` are passed over.
+    """Return the command lines of a result and of its parts, without those in the folders ``damaged``.
 
-    Cells that were given in memory, and results of version 0.1, have none.
+    Results on cells that were given in memory, and those of version 0.1, have none.
     """
-    parts = (folder.part(n) for n in (_keys.PERTURBATION_FOLDER, _keys.LINKS_FOLDER) if n not in damaged)
-    made = (folder, *(part for part in parts if part is not None))
-    return [str(one.summary["command"]) for one in made if one.summary.get("command")]
+    parts = [folder.part(n) for n in (_keys.PERTURBATION_FOLDER, _keys.LINKS_FOLDER) if n not in damaged]
+    summaries = [f.summary for f in (folder, *parts) if f is not None]
+    return [str(summary["command"]) for summary in summaries if summary.get("command")]
 
 
 def curves(table: pd.DataFrame | None) -> dict[str, Any] | None:
-    """Return training curves, a line per term."""
-    if table is None or "epoch" not in table:
+    """Return training curves, one line per term."""
+    if table is None:
         return None
     lines = [c for c in table.columns if c.startswith(("train_", "validation_"))]
     return {
@@ -36,26 +36,26 @@ def curves(table: pd.DataFrame | None) -> dict[str, Any] | None:
 
 
 def curves_of(folders: Mapping[str, Folder]) -> dict[str, Any]:
-    """Return the training curves of models by name, of those that have any."""
-    found = {name: curves(folder.table("tables/history")) for name, folder in folders.items()}
-    return {name: lines for name, lines in found.items() if lines is not None}
+    """Return the training curves by model, without models that have none."""
+    all_curves = {name: curves(folder.table("tables/history")) for name, folder in folders.items()}
+    return {name: lines for name, lines in all_curves.items() if lines is not None}
 
 
 def tables(folder: Folder) -> dict[str, dict[str, str]]:
-    """Return parameters, seconds and versions, as they are shown."""
+    """Return parameters, times and versions as text."""
     summary = folder.summary
-    found = {
-        "Parameters": {k.replace("_", " "): _told(v) for k, v in summary.get("parameters", {}).items()},
+    entries = {
+        "Parameters": {k.replace("_", " "): _text(v) for k, v in summary.get("parameters", {}).items()},
     }
     seconds = dict(summary.get("seconds", {}))
     if seconds:
-        seconds = {k: f"{v:,.1f} s" for k, v in seconds.items()} | {"together": f"{sum(seconds.values()):,.1f} s"}
-    found["Time"] = seconds
-    found["Versions"] = {k: str(v) for k, v in summary.get("versions", {}).items()}
-    return {title: entries for title, entries in found.items() if entries}
+        seconds = {k: f"{v:,.1f} s" for k, v in seconds.items()} | {"total": f"{sum(seconds.values()):,.1f} s"}
+    entries["Time"] = seconds
+    entries["Versions"] = {k: str(v) for k, v in summary.get("versions", {}).items()}
+    return {title: table for title, table in entries.items() if table}
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "–"
     return short({True: "yes", False: "no"}[value] if isinstance(value, bool) else value)

@@ -1,4 +1,4 @@
-"""The cells on the map: which are drawn, where they lie, and what groups they belong to."""
+"""Section "Map": the cells that are drawn, their places and their groups."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from diffvae.report._encode import levels, packed, short
 if TYPE_CHECKING:
     from anndata import AnnData
 
-MOST = 20_000
-"""Cells that are drawn at most: what a phone can still move."""
+MAX_CELLS = 20_000
+"""Maximum number of drawn cells, which a phone can still handle."""
 GRID = 64
-"""Squares along the longer side of the map, in which dense places are thinned."""
+"""Squares along the longer side of the map, within which dense regions are thinned."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Cells:
     adata
         All cells.
     rows
-        Those that are drawn.
+        Rows of the drawn cells.
     weight
-        How many each stands for.
+        Number of cells that each drawn cell represents.
     """
 
     adata: AnnData
@@ -40,26 +40,26 @@ class Cells:
     weight: np.ndarray
 
     @classmethod
-    def of(cls, adata: AnnData, most: int = MOST) -> Cells:
-        """Choose the cells to draw: all, or dense places thinned so that sparse ones stay whole."""
+    def of(cls, adata: AnnData, most: int = MAX_CELLS) -> Cells:
+        """Choose the cells to draw: all, or all of sparse regions and some of dense regions."""
         rows, weight = thin(np.asarray(adata.obsm[_keys.TSNE], np.float64), most)
         return cls(adata, rows, weight)
 
     @property
     def names(self) -> pd.Index:
-        """Names of the cells that are drawn."""
+        """Names of the drawn cells."""
         return pd.Index(self.adata.obs_names.astype(str))[self.rows]
 
     def place(self, names: Any) -> np.ndarray:
-        """Return which of the drawn cells those of these names are; -1 for the others."""
+        """Return the positions of cells among the drawn cells by name; -1 for others."""
         return self.names.get_indexer(pd.Index(names, dtype=str))
 
 
 def thin(map_: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """Choose at most so many points, and say how many each stands for.
+    """Choose at most ``most`` points; return their rows, and the number of points that each represents.
 
-    No square of a grid over the map keeps more than some number of points, the largest with which the whole stays
-    within ``most``; so rare cells at the rim are all there and the middle of a crowd is thinned.
+    Each square of a grid over the map keeps at most a fixed number of points, the largest number with which the total
+    stays within ``most``. So sparse regions stay complete, and dense regions are thinned.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def thin(map_: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
     count = np.bincount(square)
     cap = _cap(count, most)
     shuffled = _random.generator(0, "thin").permutation(n)
-    rank = np.empty(n, np.int64)  # the place of each point among those of its square, in a random order
+    rank = np.empty(n, np.int64)  # of each point within its square, in random order
     order = shuffled[np.argsort(square[shuffled], kind="stable")]
     rank[order] = np.arange(n) - np.repeat(np.cumsum(count) - count, count)
     rows = np.flatnonzero(rank < cap)
@@ -85,7 +85,7 @@ def thin(map_: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cap(count: np.ndarray, most: int) -> int:
-    """Return the largest number per square with which no more than ``most`` are kept, but one at least."""
+    """Return the largest number of points per square with which at most ``most`` are kept, but at least 1."""
     low, high = 1, int(count.max())
     while low < high:
         middle = (low + high + 1) // 2
@@ -111,7 +111,7 @@ def data(cells: Cells, label_key: str | None) -> dict[str, Any]:
 
 
 def type_colours(adata: AnnData, label_key: str | None) -> dict[str, str]:
-    """Return the one colour of each type on the page, whether it is a label or a name that was given."""
+    """Return the colours of types; a reference label and a cluster name that are equal share a colour."""
     names: list[str] = []
     for key in (_keys.CELL_TYPE, label_key):
         if key is not None and key in adata.obs:
@@ -120,7 +120,7 @@ def type_colours(adata: AnnData, label_key: str | None) -> dict[str, str]:
 
 
 def categories(adata: AnnData, key: str) -> list[str]:
-    """Return the groups of a column, in their order; a missing one is ``"NA"``."""
+    """Return the categories of a column in their order, with ``"NA"`` for missing values."""
     column = adata.obs[key]
     named = [str(c) for c in column.astype("category").cat.categories]
     return [*named, "NA"] if column.isna().any() and "NA" not in named else named
@@ -133,7 +133,7 @@ def _groups(adata: AnnData, rows: np.ndarray, label_key: str | None) -> list[dic
     if _keys.COMMITMENT in adata.obs:
         titles[_keys.COMMITMENT] = "commitment of progenitors"
     shared = type_colours(adata, label_key)
-    found = []
+    groups = []
     for key, title in titles.items():
         if key not in adata.obs:
             continue
@@ -142,7 +142,7 @@ def _groups(adata: AnnData, rows: np.ndarray, label_key: str | None) -> list[dic
         column = adata.obs[key].astype(object).where(adata.obs[key].notna(), "NA").astype(str)
         codes = column.map(by_name).to_numpy()
         palette = shared if key in (label_key, _keys.CELL_TYPE) else colours(names)
-        found.append(
+        groups.append(
             {
                 "key": key,
                 "title": title,
@@ -153,4 +153,4 @@ def _groups(adata: AnnData, rows: np.ndarray, label_key: str | None) -> list[dic
                 "codes": packed(codes[rows].astype(np.uint16)),
             }
         )
-    return found
+    return groups

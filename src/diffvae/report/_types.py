@@ -1,4 +1,4 @@
-"""The genes by which the map can be coloured."""
+"""Section "Evidence for the types": dimensions, clusters and genes; and expression to colour the map by."""
 
 from __future__ import annotations
 
@@ -12,37 +12,38 @@ from scipy import sparse
 from diffvae import _keys
 from diffvae.pl._style import GREY
 from diffvae.report._encode import deflated, distinct, levels, short
+from diffvae.report._folder import DamagedError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from diffvae.report._folder import Folder
     from diffvae.report._map import Cells
-    from diffvae.report._page import Folder
 
-MOST_BYTES = 7_000_000
-"""Of all genes together, as the page has them."""
+MAX_BYTES = 7_000_000
+"""Maximum size of all genes in the page."""
 AT_ONCE = 256
-"""Genes that are made dense at once."""
+"""Number of genes that are made dense at once."""
 
 
 def shown(adata: AnnData) -> dict[str, str]:
-    """Return every gene's name as the page shows it, each another one."""
+    """Return the distinct display name of every gene."""
     everything: Any = adata.raw if adata.raw is not None else adata
     names = [str(name) for name in everything.var_names]
     return dict(zip(names, distinct(names), strict=True))
 
 
 def gene_data(cells: Cells, first: Iterable[str], shown: Mapping[str, str]) -> dict[str, Any]:
-    """Return the expression of genes, one compressed column each, those of interest first, until the page is full.
+    """Return the expression of genes, one compressed column each, until ``MAX_BYTES`` are reached.
 
     Parameters
     ----------
     cells
-        The cells that are drawn.
+        The drawn cells.
     first
-        Genes that the tables name: they come before the others, and from all genes where only some were kept.
+        Genes that the tables name. They come before the others, and may be genes that were not selected for training.
     shown
-        Names as they are shown.
+        Display names.
     """
     adata = cells.adata
     everything: Any = adata.raw if adata.raw is not None else adata
@@ -52,7 +53,7 @@ def gene_data(cells: Cells, first: Iterable[str], shown: Mapping[str, str]) -> d
     rest = [g for g in kept if g not in set(named)]
     given = everything.X[cells.rows][:, [place[g] for g in [*named, *rest]]]
     matrix: Any = given.tocsc() if sparse.issparse(given) else np.asarray(given)
-    # those that the tables name in their order, then the most variable
+    # genes of the tables in their order, then the most variable
     order = [*range(len(named)), *(len(named) + np.argsort(-_variance(matrix[:, len(named) :]), kind="stable"))]
     names = [[*named, *rest][i] for i in order]
     stored: list[dict[str, Any]] = []
@@ -60,12 +61,12 @@ def gene_data(cells: Cells, first: Iterable[str], shown: Mapping[str, str]) -> d
     for i in range(0, len(names), AT_ONCE):
         block: Any = matrix[:, order[i : i + AT_ONCE]]
         for name, column in zip(names[i:], (block.toarray() if sparse.issparse(block) else block).T, strict=False):
-            found = levels(column)
-            text = deflated(found.values)
+            column_levels = levels(column)
+            text = deflated(column_levels.values)
             used += len(text)
-            if used > MOST_BYTES:
+            if used > MAX_BYTES:
                 return {"stored": stored, "n_all": len(names)}
-            stored.append({"name": shown[name], "values": text, "low": found.low, "high": found.high})
+            stored.append({"name": shown[name], "values": text, "low": column_levels.low, "high": column_levels.high})
     return {"stored": stored, "n_all": len(names)}
 
 
@@ -78,19 +79,21 @@ def _variance(matrix: Any) -> np.ndarray:
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 N_GENES = 10
-"""Genes of a dimension that are listed, on each side."""
+"""Listed genes of a dimension, on each side."""
 
 
 def data(
     folder: Folder, adata: AnnData, genes_shown: Mapping[str, str], palette: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """Return the heat map of dimensions and clusters, and the genes of each."""
+    """Return the heat map of dimensions and clusters, and the genes of both."""
     table = folder.table("tables/latent_dimensions")
     clusters = folder.table("tables/clusters")
     genes = folder.table("tables/high_weight_genes")
     if table is None or clusters is None or genes is None:
         return None
     groups = clusters["cluster"].tolist()
+    if set(groups) != set(adata.obs[_keys.CLUSTER].astype(str)):
+        raise DamagedError("tables/clusters.csv has other clusters than the cells")
     dimensions = _ordered(table, groups)
     wide = {
         column: table.pivot(index="group", columns="dimension", values=column).reindex(groups)[dimensions]
@@ -119,7 +122,7 @@ def _significant(values: np.ndarray) -> list[Any]:
 
 
 def _ordered(table: pd.DataFrame, groups: list[str]) -> list[int]:
-    """Return all dimensions: those chosen for a cluster first, by the cluster that they stand for; then the others."""
+    """Return the dimensions: those chosen for a cluster first, in the order of clusters, then the others."""
     place = {g: i for i, g in enumerate(groups)}
     chosen = table[table["chosen"] & table["group"].isin(groups)]
     best = chosen.sort_values("odds_ratio", ascending=False, kind="stable").drop_duplicates("dimension")
@@ -129,14 +132,14 @@ def _ordered(table: pd.DataFrame, groups: list[str]) -> list[int]:
 
 
 def _boxes(adata: AnnData, groups: list[str]) -> list[list[list[float]]]:
-    """Return 5, 25, 50, 75 and 95 % of each dimension in each cluster, of all cells: dimensions x clusters x 5."""
+    """Return quantiles of each dimension in each cluster, over all cells: dimensions x clusters x 5."""
     latent, cluster = np.asarray(adata.obsm[_keys.LATENT], float), adata.obs[_keys.CLUSTER].astype(str).to_numpy()
     found = [np.quantile(latent[cluster == g], QUANTILES, axis=0) for g in groups]
     return np.stack(found).transpose(2, 0, 1).round(4).tolist()
 
 
 def _of_dimensions(adata: AnnData, shown: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return, for each dimension, the genes that the decoder raises and lowers most as it grows."""
+    """Return, for each dimension, the genes that the decoder raises and lowers most as the dimension increases."""
     if _keys.GENE_JACOBIAN not in adata.varm:
         return []
     jacobian = np.asarray(adata.varm[_keys.GENE_JACOBIAN])
@@ -156,7 +159,7 @@ def _of_dimensions(adata: AnnData, shown: Mapping[str, str]) -> list[dict[str, A
 
 
 def _of_cluster(genes: pd.DataFrame, group: str, shown: Mapping[str, str]) -> list[list[Any]]:
-    own = genes[genes["group"] == group].sort_values(["ranking", "rank"], kind="stable")
+    rows = genes[genes["group"] == group].sort_values(["ranking", "rank"], kind="stable")
     return [
         [
             shown.get(r.gene, short(r.gene)),
@@ -167,5 +170,5 @@ def _of_cluster(genes: pd.DataFrame, group: str, shown: Mapping[str, str]) -> li
             r.difference,
             bool(r.confirmed),
         ]
-        for r in own.itertuples()
+        for r in rows.itertuples()
     ]

@@ -1,6 +1,6 @@
-"""Tools: one file per question a user asks of a latent representation."""
+"""Tools: clusters, genes, cell types, perturbations and links from a latent representation."""
 
-from diffvae.tl._annotate import annotate, load_markers
+from diffvae.tl._annotate import annotate
 from diffvae.tl._cluster import cluster
 from diffvae.tl._commitment import commitment
 from diffvae.tl._dimensions import latent_dimensions
@@ -8,6 +8,7 @@ from diffvae.tl._embed import embed
 from diffvae.tl._gene_weights import gene_weights, high_weight_genes
 from diffvae.tl._link_table import link_table
 from diffvae.tl._links import links
+from diffvae.tl._markers import load_markers
 from diffvae.tl._minimal_genes import MinimalGenes, minimal_genes
 from diffvae.tl._passport import Passport, passport
 from diffvae.tl._perturb import Perturbation, perturb

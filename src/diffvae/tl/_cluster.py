@@ -1,9 +1,10 @@
-"""The clustering algorithms, each as labels for the rows of an array or the nodes of a graph."""
+"""Clustering: the methods, the choice of their number of clusters by stability, and ``tl.cluster``."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,32 +14,46 @@ from sklearn.metrics import adjusted_rand_score
 
 from diffvae import _keys, _random
 from diffvae._core.anndata import representation, results
-from diffvae._core.graphs import leiden  # one more of the algorithms
+from diffvae._core.graphs import leiden
 from diffvae._core.runtime import in_one_thread
+from diffvae._core.validate import Choice, Either, Number, Optional, Rule, Whole, check
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+NOISE = "noise"
+"""Name of the cells that belong to no cluster (DBSCAN)."""
+RESOLUTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
+MAX_CLUSTERS = 20
+MIN_CELLS = 3
 N_NEIGHBORS = 15
 EXACT_NEIGHBORS = 20_000
-"""Cells up to which neighbours are searched exactly."""
+"""Number of cells up to which the neighbour search is exact."""
+N_SUBSAMPLES = 5
+SUBSAMPLE_SHARE = 0.8
+N_CLOUDS = 8
+N_CLOUD_SUBSAMPLES = 3
+"""Subsamples per Gaussian cloud. The clouds take most of the time, so they get fewer than the data."""
+
+Clustering = Callable[[np.ndarray], Callable[[float], np.ndarray]]
+"""Takes cells x dimensions and returns a function from a number of clusters, or a resolution, to labels."""
 
 
 def kmeans(x: np.ndarray, n_clusters: int, seed: int, n_init: int = 10) -> np.ndarray:
-    """Return k-means labels, the best of ``n_init`` starts (k-means++)."""
+    """Return the k-means labels of the best of ``n_init`` starts (k-means++)."""
     from sklearn.cluster import KMeans
 
     return KMeans(n_clusters, n_init=n_init, random_state=seed).fit(x).labels_
 
 
 def gaussian_mixture(x: np.ndarray, n_clusters: int, seed: int, n_init: int = 3) -> tuple[np.ndarray, float]:
-    """Return labels and BIC of a Gaussian mixture; covariances are full up to 10 dimensions, diagonal beyond."""
+    """Return labels and BIC of a Gaussian mixture. Covariances are full up to 10 dimensions, else diagonal."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
     covariance = "full" if x.shape[1] <= 10 else "diag"
-    scaled = x / max(float(x.std()), 1e-12)  # so that the floor on variances means the same whatever the unit
+    scaled = x / max(float(x.std()), 1e-12)  # makes reg_covar independent of the unit
     model = GaussianMixture(n_clusters, covariance_type=covariance, n_init=n_init, random_state=seed, reg_covar=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -49,8 +64,8 @@ def gaussian_mixture(x: np.ndarray, n_clusters: int, seed: int, n_init: int = 3)
 def dbscan(x: np.ndarray, eps: float | None, min_samples: int | None) -> tuple[np.ndarray, float, int]:
     """Return DBSCAN labels (-1 = noise), eps and min_samples.
 
-    Where they are not given min_samples is twice the dimensions, between 5 and 20 (Sander et al. 1998), and eps the
-    knee of the sorted distances to the min_samples-th neighbour (Ester et al. 1996): the point furthest below the
+    By default min_samples is twice the number of dimensions, between 5 and 20 (Sander et al. 1998). The default eps is
+    the knee of the sorted distances to the min_samples-th neighbour (Ester et al. 1996): the point furthest below the
     chord.
     """
     from sklearn.cluster import DBSCAN
@@ -59,17 +74,17 @@ def dbscan(x: np.ndarray, eps: float | None, min_samples: int | None) -> tuple[n
     samples = min_samples or int(np.clip(2 * x.shape[1], 5, 20))
     samples = min(samples, len(x) - 1)
     if eps is None:
-        distances = NearestNeighbors(n_neighbors=samples).fit(x).kneighbors()[0][:, -1]
-        curve = np.sort(distances)
+        curve = np.sort(NearestNeighbors(n_neighbors=samples).fit(x).kneighbors()[0][:, -1])
         chord = np.linspace(curve[0], curve[-1], len(curve))
         eps = float(curve[np.argmax(chord - curve)]) or float(curve[-1]) or 1.0
     return DBSCAN(eps=eps, min_samples=samples).fit(x).labels_, eps, samples
 
 
 def neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = N_NEIGHBORS) -> sparse.csr_matrix:
-    """Return the shared-neighbour graph: edges between nearest neighbours, weighted by the Jaccard index of their own.
+    """Return the graph of nearest neighbours, weighted by the Jaccard index of the two neighbourhoods.
 
-    As PhenoGraph (Levine et al. 2015) and Seurat weigh it. Exact up to 20,000 cells, by pynndescent above.
+    PhenoGraph (Levine et al. 2015) and Seurat use the same weights. The search is exact up to 20,000 cells and uses
+    pynndescent above.
     """
     k = min(n_neighbors, len(x) - 1)
     if len(x) <= EXACT_NEIGHBORS:
@@ -80,7 +95,7 @@ def neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = N_NEIGHBORS) -> 
         from pynndescent import NNDescent
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numba's, on its own threading layer
+            warnings.simplefilter("ignore")  # numba warns about its threading layer
             neighbors = NNDescent(x, n_neighbors=k + 1, random_state=seed).neighbor_graph[0][:, 1:]
     n = len(x)
     directed = sparse.csr_matrix((np.ones(n * k), neighbors.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
@@ -92,33 +107,23 @@ def neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = N_NEIGHBORS) -> 
 
 
 def leiden_with(communities: Callable[[float], np.ndarray], n_clusters: int) -> tuple[np.ndarray, float]:
-    """Return the partition with that many communities, or the nearest number found, and its resolution.
+    """Return the partition with ``n_clusters`` communities, or the nearest number, and its resolution.
 
-    Bisection on the logarithm of the resolution: the number of communities grows with it, if not quite steadily.
+    Bisects the logarithm of the resolution, with which the number of communities grows almost monotonically.
     """
     low, high = -4.0, 3.0
     best: tuple[int, np.ndarray, float] | None = None
     for _ in range(20):
         middle = (low + high) / 2
         labels = communities(float(np.exp(middle)))
-        found = int(labels.max()) + 1
-        if best is None or abs(found - n_clusters) < best[0]:
-            best = abs(found - n_clusters), labels, float(np.exp(middle))
-        if found == n_clusters:
+        n = int(labels.max()) + 1
+        if best is None or abs(n - n_clusters) < best[0]:
+            best = abs(n - n_clusters), labels, float(np.exp(middle))
+        if n == n_clusters:
             break
-        low, high = (middle, high) if found < n_clusters else (low, middle)
+        low, high = (middle, high) if n < n_clusters else (low, middle)
     assert best is not None
     return best[1], best[2]
-
-
-N_SUBSAMPLES = 5
-SUBSAMPLE_SHARE = 0.8
-N_CLOUDS = 8
-N_CLOUD_SUBSAMPLES = 3
-"""Subsamples of each cloud: fewer than of the data, since the clouds are most of the cost."""
-
-Clustering = Callable[[np.ndarray], Callable[[float], np.ndarray]]
-"""Takes cells x dimensions; gives a function from a candidate (number of clusters, resolution) to labels."""
 
 
 def stability(
@@ -128,47 +133,46 @@ def stability(
     rng: np.random.Generator,
     n_subsamples: int = N_SUBSAMPLES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each candidate how well its partition comes back in random subsamples: mean and standard deviation.
+    """Return mean and standard deviation, over random subsamples, of how well each candidate's partition recurs.
 
-    Subsamples of 80 % of the cells (five) are clustered from scratch and each is compared, by the adjusted Rand index,
-    with the partition of all cells, the one that would be reported: comparing subsamples with each other alone misses
-    clusters that split only where all cells are there. A candidate that leaves the cells or some subsample in one piece
-    has no stability (NaN): one piece always agrees with itself.
+    Each subsample (80 % of the cells) is clustered from scratch and compared with the partition of all cells by the
+    adjusted Rand index. Comparing subsamples only with each other would miss clusters that split only when all cells
+    are present. A candidate is NaN if all cells, or any subsample, form one cluster: one cluster always agrees with
+    itself.
     """
     size = max(2, int(SUBSAMPLE_SHARE * len(x)))
-    drawn = [np.sort(rng.choice(len(x), size, replace=False)) for _ in range(n_subsamples)]
+    subsamples = [np.sort(rng.choice(len(x), size, replace=False)) for _ in range(n_subsamples)]
     fit_all = clustering(x)
-    fitted = [clustering(x[rows]) for rows in drawn]
+    fitted = [clustering(x[rows]) for rows in subsamples]
     scores = np.full((len(candidates), n_subsamples), np.nan)
     for i, candidate in enumerate(candidates):
         whole = fit_all(candidate)
         parts = [fit(candidate) for fit in fitted]
-        if min(len(np.unique(found)) for found in (whole, *parts)) > 1:
-            scores[i] = [adjusted_rand_score(whole[rows], part) for rows, part in zip(drawn, parts, strict=True)]
+        if min(len(np.unique(labels)) for labels in (whole, *parts)) > 1:
+            scores[i] = [adjusted_rand_score(whole[rows], part) for rows, part in zip(subsamples, parts, strict=True)]
     return scores.mean(axis=1), scores.std(axis=1)
 
 
 def choose(
     clustering: Clustering, x: np.ndarray, candidates: Sequence[float], rng: np.random.Generator
 ) -> tuple[float, pd.DataFrame, float]:
-    r"""Return the candidate whose stability exceeds that of cells without clusters by most, its table and its p-value.
+    r"""Return the candidate whose stability most exceeds that of data without clusters, all candidates, a p-value.
 
-    Stability by itself prefers few clusters, on any data. So the same is done on Gaussian clouds of the same mean and
-    covariance, which have no clusters, and the stability S is corrected for their mean as the adjusted Rand index is
-    for chance:
+    Stability alone prefers few clusters on any data. The reference is therefore Gaussian clouds with the mean and
+    covariance of the data, which have no clusters. The stability S is corrected for their mean as the adjusted Rand
+    index is for chance:
 
     .. math:: excess = (S - \bar S_{null}) / (1 - \bar S_{null})
 
-    The largest excess decides, between equal ones the finer partition. Candidates that leave a cloud in one piece, or
-    at which all clouds are perfectly stable, have none (NaN) and count only if all have none; then the most stable one
-    is taken.
+    The largest excess wins; ties go to the finer partition. The excess of a candidate is NaN if it leaves a cloud in
+    one piece or if all clouds are perfectly stable. If every excess is NaN, the most stable candidate wins.
 
-    The best of many candidates exceeds the mean of the clouds also where there are no clusters. So each cloud chooses
-    too, against the mean of the others, and of B clouds those that reach at least the excess of the data are counted:
+    The best of many candidates exceeds the mean of the clouds even without clusters. Each cloud b of B therefore also
+    gets its best candidate, against the mean of the other clouds:
 
     .. math:: p = (1 + \#\{b : \max excess_b \ge \max excess\}) / (1 + B)
 
-    It is NaN where the data have no excess.
+    The p-value is NaN if the data have no excess.
 
     References
     ----------
@@ -190,18 +194,15 @@ def choose(
 
 
 def _excess(stability: np.ndarray, null: np.ndarray) -> np.ndarray:
-    room = np.where(null < 1, 1 - null, np.nan)
-    return (stability - null) / room
+    return (stability - null) / np.where(null < 1, 1 - null, np.nan)
 
 
-def _p_value(reached: float, clouds: np.ndarray) -> float:
-    """Return the share of the clouds, and the data, that reach the excess of the data."""
-    if np.isnan(reached):
+def _p_value(excess: float, clouds: np.ndarray) -> float:
+    if np.isnan(excess):
         return float("nan")
-    others = [np.delete(clouds, i, axis=0) for i in range(len(clouds))]
-    excess = np.array([_excess(own, rest.mean(axis=0)) for own, rest in zip(clouds, others, strict=True)])
-    largest = np.where(np.isnan(excess), -np.inf, excess).max(axis=1)
-    return float(1 + (largest >= reached - 1e-9).sum()) / (1 + len(clouds))
+    of_clouds = np.array([_excess(c, np.delete(clouds, i, axis=0).mean(axis=0)) for i, c in enumerate(clouds)])
+    largest = np.where(np.isnan(of_clouds), -np.inf, of_clouds).max(axis=1)
+    return float(1 + (largest >= excess - 1e-9).sum()) / (1 + len(clouds))
 
 
 def structureless(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -210,12 +211,136 @@ def structureless(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rng.multivariate_normal(x.mean(axis=0), covariance, size=len(x), method="eigh").astype(x.dtype)
 
 
-METHODS = ("leiden", "kmeans", "gmm", "dbscan")
-NOISE = "noise"
-"""Name of the cells that DBSCAN leaves out."""
-RESOLUTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
-MAX_CLUSTERS = 20
-MIN_CELLS = 3
+def _numbers(n_cells: int) -> list[int]:
+    """Return the numbers of clusters to try."""
+    return list(range(2, max(3, min(MAX_CLUSTERS, n_cells // 10) + 1)))
+
+
+def _report(table: pd.DataFrame, p_value: float) -> dict[str, Any]:
+    """Return the record of a choice by stability, with a warning if the clouds do as well."""
+    observed, null = (float(table.loc[table["chosen"], c].iloc[0]) for c in ("stability", "null_stability"))
+    report: dict[str, Any] = {"chosen_by": "stability", "candidates": table, "p_value": p_value}
+    report |= {"stability": observed, "null_stability": null}
+    if not p_value <= 1 / (1 + N_CLOUDS):  # also where it is NaN
+        report["warning"] = (
+            f"The clusters are no more stable than those found the same way in Gaussian data without clusters "
+            f"(stability {observed:.2f}, Gaussian data {null:.2f} on average; p = {p_value:.2f}): they may cut a "
+            "continuum."
+        )
+    return report
+
+
+Result = tuple[np.ndarray, dict[str, Any]]
+"""Labels from 0 (-1 = noise), and the record that goes into ``uns``."""
+
+
+def _kmeans(x: np.ndarray, n_clusters: int | str, seed: int, rng: np.random.Generator) -> Result:
+    if n_clusters != "auto":
+        return kmeans(x, int(n_clusters), seed), {"chosen_by": "user"}
+    k, table, p_value = choose(lambda part: lambda k: kmeans(part, int(k), seed, n_init=3), x, _numbers(len(x)), rng)
+    return kmeans(x, int(k), seed), _report(table, p_value)
+
+
+def _leiden(
+    x: np.ndarray,
+    n_clusters: int | str,
+    seed: int,
+    rng: np.random.Generator,
+    resolution: float | None = None,
+    n_neighbors: int = N_NEIGHBORS,
+) -> Result:
+    def communities(part: np.ndarray) -> Callable[[float], np.ndarray]:
+        graph = neighbor_graph(part, seed, n_neighbors)
+        return lambda r: leiden(graph, r, seed)
+
+    record: dict[str, Any] = {"chosen_by": "user", "n_neighbors": n_neighbors}
+    if n_clusters != "auto":
+        labels, record["resolution"] = leiden_with(communities(x), int(n_clusters))
+        if (n := labels.max() + 1) != n_clusters:
+            record["warning"] = (
+                f"No resolution gives {n_clusters} clusters; the nearest number is {n}. kmeans and gmm give any number."
+            )
+        return labels, record
+    if resolution is None:
+        resolution, table, p_value = choose(communities, x, RESOLUTIONS, rng)
+        record |= _report(table, p_value)
+    return communities(x)(resolution), record | {"resolution": resolution}
+
+
+def _gmm(x: np.ndarray, n_clusters: int | str, seed: int, rng: np.random.Generator) -> Result:
+    if n_clusters != "auto":
+        return gaussian_mixture(x, int(n_clusters), seed)[0], {"chosen_by": "user"}
+    bic = {k: gaussian_mixture(x, k, seed, n_init=1)[1] for k in _numbers(len(x))}
+    best = min(bic, key=lambda k: bic[k])
+    table = pd.DataFrame({"candidate": list(bic), "bic": list(bic.values())})
+    table["chosen"] = table["candidate"] == best
+    return gaussian_mixture(x, best, seed)[0], {"chosen_by": "bic", "candidates": table}
+
+
+def _dbscan(
+    x: np.ndarray,
+    n_clusters: int | str,
+    seed: int,
+    rng: np.random.Generator,
+    eps: float | None = None,
+    min_samples: int | None = None,
+) -> Result:
+    labels, eps, min_samples = dbscan(x, eps, min_samples)
+    return labels, {"eps": eps, "min_samples": min_samples}
+
+
+@dataclass(frozen=True)
+class Clusterer:
+    """A clustering method of :func:`cluster`.
+
+    Attributes
+    ----------
+    name
+        Value of ``method``.
+    fit
+        ``fit(x, n_clusters, seed, rng, **options)`` returns labels and a record; ``n_clusters`` may be ``"auto"``.
+    chosen_by
+        What chooses the number of clusters under ``"auto"``: ``"stability"``, ``"bic"`` or ``"density"``.
+    takes_k
+        Whether it takes a number of clusters.
+    has_centroids
+        Whether cells that were not clustered can be assigned to the nearest centroid.
+    is_random
+        Whether the labels depend on the seed.
+    options
+        Names of the arguments of :func:`cluster` that only this method reads.
+    """
+
+    name: str
+    fit: Callable[..., Result]
+    chosen_by: str
+    takes_k: bool = True
+    has_centroids: bool = True
+    is_random: bool = True
+    options: tuple[str, ...] = ()
+
+
+CLUSTERERS = {
+    clusterer.name: clusterer
+    for clusterer in (
+        Clusterer("leiden", _leiden, "stability", options=("resolution", "n_neighbors")),
+        Clusterer("kmeans", _kmeans, "stability"),
+        Clusterer("gmm", _gmm, "bic"),
+        Clusterer(
+            "dbscan", _dbscan, "density", takes_k=False, has_centroids=False, is_random=False,
+            options=("eps", "min_samples"),
+        ),
+    )
+}  # fmt: skip
+"""The methods of :func:`cluster`; a new one is added here."""
+RULES: dict[str, Rule] = {
+    "method": Choice(*CLUSTERERS),
+    "n_clusters": Either(Choice("auto"), Whole(1)),
+    "resolution": Optional(Number("(0, inf)")),
+    "eps": Optional(Number("(0, inf)")),
+    "min_samples": Optional(Whole(1)),
+    "n_neighbors": Whole(1),
+}
 
 
 @in_one_thread
@@ -242,20 +367,20 @@ def cluster(
     method
         ``"leiden"`` on the shared-neighbour graph; ``"kmeans"``; ``"gmm"``, a Gaussian mixture; ``"dbscan"``.
     n_clusters
-        A number, or ``"auto"``. For k-means (2 to 20 clusters) and Leiden (resolution 0.1 to 2) "auto" takes the
-        partition whose stability exceeds that of cells without clusters by most. Stability is the mean adjusted Rand
-        index of the partition with those of five random subsamples of 80 % of the cells; the cells without clusters are
-        the mean of eight Gaussian clouds of the same covariance. For mixtures "auto" takes the lowest BIC. DBSCAN finds
-        its own number and takes no other.
+        A number, or ``"auto"``. For k-means (2 to 20 clusters) and Leiden (resolution 0.1 to 2), ``"auto"`` takes the
+        partition whose stability most exceeds that of data without clusters. Stability is the mean adjusted Rand index
+        between the partition and those of five random subsamples of 80 % of the cells; the data without clusters are
+        eight Gaussian clouds with the same covariance. For mixtures, ``"auto"`` takes the lowest BIC. DBSCAN
+        determines the number itself and accepts no other.
     use_rep
-        ``"X_diffvae"`` (latent) or ``"X_diffvae_tsne"`` (its map), or any key of ``obsm``.
+        ``"X_diffvae"`` (latent), ``"X_diffvae_tsne"`` (its t-SNE), or any key of ``obsm``.
     resolution
-        Of Leiden, instead of ``n_clusters``.
+        Resolution of Leiden, instead of ``n_clusters``.
     eps, min_samples
-        Of DBSCAN. By default min_samples is twice the dimensions, between 5 and 20, and eps the knee of the sorted
-        distances to the min_samples-th neighbour.
+        Parameters of DBSCAN. By default min_samples is twice the number of dimensions, between 5 and 20, and eps is the
+        knee of the sorted distances to the min_samples-th neighbour.
     n_neighbors
-        Of Leiden's graph.
+        Neighbours in Leiden's graph.
     key_added
         Key in ``obs``.
     rng
@@ -265,12 +390,11 @@ def cluster(
 
     Returns
     -------
-    None, or the copy. Writes ``obs[key_added]`` (categorical "0", "1", ... from the largest cluster to the smallest;
-    "noise" for what DBSCAN leaves out) and ``uns["diffvae"]["cluster"]``: every parameter, and for "auto" the table of
-    candidates and, for k-means and Leiden, ``stability``, ``null_stability`` (the chosen candidate on Gaussian clouds
-    of the same covariance, which have no clusters) and ``p_value``: of the eight clouds, each with a choice of its own,
-    and the data, the share that exceeds the other clouds as much as the data do. Where a cloud does (p above 1/9) the
-    partition may cut a continuum: see ``warning``.
+    None, or the copy. Writes ``obs[key_added]``: categories "0", "1", ... from the largest cluster to the smallest, and
+    "noise" for cells that DBSCAN leaves out. Writes ``uns["diffvae"]["cluster"]``: the parameters and, for "auto", the
+    table of candidates. For k-means and Leiden it also has ``stability``, ``null_stability`` (mean over the Gaussian
+    clouds) and ``p_value``: the share, among the data and the eight clouds, whose best partition exceeds the other
+    clouds at least as much as the data do. Above 1/9 the partition may cut a continuum, and ``warning`` says so.
 
     References
     ----------
@@ -288,128 +412,47 @@ def cluster(
     [50, 50, 50]
     """
     check_options(method, n_clusters)
-    _check_steering(method, n_clusters, {"resolution": resolution, "eps": eps, "min_samples": min_samples}, n_neighbors)
+    options = {"resolution": resolution, "eps": eps, "min_samples": min_samples, "n_neighbors": n_neighbors}
+    check(RULES, **options)
+    clusterer = CLUSTERERS[method]
+    for name, value in options.items():
+        if name not in clusterer.options and name != "n_neighbors" and value is not None:
+            owner = next(c.name for c in CLUSTERERS.values() if name in c.options)
+            raise ValueError(f"{name} is {value}, but only {owner} uses it; leave it out for {method}.")
+    if resolution is not None and n_clusters != "auto":
+        raise ValueError(f"n_clusters is {n_clusters} and resolution is {resolution}; give only one of them.")
     x = representation(adata, use_rep)
-    x = np.ascontiguousarray(x, dtype=np.result_type(x, np.float32))  # whole numbers can't hold a null
+    x = np.ascontiguousarray(x, dtype=np.result_type(x, np.float32))  # the null of whole numbers is not whole
     if len(x) < MIN_CELLS:
-        raise DataError(f"Clusters of {len(x)} cells say nothing; {MIN_CELLS} are the least.")
+        raise DataError(f"There are only {len(x)} cells; clustering needs at least {MIN_CELLS}.")
     if n_clusters != "auto" and int(n_clusters) > len(x):
         raise DataError(f"n_clusters is {n_clusters}, but there are {len(x)} cells.")
     seed = _random.seed(rng, "cluster") % 2**31
     random = _random.generator(rng, "cluster", "auto")
-    parameters: dict[str, Any] = {"method": method, "use_rep": use_rep, "key_added": key_added, "seed": seed}
-    if method == "dbscan":
-        labels, found_eps, samples = dbscan(x, eps, min_samples)
-        parameters |= {"eps": found_eps, "min_samples": samples}
-    elif method == "gmm":
-        labels, more = _mixture(x, n_clusters, seed)
-        parameters |= more
-    elif method == "kmeans":
-        labels, more = _kmeans(x, n_clusters, seed, random)
-        parameters |= more
-    else:
-        labels, more = _leiden(x, n_clusters, resolution, n_neighbors, seed, random)
-        parameters |= more | {"n_neighbors": n_neighbors}
-    named = _by_size(labels)
-    parameters["n_clusters"] = len(named.categories.drop(NOISE, errors="ignore"))
+    own = {name: options[name] for name in clusterer.options}
+    labels, record = clusterer.fit(x, n_clusters, seed, random, **own)
+    clusters = _by_size(labels)
+    record = {"method": method, "use_rep": use_rep, "key_added": key_added, "seed": seed} | record
+    record["n_clusters"] = len(clusters.categories.drop(NOISE, errors="ignore"))
     adata = adata.copy() if copy else adata
-    adata.obs[key_added] = named
-    results(adata)["cluster"] = parameters
+    adata.obs[key_added] = clusters
+    results(adata)["cluster"] = record
     return adata if copy else None
 
 
 def check_options(method: str, n_clusters: int | str) -> None:
-    """Refuse a method or a number that no data can be clustered by."""
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; it is one of {', '.join(METHODS)}.")
-    if isinstance(n_clusters, str) and n_clusters == "auto":
-        return
-    if isinstance(n_clusters, bool) or not isinstance(n_clusters, int | np.integer) or n_clusters < 1:
-        raise ValueError(f"n_clusters is {n_clusters!r}; it is 'auto' or a positive integer.")
-    if method == "dbscan":
-        raise ValueError(f"n_clusters is {n_clusters}, but DBSCAN finds the number itself; leave it at 'auto'.")
-
-
-def _check_steering(method: str, n_clusters: int | str, steering: dict[str, float | None], n_neighbors: int) -> None:
-    """Refuse numbers out of their range, and those that the method wouldn't read."""
-    for name, value in steering.items():
-        owner = "leiden" if name == "resolution" else "dbscan"
-        if value is not None and method != owner:
-            raise ValueError(f"{name} is {value}, but {method} has none; it belongs to {owner}.")
-        if value is not None and not 0 < value < np.inf:
-            raise ValueError(f"{name} is {value}; it must be positive.")
-    if steering["resolution"] is not None and n_clusters != "auto":
-        raise ValueError(f"n_clusters={n_clusters} and resolution={steering['resolution']} exclude each other.")
-    if n_neighbors < 1:
-        raise ValueError(f"n_neighbors is {n_neighbors}; it must be 1 or more.")
-
-
-def _numbers(n_cells: int) -> list[int]:
-    return list(range(2, max(3, min(MAX_CLUSTERS, n_cells // 10) + 1)))
-
-
-def _kmeans(
-    x: np.ndarray, n_clusters: int | str, seed: int, rng: np.random.Generator
-) -> tuple[np.ndarray, dict[str, Any]]:
-    if n_clusters != "auto":
-        return kmeans(x, int(n_clusters), seed), {"chosen_by": "user"}
-    k, table, p_value = choose(lambda part: lambda k: kmeans(part, int(k), seed, n_init=3), x, _numbers(len(x)), rng)
-    return kmeans(x, int(k), seed), _report(table, p_value)
-
-
-def _leiden(
-    x: np.ndarray,
-    n_clusters: int | str,
-    resolution: float | None,
-    n_neighbors: int,
-    seed: int,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    def communities(part: np.ndarray) -> Callable[[float], np.ndarray]:
-        graph = neighbor_graph(part, seed, n_neighbors)
-        return lambda r: leiden(graph, r, seed)
-
-    if resolution is not None:
-        return communities(x)(resolution), {"chosen_by": "user", "resolution": resolution}
-    if n_clusters != "auto":
-        labels, found = leiden_with(communities(x), int(n_clusters))
-        more: dict[str, Any] = {"chosen_by": "user", "resolution": found}
-        if labels.max() + 1 != n_clusters:
-            more["warning"] = (
-                f"No resolution gives {n_clusters} clusters, {labels.max() + 1} is the nearest number; kmeans and gmm "
-                "give any."
-            )
-        return labels, more
-    chosen, table, p_value = choose(communities, x, RESOLUTIONS, rng)
-    return communities(x)(chosen), _report(table, p_value) | {"resolution": chosen}
-
-
-def _mixture(x: np.ndarray, n_clusters: int | str, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    if n_clusters != "auto":
-        return gaussian_mixture(x, int(n_clusters), seed)[0], {"chosen_by": "user"}
-    tried = {k: gaussian_mixture(x, k, seed, n_init=1) for k in _numbers(len(x))}
-    best = min(tried, key=lambda k: tried[k][1])
-    table = pd.DataFrame({"candidate": list(tried), "bic": [bic for _, bic in tried.values()]})
-    table["chosen"] = table["candidate"] == best
-    return gaussian_mixture(x, best, seed)[0], {"chosen_by": "bic", "candidates": table}
-
-
-def _report(table: pd.DataFrame, p_value: float) -> dict[str, Any]:
-    reached, null = (float(table.loc[table["chosen"], c].iloc[0]) for c in ("stability", "null_stability"))
-    report: dict[str, Any] = {"chosen_by": "stability", "candidates": table, "p_value": p_value}
-    report |= {"stability": reached, "null_stability": null}
-    if not p_value <= 1 / (1 + N_CLOUDS):  # NaN: there is no excess
-        report["warning"] = (
-            f"The clusters are no more stable than the best that the same choice finds in clouds without clusters "
-            f"(stability {reached:.2f}, clouds {null:.2f} on average; p = {p_value:.2f}): they may cut a continuum."
+    """Check the method and the number of clusters before there are data."""
+    check(RULES, method=method, n_clusters=n_clusters)
+    if n_clusters != "auto" and not CLUSTERERS[method].takes_k:
+        raise ValueError(
+            f"n_clusters is {n_clusters}, but {method} determines the number itself; leave n_clusters at 'auto'."
         )
-    return report
 
 
 def _by_size(labels: np.ndarray) -> pd.Categorical:
     """Name clusters "0", "1", ... from the largest to the smallest; -1 is noise."""
-    found, sizes = np.unique(labels[labels >= 0], return_counts=True)
-    order = found[np.argsort(-sizes, kind="stable")]
+    values, sizes = np.unique(labels[labels >= 0], return_counts=True)
+    order = values[np.argsort(-sizes, kind="stable")]
     names = {int(label): str(i) for i, label in enumerate(order)}
     categories = [*names.values(), *([NOISE] if (labels < 0).any() else [])]
     return pd.Categorical([names.get(int(label), NOISE) for label in labels], categories=categories)

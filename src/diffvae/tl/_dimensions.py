@@ -11,10 +11,18 @@ from scipy import stats
 from diffvae import _keys
 from diffvae._core.anndata import groups, representation, results
 from diffvae._core.fingerprint import stability_of
+from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+RULES: dict[str, Rule] = {
+    "rank_by": Choice("share", "odds_ratio"),
+    "n_top": Whole(1),
+    "n_sd": Number("(0, inf)"),
+    "max_q": Number("(0, 1]"),
+}
 
 
 def latent_dimensions(
@@ -32,10 +40,10 @@ def latent_dimensions(
 
     .. math:: D_k = \{ i : z_k^{(i)} \ge \mu_k + \sigma_k \} \cup \{ i : z_k^{(i)} \le \mu_k - \sigma_k \}
 
-    The paper ranks by the *share* of D_k that is the group, which a big group wins by its size alone; so the
-    *enrichment* stands beside it: odds ratio of belonging to the group inside D_k against outside, and a one-sided
-    hypergeometric test, Benjamini-Hochberg over all groups and dimensions. Where the groups were clustered from the
-    same latent space its q-values are descriptive: the same cells define the groups and test them.
+    The paper ranks by the *share* of D_k that belongs to the group, which favours large groups. The *enrichment* does
+    not: the odds ratio of belonging to the group inside D_k against outside, with a one-sided hypergeometric test and
+    Benjamini-Hochberg over all groups and dimensions. If the groups were clustered from the same latent space, q-values
+    are descriptive only: the same cells define the groups and test them.
 
     Parameters
     ----------
@@ -50,8 +58,8 @@ def latent_dimensions(
     rank_by
         ``"share"`` (paper) or ``"odds_ratio"``.
     max_q
-        Only enriched dimensions (odds ratio above 1, q at most this) are chosen, so that a group that no dimension
-        encodes has none. 1 chooses whatever the rank says, as the paper does, if D_k has a cell of the group at all.
+        Choose only enriched dimensions (odds ratio above 1 and q-value at most ``max_q``), so a group may have none.
+        With 1, all dimensions whose D_k has a cell of the group can be chosen, as in the paper.
     use_rep
         Key of the latent representation.
     copy
@@ -60,10 +68,10 @@ def latent_dimensions(
     Returns
     -------
     One row per group and dimension, sorted by group and rank, with columns ``group``, ``dimension``, ``n_cells`` (size
-    of D_k), ``n_group`` (of them in the group), ``share``, ``share_high``, ``share_low`` (of either side of D_k),
+    of D_k), ``n_group`` (of the group in D_k), ``share``, ``share_high``, ``share_low`` (on either side of D_k),
     ``expected_share`` (the group's share of all cells), ``odds_ratio``, ``p_value``, ``q_value``, ``side`` ("+" or "-":
-    where the group's cells are), ``rank`` and ``chosen``; and ``recurrence`` (NaN for a dead dimension), where
-    :func:`diffvae.benchmark.stability` has computed it for this very latent. Written to
+    the side of the group's cells), ``rank`` and ``chosen``; and ``recurrence`` (NaN for a dead dimension), if
+    :func:`diffvae.benchmark.stability` has computed it for this latent representation. Written to
     ``uns["diffvae"]["latent_dimensions"]`` unless ``copy``.
 
     Examples
@@ -76,16 +84,11 @@ def latent_dimensions(
     >>> table.loc[table["chosen"], ["group", "dimension", "side", "share"]].values.tolist()
     [['a', 0, '+', 1.0], ['b', 1, '+', 1.0]]
     """
-    if rank_by not in ("share", "odds_ratio"):
-        raise ValueError(f"rank_by is {rank_by!r}; it is 'share' or 'odds_ratio'.")
-    if n_top < 1 or not n_sd > 0:
-        raise ValueError(f"n_top={n_top} and n_sd={n_sd} must be positive.")
-    if not 0 < max_q <= 1:
-        raise ValueError(f"max_q is {max_q}; it is above 0 and at most 1.")
+    check(RULES, rank_by=rank_by, n_top=n_top, n_sd=n_sd, max_q=max_q)
     z = representation(adata, use_rep).astype(np.float64)
     labels = groups(adata, groupby)
     if len(labels.categories) < 2:
-        raise DataError(f"adata.obs[{groupby!r}] has one group only; there is nothing to tell it from.")
+        raise DataError(f"adata.obs[{groupby!r}] has only one group; there is no other to compare it with.")
     high, low = outlying(z, n_sd)
     member = np.eye(len(labels.categories))[labels.codes]  # cells x groups
     n_high, n_low = member.T @ high, member.T @ low  # groups x dimensions
@@ -112,13 +115,13 @@ def latent_dimensions(
     if (seeds := stability_of(adata, use_rep)) is not None:
         recurrence = seeds["dimensions"]["recurrence"].to_numpy(np.float64)
         frame["recurrence"] = recurrence[frame["dimension"]]
-    # ties (all cells of a small D_k in the group) go to the stronger evidence
+    # ties, such as a small D_k within the group, go to the smaller p-value
     ordered = frame.sort_values([rank_by, "p_value", "dimension"], ascending=[False, True, True])
     frame["rank"] = ordered.groupby("group", sort=False).cumcount() + 1
-    able = frame["n_group"] > 0
+    eligible = frame["n_group"] > 0
     if max_q < 1:
-        able &= (frame["odds_ratio"] > 1) & (frame["q_value"] <= max_q)
-    position = frame.loc[able, "rank"].groupby(frame["group"]).rank()
+        eligible &= (frame["odds_ratio"] > 1) & (frame["q_value"] <= max_q)
+    position = frame.loc[eligible, "rank"].groupby(frame["group"]).rank()
     frame["chosen"] = position.reindex(frame.index).le(n_top)
     order = {c: i for i, c in enumerate(labels.categories)}
     frame = frame.sort_values(["group", "rank"], key=lambda s: s.map(order) if s.name == "group" else s)
@@ -140,22 +143,14 @@ def outlying(z: np.ndarray, n_sd: float) -> tuple[np.ndarray, np.ndarray]:
     """Return which cells lie at least ``n_sd`` standard deviations above, and below, the mean of each dimension."""
     centred = z - z.mean(axis=0)
     spread = z.std(axis=0)
-    alive = spread > 1e-6 * max(float(spread.max()), 1e-12)  # a constant dimension has no outliers, only round-off
+    alive = spread > 1e-6 * max(float(spread.max()), 1e-12)  # excludes rounding errors
     return (centred >= n_sd * spread) & alive, (centred <= -n_sd * spread) & alive
 
 
 def enrichment(n_both: np.ndarray, n_set: np.ndarray, n_group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return odds ratio and one-sided hypergeometric p-value of a group's cells in a set of cells.
-
-    Parameters
-    ----------
-    n_both, n_set, n_group
-        Cells in group and set, in the set, in the group; of shapes that broadcast.
-    n
-        All cells.
-    """
+    """Return odds ratio and one-sided hypergeometric p-value of a group in a set of cells, from numbers of cells."""
     p_value = stats.hypergeom.sf(n_both - 1, n, n_group, n_set)
-    # Haldane's half keeps the ratio finite where a count is zero
+    # Haldane: adding 1/2 keeps the ratio finite if a count is zero
     inside, outside = n_both + 0.5, n_set - n_both + 0.5
     return (inside / outside) / ((n_group - n_both + 0.5) / (n - n_set - n_group + n_both + 0.5)), p_value
 

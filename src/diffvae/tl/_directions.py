@@ -1,4 +1,4 @@
-"""The cells of a perturbation as both models see them, and the types that it goes from and to."""
+"""Cells of a perturbation, and the directions from one type to another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cells:
-    """All cells as the models see them: expression, latent place, label (-1 without one), and the range of values."""
+    """All cells: expression x, latent representation z, code of the type (-1 = none), and the range of expression."""
 
     x: np.ndarray
     z: np.ndarray
@@ -31,17 +31,17 @@ class Cells:
     limits: tuple[float | None, float | None]
 
     def clip(self, values: np.ndarray) -> np.ndarray:
-        """Return expression within the range that the layer has: what a linear decoder gives may leave it."""
+        """Clip expression to the range of the layer, which the output of a linear decoder may leave."""
         low, high = self.limits
         return values if low is None else values.clip(low, high)
 
     def of(self, name: str) -> np.ndarray:
-        """Row numbers of a type."""
+        """Return the row numbers of a type."""
         return np.flatnonzero(self.codes == self.classes.index(name))
 
 
 def read_cells(adata: AnnData, model: Model, classifier: CellStateClassifier, groupby: str) -> Cells:
-    """Return the cells as both models see them, or say why they don't fit together."""
+    """Return the cells, or raise if model, classifier and cells do not match."""
     a, b = model.features, classifier.features
     if a.layer != b.layer:
         raise DataError(
@@ -70,11 +70,11 @@ def read_cells(adata: AnnData, model: Model, classifier: CellStateClassifier, gr
 
 
 def check_pair(classifier: CellStateClassifier, cells: Cells, source: str, target: str) -> None:
-    """Refuse types that aren't there, or are the same."""
+    """Raise if a type is unknown or has too few cells, or if source and target are the same."""
     for name in (source, target):
         classifier.code(name)
         if len(cells.of(name)) < 2:
-            raise DataError(f"{name!r} has {len(cells.of(name))} cells in these data; two are the least.")
+            raise DataError(f"{name!r} has {len(cells.of(name))} cells in these data; it needs at least two.")
     if source == target:
         raise DataError(f"{source!r} is source and target at once; name another target.")
 
@@ -82,6 +82,7 @@ def check_pair(classifier: CellStateClassifier, cells: Cells, source: str, targe
 def pairs_of(
     classifier: CellStateClassifier, cells: Cells, source: str | Sequence[str], target: str | Sequence[str] | None
 ) -> list[tuple[str, str]]:
+    """Return the pairs of source and target; without targets, all other types."""
     sources = one_or_more(source)
     present = tuple(c for c in classifier.classes if len(cells.of(c)) > 1)
     pairs = []
@@ -95,20 +96,23 @@ def pairs_of(
 
 
 def one_or_more(names: str | Sequence[str]) -> tuple[str, ...]:
-    found = (names,) if isinstance(names, str) else tuple(dict.fromkeys(str(n) for n in names))
-    if not found:
-        raise ValueError("An empty list names nothing; give one name at least.")
-    return found
+    """Return a name or several as a tuple without duplicates."""
+    unique = (names,) if isinstance(names, str) else tuple(dict.fromkeys(str(n) for n in names))
+    if not unique:
+        raise ValueError("The list is empty; give at least one name.")
+    return unique
 
 
 METHODS = ("shift", "mean", "expression_mean", "none")
 JACOBIAN_CELLS = 200
-"""Cells over which the decoder's slope is averaged to see which dimensions it heeds."""
+"""Cells over which the Jacobian of the decoder is averaged."""
+MIN_INFLUENCE = 0.1
+"""Smallest influence of a dimension on expression, relative to the strongest, at which it is shifted."""
 
 
 @dataclass(frozen=True)
 class Direction:
-    """From a source to a target: the latent vector and the expression vector that ``n_sd = 1`` adds."""
+    """A direction: the dimensions, and the latent vector z and expression vector x that ``n_sd = 1`` adds."""
 
     dimensions: pd.DataFrame
     z: np.ndarray
@@ -116,71 +120,69 @@ class Direction:
 
 
 def enriched_dimensions(cells: Cells, model: Model, n_dims: int) -> pd.DataFrame:
-    r"""Return the dimensions that :func:`latent_dimensions` chooses for each type, of those that the decoder heeds.
+    r"""Return the dimensions that :func:`latent_dimensions` chooses for each type, among those that affect expression.
 
-    A dimension that the model has switched off still tells types apart, faintly, and wins the ranking by chance; to
-    shift it changes nothing. So only those count whose standard deviation moves expression,
-    :math:`\sigma_j \|J_j\|`, by a tenth at least of what the strongest does.
+    A collapsed dimension may separate types slightly and rank high by chance, but shifting it changes nothing. A
+    dimension therefore needs an influence :math:`\sigma_j \|J_j\|` on expression of at least a tenth of the largest.
     """
-    some = cells.z[:: max(1, len(cells.z) // JACOBIAN_CELLS)]
-    influence = cells.z.std(0) * np.linalg.norm(model.gene_jacobian(some), axis=1)
-    heeded = np.flatnonzero(influence >= 0.1 * influence.max())
+    sample = cells.z[:: max(1, len(cells.z) // JACOBIAN_CELLS)]
+    influence = cells.z.std(0) * np.linalg.norm(model.gene_jacobian(sample), axis=1)
+    used = np.flatnonzero(influence >= MIN_INFLUENCE * influence.max())
     labelled = cells.codes >= 0
     names = np.array(cells.classes, dtype=object)[cells.codes[labelled]]
-    light = ad.AnnData(obs=pd.DataFrame({"type": names}, index=np.flatnonzero(labelled).astype(str)))
-    light.obsm[_keys.LATENT] = cells.z[labelled][:, heeded]
-    table = latent_dimensions(light, "type", n_top=n_dims, copy=True)
-    # a type that is most of the cells is enriched nowhere; then the paper's rule, which asks for the share alone
-    by_share = latent_dimensions(light, "type", n_top=n_dims, max_q=1, copy=True)
+    labelled_cells = ad.AnnData(obs=pd.DataFrame({"type": names}, index=np.flatnonzero(labelled).astype(str)))
+    labelled_cells.obsm[_keys.LATENT] = cells.z[labelled][:, used]
+    table = latent_dimensions(labelled_cells, "type", n_top=n_dims, copy=True)
+    # no dimension is enriched in a type that is most of the cells; it gets those with the largest share, as the paper
+    by_share = latent_dimensions(labelled_cells, "type", n_top=n_dims, max_q=1, copy=True)
     without = ~by_share["group"].isin(table.loc[table["chosen"], "group"])
-    found = pd.concat([table[table["chosen"]], by_share[by_share["chosen"] & without]], ignore_index=True)
-    found["dimension"] = heeded[found["dimension"]]
-    return found
+    chosen = pd.concat([table[table["chosen"]], by_share[by_share["chosen"] & without]], ignore_index=True)
+    chosen["dimension"] = used[chosen["dimension"]]
+    return chosen
 
 
 def directions(
     cells: Cells, source: str, target: str, chosen: pd.DataFrame, *, sd_from: str, direction: str
 ) -> dict[str, Direction]:
-    r"""Return the way of each method from one type to another.
+    """Return the direction of each method from one type to another; see :func:`diffvae.tl.perturb`.
 
-    The paper's shift moves each of the target's dimensions by its standard deviation, towards the target
-    (``direction="signed"``) or always up (``"plus"``). The others go as far: ``"mean"`` as long a step along the
-    line between the two types' latent means, ``"expression_mean"`` the same part of the line between their mean
-    expressions.
+    The shift of the paper moves each dimension of the target by its standard deviation. ``"mean"`` has the same length,
+    along the line between the latent means of the two types; ``"expression_mean"`` is the same fraction of the line
+    between their mean expression.
     """
-    own, other = cells.of(source), cells.of(target)
+    sources, targets = cells.of(source), cells.of(target)
     table = chosen.loc[chosen["group"] == target, ["dimension", "rank", "share", "odds_ratio", "q_value"]]
-    delta = cells.z[other].mean(0) - cells.z[own].mean(0)
-    sd = cells.z[own].std(0) if sd_from == "group" else cells.z.std(0)
+    delta = cells.z[targets].mean(0) - cells.z[sources].mean(0)
+    sd = cells.z[sources].std(0) if sd_from == "group" else cells.z.std(0)
     dimensions = table["dimension"].to_numpy()
     shift = np.zeros_like(delta)
     sign = np.ones(len(dimensions)) if direction == "plus" else np.where(delta[dimensions] < 0, -1.0, 1.0)
     shift[dimensions] = sign * sd[dimensions]
     table = table.assign(shift=shift[dimensions]).reset_index(drop=True)
-    part = np.linalg.norm(shift) / max(float(np.linalg.norm(delta)), 1e-12)
-    delta_x = cells.x[other].mean(0) - cells.x[own].mean(0)
-    still = np.zeros_like(delta_x)
+    fraction = np.linalg.norm(shift) / max(float(np.linalg.norm(delta)), 1e-12)
+    delta_x = cells.x[targets].mean(0) - cells.x[sources].mean(0)
+    zero = np.zeros_like(delta_x)
     return {
-        "shift": Direction(table, shift, still),
-        "mean": Direction(table, part * delta, still),
-        "expression_mean": Direction(table, np.zeros_like(shift), part * delta_x),
-        "none": Direction(table, np.zeros_like(shift), still),
+        "shift": Direction(table, shift, zero),
+        "mean": Direction(table, fraction * delta, zero),
+        "expression_mean": Direction(table, np.zeros_like(shift), fraction * delta_x),
+        "none": Direction(table, np.zeros_like(shift), zero),
     }
 
 
-def random_directions(way: Direction, sd: np.ndarray, n: int, rng: np.random.Generator) -> list[Direction]:
-    r"""Return ways as long as a given one that lead anywhere.
+def random_directions(direction: Direction, sd: np.ndarray, n: int, rng: np.random.Generator) -> list[Direction]:
+    r"""Return random directions with the length of a given one.
 
-    In latent space the direction is drawn from :math:`N(0, diag(\sigma^2))`, with the cells' own standard deviations:
-    a direction through dimensions that no cell uses would be too easy to beat. In gene space the changes are dealt
-    out to the genes at random.
+    In latent space they are drawn from :math:`N(0, diag(\sigma^2))` with the standard deviations of the cells, because
+    directions along unused dimensions would be too easy to beat. In gene space the changes are permuted over genes.
     """
-    found = []
+    random = []
     for _ in range(n):
-        if way.x.any():
-            found.append(Direction(way.dimensions, way.z, rng.permutation(way.x)))
+        if direction.x.any():
+            random.append(Direction(direction.dimensions, direction.z, rng.permutation(direction.x)))
         else:
             step = rng.standard_normal(len(sd)) * sd
-            length = np.linalg.norm(way.z) / max(float(np.linalg.norm(step)), 1e-12)
-            found.append(Direction(way.dimensions, (length * step).astype(way.z.dtype), way.x))
-    return found
+            length = np.linalg.norm(direction.z) / max(float(np.linalg.norm(step)), 1e-12)
+            z = (length * step).astype(direction.z.dtype)
+            random.append(Direction(direction.dimensions, z, direction.x))
+    return random

@@ -34,8 +34,8 @@ def embed(
     Parameters
     ----------
     adata
-        Cells of the training or new ones; genes are matched by name and scaled by the training scaling. A file of
-        AnnData (``.h5ad``, ``.zarr``), a list of such files or an AnnData that is backed by one is read in blocks.
+        Training or new cells; genes are matched by name and scaled by the training scaling. An AnnData file
+        (``.h5ad``, ``.zarr``), a list of such files or a backed AnnData is read in blocks.
     model
         A trained model.
     key_added
@@ -45,14 +45,14 @@ def embed(
     copy
         Return a copy instead of writing into ``adata``.
     out
-        File to write, ``.h5ad`` or ``.zarr``, where the cells are on disk: their table, that of the genes and the
-        latent representation, block by block. The expression stays where it is.
+        If the cells are on disk, the file to write (``.h5ad`` or ``.zarr``): ``obs``, ``var`` and the latent
+        representation, without expression.
     overwrite
-        Replace ``out``, unless the cells are read from it.
+        Replace ``out``, unless it is a file of the cells.
 
     Returns
     -------
-    None, the copy, or ``out`` where the cells are on disk. Writes ``obsm[key_added]`` and ``uns["diffvae"]["embed"]``.
+    None, the copy, or ``out`` if the cells are on disk. Writes ``obsm[key_added]`` and ``uns["diffvae"]["embed"]``.
 
     Examples
     --------
@@ -63,27 +63,27 @@ def embed(
     >>> adata.obsm["X_diffvae"].shape
     (700, 5)
     """
-    about = {
+    record = {
         "model": type(model).__name__,
         "key_added": key_added,
         "training_fingerprint": model.features.fingerprint,
     }
     if is_on_disk(adata):
         if out is None:
-            raise ValueError("The cells are on disk; name the file to write: out='embedded.h5ad'.")
+            raise ValueError("The cells are on disk; give the file to write: out='embedded.h5ad'.")
         store = open_store(adata)
-        return _embed_on_disk(store, model, refuse_out(out, overwrite, store), key_added, max_missing, about)
+        return _embed_on_disk(store, model, refuse_out(out, overwrite, store), key_added, max_missing, record)
     if out is not None:
-        raise ValueError("out is for cells on disk; write these with adata.write_h5ad.")
+        raise ValueError("out is only for cells on disk; write these cells with adata.write_h5ad.")
     z = model.get_latent_representation(adata, max_missing=max_missing)
     adata = adata.copy() if copy else adata
     adata.obsm[key_added] = z
-    results(adata)["embed"] = about
+    results(adata)["embed"] = record
     return adata if copy else None
 
 
 def _embed_on_disk(
-    store: BackedAnnData, model: Model, out: Path, key: str, max_missing: float, about: dict[str, Any]
+    store: BackedAnnData, model: Model, out: Path, key: str, max_missing: float, record: dict[str, Any]
 ) -> Path:
     import anndata as ad
 
@@ -91,8 +91,8 @@ def _embed_on_disk(
 
     matrix = match_new(store, model.features, max_missing)
     obs = store.obs
-    store.on_step(stacklevel=4)
-    skeleton = ad.AnnData(obs=obs, var=store.var, uns={_keys.UNS: {"embed": about}})
+    store.warn(stacklevel=4)
+    skeleton = ad.AnnData(obs=obs, var=store.var, uns={_keys.UNS: {"embed": record}})
     with adata_writer(out, skeleton) as file:
         for _, z in model.encode_blocks(matrix):
             file.append(f"obsm/{key}", z)

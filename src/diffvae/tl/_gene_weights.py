@@ -10,6 +10,7 @@ from scipy import sparse, stats
 
 from diffvae import _keys, _random
 from diffvae._core.anndata import groups, representation, result, results
+from diffvae._core.validate import Rule, Whole, check
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from diffvae.model import Model
 
+RULES: dict[str, Rule] = {"n_cells": Whole(1), "n_compared": Whole(1), "n_dims": Whole(1), "n_genes": Whole(1)}
 RANKINGS = {"weights": _keys.GENE_WEIGHTS, "jacobian": _keys.GENE_JACOBIAN}
 
 
@@ -30,10 +32,10 @@ def gene_weights(
     rng: _random.Rng = 0,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Write how strongly each gene hangs on each latent dimension.
+    r"""Write the weight of each gene in each latent dimension, by two readings of the decoder.
 
-    Two readings side by side: :math:`\omega = W_0 W_1 W_2`, the paper's product of the decoder's weights, which ignores
-    the ReLU gates and the logistic function; and the mean Jacobian of the decoder on real cells, which doesn't.
+    The paper's :math:`\omega = W_0 W_1 W_2` is the product of the decoder's weights and ignores its non-linearities.
+    The mean Jacobian of the decoder over real cells includes them.
 
     Parameters
     ----------
@@ -42,9 +44,9 @@ def gene_weights(
     model
         The trained model that made ``obsm[use_rep]``.
     n_cells
-        Cells over which the Jacobian is averaged, drawn at random where there are more.
+        Cells over which the Jacobian is averaged, drawn at random if there are more.
     n_compared
-        Top genes whose overlap between the two readings is reported.
+        Number of top genes whose overlap between the two readings is reported.
     use_rep
         Key of the latent representation.
     rng
@@ -55,14 +57,14 @@ def gene_weights(
     Returns
     -------
     None, or the copy. Writes ``varm["diffvae_gene_weights"]`` and ``varm["diffvae_gene_jacobian"]`` (genes x
-    dimensions; signed) and ``uns["diffvae"]["gene_weights"]``: per dimension Spearman's correlation of the two and the
-    share of their top genes (by absolute value) in common. Cost: n_cells x D forward passes of the decoder; memory
-    under 256 MiB.
+    dimensions; signed) and ``uns["diffvae"]["gene_weights"]``: the Spearman correlation of the two readings in
+    each dimension, and the share of top genes (by absolute value) in common. Costs n_cells x D forward passes of the
+    decoder and less than 256 MiB.
 
     Raises
     ------
     DataError
-        If the genes of ``adata`` aren't those of the model.
+        If the genes of ``adata`` are not those of the model.
 
     Examples
     --------
@@ -75,8 +77,7 @@ def gene_weights(
     >>> adata.varm["diffvae_gene_weights"].shape
     (765, 5)
     """
-    if n_cells < 1 or n_compared < 1:
-        raise ValueError(f"n_cells={n_cells} and n_compared={n_compared} must be positive.")
+    check(RULES, n_cells=n_cells, n_compared=n_compared)
     if not model.gene_names.equals(pd.Index(adata.var_names.astype(str))):
         raise DataError("The genes of adata are not those of the model, in its order; use the cells it was trained on.")
     z = representation(adata, use_rep)
@@ -114,20 +115,21 @@ def high_weight_genes(
     n_genes: int = 3,
     copy: bool = False,
 ) -> pd.DataFrame:
-    r"""List the genes behind the latent dimensions that encode each group.
+    r"""List the genes with the largest weights in the latent dimensions that encode each group.
 
-    Per chosen dimension of a group (:func:`latent_dimensions`) the ``n_genes`` genes of largest :math:`|\omega|`; the
-    direction of a gene is the sign of its weight times the side of the dimension on which the group lies, so "up" means
-    higher in the group. The paper reports genes *common* to the chosen dimensions: here that is a count.
+    Each chosen dimension of a group (:func:`latent_dimensions`) contributes the ``n_genes`` genes with the largest
+    :math:`|\omega|`. The direction of a gene is the sign of its weight times the side of the dimension on which the
+    group lies, so "up" means higher in the group. ``n_dims`` counts the dimensions that share a gene; the paper reports
+    the genes that all dimensions share.
 
     Parameters
     ----------
     adata
         After :func:`latent_dimensions` and :func:`gene_weights`.
     groupby
-        The key that :func:`latent_dimensions` was run with.
+        The ``groupby`` of :func:`latent_dimensions`.
     n_dims
-        Chosen dimensions to read, from the first rank (the paper: 10 for zebrafish, 5 for pancreas).
+        Chosen dimensions to use, by rank (the paper: 10 for zebrafish, 5 for pancreas).
     n_genes
         Genes per dimension (the paper: 3 and 5).
     copy
@@ -137,9 +139,9 @@ def high_weight_genes(
     -------
     One row per group, ranking (``"weights"`` or ``"jacobian"``) and gene: ``group``, ``ranking``, ``rank``, ``gene``,
     ``direction`` (by the summed signed weight), ``n_dims`` (how many of the chosen dimensions share it), ``dimensions``
-    (with side, for instance "3+, 17-"), ``weight`` (mean over them of weight times side, positive for up), and the
-    check against the cells themselves: ``difference`` (mean expression of X in the group less that of the other cells)
-    and ``confirmed`` (whether its sign is that of ``direction``). Sorted by n_dims, then size of the weight. Written to
+    (with side, for instance "3+, 17-"), ``weight`` (mean weight times side, positive for up), ``difference`` (mean of X
+    in the group minus that in the other cells) and ``confirmed`` (whether the difference has the sign of
+    ``direction``). Sorted by ``n_dims``, then by the size of ``weight``. Written to
     ``uns["diffvae"]["high_weight_genes"]`` unless ``copy``.
 
     Examples
@@ -155,14 +157,13 @@ def high_weight_genes(
     >>> sorted(genes["direction"].unique())
     ['down', 'up']
     """
-    if n_dims < 1 or n_genes < 1:
-        raise ValueError(f"n_dims={n_dims} and n_genes={n_genes} must be positive.")
+    check(RULES, n_dims=n_dims, n_genes=n_genes)
     table = result(adata, "latent_dimensions")
-    made_for = results(adata).get("latent_dimensions_params", {}).get("groupby", groupby)
-    if made_for != groupby:
+    ranked_for = results(adata).get("latent_dimensions_params", {}).get("groupby", groupby)
+    if ranked_for != groupby:
         raise DataError(
-            f"The latent dimensions were ranked for {made_for!r}; run diffvae.tl.latent_dimensions(adata, {groupby!r}) "
-            "first."
+            f"The latent dimensions were ranked for {ranked_for!r}; run diffvae.tl.latent_dimensions(adata, "
+            f"{groupby!r}) first."
         )
     missing = [key for key in RANKINGS.values() if key not in adata.varm]
     if missing:
@@ -172,11 +173,11 @@ def high_weight_genes(
     difference = _group_differences(adata, labels)
     rows = []
     for group in labels.categories:
-        own = chosen[chosen["group"] == group]
-        sides = np.where(own["side"] == "+", 1.0, -1.0)
+        dimensions = chosen[chosen["group"] == group]
+        sides = np.where(dimensions["side"] == "+", 1.0, -1.0)
         for ranking, key in RANKINGS.items():
-            signed = adata.varm[key][:, own["dimension"].to_numpy()] * sides  # genes x chosen dimensions
-            counts = _recurrence(signed, own, adata.var_names, n_genes)
+            signed = adata.varm[key][:, dimensions["dimension"].to_numpy()] * sides  # genes x chosen dimensions
+            counts = _recurrence(signed, dimensions, adata.var_names, n_genes)
             counts.insert(0, "group", group)
             counts.insert(1, "ranking", ranking)
             counts["difference"] = difference[group].loc[counts["gene"]].to_numpy()
@@ -188,20 +189,20 @@ def high_weight_genes(
     return frame
 
 
-def _recurrence(signed: np.ndarray, own: pd.DataFrame, names: pd.Index, n_genes: int) -> pd.DataFrame:
-    """Count in how many of a group's dimensions each gene is among the heaviest."""
+def _recurrence(signed: np.ndarray, chosen: pd.DataFrame, names: pd.Index, n_genes: int) -> pd.DataFrame:
+    """Count the dimensions of a group in which each gene is among the largest weights."""
     top = np.argsort(-np.abs(signed), axis=0, kind="stable")[:n_genes]
-    tags = (own["dimension"].astype(str) + own["side"]).to_numpy()
-    found: dict[int, list[int]] = {}
+    tags = (chosen["dimension"].astype(str) + chosen["side"]).to_numpy()
+    positions: dict[int, list[int]] = {}
     for position in range(signed.shape[1]):
         for gene in top[:, position]:
-            if signed[gene, position] != 0:  # fewer genes hang on the dimension than were asked for
-                found.setdefault(int(gene), []).append(position)
+            if signed[gene, position] != 0:
+                positions.setdefault(int(gene), []).append(position)
     records = [
-        (names[gene], len(at), ", ".join(tags[at]), float(signed[gene, at].mean())) for gene, at in found.items()
+        (names[gene], len(at), ", ".join(tags[at]), float(signed[gene, at].mean())) for gene, at in positions.items()
     ]
     frame = pd.DataFrame(records, columns=["gene", "n_dims", "dimensions", "weight"])
-    frame = frame.astype({"n_dims": np.int64, "weight": np.float64})  # also where a group has no dimension
+    frame = frame.astype({"n_dims": np.int64, "weight": np.float64})  # also without any dimension
     frame["direction"] = np.where(frame["weight"] > 0, "up", "down")
     order = np.lexsort([frame["gene"].astype(str), -frame["weight"].abs(), -frame["n_dims"]])
     frame = frame.iloc[order].reset_index(drop=True)
@@ -210,7 +211,7 @@ def _recurrence(signed: np.ndarray, own: pd.DataFrame, names: pd.Index, n_genes:
 
 
 def _group_differences(adata: AnnData, labels: pd.Categorical) -> pd.DataFrame:
-    """Mean of X in each group less the mean over all other cells: genes x groups."""
+    """Return the mean of X in each group minus the mean over all other cells, genes x groups."""
     member = np.eye(len(labels.categories))[labels.codes]
     total = np.asarray(adata.X.sum(axis=0)).ravel()
     summed = (sparse.csr_matrix(member.T) @ adata.X) if sparse.issparse(adata.X) else member.T @ adata.X

@@ -1,4 +1,4 @@
-"""Which cells does Graph-DiffVAE link, how sure is it, and which of these links are new?"""
+"""Which cells does Graph-DiffVAE link, with which probability, and which links are new?"""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from scipy.sparse.csgraph import connected_components
 from diffvae import _keys, _random
 from diffvae._core import graphs
 from diffvae._core.anndata import graph, require_unique_names, results
+from diffvae._core.validate import Number, Optional, Rule, Whole, check
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model import GraphDiffVAE
+
+RULES: dict[str, Rule] = {"top_k": Whole(1), "threshold": Optional(Number("(0, 1)"))}
 
 
 def links(
@@ -34,51 +37,49 @@ def links(
     .. math:: p_{ij} = \sigma(a\, z^{*\top}_i z^*_j + b)
 
     with a and b fitted to edges that were hidden from the training and to pairs without an edge, at the density of the
-    graph: of all pairs with p = 0.2, known edges among them, a fifth are edges. Among the new links it is far fewer.
-    That is a statement about the graph that went in, not about biology.
+    graph: a fifth of all pairs with p = 0.2 are edges, and far fewer of those that are not known edges. The
+    probabilities describe the input graph, not biology.
 
     Parameters
     ----------
     adata
-        Cells with a graph under the model's key, on which it predicts; those of the training, say.
+        Cells with a graph under the key of the model, for example the training cells.
     model
         A trained :class:`diffvae.model.GraphDiffVAE`.
     top_k
-        Most probable links that are kept per cell.
+        Number of most probable links per cell.
     threshold
-        Least probability of a link that is called. None for the one with the best F1 on the hidden edges.
+        Least probability of a called link. None for the threshold with the best F1 on the hidden edges.
     max_missing
         See :meth:`diffvae.model.Model.get_latent_representation`.
     rng
-        Seed of the approximate search among more than 20,000 cells.
+        Seed of the approximate search above 20,000 cells.
 
     Returns
     -------
-    The called links, most probable first: ``cell_1``, ``cell_2``, ``probability``, ``new`` (not in the graph that went
-    in). Written:
+    The called links, most probable first: ``cell_1``, ``cell_2``, ``probability``, ``new`` (not in the input
+    graph). Writes
 
     ``obsm["X_diffvae_graph"]``
         Posterior means; ``obsm["X_diffvae_link"]`` has Z*.
     ``obsp["diffvae_links"]``
-        Probabilities of the top links of each cell, symmetric, sparse. ``uns["diffvae_links"]`` makes them neighbours
-        for scanpy: ``sc.tl.paga(adata, groups, neighbors_key="diffvae_links")``, likewise ``sc.tl.diffmap`` and
-        ``sc.tl.dpt``; CellRank's ``ConnectivityKernel(adata, conn_key="diffvae_links")`` is meant to take it, too (not
-        tried).
+        Probabilities of the top links of each cell, symmetric, sparse. With ``uns["diffvae_links"]`` scanpy reads them
+        as neighbours: ``sc.tl.paga(adata, groups, neighbors_key="diffvae_links")``, ``sc.tl.diffmap``, ``sc.tl.dpt``.
     ``obsp["diffvae_called_links"]``
-        The called ones, as a graph of ones: pairs among those ``top_k`` whose probability reaches the threshold.
+        The called links, as a graph of ones: pairs among the ``top_k`` whose probability reaches the threshold.
     ``uns["diffvae"]["links"]``
-        Threshold; precision and recall there on the hidden edges, ``precision_unknown`` among pairs that were no known
-        edges (all for every pair above the threshold, before ``top_k`` cuts; NaN on cells other than the training's);
-        numbers of links, and how the model was trained. ``hub_share`` is the share of called links that touch the most
-        linked hundredth of the cells, ``n_components`` the pieces into which ``diffvae_links`` falls (``sc.tl.dpt``
-        needs one); each beside that of the graph that went in.
+        Threshold, and precision and recall at the threshold on the hidden edges; ``precision_unknown`` among pairs that
+        are not known edges (these are over all pairs, not only ``top_k``, and NaN for cells outside the training);
+        numbers of links; and how the model was trained. ``hub_share`` is the share of called links that touch the 1 %
+        of the cells with most links; ``n_components`` is the number of components of ``diffvae_links`` (``sc.tl.dpt``
+        needs one); the suffix ``_input`` marks the same of the input graph.
 
     Raises
     ------
     ValueError
         If the model was trained without hidden edges and no threshold is given.
     DataError
-        If names of cells occur more than once, or the model is no better than chance on the hidden edges.
+        If cell names are not unique, or the model is no better than chance on the hidden edges.
 
     Examples
     --------
@@ -90,20 +91,17 @@ def links(
     >>> dv.tl.links(adata, model).columns.tolist()
     ['cell_1', 'cell_2', 'probability', 'new']
     """
-    if top_k < 1:
-        raise ValueError(f"top_k is {top_k}; keep one link per cell at least.")
-    if threshold is not None and not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}; it is a probability, between 0 and 1.")
+    check(RULES, top_k=top_k, threshold=threshold)
     require_unique_names(adata)
     if model.is_trained and model.calibration is None and threshold is None:
         raise ValueError(
-            "The model was trained with validation_size=0, or on a graph in which every pair is linked, so there is no "
-            "threshold from hidden edges; pass threshold=0.5, say, or train with some hidden."
+            "The model was trained with validation_size=0, or on a graph in which every pair is linked, so no hidden "
+            "edges give a threshold; pass threshold=0.5, for example, or train with hidden edges."
         )
     if model.calibration is not None and model.calibration.slope <= 0:
         raise DataError(
-            "On the edges hidden from its training the model is no better than chance, so it can't say which links are "
-            "probable; train it longer, or on a graph with more edges."
+            "The model is no better than chance on the hidden edges, so its links are not meaningful; train it longer, "
+            "or on a graph with more edges."
         )
     curve = model.curve(adata)
     given = graph(adata, model.graph_key)
@@ -135,7 +133,7 @@ def links(
         "distances_key": _keys.LINKS,
         "params": {"method": "diffvae", "n_neighbors": top_k + 1, "use_rep": _keys.GRAPH_LATENT},
     }
-    watched = model.history.filter(like="validation_").dropna()
+    validation = model.history.filter(like="validation_").dropna()
     results(adata)["links"] = {
         "graph_key": model.graph_key,
         "top_k": top_k,
@@ -151,13 +149,13 @@ def links(
         "n_components": int(connected_components(top, directed=False)[0]),
         "n_components_input": int(connected_components(given, directed=False)[0]),
         "scheme": model.scheme,
-        **({} if watched.empty else {k: float(v) for k, v in watched.iloc[-1].items()}),
+        **({} if validation.empty else {k: float(v) for k, v in validation.iloc[-1].items()}),
     }
     return table
 
 
 def _hub_share(links: sparse.csr_matrix) -> float:
-    """Return the share of links that touch the most linked hundredth of the cells."""
+    """Return the share of links that touch the 1 % of the cells with most links."""
     pairs = graphs.edges_of(links)
     if not len(pairs):
         return float("nan")

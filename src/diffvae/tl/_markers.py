@@ -1,4 +1,4 @@
-"""Marker genes of cell types: the bundled tables, the user's own, and how genes are matched by name."""
+"""Marker genes of cell types: tables, matching by name, and scores of gene sets against a null."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def load_markers(name: str) -> pd.DataFrame:
     Returns
     -------
     One row per cell type and gene: ``cell_type``, ``gene`` (symbol), ``direction`` ("up": higher in the type;
-    "down": absent from it, where a neighbouring type has it), ``source`` (publication). A template for your own
-    table too: :func:`annotate` reads the same columns from a CSV file.
+    "down": absent from it, but present in a similar type), ``source`` (publication). :func:`annotate` reads tables of
+    your own with the same columns.
 
     Raises
     ------
@@ -54,13 +54,13 @@ def load_markers(name: str) -> pd.DataFrame:
     ['HSPC', 'Neutrophil', 'Monocyte', 'Erythrocyte', 'Thrombocyte']
     """
     if name not in bundled_names():
-        raise ValueError(f"There is no bundled marker table {name!r}; there are: {', '.join(bundled_names())}.")
+        raise ValueError(f"There is no bundled marker table {name!r}; the tables are: {', '.join(bundled_names())}.")
     with (_BUNDLED / f"{name}.csv").open() as file:
         return pd.read_csv(file, dtype=str)
 
 
 def read_markers(markers: Markers) -> tuple[str, pd.DataFrame]:
-    """Return a name and a clean table (columns as in :func:`load_markers`) of whatever the user gave."""
+    """Return the name of the markers and a clean table with the columns of :func:`load_markers`."""
     if isinstance(markers, Mapping):
         return "dict", _clean(_from_mapping(markers), "markers")
     if isinstance(markers, pd.DataFrame):
@@ -88,7 +88,7 @@ def read_markers(markers: Markers) -> tuple[str, pd.DataFrame]:
 def _from_mapping(markers: Mapping[str, Iterable[str]]) -> pd.DataFrame:
     for cell_type, genes in markers.items():
         if isinstance(genes, str):
-            raise DataError(f"markers[{cell_type!r}] is the text {genes!r}; give a list of genes.")
+            raise DataError(f"markers[{cell_type!r}] is the string {genes!r}; give a list of genes.")
     pairs = [(cell_type, gene) for cell_type, genes in markers.items() for gene in genes]
     return pd.DataFrame(pairs, columns=["cell_type", "gene"])
 
@@ -106,28 +106,24 @@ def _clean(table: pd.DataFrame, where: str) -> pd.DataFrame:
     table = table.astype(str).apply(lambda column: column.str.strip())
     table = table[(table["cell_type"] != "") & (table["gene"] != "")].drop_duplicates(COLUMNS[:3])
     if table.empty:
-        raise DataError(f"{where} holds no marker genes; give at least one gene for one cell type.")
+        raise DataError(f"{where} holds no marker genes; give at least one.")
     table["direction"] = table["direction"].str.lower()
     odd = table.loc[~table["direction"].isin(["up", "down"]), "direction"]
     if len(odd):
-        raise DataError(f"{where} has the direction {odd.iloc[0]!r}; use 'up' or 'down'.")
+        raise DataError(f"{where} has the direction {odd.iloc[0]!r}; it must be 'up' or 'down'.")
     both = table[table.duplicated(COLUMNS[:2])]
     if len(both):
         cell_type, gene = both.iloc[0][COLUMNS[:2]]
-        raise DataError(f"{where} lists {gene!r} both up and down for {cell_type!r}; keep one.")
+        raise DataError(f"{where} lists {gene!r} both up and down for {cell_type!r}; remove one.")
     return table.reset_index(drop=True)
 
 
 def match_genes(genes: pd.Series, names: pd.Index) -> pd.Series:
-    """Return the position of each gene among names: exact match, else without regard to case, else -1.
-
-    Of names that occur twice the first is taken; a match without regard to case must be the only one.
-    """
+    """Return the position of each gene among names: an exact match, else a unique match that ignores case, else -1."""
     exact = pd.Series(range(len(names)), index=names.astype(str))
     folded = exact.set_axis(exact.index.str.casefold())
     exact, folded = exact[~exact.index.duplicated()], folded[~folded.index.duplicated(keep=False)]
-    found = genes.map(exact)
-    return found.fillna(genes.str.casefold().map(folded)).fillna(-1).astype(int)
+    return genes.map(exact).fillna(genes.str.casefold().map(folded)).fillna(-1).astype(int)
 
 
 N_BINS = 25
@@ -135,25 +131,25 @@ N_BINS = 25
 N_CONTROLS = 100
 """Control genes per level, at most."""
 N_SHOWN = 5
-"""Genes shown as those that decided."""
+"""Genes listed per group and set."""
 
 
 def pairwise_auc(x: Any, codes: np.ndarray, votes: np.ndarray) -> np.ndarray:
-    r"""Return, per group and gene, how far the group's cells lie above those of the other groups.
+    r"""Return how far the cells of each group lie above those of the other groups, for each gene.
 
     .. math:: \delta_{cg} = \frac{\sum_{c' \ne c} v_{c'} \left(2\, \mathrm{AUC}_g(c, c') - 1\right)}
         {\sum_{c' \ne c} v_{c'}}
 
-    with :math:`\mathrm{AUC}_g(c, c')` the probability that a cell of c has more of gene g than a cell of c', ties
-    counting half, and :math:`v` the votes of the groups, whatever their size: against all other *cells*, markers
-    of a common type would look weak only because many of those cells are of the same type.
+    with :math:`\mathrm{AUC}_g(c, c')` the probability that a cell of c expresses gene g more than a cell of c' (ties
+    count half) and :math:`v` the votes of the groups, whatever their size. Compared with all other *cells*, markers of
+    a common type would look weak.
 
     Parameters
     ----------
     x
         Cells x genes, dense or sparse.
     codes
-        Group of each cell, 0 to K - 1, none empty.
+        Group of each cell, 0 to K - 1, without empty groups.
     votes
         Positive, one per group.
 
@@ -176,24 +172,24 @@ def pairwise_auc(x: Any, codes: np.ndarray, votes: np.ndarray) -> np.ndarray:
         group = codes[columns.indices[stored]]
         distinct, level = np.unique(columns.data[stored], return_inverse=True)
         mass = np.bincount(level, weights=mass_of_cell[group], minlength=len(distinct))
-        # Distribution function over all groups by their votes, at the middle of its steps; zeros are one step.
+        # distribution function over all groups, weighted by votes, at the middle of each step; zeros are one step
         zero = max(0.0, 1.0 - mass.sum())
         middle = np.cumsum(mass) - mass / 2 + zero * (distinct > 0)
         middle_of_zero = mass[distinct < 0].sum() + zero / 2
         zeros = sizes - np.bincount(group, minlength=n_groups)
         total = np.bincount(group, weights=middle[level], minlength=n_groups) + zeros * middle_of_zero
-        # The mean holds the group against itself too, which is one half by definition.
+        # remove the comparison of the group with itself, whose AUC is 1/2
         out[:, gene] = (2 * total / sizes - votes) / (1 - votes) - 1
     return out
 
 
 def share_votes(delta: np.ndarray) -> np.ndarray:
-    r"""Return votes for groups such that groups that look alike share one.
+    r"""Return the votes of groups; groups with similar expression share one.
 
     .. math:: v_c = 1 / \sum_{c'} \max(0, \rho_{cc'})
 
-    with :math:`\rho` the correlation of the rows of :func:`pairwise_auc` under equal votes. A type that the clustering
-    cut into ten parts would otherwise hold most votes against its own markers.
+    with :math:`\rho` the correlation of the rows of :func:`pairwise_auc` under equal votes. Otherwise a type that was
+    cut into ten clusters would have most votes against its own markers.
     """
     centred = delta - delta.mean(axis=1, keepdims=True)
     length = np.sqrt((centred**2).sum(axis=1))
@@ -203,12 +199,12 @@ def share_votes(delta: np.ndarray) -> np.ndarray:
 
 
 class GeneLevels:
-    """Genes sorted into levels of mean expression, and control genes drawn from each."""
+    """Levels of mean expression of the genes, and control genes of each level."""
 
     def __init__(self, x: Any, rng: Rng) -> None:
         mean = np.asarray(x.mean(axis=0)).ravel()
         n_bins = int(np.clip(len(mean) // 50, 1, N_BINS))
-        # Genes that no cell has tell nothing, neither as markers nor as controls.
+        # genes without expression are neither markers nor controls
         present = np.flatnonzero(np.asarray((x != 0).sum(axis=0)).ravel())
         self.level = np.full(len(mean), -1)
         ranks = rankdata(mean[present], method="ordinal") - 1
@@ -219,40 +215,37 @@ class GeneLevels:
             genes = np.flatnonzero(self.level == level)
             self.controls.append(np.sort(draw.choice(genes, min(N_CONTROLS, len(genes)), replace=False)))
 
-    def pool(self, gene: int, own: np.ndarray) -> np.ndarray:
-        """Return the controls at the level of a gene, without the genes of its own set."""
+    def pool(self, gene: int, gene_set: np.ndarray) -> np.ndarray:
+        """Return the controls at the level of a gene, without the genes of the set."""
         controls = self.controls[self.level[gene]]
-        others = controls[~np.isin(controls, own)]
+        others = controls[~np.isin(controls, gene_set)]
         return others if len(others) else controls
 
 
 def score_sets(
     delta: np.ndarray, sets: dict[str, pd.DataFrame], levels: GeneLevels, n_permutations: int, rng: Rng
 ) -> pd.DataFrame:
-    r"""Score gene sets in every group against random sets of the same size and expression.
+    """Score gene sets in every group, as in :func:`annotate`, against random sets of the same size and expression.
 
-    .. math:: S_{ct} = \frac{\sum_{g \in t} w_g s_g (\delta_{cg} - \bar\delta_{cg})}{\sum_{g \in t} w_g}
-
-    with the weight :math:`w_g`, the sign :math:`s_g` (-1 for genes that should be absent) and
-    :math:`\bar\delta_{cg}` the mean over control genes of the same level. p-value: share of sets in which every
-    gene is replaced by a random control of its level that reach the score, the set itself counted among them.
+    The p-value is the share of random sets, and the set itself, that reach the score. A random set replaces every gene
+    by a control of its level.
 
     Parameters
     ----------
     delta
-        Groups x genes, from :func:`pairwise_auc`; needed only at genes of the sets and at controls.
+        Groups x genes, from :func:`pairwise_auc`, at the genes of the sets and the controls.
     sets
-        Per set: ``gene``, ``position`` (column of delta), ``weight`` and ``sign`` of its genes.
+        By name: ``gene``, ``position`` (column of delta), ``weight`` and ``sign`` (-1 for genes that should be absent).
     levels
-        Where controls come from.
+        Control genes.
     n_permutations, rng
         Random sets to draw, seed or generator.
 
     Returns
     -------
     One row per group (integer) and set: ``group``, ``cell_type``, ``score``, ``p_value``, ``n_markers`` (genes
-    that should be present), ``n_up`` (those of them above the other groups) and ``genes`` (those that
-    contributed most, comma separated; with "-" behind a gene that spoke by its absence).
+    that should be present), ``n_up`` (those above the other groups) and ``genes`` (the largest contributions, comma
+    separated, with "-" behind genes that should be absent).
     """
     rows = []
     for name, genes in sets.items():
@@ -267,10 +260,10 @@ def score_sets(
             pool = delta[:, levels.pool(gene, position)]
             expected += share * pool.mean(axis=1)
             null += share * pool[:, draw.integers(pool.shape[1], size=n_permutations)]
-        # Sums of the same numbers in another order may differ in the last digit; they are ties.
+        # sums of the same numbers in another order are ties
         n_reached = (null >= observed[:, None] - 1e-12).sum(axis=1)
         up = position[sign > 0]
-        shown = (genes["gene"] + np.where(sign > 0, "", "-")).to_numpy()
+        labels = (genes["gene"] + np.where(sign > 0, "", "-")).to_numpy()
         rows.append(
             pd.DataFrame(
                 {
@@ -280,7 +273,7 @@ def score_sets(
                     "p_value": (1 + n_reached) / (1 + n_permutations),
                     "n_markers": len(up),
                     "n_up": (delta[:, up] > 0).sum(axis=1),
-                    "genes": [_largest(part, shown) for part in parts],
+                    "genes": [_largest(part, labels) for part in parts],
                 }
             )
         )

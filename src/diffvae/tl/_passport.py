@@ -1,4 +1,4 @@
-"""The pages of a passport: types, genes and batches of each dimension, each a tidy table."""
+"""What does each latent dimension stand for: its types, genes and batches, and does it recur?"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy import sparse, stats
 from diffvae import _keys, metrics
 from diffvae._core.anndata import groups, representation, result, results
 from diffvae._core.fingerprint import alive_dimensions, mark, stability_of
+from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl._dimensions import enrichment, outlying
 from diffvae.tl._gene_weights import RANKINGS
@@ -25,11 +26,11 @@ GENE_COLUMNS = ["dimension", "reading", "direction", "rank", "gene", "weight", "
 
 
 def types_of_sides(z: np.ndarray, labels: pd.Categorical, n_sd: float) -> pd.DataFrame:
-    """Return how enriched each type is on either side of each dimension.
+    """Return the enrichment of each type on either side of each dimension.
 
-    The sides are the two halves of D_k (eq 3), each tested by itself: odds ratio and one-sided hypergeometric p-value,
-    Benjamini-Hochberg over all dimensions, sides and types. Sorted by odds ratio: by p-value a big type that is
-    somewhat more frequent on a side would come before a small one that lies there altogether.
+    The sides are the two halves of D_k (eq 3). Each is tested separately: odds ratio and one-sided hypergeometric
+    p-value, with Benjamini-Hochberg over all dimensions, sides and types. Rows are sorted by odds ratio, because the
+    p-value favours a large type that is slightly enriched over a small type that lies entirely on one side.
     """
     member = np.eye(len(labels.categories))[labels.codes]
     size, n = member.sum(axis=0)[:, None], len(z)
@@ -60,10 +61,10 @@ def types_of_sides(z: np.ndarray, labels: pd.Categorical, n_sd: float) -> pd.Dat
 
 
 def genes_of_directions(adata: AnnData, z: np.ndarray, alive: np.ndarray, n_genes: int) -> pd.DataFrame:
-    """Return the first genes of each living dimension, for both readings of the decoder and both directions.
+    """Return the top genes of each alive dimension, for both readings of the decoder and both directions.
 
-    ``correlation`` is Pearson's, of the gene with the dimension over the cells; ``confirmed`` says whether it has the
-    sign that the decoder gives the gene.
+    ``correlation`` is the Pearson correlation of gene and dimension over the cells; ``confirmed`` says whether its sign
+    is the sign of the weight.
     """
     names = adata.var_names.to_numpy(dtype=object)
     parts = []
@@ -74,54 +75,51 @@ def genes_of_directions(adata: AnnData, z: np.ndarray, alive: np.ndarray, n_gene
                 genes = np.argsort(-signed, kind="stable")[:n_genes]
                 genes = genes[signed[genes] > 0]
                 rank = np.arange(1, len(genes) + 1)
-                found = {"rank": rank, "gene": names[genes], "place": genes, "weight": weights[genes, d]}
-                parts.append(pd.DataFrame({"dimension": d, "reading": reading, "direction": direction, **found}))
+                columns = {"rank": rank, "gene": names[genes], "index": genes, "weight": weights[genes, d]}
+                parts.append(pd.DataFrame({"dimension": d, "reading": reading, "direction": direction, **columns}))
     if not parts:
         return pd.DataFrame(columns=GENE_COLUMNS)
     frame = pd.concat(parts, ignore_index=True)
-    frame["correlation"] = correlations(adata.X, z)[frame["place"], frame["dimension"]]
+    frame["correlation"] = correlations(adata.X, z)[frame["index"], frame["dimension"]]
     frame["confirmed"] = np.sign(frame["correlation"]) == np.sign(frame["weight"])
-    return frame.drop(columns="place")
+    return frame.drop(columns="index")
 
 
 def correlations(x: Any, z: np.ndarray) -> np.ndarray:
-    """Return Pearson's correlation of each gene with each dimension over the cells: genes x dimensions.
-
-    0 where gene or dimension is constant.
-    """
+    """Return the Pearson correlation of genes with dimensions (genes x dimensions), 0 where either is constant."""
     n = len(z)
-    wide: Any = x.astype(np.float64) if sparse.issparse(x) else np.asarray(x, np.float64)
-    mean = np.asarray(wide.mean(axis=0)).ravel()
-    squares = (wide.multiply(wide) if sparse.issparse(wide) else np.square(wide)).mean(axis=0)
+    x = x.astype(np.float64) if sparse.issparse(x) else np.asarray(x, np.float64)
+    mean = np.asarray(x.mean(axis=0)).ravel()
+    squares = (x.multiply(x) if sparse.issparse(x) else np.square(x)).mean(axis=0)
     spread = np.sqrt((np.asarray(squares).ravel() - mean**2).clip(min=0))
     centred = z - z.mean(axis=0)
     scale = np.outer(spread, centred.std(axis=0))
-    covariance = np.asarray(wide.T @ centred) / n
+    covariance = np.asarray(x.T @ centred) / n
     return np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 1e-12).clip(-1, 1)
 
 
 def batches_of_dimensions(
     z: np.ndarray, alive: np.ndarray, batch: pd.Categorical, labels: pd.Categorical
 ) -> pd.DataFrame:
-    r"""Return how far each dimension follows the batch, beside how far it follows the types.
+    r"""Return the share of the variance of each dimension that batches explain, and that types explain.
 
     .. math:: \eta^2_B = 1 - \frac{\mathrm{SS}(z \mid T, B)}{\mathrm{SS}(z \mid T)} \qquad
         \eta^2_T = 1 - \frac{\mathrm{SS}(z \mid T, B)}{\mathrm{SS}(z \mid B)}
 
-    with SS the squares left over by the means of types T, batches B, or both (additive): what the one explains of what
-    the other leaves, so that batches of different composition are not blamed for their types. p-value of an F-test of
-    the batches, Benjamini-Hochberg over the living dimensions.
+    with SS the residual sum of squares of a linear model on types T, batches B, or both (additive). Each is the share
+    that one explains of what the other leaves, so that batches of different composition are not blamed for their types.
+    The p-value is that of an F-test of the batches, with Benjamini-Hochberg over the alive dimensions.
 
     Returns
     -------
-    One row per dimension: ``dimension``, ``batch`` (the one that stands furthest apart), ``auc`` (the chance that a
-    cell of it lies above a cell of another batch), ``batch_eta2``, ``type_eta2``, ``p_value``, ``q_value``.
+    One row per alive dimension: ``dimension``, ``batch`` (the one furthest from the others), ``auc`` (probability that
+    a cell of this batch lies above a cell of another), ``batch_eta2``, ``type_eta2``, ``p_value``, ``q_value``.
     """
     auc = metrics.dimension_auc(z, np.asarray(batch, dtype=str))
-    furthest = np.abs(auc.to_numpy() - 0.5).round(12).argmax(axis=1)  # of two batches the first, whatever the round-off
+    furthest = np.abs(auc.to_numpy() - 0.5).round(12).argmax(axis=1)  # round: two batches always tie
     one_hot = [np.eye(len(c.categories))[c.codes] for c in (labels, batch)]
-    of_types, of_batch = (_left_over(z, design)[0] for design in one_hot)
-    of_both, rank = _left_over(z, np.hstack(one_hot))
+    of_types, of_batch = (_residual(z, design)[0] for design in one_hot)
+    of_both, rank = _residual(z, np.hstack(one_hot))
     extra = rank - len(labels.categories)
     spare = len(z) - rank
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -143,60 +141,52 @@ def batches_of_dimensions(
     return frame.assign(q_value=q_value).reset_index(drop=True)
 
 
-def _left_over(z: np.ndarray, design: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the squares that a linear model leaves over in each dimension, and the rank of its design."""
+def _residual(z: np.ndarray, design: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the residual sum of squares of a linear model in each dimension, and the rank of the design."""
     fitted, _, rank, _ = np.linalg.lstsq(design, z, rcond=None)
     return np.square(z - design @ fitted).sum(axis=0), int(rank)
 
 
 N_TYPES = 4
-"""Types named per side in the overview; the tidy table has all."""
-POOR = 0.3
-"""Overlap of the first genes of two readings below which they are said to disagree."""
+"""Types per side in ``Passport.table``; ``Passport.types`` has all."""
 
 
 def add_types(table: pd.DataFrame, types: pd.DataFrame) -> pd.DataFrame:
-    """Add ``types_high`` and ``types_low``: enriched types with their odds ratio, the largest first."""
+    """Add ``types_high`` and ``types_low``: enriched types, with the largest odds ratio first."""
     for side, column in zip(SIDES, ("types_high", "types_low"), strict=True):
         rows = types[types["side"] == side]
-        told = rows["type"].astype(str) + " (" + rows["odds_ratio"].map(ratio) + ")"
-        table[column] = _listed(told, rows["dimension"], N_TYPES, table)
+        texts = rows["type"].astype(str) + " (" + rows["odds_ratio"].map(ratio) + ")"
+        table[column] = _joined(texts, rows["dimension"], N_TYPES, table)
     return table
 
 
 def ratio(value: float) -> str:
-    """Return an odds ratio to two figures.
-
-    Examples
-    --------
-    >>> ratio(2.345), ratio(56.7), ratio(12345.0)
-    ('2.3', '57', '> 1,000')
-    """
+    """Format an odds ratio: 2.3, 57, > 1,000."""
     return "> 1,000" if value > 1000 else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def add_genes(table: pd.DataFrame, genes: pd.DataFrame) -> pd.DataFrame:
-    """Add the genes of both directions by both readings, first rank first."""
-    for reading in ("weights", "jacobian"):
+    """Add the top genes of both directions by both readings."""
+    for reading in RANKINGS:
         for direction in DIRECTIONS:
             rows = genes[(genes["reading"] == reading) & (genes["direction"] == direction)]
-            table[f"{direction}_{reading}"] = _listed(rows["gene"].astype(str), rows["dimension"], None, table)
+            table[f"{direction}_{reading}"] = _joined(rows["gene"].astype(str), rows["dimension"], None, table)
     return table
 
 
-def _listed(told: pd.Series, dimension: pd.Series, most: int | None, table: pd.DataFrame) -> pd.Series:
-    lists = told.groupby(dimension).agg(lambda names: ", ".join(names if most is None else names.iloc[:most]))
+def _joined(texts: pd.Series, dimension: pd.Series, most: int | None, table: pd.DataFrame) -> pd.Series:
+    lists = texts.groupby(dimension).agg(lambda names: ", ".join(names if most is None else names.iloc[:most]))
     return table["dimension"].map(lists).fillna("").astype(object)
 
 
 def add_names(table: pd.DataFrame, types: pd.DataFrame, *, known: bool, max_q: float, noun: str) -> pd.DataFrame:
-    """Add ``name`` and ``remark``; the second says why the first is empty."""
+    """Add ``name``, and ``remark``, the reason why a name is empty."""
     table["remark"] = [_remark(row, known, max_q) for row in table.to_dict("records")]
     best = types.drop_duplicates(["dimension", "side"])  # sorted by odds ratio
-    told = noun + best["type"].astype(str) + " " + best["side"]
-    names = told.groupby(best["dimension"]).agg(lambda parts: ", ".join(sorted(parts)))
-    able = table["remark"] == ""
-    table.insert(1, "name", table["dimension"].map(names).where(able).fillna("").astype(object))
+    parts = noun + best["type"].astype(str) + " " + best["side"]
+    names = parts.groupby(best["dimension"]).agg(lambda p: ", ".join(sorted(p)))
+    named = table["dimension"].map(names).where(table["remark"] == "")
+    table.insert(1, "name", named.fillna("").astype(object))
     return table
 
 
@@ -207,120 +197,55 @@ def _remark(row: dict[str, Any], known: bool, max_q: float) -> str:
         return "not known whether it recurs"
     if not row["stable"]:
         return f"unstable, found again in {row['recurrence']:.0%} of the trainings"
-    if follows_batch(row, max_q):
+    if "batch_q" in row and row["batch_q"] <= max_q and row["batch_eta2"] > row["type_eta2"]:
         return f"follows the batch ({row['batch']}) more than the types"
     return "" if row["types_high"] or row["types_low"] else "no type is enriched on either side"
 
 
-def follows_batch(row: dict[str, Any], max_q: float) -> bool:
-    """Return whether batches explain more of a dimension than types do."""
-    return "batch_q" in row and bool(row["batch_q"] <= max_q and row["batch_eta2"] > row["type_eta2"])
-
-
-def sentences(
-    table: pd.DataFrame, genes: pd.DataFrame, *, known: bool, stale: bool, clusters: bool, max_q: float
-) -> list[str]:
-    """Say how many dimensions deserve a name, and what the tables can't be taken for."""
-    n, living = len(table), table[table["alive"]]
-    said = [f"{len(living)} of {n} dimensions are alive; {(table['name'] != '').sum()} have a name."]
-    if known:
-        stable = int(living["stable"].sum())
-        said.append(
-            f"{len(living) - stable} living dimensions are not stable over further trainings and stay without a name."
-        )
-    elif stale:
-        said.append(
-            "What diffvae.benchmark.stability found is about another latent space than this one; run it again: until "
-            "then no dimension is known to recur, and none is named."
-        )
-    else:
-        said.append(
-            "No dimension is known to recur, and none is named; run diffvae.benchmark.stability(adata, model) first."
-        )
-    if "batch_q" in table:
-        led = [int(row["dimension"]) for row in living.to_dict("records") if follows_batch(row, max_q)]
-        if led:
-            dimensions = "dimension" if len(led) == 1 else f"{len(led)} dimensions"
-            said.append(f"Batches explain more than types do of {dimensions} {_numbers(led)}.")
-    if clusters:
-        said.append("The clusters were cut from the same latent space, so their q-values only describe.")
-    if len(living):
-        overlap = living["top_overlap"].median()
-        if overlap < POOR:
-            said.append(
-                f"The two readings of the decoder disagree: {overlap:.0%} of their first genes are the same (median)."
-            )
-    if len(genes):
-        right = genes.groupby("reading")["confirmed"].mean()
-        said.append(
-            "The cells themselves move the way the decoder says in "
-            + " and ".join(f"{right[reading]:.0%} of the genes by {reading}" for reading in right.index)
-            + "."
-        )
-    return said
-
-
-def _numbers(found: list[int], most: int = 10) -> str:
-    return ", ".join(map(str, found[:most])) + (f" and {len(found) - most} more" if len(found) > most else "")
-
-
-TABLES = ("table", "types", "genes", "batches")
 WITH_PRIOR = ("DiffVAE", "VAE")
 """Models whose prior fixes the scale of the latent."""
+RULES: dict[str, Rule] = {
+    "n_genes": Whole(1),
+    "n_sd": Number("(0, inf)"),
+    "max_q": Number("(0, 1]"),
+    "min_recurrence": Number("(0, 1]"),
+}
 
 
 @dataclass(frozen=True)
 class Passport:
-    """What :func:`passport` found.
+    """Result of :func:`passport`.
 
     Attributes
     ----------
     table
-        One row per dimension: ``dimension``; ``name`` ("Erythrocyte +, Monocyte -": the enriched type of largest odds
-        ratio on each side; empty unless the dimension is stable and moved by the types more than by the batch);
-        ``alive``; ``stable``; ``recurrence`` and ``similarity`` over further trainings (NaN where not known);
+        One row per dimension: ``dimension``; ``name`` ("Erythrocyte +, Monocyte -": the enriched type with the largest
+        odds ratio on each side; empty unless the dimension is stable and types explain more of it than batches);
+        ``alive``; ``stable``; ``recurrence`` and ``similarity`` over further trainings (NaN if unknown);
         ``types_high`` and ``types_low`` (enriched on the sides + and -, with odds ratio); ``up_weights``,
-        ``down_weights``, ``up_jacobian``, ``down_jacobian`` (genes that rise, and fall, with the dimension);
+        ``down_weights``, ``up_jacobian``, ``down_jacobian`` (genes that rise, or fall, along the dimension);
         ``spearman`` and ``top_overlap`` (agreement of the two readings, from :func:`gene_weights`); with a batch key
         ``batch``, ``batch_auc``, ``batch_eta2``, ``type_eta2``, ``batch_q``; and ``remark`` (why it has no name).
     types
         One row per dimension, side and enriched type: ``dimension``, ``side``, ``type``, ``n_cells`` (on the side),
-        ``n_type`` (of them of the type), ``share``, ``expected_share`` (of all cells), ``odds_ratio``, ``p_value``,
-        ``q_value``.
+        ``n_type`` (of the type among these), ``share``, ``expected_share`` (the type's share of all cells),
+        ``odds_ratio``, ``p_value``, ``q_value``.
     genes
-        One row per living dimension, ``reading`` ("weights", "jacobian"), ``direction`` and gene: ``rank``, ``gene``,
-        ``weight``, ``correlation`` (of gene and dimension over the cells), ``confirmed`` (whether its sign is the
-        weight's) and ``recurrence`` (over further trainings; NaN where not known).
+        One row per alive dimension, ``reading`` ("weights", "jacobian"), ``direction`` and gene: ``rank``, ``gene``,
+        ``weight``, ``correlation`` (of gene and dimension over the cells), ``confirmed`` (whether it has the sign of
+        the weight) and ``recurrence`` (over further trainings; NaN if unknown).
     batches
-        One row per living dimension, with a batch key: ``dimension``, ``batch`` (the one furthest apart), ``auc``,
-        ``batch_eta2`` (of what types leave), ``type_eta2`` (of what batches leave), ``p_value``, ``q_value``.
-    sentences
-        In words, with what the tables can't be taken for.
-
-    Examples
-    --------
-    >>> import diffvae as dv
-    >>> adata = dv.datasets.pbmc68k_reduced()
-    >>> dv.pp.prepare(adata)
-    >>> model = dv.model.PCA(n_latent=5).train(adata)
-    >>> dv.tl.embed(adata, model)
-    >>> dv.tl.gene_weights(adata, model)
-    >>> found = dv.tl.passport(adata, "cell_type")
-    >>> len(found.table)
-    5
+        One row per alive dimension, with a batch key: ``dimension``, ``batch`` (the one furthest from the others),
+        ``auc``, ``batch_eta2`` (of what types leave), ``type_eta2`` (of what batches leave), ``p_value``, ``q_value``.
     """
 
     table: pd.DataFrame
     types: pd.DataFrame
     genes: pd.DataFrame
     batches: pd.DataFrame
-    sentences: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return "\n".join(self.sentences)
 
     def of(self, dimension: int) -> pd.DataFrame:
-        """Return the passport of one dimension: what lies on its side - and on its side +.
+        """Return what lies on the sides - and + of one dimension.
 
         Parameters
         ----------
@@ -329,8 +254,7 @@ class Passport:
 
         Returns
         -------
-        Rows ``types``, ``genes (weights)``, ``genes (jacobian)``: what is enriched, and which genes are higher, on that
-        side.
+        Rows ``types`` (enriched on the side), ``genes (weights)`` and ``genes (jacobian)`` (higher on the side).
         """
         row = self.table[self.table["dimension"] == dimension]
         if row.empty:
@@ -356,29 +280,30 @@ def passport(
     use_rep: str = _keys.LATENT,
     copy: bool = False,
 ) -> Passport:
-    r"""Say of each latent dimension what lies on its two sides, how sure that is, and whether it deserves a name.
+    """Describe each latent dimension by the types and genes on its two sides, and name those that recur.
 
-    A dimension gets a name only if it is alive, comes back in further trainings (:func:`diffvae.benchmark.stability`),
-    has a type enriched on one side at least, and is not moved by the batch more than by the types. All others are
-    shown as well, and ``remark`` says what they lack.
+    A dimension gets a name only if it is alive, recurs in further trainings (:func:`diffvae.benchmark.stability`), has
+    an enriched type on at least one side, and is explained by types more than by batches. ``remark`` says why the
+    others have no name. If ``groupby`` was clustered from the same latent space, q-values are descriptive only: the
+    same cells define the clusters and test them.
 
     Parameters
     ----------
     adata
-        With ``obsm[use_rep]``, after :func:`gene_weights`, and best after :func:`diffvae.benchmark.stability`: without
-        it nothing is known to be stable, so nothing is named.
+        With ``obsm[use_rep]``, after :func:`gene_weights`. Without :func:`diffvae.benchmark.stability` for this
+        latent representation, no dimension is known to recur and none is named.
     groupby
         Types in ``obs``.
     batch_key
-        Batches in ``obs``; None where there are none.
+        Batches in ``obs``, if there are any.
     n_genes
         Genes per dimension, reading and direction.
     n_sd
         Standard deviations from the mean at which a cell lies on a side.
     max_q
-        Largest q-value of an enriched type and of a batch that matters.
+        Largest q-value of an enriched type, and of a batch effect.
     min_recurrence
-        Share of the further trainings in which a stable dimension is found again.
+        Share of the further trainings in which a stable dimension recurs at least.
     use_rep
         Key of the latent representation.
     copy
@@ -386,7 +311,7 @@ def passport(
 
     Returns
     -------
-    :class:`Passport`; ``print`` it for the sentences. Written to ``uns["diffvae"]["passport"]`` unless ``copy``.
+    :class:`Passport`, also written to ``uns["diffvae"]["passport"]`` unless ``copy``.
 
     Examples
     --------
@@ -397,30 +322,26 @@ def passport(
     >>> dv.tl.embed(adata, model)
     >>> dv.tl.gene_weights(adata, model)
     >>> _ = dv.benchmark.stability(adata, model, n=2, cluster_method=None, progress=False)
-    >>> found = passport(adata, "cell_type", n_genes=3)
-    >>> found.table.loc[0, "name"]
+    >>> passport(adata, "cell_type", n_genes=3).table.loc[0, "name"]
     'CD14+ Monocyte +, CD8+/CD45RA+ Naive Cytotoxic -'
     """
-    if n_genes < 1 or not n_sd > 0:
-        raise ValueError(f"n_genes={n_genes} and n_sd={n_sd} must be positive.")
-    if not 0 < max_q <= 1 or not 0 < min_recurrence <= 1:
-        raise ValueError(f"max_q={max_q} and min_recurrence={min_recurrence} are above 0 and at most 1.")
+    check(RULES, n_genes=n_genes, n_sd=n_sd, max_q=max_q, min_recurrence=min_recurrence)
     z = representation(adata, use_rep).astype(np.float64)
     labels = groups(adata, groupby)
     if len(labels.categories) < 2:
-        raise DataError(f"adata.obs[{groupby!r}] has one group only; there is nothing to tell it from.")
+        raise DataError(f"adata.obs[{groupby!r}] has only one group; there is no other to compare it with.")
     batch = None if batch_key is None else groups(adata, batch_key)
     if batch is not None and len(batch.categories) < 2:
-        raise DataError(f"adata.obs[{batch_key!r}] has one batch only; leave batch_key out.")
+        raise DataError(f"adata.obs[{batch_key!r}] has only one batch; leave batch_key out.")
     agreement = _agreement(adata, z.shape[1], use_rep)
     seeds = stability_of(adata, use_rep)
-    table = _standing(adata, z, seeds, min_recurrence)
+    table = _recurrence(adata, z, seeds, min_recurrence)
     alive = table["alive"].to_numpy()
 
     types = types_of_sides(z, labels, n_sd)
     types = types[(types["q_value"] <= max_q) & (types["odds_ratio"] > 1) & alive[types["dimension"]]]
     genes = genes_of_directions(adata, z, alive, n_genes)
-    genes["recurrence"] = _recurrence_of(genes, seeds)
+    genes["recurrence"] = _gene_recurrence(genes, seeds)
     table = add_genes(add_types(table, types), genes).assign(
         spearman=agreement["spearman"], top_overlap=agreement["top_overlap"]
     )
@@ -429,26 +350,20 @@ def passport(
         batches = batches_of_dimensions(z, alive, batch, labels)
         renamed = batches.drop(columns="p_value").rename(columns={"auc": "batch_auc", "q_value": "batch_q"})
         table = table.merge(renamed, on="dimension", how="left").fillna({"batch": ""})
-    clusters, known = groupby == _keys.CLUSTER, seeds is not None
-    table = add_names(table, types, known=known, max_q=max_q, noun="cluster " if clusters else "")
-    stale = not known and "stability" in results(adata)
-    said = sentences(table, genes, known=known, stale=stale, clusters=clusters, max_q=max_q)
-    found = Passport(table, types.reset_index(drop=True), genes, batches, tuple(said))
+    noun = "cluster " if groupby == _keys.CLUSTER else ""
+    table = add_names(table, types, known=seeds is not None, max_q=max_q, noun=noun)
+    tables = {"table": table, "types": types.reset_index(drop=True), "genes": genes, "batches": batches}
     if not copy:
         parameters: dict[str, Any] = {"groupby": groupby, "n_sd": n_sd, "max_q": max_q, "use_rep": use_rep}
         parameters |= {"min_recurrence": min_recurrence, "n_genes": n_genes, "mark": mark(adata.obsm[use_rep])}
         if batch_key is not None:
             parameters["batch_key"] = batch_key
-        results(adata)["passport"] = {
-            **{name: getattr(found, name) for name in TABLES},
-            "sentences": np.array(said, dtype=object),
-            "params": parameters,
-        }
-    return found
+        results(adata)["passport"] = {**tables, "params": parameters}
+    return Passport(**tables)
 
 
 def _agreement(adata: AnnData, n_latent: int, use_rep: str) -> pd.DataFrame:
-    """Return how far the two readings of the decoder agree, after a look at whether they are of this latent."""
+    """Return the agreement of the two readings of the decoder, if they belong to this latent space."""
     agreement: pd.DataFrame = result(adata, "gene_weights")
     for key in RANKINGS.values():
         if key not in adata.varm:
@@ -461,8 +376,8 @@ def _agreement(adata: AnnData, n_latent: int, use_rep: str) -> pd.DataFrame:
     return agreement.reset_index(drop=True)
 
 
-def _standing(adata: AnnData, z: np.ndarray, seeds: dict[str, Any] | None, min_recurrence: float) -> pd.DataFrame:
-    """Return which dimensions are alive and which are known to be stable."""
+def _recurrence(adata: AnnData, z: np.ndarray, seeds: dict[str, Any] | None, min_recurrence: float) -> pd.DataFrame:
+    """Return which dimensions are alive and which are stable."""
     table = pd.DataFrame({"dimension": np.arange(z.shape[1])})
     if seeds is None:
         model = results(adata).get("embed", {}).get("model")
@@ -474,11 +389,11 @@ def _standing(adata: AnnData, z: np.ndarray, seeds: dict[str, Any] | None, min_r
     return table.assign(alive=alive, stable=stable, recurrence=recurrence, similarity=known["similarity"])
 
 
-def _recurrence_of(genes: pd.DataFrame, seeds: dict[str, Any] | None) -> np.ndarray:
-    """Return in which share of the trainings each gene came back, NaN where that wasn't followed."""
+def _gene_recurrence(genes: pd.DataFrame, seeds: dict[str, Any] | None) -> np.ndarray:
+    """Return the share of the trainings in which each gene recurs, NaN where it is unknown."""
     if seeds is None:
         return np.full(len(genes), np.nan)
     key = ["dimension", "reading", "gene"]
-    followed = seeds["genes"].astype({"reading": str, "gene": str}).set_index(key)["recurrence"]
+    known = seeds["genes"].astype({"reading": str, "gene": str}).set_index(key)["recurrence"]
     wanted = pd.MultiIndex.from_frame(genes[key].astype({"reading": str, "gene": str}))
-    return followed.reindex(wanted).to_numpy(np.float64)
+    return known.reindex(wanted).to_numpy(np.float64)

@@ -1,4 +1,4 @@
-"""A map of the cells, and the place of other cells in it."""
+"""What does the latent space look like in two dimensions, and where do other cells lie on this map?"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scipy import sparse
 from diffvae import _keys, _random
 from diffvae._core.anndata import representation, result, results
 from diffvae._core.runtime import in_one_thread
+from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from openTSNE.affinity import PerplexityBasedNN
 
 AFFINITIES = "diffvae_tsne_affinities"
-"""``obsp``: the symmetric affinities P of the last map, from which it can be repeated with another seed."""
+"""``obsp``: the symmetric affinities P of the last map, reused for other seeds."""
+
+RULES: dict[str, Rule] = {"init": Choice("pca", "random"), "n_iter": Whole(0), "perplexity": Number("(1, inf)")}
 
 
 @in_one_thread
@@ -48,12 +51,12 @@ def tsne(
     use_rep
         Key in ``obsm``.
     perplexity
-        Effective number of neighbours; lowered to a third of the cells where there are too few.
+        Effective number of neighbours, at most a third of the cells.
     n_iter
         Iterations after the early exaggeration.
     init
-        ``"pca"``: the global layout follows the first two principal components, and seeds hardly matter.
-        ``"random"``: for repeats that should be independent.
+        ``"pca"``: the layout follows the first two principal components and hardly depends on the seed. ``"random"``:
+        for independent repeats.
     key_added
         Key in ``obsm``.
     n_jobs
@@ -65,8 +68,8 @@ def tsne(
 
     Returns
     -------
-    None, or the copy. Writes ``obsm[key_added]`` (cells x 2), ``obsp["diffvae_tsne_affinities"]`` (sparse; used again
-    as long as ``use_rep`` and ``perplexity`` stay the same) and ``uns["diffvae"]["tsne"]``.
+    None, or the copy. Writes ``obsm[key_added]`` (cells x 2), ``obsp["diffvae_tsne_affinities"]`` (sparse; reused
+    while the representation and ``perplexity`` stay the same) and ``uns["diffvae"]["tsne"]``.
 
     References
     ----------
@@ -82,15 +85,12 @@ def tsne(
     >>> adata.obsm["X_diffvae_tsne"].shape
     (700, 2)
     """
-    if init not in ("pca", "random"):
-        raise ValueError(f"init is {init!r}; it is 'pca' or 'random'.")
-    if n_iter < 0:
-        raise ValueError(f"n_iter is {n_iter}; it is zero or more.")
+    check(RULES, init=init, n_iter=n_iter, perplexity=perplexity)
     x = _float64(adata, use_rep)
     if (x == x[0]).all():
-        raise DataError(f"All cells have the same place in {use_rep!r}, so there is nothing to map.")
+        raise DataError(f"All cells are equal in {use_rep!r}, so there is no map.")
     random_state = _int32_seed(rng, "tsne")
-    used = _possible_perplexity(perplexity, len(x))
+    used = _limited(perplexity, len(x))
     stored = adata.uns.get(_keys.UNS, {}).get("tsne", {})
     mark = _mark(x)
     if AFFINITIES in adata.obsp and stored.get("mark") == mark and stored.get("perplexity") == used:
@@ -128,16 +128,15 @@ def tsne_transform(
 ) -> np.ndarray:
     """Place new or changed cells into an existing map without moving it.
 
-    Each new cell starts at the median of its nearest neighbours on the map and is then moved by t-SNE's own forces, the
-    map's cells being fixed and the new ones blind to each other: a cell's place does not depend on its company.
+    Each new cell starts at the median of its nearest neighbours on the map and is then moved by t-SNE, while the cells
+    of the map stay fixed. New cells do not affect one another.
 
     Parameters
     ----------
     adata
         Cells with a map, from :func:`tsne`.
     new
-        Cells with ``obsm[use_rep]`` (the map is then written into ``new.obsm[key_added]``), or an array of cells x
-        latent dimensions.
+        Cells with ``obsm[use_rep]``, which get ``obsm[key_added]``, or an array of cells x latent dimensions.
     use_rep
         Key of the latent representation in both.
     perplexity
@@ -151,7 +150,7 @@ def tsne_transform(
 
     Returns
     -------
-    Places, new cells x 2, float32.
+    Coordinates, new cells x 2, float32.
 
     References
     ----------
@@ -167,6 +166,7 @@ def tsne_transform(
     >>> dv.tl.tsne_transform(adata, adata.obsm["X_diffvae"][:3]).shape
     (3, 2)
     """
+    check(RULES, n_iter=n_iter, perplexity=perplexity)
     place = placer(adata, use_rep=use_rep, perplexity=perplexity, n_iter=n_iter, key_added=key_added, n_jobs=n_jobs)
     placed = place(np.asarray(new, dtype=np.float64) if isinstance(new, np.ndarray) else _float64(new, use_rep))
     if not isinstance(new, np.ndarray):
@@ -177,7 +177,7 @@ def tsne_transform(
 def placer(
     adata: AnnData, *, use_rep: str, perplexity: float, n_iter: int, key_added: str, n_jobs: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what places points of the latent space into the map, any number of times; see :func:`tsne_transform`."""
+    """Return a function that places points of the latent space on the map; see :func:`tsne_transform`."""
     from openTSNE import TSNEEmbedding
 
     parameters = result(adata, "tsne")
@@ -190,36 +190,37 @@ def placer(
         )
     if parameters["mark"] != _mark(x):
         raise DataError(
-            f"adata.obsm[{use_rep!r}] is not what the map was made from; run diffvae.tl.tsne(adata, "
+            f"adata.obsm[{use_rep!r}] has changed since the map was made; run diffvae.tl.tsne(adata, "
             f"use_rep={use_rep!r}) again."
         )
-    seed, used = int(parameters["random_state"]), _possible_perplexity(perplexity, len(x))
-    map_of_cells: list[TSNEEmbedding] = []
+    seed, used = int(parameters["random_state"]), _limited(perplexity, len(x))
+    embedding: TSNEEmbedding | None = None
 
     def place(points: np.ndarray) -> np.ndarray:
+        nonlocal embedding
         points = np.asarray(points, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != x.shape[1] or not len(points):
             raise DataError(f"The new cells have shape {points.shape}, the map was made from {x.shape[1]} dimensions.")
         if not np.isfinite(points).all():
-            raise DataError("The new cells hold NaN or infinite values; compute them again.")
-        if not map_of_cells:
+            raise DataError("The new cells have NaN or infinite values; compute them again.")
+        if embedding is None:  # made once, for the first points
             near = _affinities(x, parameters["perplexity"], seed, n_jobs)
-            map_of_cells.append(TSNEEmbedding(map_, near, random_state=seed, n_jobs=n_jobs))
-        partial = map_of_cells[0].prepare_partial(points, perplexity=used, k=25)
+            embedding = TSNEEmbedding(map_, near, random_state=seed, n_jobs=n_jobs)
+        partial = embedding.prepare_partial(points, perplexity=used, k=25)
         return np.asarray(partial.optimize(n_iter, learning_rate=0.1, momentum=0.8), dtype=np.float32)
 
     return place
 
 
 def affinities(x: np.ndarray, perplexity: float, random_state: int, n_jobs: int) -> sparse.csr_matrix:
-    """Return the symmetric affinities P of cells, of which any number of maps can be made."""
-    return _affinities(x, _possible_perplexity(perplexity, len(x)), random_state, n_jobs).P
+    """Return the symmetric affinities P of cells."""
+    return _affinities(x, _limited(perplexity, len(x)), random_state, n_jobs).P
 
 
 def layout(
     p: sparse.csr_matrix, x: np.ndarray, *, init: str, n_iter: int, random_state: int, n_jobs: int
 ) -> TSNEEmbedding:
-    """Return the map of affinities P; ``init="pca"`` starts from the first components of x."""
+    """Return the map of affinities P; ``init="pca"`` starts from the principal components of x."""
     from openTSNE import TSNEEmbedding, initialization
     from openTSNE.affinity import PrecomputedAffinities
 
@@ -227,7 +228,7 @@ def layout(
         start = initialization.pca(x, random_state=random_state)
     else:
         start = initialization.random(len(x), random_state=random_state)
-    # a copy: openTSNE exaggerates P in place, and what is stored must give the same map again, to the last digit
+    # a copy, because openTSNE exaggerates P in place
     given = PrecomputedAffinities(p.copy(), normalize=False)
     embedding = TSNEEmbedding(start, given, random_state=random_state, n_jobs=n_jobs)
     return embedding.optimize(250, exaggeration=12, momentum=0.5).optimize(n_iter, momentum=0.8)
@@ -236,18 +237,15 @@ def layout(
 def _affinities(x: np.ndarray, perplexity: float, random_state: int, n_jobs: int) -> PerplexityBasedNN:
     from openTSNE.affinity import PerplexityBasedNN
 
-    # exact neighbours where that is cheap; above it pynndescent, which is openTSNE's choice for large sets
     method = "exact" if len(x) <= 10_000 else "pynndescent"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # openTSNE and numba on their own internals
+        warnings.simplefilter("ignore")  # openTSNE and numba warn about their internals
         return PerplexityBasedNN(x, perplexity, method=method, random_state=random_state, n_jobs=n_jobs)
 
 
-def _possible_perplexity(perplexity: float, n_cells: int) -> float:
-    if not perplexity > 1:
-        raise ValueError(f"perplexity is {perplexity}; it must be above 1.")
+def _limited(perplexity: float, n_cells: int) -> float:
     if n_cells < 7:
-        raise DataError(f"A t-SNE of {n_cells} cells says nothing; 7 are the least.")
+        raise DataError(f"There are only {n_cells} cells; t-SNE needs at least 7.")
     return float(min(perplexity, (n_cells - 1) / 3))
 
 

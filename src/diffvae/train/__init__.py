@@ -1,4 +1,4 @@
-"""The one training loop, and how its batches reach it."""
+"""The training loop, its batches, checkpoints and processes."""
 
 from diffvae.train._checkpoint import Checkpoint
 from diffvae.train._data import RowSource, Source, StreamSource

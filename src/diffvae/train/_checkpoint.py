@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffvae import __version__
 from diffvae._core.io import folders
+from diffvae._core.validate import Optional, Whole, check
 from diffvae._errors import CheckpointError, OutputError
 from diffvae.train._distributed import LostProcessError, SingleProcess, share
 from diffvae.train._state import State
@@ -37,11 +38,10 @@ class Checkpoint:
     Attributes
     ----------
     path
-        The file. It is replaced in one step, so that it is complete at any moment.
+        The file. It is replaced in one step, so that it is always complete.
     every
-        Number of epochs between two checkpoints; the last epoch of the training is always written. None writes one only
-        if the training is stopped. On SIGINT and SIGTERM the training stops at once, and the file gets the state at the
-        end of the last complete epoch.
+        Number of epochs between two checkpoints; the last epoch is always written. None writes one only if the training
+        is stopped. SIGINT and SIGTERM stop the training at once and write the state after the last complete epoch.
     resume
         Continue from the file, if there is one.
     about
@@ -59,8 +59,7 @@ class Checkpoint:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise ValueError(f"checkpoint_every is {self.every}; it must be 1 or more.")
+        check({"checkpoint_every": Optional(Whole(1))}, checkpoint_every=self.every)
 
     @classmethod
     def at(cls, path: str | os.PathLike[str] | None, every: int | None, resume: bool) -> Checkpoint | None:
@@ -75,11 +74,11 @@ class Checkpoint:
         return cls(path, every, resume)
 
     def of(self, about: Mapping[str, Any]) -> Checkpoint:
-        """Return the same checkpoint with more of what the training depends on."""
+        """Return the checkpoint with additions to ``about``."""
         return replace(self, about={**self.about, **about})
 
     def write(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Replace the file in one step, safe against a loss of power; if it is a link, its target is replaced."""
+        """Replace the file in one step that survives a power failure; of a link the target is replaced."""
         from safetensors.torch import save
 
         header = {"format": FORMAT, "about": self.about, "environment": _environment(), "state": numbers}
@@ -90,7 +89,7 @@ class Checkpoint:
             os.fsync(file.fileno())
 
     def read(self, state: State) -> None:
-        """Bring a training that has not started to the state in the file."""
+        """Restore a training that has not started from the file."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -114,7 +113,7 @@ class Checkpoint:
 def validate_checkpoint(
     checkpoint: Checkpoint, state: State, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
 ) -> None:
-    """Raise CheckpointError unless the content of a file belongs to this training and to this version of its format."""
+    """Raise CheckpointError unless the content of a file belongs to this training and has the present format."""
     path = checkpoint.path
     if header["format"] != FORMAT:
         raise CheckpointError(
@@ -140,7 +139,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 
 def _environment() -> dict[str, Any]:
-    """Return what may change between two parts of a training, though it changes the rounding."""
+    """Return what may differ when a training continues, although it changes rounding."""
     return {
         "processes": share().size,
         "threads": torch.get_num_threads(),
@@ -151,36 +150,38 @@ def _environment() -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return an array or a number of numpy as JSON can hold it."""
+    """Return a numpy array or number in a form that JSON can hold."""
     return value.tolist()
 
 
 class _Writer:
-    """Writes the checkpoints of a training, and holds the state of the last epoch until it is on disk."""
+    """Writes the checkpoints of a training; it holds the state of the last epoch until it is on disk."""
 
     def __init__(self, checkpoint: Checkpoint, state: State) -> None:
         self.checkpoint, self.state = checkpoint, state
         self._unwritten: tuple[dict[str, Tensor], dict[str, Any]] | None = None
 
     def epoch_done(self, is_last: bool) -> None:
-        """Hold the state, and write it if a checkpoint is due."""
+        """Store the state, and write it if a checkpoint is due."""
         self._unwritten = self.state.tensors(), self.state.numbers()
         every = self.checkpoint.every
         if every is not None and (is_last or len(self.state.records) % every == 0):
             self.write()
 
     def write(self) -> None:
-        """Write the state of the last complete epoch, unless the file has it already or its weights have diverged."""
+        """Write the state of the last complete epoch, unless it is written already or its weights have diverged."""
         if self._unwritten is not None and all(math.isfinite(v.sum()) for v in self._unwritten[0].values()):
             self.checkpoint.write(*self._unwritten)
             self._unwritten = None
 
 
 @contextmanager
-def keeping(checkpoint: Checkpoint | None, state: State, share: SingleProcess) -> Iterator[Callable[[bool], None]]:
-    """Restore a training from its checkpoint, and yield the function to call after each epoch (with: is it the last?).
+def checkpointing(
+    checkpoint: Checkpoint | None, state: State, share: SingleProcess
+) -> Iterator[Callable[[bool], None]]:
+    """Restore a training from its checkpoint, and yield a function to call after each epoch (argument: ``is_last``).
 
-    If the training is stopped, the state at the end of the last complete epoch is written.
+    If the training is stopped, the state after the last complete epoch is written.
     """
     if checkpoint is None:
         yield lambda is_last: None
@@ -204,7 +205,7 @@ def keeping(checkpoint: Checkpoint | None, state: State, share: SingleProcess) -
 
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM raise SystemExit in the block, if it would end the process at once."""
+    """Make SIGTERM raise SystemExit in the block, unless the program handles it."""
     in_main = threading.current_thread() is threading.main_thread()  # Python lets no other thread set handlers
     if not in_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield

@@ -1,6 +1,6 @@
 """Rows of a matrix as batches on a device, from memory or from disk.
 
-A matrix that doesn't fit into memory is shuffled by blocks, and read while the step computes.
+A matrix on disk is shuffled by blocks, and the next blocks are read during the training steps.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor
 from diffvae._core.io.backed_matrix import BackedMatrix, prefetch
 
 RESIDENT_LIMIT = 2 * 2**30
-"""Bytes of dense float32 up to which a matrix is kept whole on the device."""
+"""Largest matrix (bytes of dense float32) that is held on the device."""
 BLOCK = 256
-"""Neighbouring cells that are read at once; a run of this many costs little more than its bytes."""
+"""Neighbouring cells that are read at once, enough for the overhead of a read to be small."""
 WINDOW_BYTES = 64 * 2**20
-"""Memory of one window of cells; there are two, one in use and one that is being read."""
+"""Memory of a window of cells; there are two, one in use and one being read."""
 MIN_BLOCKS = 32
-"""Least number of blocks in a window, so that a batch mixes cells from this many places of the file."""
+"""Least number of blocks in a window, so that a batch mixes cells from many parts of the file."""
 MIN_BLOCK = 32
-"""Least number of cells in a block; where a window is too small for its blocks, the blocks get smaller first."""
+"""Least number of cells in a block; if a window is too small for its blocks, the blocks get smaller first."""
 
 
 class Source(ABC):
-    """Rows of a matrix as batches; the subclasses differ in where the rows are.
+    """Rows of a matrix as batches, held in memory or on disk by the subclasses.
 
     Attributes
     ----------
@@ -64,15 +64,15 @@ class Source(ABC):
         yield from even_batches(rows, batch_size)
 
     def blocks(self, batch_size: int = 4096) -> list[np.ndarray]:
-        """Return row numbers in order, cut into blocks, for passes that don't shuffle."""
+        """Return row numbers in order, divided into blocks."""
         return [np.arange(i, min(i + batch_size, len(self))) for i in range(0, len(self), batch_size)]
 
 
 class RowSource(Source):
     """Rows of a cells x genes matrix, dense or sparse, as float32 tensors.
 
-    Up to ``resident_limit`` bytes the matrix is made dense once and stays on the device, so that a batch is one
-    gather. A larger sparse matrix stays sparse, and only the rows of a batch are made dense.
+    Up to ``resident_limit`` bytes the matrix is made dense once and stays on the device. Of a larger sparse matrix only
+    the rows of a batch are made dense.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class RowSource(Source):
     device
         Device of the batches.
     resident_limit
-        Bytes.
+        Largest matrix (bytes of dense float32) that is held on the device.
 
     Examples
     --------
@@ -90,11 +90,7 @@ class RowSource(Source):
     """
 
     def __init__(
-        self,
-        matrix: Any,
-        device: str | torch.device = "cpu",
-        *,
-        resident_limit: int = RESIDENT_LIMIT,
+        self, matrix: Any, device: str | torch.device = "cpu", *, resident_limit: int = RESIDENT_LIMIT
     ) -> None:
         self.device = torch.device(device)
         self.shape = matrix.shape
@@ -103,7 +99,7 @@ class RowSource(Source):
             self._sparse = matrix.tocsr()
         else:
             dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
-            # torch shares the memory of an array and warns of one that is read-only
+            # torch warns of read-only arrays
             self._dense = torch.from_numpy(np.require(dense, np.float32, ["C", "W"])).to(self.device)
 
     def rows(self, index: np.ndarray) -> Tensor:
@@ -114,10 +110,10 @@ class RowSource(Source):
 
 
 def even_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Cut rows into the fewest batches of at most ``batch_size`` whose sizes differ by one at most.
+    """Divide rows into the fewest batches of at most ``batch_size`` rows, with sizes that differ by at most one.
 
-    A short last batch would give more weight to each of its cells, and a single cell has neither a batch norm nor an
-    unbiased MMD: with an odd number of cells in pairs, three stay together.
+    The cells of a short last batch would have larger weights, and a single cell has neither a batch norm nor an
+    unbiased MMD; so an odd number of cells with ``batch_size=2`` gives one batch of three.
 
     Examples
     --------
@@ -131,21 +127,20 @@ def even_batches(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
 class StreamSource(Source):
     """Rows of a matrix on disk as float32 tensors, with the interface of :class:`diffvae.train.RowSource`.
 
-    An epoch takes the blocks of the file in random order, reads a window of many of them and shuffles the cells of the
-    window; meanwhile a thread reads the next window. If all cells fit into one window, it is read once and the batches
-    are those of :class:`RowSource`. Only the rows of a batch are made dense.
+    An epoch takes the blocks of the file in random order and shuffles the cells of a window of many blocks, while a
+    thread reads the next window. If all cells fit into one window, it is read once and the batches are those of
+    :class:`RowSource`. Only the rows of a batch are made dense.
 
     Parameters
     ----------
     matrix
-        Cells x genes, of which runs of rows are read.
+        Cells x genes on disk.
     device
         Device of the batches.
     block
         Cells that are read at once; fewer (32 at least) if 32 blocks of them don't fit into a window.
     window_bytes
-        Memory of a window, unless 1,024 cells (32 blocks of 32) take more: 117 MiB where each has 30,000 values that
-        are stored whether they are zero or not.
+        Memory of a window. It has at least 1,024 cells (32 blocks of 32), which take 117 MiB with 30,000 dense genes.
 
     Examples
     --------
@@ -172,16 +167,16 @@ class StreamSource(Source):
         self.window = max(MIN_BLOCKS * self.block, window)
         self._matrix = matrix
         self._fits = len(self) <= self.window
-        self._held: _Window | None = None
+        self._window: _Window | None = None
 
     def rows(self, index: np.ndarray) -> Tensor:
-        """Return the given rows, dense, on the device; rows that are not in the window are read from disk."""
-        if self._held is None and self._fits:
-            self._held = self._read(np.arange(len(self)))
-        held = self._held
-        if held is None or not held.has(index):
-            held = self._read(np.unique(index))
-        return torch.from_numpy(held.rows(index)).to(self.device)
+        """Return the given rows, dense, on the device; rows outside the window are read from disk."""
+        if self._window is None and self._fits:
+            self._window = self._read(np.arange(len(self)))
+        window = self._window
+        if window is None or not window.has(index):
+            window = self._read(np.unique(index))
+        return torch.from_numpy(window.rows(index)).to(self.device)
 
     def shuffled(self, rows: np.ndarray, batch_size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Yield the batches of an epoch, each row once."""
@@ -190,7 +185,7 @@ class StreamSource(Source):
         order = np.sort(rows)
         blocks = np.split(order, np.flatnonzero(np.diff(order // self.block)) + 1)
         order = np.concatenate([blocks[i] for i in rng.permutation(len(blocks))])
-        # all of a block is read, even if only some of its rows are needed
+        # a block is read whole, even if only some of its rows are needed
         per_window = max(1, int(self.window * len(rows) / (len(blocks) * self.block)) // batch_size)
         batches = even_batches(order, batch_size)
         windows = []
@@ -213,14 +208,14 @@ class StreamSource(Source):
         """Yield the batches of each window while its cells are in memory."""
         reads = (lambda batches=batches: self._read(np.unique(np.concatenate(batches))) for batches in windows)
         try:
-            for batches, held in zip(windows, prefetch(reads), strict=True):
-                self._held = held
+            for batches, window in zip(windows, prefetch(reads), strict=True):
+                self._window = window
                 yield from batches
         finally:
-            self._held = None
+            self._window = None
 
     def _read(self, rows: np.ndarray) -> _Window:
-        """Read rows (ascending) in runs, including the rows between two that are close."""
+        """Read rows (ascending) in slices, including the rows between two that are close."""
         last = np.flatnonzero(np.diff(rows) > self.block)
         starts, stops = rows[np.r_[0, last + 1]], rows[np.r_[last, len(rows) - 1]] + 1
         spans = list(zip(starts.tolist(), stops.tolist(), strict=True))
@@ -228,7 +223,7 @@ class StreamSource(Source):
 
 
 class _Window:
-    """Rows in memory, found by their numbers in the file."""
+    """Rows in memory, looked up by their numbers in the file."""
 
     def __init__(self, numbers: np.ndarray, values: Any) -> None:
         self.numbers, self.values = numbers, values

@@ -1,4 +1,4 @@
-"""One training by several processes: each computes a part of every batch, and all make the same step."""
+"""Training by several processes: each computes a part of every batch, and all make the same step."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from diffvae.train._guard import TrainingError
 from diffvae.train._state import Sums
 
 TIMEOUT = timedelta(minutes=10)
-"""How long a process waits for the others: they may read a large file from a slow disk before the first step."""
+"""Time that a process waits for the others, which may read a large file from a slow disk before the first step."""
 PR_SET_PDEATHSIG = 1
-"""Of prctl.h."""
+"""Constant of prctl.h."""
 
 
 class LostProcessError(TrainingError):
-    """Another process of the same training has ended or no longer responds."""
+    """Another process of the training has ended or does not respond."""
 
 
 class SingleProcess:
-    """A training by one process, which computes every batch alone; nothing here costs time."""
+    """A training by one process, which computes every batch alone."""
 
     rank, size = 0, 1
     is_writer = True
@@ -51,11 +51,11 @@ class SingleProcess:
         return n_cells
 
     def backward(self, loss: Tensor, n_cells: int) -> None:
-        """Compute the gradients of the mean loss of a batch of ``n_cells`` in all processes together."""
+        """Compute the gradients of the mean loss of a batch of ``n_cells`` over all processes."""
         loss.backward()
 
     def gather(self, z: Tensor) -> Tensor:
-        """Return the latent coordinates of a whole batch; gradients reach the local rows."""
+        """Return the latent coordinates of the whole batch; gradients reach the local rows."""
         return z
 
     def pool(self, sums: Sums) -> None:
@@ -67,7 +67,7 @@ class SingleProcess:
 
     @contextmanager
     def training(self, module: nn.Module) -> Iterator[None]:
-        """Let all processes train a module in the block; after it the module depends on no other process."""
+        """Connect a module with the other processes for the duration of the block."""
         yield
 
     def require_same(self, about: Any) -> None:
@@ -78,12 +78,12 @@ class ProcessGroup(SingleProcess):
     """One of several processes under ``torch.distributed``.
 
     With B cells per process, a batch has B times the number of processes, and each process computes a part of it.
-    Gradients are summed over the processes in one flat buffer, weighted by their cells. When one process ends, the
+    Gradients are summed over the processes in one buffer, weighted by the numbers of cells. When one process ends, the
     others raise :class:`LostProcessError`.
 
-    DistributedDataParallel, which overlaps the exchange with the backward pass, is equally fast (two processes at the
-    paper's size: 127 to 137 ms per step against 131 to 136), but it needs the whole loss in one forward() and parts of
-    equal size.
+    DistributedDataParallel, which overlaps the exchange with the backward pass, is equally fast (127 to 137 ms per step
+    against 131 to 136 with two processes at the paper's size), but it needs the loss in forward() and parts of equal
+    size.
     """
 
     def __init__(self) -> None:
@@ -163,7 +163,7 @@ class ProcessGroup(SingleProcess):
 
 
 class _Total(torch.autograd.Function):
-    """Sum over the processes; so is its gradient."""
+    """Sum over the processes, for values and gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: ProcessGroup) -> Tensor:
@@ -182,8 +182,9 @@ class _Total(torch.autograd.Function):
 class _Gather(torch.autograd.Function):
     """Rows of all processes, in the order of the batch.
 
-    Every process computes the same statistic of them and needs only the gradient in its local rows, so that no gradient
-    is exchanged. It is scaled up by the factor by which :meth:`ProcessGroup.backward` scales the loss down.
+    Every process computes the same statistic of all rows and needs only the gradient of its local rows, so that
+    gradients are not exchanged. They are scaled up by the factor by which :meth:`ProcessGroup.backward` scales the loss
+    down.
     """
 
     @staticmethod
@@ -221,12 +222,12 @@ def processes(device: str = "auto") -> Iterator[SingleProcess]:
     Parameters
     ----------
     device
-        As for :meth:`diffvae.model.DiffVAE.train`. On GPUs each process uses the one of its local rank and exchanges
+        As for :meth:`diffvae.model.DiffVAE.train`. On GPUs each process uses the GPU of its local rank and communicates
         through NCCL, otherwise through Gloo.
 
     Yields
     ------
-    The process: ``rank``, ``size``, ``is_writer``. Without torchrun there is one process, and nothing changes.
+    The process: ``rank``, ``size``, ``is_writer``. Without torchrun there is one process.
 
     Examples
     --------
@@ -237,7 +238,7 @@ def processes(device: str = "auto") -> Iterator[SingleProcess]:
     if not is_launched():
         yield SingleProcess()
         return
-    if hasattr(LIBC, "prctl"):  # Linux: when torchrun itself is killed, end as well
+    if hasattr(LIBC, "prctl"):  # Linux: end when torchrun is killed
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     on_gpu = best_device(device).type == "cuda"
     if on_gpu:

@@ -1,4 +1,4 @@
-"""What the machine can do: device, precision, memory, denormals."""
+"""Device, precision, memory and denormal numbers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
+from diffvae._core.validate import Choice, check
+
 LIBC: Any = None if sys.platform == "win32" else ctypes.CDLL(None)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of malloc.h."""
+"""Constants of malloc.h."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def best_device(device: str = "auto") -> torch.device:
-    """Return the device of a name; ``"auto"`` is the first GPU, or the CPU if there is none.
+    """Return a device by name; ``"auto"`` is the first GPU, or the CPU if there is none.
 
     Parameters
     ----------
@@ -29,8 +31,7 @@ def best_device(device: str = "auto") -> torch.device:
 
     Examples
     --------
-    >>> import diffvae as dv
-    >>> dv.train.best_device("cpu")
+    >>> best_device("cpu")
     device(type='cpu')
     """
     if device == "auto":
@@ -45,7 +46,7 @@ def best_device(device: str = "auto") -> torch.device:
 
 
 def best_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the type of the matrix products; weights, sums and losses stay float32.
+    """Return the type of matrix products; weights, sums and losses are float32.
 
     Parameters
     ----------
@@ -55,20 +56,12 @@ def best_precision(precision: str, device: torch.device) -> torch.dtype:
     device
         From :func:`best_device`.
 
-    Raises
-    ------
-    ValueError
-        For any other name.
-
     Examples
     --------
-    >>> import diffvae as dv
-    >>> import torch
-    >>> dv.train.best_precision("float32", torch.device("cpu"))
+    >>> best_precision("float32", torch.device("cpu"))
     torch.float32
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; it is one of {', '.join(PRECISIONS)}.")
+    check({"precision": Choice(*PRECISIONS)}, precision=precision)
     if precision != "auto":
         return getattr(torch, precision)
     if device.type == "cuda":
@@ -84,12 +77,11 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep freed memory for the next step, instead of returning it to the system.
+    """Make glibc keep freed memory for the next step, instead of returning it to the system.
 
-    A step frees the gradients of the large layers and the next one allocates them again; new zeroed pages from the
-    system would cost a third of the step. By default glibc adapts its limits and keeps the memory, but not if they
-    have been fixed, as Dask does for its workers (a training took twice as long there). So both are set to the
-    values that glibc would reach (mallopt(3)). Other C libraries are left alone.
+    Each step frees and allocates the gradients of the large layers; new pages from the system would cost a third of the
+    step. By default glibc adapts its limits and keeps the memory, but not if the limits are fixed, as in Dask's workers
+    (a training took twice as long there). So both are set to the values that glibc would reach (mallopt(3)).
     """
     if hasattr(LIBC, "gnu_get_libc_version"):
         LIBC.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
@@ -100,8 +92,8 @@ def keep_freed_memory() -> None:
 def clear_denormal_moments(optimizer: torch.optim.Optimizer) -> None:
     """Set Adam's moments below 1e-30 to zero.
 
-    First moments of weights that no longer change decay by a tenth with each step, into the range below 1e-38 where
-    each operation takes a hundred cycles: with rarely expressed genes an epoch takes twice as long. A moment of 1e-30
+    First moments of weights that no longer change shrink by a tenth per step, to denormal numbers (below 1e-38) whose
+    operations take a hundred cycles: with rarely expressed genes an epoch takes twice as long. A moment of 1e-30
     changes no float32 weight, and in the hundred steps between two calls (0.9^100 = 3e-5) none falls below 1e-38.
     """
     for state in optimizer.state.values():

@@ -1,4 +1,4 @@
-"""Divergence of a training: which term, the likely cause, and the weights from before."""
+"""Detection of a diverging training: the term, the likely cause, and the last sound weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from diffvae.train._state import State
 
 KEEP_EVERY = 100
-"""Least number of steps between two copies of sound weights; a copy takes a thousandth of their time."""
+"""Least number of steps between two copies of sound weights; copying takes a thousandth of the time."""
 LARGE = 20.0
-"""A larger value was never scaled or put on a log scale: e^20 is more than all molecules of a cell."""
+"""A larger value is not scaled and not on a log scale: e^20 exceeds the number of molecules in a cell."""
 
 
 class TrainingError(RuntimeError):
@@ -23,7 +23,7 @@ class TrainingError(RuntimeError):
     Attributes
     ----------
     history
-        Up to the epoch whose weights the network has again; empty if there is no such epoch.
+        History up to the epoch whose weights were restored; empty if there is none.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class DivergenceMonitor:
     lr
         Its learning rate.
     largest
-        Returns the largest value that reaches the network; called when something is wrong.
+        Returns the largest value of the input; called after a divergence.
     """
 
     def __init__(self, state: State, lr: float, largest: Callable[[], float]) -> None:
@@ -69,14 +69,17 @@ class DivergenceMonitor:
         bad = [name for name, value in record.items() if not math.isfinite(value)]
         bad = [name for name in bad if not name.endswith("_loss")] or bad
         if not bad and record["train_loss"] > first + 100 * (abs(first) + 1):
-            bad = ["train_loss"]  # still finite, but no training recovers from such a loss
+            bad = ["train_loss"]  # finite, but no training recovers from such a loss
         if bad:
             self._restore()
-            what, where = f"{bad[0].replace('_', ' ')} is {record[bad[0]]:.4g}", f"At epoch {self.state.epoch}"
             records = self.state.records[: self._epoch]
             history = pd.DataFrame(records, index=pd.RangeIndex(1, len(records) + 1, name="epoch"))
-            message = f"{where} {what}: the training diverged. {self._cause()}{_largest_term(record, bad[0])}"
-            raise TrainingError(message, history)
+            value = f"{bad[0].replace('_', ' ')} is {record[bad[0]]:.4g}"
+            raise TrainingError(
+                f"At epoch {self.state.epoch} {value}: the training diverged. {self._cause()}"
+                f"{_largest_term(record, bad[0])}",
+                history,
+            )
         if self.state.step - self._step >= KEEP_EVERY:
             self._copy_weights(self.state.epoch)
 
@@ -96,7 +99,7 @@ class DivergenceMonitor:
         self._epoch, self._step = epoch, self.state.step
 
     def _restore(self) -> None:
-        if self.state.best.weights is not None:  # the best epoch is the better choice
+        if self.state.best.weights is not None:  # with early stopping, the best epoch
             self._weights = self.state.best.weights
             self._epoch = len(self.state.records) - self.state.best.waited
         if self._weights:
@@ -116,7 +119,7 @@ class DivergenceMonitor:
 
 
 def _largest_term(record: Mapping[str, float], bad: str) -> str:
-    """Name the largest term if all are finite; if the loss is NaN, the largest term says nothing."""
+    """Name the largest term, unless the loss is NaN or a term is not finite."""
     split = bad.partition("_")[0] + "_"
     terms = {k.removeprefix(split): v for k, v in record.items() if k.startswith(split) and k != f"{split}loss"}
     if math.isnan(record[bad]) or not terms or not all(map(math.isfinite, terms.values())):

@@ -1,4 +1,4 @@
-"""The one training loop: for batches of any kind, and for rows of a matrix."""
+"""The training loop: for batches of any kind, and for rows of a matrix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffvae import _random
 from diffvae._core.runtime import for_steps, progress_bar
 from diffvae.nn._shared_batch import Noise
-from diffvae.train._checkpoint import Checkpoint, keeping
+from diffvae.train._checkpoint import Checkpoint, checkpointing
 from diffvae.train._data import Source
 from diffvae.train._distributed import SingleProcess
 from diffvae.train._engine import clear_denormal_moments, keep_freed_memory
@@ -24,19 +24,19 @@ from diffvae.train._guard import DivergenceMonitor
 from diffvae.train._state import BestWeights, State, Sums
 
 CLEAR_EVERY = 100
-"""Steps between two searches for moments that have become too small to matter."""
+"""Steps between two calls of :func:`clear_denormal_moments`."""
 CELLS_EXAMINED = 4096
-"""Cells that are searched for the cause when a training diverges."""
+"""Cells whose largest value is reported when a training diverges."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """An epoch that has ended, as ``on_epoch`` receives it.
+    """A finished epoch, as ``on_epoch`` receives it.
 
     Attributes
     ----------
     number
-        From 1.
+        Number of the epoch, from 1.
     record
         The epoch's row of the history: ``train_<term>`` and ``validation_<term>``.
     module
@@ -93,23 +93,22 @@ def optimise(
     batches
         Called once per epoch with its number (from 1); returns pairs of a batch and its number of cells.
     objective
-        Returns the terms of a batch by name, means over its cells, the one to minimise under ``"loss"``.
+        Returns the terms of a batch by name, as means over its cells; ``"loss"`` is minimised.
     evaluate
-        Called after each epoch with the module in evaluation mode; returns what is recorded of the validation cells,
-        ``"validation_loss"`` among it, or nothing.
+        Called after each epoch with the module in evaluation mode; returns the record of the validation cells with
+        ``"validation_loss"``, or an empty dictionary.
     max_epochs, lr, patience, progress, description, on_epoch
         As in :func:`diffvae.train.fit`.
     device
         Device of the module.
     largest
-        Returns the largest value that reaches the network: called when the training diverges, to explain it.
+        Returns the largest value of the input; called to explain a divergence.
     order, noise
-        The generators that ``batches`` uses at the start of an epoch and ``objective`` in each batch; a checkpoint
-        includes them.
+        The generators that ``batches`` and ``objective`` use; a checkpoint includes them.
     share
         As in :func:`diffvae.train.fit`; ``batches`` gives whole batches, with the cells of all processes.
     checkpoint
-        As in :func:`diffvae.train.fit`; ``max_epochs``, ``lr``, ``patience`` and the kind of device are added to its
+        As in :func:`diffvae.train.fit`; ``max_epochs``, ``lr``, ``patience`` and the type of device are added to
         ``about``.
 
     Returns
@@ -134,12 +133,12 @@ def optimise(
     monitor = DivergenceMonitor(state, lr, largest)
     if checkpoint is not None:
         settings = {"max_epochs": max_epochs, "lr": lr, "patience": patience}
-        checkpoint = checkpoint.of({**settings, "device": device.type})  # noise differs between kinds of device
+        checkpoint = checkpoint.of({**settings, "device": device.type})  # noise differs between types of devices
     keep_freed_memory()
     with (
         share.training(module),
         progress_bar(description, max_epochs, show=progress and share.is_writer) as advance,
-        keeping(checkpoint, state, share) as epoch_done,
+        checkpointing(checkpoint, state, share) as epoch_done,
     ):
         monitor.resume()
         for _ in state.records:
@@ -179,8 +178,8 @@ def optimise(
 class Objective(Protocol):
     """A loss: ``objective(module, x, rows, generator)``.
 
-    It returns means over the cells of the batch by name, with the one to minimise under ``"loss"``. ``rows`` are the
-    numbers of the cells, for objectives that look something up (labels, say); ``generator`` draws the noise.
+    It returns means over the cells of the batch by name; ``"loss"`` is minimised. ``rows`` are the numbers of the
+    cells, for example to look up labels; ``generator`` draws the noise.
 
     Examples
     --------
@@ -220,8 +219,8 @@ def fit(
 ) -> pd.DataFrame:
     """Minimise an objective with Adam and leave the module in evaluation mode.
 
-    The terms are summed on the device and read once at the end of an epoch, so that no step waits for a number.
-    Validation uses the same noise in each epoch, so that its curve changes with the weights alone.
+    The terms are summed on the device and read once per epoch, so that no step waits for the device. Validation uses
+    the same noise in each epoch, so that its curve changes with the weights only.
 
     Parameters
     ----------
@@ -234,7 +233,7 @@ def fit(
     train_rows, validation_rows
         Numbers of the training cells and of the validation cells; the latter may be empty.
     max_epochs, batch_size, lr
-        ``batch_size`` is an upper limit: an epoch is cut into batches of equal size.
+        ``batch_size`` is an upper limit; the batches of an epoch have equal sizes.
     patience
         Stop when the validation loss has not improved for this many epochs, and restore the best weights.
     precision
@@ -246,11 +245,11 @@ def fit(
     description
         Text beside the bar.
     on_epoch
-        Called with an :class:`Epoch` at the end of each epoch; an exception that it raises ends the training.
+        Called with an :class:`Epoch` after each epoch; an exception in it ends the training.
     checkpoint
-        The file that keeps the training so that it can continue; None keeps nothing.
+        File from which the training can continue; None writes none.
     share
-        The processes that train one module together, each on a part of every batch; None for this process alone.
+        The processes that train one module together, each on a part of every batch; None for one process.
         ``batch_size`` is per process.
 
     Returns
@@ -260,8 +259,8 @@ def fit(
     Raises
     ------
     TrainingError
-        If the loss is no longer finite, or has grown a hundredfold since the first batch. The module has the weights of
-        an epoch before that, the best one under early stopping, and ``history`` of the error ends with it.
+        If the loss is no longer finite, or has grown a hundredfold since the first batch. The module then has the
+        weights of an earlier epoch (with early stopping the best one), with which ``history`` of the error ends.
 
     Examples
     --------
@@ -285,6 +284,10 @@ def fit(
 
     share = share or SingleProcess()
     batch_size *= share.size
+    if checkpoint is not None:
+        cells = {"training cells": _digest(train_rows), "validation cells": _digest(validation_rows)}
+        settings = {"batch_size": batch_size, "precision": str(precision), "seed of the noise": validation_seed}
+        checkpoint = checkpoint.of({**cells, **settings})
 
     def terms(rows: np.ndarray, generator: torch.Generator = noise) -> Mapping[str, Tensor]:
         local = share.local_rows(rows)
@@ -318,17 +321,7 @@ def fit(
             order=order_rng,
             noise=noise,
             share=share,
-            checkpoint=None
-            if checkpoint is None
-            else checkpoint.of(
-                {
-                    "training cells": _digest(train_rows),
-                    "validation cells": _digest(validation_rows),
-                    "batch_size": batch_size,
-                    "precision": str(precision),
-                    "seed of the noise": validation_seed,
-                }
-            ),
+            checkpoint=checkpoint,
         )
 
 

@@ -1,4 +1,4 @@
-"""The state of a training at the end of an epoch: what a checkpoint must hold to continue bit for bit."""
+"""The state of a training at the end of an epoch, from which it continues bit for bit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Sums:
-    """Sums of the terms over the cells of an epoch, kept on the device until they are read."""
+    """Sums of the terms over the cells of an epoch, on the device until they are read."""
 
     def __init__(self) -> None:
         self.names: Sequence[str] = ()
@@ -28,14 +28,14 @@ class Sums:
         self.n_cells += n_cells
 
     def means(self, prefix: str) -> dict[str, float]:
-        """Return the mean of each term over the cells; this waits for the device."""
+        """Return the mean of each term over the cells (waits for the device)."""
         assert self.total is not None
         values = (self.total / self.n_cells).tolist()
         return {prefix + name: value for name, value in zip(self.names, values, strict=True)}
 
 
 class BestWeights:
-    """The weights of the best epoch so far, if early stopping is on."""
+    """The weights of the best epoch so far, with early stopping."""
 
     def __init__(self, module: nn.Module, patience: int | None) -> None:
         self.module, self.patience = module, patience
@@ -68,7 +68,7 @@ class State:
     module, optimizer, best
         The network, Adam, and the weights of the best epoch.
     order, noise
-        The generators of the order of batches and of the noise; None if the training has no such generator.
+        The generators of the order of batches and of the noise, if there are any.
     step
         Number of batches so far.
     finished
@@ -91,7 +91,7 @@ class State:
 
     @property
     def epoch(self) -> int:
-        """The epoch that is running or comes next, from 1."""
+        """Number of the current or next epoch, from 1."""
         return len(self.records) + 1
 
     def tensors(self) -> dict[str, Tensor]:
@@ -104,10 +104,10 @@ class State:
         if self.noise is not None:
             live["noise"] = self.noise.get_state()
         copies = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in live.items()}
-        return copies | {f"best.{k}": v.cpu() for k, v in (self.best.weights or {}).items()}  # copies already
+        return copies | {f"best.{k}": v.cpu() for k, v in (self.best.weights or {}).items()}  # already copies
 
     def numbers(self) -> dict[str, Any]:
-        """Return everything else, ready for JSON."""
+        """Return everything that is not a tensor, in a form that JSON can hold."""
         return {
             "step": self.step,
             "finished": self.finished,
@@ -117,9 +117,9 @@ class State:
         }
 
     def require_fit(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raise ValueError unless tensors have the names, shapes and types that :meth:`tensors` gives.
+        """Raise ValueError unless tensors have the names, shapes and types of :meth:`tensors`.
 
-        Torch checks neither: Adam writes beyond the end of moments that are too small.
+        Torch does not check them: Adam writes beyond the end of moments that are too small.
         """
         module = self.module.state_dict()
         required = {f"module.{k}": v for k, v in module.items()} | {"first_loss": torch.zeros(())}
@@ -138,11 +138,11 @@ class State:
                 raise ValueError(f"{name} has another shape or type")
 
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-        """Take over the :meth:`tensors` and :meth:`numbers` of an earlier state of the same training."""
+        """Restore :meth:`tensors` and :meth:`numbers` of an earlier state of the training."""
         device = next(self.module.parameters()).device
 
         def with_prefix(prefix: str) -> dict[str, Tensor]:
-            # copied, because rounding may depend on the alignment of memory, and files don't align their tensors
+            # copied, since rounding may depend on memory alignment, and tensors in files are not aligned
             return {k.removeprefix(prefix): v.clone().to(device) for k, v in tensors.items() if k.startswith(prefix)}
 
         self.module.load_state_dict(with_prefix("module."))

@@ -1,4 +1,4 @@
-"""Cells that stay on disk: one AnnData file or several with the same genes, whose matrices are read in runs of rows."""
+"""Cells on disk: one AnnData file or several with the same genes, whose matrices are read in slices of rows."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys
-from diffvae._core.io.backed_matrix import BackedMatrix, joined, picked, stack
+from diffvae._core.io.backed_matrix import BackedMatrix, joined, select_genes, stack
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 OnDisk: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""A file or store of AnnData (.h5ad, .zarr), or several with the same genes: one atlas in many shards."""
+"""An AnnData file (.h5ad, .zarr), or several with the same genes: the shards of an atlas."""
 
 
 def is_on_disk(data: Any) -> bool:
-    """Return whether data are given as files, or as an AnnData that is backed by a file."""
+    """Return whether data are files or an AnnData that is backed by a file."""
     return isinstance(data, str | os.PathLike | list | tuple | BackedAnnData) or bool(getattr(data, "isbacked", False))
 
 
@@ -40,7 +40,7 @@ def open_store(data: Any) -> BackedAnnData:
     if isinstance(data, list | tuple):
         return BackedAnnData([BackedFile(path) for path in _distinct(data)])
     if data.is_view:
-        raise DataError("adata is a part of a file; write those cells to a file of their own: adata.copy('part.h5ad').")
+        raise DataError("adata is a part of a file; write those cells to a separate file: adata.copy('part.h5ad').")
     store = BackedAnnData([BackedFile(Path(str(data.filename)))])
     if not _is_unchanged(data, store):
         raise DataError(
@@ -51,23 +51,23 @@ def open_store(data: Any) -> BackedAnnData:
 
 
 def _distinct(data: Sequence[Any]) -> list[Path]:
-    """Return the paths in a list; a file given twice would count its cells twice, so it is refused."""
+    """Return the paths in a list; a repeated file raises DataError."""
     paths: dict[Path, Path] = {}
     for given in data:
         if not isinstance(given, str | os.PathLike):
             raise DataError(
-                f"A list names files, but this one holds an object of type {type(given).__name__}; give the files, "
-                "or make one AnnData of several first: anndata.concat([...])."
+                f"A list must hold files, but this one holds an object of type {type(given).__name__}; give the files, "
+                "or concatenate several AnnData first: anndata.concat([...])."
             )
         place = Path(given).expanduser().resolve()
         if place in paths:
-            raise DataError(f"{str(given)!r} is named twice; name each file once.")
+            raise DataError(f"{str(given)!r} is given twice; give each file once.")
         paths[place] = Path(given)
     return list(paths.values())
 
 
 def _is_unchanged(adata: AnnData, store: BackedAnnData) -> bool:
-    """Return whether names, tables and layers of a backed AnnData are those of its file."""
+    """Return whether a backed AnnData has the names, tables and layers of its file."""
     for table, stored in ((adata.obs, store.obs), (adata.var, store.var)):
         if not table.index.astype(str).equals(stored.index) or set(table) != set(stored):
             return False
@@ -80,17 +80,17 @@ def unreadable(path: Path, error: Exception) -> DataError:
     """Return the error for a file that a library can't read."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return DataError(
-        f"{str(path)!r} can't be read; it may be damaged, cut off, or of another form than its name says ({text})."
+        f"{str(path)!r} can't be read; it may be damaged, truncated, or in another format than its name says ({text})."
     )
 
 
 class BackedFile:
-    """One file, which is open only while something is read from it.
+    """One AnnData file, which is open only while it is read.
 
     Attributes
     ----------
     keys
-        Places of what diffvae may read: ``"X"``, ``"layers/unit"``, ``"obs/cell_type"``, ...
+        Elements that diffvae may read: ``"X"``, ``"layers/unit"``, ``"obs/cell_type"``, ...
     n_obs
         Number of cells.
     var
@@ -103,8 +103,8 @@ class BackedFile:
             raise DataError(f"There is no file or folder {str(path)!r}.")
         if self.path.suffix.lower() not in (".h5ad", ".zarr"):
             raise DataError(
-                f"{str(path)!r} can't be read piece by piece, only .h5ad and .zarr can; read it into memory and write "
-                "it as .h5ad first."
+                f"{str(path)!r} can't be read in blocks, only .h5ad and .zarr can; read it into memory and write it as "
+                ".h5ad first."
             )
         with self.opened() as file:
             groups = ("obs", "var", "layers", "uns", f"uns/{_keys.UNS}", "raw")
@@ -118,7 +118,7 @@ class BackedFile:
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
-        """Open the file as a group of h5py or zarr; what these can't read raises a DataError."""
+        """Open the file as a group of h5py or zarr; errors of these libraries become a DataError."""
         try:
             if self.path.suffix.lower() == ".zarr":
                 import zarr
@@ -135,7 +135,7 @@ class BackedFile:
             raise unreadable(self.path, error) from error
 
     def element(self, key: str) -> Any:
-        """Read something whole: a column, a dictionary."""
+        """Read a whole element: a column, a table, a dictionary."""
         import anndata as ad
 
         with self.opened() as file:
@@ -146,15 +146,15 @@ class BackedFile:
                 raise unreadable(self.path, error) from error
 
     def table(self, key: str) -> pd.DataFrame:
-        """Read a table; its index becomes plain strings, however the file stores it."""
-        found = self.element(key)
-        return found.set_axis(found.index.astype(str).astype(object), axis=0)
+        """Read a table; its index becomes plain strings."""
+        table = self.element(key)
+        return table.set_axis(table.index.astype(str).astype(object), axis=0)
 
     def rows(self, key: str) -> BackedMatrix:
-        """Return a matrix, CSR or dense, whose rows are read from ranges of the stored arrays.
+        """Return a matrix, CSR or dense, whose rows are read from slices of the stored arrays.
 
-        A range of ``data`` and ``indices`` is one read each. anndata's sparse datasets and the loaders built on them
-        take row numbers, which are read row by row, and several times slower.
+        A slice of ``data`` and ``indices`` is one read each. anndata's sparse datasets and the loaders built on them
+        read row by row, several times slower.
         """
         with self.opened() as file:
             node = file[key]
@@ -165,13 +165,13 @@ class BackedFile:
                 if len(pointers) != n_cells + 1 or pointers[0] != 0 or (np.diff(pointers) < 0).any():
                     raise self._damaged(key, f"its rows don't add up to {n_cells:,} cells")
                 if n_stored < pointers[-1]:
-                    raise self._damaged(key, f"{pointers[-1]:,} values are announced, {n_stored:,} are there")
+                    raise self._damaged(key, f"{pointers[-1]:,} values are announced, {n_stored:,} are stored")
                 read = partial(self._sparse_spans, key, pointers, n_genes)
                 return BackedMatrix((n_cells, n_genes), True, int(pointers[-1]), node["data"].dtype, read, pointers)
             if form != "array":
                 raise DataError(
-                    f"{key!r} in {str(self.path)!r} is kept as {form}, of which rows can't be read piece by piece; "
-                    f"write it by rows first: {_by_rows(key)}."
+                    f"{key!r} in {str(self.path)!r} is stored as {form}, of which rows can't be read in blocks; "
+                    f"store it by rows first: {_by_rows(key)}."
                 )
             return BackedMatrix(
                 (n_cells, n_genes), False, n_cells * n_genes, node.dtype, partial(self._dense_spans, key)
@@ -185,7 +185,9 @@ class BackedFile:
             data, indices = file[key]["data"], file[key]["indices"]
             values = np.concatenate([data[a:b] for a, b in ranges])
             columns = np.concatenate([indices[a:b] for a, b in ranges])
-        if columns.size and not 0 <= columns.min() <= columns.max() < n_genes:  # scipy would read beyond its arrays
+        if (
+            columns.size and not 0 <= columns.min() <= columns.max() < n_genes
+        ):  # scipy does not check and would read beyond its arrays
             raise self._damaged(key, f"gene numbers go from {columns.min()} to {columns.max()}, of {n_genes:,} genes")
         columns = columns.astype(np.int32, copy=False)
         lengths = np.concatenate([np.diff(pointers[start : stop + 1]) for start, stop in spans])
@@ -197,7 +199,7 @@ class BackedFile:
             return joined([np.asarray(file[key][start:stop]) for start, stop in spans])
 
     def _damaged(self, key: str, what: str) -> DataError:
-        return DataError(f"{str(self.path)!r} is damaged: in {key!r} {what}; make it again, or copy it again.")
+        return DataError(f"{str(self.path)!r} is damaged: in {key!r} {what}; create or copy it again.")
 
 
 def _form(node: Any) -> tuple[str, tuple[int, int]]:
@@ -211,7 +213,7 @@ def _form(node: Any) -> tuple[str, tuple[int, int]]:
 
 
 def _by_rows(key: str) -> str:
-    """Return the code that stores a matrix by rows."""
+    """Return the code that converts a matrix to rows (CSR)."""
     if key == "raw/X":
         return "raw = adata.raw.to_adata(); raw.X = raw.X.tocsr(); adata.raw = raw"
     place = "adata.X" if key == "X" else f"adata.layers[{key.removeprefix('layers/')!r}]"
@@ -220,14 +222,14 @@ def _by_rows(key: str) -> str:
 
 @dataclass(frozen=True)
 class _Raw:
-    """The counterpart of ``adata.raw`` on disk."""
+    """``adata.raw`` on disk."""
 
     read: Callable[[], BackedMatrix]
     var: pd.DataFrame
 
     @cached_property
     def X(self) -> BackedMatrix:
-        """The matrix, opened on first use: one that can't be read by rows stops only what needs it."""
+        """The matrix; it is opened on first use, so that one that can't be read by rows does no harm before."""
         return self.read()
 
     @property
@@ -240,35 +242,35 @@ class _Raw:
 
 
 class BackedAnnData:
-    """Cells on disk with the attributes of an AnnData, each read when it is asked for.
+    """Cells on disk with the attributes of an AnnData, each of which is read on access.
 
-    Several files are one data set: the genes that all have are kept, in the order of the first file and matched by
-    name; names of cells that occur in several files get the name of their file added.
+    Several files are one data set with the genes that all files have, matched by name and in the order of the first
+    file. If names of cells are repeated in several files, the name of the file is appended.
 
     Attributes
     ----------
     notes
-        Sentences on what was decided in joining several files; :meth:`on_step` gives them as warnings.
+        Sentences about decisions in joining several files; :meth:`warn` gives them as warnings.
     """
 
     def __init__(self, shards: Sequence[BackedFile]) -> None:
         if not shards:
-            raise DataError("The list of files is empty; name one .h5ad or .zarr at least.")
+            raise DataError("The list of files is empty; give at least one .h5ad or .zarr file.")
         self.shards = list(shards)
         self.notes: list[str] = []
-        self._n_told = 0
+        self._n_warned = 0
         self.var_names, self._places = self._match()
         self.n_obs = sum(shard.n_obs for shard in self.shards)
         self.shape = (self.n_obs, len(self.var_names))
 
-    def on_step(self, stacklevel: int = 3) -> None:
-        """Warn of what was decided in joining several files, once each."""
-        for note in self.notes[self._n_told :]:
+    def warn(self, stacklevel: int = 3) -> None:
+        """Give each new note as a warning."""
+        for note in self.notes[self._n_warned :]:
             warnings.warn(note, UserWarning, stacklevel=stacklevel)
-        self._n_told = len(self.notes)
+        self._n_warned = len(self.notes)
 
     def parts(self) -> list[BackedAnnData]:
-        """Return each file that has cells as a store of its own, with all its genes."""
+        """Return a BackedAnnData, with all its genes, for each file that has cells."""
         return [BackedAnnData([shard]) for shard in self.shards if shard.n_obs]
 
     @property
@@ -290,12 +292,12 @@ class BackedAnnData:
         most = max(map(len, all_names))
         if len(names) < 0.5 * most:
             raise DataError(
-                f"The {len(self.shards)} files have {len(names):,} genes in common, of up to {most:,}: are they named "
-                "in the same way? Give files of the same genes."
+                f"The {len(self.shards)} files have {len(names):,} genes in common, of up to {most:,}; give "
+                "files whose genes are named in the same way."
             )
         if len(names) < most:
             self.notes.append(
-                f"The {len(self.shards)} files have {len(names):,} genes in common; those that some lack (of up to "
+                f"The {len(self.shards)} files have {len(names):,} genes in common; the other genes (of up to "
                 f"{most:,}) were left out."
             )
         return names, places
@@ -306,7 +308,7 @@ class BackedAnnData:
 
     @cached_property
     def var(self) -> pd.DataFrame:
-        """The table of genes; of several files the columns on which all agree."""
+        """The table of genes, with the columns that are equal in all files."""
         tables = [
             shard.var if at is None else shard.var.loc[self.var_names]
             for shard, at in zip(self.shards, self._places, strict=True)
@@ -315,26 +317,26 @@ class BackedAnnData:
 
     @cached_property
     def obs(self) -> pd.DataFrame:
-        """The table of cells, whole: with millions of cells their names take 100 bytes each."""
+        """The table of cells in memory; names take 100 bytes per cell."""
         tables = [shard.table("obs") for shard in self.shards]
-        found = _stack_tables(tables, self.notes)
-        if not found.index.is_unique and all(table.index.is_unique for table in tables):
-            found.index = _add_file_names([table.index for table in tables], [shard.path for shard in self.shards])
-            self.notes.append("Names of cells that occur in several files were told apart by the file's name.")
-        return found
+        obs = _stack_tables(tables, self.notes)
+        if not obs.index.is_unique and all(table.index.is_unique for table in tables):
+            obs.index = _add_file_names([table.index for table in tables], [shard.path for shard in self.shards])
+            self.notes.append("The name of the file was appended to names of cells that occur in several files.")
+        return obs
 
     @property
     def obs_names(self) -> pd.Index:
         return self.obs.index
 
     def obs_column(self, key: str) -> pd.Series | None:
-        """Return one column of obs without reading the others; None where a file lacks it."""
-        if self._some_lack(f"obs/{key}", f"obs[{key!r}] is missing in {{}} and was left out of account."):
+        """Return one column of obs without reading the others; None if a file lacks it."""
+        if self._some_lack(f"obs/{key}", f"obs[{key!r}] is missing in {{}} and was ignored."):
             return None
         return pd.concat([pd.Series(np.asarray(shard.element(f"obs/{key}"))) for shard in self.shards])
 
     def _some_lack(self, key: str, note: str) -> bool:
-        """Return whether a file lacks something, with a note that names the files if others have it."""
+        """Return whether a file lacks an element; if only some lack it, add a note with their names."""
         names = [repr(shard.path.name) for shard in self.shards if key not in shard.keys]
         if 0 < len(names) < len(self.shards):
             self.notes.append(note.format(", ".join(names)))
@@ -348,7 +350,7 @@ class BackedAnnData:
 
     @cached_property
     def uns(self) -> dict[str, Any]:
-        """The record of ``pp.prepare`` (``uns["diffvae"]["prepare"]``), where it holds for all files."""
+        """The record of ``pp.prepare`` (``uns["diffvae"]["prepare"]``), if it is the same for all files."""
         key = f"uns/{_keys.UNS}/prepare"
         if not all(key in shard.keys for shard in self.shards):
             return {}
@@ -358,15 +360,15 @@ class BackedAnnData:
 
     @property
     def is_prepared(self) -> bool:
-        """Whether the cells went through ``pp.prepare``."""
+        """Whether the cells were prepared by ``pp.prepare``."""
         return _keys.UNIT in self.layers and "prepare" in self.uns.get(_keys.UNS, {})
 
     def matrix(self, layer: str | None) -> BackedMatrix:
         """Return ``X`` or a layer."""
         key = "X" if layer is None else f"layers/{layer}"
         if layer is not None and layer not in self.layers:
-            there = ", ".join(map(repr, self.layers)) or "none"
-            way_out = "run diffvae.pp.prepare first" if layer == _keys.UNIT else f"there are: {there}"
+            present = ", ".join(map(repr, self.layers)) or "none"
+            way_out = "run diffvae.pp.prepare first" if layer == _keys.UNIT else f"there are: {present}"
             raise DataError(f"layers[{layer!r}] is missing in {self.name}; {way_out}.")
         for shard in self.shards:
             if key not in shard.keys:
@@ -375,24 +377,24 @@ class BackedAnnData:
         scaled = any(limits <= set(shard.var) for shard in self.shards)
         if layer == _keys.UNIT and scaled and not limits <= set(self.var):
             raise DataError(
-                f"The {len(self.shards)} files were scaled by different limits, so their layers['unit'] can't be put "
-                "together; prepare the data they came from as one: diffvae.pp.prepare([...], out='prepared.h5ad')."
+                f"The {len(self.shards)} files were scaled by different limits, so their layers['unit'] can't be "
+                "joined; prepare the original files together: diffvae.pp.prepare([...], out='prepared.h5ad')."
             )
         return self._stacked(key, self._places)
 
     def _stacked(self, key: str, places: Sequence[np.ndarray | None]) -> BackedMatrix:
-        """Return the matrices of all files, one below the other, with the genes at the given positions."""
+        """Return the matrices of all files stacked by cells, with the genes at the given positions."""
         parts = []
         for shard, at in zip(self.shards, places, strict=True):
             part = shard.rows(key)
             if part.dtype.kind not in "biuf":
                 raise DataError(f"{key} of {shard.path.name!r} holds {part.dtype}, not numbers; convert it first.")
-            parts.append(part if at is None else picked(part, at))
+            parts.append(part if at is None else select_genes(part, at))
         return stack(parts)
 
     @cached_property
     def raw(self) -> _Raw | None:
-        """The matrix of all genes, where all files have it; genes are matched by name."""
+        """The matrix of all genes, if all files have it; genes are matched by name."""
         if self._some_lack("raw/X", "adata.raw is missing in {} and was left out."):
             return None
         tables = [shard.table("raw/var") for shard in self.shards]
@@ -412,7 +414,7 @@ class BackedAnnData:
     def take(self, rows: np.ndarray) -> AnnData:
         """Read some cells into memory, in the order of the files: X, layers, raw, obs, var and the record of prepare.
 
-        Layers and raw that can't be read by rows are left out, with a warning.
+        Layers and raw that can't be read by rows are left out with a warning.
         """
         import anndata as ad
 
@@ -432,7 +434,7 @@ class BackedAnnData:
 
 
 def _readable(what: str, read: Callable[[], BackedMatrix]) -> BackedMatrix | None:
-    """Return a matrix, or None with a warning: what a run can do without must not stop it after hours of training."""
+    """Return a matrix, or None with a warning: an optional matrix must not stop a run after hours of training."""
     try:
         return read()
     except DataError as error:
@@ -451,7 +453,7 @@ def _match_names(names: Sequence[pd.Index]) -> tuple[pd.Index, list[np.ndarray |
 
 
 def _same_columns(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the columns on which tables of the same genes agree."""
+    """Return the columns that are equal in all tables of the same genes."""
     first = tables[0]
     return first[
         [c for c in first if all(c in t and t[c].astype(object).equals(first[c].astype(object)) for t in tables)]
@@ -459,7 +461,7 @@ def _same_columns(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _stack_tables(tables: Sequence[pd.DataFrame], notes: list[str]) -> pd.DataFrame:
-    """Return the rows of all tables, one below the other, with the columns that all have."""
+    """Return all tables stacked by rows, with the columns that all have."""
     if len(tables) == 1:
         return tables[0]
     shared = [c for c in tables[0] if all(c in table for table in tables)]
@@ -475,21 +477,21 @@ def _stack_tables(tables: Sequence[pd.DataFrame], notes: list[str]) -> pd.DataFr
 
 
 def _stack_columns(parts: Sequence[pd.Series]) -> tuple[Any, str]:
-    """Return one column made of several, and a note if their values had to be changed to fit together."""
-    filled = [part for part in parts if part.notna().any()]  # a column without values fits any other
+    """Return one column made of several, and a note if values had to be converted."""
+    filled = [part for part in parts if part.notna().any()]  # a column without values fits any type
     types = {str(part.dtype): part.dtype for part in filled}
     if filled and all(isinstance(part.dtype, pd.CategoricalDtype) for part in filled):
         if len({part.cat.categories.dtype for part in filled}) == 1:
             same = all(part.dtype == filled[0].dtype for part in filled)
             union = pd.api.types.union_categoricals(filled, ignore_order=not same).dtype
             lost = not same and any(part.cat.ordered for part in filled)
-            note = "has other ordered categories in each file, and lost their order" if lost else ""
+            note = "has different ordered categories in each file; they lost their order" if lost else ""
             return pd.concat([part.astype(union) for part in parts]).array, note
     elif len({part.dtype for part in parts}) == 1 or all(_is_number(part) for part in parts):
         return pd.concat(parts).array, ""
     texts = [np.where(part.isna(), None, part.astype(str).astype(object)) for part in parts]
     was_text = all(pd.api.types.infer_dtype(part.dropna().astype(object)) == "string" for part in filled)
-    note = "" if was_text else f"is of another type in each file ({', '.join(types)}) and was taken as text"
+    note = "" if was_text else f"has different types ({', '.join(types)}) and was converted to text"
     return pd.Categorical(np.concatenate(texts)), note
 
 
@@ -498,13 +500,13 @@ def _is_number(part: pd.Series) -> bool:
 
 
 def _add_file_names(names: Sequence[pd.Index], paths: Sequence[Path]) -> pd.Index:
-    """Return unique names of all cells: with the name of their file added, or of its folder too, or its number."""
+    """Return unique names of cells: with the name of their file appended, or also of its folder, or its number."""
     paths = [path.resolve() for path in paths]
     by_file = [path.stem for path in paths]
     by_folder = [f"{path.parent.name}_{path.stem}" for path in paths]
     by_number = [str(i) for i in range(1, len(paths) + 1)]
-    for endings in (by_file, by_folder, by_number):
-        found = pd.Index(np.concatenate([part + f"-{end}" for part, end in zip(names, endings, strict=True)]))
-        if found.is_unique:
+    for suffixes in (by_file, by_folder, by_number):
+        unique = pd.Index(np.concatenate([part + f"-{suffix}" for part, suffix in zip(names, suffixes, strict=True)]))
+        if unique.is_unique:
             break
-    return found
+    return unique

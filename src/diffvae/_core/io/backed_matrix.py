@@ -1,4 +1,4 @@
-"""A matrix of cells x genes that is read in runs of rows, from disk, and changed on the way if wanted."""
+"""A matrix of cells x genes on disk that is read in slices of rows, and optionally transformed."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ import scipy.sparse as sp
 T = TypeVar("T")
 
 BLOCK_VALUES = 2**22
-"""Stored values in one block of a pass: 32 MB with their column numbers, whatever the number of cells."""
+"""Stored values in one block of a pass: 32 MB with their column numbers."""
 
 
 @dataclass(frozen=True)
 class BackedMatrix:
-    """Cells x genes of which any run of rows can be read, as a CSR matrix or an array in memory.
+    """Cells x genes on disk; slices of rows are read as a CSR matrix or an array.
 
     Attributes
     ----------
     shape
         Cells x genes.
     sparse
-        Whether runs are CSR matrices.
+        Whether slices are CSR matrices.
     n_values
-        Approximate number of stored values; it decides how many rows are read at once.
+        Approximate number of stored values; it determines how many rows are read at once.
     dtype
         Type of the values.
     reader
-        ``reader([(start, stop), ...])`` reads runs of rows, one below the other, as one matrix.
+        ``reader([(start, stop), ...])`` reads slices of rows, stacked into one matrix.
     pointers
-        Stored values before each row of a sparse matrix, and their total at the end. A pass is cut by them, so that
-        cells with many values don't make much larger blocks than others. None: all rows count the same.
+        Number of stored values before each row of a sparse matrix, and in total, so that blocks have similar numbers of
+        values. None: all rows count the same.
     """
 
     shape: tuple[int, int]
@@ -51,7 +51,7 @@ class BackedMatrix:
 
     @property
     def bytes_per_row(self) -> float:
-        """Memory that a row takes on average: values, and column numbers where it is sparse."""
+        """Average memory of a row: values, and column numbers if it is sparse."""
         values = self.n_values / max(self.shape[0], 1) if self.sparse else self.shape[1]
         return max(1.0, values * (self.dtype.itemsize + 4 * self.sparse))
 
@@ -60,40 +60,36 @@ class BackedMatrix:
         return self.read_slices([(start, stop)])
 
     def read_slices(self, spans: Sequence[tuple[int, int]]) -> Any:
-        """Return several runs of rows as one matrix, without rows if there are no runs."""
+        """Return several slices of rows as one matrix, without rows if there are no slices."""
         return self.reader([(start, min(stop, self.shape[0])) for start, stop in spans] or [(0, 0)])
 
     def sample(self, n_rows: int, rng: np.random.Generator, run: int = 256) -> Any:
-        """Return about ``n_rows`` rows in memory, as runs from random places, or all rows if there are no more."""
+        """Return about ``n_rows`` rows, in runs from random positions, or all rows if there are no more."""
         starts = np.arange(0, self.shape[0], run)
         if self.shape[0] > n_rows:
             starts = np.sort(rng.permutation(starts)[: max(1, n_rows // run)])
         return self.read_slices([(start, start + run) for start in starts.tolist()])
 
     def map(self, change: Callable[[Any], Any], n_genes: int | None = None) -> BackedMatrix:
-        """Return a matrix whose runs are changed as they are read; a sparse one must stay sparse."""
-        reader = self.reader
-
-        def changed(spans: Sequence[tuple[int, int]]) -> Any:
-            return change(reader(spans))
-
+        """Return a matrix whose slices are transformed when they are read; a sparse one must stay sparse."""
         shape = (self.shape[0], self.shape[1] if n_genes is None else n_genes)
         n_values = self.n_values * shape[1] // max(self.shape[1], 1)
-        return BackedMatrix(shape, self.sparse, n_values, np.dtype(np.float32), changed, self.pointers)
+        reader = lambda spans: change(self.reader(spans))  # noqa: E731
+        return replace(self, shape=shape, n_values=n_values, dtype=np.dtype(np.float32), reader=reader)
 
     def cuts(self, values: int = BLOCK_VALUES) -> list[tuple[int, int]]:
-        """Return (start, stop) of the blocks of a pass over all rows, with about ``values`` values each."""
+        """Return (start, stop) of the blocks of a pass over all rows, with about ``values`` stored values each."""
         if self.pointers is not None and self.n_values:
-            # pointers are those of the file, from which genes may have been picked
+            # pointers refer to the file, of which this may be a selection of genes
             return _cuts(self.pointers, max(1, values * int(self.pointers[-1]) // self.n_values))
         step = max(1, values * self.shape[0] // max(self.n_values if self.sparse else self.shape[0] * self.shape[1], 1))
         return [(start, min(start + step, self.shape[0])) for start in range(0, self.shape[0], step)]
 
     def blocks(self, values: int = BLOCK_VALUES) -> Iterator[tuple[slice, Any]]:
-        """Yield (rows, block) over all rows, in order; the next block is read while one is used."""
+        """Yield (rows, block) over all rows, in order; the next block is read in a thread."""
         cuts = self.cuts(values)
-        found = prefetch([partial(self.read, *cut) for cut in cuts])
-        for (start, stop), block in zip(cuts, found, strict=True):
+        read_ahead = prefetch([partial(self.read, *cut) for cut in cuts])
+        for (start, stop), block in zip(cuts, read_ahead, strict=True):
             yield slice(start, stop), block
 
     def at(self, rows: np.ndarray) -> Any:
@@ -112,7 +108,7 @@ class BackedMatrix:
 
 
 def _cuts(pointers: np.ndarray, values: int) -> list[tuple[int, int]]:
-    """Return runs of rows with at most ``values`` values, or of a single row."""
+    """Return slices of rows with at most ``values`` values, or of a single row."""
     cuts, start, n_rows = [], 0, len(pointers) - 1
     while start < n_rows:
         within = int(np.searchsorted(pointers, pointers[start] + values, side="right")) - 1
@@ -124,7 +120,7 @@ def _cuts(pointers: np.ndarray, values: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Survey:
-    """Smallest and largest value, whether all are finite, and digests that identify the matrix."""
+    """Range of the values, whether all are finite, and digests that identify the matrix."""
 
     finite: bool
     smallest: float
@@ -144,21 +140,21 @@ def _survey(rows: BackedMatrix) -> Survey:
             smallest, largest = min(smallest, float(values.min())), max(largest, float(values.max()))
         for digest, part in zip(digests, _digested(block), strict=True):
             digest.update(part)
-    if rows.sparse or not np.isfinite(smallest):  # zeros that aren't stored
+    if rows.sparse or not np.isfinite(smallest):  # zeros that are not stored
         smallest, largest = min(smallest, 0.0), max(largest, 0.0)
     return Survey(finite, smallest, largest, tuple(d.hexdigest() for d in digests))
 
 
 def _digested(matrix: Any) -> tuple[memoryview, ...]:
-    """Return the bytes that identify a matrix; those of its blocks, one after the other, are those of the whole."""
+    """Return the bytes that identify a matrix; those of consecutive blocks are those of the whole matrix."""
     if not sp.issparse(matrix):
         return (np.ascontiguousarray(matrix).data,)
     lengths, indices = np.diff(matrix.indptr).astype(np.int64), matrix.indices.astype(np.int32, copy=False)
     return lengths.data, np.ascontiguousarray(indices).data, np.ascontiguousarray(matrix.data).data
 
 
-def picked(rows: BackedMatrix, at: np.ndarray) -> BackedMatrix:
-    """Return the genes at some places."""
+def select_genes(rows: BackedMatrix, at: np.ndarray) -> BackedMatrix:
+    """Return the genes at some positions."""
 
     def change(block: Any) -> Any:
         chosen = block[:, at]
@@ -170,7 +166,7 @@ def picked(rows: BackedMatrix, at: np.ndarray) -> BackedMatrix:
 
 
 def stack(parts: Sequence[BackedMatrix]) -> BackedMatrix:
-    """Return matrices with the same genes, one below the other, in the type that holds the values of all."""
+    """Return matrices with the same genes stacked by rows, in the type that holds the values of all."""
     if len(parts) == 1:
         return parts[0]
     ends = np.cumsum([len(part) for part in parts])
@@ -179,7 +175,7 @@ def stack(parts: Sequence[BackedMatrix]) -> BackedMatrix:
     def read(spans: Sequence[tuple[int, int]]) -> Any:
         pieces = []
         for i, inside in _by_part(spans, starts.tolist(), ends.tolist()) or [(0, [(0, 0)])]:
-            # each block has the type of the whole: a file takes the type of its first block, and would cut off others
+            # a file takes the type of its first block, so each block must have the type of the whole
             piece = parts[i].read_slices(inside).astype(dtype, copy=False)
             pieces.append(sp.csr_matrix(piece) if sparse and not parts[i].sparse else piece)
         return joined(pieces)
@@ -198,7 +194,7 @@ def _pointers(parts: Sequence[BackedMatrix]) -> np.ndarray:
     for part in parts:
         if part.pointers is None:  # all rows count the same
             lengths.append(np.full(len(part), part.n_values // max(len(part), 1)))
-        else:  # scaled to the genes that were picked
+        else:  # scaled to the selected genes
             lengths.append(np.diff(part.pointers) * part.n_values // max(int(part.pointers[-1]), 1))
     return np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
 
@@ -206,34 +202,34 @@ def _pointers(parts: Sequence[BackedMatrix]) -> np.ndarray:
 def _by_part(
     spans: Sequence[tuple[int, int]], starts: list[int], ends: list[int]
 ) -> list[tuple[int, list[tuple[int, int]]]]:
-    """Return which runs of which part make up some runs of the whole; neighbouring runs of one part together."""
-    found: list[tuple[int, tuple[int, int]]] = [
+    """Return the parts and their slices that make up slices of the whole; consecutive slices of a part are grouped."""
+    slices: list[tuple[int, tuple[int, int]]] = [
         (i, (max(start, first) - first, min(stop, last) - first))
         for start, stop in spans
         for i, (first, last) in enumerate(zip(starts, ends, strict=True))
         if max(start, first) < min(stop, last)
     ]
-    return [(i, [run for _, run in group]) for i, group in groupby(found, key=lambda run: run[0])]
+    return [(i, [run for _, run in group]) for i, group in groupby(slices, key=lambda run: run[0])]
 
 
 def joined(pieces: Sequence[Any]) -> Any:
-    """Return matrices with the same genes, one below the other, in memory."""
+    """Return matrices in memory with the same genes, stacked by rows."""
     if len(pieces) == 1:
         return pieces[0]
     return sp.vstack(pieces, format="csr") if sp.issparse(pieces[0]) else np.concatenate(pieces)
 
 
 def prefetch(tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Yield what the tasks return, in their order; each begins in a thread while the result before it is used.
+    """Yield the results of tasks in order; a thread computes the next result while the last one is used.
 
-    Two results are in memory at any time: the one in use and the next.
+    Two results are in memory at any time.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="reading ahead") as reader:
-        waiting = None
+        pending = None
         for task in tasks:
             following = reader.submit(task)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()

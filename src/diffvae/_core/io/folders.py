@@ -1,4 +1,4 @@
-"""Writing so that a reader never sees half a file or half a folder, and two processes never write one folder."""
+"""Atomic writing of files and folders, locks of output folders, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -21,44 +21,45 @@ import pandas as pd
 from anndata import AnnData
 
 from diffvae import _errors, _keys
+from diffvae._core.validate import Optional, Whole, check
 from diffvae._errors import DataError, OutputError, WriteError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-OURS = ("summary.json", "config.json")
-"""Files that mark a folder of results or a saved model; they say which version of diffvae wrote them."""
+MARKERS = ("summary.json", "config.json")
+"""Files with the version of diffvae; one of them marks a folder of results or a saved model."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
-"""Errors of the system that are due to the disk or the folder, whatever is written."""
+"""Errors of the system that concern the disk or the folder, not the content."""
 PART, WORK, OLD = ".tmp", ".work", ".old"
-"""Name endings of what is half written, of intermediate files, and of a result that is being replaced."""
+"""Suffixes of unfinished output, of intermediate files, and of a result that is being replaced."""
 
 
-def _beside(path: Path, end: str = PART) -> Path:
-    """Return an unused name in the same folder, hence on the same disk."""
+def _temporary_name(path: Path, end: str = PART) -> Path:
+    """Return an unused name in the same folder, and so on the same disk."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{end}")
 
 
 def _leftovers(path: Path, end: str) -> list[Path]:
-    """Return what killed processes left beside ``path`` under names of :func:`_beside`."""
+    """Return the temporary files and folders of killed processes that wrote ``path``."""
     name = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}" + re.escape(end))
     try:
         return [left for left in path.parent.iterdir() if name.fullmatch(left.name)]
-    except OSError:  # no such folder, or none that may be listed
+    except OSError:  # no such folder, or no permission to list it
         return []
 
 
 def remove_leftovers(path: Path, end: str = PART) -> None:
-    """Remove what killed processes left half written for ``path``; the caller must hold its lock."""
+    """Remove the temporary files and folders of killed processes that wrote ``path``; the caller must hold its lock."""
     for left in _leftovers(path, end):
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def _bring_back(path: Path) -> None:
-    """Restore a result that a killed process had moved aside and not yet replaced."""
+def _restore_moved(path: Path) -> None:
+    """Restore a result that a killed process has moved aside but not replaced."""
     if path.exists() or not _leftovers(path, OLD):
         return
-    with held(path):  # another process may be between the two steps of a replacement right now
+    with locked(path):  # another process may be between the two steps of a replacement
         if not path.exists():
             for old in _leftovers(path, OLD)[:1]:
                 old.rename(path)
@@ -66,40 +67,32 @@ def _bring_back(path: Path) -> None:
 
 @contextmanager
 def explain_write_errors(path: Path, part: Path) -> Iterator[None]:
-    """Turn an error of the disk into a :class:`WriteError` that names what could not be written.
-
-    Parameters
-    ----------
-    path
-        File or folder to write, as the user knows it.
-    part
-        Temporary file or folder that becomes it.
-    """
+    """Turn an error of the disk into a :class:`WriteError` that names ``path``; ``part`` is its temporary name."""
     try:
         yield
     except (OSError, RuntimeError) as error:
-        cause = error.__cause__ if isinstance(error, WriteError) else error  # of a file inside a folder
-        # HDF5 gives the number in its text only, and not always as an OSError
+        cause = error.__cause__ if isinstance(error, WriteError) else error  # a WriteError of a file in this folder
+        # HDF5 gives the number only in its text, and not always in an OSError
         hdf5 = re.search(r"errno = (\d+)", str(cause))
         if hdf5:
             _errors.hdf5_is_sound = False
-        found = getattr(cause, "errno", None) or int(hdf5[1] if hdf5 else 0)
+        number = getattr(cause, "errno", None) or int(hdf5[1] if hdf5 else 0)
         untouched = "what was there before is untouched" if path.exists() else "nothing is left of it"
-        if found in DISK_ERRORS:
-            raise WriteError(f"{str(path)!r} can't be written ({os.strerror(found)}); {untouched}.") from error
-        if found == errno.ENOENT and not part.parent.exists():
+        if number in DISK_ERRORS:
+            raise WriteError(f"{str(path)!r} can't be written ({os.strerror(number)}); {untouched}.") from error
+        if number == errno.ENOENT and not part.parent.exists():
             raise WriteError(f"{str(part.parent)!r} was removed while {path.name!r} was written into it.") from error
         raise
 
 
 @contextmanager
 def in_one_step(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary name to write to; the file takes the place of ``path`` if the block succeeds."""
+    """Yield a temporary file name; the file replaces ``path`` if the block succeeds."""
     path = Path(path).expanduser()
     if path.is_dir():
         raise OutputError(f"{str(path)!r} is a folder; give the name of a file.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _beside(path)
+    part = _temporary_name(path)
     try:
         with explain_write_errors(path, part):
             yield part
@@ -108,45 +101,56 @@ def in_one_step(path: str | os.PathLike[str]) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def folder_in_one_step(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder name; the folder replaces ``path`` if the block succeeds."""
+    part = _temporary_name(path)
+    try:
+        with explain_write_errors(path, part):
+            yield part
+            _replace_folder(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def write_h5ad(adata: AnnData, path: str | os.PathLike[str], *, compression: str | None = "gzip") -> None:
-    """Write an AnnData to a file that appears when it is complete."""
-    # Level 1 is several times faster than anndata's 4 and costs a few per cent in size.
+    """Write an AnnData to a file in one step."""
+    # level 1 is several times faster than anndata's 4, and files are a few per cent larger
     options = {"compression_opts": 1} if compression == "gzip" else {}
     with in_one_step(path) as part:
         adata.write_h5ad(part, compression=compression, **options)
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:
-    """Write text (UTF-8) to a file that appears when it is complete."""
+    """Write text (UTF-8) to a file in one step."""
     with in_one_step(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def write_csv(table: pd.DataFrame, path: str | os.PathLike[str], *, index: bool = False) -> None:
-    """Write a table to a CSV file that appears when it is complete."""
+    """Write a table to a CSV file in one step."""
     with in_one_step(path) as part:
         table.to_csv(part, index=index)
 
 
 def written_by_us(folder: Path) -> bool:
-    """Return whether a folder is empty or holds what diffvae wrote."""
-    if not any(folder.iterdir()):
-        return True
-    return any(_names_its_diffvae(folder / name) for name in OURS)
+    """Return whether a folder is empty or was written by diffvae."""
+    return not any(folder.iterdir()) or any(_has_our_version(folder / name) for name in MARKERS)
 
 
-def _names_its_diffvae(file: Path) -> bool:
-    """Return whether a file is JSON with ``versions.diffvae``; a mention of diffvae elsewhere is not enough."""
+def _has_our_version(file: Path) -> bool:
+    """Return whether a file is JSON with ``versions.diffvae``."""
     try:
-        written = json.loads(file.read_text(encoding="utf-8"))
-        return "diffvae" in written["versions"]
-    except (OSError, ValueError, TypeError, LookupError):
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
+    versions = content.get("versions") if isinstance(content, dict) else None
+    return isinstance(versions, dict) and "diffvae" in versions
 
 
 def refuse_folder(path: Path, overwrite: bool) -> None:
-    """Raise if a folder can't be written or must not be replaced; an interrupted replacement is undone first."""
-    _bring_back(path)
+    """Raise OutputError if a folder can't be written or replaced; an interrupted replacement is undone first."""
+    _restore_moved(path)
     name = repr(str(path))
     if path.exists() and not path.is_dir():
         raise OutputError(f"{name} is a file; give the name of a folder.")
@@ -170,15 +174,15 @@ def refuse_folder(path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder that becomes ``path`` if the block ends well, and is removed if it doesn't.
+    """Yield a temporary folder that becomes ``path`` if the block succeeds, and is removed otherwise.
 
     Parameters
     ----------
     path
         Folder to make, with its parents. It may exist if it is empty.
     overwrite
-        Replace an earlier result. Only a folder that diffvae wrote (its ``summary.json`` or ``config.json``
-        has ``versions.diffvae``) is replaced, as a whole, at the very end; until then it stays as it is.
+        Replace an earlier result, as a whole and at the very end. Only a folder that diffvae wrote (its
+        ``summary.json`` or ``config.json`` has ``versions.diffvae``) is replaced.
 
     Raises
     ------
@@ -196,30 +200,25 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
     >>> [file.name for file in out.iterdir()]
     ['summary.json']
     """
-    # Links are followed, so that what they point to is replaced, not the link.
-    path = Path(path).expanduser().resolve()
+    path = Path(path).expanduser().resolve()  # of a link the target is replaced
     refuse_folder(path, overwrite)
-    part = _beside(path)
-    with held(path):
+    with locked(path):
         remove_leftovers(path)
         if path.exists():
             remove_leftovers(path, OLD)
-        try:
-            part.mkdir()
-        except OSError as error:
-            raise OutputError(f"{str(path)!r} can't be written ({error.strerror}); name a folder elsewhere.") from error
-        try:
-            with explain_write_errors(path, part):
-                yield part
-                _swap(part, path)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        with folder_in_one_step(path) as part:
+            try:
+                part.mkdir()
+            except OSError as error:
+                message = f"{str(path)!r} can't be written ({error.strerror}); name a folder elsewhere."
+                raise OutputError(message) from error
+            yield part
 
 
 @contextmanager
 def scratch(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a folder beside a result for intermediate files; it is removed at the end."""
-    folder = _beside(Path(path).expanduser().resolve(), WORK)
+    """Yield a temporary folder beside a result for intermediate files."""
+    folder = _temporary_name(Path(path).expanduser().resolve(), WORK)
     folder.mkdir(parents=True)
     try:
         yield folder
@@ -227,16 +226,16 @@ def scratch(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _swap(new: Path, path: Path) -> None:
-    """Put a folder in the place of another, which is restored if that fails.
+def _replace_folder(new: Path, path: Path) -> None:
+    """Replace a folder by another; on failure the old one is restored.
 
-    At any moment at least one of the two is whole, under ``path`` or under a name from which it is restored, so that
-    nothing is lost if the process is killed.
+    At any time one of the two is complete, under ``path`` or under a name from which it is restored, so that nothing is
+    lost if the process is killed.
     """
     if not path.exists():
         new.rename(path)
         return
-    old = _beside(path, OLD)
+    old = _temporary_name(path, OLD)
     try:
         path.rename(old)
         new.rename(path)
@@ -244,12 +243,12 @@ def _swap(new: Path, path: Path) -> None:
         if not path.exists():
             old.rename(path)
         elif old.exists():
-            # under another name, so that it isn't restored after it is half removed
-            shutil.rmtree(old.rename(_beside(path)), ignore_errors=True)
+            # renamed first, so that a partly removed folder is not restored
+            shutil.rmtree(old.rename(_temporary_name(path)), ignore_errors=True)
 
 
 def plain_number(value: Any) -> Any:
-    """Return a numpy scalar as the number that JSON can hold; for ``json.dumps(default=...)``."""
+    """Convert a numpy scalar for JSON, as ``json.dumps(default=plain_number)``."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{value!r} cannot be written as JSON.")
@@ -262,7 +261,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise DataError(f"{str(folder)!r} holds no {_keys.SUMMARY}; name a folder that 'diffvae run' wrote.")
     try:
         summary = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # brackets in brackets without end
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: deeply nested brackets
         raise DataError(f"{str(file)!r} can't be read ({error}); name a folder that 'diffvae run' wrote.") from error
     if not isinstance(summary, dict):
         raise DataError(f"{str(file)!r} is no summary of a run; name a folder that 'diffvae run' wrote.")
@@ -270,21 +269,21 @@ def read_summary(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def held(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other processes and threads from writing a folder; within a thread the lock may be nested.
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Lock a folder against writing by other processes and threads; within a thread the lock may be nested.
 
     The system releases the lock (``flock``, or ``msvcrt.locking`` on Windows) when the process ends, so that a stale
-    file is never in the way. The lock file, ``.NAME.lock`` beside the folder, is removed at the end.
+    lock file does no harm. The lock file, ``.NAME.lock`` beside the folder, is removed at the end.
 
     Parameters
     ----------
     folder
-        It need not exist; parent folders are made, and removed again if they stay empty.
+        The folder, which need not exist. Parent folders are created, and removed again if they stay empty.
 
     Raises
     ------
     OutputError
-        If another process or thread holds the lock, or nothing can be written there.
+        If another process or thread has the lock, or the lock file can't be written.
     """
     from filelock import FileLock, Timeout
 
@@ -292,13 +291,15 @@ def held(folder: str | os.PathLike[str]) -> Iterator[None]:
     made = [above for above in path.parents if not above.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = os.access(path.parent, os.W_OK | os.X_OK) or not path.is_dir()  # nothing fits beside a mount point
+        beside = (
+            os.access(path.parent, os.W_OK | os.X_OK) or not path.is_dir()
+        )  # beside a mount point nothing can be written
         file = path.with_name(f".{path.name}.lock") if beside else path / ".lock"
         lock = FileLock(file, is_singleton=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise OutputError(
-            f"{_holder(file)} is writing {str(path)!r}; wait until it is done, or name another."
+            f"{_lock_owner(file)} is writing {str(path)!r}; wait until it is done, or name another."
         ) from None
     except OSError as error:
         raise OutputError(f"Nothing can be written in {str(path.parent)!r} ({error.strerror}).") from error
@@ -309,7 +310,7 @@ def held(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         if lock.lock_counter == 1:
-            with suppress(OSError):  # the folder was removed meanwhile; Windows keeps open files
+            with suppress(OSError):  # the folder was removed; on Windows the file is open
                 file.unlink()
         lock.release()
         for above in made:
@@ -317,34 +318,31 @@ def held(folder: str | os.PathLike[str]) -> Iterator[None]:
                 above.rmdir()
 
 
-def _holder(file: Path) -> str:
-    """Return which process holds the lock, as far as the lock file says."""
+def _lock_owner(file: Path) -> str:
+    """Return the process that has the lock, according to the lock file."""
     try:
         number, host = file.read_text().split()
-    except (OSError, ValueError):  # not written yet; or Windows, where a locked file can't be read
+    except (OSError, ValueError):  # not written yet, or Windows, where a locked file can't be read
         return "Another process"
     return f"Process {number}" if host == socket.gethostname() else f"Process {number} on {host}"
 
 
 def one_writer(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function lock the folder given as its argument ``out``, if any, from its start to its end."""
+    """Make a function lock the folder in its argument ``out``, if any, while it runs."""
     signature = inspect.signature(function)
 
     @wraps(function)
-    def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         out = signature.bind(*args, **kwargs).arguments.get("out")
-        with nullcontext() if out is None else held(out):
+        with nullcontext() if out is None else locked(out):
             return function(*args, **kwargs)
 
-    return locked
+    return wrapper
 
 
 SUFFIX = ".checkpoint"
 PARTS = ("", ".links")
-"""The main training of a command, and a later one with its own checkpoint.
-
-The part follows the suffix, so that no other output folder has a checkpoint of the same name.
-"""
+"""Suffixes of the checkpoints of a command: the main training, and the training of links."""
 
 
 class CheckpointPaths:
@@ -353,18 +351,14 @@ class CheckpointPaths:
     Parameters
     ----------
     out
-        The folder; None keeps no checkpoint.
+        The folder; None writes no checkpoints.
     every
         Number of epochs between two checkpoints; None writes one only if the training is stopped.
     resume
-        Continue from the checkpoints of an earlier call. Without it, they are refused unless ``overwrite`` is given.
+        Continue from the checkpoints of an earlier call. Existing checkpoints raise OutputError without ``resume`` or
+        ``overwrite``.
     is_writer
         False in a process that takes part in the training of another one, which manages the files.
-
-    Raises
-    ------
-    OutputError
-        If there are checkpoints, but neither ``resume`` nor ``overwrite``, or a folder in the place of a checkpoint.
     """
 
     def __init__(
@@ -376,8 +370,7 @@ class CheckpointPaths:
         *,
         is_writer: bool = True,
     ) -> None:
-        if every is not None and every < 1:
-            raise ValueError(f"checkpoint_every is {every}; it must be 1 or more.")
+        check({"checkpoint_every": Optional(Whole(1))}, checkpoint_every=every)
         if out is None and (resume or every is not None):
             raise ValueError("Checkpoints are written beside out, but out is None; name a folder.")
         self.out = None if out is None else Path(out).expanduser().resolve()
@@ -417,11 +410,11 @@ class CheckpointPaths:
         return self.out.with_name(self.out.name + SUFFIX + part)
 
     def done(self) -> None:
-        """Remove the checkpoints, when the result has been written."""
+        """Remove the checkpoints after the result has been written."""
         for path in self.files:
             _remove(path)
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint; a link to it belongs to the user and stays."""
+    """Remove a checkpoint; of a link the target is removed."""
     path.resolve().unlink(missing_ok=True)

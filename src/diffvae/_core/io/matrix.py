@@ -1,4 +1,4 @@
-"""Matrices of cells x genes, sparse or dense, looked at piece by piece."""
+"""Matrices of cells x genes, sparse or dense, in memory or on disk, read in blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._errors import DataError
 
 BLOCK = 2**20
-"""Values in one piece: 8 MB in float64, whatever the size of the data."""
+"""Values in one block: 8 MB in float64."""
 
 
 def quoted(names: Any, limit: int = 5) -> str:
@@ -25,12 +25,12 @@ def quoted(names: Any, limit: int = 5) -> str:
 
 
 def source(layer: str | None) -> str:
-    """Return how a message names the matrix."""
+    """Return the name of the matrix in a message."""
     return "adata.X" if layer is None else f"adata.layers[{layer!r}]"
 
 
 def matrix_of(adata: AnnData | BackedAnnData, layer: str | None) -> Any:
-    """Return ``adata.X`` or a layer, as an array or a CSR or CSC matrix of numbers, uncopied; of a store its rows."""
+    """Return ``adata.X`` or a layer without a copy: a numeric array, CSR or CSC matrix, or a BackedMatrix."""
     if isinstance(adata, BackedAnnData):
         return adata.matrix(layer)
     if not isinstance(adata, AnnData):
@@ -51,8 +51,8 @@ def matrix_of(adata: AnnData | BackedAnnData, layer: str | None) -> Any:
             )
         if np.ma.is_masked(x):
             raise DataError(
-                f"{source(layer)} is a masked array with {np.ma.count_masked(x):,} values masked, which have no place "
-                "here; fill them, e.g. with x.filled(0) where masked means not detected."
+                f"{source(layer)} is a masked array with {np.ma.count_masked(x):,} values masked; "
+                "fill them, e.g. with x.filled(0) if masked means not detected."
             )
         x = np.asarray(x)
     elif x.format not in ("csr", "csc"):
@@ -66,7 +66,7 @@ def matrix_of(adata: AnnData | BackedAnnData, layer: str | None) -> Any:
 
 
 def is_sparse(x: Any) -> bool:
-    """Return whether zeros of a matrix, in memory or on disk, are not stored."""
+    """Return whether a matrix, in memory or on disk, is sparse."""
     return x.sparse if isinstance(x, BackedMatrix) else sp.issparse(x)
 
 
@@ -78,7 +78,7 @@ def n_stored(x: Any) -> int:
 
 
 def blocks(x: Any) -> Iterator[tuple[slice, slice, Any]]:
-    """Yield (rows, columns, float64 copy of that piece), along the axis that is cheap to cut."""
+    """Yield (rows, columns, float64 copy of that block), along the axis that is cheap to slice."""
     if isinstance(x, BackedMatrix):
         for rows, block in x.blocks(BLOCK):
             block = block.astype(np.float64)
@@ -88,8 +88,7 @@ def blocks(x: Any) -> Iterator[tuple[slice, slice, Any]]:
         return
     by_columns = x.format == "csc" if sp.issparse(x) else x.flags.f_contiguous and not x.flags.c_contiguous
     axis = 1 if by_columns else 0
-    n_values = x.nnz if sp.issparse(x) else x.size
-    step = max(1, BLOCK * x.shape[axis] // max(n_values, 1))
+    step = max(1, BLOCK * x.shape[axis] // max(n_stored(x), 1))
     everything = slice(0, x.shape[1 - axis])
     for start in range(0, x.shape[axis], step):
         part = slice(start, min(start + step, x.shape[axis]))
@@ -100,26 +99,26 @@ def blocks(x: Any) -> Iterator[tuple[slice, slice, Any]]:
 
 
 def values(block: Any) -> np.ndarray:
-    """Return the stored values of a block: all of them where it is dense, zeros left out where sparse."""
+    """Return the stored values of a block: all values if it is dense, without zeros if it is sparse."""
     return block.data if sp.issparse(block) else block.ravel()
 
 
 def gene_range(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the smallest and the largest value of each gene, zeros that are not stored included."""
-    found = GeneRange(x.shape[1])
+    """Return the smallest and the largest value of each gene, including zeros that are not stored."""
+    limits = GeneRange(x.shape[1])
     for _, columns, block in blocks(x):
-        found.see(block, columns)
-    return found.low, found.high
+        limits.update(block, columns)
+    return limits.low, limits.high
 
 
 class GeneRange:
-    """The smallest and the largest value of each gene in what has been seen so far."""
+    """The smallest and the largest value of each gene in the blocks so far."""
 
     def __init__(self, n_genes: int) -> None:
         self.low, self.high = np.full(n_genes, np.inf), np.full(n_genes, -np.inf)
 
-    def see(self, block: Any, columns: slice = slice(None)) -> None:
-        """Take note of some cells, one at least."""
+    def update(self, block: Any, columns: slice = slice(None)) -> None:
+        """Add a block of one or more cells."""
         low, high = block.min(axis=0), block.max(axis=0)
         if sp.issparse(low):
             low, high = low.toarray().ravel(), high.toarray().ravel()
@@ -128,10 +127,10 @@ class GeneRange:
 
 
 def as_float32(x: Any) -> Any:
-    """Return a copy that may be written to: float32, CSR without stored zeros, or C-ordered."""
+    """Return a writable float32 copy: CSR without stored zeros, or a C-ordered array."""
     if not sp.issparse(x):
         return np.array(x, dtype=np.float32, order="C")
-    # A csr_array becomes a csr_matrix: scanpy 1.11 can't normalise the former.
+    # a csr_matrix also from a csr_array, which scanpy 1.11 can't normalise
     x = sp.csr_matrix(x, dtype=np.float32, copy=True)
     x.sum_duplicates()
     x.eliminate_zeros()

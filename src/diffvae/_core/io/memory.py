@@ -1,4 +1,4 @@
-"""Do the cells fit into memory, or do they stay on disk? Decided by their size, and said."""
+"""Memory: whether cells are read into it or stay on disk, and how much is free."""
 
 from __future__ import annotations
 
@@ -10,46 +10,48 @@ from diffvae._core.io.backed import is_on_disk, open_store
 from diffvae._errors import DataError
 
 COPIES = 6
-"""Times that a run has the matrix in memory: as it came, all genes as logs, the kept ones in three forms, a copy."""
+"""Copies of the matrix in a run: the input, all genes log-transformed, the selected ones in three forms, a copy."""
 SHARE = 0.5
-"""Share of the free memory that a run may take; the rest is for others and for what grows beside the matrix."""
+"""Share of the free memory that the matrix may take; the rest is for other data and programs."""
 MANY_CELLS = 200_000
-"""Cells beyond which maps, clusters and graphs of all of them take hours, however much memory there is."""
+"""Number of cells beyond which maps, clusters and graphs of all cells take hours."""
 
 
 def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, transpose: bool | None = None) -> str:
-    """Return why cells are read from disk in blocks, as a sentence; empty where they are read into memory.
+    """Return a sentence with the reason why cells are read from disk in blocks; empty if they are read into memory.
 
     Parameters
     ----------
     data
-        Cells in memory, a file, or a list of files; None for the bundled ones.
+        Cells in memory, a file, or a list of files; None for the bundled cells.
     backed
-        What the user wants; None decides by size.
+        The user's choice; None decides by size.
     layer
-        Matrix whose size counts.
+        Matrix whose size decides.
     transpose
-        As in :func:`diffvae._core.io.read.read`: a matrix that must be transposed can't be read in blocks.
+        As in :func:`diffvae._core.io.read.read`; a matrix that must be transposed can't be read in blocks.
     """
     several = isinstance(data, list | tuple) and len(data) > 1
     if backed is False and several:
-        raise ValueError("Several files are read from disk, as one; write them into one file to have it in memory.")
+        raise ValueError("Several files can only be read from disk; write them into one file to read it into memory.")
     if backed and (data is None or not is_on_disk(data)):
-        raise ValueError("There is no file to read piece by piece: the cells are in memory.")
+        raise ValueError("The cells are in memory, so they can't be read in blocks; give a file.")
     if data is None or not is_on_disk(data) or backed is False:
         return ""
     if transpose and (backed or several):
-        raise ValueError("Genes in rows can't be read piece by piece; write the cells in rows first, as .h5ad.")
+        raise ValueError(
+            "A matrix with genes in rows can't be read in blocks; write it as .h5ad with cells in rows first."
+        )
     if backed or several or getattr(data, "isbacked", False):
-        return "The cells stay on disk and are read in blocks, as asked for."
+        return "The cells stay on disk and are read in blocks, as requested."
     path = Path(os.path.expanduser(data[0] if isinstance(data, list | tuple) else data))
     if transpose or path.suffix not in (".h5ad", ".zarr"):
         return ""
     try:
         matrix = open_store(path).matrix(layer)
     except DataError:
-        return ""  # reading the file whole may work, or says what is wrong with it
-    # the file is read with all that it holds, other layers and graphs of cells too
+        return ""  # reading the whole file may work, or gives a better message
+    # a file is read with all its layers and graphs
     needed, free = max(COPIES * len(matrix) * matrix.bytes_per_row, unpacked(path)), free_memory()
     shape = f"{matrix.shape[0]:,} cells x {matrix.shape[1]:,} genes"
     if needed > SHARE * free:
@@ -65,18 +67,18 @@ def stays_on_disk(data: Any, backed: bool | None, *, layer: str | None = None, t
 def refuse_what_cannot_be_held(path: Path) -> None:
     """Refuse an HDF5 file or zarr store whose arrays, unpacked, take more than the free memory.
 
-    Zeros are packed by a factor of a thousand, so that the size of the file says nothing.
+    Zeros are compressed a thousandfold, so that the size of the file does not show it.
     """
     needed, free = unpacked(path), free_memory()
     if needed > free:
         raise DataError(
             f"{str(path)!r} takes {size(needed)} in memory, of which {size(free)} are free; take fewer cells, store it "
-            "sparse and by rows (CSR), or have it read in blocks where that is offered (--backed)."
+            "sparse and by rows (CSR), or read it in blocks (--backed) in commands that can."
         )
 
 
 def unpacked(path: Path) -> int:
-    """Return the bytes of all arrays of an HDF5 file or zarr store, unpacked; 0 where it can't be read as such."""
+    """Return the uncompressed bytes of all arrays of an HDF5 file or zarr store; 0 if it can't be read."""
     try:
         if path.is_dir():
             import zarr
@@ -90,11 +92,11 @@ def unpacked(path: Path) -> int:
             file.visititems(lambda _, node: arrays.append(node) if isinstance(node, h5py.Dataset) else None)
             return sum((array.size or 0) * array.dtype.itemsize for array in arrays)  # size is None if empty
     except (OSError, ValueError, KeyError, RuntimeError):
-        return 0  # the reader says what is wrong with it
+        return 0  # the reader gives a message
 
 
 def free_memory() -> float:
-    """Return the bytes that this process can have, by the system and by the limit of its container."""
+    """Return the bytes that this process can allocate, by the system and the limit of its container."""
     free = float("inf")
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -105,13 +107,13 @@ def free_memory() -> float:
     try:
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no such limit
+    except (OSError, ValueError):  # no limit
         return free
     return min(free, float(max(limit, 0)))
 
 
 def size(n_bytes: float) -> str:
-    """Return a number of bytes in the unit that suits it.
+    """Return a number of bytes in a suitable unit.
 
     Examples
     --------

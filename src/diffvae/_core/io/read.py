@@ -1,12 +1,11 @@
-"""Reading expression matrices in the forms in which people have them."""
+"""Reading expression matrices from files of all common formats."""
 
 from __future__ import annotations
 
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
@@ -14,11 +13,11 @@ from anndata import AnnData
 
 from diffvae._core.io.backed import unreadable
 from diffvae._core.io.memory import refuse_what_cannot_be_held
-from diffvae._core.io.text import UNREADABLE, read_10x_folder, read_mtx, read_table
+from diffvae._core.io.text import read_10x_folder, read_mtx, read_table
 from diffvae._errors import DataError
 
 IN_MEMORY = "AnnData in memory"
-"""Source of cells that came from no file, in a summary."""
+"""Source in a summary, for cells that were given in memory."""
 TABLES = tuple(kind + packed for kind in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
 _KNOWN = ".h5ad, 10x .h5, a 10x folder with matrix.mtx(.gz), .mtx(.gz), .csv, .tsv or .txt (.gz), .loom, .zarr"
 
@@ -33,8 +32,8 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
         ``genes.tsv`` or ``features.tsv.gz``; ``.mtx(.gz)``; ``.csv``, ``.tsv`` or ``.txt``, also ``.gz``,
         with cell names in the first column and gene names in the first line; ``.loom``; ``.zarr``.
     transpose
-        Swap rows and columns, for files with genes in rows. By default a table that plainly has genes in rows
-        is refused with a sentence that says so; False takes it as it is.
+        Swap rows and columns, for files with genes in rows. By default a table that clearly has genes in rows raises a
+        DataError; False reads it as it is.
 
     Returns
     -------
@@ -43,15 +42,15 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
 
     Notes
     -----
-    Reading a table takes, at its peak, 1.1 times the memory of the dense float32 matrix where most values are zeros
-    (4.6 bytes per value) and 2.3 times where none is (9.4), measured on 40,000 x 1,000 values; 0.6 GiB with the program
-    for 100,000 cells x 2,000 genes, of which 14 % are not zero. What would take more memory than is free is refused:
-    HDF5 and zarr before they are read, text that unpacks to more than twice that memory while it is read.
+    The peak memory of reading a table is 1.1 times that of the dense float32 matrix if most values are zeros (4.6 bytes
+    per value) and 2.3 times if none is (9.4), measured on 40,000 x 1,000 values. HDF5 and zarr files that would take
+    more than the free memory are refused before they are read, text of more than twice the free memory while it is
+    read.
 
     Raises
     ------
     DataError
-        If there is no such file, it can't be read, or the package for it is missing.
+        If the file does not exist or can't be read, or the package for it is missing.
 
     Examples
     --------
@@ -62,19 +61,26 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     5.0
     """
     path = Path(os.path.expanduser(path))
-    _refuse_path(path)
+    _require_readable(path)
     name = path.name.lower()
-    if name.endswith(TABLES) and path.is_file():
-        with _errors_in_words(path, UNREADABLE):
-            return read_table(path, transpose=transpose)
-    if name.endswith((".mtx", ".mtx.gz")) or (path.is_dir() and not _is_zarr(path)):
-        with _errors_in_words(path, UNREADABLE):
-            adata = (read_10x_folder if path.is_dir() else read_mtx)(path)
-    else:
-        reader = _library(path)
-        refuse_what_cannot_be_held(path)
-        with _errors_in_words(path, Exception):  # libraries fail on damaged files with errors of any type
-            adata = reader(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries, about formats and names
+            if name.endswith(TABLES) and path.is_file():
+                return read_table(path, transpose=transpose)
+            if name.endswith((".mtx", ".mtx.gz")):
+                adata = read_mtx(path)
+            elif path.is_dir() and not _is_zarr(path):
+                adata = read_10x_folder(path)
+            else:
+                reader = _library(path)
+                refuse_what_cannot_be_held(path)
+                adata = _read_by(reader, path)
+    except MemoryError as error:
+        raise DataError(
+            f"{str(path)!r} needs more memory than there is ({str(error).rstrip('.') or 'size unknown'}); take fewer "
+            "cells, or store it sparse."
+        ) from error
     return adata.T.copy() if transpose else adata
 
 
@@ -93,23 +99,24 @@ def _library(path: Path) -> Callable[[Path], AnnData]:
         return _read_10x_h5
     if name.endswith(".loom"):
         return ad.io.read_loom
-    raise DataError(f"{str(path)!r} has a form that is not known. Known are: {_KNOWN}.{_advice(name)}")
+    raise DataError(f"{str(path)!r} has an unknown format. Known formats: {_KNOWN}.{_advice(name)}")
 
 
-def _refuse_path(path: Path) -> None:
+def _require_readable(path: Path) -> None:
+    """Raise DataError unless a path is a file or folder that can be read."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise DataError(f"There is no file or folder {str(path)!r}.") from None
-    except OSError as error:  # no permission, a name too long, a circle of links
+    except OSError as error:  # no permission, a name that is too long, a cycle of links
         raise DataError(f"{str(path)!r} can't be reached ({error.strerror}); name another file.") from error
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise DataError(
-            f"{str(path)!r} is neither a file nor a folder but a pipe or a device; store it as a file first."
+            f"{str(path)!r} is neither a file nor a folder but a pipe or a device; save it as a file first."
         )
     if not os.access(path, os.R_OK):
-        raise DataError(f"{str(path)!r} may not be read by you; ask for permission (chmod u+r makes a file readable).")
-    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+        raise DataError(f"You have no permission to read {str(path)!r}; ask for it (chmod u+r makes a file readable).")
+    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
         raise DataError(f"{str(path)!r} is empty (0 bytes).")
 
 
@@ -123,26 +130,18 @@ def _advice(name: str) -> str:
     return ""
 
 
-@contextmanager
-def _errors_in_words(path: Path, failures: type[Exception] | tuple[type[Exception], ...]) -> Iterator[None]:
-    """Hide warnings of readers, and turn their errors into a DataError."""
+def _read_by(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
+    """Return what a library reads from a file; its errors become a DataError."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except DataError:
+        return reader(path)
+    except (DataError, MemoryError):
         raise
-    except MemoryError as error:
-        raise DataError(
-            f"{str(path)!r} needs more memory than there is ({str(error).rstrip('.') or 'no size told'}); take fewer "
-            "cells, or store it sparse."
-        ) from error
     except ImportError as error:
         package = error.name or "the package named above"
         raise DataError(
             f"Reading {path.name!r} needs a package that is not installed: pip install {package}"
         ) from error
-    except failures as error:
+    except Exception as error:  # on damaged files, libraries raise errors of any type
         raise unreadable(path, error) from error
 
 
@@ -157,8 +156,7 @@ def _read_10x_h5(path: Path) -> AnnData:
         if not any(isinstance(group, h5py.Group) and "barcodes" in group for group in file.values()):
             raise DataError(f"{str(path)!r} is HDF5, but not a 10x matrix: it holds {', '.join(map(repr, file))}.")
     adata = sc.read_10x_h5(path)
-    # Symbols occur twice in every 10x reference; scanpy's reader of folders does the same.
-    adata.var_names_make_unique()
+    adata.var_names_make_unique()  # some symbols are repeated in every 10x reference
     return adata
 
 

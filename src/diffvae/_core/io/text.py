@@ -1,4 +1,4 @@
-"""Expression in text files: tables, Matrix Market files, and the folders that 10x Genomics writes."""
+"""Expression matrices in text files: tables, Matrix Market files, 10x Genomics folders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
@@ -18,33 +19,38 @@ import scipy.io
 import scipy.sparse as sp
 from anndata import AnnData
 
+from diffvae._core.io.backed import unreadable
 from diffvae._core.io.memory import free_memory, size
 from diffvae._errors import DataError
 
-UNREADABLE = (OSError, ValueError, OverflowError, EOFError, zlib.error, csv.Error)
-"""Errors of gzip, pandas and scipy on text that is damaged, or no text."""
 BLOCK = 2**21
-"""Values that are parsed at once: some 60 MB, whatever the size of the table."""
+"""Values that are parsed at once, about 60 MB."""
 _GENE_CORNER = re.compile(r"^(gene|genes|gene_?(id|name|symbol)s?|symbols?|geneid|ensembl(_?id)?)$", re.IGNORECASE)
 _ENSEMBL = re.compile(r"^ENS[A-Z]*G\d{6,}")
 _BARCODE = re.compile(r"^([A-Za-z0-9]+[_#-])?[ACGT]{10,}([-_.]\w+)?$")
 _MATRIX = ("matrix.mtx", "matrix.mtx.gz")
 
 
-def most_text() -> float:
-    """Return how many bytes of text are read at most, unpacked: twice the free memory.
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the errors of gzip, pandas and scipy on damaged text into a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, ValueError, OverflowError, EOFError, zlib.error, csv.Error) as error:
+        raise unreadable(path, error) from error
 
-    A value has 2 to 20 characters as text and takes 4 to 8 bytes once read. A gzip file of 50 MB may unpack to 50 GB.
+
+class _LimitedText(io.RawIOBase):
+    """Text of at most twice the free memory.
+
+    A value has 2 to 20 characters as text and takes 4 to 8 bytes in memory. A gzip file of 50 MB may unpack to 50 GB.
     """
-    return 2 * free_memory()
-
-
-class _Bounded(io.RawIOBase):
-    """The text in another file, up to a number of bytes."""
 
     def __init__(self, file: IO[bytes], path: Path) -> None:
         self._file, self._path = file, path
-        self._most, self._n_read = most_text(), 0
+        self._limit, self._n_read = 2 * free_memory(), 0
 
     def readable(self) -> bool:
         return True
@@ -53,14 +59,14 @@ class _Bounded(io.RawIOBase):
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         self._n_read += len(data)
-        if b"\0" in data:  # pandas would take it for the end of a name or a number
+        if b"\0" in data:  # pandas would end a name or a number there
             raise DataError(
-                f"{str(self._path)!r} holds zero bytes, so it is no plain text; save it as text in UTF-8, or give it "
-                "the ending of what it is."
+                f"{str(self._path)!r} holds zero bytes, so it is no plain text; save it as UTF-8 text, or give it "
+                "the file name extension of its format."
             )
-        if self._n_read > self._most:
+        if self._n_read > self._limit:
             raise DataError(
-                f"{str(self._path)!r} holds more than {size(self._most)} of text, twice the memory that is free; take "
+                f"{str(self._path)!r} holds more than {size(self._limit)} of text, twice the memory that is free; take "
                 "fewer cells, or store it as .h5ad on a larger machine."
             )
         return len(data)
@@ -71,19 +77,19 @@ class _Bounded(io.RawIOBase):
 
 
 def opened(path: Path) -> io.BufferedReader:
-    """Open a text file as bytes, unpacked if its name ends in .gz; too many bytes raise a DataError."""
+    """Open a text file as bytes, unpacked if its name ends in .gz; too much text raises a DataError."""
     opening = gzip.open if path.name.lower().endswith(".gz") else open
-    return io.BufferedReader(_Bounded(cast(IO[bytes], opening(path, "rb")), path), 2**18)
+    return io.BufferedReader(_LimitedText(cast(IO[bytes], opening(path, "rb")), path), 2**18)
 
 
 def read_table(path: Path, *, transpose: bool | None) -> AnnData:
-    """Read a table with cell names in the first column and gene names in the first line; see ``_io.read``."""
+    """Read a table with cell names in the first column and gene names in the first line; see :func:`read`."""
     header, first, separator = _head(path)
-    # R leaves out the corner: one name fewer than there are columns.
+    # R writes no name for the first column
     genes = header if len(header) == len(first) - 1 else header[1:]
     corner = "" if len(header) == len(first) - 1 else header[0]
     if not genes:
-        raise DataError(f"{str(path)!r} has one column only; columns are separated by commas, tabs or semicolons.")
+        raise DataError(f"{str(path)!r} has one column only; separate columns by commas, tabs or semicolons.")
     if all(_is_number(name) for name in genes):
         raise DataError(
             f"The first line of {str(path)!r} holds numbers ({genes[0]!r}, ...) where gene names should be; "
@@ -125,6 +131,7 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
 def _blocks(path: Path, separator: str, n_genes: int) -> Iterator[pd.DataFrame]:
     """Yield the table below its first line, some rows at a time, cell names as the index."""
     with (
+        _reading(path),
         opened(path) as file,
         pd.read_csv(
             file,
@@ -134,7 +141,7 @@ def _blocks(path: Path, separator: str, n_genes: int) -> Iterator[pd.DataFrame]:
             skipinitialspace=True,
             low_memory=False,
             chunksize=max(1, BLOCK // n_genes),
-            converters={0: str},  # a cell may be called 007 or NA, which an index_col would change
+            converters={0: str},  # names such as 007 or NA, which index_col would change
         ) as table,
     ):
         for block in table:
@@ -143,7 +150,7 @@ def _blocks(path: Path, separator: str, n_genes: int) -> Iterator[pd.DataFrame]:
 
 def _refuse_column(path: Path, name: str, column: pd.Series) -> None:
     odd = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
-    shown = column if odd.empty else odd  # pandas takes whole numbers of 20 digits and more for text
+    shown = column if odd.empty else odd  # pandas reads whole numbers of 20 digits and more as text
     raise DataError(
         f"Column {name!r} of {str(path)!r} is not numeric: it holds {shown.iloc[0]!r} in row "
         f"{shown.index[0]!r}. Leave out columns that are not genes."
@@ -161,15 +168,15 @@ def _stacked(blocks: list[Any]) -> Any:
 
 def _head(path: Path) -> tuple[list[str], list[str], str]:
     """Return the fields of the first two lines, and what separates them."""
-    # utf-8-sig: Excel puts a byte order mark in front.
-    with io.TextIOWrapper(opened(path), encoding="utf-8-sig") as file:
+    with _reading(path), io.TextIOWrapper(opened(path), encoding="utf-8-sig") as file:  # Excel writes a byte order mark
         lines = [line.rstrip("\r\n") for line in islice(file, 2)]
     if len(lines) < 2:
         raise DataError(
             f"{str(path)!r} has {len(lines)} line(s); a line of gene names and one for each cell are needed."
         )
     separator = max("\t,; ", key=lines[1].count)
-    header, first = (next(csv.reader([line], delimiter=separator)) for line in lines)
+    with _reading(path):
+        header, first = (next(csv.reader([line], delimiter=separator)) for line in lines)
     return [name.strip() for name in header], first, separator
 
 
@@ -182,7 +189,7 @@ def _is_number(text: str) -> bool:
 
 
 def _genes_in_rows(corner: str, rows: pd.Index, columns: list[str]) -> str | None:
-    """Return what shows that genes are in rows; None where it isn't certain."""
+    """Return the evidence that genes are in rows; None if it is not certain."""
     if _GENE_CORNER.match(corner):
         return f"the first column is called {corner!r}"
     if sum(bool(_ENSEMBL.match(name)) for name in rows) > 0.5 * len(rows):
@@ -193,23 +200,27 @@ def _genes_in_rows(corner: str, rows: pd.Index, columns: list[str]) -> str | Non
 
 
 def read_mtx(path: Path) -> AnnData:
-    """Read one ``.mtx(.gz)``: genes x cells with names if it is 10x's, else cells x genes without names."""
-    if path.name.endswith(_MATRIX) and _beside(path, "barcodes.tsv") and _beside(path, "features.tsv", "genes.tsv"):
+    """Read a ``.mtx(.gz)`` file: genes x cells with names in 10x folders, otherwise cells x genes without names."""
+    if (
+        path.name.endswith(_MATRIX)
+        and _companion(path, "barcodes.tsv")
+        and _companion(path, "features.tsv", "genes.tsv")
+    ):
         return _read_10x(path)
     return AnnData(_matrix(path))
 
 
 def read_10x_folder(folder: Path) -> AnnData:
-    """Read ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` or ``genes.tsv``, packed or not.
+    """Read ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` or ``genes.tsv``, with or without ``.gz``.
 
-    Names may have a prefix in common, as in GEO: ``GSM123_matrix.mtx.gz``, ``GSM123_barcodes.tsv.gz``, ...
+    The names may share a prefix, as in GEO: ``GSM123_matrix.mtx.gz``, ``GSM123_barcodes.tsv.gz``, ...
     """
-    found = sorted(file for file in folder.iterdir() if file.name.endswith(_MATRIX))
-    if len(found) > 1:
-        names = ", ".join(repr(file.name) for file in found)
-        raise DataError(f"Folder {str(folder)!r} holds several matrices ({names}); name one of these files.")
-    if found:
-        return _read_10x(found[0])
+    matrices = sorted(file for file in folder.iterdir() if file.name.endswith(_MATRIX))
+    if len(matrices) > 1:
+        names = ", ".join(repr(file.name) for file in matrices)
+        raise DataError(f"Folder {str(folder)!r} holds several matrices ({names}); give one of these files.")
+    if matrices:
+        return _read_10x(matrices[0])
     inner = [file.parent for file in folder.glob("*/*matrix.mtx*")]
     inner += [file for pattern in ("*.h5ad", "*.h5", "*.loom", "*.zarr") for file in folder.glob(pattern)]
     hint = f" Perhaps you mean {str(sorted(inner)[0])!r}." if inner else ""
@@ -217,26 +228,25 @@ def read_10x_folder(folder: Path) -> AnnData:
 
 
 def _matrix(path: Path) -> sp.csr_matrix:
-    with opened(path) as file:
+    with _reading(path), opened(path) as file:
         return sp.csr_matrix(scipy.io.mmread(file), dtype="float32")
 
 
-def _beside(matrix: Path, *names: str) -> Path | None:
+def _companion(matrix: Path, *names: str) -> Path | None:
     prefix = matrix.name.removesuffix(".gz").removesuffix("matrix.mtx")
     files = [matrix.with_name(prefix + name + packed) for name in names for packed in ("", ".gz")]
     return next((file for file in files if file.exists()), None)
 
 
 def _names(matrix: Path, *names: str, n: int) -> pd.DataFrame:
-    file = _beside(matrix, *names)
+    file = _companion(matrix, *names)
     if file is None:
-        wanted = " or ".join(f"{name}(.gz)" for name in names)
-        raise DataError(f"{str(matrix)!r} has no {wanted} beside it.")
-    # Genes may be called "NA" or "nan"; quotes are part of names.
-    with opened(file) as lines:
+        needed = " or ".join(f"{name}(.gz)" for name in names)
+        raise DataError(f"{str(matrix)!r} has no {needed} beside it.")
+    with _reading(file), opened(file) as lines:  # names may be "NA" or "nan", or contain quotes
         table = pd.read_csv(lines, sep="\t", header=None, dtype=str, keep_default_na=False, quoting=3)
     if len(table) != n:
-        raise DataError(f"{str(file)!r} has {len(table):,} lines, but {matrix.name!r} has {n:,} to name.")
+        raise DataError(f"{str(file)!r} has {len(table):,} lines, but {matrix.name!r} needs {n:,} names.")
     return table
 
 
@@ -247,9 +257,8 @@ def _read_10x(matrix: Path) -> AnnData:
     adata.var_names = genes[min(1, genes.shape[1] - 1)].to_numpy()
     adata.var["gene_ids"] = genes[0].to_numpy()
     if genes.shape[1] > 2:
-        # Antibodies and guides are no genes.
         adata.var["feature_types"] = genes[2].to_numpy()
-        adata = adata[:, genes[2].to_numpy() == "Gene Expression"].copy()
+        adata = adata[:, genes[2].to_numpy() == "Gene Expression"].copy()  # without antibodies and guides
     adata.var_names_make_unique()
     adata.X = adata.X.tocsr()
     return adata

@@ -1,9 +1,8 @@
-"""An AnnData file that is written one block of cells after the other."""
+"""AnnData files that are written block by block."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
     from diffvae._core.io.backed import BackedAnnData
 
 CHUNK = 2**14
-"""Values of a sparse matrix that are compressed together: those of some 100 cells."""
+"""Values of a sparse matrix in a compressed chunk, those of about 100 cells."""
 DENSE_CHUNK_ROWS, DENSE_CHUNK_BYTES = 128, 2**20
-"""Cells of a dense matrix that are compressed together, fewer where they take more than this."""
+"""Largest number of cells and of bytes in a compressed chunk of a dense matrix."""
 
 
 class AnnDataWriter:
-    """A file in which matrices grow: ``append("layers/unit", block)``. Made by :func:`adata_writer`."""
+    """An open file to which blocks are appended: ``append("layers/unit", block)``; see :func:`adata_writer`."""
 
     def __init__(self, group: Any) -> None:
         self._group = group
@@ -36,7 +35,7 @@ class AnnDataWriter:
         self._written: set[str] = set()
 
     def append(self, key: str, block: Any) -> None:
-        """Add cells below those written before; all blocks of a matrix are CSR, or all are arrays."""
+        """Append cells to a matrix; its blocks are all CSR, or all arrays."""
         import anndata as ad
 
         if sparse.issparse(block):
@@ -48,7 +47,7 @@ class AnnDataWriter:
             self._written.add(key)
             return
         stored = (self._group[key]["data"] if sparse.issparse(block) else self._group[key]).dtype
-        if not np.can_cast(block.dtype, stored):  # HDF5 would cut off large values silently
+        if not np.can_cast(block.dtype, stored):  # HDF5 would truncate large values silently
             raise TypeError(f"{key} is written as {stored}, which doesn't hold all values of {block.dtype}.")
         if sparse.issparse(block):
             ad.io.sparse_dataset(self._group[key]).append(block)
@@ -71,7 +70,7 @@ class AnnDataWriter:
         return options | {"maxshape": (None, *block.shape[1:]), "chunks": (rows, *block.shape[1:])}
 
     def put(self, key: str, value: Any) -> None:
-        """Write a table or a dictionary, replacing what is there."""
+        """Write or replace a table or a dictionary."""
         self._write(key, value)
 
     def _write(self, key: str, value: Any, **options: Any) -> None:
@@ -84,24 +83,25 @@ class AnnDataWriter:
 
 @contextmanager
 def adata_writer(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[AnnDataWriter]:
-    """Yield a file with the tables of a skeleton, to append matrices to; it appears under its name if all succeeds.
+    """Yield a writer for a file with the tables of a skeleton; the file appears under its name if the block succeeds.
 
     Parameters
     ----------
     path
         ``.h5ad`` or ``.zarr``.
     skeleton
-        obs, var and uns; an appended matrix replaces that of the skeleton.
+        AnnData with obs, var and uns; appended matrices replace its matrices.
     """
     path = Path(path).expanduser()
     if path.suffix == ".zarr":
         import zarr
 
-        with _zarr_in_one_step(path) as part:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with folders.folder_in_one_step(path) as part:
             skeleton.write_zarr(part)
             yield AnnDataWriter(zarr.open_group(part, mode="r+", use_consolidated=False))
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # zarr remarks that other programs may not know this yet
+                warnings.simplefilter("ignore")  # zarr warns that other programs may not support it
                 zarr.consolidate_metadata(str(part))
         return
     import h5py
@@ -112,28 +112,16 @@ def adata_writer(path: str | os.PathLike[str], skeleton: AnnData) -> Iterator[An
             yield AnnDataWriter(opened)
 
 
-@contextmanager
-def _zarr_in_one_step(path: Path) -> Iterator[Path]:
-    part = folders._beside(path)
-    part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with folders.explain_write_errors(path, part):
-            yield part
-            folders._swap(part, path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
 def refuse_out(path: str | os.PathLike[str], overwrite: bool = False, cells: BackedAnnData | None = None) -> Path:
-    """Return the path to write cells to.
+    """Return the path of an AnnData file to write, or raise OutputError.
 
-    Other forms are refused, and so are existing files unless ``overwrite``, a folder that is no zarr store, and the
-    file from which the cells are read: what is written may lack their expression.
+    Refused are other formats, existing files unless ``overwrite``, folders that are not zarr stores, and the files from
+    which the cells are read, since the output may lack their expression.
     """
     path = Path(path).expanduser()
     if path.suffix not in (".h5ad", ".zarr"):
         raise OutputError(
-            f"out is {str(path)!r}; cells are written as .h5ad or .zarr, so its name ends in one of these."
+            f"out is {str(path)!r}; cells are written as .h5ad or .zarr, so its name must end in one of these."
         )
     if path.exists() and not overwrite:
         raise OutputError(f"{str(path)!r} is there already; name another file, or remove it first.")

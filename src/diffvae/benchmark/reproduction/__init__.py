@@ -1,1 +1,1 @@
-"""The tables and figures of the paper for one data set, beside the published ones."""
+"""The tables and figures of the paper for one data set, compared with the published ones."""

@@ -1,7 +1,7 @@
-"""The table of claims: what the paper says and where, the rule by which a claim holds, how ours is measured.
+"""The claims of the paper: what it says and where, the rule by which a claim holds, and how it is measured here.
 
-Each function below a ``@claim`` measures it for one preset from the rows of a result table, and returns what is shown
-and whether the claim holds. The fields in braces are filled in by :func:`_fields`.
+A function with the decorator ``@claim`` measures a claim for one preset from the rows of a result table. It returns a
+text and whether the claim holds. :func:`_fields` gives the values of the fields in braces.
 """
 
 from __future__ import annotations
@@ -15,54 +15,44 @@ import pandas as pd
 
 from diffvae import _keys
 from diffvae.benchmark import _markdown as md
-from diffvae.benchmark._statistics import summary
+from diffvae.benchmark._statistics import at, summary
 from diffvae.benchmark.reproduction._subject import METHOD_OF, OTHERS, PRESETS, Subject
 
 SIGNIFICANT = 0.05
 NO_RULE = "no rule"
 Measured = tuple[str, bool | None]
-"""What is shown, and whether the claim holds; None if that cannot be decided."""
+"""The measured value as text, and whether the claim holds; None if that cannot be decided."""
 NOT_TESTED: Measured = ("–", None)
 Measure = Callable[[pd.DataFrame, str, Subject], Measured]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper.
-
-    Attributes
-    ----------
-    claim, where, published
-        What the paper says, the place in the paper, its number.
-    rule
-        When the claim holds.
-    table
-        Result table from which it is measured: the rows of a preset, all rows of a table without presets.
-    measure
-        Gets these rows, the preset and the cells.
-    when
-        Whether the claim applies to the cells.
-    """
+    """A claim of the paper."""
 
     claim: str
     where: str
     published: str
+    """The paper's number."""
     rule: str
+    """The condition under which the claim holds."""
     table: str
+    """Result table: its rows of a preset, or all rows if it has no presets, are measured."""
     measure: Measure
     when: Callable[[Subject], object]
+    """Whether the claim applies to the cells."""
 
     def evaluate(self, tables: Mapping[str, pd.DataFrame], subject: Subject) -> dict[str, str]:
-        """Return the texts of the claim, what each preset measured, and whether the claim holds."""
+        """Return the texts of the claim, the value of each preset, and whether the claim holds."""
         table = tables.get(self.table, pd.DataFrame())
-        rows = {p: table[table["preset"] == p] if "preset" in table else table for p in PRESETS}
-        measured = {p: self.measure(own, p, subject) if len(own) else NOT_TESTED for p, own in rows.items()}
+        by_preset = {p: table[table["preset"] == p] if "preset" in table else table for p in PRESETS}
+        measured = {p: self.measure(rows, p, subject) if len(rows) else NOT_TESTED for p, rows in by_preset.items()}
         text, published, rule = (t.format(**_fields(subject)) for t in (self.claim, self.published, self.rule))
         return {
             "claim": text,
             "where": self.where,
             "published": published if subject.published else "",
-            **{preset: said for preset, (said, _) in measured.items()},
+            **{preset: value for preset, (value, _) in measured.items()},
             "holds_here": "–" if rule.startswith(NO_RULE) else holds([verdict for _, verdict in measured.values()]),
             "rule": rule,
         }
@@ -113,7 +103,7 @@ def claim(
 
 
 def evaluate(tables: Mapping[str, pd.DataFrame], subject: Subject) -> pd.DataFrame:
-    """Return the claims that apply to the cells, with what each preset measured and whether they hold."""
+    """Return the claims that apply to the cells, with the value of each preset and whether they hold."""
     return pd.DataFrame([one.evaluate(tables, subject) for one in CLAIMS if one.when(subject)])
 
 
@@ -133,11 +123,11 @@ def has_labels(subject: Subject) -> bool:
     rule="in most trainings the most stable partition is no more stable than that of a Gaussian cloud of the same "
     "covariance (Leiden, p > 1/9)",
 )  # fmt: skip
-def _inseparable(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    if "clustering_p_value" not in own:
+def _inseparable(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    if "clustering_p_value" not in rows:
         return NOT_TESTED
-    beaten = own["clustering_p_value"] > 1 / 9 + 1e-9
-    return f"{int(beaten.sum())} of {len(own)} trainings", bool(beaten.mean() > 0.5)
+    beaten = rows["clustering_p_value"] > 1 / 9 + 1e-9
+    return f"{int(beaten.sum())} of {len(rows)} trainings", bool(beaten.mean() > 0.5)
 
 
 @claim(
@@ -145,18 +135,18 @@ def _inseparable(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     "overlap", lambda subject: has_labels(subject) and subject.settings.overlap,
     rule="the mean over trainings is at least the published overlap less 2%",
 )  # fmt: skip
-def _overlap(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+def _overlap(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     assert subject.settings.overlap is not None
-    return percent(own["overlap"]), bool(own["overlap"].mean() >= subject.settings.overlap - 0.02)
+    return percent(rows["overlap"]), bool(rows["overlap"].mean() >= subject.settings.overlap - 0.02)
 
 
 @claim(
     "Clusters of the map are the reference types beyond chance", "Identifying cell types", "", "overlap", has_labels,
     rule=f"in every training more overlap than under permuted labels (p < {SIGNIFICANT})",
 )  # fmt: skip
-def _overlap_beyond_chance(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    said = f"{percent(own['overlap'])}, by chance {own['expected'].mean():.1%}"
-    return said, bool((own["p_value"] < SIGNIFICANT).all())
+def _overlap_beyond_chance(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    text = f"{percent(rows['overlap'])}, by chance {rows['expected'].mean():.1%}"
+    return text, bool((rows["p_value"] < SIGNIFICANT).all())
 
 
 @claim(
@@ -165,14 +155,14 @@ def _overlap_beyond_chance(own: pd.DataFrame, preset: str, subject: Subject) -> 
     rule="of those that the data have, more than half are among {about.n_dims} dimensions x {about.n_top} genes of "
     "the cluster matched to their type in more than half of the trainings",
 )  # fmt: skip
-def _genes_found(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    own = own[(own["reading"] == "weights") & own["in_data"].astype(bool)]
-    if own.empty:
+def _genes_found(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    rows = rows[(rows["reading"] == "weights") & rows["in_data"].astype(bool)]
+    if rows.empty:
         return NOT_TESTED
-    usual = own["found"] > own["n_trainings"] / 2
-    found, chance = own["found"].div(own["n_trainings"]).mean(), own["expected"].mean() / own["n_trainings"].iloc[0]
-    said = f"{int(usual.sum())} of {len(own)} (each is found in {found:.0%} of the trainings, by chance {chance:.0%})"
-    return said, bool(usual.mean() > 0.5)
+    usual = rows["found"] > rows["n_trainings"] / 2
+    found, chance = rows["found"].div(rows["n_trainings"]).mean(), rows["expected"].mean() / rows["n_trainings"].iloc[0]
+    text = f"{int(usual.sum())} of {len(rows)} (each is found in {found:.0%} of the trainings, by chance {chance:.0%})"
+    return text, bool(usual.mean() > 0.5)
 
 
 @claim(
@@ -180,12 +170,12 @@ def _genes_found(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     "gene_recovery", lambda subject: not subject.settings.genes,
     rule=f"{NO_RULE}: the paper makes no such claim",
 )  # fmt: skip
-def _genes_recur(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    own = own[own["reading"] == "weights"]
-    if own.empty or own["n_trainings"].iloc[0] < 2:
+def _genes_recur(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    rows = rows[rows["reading"] == "weights"]
+    if rows.empty or rows["n_trainings"].iloc[0] < 2:
         return NOT_TESTED
-    every = own["found"] == own["n_trainings"]
-    return f"{int(every.sum())} of {len(own)} genes found in every training", None
+    every = rows["found"] == rows["n_trainings"]
+    return f"{int(every.sum())} of {len(rows)} genes found in every training", None
 
 
 def has_source(subject: Subject) -> bool:
@@ -197,10 +187,9 @@ def has_papers_source(subject: Subject) -> bool:
     return has_source(subject) and subject.source == subject.settings.source
 
 
-def converted(own: pd.DataFrame, n_sd: float) -> pd.Series:
+def converted(rows: pd.DataFrame, n_sd: float) -> pd.Series:
     """Return the share of the progenitors that a shift converts to each target, mean over trainings."""
-    rows = own[(own["method"] == "shift") & (own["n_sd"] == n_sd)]
-    return rows.groupby("target", sort=False)["converted"].mean()
+    return at(rows, method="shift", n_sd=n_sd).groupby("target", sort=False)["converted"].mean()
 
 
 @claim(
@@ -208,21 +197,21 @@ def converted(own: pd.DataFrame, n_sd: float) -> pd.Series:
     "conversions", has_papers_source,
     rule="every mean share is within 10% of the cells",
 )  # fmt: skip
-def _conversions(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    whole, about = converted(own, 1.0), subject.settings
-    told = {t: n / about.types[str(subject.source)] for t, n in about.converted.items() if t in whole}
-    if not told:
+def _conversions(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    whole, about = converted(rows, 1.0), subject.settings
+    published = {t: n / about.types[str(subject.source)] for t, n in about.converted.items() if t in whole}
+    if not published:
         return NOT_TESTED
-    said = ", ".join(f"{t} {whole[t]:.0%}" for t in told)
-    return said, all(abs(whole[t] - share) <= 0.1 for t, share in told.items())
+    shares = ", ".join(f"{t} {whole[t]:.0%}" for t in published)
+    return shares, all(abs(whole[t] - share) <= 0.1 for t, share in published.items())
 
 
 @claim(
     "The easiest target", "text on Figure 3", "{about.easiest}", "conversions", has_papers_source,
     rule="the same target has the largest mean share",
 )  # fmt: skip
-def _easiest_target(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    whole = converted(own, own["n_sd"].max())
+def _easiest_target(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    whole = converted(rows, rows["n_sd"].max())
     first = "none converts" if whole.max() == 0 else str(whole.idxmax())
     return f"{first} ({whole.max():.0%})", first == subject.settings.easiest
 
@@ -231,8 +220,8 @@ def _easiest_target(own: pd.DataFrame, preset: str, subject: Subject) -> Measure
     "A larger shift converts more cells", "Figure 3", "lambda = 1 above 0.5", "conversions", has_source,
     rule="some cells convert, and for every target the mean share at lambda = 1 is at least that at 0.5",
 )  # fmt: skip
-def _larger_shift(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    half, whole = converted(own, 0.5), converted(own, 1.0)
+def _larger_shift(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    half, whole = converted(rows, 0.5), converted(rows, 1.0)
     if not whole.any():
         return "none converts", False
     more = whole >= half
@@ -244,10 +233,10 @@ def _larger_shift(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     "conversions", has_source,
     rule=f"for every target in most trainings (q < {SIGNIFICANT}, and more than at lambda = 0)",
 )  # fmt: skip
-def _conversions_beyond_chance(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    own = own[(own["method"] == "shift") & (own["n_sd"] == own["n_sd"].max())]
-    sure = (own["q_value"] < SIGNIFICANT) & (own["converted"] > own["converted_at_0"])
-    share = sure.groupby(own["target"]).mean()
+def _conversions_beyond_chance(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    rows = rows[(rows["method"] == "shift") & (rows["n_sd"] == rows["n_sd"].max())]
+    sure = (rows["q_value"] < SIGNIFICANT) & (rows["converted"] > rows["converted_at_0"])
+    share = sure.groupby(rows["target"]).mean()
     return f"{int((share > 0.5).sum())} of {len(share)} targets", bool((share > 0.5).all())
 
 
@@ -256,35 +245,33 @@ def _conversions_beyond_chance(own: pd.DataFrame, preset: str, subject: Subject)
     "classifier", lambda subject: has_source(subject) and subject.settings.accuracy,
     rule="on held-out cells, progenitors included, at least the published one less 0.5%",
 )  # fmt: skip
-def _accuracy(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+def _accuracy(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     assert subject.settings.accuracy is not None
-    return percent(own["accuracy"]), bool(own["accuracy"].mean() >= subject.settings.accuracy - 0.005)
+    return percent(rows["accuracy"]), bool(rows["accuracy"].mean() >= subject.settings.accuracy - 0.005)
 
 
-def n_genes(own: pd.DataFrame, target: str, column: str) -> float:
-    """Return how many genes the cells need that some number of genes converts, mean over trainings; NaN if none."""
-    return float(own.loc[(own["target"] == target) & (own["flipped"] > 0), column].mean())
+def mean_n_genes(rows: pd.DataFrame, target: str, column: str) -> float:
+    """Return the number of genes that cells need, mean over trainings; NaN if no number of genes converts any cell."""
+    return float(rows.loc[(rows["target"] == target) & (rows["flipped"] > 0), column].mean())
 
 
 @claim(
     "Most genes that a cell needs to become {about.most_genes[0]}", "text on Figure 3", "up to {about.most_genes[1]}",
-    "minimal_genes", has_papers_source,
-    rule="at most {about.most_genes[1]}, mean over trainings",
+    "minimal_genes", has_papers_source, rule="at most {about.most_genes[1]}, mean over trainings",
 )  # fmt: skip
-def _most_genes(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+def _most_genes(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     target, published = subject.settings.most_genes
-    n = n_genes(own, target, "most_n_genes")
+    n = mean_n_genes(rows, target, "most_n_genes")
     return (f"{n:.0f}", n <= published) if np.isfinite(n) else NOT_TESTED
 
 
 @claim(
     "Genes with which half of the cells become {about.half_genes[0]}", "text on Figure 3", "{about.half_genes[1]}",
-    "minimal_genes", has_papers_source,
-    rule="the median is at most {about.half_genes[1]}, mean over trainings",
+    "minimal_genes", has_papers_source, rule="the median is at most {about.half_genes[1]}, mean over trainings",
 )  # fmt: skip
-def _half_genes(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+def _half_genes(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     target, published = subject.settings.half_genes
-    n = n_genes(own, target, "median_n_genes")
+    n = mean_n_genes(rows, target, "median_n_genes")
     return (f"{n:.0f}", n <= published) if np.isfinite(n) else NOT_TESTED
 
 
@@ -293,9 +280,9 @@ def _half_genes(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     "text on Figure 3", "about {about.gene_share[1]:.0%}", "minimal_genes", has_papers_source,
     rule="the most that a cell needs is within 10% of {about.gene_share[1]:.0%} of the genes, mean over trainings",
 )  # fmt: skip
-def _gene_share(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+def _gene_share(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     target, published = subject.settings.gene_share
-    share = n_genes(own, target, "most_n_genes") / subject.adata.n_vars
+    share = mean_n_genes(rows, target, "most_n_genes") / subject.adata.n_vars
     return (f"{share:.0%}", published - 0.1 <= share <= published + 0.1) if np.isfinite(share) else NOT_TESTED
 
 
@@ -311,9 +298,9 @@ def papers_means(runs: pd.DataFrame) -> pd.DataFrame:
 )  # fmt: skip
 def _entries(runs: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     assert subject.settings.ari is not None
-    told = subject.settings.ari.query("method == 'DiffVAE'").drop(columns="method")
+    published = subject.settings.ari.query("method == 'DiffVAE'").drop(columns="method")
     means = papers_means(runs)
-    both = means[means["method"] == METHOD_OF[preset]].merge(told, on=["clusterer", "n_latent", "space"])
+    both = means[means["method"] == METHOD_OF[preset]].merge(published, on=["clusterer", "n_latent", "space"])
     if both.empty:
         return NOT_TESTED
     close = (both["mean"] - both["ari"]).abs() <= 0.05
@@ -329,8 +316,8 @@ def _best(runs: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     rest = overall[[m for m in OTHERS.values() if m in overall]]
     if METHOD_OF[preset] not in overall or rest.empty:
         return NOT_TESTED
-    own = overall[METHOD_OF[preset]]
-    return f"{own:.3f}, best other {rest.idxmax()} {rest.max():.3f}", bool(own > rest.max())
+    score = overall[METHOD_OF[preset]]
+    return f"{score:.3f}, best other {rest.idxmax()} {rest.max():.3f}", bool(score > rest.max())
 
 
 @claim(
@@ -340,10 +327,11 @@ def _best(runs: pd.DataFrame, preset: str, subject: Subject) -> Measured:
 )  # fmt: skip
 def _map_helps(runs: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     means = papers_means(runs)
-    own = means[means["method"] == METHOD_OF[preset]].groupby("space")["mean"].mean()
-    if {"latent", "tsne"} - set(own.index):
+    by_space = means[means["method"] == METHOD_OF[preset]].groupby("space")["mean"].mean()
+    if {"latent", "tsne"} - set(by_space.index):
         return NOT_TESTED
-    return f"t-SNE {own['tsne']:.3f}, latent {own['latent']:.3f}", bool(own["tsne"] > own["latent"])
+    latent, tsne = by_space["latent"], by_space["tsne"]
+    return f"t-SNE {tsne:.3f}, latent {latent:.3f}", bool(tsne > latent)
 
 
 @claim(
@@ -352,11 +340,11 @@ def _map_helps(runs: pd.DataFrame, preset: str, subject: Subject) -> Measured:
     rule="a larger share of a type's predicted links is within it, mean over types, than of the same number of pairs "
     "with the highest |r|",
 )  # fmt: skip
-def _clearer_than_pearson(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    own = own.dropna(subset=["within_predicted_by_type", "within_pearson_by_type"])
-    if own.empty:
+def _clearer_than_pearson(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    rows = rows.dropna(subset=["within_predicted_by_type", "within_pearson_by_type"])
+    if rows.empty:
         return NOT_TESTED
-    ours, pearson = own["within_predicted_by_type"].mean(), own["within_pearson_by_type"].mean()
+    ours, pearson = rows["within_predicted_by_type"].mean(), rows["within_pearson_by_type"].mean()
     return f"{ours:.1%} of a type's links within it, Pearson {pearson:.1%}", bool(ours > pearson)
 
 
@@ -365,19 +353,19 @@ def _clearer_than_pearson(own: pd.DataFrame, preset: str, subject: Subject) -> M
     "links", has_source,
     rule="a smaller share of their predicted links is among themselves than of any other type",
 )  # fmt: skip
-def _progenitors_apart(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    own = own[own["graph"] == _keys.CALLED_LINKS]
+def _progenitors_apart(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    rows = rows[rows["graph"] == _keys.CALLED_LINKS]
     inside: dict[str, float] = {}
-    for name in dict.fromkeys([*own["type_1"], *own["type_2"]]):
-        touching = own[(own["type_1"] == name) | (own["type_2"] == name)]
+    for name in dict.fromkeys([*rows["type_1"], *rows["type_2"]]):
+        touching = rows[(rows["type_1"] == name) | (rows["type_2"] == name)]
         if total := touching["n_links"].sum():
             inside[name] = touching.loc[touching["type_1"] == touching["type_2"], "n_links"].sum() / total
     if subject.source not in inside or len(inside) < 2:
         return NOT_TESTED
     share = inside.pop(subject.source)
     other = min(inside, key=lambda name: inside[name])
-    said = f"{share:.0%} of their links among themselves, least other {other} {inside[other]:.0%}"
-    return said, bool(share < inside[other])
+    text = f"{share:.0%} of their links among themselves, least other {other} {inside[other]:.0%}"
+    return text, bool(share < inside[other])
 
 
 def links_of(links: pd.DataFrame, subject: Subject) -> pd.DataFrame:
@@ -397,14 +385,14 @@ def links_of(links: pd.DataFrame, subject: Subject) -> pd.DataFrame:
     "links", lambda subject: has_source(subject) and not has_papers_source(subject),
     rule=f"{NO_RULE}: the paper does not report it for these cells",
 )  # fmt: skip
-def _most_linked(own: pd.DataFrame, preset: str, subject: Subject) -> Measured:
-    rows = links_of(own[own["graph"] == _keys.CALLED_LINKS], subject)
+def _most_linked(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured:
+    linked = links_of(rows[rows["graph"] == _keys.CALLED_LINKS], subject)
     published = subject.settings.linked_to if has_papers_source(subject) else None
-    if rows.empty:
+    if linked.empty:
         return NOT_TESTED
-    mean = rows.groupby("target")[["n_links", "log2_ratio"]].mean()
+    mean = linked.groupby("target")[["n_links", "log2_ratio"]].mean()
     if not mean["n_links"].any():
         return "no links", False if published else None
     first = str(mean["n_links"].idxmax())
-    said = f"{first} ({mean['n_links'].max():.0f} links), relative to chance {mean['log2_ratio'].idxmax()}"
-    return said, None if published is None else first == published
+    text = f"{first} ({mean['n_links'].max():.0f} links), relative to chance {mean['log2_ratio'].idxmax()}"
+    return text, None if published is None else first == published

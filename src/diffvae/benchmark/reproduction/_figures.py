@@ -1,4 +1,4 @@
-"""The figures of a reproduction: all trainings beside chance and the paper, and the paper's own from the first one."""
+"""The figures of a reproduction: all trainings with chance and the paper, and the paper's figures of the first one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy import sparse
 
 from diffvae import _keys
 from diffvae._core.anndata import results as stored_results
-from diffvae.benchmark._statistics import summary
+from diffvae.benchmark._statistics import at, summary
 from diffvae.benchmark.reproduction._claims import has_papers_source, links_of
 from diffvae.benchmark.reproduction._page import CHANGES, CLUSTERS, LINKS, Results
 from diffvae.benchmark.reproduction._subject import METHOD_OF, OTHERS, PRESETS, Subject
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MOST_TARGETS = 4
-"""Targets of Figure 3; of more types, those into which most cells convert."""
+"""Targets of Figure 3: of more types, those to which most cells convert."""
 COLOURS = {"paper": CATEGORIES[1], "code": CATEGORIES[3], "default": CATEGORIES[0]}
 OTHER_COLOURS = (CATEGORIES[2], CATEGORIES[4], INK)
 CHANCE, PUBLISHED = "#9A9A9A", "#C00018"
@@ -40,36 +40,36 @@ Figures = dict[str, tuple[str, Callable[[], Any]]]
 
 def figures(results: Results, tables: Mapping[str, pd.DataFrame], subject: Subject, seed: int) -> Figures:
     """Return name to caption and a function that draws; ``seed`` is that of the first training."""
-    found: Figures = {}
+    drawings: Figures = {}
     if subject.label_key is not None and len(tables["overlap"]):
-        caption = "Overlap of the clusters with the reference types in each training, beside permuted labels"
-        found["overlap"] = (caption, partial(_overlap, tables["overlap"], subject))
+        caption = "Overlap of the clusters with the reference types in each training, and with permuted labels"
+        drawings["overlap"] = (caption, partial(_overlap, tables["overlap"], subject))
     if len(tables["conversions"]):
         caption = "Conversions by each preset and training; the grey bars are the middle 95% of random directions"
-        found["conversions"] = (caption, partial(_shares, tables["conversions"], subject))
+        drawings["conversions"] = (caption, partial(_shares, tables["conversions"], subject))
     if len(tables["table2_runs"]):
         caption = "Table 2 as a figure: k-means and mixtures are given the number of types, DBSCAN is not"
-        found["table2"] = (caption, partial(_table_2, tables["table2_runs"], subject))
+        drawings["table2"] = (caption, partial(_table_2, tables["table2_runs"], subject))
     if len(tables["links"]) and subject.source is not None:
-        caption = "Predicted links of the progenitors to every other type, beside random graphs with the same degrees"
-        found["links"] = (caption, partial(_link_numbers, tables["links"], subject))
+        caption = "Predicted links of the progenitors to every other type, and in random graphs with the same degrees"
+        drawings["links"] = (caption, partial(_link_numbers, tables["links"], subject))
     for preset in PRESETS:
         clusters, changes, links = (results.get((part, preset, 0)) for part in (CLUSTERS, CHANGES, LINKS))
         if clusters:
             caption = (
                 f"Figure 1b, preset {preset}: clusters of the map, coloured by the types to which they are matched"
             )
-            found[f"map_{preset}"] = (caption, partial(_map, clusters, subject, preset))
+            drawings[f"map_{preset}"] = (caption, partial(_map, clusters, subject, preset))
         if changes and changes["trajectories"]:
             caption = f"Figure 3, preset {preset}: which progenitors convert"
-            found[f"figure3_{preset}"] = (caption, partial(_conversions, changes, subject))
+            drawings[f"figure3_{preset}"] = (caption, partial(_conversions, changes, subject))
         if links and links["edges"]:
             caption = f"Figure 4c to e, preset {preset}: input graph, predicted links, |Pearson|"
-            found[f"figure4_{preset}"] = (caption, partial(_adjacency, links, subject, seed))
+            drawings[f"figure4_{preset}"] = (caption, partial(_adjacency, links, subject, seed))
             if links["edges"][_keys.CALLED_LINKS]:
                 caption = f"Figure 4b, preset {preset}: links on the map of Graph-DiffVAE, given and newly predicted"
-                found[f"figure4b_{preset}"] = (caption, partial(_linked, links, subject))
-    return dict(sorted(found.items(), key=lambda item: ORDER.index(item[0].partition("_")[0])))
+                drawings[f"figure4b_{preset}"] = (caption, partial(_linked, links, subject))
+    return dict(sorted(drawings.items(), key=lambda item: ORDER.index(item[0].partition("_")[0])))
 
 
 @styled
@@ -93,15 +93,15 @@ def _overlap(table: pd.DataFrame, subject: Subject) -> Axes:
 
 @styled
 def _shares(table: pd.DataFrame, subject: Subject) -> np.ndarray:
-    """Draw the share of the progenitors that each shift converts, a panel per step, beside chance and the paper."""
+    """Draw the share of the progenitors that each shift converts, a panel per step, with chance and the paper."""
     shifted, about = table[(table["method"] == "shift") & (table["n_sd"] > 0)], subject.settings
-    told = {}
+    published = {}
     if has_papers_source(subject):
-        told = {target: n / about.types[str(subject.source)] for target, n in about.converted.items()}
+        published = {target: n / about.types[str(subject.source)] for target, n in about.converted.items()}
     steps = sorted(shifted["n_sd"].unique())
     last = shifted[shifted["n_sd"] == steps[-1]].groupby("target")["converted"].mean()
     targets = list(last.sort_values(ascending=False).index)
-    most = max([0.02, shifted["converted"].max(), shifted["null_high"].max(), *told.values()])
+    most = max([0.02, shifted["converted"].max(), shifted["null_high"].max(), *published.values()])
     figure, panels = new_figure(len(steps), len(steps), _ROW * len(targets) + 0.9)
     for ax, step in zip(panels, steps, strict=True):
         for row, target in enumerate(targets):
@@ -110,8 +110,8 @@ def _shares(table: pd.DataFrame, subject: Subject) -> np.ndarray:
                 chance = [here["null_low"].mean(), here["null_high"].mean()]
                 ax.plot(chance, [y, y], color=CHANCE, lw=3, alpha=0.6)
                 _dots(ax, y, here["converted"], COLOURS[preset])
-            if step == 1 and target in told:
-                ax.plot(told[target], row, ls="", marker="*", color=PUBLISHED, ms=12, mec="white")
+            if step == 1 and target in published:
+                ax.plot(published[target], row, ls="", marker="*", color=PUBLISHED, ms=12, mec="white")
         _rows(ax, targets if ax is panels[0] else [""] * len(targets))
         ax.set_xlim(-0.03 * most, 1.05 * most)
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -119,7 +119,7 @@ def _shares(table: pd.DataFrame, subject: Subject) -> np.ndarray:
         ax.set_title(f"lambda = {step:g}", fontsize=10, weight="normal", loc="left")
     keys = [*(_key("o", COLOURS[p]) for p in PRESETS), Line2D([], [], color=CHANCE, lw=3, alpha=0.6)]
     names = [*PRESETS, "random directions, 95%"]
-    if told:
+    if published:
         keys.append(_key("*", PUBLISHED))
         names.append("published")
     finish(figure, f"{subject.source} that the shift turns into each type", keys, names)
@@ -129,7 +129,7 @@ def _shares(table: pd.DataFrame, subject: Subject) -> np.ndarray:
 @styled
 def _table_2(runs: pd.DataFrame, subject: Subject) -> np.ndarray:
     """Draw the adjusted Rand index over the dimensions, a panel per space and clusterer; dashed: the paper."""
-    means, told = summary(runs, "ari"), subject.settings.ari
+    means, published = summary(runs, "ari"), subject.settings.ari
     clusterers, spaces = list(means["clusterer"].unique()), list(means["space"].unique())
     methods = {METHOD_OF[p]: COLOURS[p] for p in PRESETS} | dict(zip(OTHERS.values(), OTHER_COLOURS, strict=True))
     figure, panels = new_figure(len(clusterers) * len(spaces), len(clusterers), 2.0)
@@ -141,8 +141,8 @@ def _table_2(runs: pd.DataFrame, subject: Subject) -> np.ndarray:
             here = own[own["method"] == method].sort_values("n_latent")
             x = np.searchsorted(sizes, here["n_latent"]) + 0.05 * (j - (len(methods) - 1) / 2)
             ax.errorbar(x, here["mean"], here["sd"].fillna(0), color=colour, marker="o", ms=4, lw=1.3, elinewidth=1)
-        if told is not None:
-            line = told[(told["space"] == space) & (told["clusterer"] == clusterer) & (told["method"] == "DiffVAE")]
+        if published is not None:
+            line = at(published, space=space, clusterer=clusterer, method="DiffVAE")
             line = line[line["n_latent"].isin(sizes)].sort_values("n_latent")
             x = np.searchsorted(sizes, line["n_latent"])
             ax.plot(x, line["ari"], color=PUBLISHED, ls="--", marker="*", ms=8, lw=1.2)
@@ -154,7 +154,7 @@ def _table_2(runs: pd.DataFrame, subject: Subject) -> np.ndarray:
         ax.set_xlabel("dimensions" if space == spaces[-1] else "")
     keys = [Line2D([], [], color=c, marker="o", ms=4) for c in methods.values()]
     names = list(methods)
-    if told is not None:
+    if published is not None:
         keys.append(Line2D([], [], color=PUBLISHED, ls="--", marker="*", ms=7))
         names.append("published, DiffVAE")
     finish(figure, "Adjusted Rand index of the clusters (mean and sd over trainings)", keys, names)
@@ -163,7 +163,7 @@ def _table_2(runs: pd.DataFrame, subject: Subject) -> np.ndarray:
 
 @styled
 def _link_numbers(table: pd.DataFrame, subject: Subject) -> np.ndarray:
-    """Draw how many predicted links join the progenitors to each type, a panel per preset, beside random graphs."""
+    """Draw the number of predicted links of the progenitors to each type, a panel per preset, with random graphs."""
     own = links_of(table[table["graph"] == _keys.CALLED_LINKS], subject)
     presets = [p for p in PRESETS if (own["preset"] == p).any()]
     targets = list(own.groupby("target")["n_links"].mean().sort_values(ascending=False).index)
@@ -183,7 +183,7 @@ def _link_numbers(table: pd.DataFrame, subject: Subject) -> np.ndarray:
 
 
 def _dots(ax: Axes, y: float, values: pd.Series, colour: str, chance: Sequence[float] = ()) -> None:
-    """Draw a dot per training on a row, and a grey stroke for what chance gives it."""
+    """Draw a dot per training on a row, and a grey tick for its value by chance."""
     ax.plot(chance, [y] * len(chance), ls="", marker="|", color=CHANCE, ms=12, mew=2)
     ax.plot(values, [y] * len(values), ls="", marker="o", color=colour, ms=6, mec="white")
 
@@ -199,20 +199,20 @@ def _key(marker: str, colour: str) -> Line2D:
     return Line2D([], [], ls="", marker=marker, color=colour, ms=7 if marker != "*" else 9, mew=2 * (marker == "|"))
 
 
-def _cells(subject: Subject, places: Any, key: str = _keys.TSNE) -> AnnData:
+def _cells(subject: Subject, coordinates: Any, key: str = _keys.TSNE) -> AnnData:
     """Return cells with a map and their types, without expression."""
     import anndata as ad
 
     obs = pd.DataFrame(index=subject.adata.obs_names)
     if subject.label_key is not None:
         obs[subject.label_key] = subject.adata.obs[subject.label_key]
-    return ad.AnnData(obs=obs, obsm={key: np.array(places, dtype=np.float32)})
+    return ad.AnnData(obs=obs, obsm={key: np.array(coordinates, dtype=np.float32)})
 
 
 def _map(value: dict[str, Any], subject: Subject, preset: str) -> Any:
     from diffvae import pl
 
-    cells = _cells(subject, value["places"])
+    cells = _cells(subject, value["map"])
     if subject.label_key is None:
         cells.obs["cluster"] = pd.Categorical(value["clusters"])
         return pl.tsne(cells, color="cluster", title=f"Preset {preset}: clusters (Leiden)")
@@ -225,7 +225,7 @@ def _map(value: dict[str, Any], subject: Subject, preset: str) -> Any:
 
 
 def _conversions(value: dict[str, Any], subject: Subject) -> Any:
-    """Draw from the stored rows alone: the figure needs neither cells nor models."""
+    """Draw from the stored rows; the figure needs neither expression nor models."""
     from diffvae import pl
     from diffvae.tl import Perturbation
     from diffvae.tl._perturb import Trajectory
@@ -240,7 +240,7 @@ def _conversions(value: dict[str, Any], subject: Subject) -> Any:
     }
     steps = tuple(sorted(float(s) for s in table["n_sd"].unique()))
     stored = Perturbation(
-        table, trajectories, _cells(subject, value["places"]), unused, unused, unused, str(subject.label_key), steps,
+        table, trajectories, _cells(subject, value["map"]), unused, unused, unused, str(subject.label_key), steps,
         MIN_PROBABILITY, ("shift",),
     )  # fmt: skip
     last = table[(table["n_sd"] == steps[-1]) & (table["method"] == "shift")].set_index("target")["n_converted"]
@@ -262,9 +262,9 @@ def _linked(value: dict[str, Any], subject: Subject) -> Any:
     from diffvae import pl
 
     rows = np.array(value["cells"])
-    places = np.zeros((subject.adata.n_obs, 2), dtype=np.float32)
-    places[rows] = value["places"]
-    cells = _cells(subject, places, _keys.GRAPH_TSNE)
+    coordinates = np.zeros((subject.adata.n_obs, 2), dtype=np.float32)
+    coordinates[rows] = value["map"]
+    cells = _cells(subject, coordinates, _keys.GRAPH_TSNE)
     for key, pairs in value["edges"].items():
         cells.obsp[key] = _graph(pairs, cells.n_obs)
     cells.obsp[_keys.LINKS] = _graph(value["edges"][_keys.CALLED_LINKS], cells.n_obs, value["probability"])

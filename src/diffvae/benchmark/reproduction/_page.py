@@ -1,4 +1,4 @@
-"""The results of a reproduction as tidy tables, and the page: the claims, then tables and figures."""
+"""The results of a reproduction as tidy tables, and its page: the claims, then tables and figures."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from diffvae.benchmark.reproduction._training import WIDER
 
 CLUSTERS, CHANGES, LINKS = "clusters", "changes", "links"
 Results = Mapping[tuple[str, str, int], dict[str, Any]]
-"""Part, preset and number of the training to what the part returned."""
+"""Analysis, preset and number of the training to the result of the analysis."""
 MOST_GENES = 3
-"""Genes per type that the page shows of a set without published genes; ``tables`` has all."""
+"""Genes per type on the page for a set without published genes; ``tables`` has all."""
 
 
 def tables(results: Results, subject: Subject) -> dict[str, pd.DataFrame]:
@@ -46,9 +46,12 @@ def tables(results: Results, subject: Subject) -> dict[str, pd.DataFrame]:
 
 
 def notes(results: Results) -> list[str]:
-    """Return what could not be done, and where."""
-    told = {key: value["note"] for key, value in results.items() if value["note"]}
-    return [f"{part}, preset {preset}, training {number}: {note}" for (part, preset, number), note in told.items()]
+    """Return what could not be computed, and for which preset and training."""
+    return [
+        f"{part}, preset {preset}, training {number}: {value['note']}"
+        for (part, preset, number), value in results.items()
+        if value["note"]
+    ]
 
 
 def _of(results: Results, part: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -65,8 +68,8 @@ def _overlaps(results: Results) -> Iterator[dict[str, Any]]:
     for about, value in _of(results, CLUSTERS):
         stored = value["clustering"]
         tested = {f"clustering_{k}": stored[k] for k in ("stability", "null_stability", "p_value") if k in stored}
-        own = value["overlap"] or {"n_clusters": int(stored["n_clusters"])}
-        yield about | own | {"active_dimensions": value["active_dimensions"]} | tested
+        overlap = value["overlap"] or {"n_clusters": int(stored["n_clusters"])}
+        yield about | overlap | {"active_dimensions": value["active_dimensions"]} | tested
 
 
 def _minimal_genes(results: Results) -> Iterator[dict[str, Any]]:
@@ -81,8 +84,8 @@ def _minimal_genes(results: Results) -> Iterator[dict[str, Any]]:
 def gene_lists(results: Results) -> pd.DataFrame:
     """Return one row per preset, training, cluster, reading and gene.
 
-    A cluster is named by the type to which it is matched; without labels by the cluster of the first training with the
-    same preset to which it is matched, one to one, by their common cells.
+    A cluster is named after the matched type. Without labels it is named after the cluster of the first training of the
+    same preset that has the most cells in common, matched one to one.
     """
     rows = []
     for about, value in _of(results, CLUSTERS):
@@ -98,55 +101,59 @@ def gene_lists(results: Results) -> pd.DataFrame:
 
 
 def gene_recovery(listed: pd.DataFrame, results: Results, subject: Subject) -> pd.DataFrame:
-    r"""Return in how many trainings each gene belongs to its type, beside two expectations.
+    r"""Return the number of trainings in which each gene is in the list of its type, and two expected numbers.
 
     Returns
     -------
-    One row per preset, reading, type and gene, of the published genes, or without these of all genes found:
-    ``in_data``, ``n_trainings``, ``found`` (trainings in which it is among the paper's few genes per dimension of the
-    cluster matched to the type), ``found_wider`` (among 20 per dimension), ``expected`` and ``expected_wider``
-    (trainings by chance: a list of n different genes out of G holds any gene with probability n / G), ``elsewhere``
-    (trainings in which the gene is in the list of another cluster, mean over these: a gene that is heavy in every
-    cluster says nothing about the type).
+    One row per preset, reading, type and gene; the genes are the published ones, or all listed genes if none are
+    published. ``in_data``, ``n_trainings``, ``found`` (trainings in which the gene is in the list of the cluster that
+    is matched to the type, with the paper's number of genes per dimension), ``found_wider`` (with 20 genes per
+    dimension), ``expected`` and ``expected_wider`` (by chance: a list of n different genes out of G has any gene with
+    probability n / G), ``elsewhere`` (trainings in which the gene is in the list of another cluster, mean over the
+    other clusters: a gene with a high weight in every cluster is no evidence for the type).
     """
     columns = ["preset", "reading", "type", "gene", "published", "in_data", "n_trainings", "found", "expected",
                "elsewhere", "found_wider", "expected_wider"]  # fmt: skip
     if listed.empty:
         return pd.DataFrame(columns=columns)
-    told = subject.settings.genes
-    there = set(subject.adata.var_names.astype(str))
+    published = subject.settings.genes
+    measured = set(subject.adata.var_names.astype(str))
     n_genes = next(value["n_genes"] for _, value in _of(results, CLUSTERS))
     rows = []
-    for (preset, reading), own in listed.groupby(["preset", "reading"], sort=False):
-        n = own["training"].nunique()
-        few, many = (own[own["per_dimension"] == each] for each in (subject.reading[1], WIDER))
-        for name in told or sorted({t for t in own["type"] if t}):
-            mine, wide, others = few[few["type"] == name], many[many["type"] == name], few[few["type"] != name]
+    for (preset, reading), lists in listed.groupby(["preset", "reading"], sort=False):
+        n = lists["training"].nunique()
+        short, long = (lists[lists["per_dimension"] == each] for each in (subject.reading[1], WIDER))
+        for name in published or sorted({t for t in lists["type"] if t}):
+            of_type, wide, others = (
+                short[short["type"] == name],
+                long[long["type"] == name],
+                short[short["type"] != name],
+            )
             n_others = len(others[["training", "cluster"]].drop_duplicates()) / n
-            count, count_wide, count_others = (rows["gene"].value_counts() for rows in (mine, wide, others))
+            count, count_wide, count_others = (part["gene"].value_counts() for part in (of_type, wide, others))
             rows += [
                 {
                     "preset": preset,
                     "reading": reading,
                     "type": name,
                     "gene": gene,
-                    "published": gene in told.get(name, ()),
-                    "in_data": gene in there,
+                    "published": gene in published.get(name, ()),
+                    "in_data": gene in measured,
                     "n_trainings": n,
                     "found": int(count.get(gene, 0)),
-                    "expected": len(mine) / n_genes,
+                    "expected": len(of_type) / n_genes,
                     "elsewhere": count_others.get(gene, 0) / max(n_others, 1),
                     "found_wider": int(count_wide.get(gene, 0)),
                     "expected_wider": len(wide) / n_genes,
                 }
-                for gene in told.get(name, list(count.index))
+                for gene in published.get(name, list(count.index))
             ]
     return pd.DataFrame(rows, columns=columns)
 
 
 @dataclass(frozen=True)
 class Context:
-    """All that the page is written from."""
+    """The data of the page."""
 
     subject: Subject
     tables: Mapping[str, pd.DataFrame]
@@ -161,7 +168,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the page: mean ± sd over the rows that share ``index``, a column per value of ``across``."""
+    """A table of the page: mean ± sd over the rows with the same ``index``, with a column per value of ``across``."""
 
     title: str
     text: str
@@ -198,27 +205,27 @@ def _setting(context: Context) -> list[str]:
     subject, asked, about = context.subject, context.asked, context.subject.published
     n_cells, n_genes = subject.adata.shape
     used = n_genes if subject.n_top_genes is None else min(subject.n_top_genes, n_genes)
-    said = [f"Cells: {n_cells:,} cells x {n_genes:,} genes of {md.text(subject.origin)}"]
+    lines = [f"Cells: {n_cells:,} cells x {n_genes:,} genes of {md.text(subject.origin)}"]
     if used < n_genes:
-        said[0] += f"; the {used:,} most variable genes are used"
+        lines[0] += f"; the {used:,} most variable genes are used"
     if subject.types:
-        said.append("Types: " + md.text(", ".join(f"{t} {n:,}" for t, n in subject.types.items())))
-        known = subject.source or "none is named (`--source`, `source=`), so nothing is perturbed"
-        said.append(f"Progenitors: {md.text(subject.source) if subject.source else known}")
+        lines.append("Types: " + md.text(", ".join(f"{t} {n:,}" for t, n in subject.types.items())))
+        missing = "none is named (`--source`, `source=`), so nothing is perturbed"
+        lines.append(f"Progenitors: {md.text(subject.source) if subject.source else missing}")
     n = asked["n_trainings"]
-    said += [
+    lines += [
         f"Presets: `paper` follows the printed equations, `code` follows what the authors released (one noise value "
         f"per batch, an MMD kernel without effect), `default` is diffvae's own; each trained {n} time{'s' * (n > 1)} "
         "with different splits and seeds",
     ]
     if asked["max_epochs"] is not None:
-        said.append(f"**Trial run:** at most {asked['max_epochs']} epochs per network, not those of the presets")
+        lines.append(f"**Trial run:** at most {asked['max_epochs']} epochs per network, not those of the presets")
     if n == 1:
-        said.append("**Trial run:** one training shows nothing of the spread over trainings")
-    parts = ["\n".join(f"- {one}." for one in said)]
+        lines.append("**Trial run:** one training has no spread over trainings")
+    parts = ["\n".join(f"- {one}." for one in lines)]
     limits = [*subject.differences, *(about.missing if about else ()), *context.notes]
     if limits:
-        parts += ["Differences from the paper, and what could not be done:"]
+        parts += ["Differences from the paper, and what could not be computed:"]
         parts.append("\n".join(f"- {md.text(one)}" for one in limits))
     return parts
 
@@ -232,8 +239,8 @@ def _claims(found: pd.DataFrame, published: bool) -> list[str]:
         line["holds_here"] = f"**{line['holds_here']}**"
         rows.append([line[k] for k in columns])
     return [
-        "A claim holds here by the rule below: yes or no where all presets agree, otherwise the presets under which it "
-        "holds; – where there is no rule.",
+        "The rule below decides whether a claim holds here: yes or no if all presets agree, otherwise the presets with "
+        "which it holds; – if there is no rule.",
         md.table([name.replace("_", " ") for name in columns], rows, left=len(columns)),
         "\n".join(f"{i}. {md.capital(md.text(rule))}." for i, rule in enumerate(found["rule"], 1)),
     ]
@@ -266,9 +273,9 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
         links = links_of(links, subject).replace({"graph": graphs})
     if len(runs):
         runs = trainings(runs, "ari").rename(columns={"mean": "ari"}).sort_values("space", kind="stable")
-        if (told := subject.settings.ari) is not None:
-            told = told[told["n_latent"].isin(runs["n_latent"])]
-            runs = pd.concat([runs, told.assign(method=told["method"] + ", published")])
+        if (ari := subject.settings.ari) is not None:
+            ari = ari[ari["n_latent"].isin(runs["n_latent"])]
+            runs = pd.concat([runs, ari.assign(method=ari["method"] + ", published")])
     tested = ["overlap", "expected", "p_value", "ari", "n_clusters", "active_dimensions"]
     tested += ["clustering_stability", "clustering_null_stability", "clustering_p_value"]
     return [
@@ -290,7 +297,7 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
             genes, ["type", "gene"], ["found", "expected", "elsewhere"], ["preset", "reading"],
         ),
         Section(
-            "Classifier", "On held-out cells. It knows the progenitors as a type, which the paper's does not.",
+            "Classifier", "On held-out cells. The progenitors are one of its types, unlike in the paper.",
             tables["classifier"], ["preset"], ["accuracy", "balanced_accuracy", "baseline"],
         ),
         Section(
@@ -347,14 +354,14 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
 
 
 def summarised(section: Section) -> str:
-    """Return a table in Markdown; with ``across`` each entry has the values one after the other."""
+    """Return a table in Markdown; with ``across`` an entry holds all values, separated by slashes."""
     n = len(section.index)
     lines: dict[tuple[Any, ...], dict[tuple[Any, ...], str]] = {}
     numbers = section.table[list(section.values)].apply(pd.to_numeric, errors="coerce").astype(float)
     most = numbers.abs().max()
     digits = {name: 3 if most[name] <= 2 else 1 if most[name] < 100 else 0 for name in numbers}
-    for key, own in numbers.groupby([section.table[k] for k in (*section.index, *section.across)], sort=False):
-        spreads = {(name,): md.spread(own[name].mean(), own[name].std(), digits[name]) for name in numbers}
+    for key, part in numbers.groupby([section.table[k] for k in (*section.index, *section.across)], sort=False):
+        spreads = {(name,): md.spread(part[name].mean(), part[name].std(), digits[name]) for name in numbers}
         entry = {key[n:]: " / ".join(spreads.values())} if section.across else spreads
         lines.setdefault(key[:n], {}).update(entry)
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
@@ -371,5 +378,5 @@ def _made(context: Context) -> list[str]:
     spent = ", ".join(f"{k} {v:,.0f} s" for k, v in context.seconds.items())
     versions = ", ".join(f"{md.text(k)} {md.text(v)}" for k, v in context.versions.items())
     parts.append(f"Settings: {asked}.")
-    parts.append(f"Time of this run (finished pieces are not computed again): {spent}.")
+    parts.append(f"Time of this run (stored results are not computed again): {spent}.")
     return [*parts, f"Versions: {versions}.", f"The paper: {CITATION}."]

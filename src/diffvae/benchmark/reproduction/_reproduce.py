@@ -1,8 +1,7 @@
-"""Every table and figure of the paper for one data set, with the published numbers beside ours."""
+"""Every table and figure of the paper for one data set, compared with the published numbers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -14,10 +13,12 @@ import pandas as pd
 
 from diffvae._core.io import folders
 from diffvae._core.io.folders import one_writer
-from diffvae._core.runtime import StepLog
-from diffvae.benchmark._jobs import ROWS, Job, Store, claim, digest, do, refuse_foreign, slug, version
+from diffvae._core.runtime import StepLog, versions
+from diffvae._core.validate import Optional, Rule, Whole, check
+from diffvae.benchmark._jobs import ROWS, Job, Store, claim, digest, output_folder, run_jobs, slug, write_summary
 from diffvae.benchmark._methods import Method, methods
-from diffvae.benchmark._run import require_positive, run
+from diffvae.benchmark._run import RULES as RULES_OF_RUN
+from diffvae.benchmark._run import run, training_seed
 from diffvae.benchmark._statistics import compare
 from diffvae.benchmark.reproduction import _training as train
 from diffvae.benchmark.reproduction._claims import evaluate
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 CLUSTERERS = ("kmeans", "dbscan", "gmm")
 """The rows of Table 2, and the mixtures that its caption names."""
 PAPERS = ("kmeans", "dbscan")
-"""The rows of Table 2 alone, over which DiffVAE is compared with the other methods."""
+"""The rows of Table 2, over which DiffVAE is compared with the other methods."""
 METRICS = ("ari", "nmi", "overlap", "knn_purity", "active_dimensions")
+RULES: dict[str, Rule] = RULES_OF_RUN | {"max_epochs": Optional(Whole(1))}
 Keys = dict[tuple[str, str, int], str]
 
 
@@ -56,17 +58,6 @@ class Reproduction:
         Parameters, claims, seconds, versions: the content of ``summary.json``.
     path
         The folder, if one was written.
-
-    Examples
-    --------
-    >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(100, 60, tree={"stem": ["red", "white"]}, effect=2)
-    >>> cells.uns.clear()  # no progenitors, and so no perturbation
-    >>> found = dv.benchmark.reproduce(
-    ...     cells, label_key="cell_type", n_latent=[5], n_trainings=1, n_clusterings=1, max_epochs=1, progress=False
-    ... )
-    >>> "overlap" in found.tables
-    True
     """
 
     claims: pd.DataFrame
@@ -95,43 +86,45 @@ def reproduce(
     progress: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Reproduction:
-    """Repeat the paper's analyses on one data set under three presets, and put the results beside the published ones.
+    """Repeat the paper's analyses on one data set with three presets, and compare the results with the published ones.
 
-    Clusters against reference types (Figure 1), high-weight genes (Table 1), conversions of progenitors with their
-    chance level and the fewest genes (Figure 3), comparison of methods (Table 2), links between cells (Figure 4): each
-    over several trainings, where the paper shows one. Whether a claim of the paper holds is decided by a stated rule.
+    The analyses are: clusters and reference types (Figure 1), high-weight genes (Table 1), conversions of progenitors
+    with their chance level and the fewest genes (Figure 3), comparison of methods (Table 2), links between cells
+    (Figure 4). Each is over several trainings; the paper shows one. A stated rule decides whether a claim of the paper
+    holds.
 
     Parameters
     ----------
     dataset
         ``"zebrafish"``, ``"pancreas"`` or ``"human-hsc"``, the paper's sets; or any labelled raw cells, in memory or as
-        a file, which are analysed in the same way without published numbers.
+        a file, which have the same analyses without published numbers.
     out
-        Folder for ``reproduction.md``, ``tables``, ``figures`` and ``summary.json``, and for every finished piece: an
-        interrupted reproduction continues where it stopped. None writes nothing.
+        Folder for ``reproduction.md``, ``tables``, ``figures`` and ``summary.json``, and for every finished result: an
+        interrupted reproduction resumes where it stopped. None writes nothing.
     path
         Folder or file of one of the paper's sets; None downloads it.
     label_key
         Reference types in ``obs``. Not needed for the paper's sets.
     source
-        Progenitor type. Not needed for the zebrafish set; without one nothing is perturbed.
+        Progenitor type. Not needed for the zebrafish set; without a source nothing is perturbed.
     n_latent
-        Dimensions of Table 2. Elsewhere they are the paper's for its sets, and 50 for others.
+        Dimensions in Table 2. The other analyses have the paper's number for its sets, and 50 for others.
     n_trainings, n_clusterings
         Trainings of each preset and method; clusterings, and maps, of each training in Table 2 (the paper: 1 and 50).
     n_top_genes
         Variable genes of a set that is not the paper's.
     max_epochs
-        Of all networks, for a trial run; None for those of the presets, the classifier and the graph model.
+        Epochs of all networks, for a trial run; None for the defaults of the presets, the classifier and the graph
+        model.
     n_workers
         Processes on this machine (Dask); None for the current one. A script that starts workers needs
         ``if __name__ == "__main__":`` around it.
     rng
         Seed; a whole number.
     command
-        Command that made the page, which repeats it.
+        Command that made the page, to be shown on it.
     progress
-        Show bars on a terminal.
+        Show progress bars on a terminal.
     on_step
         Called with the name of each step when it starts.
 
@@ -152,66 +145,63 @@ def reproduce(
     --------
     >>> import diffvae as dv
     >>> cells = dv.datasets.simulate_differentiation(100, 60, tree={"stem": ["red", "white"]}, effect=2)
-    >>> cells.uns.clear()  # it would name its progenitors, which would then be perturbed
+    >>> cells.uns.clear()  # without progenitors nothing is perturbed
     >>> found = dv.benchmark.reproduce(cells, label_key="cell_type", n_latent=[5], n_trainings=1, n_clusterings=1,
     ...     max_epochs=1, progress=False)
     >>> found.claims.columns[:3].tolist()
     ['claim', 'where', 'published']
     """
-    from diffvae._core.runtime import versions
-
     sizes = [int(n) for n in n_latent]
-    require_positive(sizes, min(n_trainings, n_clusterings), n_workers, rng)
-    if max_epochs is not None and max_epochs < 1:
-        raise ValueError(f"max_epochs is {max_epochs}; it must be 1 or more.")
-    folder = None if out is None else Path(out).expanduser()
-    if folder is not None:
-        refuse_foreign(folder)
+    for size in sizes:
+        check(RULES, n_latent=size)
+    check(
+        RULES, n_trainings=n_trainings, n_clusterings=n_clusterings, n_workers=n_workers, rng=rng, max_epochs=max_epochs
+    )
+    folder = output_folder(out)
     log = StepLog(on_step)
     with log.step("read"):
         subject = read_subject(dataset, path, label_key, source, n_top_genes)
-    if folder is not None:
-        claim(folder)
+    claim(folder)
     with log.step(f"train the presets and analyse their representations (trainings: {n_trainings})"):
         jobs, keys = plan(subject, n_trainings, max_epochs, rng)
         store = Store(folder)
-        do(
+        run_jobs(
             jobs, {"subject": subject}, store, n_workers=n_workers, description="analysing representations",
-            name=lambda key: key.rpartition("/")[2].rpartition("-")[0], progress=progress,
+            label=lambda key: key.rpartition("/")[2].rpartition("-")[0], progress=progress,
         )  # fmt: skip
         results = {part: store.load(key) for part, key in keys.items()}
-    found, remarks = tables(results, subject), notes(results)
+    made, remarks = tables(results, subject), notes(results)
     if subject.label_key is not None:
         with log.step("compare with VAE, AE and PCA (Table 2)"):
-            found["table2_runs"] = run(
+            made["table2_runs"] = run(
                 {subject.name: subject.adata}, _methods(max_epochs), label_key=subject.label_key, n_latent=sizes,
                 clusterers=CLUSTERERS, n_trainings=n_trainings, n_clusterings=n_clusterings, metrics=METRICS,
                 n_top_genes=subject.n_top_genes, out=None if folder is None else folder / "table2",
                 n_workers=n_workers, rng=rng, progress=progress,
             ).table  # fmt: skip
-            found["table2_paired"] = _paired(found["table2_runs"], rng)
+            made["table2_paired"] = _paired(made["table2_runs"], rng)
     remarks += log.warnings
     asked = {"source": subject.source, "n_latent of Table 2": sizes, "n_trainings": n_trainings}
     asked |= {"n_clusterings": n_clusterings, "n_top_genes": subject.n_top_genes, "max_epochs": max_epochs, "rng": rng}
-    claims = evaluate(found, subject)
-    context = Context(subject, found, claims, remarks, asked, versions(), command, log.seconds)
+    claims = evaluate(made, subject)
+    context = Context(subject, made, claims, remarks, asked, versions(), command, log.seconds)
     if folder is None:
-        return Reproduction(claims, found, page(context), _summary(context))
+        return Reproduction(claims, made, page(context), _summary(context))
     with log.step("draw and write"):
         context, text = _write(context, results, folder, rng)
     summary = _summary(context)
-    folders.write_text(json.dumps(summary, indent=1, default=float) + "\n", folder / "summary.json")
-    return Reproduction(claims, found, text, summary, folder)
+    write_summary(summary, folder)
+    return Reproduction(claims, made, text, summary, folder)
 
 
 def plan(subject: Subject, n_trainings: int, max_epochs: int | None, rng: int) -> tuple[dict[str, Job], Keys]:
-    """Return all pieces of work in an order in which each training is made once, and the keys of their results."""
+    """Return the jobs in an order in which each training is run once, and the keys of their results."""
     from diffvae.model import DiffVAE, GraphDiffVAE
 
     jobs: dict[str, Job] = {}
     keys: Keys = {}
     settings = subject.settings
-    about = (subject.label_key, subject.n_top_genes, settings.n_latent, settings.batch_size, version())
+    about = (subject.label_key, subject.n_top_genes, settings.n_latent, settings.batch_size)
     base = f"{slug(subject.name)}-{digest(subject.fingerprint, *about)}"
     reading = (subject.clusterer, subject.reading, train.WIDER, train.MAX_Q, train.N_PERMUTATIONS)
     shift = (subject.source, train.STEPS, train.N_DIMS, train.n_random(subject), train.SHIFT, train.GENES)
@@ -221,7 +211,7 @@ def plan(subject: Subject, n_trainings: int, max_epochs: int | None, rng: int) -
         jobs[key], keys[part, preset, number] = job, key
 
     for number in range(n_trainings):
-        seed, first = train.training_seed(rng, number), number == 0
+        seed, first = training_seed(rng, number), number == 0
         prepared = f"{base}/s{number}-prepared"
         jobs[prepared] = Job(train.prepare, ("subject",), (seed,), keep=False)
         for preset in PRESETS:
@@ -241,15 +231,12 @@ def plan(subject: Subject, n_trainings: int, max_epochs: int | None, rng: int) -
 
 
 def _methods(max_epochs: int | None) -> dict[str, Method]:
-    """Return the methods of Table 2, those with epochs limited to ``max_epochs``."""
-    known = methods()
-    found = {name: known[name] for name in (*METHOD_OF.values(), *OTHERS.values())}
-    if max_epochs is None:
-        return found
-    limit = {"max_epochs": max_epochs}
+    """Return the methods of Table 2, with epochs limited to ``max_epochs``."""
+    chosen = [methods()[name] for name in (*METHOD_OF.values(), *OTHERS.values())]
+    limit = {} if max_epochs is None else {"max_epochs": max_epochs}
     return {
-        name: one if name.startswith("PCA") else Method(one.name, one.make, {**one.options, **limit})
-        for name, one in found.items()
+        one.name: one if one.name.startswith("PCA") else Method(one.name, one.make, {**one.options, **limit})
+        for one in chosen
     }
 
 
@@ -262,7 +249,7 @@ def _paired(runs: pd.DataFrame, rng: int) -> pd.DataFrame:
 
 
 def _write(context: Context, results: Results, folder: Path, rng: int) -> tuple[Context, str]:
-    """Write tables, figures and page, each file atomically; return the context with figures, and the page."""
+    """Write tables, figures and page; return the context with figures, and the page."""
     from diffvae import pl
 
     for name, table in {**context.tables, "claims": context.claims}.items():
@@ -272,7 +259,7 @@ def _write(context: Context, results: Results, folder: Path, rng: int) -> tuple[
         else:
             target.unlink(missing_ok=True)
     captions = {}
-    for name, (caption, draw) in figures(results, context.tables, context.subject, train.training_seed(rng, 0)).items():
+    for name, (caption, draw) in figures(results, context.tables, context.subject, training_seed(rng, 0)).items():
         pl.save(np.ravel(draw())[0], folder / "figures" / name)
         captions[name] = caption
     for stale in (folder / "figures").glob("*.*"):  # of an earlier run with other options

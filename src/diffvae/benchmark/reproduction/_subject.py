@@ -1,20 +1,20 @@
-"""The cells of a reproduction, and what the paper reports of them, each number with its place in the paper."""
+"""The cells of a reproduction, and the numbers that the paper reports for them, each with its place in the paper."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pandas as pd
 
-from diffvae import _keys, pp
+from diffvae import _keys
 from diffvae._core.io import read
 from diffvae._errors import DataError
+from diffvae.benchmark._tasks import fingerprint_of, labels_of, require_raw
 from diffvae.pipeline import _checks
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ dbscan  100  .154 .018 .011 .002    .813 .799 .749 .570
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper reports of a data set; empty where its main text reports nothing.
+    """What the paper reports for a data set; empty where its main text reports nothing.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Published:
     overlap
         Share of the cells whose cluster has the reference type (section "Identifying high weight genes").
     types
-        Cells of each reference type, counted in the annotation that the authors published beside their code.
+        Cells of each reference type, counted in the annotation that the authors published with their code.
     genes
         Type to its genes (Table 1).
     source, converted
@@ -169,12 +169,12 @@ def published() -> dict[str, Published]:
 
 
 _OTHER_CELLS: Final = Published("", 0, 0, n_latent=50, batch_size=128, clusterer="kmeans", n_dims=10, n_top=3)
-"""Settings for cells that are not the paper's: those of its main set."""
+"""Settings for other cells than the paper's: those of its main set."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Raw cells with what is known of them, and the paper's numbers where it has the set."""
+    """Raw cells with their labels and progenitors, and the paper's numbers for a set of the paper."""
 
     name: str
     adata: AnnData
@@ -188,11 +188,8 @@ class Subject:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """Type of each cell, None for a cell without; None if no cell has one."""
-        if self.label_key is None:
-            return None
-        column = self.adata.obs[self.label_key]
-        return column.astype(object).map(str, na_action="ignore").where(column.notna(), None).to_numpy(dtype=object)
+        """Type of each cell, None for a cell without a label; None if there are no labels."""
+        return None if self.label_key is None else labels_of(self.adata, self.label_key)
 
     @property
     def types(self) -> dict[str, int]:
@@ -204,7 +201,7 @@ class Subject:
 
     @property
     def targets(self) -> list[str]:
-        """Types that the source can be turned into: those with enough cells for the classifier."""
+        """Types towards which the source is shifted: those with enough cells for the classifier."""
         return [t for t, n in self.types.items() if t != self.source and n >= _checks.MIN_TYPE]
 
     @property
@@ -255,17 +252,15 @@ def read_subject(
     _checks.require_types(adata, label_key, source, None)
     if source is not None and label_key is None:
         raise DataError(f"source is {source!r}, but the cells have no labels; leave it out.")
-    pp.check(adata)
-    if _keys.UNIT in adata.layers:
-        raise DataError("adata is prepared already (it has layers['unit']); give the raw cells.")
+    require_raw(adata)
     if not adata.obs_names.is_unique:
         adata.obs_names_make_unique()
-    mark = _fingerprint(adata, label_key)
+    mark = fingerprint_of(adata, *([] if label_key is None else [adata.obs[label_key].astype(str)]))
     return Subject(name, adata, origin, label_key, source, n_top_genes, about, tuple(differences), mark)
 
 
 def _read_published(name: str, path: str | os.PathLike[str] | None, about: Published) -> tuple[AnnData, list[str]]:
-    """Return the cells of one of the paper's sets, and in which respects they differ from the paper's."""
+    """Return the cells of one of the paper's sets, and a sentence for each difference from the paper's cells."""
     from diffvae import datasets
     from diffvae.datasets import _zebrafish
     from diffvae.datasets._files import check_blobs, locate
@@ -282,9 +277,9 @@ def _read_published(name: str, path: str | os.PathLike[str] | None, about: Publi
         raise DataError(
             f"{name} can't be reproduced without its cells. {error} On the command line the folder is --path FOLDER."
         ) from error
-    found = []
+    differences = []
     if adata.shape != (about.n_cells, about.n_genes):
-        found.append(
+        differences.append(
             f"{adata.n_obs:,} cells x {adata.n_vars:,} genes were read; the paper has {about.n_cells:,} x "
             f"{about.n_genes:,}."
         )
@@ -292,30 +287,21 @@ def _read_published(name: str, path: str | os.PathLike[str] | None, about: Publi
         counts = adata.obs[_keys.LABEL].dropna().astype(str).value_counts().to_dict()
         pairs = [(t, counts.get(t, 0), about.types.get(t, 0)) for t in sorted({*about.types, *counts})]
         if wrong := [f"{t} {here:,} instead of {there:,}" for t, here, there in pairs if here != there]:
-            found.append(f"Cells of a type: {'; '.join(wrong)}.")
+            differences.append(f"Cells of a type: {'; '.join(wrong)}.")
     if name == "zebrafish":
         try:
             check_blobs(locate("zebrafish", place, _zebrafish.SOURCES), _zebrafish.SOURCES)
         except DataError as error:
-            found.append(f"The files are not byte for byte the published ones: {str(error).partition(': ')[0]}.")
+            differences.append(f"The files are not byte for byte the published ones: {str(error).partition(': ')[0]}.")
     else:
-        found.append(
-            "The paper does not say how it chose these cells and genes from the published table. The rule used here "
-            "is ours (see the documentation of the reader), so the genes may differ from the paper's."
+        differences.append(
+            "The paper does not say how it chose these cells and genes from the published table. The reader has its "
+            "own rule (see its documentation), so the genes may differ from the paper's."
         )
     if _keys.LABEL not in adata.obs:
-        found.append("No labels were read: what needs reference types is not testable here.")
+        differences.append("No labels were read, so analyses that need reference types are not possible.")
         if name == "pancreas":
-            found[-1] += " A table of labels beside the counts is used if present (see diffvae.datasets.pancreas)."
+            differences[-1] += " A table of labels in the folder of the counts is used (see diffvae.datasets.pancreas)."
     elif missing := int(adata.obs[_keys.LABEL].isna().sum()):
-        found.append(f"{missing:,} cells have no label; they are used in training and clustering, but not scored.")
-    return adata, found
-
-
-def _fingerprint(adata: AnnData, label_key: str | None) -> str:
-    from diffvae.model._features import fingerprint, layer_matrix
-
-    digest = hashlib.sha256(fingerprint(layer_matrix(adata, None)).encode())
-    parts: list[Any] = [*adata.var_names, *([] if label_key is None else adata.obs[label_key].astype(str))]
-    digest.update("\n".join(map(str, parts)).encode())
-    return digest.hexdigest()[:16]
+        differences.append(f"{missing:,} cells have no label; they are trained on and clustered, but not scored.")
+    return adata, differences

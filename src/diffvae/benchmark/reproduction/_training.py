@@ -1,4 +1,4 @@
-"""One training of a reproduction: a preset trained on one split, its clusters and genes, its conversions, its links."""
+"""One training of a reproduction: a preset on one split, with its clusters and genes, conversions and links."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random, metrics, pp, tl
-from diffvae._core import graphs
 from diffvae._core.anndata import result
+from diffvae._core.graphs import edges_of
 from diffvae._errors import DataError
 from diffvae.benchmark.reproduction._subject import Subject
 from diffvae.pipeline import _links
@@ -27,30 +27,30 @@ N_PERMUTATIONS = 500
 WIDER = 20
 """Genes per dimension in the longer gene lists."""
 MAX_Q = {"paper": 1.0, "code": 1.0, "default": 0.05}
-"""The paper takes the top dimensions whatever their enrichment; our default takes only enriched ones."""
+"""The paper uses the top dimensions whether enriched or not; the default preset uses only enriched dimensions."""
 
 STEPS = (0.5, 1.0)
 """Lambda, in standard deviations."""
 N_DIMS = 5
 """Number of top dimensions that are shifted."""
 N_RANDOM, PER_TARGET = 200, 25
-"""Random directions: at least the first number, and enough per target for a single target to reach q < 0.05."""
+"""Random directions: at least 200, and at least 25 per target, so that a single target can reach q < 0.05."""
 MIN_PROBABILITY = 0.5
 CLASSIFIER_EPOCHS = 300
-"""At most, as in the paper."""
+"""The largest number of epochs, as in the paper."""
 SHIFT: dict[str, dict[str, Any]] = {
     "paper": {"direction": "plus", "sd_from": "all"},
     "code": {"direction": "plus", "sd_from": "group"},
     "default": {"direction": "signed", "sd_from": "all"},
 }
-"""Sign and standard deviation of the shift: the paper always shifts upwards, its code by the progenitors' spread."""
+"""Sign and standard deviation of the shift: the paper always shifts upwards; its code uses the progenitors' sd."""
 GENES = {"paper": "paper", "code": "paper", "default": "effect"}
-"""What is copied into a cell: the decoded values themselves, or the effect of the shift."""
+"""What is copied into a cell: the decoded values, or the effect of the shift."""
 
 K = {"paper": 1, "default": _links.K}
 """Number of most similar cells to which each cell is joined."""
 TOP_K = _links.TOP_K
-"""Most probable links that are kept per cell."""
+"""Number of most probable links per cell."""
 PEARSON_CELLS = 4000
 """More cells than this are sampled for the comparison with |Pearson|, whose matrix is cells x cells."""
 
@@ -60,11 +60,6 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
-
-
-def training_seed(rng: int, number: int) -> int:
-    """Return the seed of a training, the same as that of this number in :func:`diffvae.benchmark.run`."""
-    return _random.seed(rng, f"benchmark training {number}")
 
 
 def n_random(subject: Subject) -> int:
@@ -77,7 +72,7 @@ def prepare(subject: Subject, seed: int) -> AnnData:
     """Return the cells with the split of one training, the same for every preset."""
     adata = pp.prepare(subject.adata, n_top_genes=subject.n_top_genes, rng=seed, copy=True)
     assert adata is not None
-    adata.raw = None  # all genes, which are not used here
+    adata.raw = None  # saves memory
     return adata
 
 
@@ -100,12 +95,12 @@ def train(
 
 @_quiet()
 def identify(trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, seed: int) -> dict[str, Any]:
-    """Cluster the map as the paper does and match the clusters to the types; find their dimensions and genes.
+    """Cluster the map as the paper does, match the clusters to the types, and find their dimensions and genes.
 
     Returns
     -------
-    ``places`` (map), ``clusters`` (of each cell), ``overlap`` (with its expectation under permuted labels), ``types``,
-    ``genes`` (per cluster and reading), ``clustering``, and ``note`` if something could not be done.
+    ``map``, ``clusters`` (of each cell), ``overlap`` (with its expectation under permuted labels), ``types``,
+    ``genes`` (per cluster and reading), ``clustering``, and ``note`` if something could not be computed.
     """
     adata, model = trained
     labels = subject.labels
@@ -115,7 +110,7 @@ def identify(trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, se
     stored = adata.uns[_keys.UNS]["cluster"]
     clusters = adata.obs[_keys.CLUSTER].astype(str).to_numpy()
     found: dict[str, Any] = {
-        "places": np.asarray(adata.obsm[_keys.TSNE]).round(3).tolist(),
+        "map": np.asarray(adata.obsm[_keys.TSNE]).round(3).tolist(),
         "clusters": clusters.tolist(),
         "clustering": {k: v for k, v in stored.items() if isinstance(v, str | int | float)},
         "n_genes": adata.n_vars,
@@ -127,18 +122,18 @@ def identify(trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, se
     if labels is not None:
         known = np.array([label is not None for label in labels])
         names = labels[known].astype(str)
-        own = metrics.overlap(names, clusters[known])
+        overlap = metrics.overlap(names, clusters[known])
         null = metrics.expected_overlap(names, clusters[known], n_permutations=N_PERMUTATIONS, rng=seed)
         found["overlap"] = {
-            "overlap": own.share,
+            "overlap": overlap.share,
             "expected": null.mean,
             "expected_sd": null.sd,
             "p_value": null.p_value,
             "n_clusters": int(stored["n_clusters"]),
             "ari": metrics.adjusted_rand_index(names, clusters[known]),
         }
-        found["types"] = _records(own.table[own.table["type"] != ""])
-        mapping = own.mapping
+        found["types"] = _records(overlap.table[overlap.table["type"] != ""])
+        mapping = overlap.mapping
     try:
         return found | {"genes": _genes(adata, model, subject, preset, mapping, seed), "note": ""}
     except DataError as error:  # for example when there is only one cluster
@@ -148,7 +143,7 @@ def identify(trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, se
 def _genes(
     adata: AnnData, model: DiffVAE, subject: Subject, preset: str, mapping: dict[str, str], seed: int
 ) -> list[dict[str, Any]]:
-    """Return the ranked genes of each cluster by both readings of the decoder, few and many per dimension."""
+    """Return the ranked genes of each cluster by both readings of the decoder, in short and long lists."""
     n_dims, n_top = subject.reading
     tl.latent_dimensions(adata, n_top=n_dims, max_q=MAX_Q[preset])
     tl.gene_weights(adata, model, rng=seed)
@@ -158,23 +153,23 @@ def _genes(
         for cluster in sorted(set(adata.obs[_keys.CLUSTER].astype(str))):
             about = {"cluster": cluster, "type": mapping.get(cluster, "")}
             for reading in ("weights", "jacobian"):
-                own = table[(table["group"] == cluster) & (table["ranking"] == reading)].sort_values("rank")
-                genes = own["gene"].astype(str).tolist()
+                ranked = table[(table["group"] == cluster) & (table["ranking"] == reading)].sort_values("rank")
+                genes = ranked["gene"].astype(str).tolist()
                 rows.append(about | {"reading": reading, "per_dimension": each, "genes": genes})
     return rows
 
 
 @_quiet()
 def run_perturbation(
-    trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, max_epochs: int | None, seed: int, places: bool
+    trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, max_epochs: int | None, seed: int, to_draw: bool
 ) -> dict[str, Any]:
     """Train the classifier, shift the progenitors towards every other type, and find the fewest genes (Figure 3).
 
     Returns
     -------
     ``classifier`` (accuracy on held-out cells), ``conversions`` (rows of :func:`diffvae.tl.perturb`), ``minimal`` (per
-    target the number of genes of each converted cell), with ``places`` the ``trajectories`` for the figures, and
-    ``note`` if something could not be done.
+    target the number of genes of each converted cell), ``trajectories`` and ``map`` if ``to_draw``, and ``note`` if
+    something could not be computed.
     """
     from diffvae.model import CellStateClassifier
 
@@ -214,27 +209,27 @@ def run_perturbation(
                 "flipped_by_random_genes": flipped["random"],
             }
         )
-        if places:
+        if to_draw:
             path = shifted.trajectory(target)
-            rows, probability, first = path.rows.tolist(), path.probability.round(4).tolist(), path.first.tolist()
+            rows, probability, first = path.rows.tolist(), path.probability.round(4).tolist(), path.is_top.tolist()
             found["trajectories"].append({"target": target, "rows": rows, "probability": probability, "first": first})
-    if places:
-        found["places"] = np.asarray(adata.obsm[_keys.TSNE]).round(3).tolist()
+    if to_draw:
+        found["map"] = np.asarray(adata.obsm[_keys.TSNE]).round(3).tolist()
     return found
 
 
 @_quiet()
 def run_links(
-    prepared: AnnData, subject: Subject, preset: str, max_epochs: int | None, seed: int, edges: bool
+    prepared: AnnData, subject: Subject, preset: str, max_epochs: int | None, seed: int, to_draw: bool
 ) -> dict[str, Any]:
     r"""Join similar cells, train Graph-DiffVAE, predict links, and count them between types (Figure 4).
 
     Returns
     -------
     ``table`` (rows of :func:`diffvae.tl.link_table`), ``figures`` (numbers of links, AUC on hidden edges), ``within``
-    (share of links within a type, and its mean over types: input graph, predicted links, as many pairs of highest
-    \|r\|), with ``edges`` both graphs as pairs of rows, probabilities and a map, and ``note`` if something could not be
-    done.
+    (share of links within a type, and its mean over types, of the input graph, of the predicted links, and of the same
+    number of pairs with the highest \|r\|); if ``to_draw`` both graphs as pairs of rows, probabilities and a map; and
+    ``note`` if something could not be computed.
     """
     from diffvae.model import GraphDiffVAE
 
@@ -246,31 +241,31 @@ def run_links(
         pp.cell_graph(adata, k=K[preset], rng=seed, progress=False)
         model = GraphDiffVAE(preset).train(adata, max_epochs=max_epochs, rng=seed, progress=False)
         called = tl.links(adata, model, min(TOP_K, adata.n_obs - 1), rng=seed)
-        drawn = [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(called) else [])]
-        found["table"] = _records(tl.link_table(adata, subject.label_key, graphs=drawn, rng=seed))
+        counted = [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(called) else [])]
+        found["table"] = _records(tl.link_table(adata, subject.label_key, graphs=counted, rng=seed))
     except (DataError, TrainingError) as error:
         return found | {"note": f"No links were predicted: {error}"}
-    kept = ("threshold", "n_input", "n_called", "n_new", "validation_auc", "precision", "recall")
-    found["figures"] = {k: v for k, v in result(adata, "links").items() if k in kept}
+    shown = ("threshold", "n_input", "n_called", "n_new", "validation_auc", "precision", "recall")
+    found["figures"] = {k: v for k, v in result(adata, "links").items() if k in shown}
     if "validation_auc" in found["figures"]:
         found["figures"]["pearson_auc"] = model.baseline_auc()
-    graphs = {key: graphs.edges_of(adata.obsp[key]) for key in (_keys.CELL_GRAPH, _keys.CALLED_LINKS)}
+    edges = {key: edges_of(adata.obsp[key]) for key in (_keys.CELL_GRAPH, _keys.CALLED_LINKS)}
     codes = adata.obs[subject.label_key].astype("category").cat.codes.to_numpy()
-    predicted = graphs[_keys.CALLED_LINKS]
+    predicted = edges[_keys.CALLED_LINKS]
     ends = {
-        "input": codes[graphs[_keys.CELL_GRAPH]],
+        "input": codes[edges[_keys.CELL_GRAPH]],
         "predicted": codes[predicted],
         "pearson": _pearson(adata, codes, len(predicted), seed),
     }
     found["within"] = {name: _within(pairs) for name, pairs in ends.items()}
     found["within"]["chance"] = float(np.square(np.bincount(codes) / len(codes)).sum())
     found["within"] |= {f"{name}_by_type": _within_by_type(pairs, codes.max() + 1) for name, pairs in ends.items()}
-    if edges:
+    if to_draw:
         tl.tsne(adata, use_rep=_keys.GRAPH_LATENT, key_added=_keys.GRAPH_TSNE, n_jobs=1, rng=seed)
-        found["edges"] = {key: known[pairs].tolist() for key, pairs in graphs.items()}
+        found["edges"] = {key: known[pairs].tolist() for key, pairs in edges.items()}
         found["probability"] = np.asarray(adata.obsp[_keys.LINKS][*predicted.T]).ravel().round(4).tolist()
         found["cells"] = known.tolist()
-        found["places"] = np.asarray(adata.obsm[_keys.GRAPH_TSNE]).round(3).tolist()
+        found["map"] = np.asarray(adata.obsm[_keys.GRAPH_TSNE]).round(3).tolist()
     return found
 
 
@@ -280,9 +275,9 @@ def _within(ends: np.ndarray) -> float | None:
 
 
 def _within_by_type(ends: np.ndarray, n_types: int) -> float | None:
-    """Return the mean over types of the share of a type's links that stay within it, 0 for a type without links.
+    """Return the mean over types of the share of a type's links that are within it, 0 for a type without links.
 
-    A single large type of similar cells can hold every link and so reach a high share over all links, but not this one.
+    The share over all links can be high if one large type of similar cells has nearly all links; this mean cannot.
 
     Examples
     --------
@@ -298,7 +293,7 @@ def _within_by_type(ends: np.ndarray, n_types: int) -> float | None:
 
 
 def _pearson(adata: AnnData, codes: np.ndarray, n_links: int, seed: int) -> np.ndarray:
-    r"""Return the types of the pairs of highest \|r\|, with as many pairs as there are links (scaled to a sample)."""
+    r"""Return the types of the ``n_links`` pairs of highest \|r\|; of a sample of many cells, fewer."""
     n = len(codes)
     rows = np.arange(n)
     if n > PEARSON_CELLS:

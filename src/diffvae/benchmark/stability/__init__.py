@@ -1,1 +1,1 @@
-"""Which dimensions, genes and clusters return when a model is trained again."""
+"""Which dimensions, genes and clusters recur when a model is trained again."""

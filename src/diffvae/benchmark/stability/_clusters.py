@@ -1,4 +1,4 @@
-"""Whether clusters recur: the same clusterer on the latent spaces of several trainings."""
+"""Do clusters recur? The same clusterer is run on the latent spaces of several trainings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from diffvae import _keys, _random, metrics
 from diffvae._core.anndata import groups, results
-from diffvae.tl._cluster import NOISE, cluster
+from diffvae.tl._cluster import CLUSTERERS, NOISE, cluster
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,7 +23,7 @@ CLUSTER_COLUMNS = ["cluster", "n_cells", "jaccard", "jaccard_sd", "null_jaccard"
 
 
 class Clusterer:
-    """A clusterer that chooses its number of clusters, or resolution, on a first space and then keeps it.
+    """A clusterer that chooses its number of clusters, or resolution, on the first space and fixes it for others.
 
     Parameters
     ----------
@@ -36,20 +36,20 @@ class Clusterer:
         self.options: dict[str, Any] = {"n_clusters": n_clusters, "resolution": resolution}
 
     def first(self, z: np.ndarray, rng: _random.Rng) -> pd.Categorical:
-        """Cluster as :func:`diffvae.tl.cluster` does, and keep its choice."""
+        """Cluster as :func:`diffvae.tl.cluster` does, and fix its choice."""
         labels, chosen = self._cluster(z, rng)
-        self.keep(chosen)
+        self.fix(chosen)
         return labels
 
-    def keep(self, chosen: dict[str, Any]) -> None:
-        """Read the choice from the record of :func:`diffvae.tl.cluster`."""
-        if self.method == "leiden":
+    def fix(self, chosen: dict[str, Any]) -> None:
+        """Fix the choice that :func:`diffvae.tl.cluster` recorded."""
+        if "resolution" in chosen:
             self.options = {"resolution": float(chosen["resolution"])}
-        elif self.method != "dbscan":  # DBSCAN has no number to keep
+        elif CLUSTERERS[self.method].takes_k:
             self.options = {"n_clusters": int(chosen["n_clusters"])}
 
     def __call__(self, z: np.ndarray, rng: _random.Rng) -> pd.Categorical:
-        """Cluster another space equally finely."""
+        """Cluster another space with the fixed choice."""
         return self._cluster(z, rng)[0]
 
     def _cluster(self, z: np.ndarray, rng: _random.Rng) -> tuple[pd.Categorical, dict[str, Any]]:
@@ -64,26 +64,22 @@ class Clusterer:
 def reference_clusters(
     adata: AnnData, z: np.ndarray, clusterer: Clusterer, use_rep: str | None, rng: _random.Rng
 ) -> pd.Categorical:
-    """Return the clusters of the reference: those of the cells if they come from this method and representation.
+    """Return the clusters of the cells if they come from this method and representation, otherwise cluster ``z``.
 
     ``use_rep`` is the key of the reference's latent representation in the cells, None if they lack it.
     """
     known = adata.uns.get(_keys.UNS, {}).get("cluster", {})
-    open_choice = clusterer.options == {"n_clusters": "auto", "resolution": None}
-    if (
-        open_choice
-        and _keys.CLUSTER in adata.obs
-        and use_rep is not None
-        and (known.get("method"), known.get("use_rep")) == (clusterer.method, use_rep)
-        and known.get("key_added") == _keys.CLUSTER
-    ):
-        clusterer.keep(known)
+    wanted = {"method": clusterer.method, "use_rep": use_rep, "key_added": _keys.CLUSTER}
+    automatic = clusterer.options == {"n_clusters": "auto", "resolution": None}
+    same = use_rep is not None and wanted == {key: known.get(key) for key in wanted}
+    if automatic and same and _keys.CLUSTER in adata.obs:
+        clusterer.fix(known)
         return groups(adata, _keys.CLUSTER)
     return clusterer.first(z, rng)
 
 
 def label_stability(
-    own: pd.Categorical,
+    labels: pd.Categorical,
     clusterer: Clusterer,
     reference: np.ndarray,
     others: Sequence[np.ndarray],
@@ -95,27 +91,29 @@ def label_stability(
 
     Parameters
     ----------
-    own
+    labels
         Clusters of the reference.
     clusterer
-        The clusterer that made them; it clusters the latent spaces ``others`` of the further trainings equally finely.
+        The clusterer that made them.
     reference
-        Latent space of the reference, clustered again with other seeds to see the variation of the clusterer alone.
+        Latent space of the reference; it is clustered again with other seeds to measure the variation of the clusterer.
+    others
+        Latent spaces of the further trainings.
     components
-        Principal components of a reference and of the further splits, cut into the same number of clusters; or none.
+        Principal components of a reference and of the further splits, for the same number of clusters; or none.
     seeds
         One per further training.
     rng
         Generator of the permutations.
     """
     again = [clusterer(z, seed) for z, seed in zip(others, seeds, strict=True)]
-    clusters = cluster_table(own, again, rng)
-    parts = [pairwise("trainings", [own, *again])]
-    parts.append(pairwise("clusterings", [own, *(clusterer(reference, seed) for seed in seeds)]))
+    clusters = cluster_table(labels, again, rng)
+    parts = [pairwise("trainings", [labels, *again])]
+    parts.append(pairwise("clusterings", [labels, *(clusterer(reference, seed) for seed in seeds)]))
     if components:
-        alike = Clusterer(clusterer.method, "auto" if clusterer.method == "dbscan" else len(clusters))
-        start = alike.first(components[0], seeds[0])
-        parts.append(pairwise("PCA", [start, *(alike(z, s) for z, s in zip(components[1:], seeds, strict=True))]))
+        of_pca = Clusterer(clusterer.method, "auto" if clusterer.method == "dbscan" else len(clusters))
+        first = of_pca.first(components[0], seeds[0])
+        parts.append(pairwise("PCA", [first, *(of_pca(z, s) for z, s in zip(components[1:], seeds, strict=True))]))
     return clusters, pd.concat(parts, ignore_index=True)
 
 
@@ -131,14 +129,14 @@ def pairwise(source: str, partitions: Sequence[pd.Categorical]) -> pd.DataFrame:
 def cluster_table(
     reference: pd.Categorical, others: Sequence[pd.Categorical], rng: np.random.Generator
 ) -> pd.DataFrame:
-    r"""Return how well each cluster of the reference agrees with the best cluster of other trainings.
+    r"""Return the agreement of each cluster of the reference with the most similar cluster of other trainings.
 
     .. math:: J_c = \frac{1}{n} \sum_i \max_{c'} \frac{|C \cap C'_i|}{|C \cup C'_i|}
 
-    (Hennig 2007: below 0.5 a cluster is dissolved, above 0.75 it is stable), and the mean under permuted labels, which
-    is high for large clusters. The noise of DBSCAN is not a cluster.
+    (Hennig 2007: below 0.5 a cluster is dissolved, above 0.75 it is stable). The mean under permuted labels is given
+    too, because it is high for large clusters. The noise of DBSCAN is not a cluster.
     """
-    found = np.array([_best_jaccard(reference, other) for other in others])
+    jaccard = np.array([_best_jaccard(reference, other) for other in others])
     shuffled = [
         pd.Categorical.from_codes(rng.permutation(other.codes), other.categories)
         for other in others
@@ -148,8 +146,8 @@ def cluster_table(
         {
             "cluster": reference.categories.astype(str),
             "n_cells": np.bincount(reference.codes, minlength=len(reference.categories)),
-            "jaccard": found.mean(axis=0),
-            "jaccard_sd": found.std(axis=0),
+            "jaccard": jaccard.mean(axis=0),
+            "jaccard_sd": jaccard.std(axis=0),
             "null_jaccard": np.mean([_best_jaccard(reference, other) for other in shuffled], axis=0),
         },
         columns=CLUSTER_COLUMNS,

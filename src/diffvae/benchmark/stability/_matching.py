@@ -1,4 +1,4 @@
-"""Further trainings of a model: which of its dimensions and their genes recur, compared with random axes."""
+"""Do dimensions and their genes recur in further trainings of a model, more than random axes do?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from diffvae.model._features import fingerprint, layer_matrix
 if TYPE_CHECKING:
     from anndata import AnnData
 
-NULLS = ("rotation", "permutation")
 READINGS = ("weights", "jacobian")
 N_DRAWS = 200
 """Draws of the null for each pair of trainings."""
@@ -28,12 +27,12 @@ LEVEL = 0.95
 N_CELLS = 1000
 """Cells over which the Jacobian is averaged."""
 HELD_OUT = 0.2
-"""Share of cells that a further training holds out if the cells have no split or no validation cells."""
+"""Share of cells that a further training holds out if the cells have no validation cells."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training: latent (cells x dimensions), which dimensions are alive, and their genes (dimensions x genes)."""
+    """One training: latent (cells x dimensions), which dimensions are active, and their genes (dimensions x genes)."""
 
     z: np.ndarray
     alive: np.ndarray
@@ -41,27 +40,23 @@ class Training:
     jacobian: np.ndarray
 
     def rows(self, by: str) -> np.ndarray:
-        """Return dimensions x genes, or x cells for ``"latent"``, whose cosine is then Pearson's correlation."""
-        found: np.ndarray = (self.z - self.z.mean(axis=0)).T if by == "latent" else getattr(self, by)
-        return found
+        """Return dimensions x genes, or x cells for ``"latent"``: their cosine is Pearson's correlation."""
+        rows: np.ndarray = (self.z - self.z.mean(axis=0)).T if by == "latent" else getattr(self, by)
+        return rows
 
 
 def read(model: Model, adata: AnnData, cells: np.ndarray) -> Training:
-    """Read a trained model on these cells; the Jacobian is averaged over the rows ``cells``."""
+    """Return the dimensions of a trained model; the Jacobian is averaged over the rows ``cells``."""
     latent = model.get_latent_representation(adata)
     z = latent.astype(np.float64)
     weights, jacobian = model.gene_weights(), model.gene_jacobian(latent[cells])
-    return Training(z, alive_dimensions(z, has_prior(model)), weights, jacobian)
-
-
-def has_prior(model: Model) -> bool:
-    """Return whether the scale of the latent is fixed by a prior."""
     config = getattr(model, "config", None)
-    return config is not None and config.noise != "none"
+    has_prior = config is not None and config.noise != "none"  # a prior fixes the scale of the latent
+    return Training(z, alive_dimensions(z, has_prior), weights, jacobian)
 
 
 def prepare_reference(adata: AnnData, model: Model, training: Mapping[str, Any], rng: _random.Rng) -> dict[str, Any]:
-    """Train an untrained model, refuse one of other cells; return the arguments of further trainings."""
+    """Train an untrained model, or refuse one of other cells; return the arguments of further trainings."""
     if not model.is_trained:
         model.train(adata, rng=_random.seed(rng, "stability reference"), **training)
         return dict(training)
@@ -71,40 +66,40 @@ def prepare_reference(adata: AnnData, model: Model, training: Mapping[str, Any],
             "The model was trained on other cells or other values than those of adata; give the cells that it was "
             "trained on, unchanged."
         )
-    # as many epochs as the reference had; models without epochs ignore it
+    # the number of epochs of the reference; models without epochs ignore it
     return {"layer": layer, "max_epochs": len(model.history)} | dict(training)
 
 
 def held_out(adata: AnnData) -> float:
-    """Return the share of cells that further trainings hold out, that of the cells' own split."""
+    """Return the share of cells that further trainings hold out: that of the split of the cells."""
     if _keys.SPLIT not in adata.obs:
         return HELD_OUT
     return float((adata.obs[_keys.SPLIT] == "validation").mean()) or HELD_OUT
 
 
-def again(adata: AnnData, model: Model, how: Mapping[str, Any], seed: int) -> Model:
+def retrain(adata: AnnData, model: Model, how: Mapping[str, Any], seed: int) -> Model:
     """Return a model of the same configuration, trained with another seed."""
     return type(model)(**model.get_params()).train(adata, rng=seed, **how)
 
 
 def baseline(adata: AnnData, model: Model) -> PCA:
-    """Return PCA with as many components as the model has dimensions, or as many as the cells allow."""
+    """Return PCA with the model's number of dimensions, or the largest number that the cells allow."""
     n_train = adata.n_obs - round(held_out(adata) * adata.n_obs)
     n_latent = min(model.n_latent, min(n_train, adata.n_vars) - 1)
     return PCA(n_latent).train(adata, layer=model.features.layer)
 
 
 class Match(NamedTuple):
-    """The dimension of the other training that each dimension of the reference is matched to.
+    """The match of each dimension of the reference in another training.
 
-    ``column`` is -1 and ``similarity`` and ``sign`` are 0 if the other training has too few dimensions.
+    ``column`` is -1 and ``similarity`` and ``sign`` are 0 for a dimension without a match.
     """
 
     column: np.ndarray
     similarity: np.ndarray
     """Absolute cosine."""
     sign: np.ndarray
-    """-1 where the matched dimension points the other way."""
+    """-1 where the matched dimension has the opposite direction."""
 
 
 def cosines(reference: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -124,16 +119,7 @@ def match(cosine: np.ndarray) -> Match:
     .. math:: \max_\pi \sum_d |\cos(w_d, w'_{\pi(d)})|
 
     solved exactly by the Hungarian method. The absolute value is taken because a dimension and its mirror image are
-    equivalent.
-
-    Parameters
-    ----------
-    cosine
-        Dimensions of the reference x dimensions of the other training, from :func:`cosines`.
-
-    Returns
-    -------
-    :class:`Match`, one entry per row.
+    equivalent. Rows are dimensions of the reference, columns those of the other training.
 
     Examples
     --------
@@ -153,15 +139,15 @@ def match(cosine: np.ndarray) -> Match:
 def null_similarity(
     reference: np.ndarray, other: np.ndarray, null: str, rng: np.random.Generator, n_draws: int = N_DRAWS
 ) -> np.ndarray:
-    r"""Return the similarities that the same matching finds when no dimension recurs.
+    r"""Return the similarities of the same matching if no dimension recurs.
 
-    ``"rotation"`` replaces the axes of the other training by random ones of the same latent space,
+    ``"rotation"`` replaces the axes of the other training by random axes of the same latent space,
 
     .. math:: w'_d \to \sum_e R_{de} w'_e, \qquad R^T R = I
 
     N(0, I) is invariant under rotation, and a decoder rotated with it fits equally well: such a training differs only
-    in its axes. What all directions of that space share (genes that vary along every axis, the common subspace) is part
-    of the null, so that only the choice of the axes can recur. ``"permutation"`` shuffles the genes within each
+    in its axes. The null therefore includes what all directions of that space share (genes that vary along every axis,
+    the common subspace), and only the choice of the axes is tested. ``"permutation"`` shuffles the genes within each
     dimension, which destroys the shared part as well.
 
     Parameters
@@ -179,20 +165,20 @@ def null_similarity(
     -------
     Draws x dimensions of the reference: the absolute cosine of each matched pair.
     """
-    found = np.zeros((n_draws, len(reference)))
+    similarity = np.zeros((n_draws, len(reference)))
     unit = _unit(reference)
     if null == "permutation":
-        own = _unit(other)
-        for draw in found:
-            draw[:] = match(unit @ rng.permuted(own, axis=1).T).similarity
-        return found
-    # inner products of the rows suffice for a rotation; the genes are not needed
+        unit_other = _unit(other)
+        for draw in similarity:
+            draw[:] = match(unit @ rng.permuted(unit_other, axis=1).T).similarity
+        return similarity
+    # a rotation needs only the inner products of the rows, not the genes
     across, gram = unit @ other.T, other @ other.T
-    for draw in found:
-        turn = _rotation(len(other), rng)
-        length = np.sqrt(np.einsum("ij,jk,ik->i", turn, gram, turn, optimize=True).clip(min=0))
-        draw[:] = match((across @ turn.T) / np.where(length > 0, length, 1)).similarity
-    return found
+    for draw in similarity:
+        rotation = _rotation(len(other), rng)
+        length = np.sqrt(np.einsum("ij,jk,ik->i", rotation, gram, rotation, optimize=True).clip(min=0))
+        draw[:] = match((across @ rotation.T) / np.where(length > 0, length, 1)).similarity
+    return similarity
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -210,42 +196,38 @@ def _rotation(n: int, rng: np.random.Generator) -> np.ndarray:
 def match_all(
     reference: Training, others: Sequence[Training], by: str, null: str, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """Match the living dimensions of each training to those of the reference.
+    """Match the active dimensions of each training to those of the reference.
 
     Returns
     -------
-    One row per training and living dimension of the reference: ``training``, ``dimension``, ``match`` (-1 for none),
+    One row per training and active dimension of the reference: ``training``, ``dimension``, ``match`` (-1 for none),
     ``similarity``, ``sign``, ``null_similarity`` (mean of the null), ``threshold`` (its 95th percentile), ``recurs``.
     """
-    own = np.flatnonzero(reference.alive)
+    active = np.flatnonzero(reference.alive)
     parts = []
     for number, other in enumerate(others, 1):
         candidates = np.flatnonzero(other.alive)
-        if len(own) and len(candidates):
-            rows, columns = reference.rows(by)[own], other.rows(by)[candidates]
-            found = match(cosines(rows, columns))
-            # rotating a single axis leaves it in place, so it is no null
-            kind = "permutation" if min(len(own), len(candidates)) == 1 else null
-            chance = null_similarity(rows, columns, kind, rng)
-        else:
-            found, chance = match(np.zeros((len(own), 0))), np.zeros((1, len(own)))
-        threshold = np.quantile(chance, LEVEL, axis=0)
-        column = found.column.copy()
+        matched, similarity = match(np.zeros((len(active), 0))), np.zeros((1, len(active)))
+        if len(active) and len(candidates):
+            rows, columns = reference.rows(by)[active], other.rows(by)[candidates]
+            matched = match(cosines(rows, columns))
+            # a single axis cannot be rotated
+            kind = "permutation" if min(len(active), len(candidates)) == 1 else null
+            similarity = null_similarity(rows, columns, kind, rng)
+        threshold = np.quantile(similarity, LEVEL, axis=0)
+        column = matched.column.copy()
         column[column >= 0] = candidates[column[column >= 0]]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "training": number,
-                    "dimension": own,
-                    "match": column,
-                    "similarity": found.similarity,
-                    "sign": found.sign,
-                    "null_similarity": chance.mean(axis=0),
-                    "threshold": threshold,
-                    "recurs": (found.column >= 0) & (found.similarity > threshold + 1e-9),
-                }
-            )
-        )
+        table = {
+            "training": number,
+            "dimension": active,
+            "match": column,
+            "similarity": matched.similarity,
+            "sign": matched.sign,
+            "null_similarity": similarity.mean(axis=0),
+            "threshold": threshold,
+            "recurs": (column >= 0) & (matched.similarity > threshold + 1e-9),
+        }
+        parts.append(pd.DataFrame(table))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -264,7 +246,7 @@ def dimension_table(reference: Training, others: Sequence[Training], matches: pd
 def _explained(reference: Training, others: Sequence[Training]) -> np.ndarray:
     r"""Return the share of each dimension's variance that the whole latent space of another training predicts.
 
-    Adjusted :math:`R^2` of a linear regression on all its living dimensions, averaged over the trainings.
+    Adjusted :math:`R^2` of a linear regression on all its active dimensions, averaged over the trainings.
     """
     y = reference.z - reference.z.mean(axis=0)
     total = np.square(y).sum(axis=0)
@@ -282,11 +264,11 @@ def _explained(reference: Training, others: Sequence[Training]) -> np.ndarray:
 def gene_table(
     reference: Training, others: Sequence[Training], matches: pd.DataFrame, names: pd.Index, n_genes: int
 ) -> pd.DataFrame:
-    """Return in how many trainings each high-weight gene is also one of the matched dimension.
+    """Return the share of trainings in which each high-weight gene is also one of the matched dimension.
 
     Returns
     -------
-    One row per living dimension, reading (``"weights"``, ``"jacobian"``) and gene among the first ``n_genes`` by
+    One row per active dimension, reading (``"weights"``, ``"jacobian"``) and gene among the first ``n_genes`` by
     absolute value, in that order.
     """
     parts = [_genes_by(reading, reference, others, matches, names, n_genes) for reading in READINGS]
@@ -296,35 +278,34 @@ def gene_table(
 def _genes_by(
     reading: str, reference: Training, others: Sequence[Training], matches: pd.DataFrame, names: pd.Index, n_genes: int
 ) -> pd.DataFrame:
-    living = np.flatnonzero(reference.alive)
-    own = reference.rows(reading)[living]
-    top = np.argsort(-np.abs(own), axis=1, kind="stable")[:, :n_genes]
-    weight = np.take_along_axis(own, top, axis=1)
-    found, same, chance = (np.zeros((len(others), *top.shape)) for _ in range(3))
+    active = np.flatnonzero(reference.alive)
+    weights = reference.rows(reading)[active]
+    top = np.argsort(-np.abs(weights), axis=1, kind="stable")[:, :n_genes]
+    weight = np.take_along_axis(weights, top, axis=1)
+    recurs, same, null = (np.zeros((len(others), *top.shape)) for _ in range(3))
     for i, other in enumerate(others):
         rows = other.rows(reading)
-        heavy = _is_top(rows, n_genes) & other.alive[:, None]
-        mine = matches[matches["training"] == i + 1]
-        column, sign = mine["match"].to_numpy(), mine["sign"].to_numpy()
+        is_top = _is_top(rows, n_genes) & other.alive[:, None]
+        of_training = matches[matches["training"] == i + 1]
+        column, sign = of_training["match"].to_numpy(), of_training["sign"].to_numpy()
         matched = (column >= 0)[:, None]
-        place = column[:, None], top
-        found[i] = heavy[place] & matched
-        same[i] = (np.sign(rows[place]) * sign[:, None] == np.sign(weight)) & matched
-        chance[i] = (heavy.sum(axis=0)[top] - found[i]) / np.maximum(other.alive.sum() - matched, 1)
-    frame = pd.DataFrame(
-        {
-            "dimension": np.repeat(living, top.shape[1]),
-            "reading": reading,
-            "rank": np.tile(np.arange(1, top.shape[1] + 1), len(living)),
-            "gene": np.asarray(names, dtype=object)[top.ravel()],
-            "direction": np.where(weight > 0, "up", "down").ravel(),
-            "weight": weight.ravel().astype(float),
-            "recurrence": found.mean(axis=0).ravel(),
-            "same_direction": same.mean(axis=0).ravel(),
-            "null_recurrence": chance.mean(axis=0).ravel(),
-        }
-    )
-    return frame[frame["weight"] != 0]  # the dimension has fewer genes than requested
+        entries = column[:, None], top
+        recurs[i] = is_top[entries] & matched
+        same[i] = (np.sign(rows[entries]) * sign[:, None] == np.sign(weight)) & matched
+        null[i] = (is_top.sum(axis=0)[top] - recurs[i]) / np.maximum(other.alive.sum() - matched, 1)
+    table = {
+        "dimension": np.repeat(active, top.shape[1]),
+        "reading": reading,
+        "rank": np.tile(np.arange(1, top.shape[1] + 1), len(active)),
+        "gene": np.asarray(names, dtype=object)[top.ravel()],
+        "direction": np.where(weight > 0, "up", "down").ravel(),
+        "weight": weight.ravel().astype(float),
+        "recurrence": recurs.mean(axis=0).ravel(),
+        "same_direction": same.mean(axis=0).ravel(),
+        "null_recurrence": null.mean(axis=0).ravel(),
+    }
+    frame = pd.DataFrame(table)
+    return frame[frame["weight"] != 0]  # a dimension can have fewer genes than requested
 
 
 def _is_top(rows: np.ndarray, n: int) -> np.ndarray:

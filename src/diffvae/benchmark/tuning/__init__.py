@@ -1,1 +1,1 @@
-"""Search of hyper-parameters, and whether the result beats the defaults."""
+"""Search of hyper-parameters, and its gain over the default."""

@@ -1,4 +1,4 @@
-"""Scores of a configuration (held-out loss, stability of clusters, labels), and the confirmation of the best one."""
+"""Scores of a configuration (held-out loss, stability of clusters, labels), and the confirmation of the best."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random, metrics, pp
+from diffvae._core.fingerprint import ACTIVE_VARIANCE
+from diffvae.benchmark._links import principal_components
 from diffvae.benchmark.tuning._space import BATCH_SIZE, Space
 from diffvae.pipeline import _settings
 from diffvae.train import TrainingError
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 N_CLOUDS = 3
 """Latents without clusters with which the stability of one configuration is compared."""
-ACTIVE_VARIANCE = 0.01
-"""As in :mod:`diffvae.model._neural`."""
 N_DRAWS = 10
 BLOCK = 1024
 """Draws of the noise, and cells per batch, for the scores of held-out cells."""
@@ -34,24 +34,15 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class Objective:
-    """A score of a configuration.
-
-    Attributes
-    ----------
-    label
-        Name and unit, as figures and verdicts show it.
-    minimise
-        Whether a lower score is better.
-    n_trainings
-        Default number of trainings per configuration.
-    of_epoch
-        The score after an epoch, from its row of the history; the pruner uses it. None if an epoch has no score.
-    """
+    """A score of a configuration."""
 
     label: str
+    """Name and unit in figures and verdicts."""
     minimise: bool
     n_trainings: int = 1
+    """Default number of trainings per configuration."""
     of_epoch: Callable[[Mapping[str, float]], float] | None = None
+    """The score after an epoch, from its row of the history, for pruning. None if an epoch has no score."""
 
 
 OBJECTIVES: Mapping[str, Objective] = {
@@ -69,27 +60,16 @@ CLUSTERED = ("stability", "ari")
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Trains configurations on cells and scores them.
-
-    Attributes
-    ----------
-    objective
-        Name in ``OBJECTIVES``.
-    n_trainings
-        Trainings per score, with different seeds.
-    n_clusters
-        k of k-means for "stability" and "ari", the same for all configurations.
-    label_key
-        Labels for "ari".
-    device, precision
-        See :meth:`diffvae.model.DiffVAE.train`.
-    """
+class Evaluator:
+    """Trains configurations on cells and scores them."""
 
     objective: str
     n_trainings: int
+    """Trainings per score, with different seeds."""
     n_clusters: int | None
+    """k of k-means for "stability" and "ari", the same for all configurations."""
     label_key: str | None
+    """Labels for "ari"."""
     device: str = "auto"
     precision: str = "auto"
 
@@ -124,7 +104,7 @@ class Judge:
         assert self.n_clusters is not None
         if self.objective == "stability":
             value, more = stability(latents, self.n_clusters, rng)
-            # k-means divides even a collapsed latent
+            # k-means finds clusters even in a collapsed latent
             return value if measured["active_dimensions"] >= 1 else 0.0, measured | more
         assert self.label_key is not None
         labels = adata.obs[self.label_key]
@@ -135,10 +115,10 @@ class Judge:
 
 
 def held_out(model: DiffVAE, adata: AnnData) -> dict[str, float]:
-    """Return the terms of the loss on held-out cells, ``validation_<term>``, the mean over ten draws of the noise.
+    """Return the terms of the loss on held-out cells, ``validation_<term>``: means over ten draws of the noise.
 
-    Batches and draws are the same for all configurations, unlike in the history, which has one draw in batches of the
-    training's size: in small batches the MMD is noisy, and its biased estimator larger.
+    Batches and draws are the same for all configurations. The history has one draw in batches of the training's size;
+    in small batches the MMD is noisier and its biased estimator larger.
     """
     import torch
 
@@ -173,25 +153,16 @@ def partition(z: np.ndarray, n_clusters: int, rng: int, n_init: int = 10) -> np.
 
 
 def stability(latents: Sequence[np.ndarray], n_clusters: int, rng: int) -> tuple[float, dict[str, float]]:
-    r"""Return how well clusters of several trainings agree, beyond the same latents without clusters.
+    r"""Return the agreement of clusters of several trainings, in excess of that of latents without clusters.
 
-    S is the mean adjusted Rand index of the k-means partitions of each pair of trainings. Alone it prefers a latent
-    with little information: if every training finds one long axis, k-means divides it into the same k slices each
-    time. So Gaussian clouds are drawn from the joint covariance of the latents of all trainings. They share what the
-    trainings share (that axis) and have no clusters, and
+    S is the mean adjusted Rand index of the k-means partitions of each pair of trainings. S alone would favour a latent
+    with little information: if every training finds one long axis, k-means always divides it into the same k slices.
+    Gaussian clouds are therefore drawn from the joint covariance of the latents of all trainings. They have what the
+    trainings have in common (that axis) but no clusters, and
 
     .. math:: excess = (S - \bar S_{null}) / (1 - \bar S_{null})
 
-    k is the same for all configurations: fewer clusters are more stable on any data.
-
-    Parameters
-    ----------
-    latents
-        Cells x dimensions, of the same cells.
-    n_clusters
-        k.
-    rng
-        Seed.
+    k is the same for all configurations, because fewer clusters are more stable on any data.
 
     Returns
     -------
@@ -220,11 +191,10 @@ def _agreement(partitions: Sequence[np.ndarray]) -> float:
 
 def usual_clusters(adata: AnnData, rng: int) -> int:
     """Return the number of Leiden clusters (resolution 1) of 50 principal components: a k that favours no trial."""
-    from diffvae.benchmark._links import _pca
     from diffvae.tl import _cluster
 
     seed = _random.seed(rng, "number of clusters") % 2**31
-    graph = _cluster.neighbor_graph(_pca(adata, rng), seed)
+    graph = _cluster.neighbor_graph(principal_components(adata, rng), seed)
     return max(2, int(_cluster.leiden(graph, 1.0, seed).max()) + 1)
 
 
@@ -234,7 +204,7 @@ CONFIRMATION = ["configuration", "trial", "repeat", "value"]
 def confirm(
     study: optuna.Study,
     space: Space,
-    judge: Judge,
+    evaluator: Evaluator,
     raw: AnnData,
     points: Mapping[int, Mapping[str, Any]],
     n_repeats: int,
@@ -243,13 +213,13 @@ def confirm(
 ) -> pd.DataFrame:
     """Train default and best again with new seeds, which also draw new held-out cells.
 
-    The best of many trials is partly the luckiest, with its seed and on its held-out cells. The values are stored in
-    the study, so that an interrupted confirmation can be resumed.
+    The best of many trials is partly lucky, with its seed and on its held-out cells. The values are stored in the
+    study, so that an interrupted confirmation can be resumed.
 
     Parameters
     ----------
     points
-        Number of a trial to its parameters; trial 0 is the default.
+        Number of each trial to its parameters; trial 0 is the default.
     preparation
         Further arguments of :func:`diffvae.pp.prepare`.
 
@@ -271,7 +241,7 @@ def confirm(
             n_train = int((cells.obs[_keys.SPLIT] == "train").sum())
             for number in missing:
                 try:
-                    value, _ = judge.score(cells, space.settings(points[number], n_train), repeat_seed)
+                    value, _ = evaluator.score(cells, space.settings(points[number], n_train), repeat_seed)
                 except TrainingError:
                     value = float("nan")
                 study.set_user_attr(keys[number], value if np.isfinite(value) else None)

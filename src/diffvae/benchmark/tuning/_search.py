@@ -1,4 +1,4 @@
-"""The study of a search: one optuna storage, which any number of processes may share, and the trials that they run."""
+"""The study of a search: an optuna storage that several processes can share, and the trials that they run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from diffvae import _keys, _random
 from diffvae._core.runtime import progress_bar
 from diffvae._errors import DataError, OutputError
-from diffvae.benchmark.tuning._objective import OBJECTIVES, Judge
+from diffvae.benchmark.tuning._objective import OBJECTIVES, Evaluator
 from diffvae.benchmark.tuning._space import DIVERGED, NUMBER, Space, trial_table
 from diffvae.train import Epoch, TrainingError
 
@@ -42,7 +42,7 @@ COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence optuna's log, whose level is global, and its notes on experimental features."""
+    """Silence optuna's log, whose level is global, and its warnings of experimental features."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -61,9 +61,9 @@ def open_storage(storage: str | os.PathLike[str] | None) -> BaseStorage:
     for wait in (1, 1, 0):
         try:
             return _database(name)
-        except Exception as error:  # each database has exceptions of its own
+        except Exception as error:  # each database driver has other exceptions
             failure = error
-            time.sleep(wait)  # if several processes create the tables at the same time, all but one fail
+            time.sleep(wait)  # if several processes create the tables at the same time, only one succeeds
     reason = str(failure).strip().splitlines()[0].rstrip(".")
     raise OutputError(
         f"The storage {name!r} can't be opened ({reason}); give an SQLite file or the URL of a database."
@@ -95,9 +95,9 @@ def number_of(study: optuna.Study, trial: FrozenTrial) -> int:
 class Sampler(optuna.samplers.BaseSampler):
     """Proposes a point from the number of the trial and the earlier trials.
 
-    Trial 0 is the default. A finite space is searched in its order, each point once, also by several processes, which
-    optuna's grid sampler does not guarantee. In an infinite space a tree-structured Parzen estimator proposes; it is
-    seeded for each trial, so that a resumed search or a second process does not repeat the first random draws.
+    Trial 0 is the default. A finite space is searched in its order; each point is tried once, also by several
+    processes, which optuna's grid sampler does not guarantee. In an infinite space a tree-structured Parzen estimator
+    proposes; each trial has another seed, so that a resumed search or a second process does not repeat random draws.
 
     References
     ----------
@@ -135,14 +135,14 @@ class Sampler(optuna.samplers.BaseSampler):
 class Search:
     """Runs the trials of a study on prepared cells.
 
-    A study of that name in the storage is continued; if it was started with other settings it is refused.
+    A study of that name in the storage is continued, or refused if it was started with other settings.
     """
 
     def __init__(
         self,
         cells: AnnData,
         space: Space,
-        judge: Judge,
+        evaluator: Evaluator,
         seed: int,
         *,
         storage: str | os.PathLike[str] | None,
@@ -150,9 +150,9 @@ class Search:
         settings: Mapping[str, Any],
         pruning: bool,
     ) -> None:
-        self.cells, self.space, self.judge, self.seed = cells, space, judge, seed
+        self.cells, self.space, self.evaluator, self.seed = cells, space, evaluator, seed
         self.n_train = int((cells.obs[_keys.SPLIT] == "train").sum())
-        self.objective = OBJECTIVES[judge.objective]
+        self.objective = OBJECTIVES[evaluator.objective]
         self.sampler = Sampler(space, seed)
         self.study = optuna.create_study(
             storage=open_storage(storage),
@@ -172,9 +172,9 @@ class Search:
         self.study.set_user_attr(SETTINGS, dict(settings))
 
     def run(self, n_trials: int, deadline: float, *, progress: bool, done: Callable[[pd.DataFrame], None]) -> None:
-        """Run trials until the study has ``n_trials``, or every point of a finite space, or the time is up.
+        """Run trials until the study has ``n_trials`` or every point of a finite space, or the deadline has passed.
 
-        Trials of other processes count. ``done`` receives the table after each trial.
+        Trials of other processes count. ``done`` is called with the table after each trial.
         """
         if self.sampler.points:
             n_trials = min(n_trials, len(self.sampler.points))
@@ -188,7 +188,7 @@ class Search:
                 try:
                     self.study.optimize(self._run_trial, n_trials=1)
                 except ValueError as error:
-                    # this process was suspended for so long that another one has taken its trial over
+                    # this process was suspended for so long that another process runs its trial
                     if "Cannot tell a" not in str(error):
                         raise
                 table = self.table()
@@ -202,7 +202,7 @@ class Search:
         trial.set_user_attr(NUMBER, number)
         try:
             params = self.space.suggest(trial)
-            value, measured = self.judge.score(
+            value, measured = self.evaluator.score(
                 self.cells,
                 self.space.settings(params, self.n_train),
                 _random.seed(self.seed, "trial", str(number)),
@@ -225,7 +225,7 @@ class Search:
         return value
 
     def _on_epoch(self, trial: Trial, number: int, params: Mapping[str, Any]) -> Callable[[Epoch], None] | None:
-        if self.objective.of_epoch is None or self.judge.n_trainings > 1:
+        if self.objective.of_epoch is None or self.evaluator.n_trainings > 1:
             return None
         n_epochs = self.space.n_epochs(params, self.n_train)
         return checkpoints(trial, self.objective.of_epoch, n_epochs, prune=number > 0)
@@ -258,7 +258,7 @@ class Search:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with the nested values of the preset beside the others."""
+    """Return settings with the values of nested mappings at the top level."""
     nested = [v.items() if isinstance(v, Mapping) else [(k, v)] for k, v in settings.items()]
     return {k: v for items in nested for k, v in items}
 
@@ -268,7 +268,7 @@ def checkpoints(
 ) -> Callable[[Epoch], None]:
     """Return a callback that reports the score at each checkpoint and stops a trial that the pruner rejects.
 
-    Trials are compared at equal shares of their epochs, since larger batches make fewer steps in an epoch.
+    Trials are compared at equal shares of their epochs, because an epoch of larger batches has fewer steps.
     """
     reached = 0
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 BATCH_SIZE = 128
 """Of the default configuration, as in :meth:`diffvae.model.DiffVAE.train`."""
 EPOCHS = "epochs"
-"""Epochs as a multiple of the usual number, which depends on the cells and the batch size."""
+"""Epochs as a multiple of the default number, which depends on the number of cells and the batch size."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Any number between two, on a logarithmic scale; integers if both ends are."""
+    """An interval with a logarithmic scale; of integers if both ends are integers."""
 
     low: float
     high: float
@@ -58,16 +58,9 @@ SPACES: Mapping[str, Mapping[str, Parameter]] = {
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters by name, and the preset whose values they replace.
+    """The parameters that a search varies around a preset, whose values are always included.
 
-    Attributes
-    ----------
-    preset
-        Name of the preset.
-    parameters
-        What a search changes; the value of the preset is always included.
-    max_epochs
-        Of all trainings; None for the usual number.
+    ``max_epochs`` is that of all trainings; None for the default number.
     """
 
     preset: str
@@ -76,20 +69,20 @@ class Space:
 
     @property
     def preset_values(self) -> dict[str, Any]:
-        """All hyper-parameters of the preset, as JSON: later versions may change a preset."""
+        """All hyper-parameters of the preset, for JSON, because later versions may change a preset."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(from_preset(self.preset, {})).items()}
 
     @property
     def default(self) -> dict[str, Any]:
-        """The values of the preset, where a search starts."""
+        """The values of the preset: the first point of a search."""
         values = _values_of(from_preset(self.preset, {}))
         return {name: values[name] for name in self.parameters}
 
     def order(self, rng: _random.Rng) -> list[dict[str, Any]] | None:
         """Return all points, each once, the default first; None for an infinite space.
 
-        The order is random, but each point is one whose values occurred least often before, so that a few trials
-        include every value of every parameter.
+        The order is random, with the constraint that the values of the next point have occurred least often before, so
+        that a few trials include every value of every parameter.
         """
         choices = [p for p in self.parameters.values() if isinstance(p, tuple)]
         if len(choices) < len(self.parameters):
@@ -99,7 +92,8 @@ class Space:
         mixed = [points[i] for i in _random.generator(rng, "order of trials").permutation(len(points))]
         ordered, tried = [self.default], Counter(self.default.items())
         while mixed:
-            ordered.append(mixed.pop(min(range(len(mixed)), key=lambda i: sum(tried[v] for v in mixed[i].items()))))
+            rarest = min(range(len(mixed)), key=lambda i: sum(tried[value] for value in mixed[i].items()))
+            ordered.append(mixed.pop(rarest))
             tried.update(ordered[-1].items())
         return ordered
 
@@ -121,15 +115,15 @@ class Space:
         if self.max_epochs is not None:
             settings["max_epochs"] = self.max_epochs
         elif params.get(EPOCHS, 1.0) != 1.0:
-            settings["max_epochs"] = max(1, round(params[EPOCHS] * self._usual_epochs(params, n_train)))
+            settings["max_epochs"] = max(1, round(params[EPOCHS] * self._default_epochs(params, n_train)))
         return settings
 
     def n_epochs(self, params: Mapping[str, Any], n_train: int) -> int:
         """Return the number of epochs for which a point is trained."""
         settings = self.settings(params, n_train)
-        return int(settings.get("max_epochs") or self._usual_epochs(params, n_train))
+        return int(settings.get("max_epochs") or self._default_epochs(params, n_train))
 
-    def _usual_epochs(self, params: Mapping[str, Any], n_train: int) -> int:
+    def _default_epochs(self, params: Mapping[str, Any], n_train: int) -> int:
         return default_epochs(from_preset(self.preset, {}), n_train, int(params["batch_size"]))
 
 
@@ -141,8 +135,6 @@ def make_space(name: str, preset: str, max_epochs: int | None) -> Space:
     >>> len(make_space("paper", "paper", None).order(0))  # 2 widths x 2 dimensions x 3 rates x 3 batch sizes
     36
     """
-    if name not in SPACES:
-        raise ValueError(f"space is {name!r}; it is one of {', '.join(map(repr, SPACES))}.")
     config = from_preset(preset, {})
     values = _values_of(config)
     parameters = {k: _including(p, values[k]) for k, p in SPACES[name].items()}
@@ -158,12 +150,12 @@ def _including(parameter: Parameter, value: Any) -> Parameter:
 
 
 def _values_of(config: AutoencoderConfig) -> dict[str, Any]:
-    hidden = "-".join(map(str, config.hidden))  # one word, which tables and storages can hold
+    hidden = "-".join(map(str, config.hidden))  # a string, because optuna's storages hold no tuples
     return asdict(config) | {"hidden": hidden, "batch_size": BATCH_SIZE, EPOCHS: 1.0}
 
 
 NUMBER, DIVERGED = "number", "diverged"
-"""User attributes of a trial: its number, which a retry keeps, and the error of a training that diverged."""
+"""User attributes of a trial: its number, the same for a retry, and the error of a training that diverged."""
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "running"}
 MEASURED = (
     "epochs_trained", "stability", "null_stability", "largest_cluster", "active_dimensions",
@@ -172,7 +164,7 @@ MEASURED = (
 
 
 def trial_table(study: optuna.Study, space: Space, n_train: int) -> pd.DataFrame:
-    """Return one row per trial; an interrupted trial is left out, its retry has its number."""
+    """Return one row per trial, without interrupted trials; a retry has the number of the interrupted trial."""
     rows: list[dict[str, Any]] = []
     for trial in study.get_trials(deepcopy=False):
         if trial.state.name not in STATES or set(space.parameters) - set(trial.params):
@@ -196,23 +188,23 @@ def trial_table(study: optuna.Study, space: Space, n_train: int) -> pd.DataFrame
 
 
 MIN_TRIALS = 8
-"""Complete trials below which importances are not computed."""
+"""With fewer complete trials importances are not computed."""
 N_NULL = 20
 """Permutations of the values."""
 N_TREES = 16
-"""Of a forest; with the 64 of optuna the permutations would take a minute."""
+"""Trees of a forest; with optuna's 64 the permutations would take a minute."""
 
 
 def importance(study: optuna.Study, names: Sequence[str], rng: int) -> pd.DataFrame | None:
-    r"""Return the share of the variation between complete trials that each parameter explains, beside chance.
+    r"""Return the share of the variation between complete trials that each parameter explains, and that by chance.
 
-    The shares are those of fANOVA (the variance of a random forest over the parameters, decomposed). They add up to one
-    on any data, so the values are permuted among the trials twenty times, which gives the mean m and the standard
+    The shares are those of fANOVA (the variance of a random forest is decomposed over the parameters). They add up to
+    one on any data, so the values are permuted among the trials twenty times, which gives the mean m and the standard
     deviation s of each share by chance. A share is beyond chance if it exceeds
 
     .. math:: m_p + c\, s_p, \qquad c = Q_{95} \Bigl( \max_p (share_p - m_p) / s_p \Bigr)
 
-    with the quantile over the permutations: of searches without any effect, one in twenty has such a parameter.
+    with the quantile over the permutations. Without any effect, one search in twenty has such a parameter.
 
     Returns
     -------
@@ -227,9 +219,9 @@ def importance(study: optuna.Study, names: Sequence[str], rng: int) -> pd.DataFr
     values = np.array([t.value for t in complete], dtype=np.float64)
     if len(complete) < MIN_TRIALS or np.ptp(values) == 0:
         return None
-    chance = _random.generator(rng, "importance")
+    generator = _random.generator(rng, "importance")
     shares = _shares(complete, values, names, rng)
-    permuted = np.array([_shares(complete, chance.permutation(values), names, rng) for _ in range(N_NULL)])
+    permuted = np.array([_shares(complete, generator.permutation(values), names, rng) for _ in range(N_NULL)])
     mean, sd = permuted.mean(axis=0), np.maximum(permuted.std(axis=0, ddof=1), 1e-9)
     factor = np.quantile(((permuted - mean) / sd).max(axis=1), 0.95)
     table = pd.DataFrame(

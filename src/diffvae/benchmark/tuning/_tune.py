@@ -1,4 +1,4 @@
-"""A search for the settings that suit some cells, and what it gains over the default."""
+"""A search for the hyper-parameters that suit some cells, and its gain over the default."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,18 +18,29 @@ import pandas as pd
 
 from diffvae import _random, pp
 from diffvae._core.io import folders
-from diffvae._core.runtime import StepLog
-from diffvae._errors import OutputError
-from diffvae.benchmark.tuning._objective import CLUSTERED, CONFIRMATION, OBJECTIVES, Judge, confirm, usual_clusters
-from diffvae.benchmark.tuning._space import Space, importance, make_space
+from diffvae._core.runtime import StepLog, versions
+from diffvae._core.validate import Choice, Optional, Rule, Whole, check
+from diffvae._errors import DataError, OutputError
+from diffvae.benchmark._jobs import write_summary
+from diffvae.benchmark.tuning._objective import CLUSTERED, CONFIRMATION, OBJECTIVES, Evaluator, confirm, usual_clusters
+from diffvae.benchmark.tuning._space import SPACES, Space, importance, make_space
 from diffvae.pipeline import _checks
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-TRIALS, BEST, SUMMARY, STORAGE = "trials.csv", "best.json", "summary.json", "study.db"
+TRIALS, BEST, STORAGE = "trials.csv", "best.json", "study.db"
 STUDY = "study"
 """Key of the settings in the summary, by which the folder of a search is recognised."""
+RULES: dict[str, Rule] = {
+    "objective": Choice(*OBJECTIVES),
+    "space": Choice(*SPACES),
+    "n_trials": Whole(1),
+    "n_repeats": Whole(0),
+    "n_clusters": Optional(Whole(2)),
+    "n_trainings": Optional(Whole(1)),
+    "max_epochs": Optional(Whole(1)),
+}
 
 
 @dataclass(frozen=True)
@@ -48,24 +60,16 @@ class Tuned:
         The default configuration.
     confirmation
         Values of default and best with other seeds and held-out cells: ``configuration``, ``trial``, ``repeat``,
-        ``value``. Empty while trials are running elsewhere.
+        ``value``. Empty while other processes run trials.
     importance
-        The share of the variation between complete trials that each parameter explains (fANOVA), beside chance:
-        ``parameter``, ``importance``, ``chance`` (mean over permutations of the values), ``chance_95`` (of searches
-        without any effect, one in twenty exceeds it for some parameter), ``n_trials``; None for fewer than eight
-        complete trials.
+        The share of the variation between complete trials that each parameter explains (fANOVA):
+        ``parameter``, ``importance``, ``chance`` (mean over permutations of the values), ``chance_95`` (without any
+        effect, one search in twenty exceeds it for some parameter), ``n_trials``; None for fewer than eight complete
+        trials.
     summary
         Settings, verdict, warnings, timings, versions: the content of ``summary.json``.
     path
         The output folder, or None.
-
-    Examples
-    --------
-    >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(60, 40)
-    >>> tuned = dv.benchmark.tune(cells, n_trials=2, n_repeats=1, max_epochs=2, progress=False)
-    >>> tuned.default["preset"], tuned.importance is None  # too few trials for importances
-    ('default', True)
     """
 
     trials: pd.DataFrame
@@ -106,7 +110,7 @@ def tune(
     r"""Search the hyper-parameters of DiffVAE that suit some cells, and measure the gain over the default.
 
     The default configuration is the first trial. At the end default and best are trained again with other seeds and
-    other held-out cells, since the best of many trials is partly the luckiest.
+    other held-out cells, because the best of many trials is partly lucky.
 
     Parameters
     ----------
@@ -117,41 +121,41 @@ def tune(
     space
         ``"paper"``: widths (512, 256) or (256, 128), 50 or 100 dimensions, learning rate 1e-2, 1e-3 or 1e-4, batches of
         64, 128 or 256, and the values of the preset; each point once, rarely tried values first. ``"wide"``: also other
-        widths, 8 to 128 dimensions, any learning rate between, weights of KL and MMD, kernel, both dropouts and, if the
-        preset doesn't stop early, epochs; proposed by a tree-structured Parzen estimator.
+        widths, 8 to 128 dimensions, any learning rate from 1e-4 to 1e-2, weights of KL and MMD, kernel, both dropouts
+        and, if the preset doesn't stop early, epochs; proposed by a tree-structured Parzen estimator.
     objective
         ``"validation_loss"``: the loss of the trained model on held-out cells, as in the paper, mean over ten draws of
         the noise. It compares only models that minimise the same loss, and is refused for ``space="wide"``.
 
-        ``"elbo"``: :math:`-E_q \log p(x|z) + KL(q(z|x) \| p(z))` of held-out cells, both with weight 1, whatever a
-        trial minimised (genes are weighted as in the preset). A trial with these weights is the best by construction:
-        it compares widths, rates and epochs fairly, but not the weights.
+        ``"elbo"``: :math:`-E_q \log p(x|z) + KL(q(z|x) \| p(z))` of held-out cells, both with weight 1, whatever loss
+        a trial minimised (genes are weighted as in the preset). It compares widths, rates and epochs fairly, but not
+        the weights, because a trial with weights of 1 minimises the objective itself.
 
-        ``"stability"``: agreement of k-means clusters between trainings (adjusted Rand index), without labels, beyond
-        that of clouds without clusters, with one k for all trials. A few long axes and a few large groups are also
-        stable: see ``stability``, ``null_stability``, ``largest_cluster`` and ``active_dimensions`` in ``trials``. A
-        latent without an active dimension scores 0.
+        ``"stability"``: agreement of k-means clusters between trainings (adjusted Rand index), without labels, in
+        excess of that of clouds without clusters, with one k for all trials. A few long axes and a few large groups are
+        also stable: see ``stability``, ``null_stability``, ``largest_cluster`` and ``active_dimensions`` in ``trials``.
+        A latent without an active dimension scores 0.
 
-        ``"ari"``: adjusted Rand index of k-means clusters with the labels. The chosen configuration has seen the
-        labels: its scores against them must not be reported as unsupervised.
+        ``"ari"``: adjusted Rand index of k-means clusters with the labels. The labels choose the configuration, so its
+        scores against the same labels must not be reported as unsupervised.
     preset
-        Preset at which the search starts, and whose other values all trials have.
+        Preset that is the first trial; parameters that are not varied have its values.
     label_key
         Labels in ``obs``, for ``"ari"``.
     n_clusters
         k of k-means, the same for all trials. None for the number of labels under "ari", and under "stability" for
         that of Leiden clusters (resolution 1) of 50 principal components.
     n_trainings
-        Trainings per trial, of which the mean counts: 1, or 3 for "stability".
+        Trainings per trial, whose mean score is used; None for 1, or 3 for "stability".
     n_repeats
         Number of seeds with which default and best are trained again.
     max_epochs
-        Epochs of every training; None for the usual number (see :meth:`diffvae.model.DiffVAE.train`).
+        Epochs of every training; None for the default number (see :meth:`diffvae.model.DiffVAE.train`).
     pruning
-        Stop a trial in its second half if its loss is above the median of the earlier ones at the same share of their
+        Stop a trial in its second half if its loss is above the median of the earlier trials at the same share of their
         training. Only for the two losses, with one training per trial.
     timeout
-        Seconds after which no trial starts.
+        Seconds after which no new trial starts.
     out
         Folder for ``trials.csv``, ``best.json``, ``confirmation.csv``, ``importance.csv``, ``summary.json``,
         ``figures`` and the study. A second call with the same folder resumes the search.
@@ -166,7 +170,7 @@ def tune(
     device, precision
         See :meth:`diffvae.model.DiffVAE.train`.
     rng
-        Seed of order, proposals and trainings; that of a trial depends on its number.
+        Seed of order, proposals and trainings; the seed of a trial depends on its number.
     progress
         Show a progress bar.
     on_step
@@ -197,18 +201,21 @@ def tune(
     >>> sorted(tuned.best)
     ['batch_size', 'hidden', 'lr', 'max_epochs', 'n_latent', 'preset']
     """
-    search_space = _check_options(
-        n_trials, space, objective, preset, label_key, n_clusters, n_trainings, n_repeats, max_epochs
-    )
     if importlib.util.find_spec("optuna") is None:
         raise ImportError('The search needs optuna, which is not installed; run: pip install "diffvae[tune]"')
     from diffvae.benchmark.tuning._search import Search, quiet
 
+    check(
+        RULES, objective=objective, space=space, n_trials=n_trials, n_repeats=n_repeats, n_clusters=n_clusters,
+        n_trainings=n_trainings, max_epochs=max_epochs,
+    )  # fmt: skip
+    _check_combinations(objective, space, label_key, n_clusters, n_trainings)
+    search_space = make_space(space, preset, max_epochs)
     start = time.monotonic()
     seed = _random.seed(rng, "tune") if isinstance(rng, np.random.Generator) else int(rng)
     if objective == "ari":
         _checks.require_labels(adata, label_key)
-    folder = None if out is None else _folder_at(out)
+    folder = None if out is None else _search_folder(out)
     log = StepLog(on_step)
     preparation: dict[str, Any] = {"layer": layer, "n_top_genes": n_top_genes, "batch_key": batch_key}
     with log.step("check and prepare"):
@@ -218,21 +225,21 @@ def tune(
         if k is None and objective in CLUSTERED:
             k = int(cells.obs[label_key].nunique()) if objective == "ari" else usual_clusters(cells, seed)
         _checks.require_cells(cells, k or "auto")
-    judge = Judge(objective, n_trainings or OBJECTIVES[objective].n_trainings, k, label_key, device, precision)
+    evaluator = Evaluator(objective, n_trainings or OBJECTIVES[objective].n_trainings, k, label_key, device, precision)
     settings = {
         "objective": objective, "space": space, "preset": preset, "max_epochs": max_epochs, "n_clusters": k,
-        "n_trainings": judge.n_trainings, "label_key": label_key, "seed": seed, "cells": _hash_of_names(cells),
+        "n_trainings": evaluator.n_trainings, "label_key": label_key, "seed": seed, "cells": _hash_of_names(cells),
         **preparation, "preset_values": search_space.preset_values,
     }  # fmt: skip
     if storage is None and folder is not None:
         storage = folder / STORAGE
     with quiet():
         search = Search(
-            cells, search_space, judge, seed, storage=storage, name=study, settings=settings, pruning=pruning
+            cells, search_space, evaluator, seed, storage=storage, name=study, settings=settings, pruning=pruning
         )
         about = _about(settings, cells)
         if folder is not None:
-            _write_summary(about | {"verdict": ["The search is running."]}, folder)
+            write_summary(about | {"verdict": ["The search is running."]}, folder)
         with log.step("trials"):
             search.run(
                 n_trials,
@@ -246,7 +253,7 @@ def tune(
         if n_repeats and not running:
             with log.step("train default and best again"):
                 points = {number: search.params(number) for number in sorted({0, best})}
-                again = confirm(search.study, search_space, judge, adata, points, n_repeats, preparation, seed)
+                again = confirm(search.study, search_space, evaluator, adata, points, n_repeats, preparation, seed)
         with log.step("importance"):
             shares = importance(search.study, list(search_space.parameters), seed)
     chosen = best if running or not n_repeats or gained(again, objective) else 0
@@ -255,7 +262,7 @@ def tune(
         "n_trials": len(trials),
         "best_trial": best,
         "chosen_trial": chosen,
-        "verdict": [verdict(trials, again, objective, best), *caveats(trials, search_space, judge)],
+        "verdict": [verdict(trials, again, objective, best), *caveats(trials, search_space, evaluator)],
         "warnings": log.warnings,
         "seconds": log.seconds,
     }
@@ -266,26 +273,15 @@ def tune(
     return tuned
 
 
-def _check_options(
-    n_trials: int,
-    space: str,
-    objective: str,
-    preset: str,
-    label_key: str | None,
-    n_clusters: int | None,
-    n_trainings: int | None,
-    n_repeats: int,
-    max_epochs: int | None,
-) -> Space:
-    """Check the options before anything is read or written, and return the space."""
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective is {objective!r}; it is one of {', '.join(map(repr, OBJECTIVES))}.")
-    search_space = make_space(space, preset, max_epochs)
+def _check_combinations(
+    objective: str, space: str, label_key: str | None, n_clusters: int | None, n_trainings: int | None
+) -> None:
+    """Refuse arguments that the objective does not allow."""
     if objective == "validation_loss" and space == "wide":
         raise ValueError(
-            "Validation losses under different weights of KL and MMD are different measures, so space='wide' can't be "
-            "searched by objective='validation_loss'; take 'elbo' (reconstruction and KL with weight 1), 'stability' "
-            "or 'ari', or space='paper'."
+            "Validation losses with different weights of KL and MMD are different measures, so objective="
+            "'validation_loss' can't search space='wide'; take 'elbo' (reconstruction and KL with weight 1), "
+            "'stability' or 'ari', or space='paper'."
         )
     if objective == "ari" and label_key is None:
         raise ValueError("objective='ari' needs labels; name their column of obs (label_key).")
@@ -293,20 +289,12 @@ def _check_options(
         raise ValueError(f"objective={objective!r} uses no labels; omit label_key.")
     if n_clusters is not None and objective not in CLUSTERED:
         raise ValueError(f"n_clusters is {n_clusters}, but objective={objective!r} uses no clusters; omit it.")
-    for name, value, least in (
-        ("n_trials", n_trials, 1),
-        ("n_repeats", n_repeats, 0),
-        ("n_clusters", n_clusters, 2),
-        ("n_trainings", n_trainings, 2 if objective == "stability" else 1),
-        ("max_epochs", max_epochs, 1),
-    ):
-        if value is not None and value < least:
-            raise ValueError(f"{name} is {value}; it must be {least} or more.")
-    return search_space
+    if n_trainings == 1 and objective == "stability":
+        raise ValueError("n_trainings is 1, but objective='stability' compares trainings; it needs 2 or more.")
 
 
 def _hash_of_names(cells: AnnData) -> str:
-    """Return 16 hexadecimal digits of the names of cells and genes; values may differ slightly between machines."""
+    """Return 16 hexadecimal digits of the cell and gene names; values may differ slightly between machines."""
     digest = hashlib.sha256()
     for names in (cells.obs_names, cells.var_names):
         digest.update("\n".join(map(str, names)).encode() + b"\0")
@@ -315,10 +303,6 @@ def _hash_of_names(cells: AnnData) -> str:
 
 def _about(settings: dict[str, Any], cells: AnnData) -> dict[str, Any]:
     """Return the part of the summary that is known at the start."""
-    from importlib.metadata import version
-
-    from diffvae._core.runtime import versions
-
     objective = OBJECTIVES[settings["objective"]]
     return {
         STUDY: settings,
@@ -329,32 +313,6 @@ def _about(settings: dict[str, Any], cells: AnnData) -> dict[str, Any]:
     }
 
 
-VERDICTS = {
-    "unfinished": "Trial {best} is the best of {n_trials} by {label} so far, {value:.4g}; {running} of them have not "
-    "finished. Run the search again after the other processes have ended to train default and best again.",
-    "unconfirmed": "Trial {best} is the best of {n_trials} by {label}, {value:.4g}; it was not trained again, so the "
-    "value may be luck.",
-    "default": "No trial of {n_trials} is better than the default by {label}; trained again with {seeds} the default "
-    "has {default}.",
-    "no gain": "{confirmed}: no gain, so the default is kept.",
-    "diverged": "{confirmed}, which diverged in {n_diverged} of {repeats}.",
-    "gain": "{confirmed}: better by {gain:.3g} on average, in {better} of {repeats}.",
-}
-CONFIRMED = (
-    "Trial {best} is the best of {n_trials} by {label}, {value:.4g}; trained again with {seeds} and held-out cells it "
-    "has {again}, the default {default}"
-)
-
-
-def gained(again: pd.DataFrame, objective: str) -> bool:
-    """Return whether the best trial is better than the default on average over the repeats."""
-    gain = _gains(again, objective)
-    # a default that diverges loses to a best trial that never does
-    return bool(
-        len(gain) and not gain["best"].isna().any() and (gain["default"].isna().any() or gain["gain"].mean() > 0)
-    )
-
-
 def _gains(again: pd.DataFrame, objective: str) -> pd.DataFrame:
     """Return one row per repeat: ``default``, ``best``, and the ``gain``; no rows if the default is the best."""
     wide = again.pivot(index="repeat", columns="configuration", values="value")
@@ -363,34 +321,51 @@ def _gains(again: pd.DataFrame, objective: str) -> pd.DataFrame:
     return wide.assign(gain=(wide["best"] - wide["default"]) * (-1 if OBJECTIVES[objective].minimise else 1))
 
 
+def gained(again: pd.DataFrame, objective: str) -> bool:
+    """Return whether the best trial is better than the default on average over the repeats.
+
+    A default that diverges is worse than a best trial that never does.
+    """
+    gain = _gains(again, objective)
+    if gain.empty or gain["best"].isna().any():
+        return False
+    return bool(gain["default"].isna().any() or gain["gain"].mean() > 0)
+
+
 def verdict(trials: pd.DataFrame, again: pd.DataFrame, objective: str, best: int) -> str:
     """Return a sentence on the gain of the search, as far as the confirmation shows it."""
-    gain = _gains(again, objective)
-    repeats = again["repeat"].nunique()
-    facts = {
-        "best": best,
-        "n_trials": len(trials),
-        "label": OBJECTIVES[objective].label.split(",")[0],
-        "value": trials.loc[trials["trial"] == best, "value"].iloc[0],
-        "running": int((trials["state"] == "running").sum()),
-        "seeds": f"{repeats} other seed{'s' * (repeats != 1)}",
-        "repeats": repeats,
-        "default": _mean_and_sd(again.loc[again["configuration"] == "default", "value"]),
-        "again": _mean_and_sd(again.loc[again["configuration"] == "best", "value"]),
-        "n_diverged": int(gain["default"].isna().sum()),
-        "gain": gain["gain"].mean(),
-        "better": int((gain["gain"] > 0).sum()),
-    }
-    cases = (
-        ("unfinished", facts["running"]),
-        ("unconfirmed", again.empty),
-        ("default", best == 0),
-        ("no gain", not gained(again, objective)),
-        ("diverged", facts["n_diverged"]),
-        ("gain", True),
+    label, n_trials = OBJECTIVES[objective].label.split(",")[0], len(trials)
+    value = trials.loc[trials["trial"] == best, "value"].iloc[0]
+    running = int((trials["state"] == "running").sum())
+    first = f"Trial {best} is the best of {n_trials} by {label}"
+    if running:
+        return (
+            f"{first} so far, {value:.4g}; {running} of them have not finished. Run the search again after the other "
+            "processes have ended to train default and best again."
+        )
+    if again.empty:
+        return f"{first}, {value:.4g}; it was not trained again, so the value may be due to chance."
+    n = again["repeat"].nunique()
+    seeds = f"{n} other seed{'s' * (n != 1)}"
+    default_values, best_values = (
+        _mean_and_sd(again.loc[again["configuration"] == name, "value"]) for name in ("default", "best")
     )
-    case = next(name for name, applies in cases if applies)
-    return VERDICTS[case].format(**facts, confirmed=CONFIRMED.format(**facts))
+    if best == 0:
+        return (
+            f"No trial of {n_trials} is better than the default by {label}; trained again with {seeds} the default has "
+            f"{default_values}."
+        )
+    confirmed = (
+        f"{first}, {value:.4g}; trained again with {seeds} and held-out cells it has {best_values}, the default "
+        f"{default_values}"
+    )
+    gain = _gains(again, objective)
+    if not gained(again, objective):
+        return f"{confirmed}: no gain, so the default is kept."
+    if diverged := int(gain["default"].isna().sum()):
+        return f"{confirmed}, which diverged in {diverged} of {n}."
+    better = int((gain["gain"] > 0).sum())
+    return f"{confirmed}: better by {gain['gain'].mean():.3g} on average, in {better} of {n}."
 
 
 def _mean_and_sd(values: pd.Series) -> str:
@@ -399,33 +374,33 @@ def _mean_and_sd(values: pd.Series) -> str:
     return f"{values.mean():.4g}" + (f" ± {values.std():.2g}" if values.count() > 1 else "")
 
 
-def caveats(trials: pd.DataFrame, space: Space, judge: Judge) -> list[str]:
+def caveats(trials: pd.DataFrame, space: Space, evaluator: Evaluator) -> list[str]:
     """Return the limits of the objective, and the number of trials that were not complete."""
     pruned, diverged = (int((trials["state"] == state).sum()) for state in ("pruned", "diverged"))
     cases = (
         (
-            judge.objective == "ari",
-            f"The trials were chosen by obs[{judge.label_key!r}]: scores of the chosen one against the same labels are "
-            "not unsupervised and must not be reported as such.",
+            evaluator.objective == "ari",
+            f"obs[{evaluator.label_key!r}] chose the trial: its scores against the same labels are not unsupervised "
+            "and must not be reported as such.",
         ),
         (
-            judge.objective == "elbo" and "kl_weight" in space.parameters,
-            "The objective weights reconstruction and KL by 1 each, which kl_weight = 1 and mmd_weight = 0 minimise: a "
+            evaluator.objective == "elbo" and "kl_weight" in space.parameters,
+            "The objective weights reconstruction and KL by 1 each, so kl_weight = 1 and mmd_weight = 0 minimise it: a "
             "best trial near these weights is no evidence on clusters or dimensions.",
         ),
         (
-            judge.objective == "stability",
-            f"Stability is that of {judge.n_clusters} k-means clusters in all trials, beyond clouds without clusters; "
-            "stable clusters are not necessarily cell types.",
+            evaluator.objective == "stability",
+            f"Stability is that of {evaluator.n_clusters} k-means clusters in all trials, in excess of clouds without "
+            "clusters; stable clusters are not necessarily cell types.",
         ),
-        (pruned, f"{pruned} of {len(trials)} trials were stopped early, their loss being above the median."),
+        (pruned, f"{pruned} of {len(trials)} trials were stopped early because their loss was above the median."),
         (diverged, f"{diverged} of {len(trials)} trials diverged."),
     )
     return [sentence for applies, sentence in cases if applies]
 
 
-def _folder_at(path: str | PathLike[str]) -> Path:
-    """Return the output folder, which need not exist; a folder with other content is refused."""
+def _search_folder(path: str | PathLike[str]) -> Path:
+    """Return the output folder, which need not exist; refuse a folder with other content than a search."""
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
         folders.refuse_folder(folder, False)
@@ -438,14 +413,9 @@ def _is_search(folder: Path) -> bool:
     if (folder / STORAGE).exists():  # the first file that a search writes
         return True
     try:
-        return STUDY in json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        return STUDY in folders.read_summary(folder)
+    except DataError:
         return False
-
-
-def _write_summary(summary: dict[str, Any], folder: Path) -> None:
-    text = json.dumps(summary, indent=1, default=folders.plain_number, allow_nan=False)
-    folders.write_text(text + "\n", folder / SUMMARY)
 
 
 def _write(tuned: Tuned, folder: Path) -> None:
@@ -456,10 +426,8 @@ def _write(tuned: Tuned, folder: Path) -> None:
     folders.write_text(json.dumps(tuned.best, indent=1) + "\n", folder / BEST)
     if len(tuned.confirmation):
         folders.write_csv(tuned.confirmation, folder / "confirmation.csv")
-    figures = {"trials": lambda: pl.tuning(tuned)}
-    if (table := tuned.importance) is not None:
-        folders.write_csv(table, folder / "importance.csv")
-        figures["importance"] = lambda: pl.importance(table)
-    for name, draw in figures.items():
-        pl.save(draw(), folder / "figures" / name)
-    _write_summary(tuned.summary, folder)
+    pl.save(pl.tuning(tuned), folder / "figures" / "trials")
+    if tuned.importance is not None:
+        folders.write_csv(tuned.importance, folder / "importance.csv")
+        pl.save(pl.importance(tuned.importance), folder / "figures" / "importance")
+    write_summary(tuned.summary, folder)

@@ -1,6 +1,6 @@
 "use strict";
-// What every section uses. Names reach the page as text only: textContent, or escaped where the drawing library
-// reads a little markup of its own.
+// Functions that all sections use. Names reach the page as text only: by textContent, or escaped where plotly.js
+// would read markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -10,7 +10,7 @@ const inflated = async (text) =>
 const plain = (name) => String(name).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 const percent = (x) => x === null || x === undefined ? "" : `${(100 * x).toFixed(x && x < 0.095 ? 1 : 0)} %`;
 const GREY = "#b9bec7";
-// Figures lie on white paper in both themes: the palettes were made for it, and a saved figure needs it.
+// Figures are white in both themes: the palettes need it, and so do saved figures.
 const INK = "#1d2430", LINE = "#d8dce3", PAPER = "#ffffff";
 const SEQUENTIAL = [[0, "#e4e6ea"], [0.25, "#f7b98b"], [0.5, "#e8605f"], [0.75, "#992d80"], [1, "#330e5c"]];
 
@@ -54,9 +54,9 @@ function geneButton(name) {
   return button;
 }
 
-// only these: what a newer library adds, such as sending a chart to its maker, has no place here
+// no other buttons, such as those that upload a chart
 const BUTTONS = [["zoom2d", "pan2d", "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]];
-// a finger on a figure scrolls the page
+// on a touch screen, dragging scrolls the page
 const touch = matchMedia("(pointer: coarse)").matches;
 
 function draw(id, traces, layout) {
@@ -67,7 +67,7 @@ function draw(id, traces, layout) {
   return Plotly.react(id, traces, whole, { displaylogo: false, responsive: true, modeBarButtons: BUTTONS, plotlyServerURL: "" });
 }
 
-// a key for a saved figure; on the page the legend is below the map and can be pressed
+// a legend for saved figures; on the page, the legend is below the map
 const keys = (names, colours) => names.map((name, k) => ({ type: "scatter", mode: "markers", x: [null], y: [null], name: plain(name),
   showlegend: true, hoverinfo: "skip", marker: { size: 9, color: colours[k] } }));
 
@@ -79,14 +79,14 @@ function caption(id, text) {
 const onMap = (extra = {}) => ({ margin: { l: 8, r: 8, t: 8, b: 8 }, dragmode: touch ? false : "pan", uirevision: "map",
   xaxis: { visible: false }, yaxis: { visible: false, scaleanchor: "x" }, ...extra });
 
-// a computer without WebGL draws circles in SVG instead: slower, the same picture
+// without WebGL, points are drawn as SVG: slower, but the same
 const webgl = (() => { try { return Boolean(document.createElement("canvas").getContext("webgl")); } catch { return false; } })();
 
 function points(x, y, more) {
   return { type: webgl && x.length > 3000 ? "scattergl" : "scatter", mode: "markers", x, y, hoverinfo: "skip", ...more };
 }
 
-// genes are named in many tables; each name colours the map
+// a click on a gene in any table colours the map
 const lower = new Map((data.genes ? data.genes.stored : []).map((g) => [g.name.toLowerCase(), g.name]));
 const geneNumber = new Map((data.genes ? data.genes.stored : []).map((g, i) => [g.name, i]));
 
@@ -105,7 +105,7 @@ document.addEventListener("click", (event) => {
 
 function saveTable(id) {
   const quote = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
-  // a cell that begins like a formula would be run by a spreadsheet
+  // a spreadsheet would run a cell that starts like a formula
   const safe = (text) => (/^[=+\-@]/.test(text) && !/^[+-]?[\d.]+(e[+-]?\d+)?$/i.test(text) ? `'${text}` : text);
   const raw = (cell) => cell.dataset.value ?? (cell.querySelector("bdi[title]:only-child")?.title || cell.textContent);
   const lines = [...$(id).rows].map((row) => [...row.cells].map((c) => quote(safe(raw(c).trim().replace(/\s+/g, " ")))).join(","));

@@ -1,7 +1,7 @@
-// Changing state: everything was computed before; the slider only looks it up.
+// Perturbation: all steps are precomputed, and the slider looks them up.
 if (data.changes) {
   const { steps, pairs, methods } = data.changes;
-  const sources = [...new Set(pairs.map((p) => p.source))]; // names are each another one
+  const sources = [...new Set(pairs.map((p) => p.source))];
   const DASHES = { shift: "solid", mean: "dash", expression_mean: "dot", none: "dashdot" };
   const COLOURS = { shift: "#d55e00", mean: "#0072b2", expression_mean: "#009e73", none: "#7d8794" };
 
@@ -9,16 +9,16 @@ if (data.changes) {
 
   const drawMap = (pair, step) => {
     const lit = new Set(pair.converted[step].map((i) => pair.cells[i]));
-    const own = new Set(pair.cells);
-    const layer = (index, marker, told) => points(index.map((i) => cells.x[i]), index.map((i) => cells.y[i]),
-      { marker, ...(told ? { text: index.map((i) => hover(i, told)), hoverinfo: "text" } : {}) });
-    const others = [...cells.x.keys()].filter((i) => !own.has(i));
+    const sourceCells = new Set(pair.cells);
+    const layer = (index, marker, status) => points(index.map((i) => cells.x[i]), index.map((i) => cells.y[i]),
+      { marker, ...(status ? { text: index.map((i) => hover(i, status)), hoverinfo: "text" } : {}) });
+    const others = [...cells.x.keys()].filter((i) => !sourceCells.has(i));
     const still = pair.cells.filter((i) => !lit.has(i));
     const last = step === steps.length - 1 && pair.placed.length;
-    caption("change-map", `${pair.source} on the map: orange cells become ${pair.target} at λ = ${steps[step]}, black ones do not${last ? "; triangles: where the changed cells lie" : ""}`);
+    caption("change-map", `${pair.source} on the map: orange cells become ${pair.target} at λ = ${steps[step]}, black cells do not${last ? "; triangles are the changed cells" : ""}`);
     draw("change-map", [layer(others, { size, color: GREY, opacity: 0.35 }),
       layer(still, { size: size + 3, color: INK, opacity: 0.9, line: { width: 1, color: PAPER } }, "not converted"),
-      ...(last ? [{ type: "scatter", mode: "markers", x: pair.placed.map((p) => p[0]), y: pair.placed.map((p) => p[1]), text: pair.placed.map(() => "a changed cell, placed on the map"), hoverinfo: "text",
+      ...(last ? [{ type: "scatter", mode: "markers", x: pair.placed.map((p) => p[0]), y: pair.placed.map((p) => p[1]), text: pair.placed.map(() => "changed cell"), hoverinfo: "text",
         marker: { symbol: "triangle-up", size: size + 4, color: "#e8760a", line: { width: 1, color: INK } } }] : []),
       layer([...lit], { size: size + 4, color: "#e8760a", line: { width: 1, color: INK } }, "converted")],
     onMap({ uirevision: "change" }));
@@ -26,7 +26,7 @@ if (data.changes) {
 
   const drawCurve = (pair, step) => {
     const { curves } = pair;
-    caption("change-curve", `Share of ${pair.n_cells} ${pair.source} cells called ${pair.target}, by step; band: 95 % of random directions`);
+    caption("change-curve", `Share of ${pair.n_cells} ${pair.source} cells classified as ${pair.target}, by step; band: 95 % of random directions`);
     const traces = [];
     if (curves.null_low) {
       const known = steps.map((_, i) => i).filter((i) => curves.null_low[i] !== null);
@@ -47,18 +47,18 @@ if (data.changes) {
     const pair = current(), step = Number($("change-step").value), { curves } = pair;
     $("change-value").textContent = String(steps[step]);
     const q = curves.q_value ? curves.q_value[step] : null;
-    const beside = curves.null_mean && curves.null_mean[step] !== null ? `; random directions of this length ${percent(curves.null_mean[step])}` : "";
-    $("change-note").textContent = `At λ = ${steps[step]}, ${Math.round(curves.shift[step] * pair.n_cells)} of ${pair.n_cells} ${pair.source} cells (${percent(curves.shift[step])}) are called ${pair.target} (${percent(curves.shift[0])} at λ = 0${beside}${q === null ? "" : `; q ${number(q)}, ${q < 0.05 ? "beyond chance" : "no more than chance may do"}`}).${pair.cells.length < pair.n_cells ? ` ${pair.cells.length} of them are drawn.` : ""}`;
+    const baseline = curves.null_mean && curves.null_mean[step] !== null ? `; random directions of this length ${percent(curves.null_mean[step])}` : "";
+    $("change-note").textContent = `At λ = ${steps[step]}, ${Math.round(curves.shift[step] * pair.n_cells)} of ${pair.n_cells} ${pair.source} cells (${percent(curves.shift[step])}) are classified as ${pair.target} (${percent(curves.shift[0])} at λ = 0${baseline}${q === null ? "" : `; q ${number(q)}, ${q < 0.05 ? "beyond chance" : "not beyond chance"}`}).${pair.cells.length < pair.n_cells ? ` ${pair.cells.length} of them are drawn.` : ""}`;
     drawMap(pair, step);
     drawCurve(pair, step);
   };
 
   const showGenes = () => {
-    const pair = current(), told = pair.numbers;
+    const pair = current(), { numbers } = pair;
     rows("change-effects", pair.effects.map(([gene, ...rest]) => [{ gene }, ...rest]), [2, 3]);
     rows("change-minimal", pair.minimal.map(([gene, ...rest]) => [{ gene }, ...rest]), [2, 3, 4]);
-    const beside = told && told.flipped_by_de_genes !== null ? `; as many top differentially expressed genes flip ${percent(told.flipped_by_de_genes)} of them, random ones ${percent(told.flipped_by_random_genes)}` : "";
-    const median = told && told.median_n_genes !== null ? `; median ${number(told.median_n_genes)}${beside}` : "";
+    const baseline = numbers && numbers.flipped_by_de_genes !== null ? `; equally many top differentially expressed genes flip ${percent(numbers.flipped_by_de_genes)} of them, random ones ${percent(numbers.flipped_by_random_genes)}` : "";
+    const median = numbers && numbers.median_n_genes !== null ? `; median ${number(numbers.median_n_genes)}${baseline}` : "";
     caption("change-counts", pair.n_genes.length
       ? `Genes that must change in each of ${pair.n_genes.length} cells that flip to ${pair.target}${median}`
       : `No cell flips to ${pair.target} by changing genes in the shift's direction`);

@@ -3,7 +3,7 @@ if (data.compared) {
   const { settings, reference } = data.compared;
   const show = () => {
     const s = settings[Number($("compared-setting").value)];
-    caption("compared-plot", `${s.title}: a point per data set, a bar at the mean`);
+    caption("compared-plot", `${s.title}: points are data sets, bars are means`);
     draw("compared-plot", [
       { type: "scatter", mode: "markers", x: s.points.map((p) => plain(p[0])), y: s.points.map((p) => p[2]), error_y: { type: "data", array: s.points.map((p) => p[3] || 0), visible: true, thickness: 1, width: 2 },
         text: s.points.map((p) => `${plain(p[1])}: ${number(p[2])}`), hoverinfo: "text", marker: { size: 8, color: "#0072b2", opacity: 0.7 } },

@@ -11,7 +11,7 @@ if (data.links) {
     caption(id, `${what}: ${graph.n.toLocaleString("en")} links of ${links.n_cells.toLocaleString("en")} cells, ordered by type`);
     const line = { color: LINE, width: 1 };
       const shapes = links.types.flatMap((t) => [{ type: "line", x0: t.to, x1: t.to, y0: 0, y1: n, line }, { type: "line", y0: t.to, y1: t.to, x0: 0, x1: n, line }]);
-      // names of narrow types would lie on each other
+      // names of narrow types would overlap
       const named = links.types.filter((t) => t.to - t.from > n / 40);
       const cut = (name) => (name.length > 16 ? `${name.slice(0, 15)}…` : name);
       const ticks = { tickvals: named.map((t) => (t.from + t.to) / 2), ticktext: named.map((t) => plain(cut(t.name))), showgrid: false, zeroline: false };
@@ -20,11 +20,11 @@ if (data.links) {
         hovertext: z.map((row, i) => row.map((v, j) => `${type(i + 0.5)} – ${type(j + 0.5)}<br>${percent(v)} of pairs linked`)), hoverinfo: "text" }],
       { xaxis: { visible: false, range: [0, n], constrain: "domain" }, yaxis: { ...ticks, range: [n, 0], scaleanchor: "x", constrain: "domain" }, shapes, margin: { l: 10, r: 10, t: 10, b: 10 } });
   };
-  drawGraph("links-input", links.input, "The graph that went in");
-  drawGraph("links-predicted", links.predicted, "Links predicted");
+  drawGraph("links-input", links.input, "Input graph");
+  drawGraph("links-predicted", links.predicted, "Predicted links");
 
   const degree = typed(links.degree, Uint32Array);
-  const offer = (cell) => { // a cell that was pressed joins the list
+  const offer = (cell) => { // a cell that was clicked joins the list
     if (![...$("link-cell").options].some((o) => o.value === String(cell)))
       $("link-cell").append(element("option", `${cells.names[cell]}: ${degree[cell]} links`, { value: String(cell) }));
   };
@@ -36,12 +36,12 @@ if (data.links) {
     const far = (e) => (a[e] === cell ? b[e] : a[e]);
     const counts = new Map();
     own.forEach((e) => { const name = label.names[label.codes[far(e)]]; counts.set(name, (counts.get(name) || 0) + 1); });
-    const told = [...counts].sort((p, q) => q[1] - p[1]).map(([name, n]) => `${n} ${name}`).join(", ");
+    const byType = [...counts].sort((p, q) => q[1] - p[1]).map(([name, n]) => `${n} ${name}`).join(", ");
     const called = links.progenitors.find((p) => p[0] === cell);
-    $("link-note").textContent = `${cells.names[cell]} (${label.names[label.codes[cell]]})${called ? `, called ${called[2]}` : ""}: ${degree[cell]} links${own.length < degree[cell] ? `, ${own.length} of them in this page` : ""}${own.length ? `: ${told}; ${own.filter((e) => isNew[e]).length} of these new` : ""}.`;
+    $("link-note").textContent = `${cells.names[cell]} (${label.names[label.codes[cell]]})${called ? `, called ${called[2]}` : ""}: ${degree[cell]} links${own.length < degree[cell] ? `, ${own.length} of them in this page` : ""}${own.length ? `: ${byType}; ${own.filter((e) => isNew[e]).length} of these new` : ""}.`;
     offer(cell);
     $("link-cell").value = String(cell);
-    caption("link-map", `Links of ${cells.names[cell]} on the map: full lines are new, dotted ones were in the graph`);
+    caption("link-map", `Links of ${cells.names[cell]} on the map: solid lines are new links, dotted lines are edges of the input graph`);
     const lines = [0, 1].map((fresh) => {
         const x = [], y = [];
         own.filter((e) => Boolean(isNew[e]) === Boolean(fresh)).forEach((e) => { x.push(cells.x[cell], cells.x[far(e)], null); y.push(cells.y[cell], cells.y[far(e)], null); });
@@ -61,7 +61,7 @@ if (data.links) {
   rows("link-pairs", links.pairs, [2, 3, 4, 5]);
   rows("link-calls", links.progenitors.map((p) => p.slice(1)), [2]);
   if (!links.progenitors.length) $("link-calls-block").remove();
-  // without progenitors: the cells with most links, so that there is something to see
+  // without progenitors, offer the cells with most links
   const own = links.progenitors.map((p) => p[0]).filter((i) => i >= 0);
   const offered = own.length ? own : [...degree.keys()].sort((p, q) => degree[q] - degree[p]).slice(0, 50);
   fill($("link-cell"), offered.map((i) => [String(i), `${cells.names[i]}: ${degree[i]} links`]));

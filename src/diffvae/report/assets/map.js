@@ -1,10 +1,10 @@
-// The map: coloured by a group, a gene or a latent dimension; what was drawn around.
+// The map, coloured by a group, a gene or a latent dimension, and the composition of selected cells.
 const cells = data.cells && { ...data.cells, x: typed(data.cells.x, Float32Array), y: typed(data.cells.y, Float32Array),
   weight: data.cells.weight ? typed(data.cells.weight, Float32Array) : null,
   groups: data.cells.groups.map((g) => ({ ...g, codes: typed(g.codes, Uint16Array) })) };
 const size = cells && Math.max(2.5, Math.min(8, 260 / Math.sqrt(cells.n)));
 const value = (levels, ends) => (i) => ends.low + (levels[i] / 255) * (ends.high - ends.low);
-let alone = null; // the group that is shown alone
+let alone = null; // the group that is highlighted
 
 function hover(i, more = "") {
   return [plain(cells.names[i]), ...cells.groups.map((g) => `${plain(g.title)}: ${plain(g.names[g.codes[i]])}`), more]
@@ -18,7 +18,7 @@ function colourByGroup(key) {
   $("colour-gene").value = $("colour-dimension").value = "";
   $("map-note").textContent = "";
   const show = () => {
-    // the largest first, so that rare groups lie on top; what has no group lies below all
+    // the largest group first, so that rare groups lie on top; unassigned cells lie below all others
     const order = group.names.map((_, k) => k).sort((a, b) => (group.unassigned[b] - group.unassigned[a] || group.sizes[b] - group.sizes[a]));
     const place = new Map(order.map((k, i) => [k, i]));
     const index = [...cells.x.keys()].sort((a, b) => place.get(group.codes[a]) - place.get(group.codes[b]));
@@ -36,7 +36,7 @@ function colourByGroup(key) {
     button.addEventListener("click", () => {
       alone = alone === k ? null : k;
       [...$("legend").children].forEach((b, i) => b.setAttribute("aria-pressed", String(alone === i)));
-      tellSelection(alone === null ? [] : [...cells.x.keys()].filter((i) => group.codes[i] === k));
+      showSelection(alone === null ? [] : [...cells.x.keys()].filter((i) => group.codes[i] === k));
       show();
     });
     return button;
@@ -55,20 +55,20 @@ function colourByValue(what, levels, ends, unit) {
       colorbar: { title: { text: unit, side: "right" }, thickness: 12, outlinewidth: 0 } } })], onMap({ dragmode: drag() }));
 }
 
-let asked = 0; // of two genes chosen quickly the later one is shown
+let asked = 0; // of two genes chosen in quick succession, the later one is shown
 
 async function colourByGene(wanted) {
   const name = geneNumber.has(wanted) ? wanted : lower.get(wanted.toLowerCase());
   const i = geneNumber.get(name), mine = ++asked;
   if (i === undefined) {
-    $("map-note").textContent = `No gene called ${wanted} is stored in this page; the map is as it was.`;
+    $("map-note").textContent = `No gene called ${wanted} is stored in this page.`;
     return;
   }
   let levels;
   try {
     levels = await inflated(data.genes.stored[i].values);
   } catch (error) {
-    $("map-note").textContent = "This browser can't unpack the genes; a newer one can.";
+    $("map-note").textContent = "This browser cannot decompress gene expression; use a newer one.";
     return;
   }
   if (mine !== asked) return;
@@ -89,10 +89,10 @@ function colourByDimension(d) {
 
 const drag = () => ($("lasso").getAttribute("aria-pressed") === "true" ? "lasso" : touch ? false : "pan");
 
-function tellSelection(chosen) {
+function showSelection(chosen) {
   const panel = $("selection");
   if (!chosen.length) {
-    panel.textContent = "Draw around cells with the lasso, or press a group above, to see what they are.";
+    panel.textContent = "Select cells with the lasso, or click a group above, to see their composition.";
     return;
   }
   const weight = (i) => (cells.weight ? cells.weight[i] : 1);
@@ -123,7 +123,7 @@ if (cells) {
   fill($("colour-dimension"), [["", "–"], ...cells.latent.map((_, d) => [String(d), String(d)])]);
   $("gene-names").replaceChildren(...data.genes.stored.map((g) => element("option", undefined, { value: g.name })));
   if (data.genes.stored.length < data.genes.n_all)
-    $("map-stored").textContent = `${data.genes.stored.length.toLocaleString("en")} of ${data.genes.n_all.toLocaleString("en")} genes are stored in this page: those that its tables name, and the most variable.`;
+    $("map-stored").textContent = `${data.genes.stored.length.toLocaleString("en")} of ${data.genes.n_all.toLocaleString("en")} genes are stored in this page: those in its tables, and the most variable.`;
   $("lasso").addEventListener("click", (e) => {
     e.target.setAttribute("aria-pressed", String(e.target.getAttribute("aria-pressed") !== "true"));
     Plotly.relayout("map-plot", { dragmode: drag() });
@@ -132,7 +132,7 @@ if (cells) {
   $("colour-dimension").addEventListener("change", (e) => e.target.value && colourByDimension(Number(e.target.value)));
   $("colour-gene").addEventListener("change", (e) => e.target.value && colourByGene(e.target.value.trim()));
   colourByGroup(cells.groups[0].key).then(() => {
-    $("map-plot").on("plotly_selected", (event) => event && tellSelection(event.points.filter((p) => p.customdata !== undefined).map((p) => p.customdata)));
-    $("map-plot").on("plotly_deselect", () => tellSelection([]));
+    $("map-plot").on("plotly_selected", (event) => event && showSelection(event.points.filter((p) => p.customdata !== undefined).map((p) => p.customdata)));
+    $("map-plot").on("plotly_deselect", () => showSelection([]));
   });
 }

@@ -1,4 +1,4 @@
-// Why these types: press a square of dimension x cluster, or choose both from the lists.
+// Evidence for the types: click a square of dimension x cluster, or choose both from the lists.
 if (data.types) {
   const types = data.types;
   const titles = types.clusters.map((c, i) => `${c} · ${types.types[i]}`);
@@ -11,7 +11,7 @@ if (data.types) {
     const chosen = types.chosen[row][column];
     const high = types.share_high[row][column] || 0, low = types.share_low[row][column] || 0;
     const both = Math.min(high, low) > Math.max(high, low) / 2;
-    $("dimension-title").textContent = `Dimension ${d} and cluster ${titles[row]}: ${percent(high)} of the cells far above its mean and ${percent(low)} of those far below belong to the cluster${both ? ", so on both sides" : ""}; odds ratio ${number(types.odds_ratio[row][column])}, q ${number(types.q_value[row][column])}${chosen ? "" : " (not chosen for the cluster)"}`;
+    $("dimension-title").textContent = `Dimension ${d} and cluster ${titles[row]}: ${percent(high)} of the cells far above its mean and ${percent(low)} of the cells far below it belong to the cluster${both ? " (both sides)" : ""}; odds ratio ${number(types.odds_ratio[row][column])}, q ${number(types.q_value[row][column])}${chosen ? "" : " (not chosen for the cluster)"}`;
     const genes = types.of_dimension[d] || { up: [], down: [] };
     const [up, down] = side > 0 ? [genes.up, genes.down] : [genes.down, genes.up];
     for (const [id, list] of [["dimension-up", up], ["dimension-down", down]])
@@ -22,7 +22,7 @@ if (data.types) {
   };
 
   const drawDimension = (d, row) => {
-    caption("dimension-plot", `Latent dimension ${d} in each cluster, all cells: quartiles, 5 % and 95 %; colours are those of the types`);
+    caption("dimension-plot", `Latent dimension ${d} by cluster, all cells: median, quartiles, 5 % and 95 %; coloured by type`);
     draw("dimension-plot", types.boxes[d].map(([low, q1, middle, q3, high], k) => ({ type: "box", x: [plain(types.clusters[k])], name: plain(titles[k]),
       lowerfence: [low], q1: [q1], median: [middle], q3: [q3], upperfence: [high], line: { width: k === row ? 3.5 : 1.3 }, marker: { color: types.colours[k] } })),
     { xaxis: { title: { text: "cluster" }, type: "category" }, yaxis: { title: { text: `dimension ${d}` } } });
@@ -30,10 +30,10 @@ if (data.types) {
 
   const drawTypes = (row, column) => {
     const text = types.chosen.map((line, i) => line.map((is, j) => (is ? (types.side[i][j] === "-" ? "−" : "+") : "")));
-    const told = types.share.map((line, i) => line.map((share, j) =>
+    const texts = types.share.map((line, i) => line.map((share, j) =>
       `dimension ${types.dimensions[j]}, ${plain(titles[i])}<br>${percent(share || 0)} of its outlying cells<br>odds ratio ${number(types.odds_ratio[i][j])}, q ${number(types.q_value[i][j])}`));
     const trace = { type: "heatmap", z: types.share, x: types.dimensions.map((_, j) => j), y: types.clusters.map((_, i) => i), text, texttemplate: "%{text}",
-      hovertext: told, hoverinfo: "text", colorscale: SEQUENTIAL, zmin: 0, xgap: 1, ygap: 1,
+      hovertext: texts, hoverinfo: "text", colorscale: SEQUENTIAL, zmin: 0, xgap: 1, ygap: 1,
       colorbar: { title: { text: "share", side: "right" }, tickformat: ".0%", thickness: 12, outlinewidth: 0 } };
     const every = Math.max(1, Math.ceil((types.dimensions.length * 20) / Math.max(300, $("types-plot").clientWidth - 220)));
     const narrow = $("types-plot").clientWidth < 600;

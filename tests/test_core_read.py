@@ -45,8 +45,7 @@ def test_tables(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["cell;A;B\nc1;1;2\nc2;3;4\n", "A B\nc1 1 2\nc2 3 4\n", "\ufeff,A,B\r\nc1,1,2\r\nc2,3,4"],
+    "text", ["cell;A;B\nc1;1;2\nc2;3;4\n", "A B\nc1 1 2\nc2 3 4\n", "\ufeff,A,B\r\nc1,1,2\r\nc2,3,4"]
 )
 def test_tables_of_other_makes(tmp_path, text):
     (tmp_path / "a.csv").write_bytes(text.encode())
@@ -178,7 +177,12 @@ def test_files_that_are_damaged_or_unknown(tmp_path):
         read(tmp_path / "nothing.h5ad")
     with pytest.raises(DataError, match="There is no file or folder"):
         read(tmp_path / "absent.h5ad")
-    for name, advice in {"a.rds": "zellkonverter", "a.xlsx": "as .csv", "a.tar.gz": "Unpack", "a.dat": "Known"}.items():
+    for name, advice in {
+        "a.rds": "zellkonverter",
+        "a.xlsx": "as .csv",
+        "a.tar.gz": "Unpack",
+        "a.dat": "Known formats",
+    }.items():
         (tmp_path / name).write_text("x")
         with pytest.raises(DataError, match=advice):
             read(tmp_path / name)
@@ -192,7 +196,7 @@ def test_folders_without_a_matrix(tmp_path):
     with pytest.raises(DataError, match=r"Perhaps you mean '.*filtered'"):
         read(tmp_path)
     (tmp_path / "filtered" / "barcodes.tsv").write_text("c1\n")
-    with pytest.raises(DataError, match=r"has 1 lines, but 'matrix\.mtx' has 3 to name"):
+    with pytest.raises(DataError, match=r"has 1 lines, but 'matrix\.mtx' needs 3 names"):
         read(tmp_path / "filtered")
     (tmp_path / "filtered" / "barcodes.tsv").unlink()
     with pytest.raises(DataError, match=r"has no barcodes.tsv\(.gz\) beside it"):

@@ -114,7 +114,7 @@ def test_approximate_inner_products():
 
 
 def test_sentences():
-    with pytest.raises(ValueError, match="metric is 'r'; it is one of pearson, cosine, euclidean, inner"):
+    with pytest.raises(ValueError, match="metric is 'r'; it must be 'pearson', 'cosine', 'euclidean' or 'inner'"):
         nearest(X, 1, metric="r")
-    with pytest.raises(ValueError, match="k is 0; it must be 1 or more"):
+    with pytest.raises(ValueError, match="k is 0; it must be a whole number of 1 or more"):
         nearest(X, 0, metric="pearson")

@@ -1,9 +1,92 @@
+"""Marker tables, matching of genes, and the score of gene sets against its null."""
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from diffvae.tl._markers import GeneLevels, pairwise_auc, score_sets, share_votes
+from diffvae.tl import load_markers
+from diffvae.tl._markers import (
+    GeneLevels,
+    bundled_names,
+    match_genes,
+    pairwise_auc,
+    read_markers,
+    score_sets,
+    share_votes,
+)
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_bundled_tables_are_clean_and_give_their_sources(name):
+    table = load_markers(name)
+    assert table.columns.tolist() == ["cell_type", "gene", "direction", "source"]
+    assert table.notna().all().all()
+    assert (table["source"].str.len() > 0).all()
+    assert not table.duplicated(["cell_type", "gene"]).any()
+    sizes = table[table["direction"] == "up"].groupby("cell_type").size()
+    assert sizes.between(5, 12).all()
+    pd.testing.assert_frame_equal(read_markers(table)[1], table)
+    assert read_markers(name)[0] == name
+    assert bundled_names() == ["blood-human", "blood-mouse", "blood-zebrafish", "islet-human", "islet-mouse"]
+
+
+def test_zebrafish_holds_table_1_of_the_paper_without_its_citation_numbers():
+    table = load_markers("blood-zebrafish")
+    paper = table[table["source"].str.contains("Bica")].groupby("cell_type")["gene"].agg(set)
+    assert paper["HSPC"] == {"si:ch211-161c3.6", "cad", "pcna"}
+    assert paper["Neutrophil"] == {"illr4", "ponzr6", "npsn", "abcb9", "lyz"}
+    assert paper["Monocyte"] == {"lgals2a", "c1qc", "c1qa", "s100a10b", "mafbb"}
+    assert paper["Erythrocyte"] == {"alas2", "ba1l", "aqp1a.1", "hbaa1", "slc4a1a", "ba1", "si:xx-by187g17.1"}
+    assert paper["Thrombocyte"] == {"fn1b", "itga2b", "bmp6", "thbs1b", "fhl1a", "ctgfa", "apln"}
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t"), (".csv.gz", ",")])
+def test_files_dictionaries_and_frames_read_alike(tmp_path, suffix, separator):
+    frame = pd.DataFrame({"cell_type": ["T", "T", "B"], "gene": ["CD3D", "CD3E ", "MS4A1"], "extra": 1})
+    path = tmp_path / f"markers{suffix}"
+    frame.to_csv(path, sep=separator, index=False)
+    name, table = read_markers(path)
+    assert name == path.name
+    assert table["gene"].tolist() == ["CD3D", "CD3E", "MS4A1"]
+    assert table["direction"].tolist() == ["up"] * 3
+    pd.testing.assert_frame_equal(read_markers(str(path))[1], table)
+    pd.testing.assert_frame_equal(read_markers(frame)[1], table)
+    pd.testing.assert_frame_equal(read_markers({"T": ["CD3D", "CD3E"], "B": ["MS4A1"]})[1], table)
+
+
+@pytest.mark.parametrize(
+    ("markers", "sentence"),
+    [
+        ({"T": "CD3D,CD3E"}, r"markers\['T'\] is the string 'CD3D,CD3E'; give a list"),
+        ({}, "holds no marker genes"),
+        (pd.DataFrame({"cell_type": ["T"], "symbol": ["CD3D"]}), r"lacks the column 'gene'; .* has: cell_type, symbol"),
+        (
+            pd.DataFrame({"cell_type": ["T"], "gene": ["CD3D"], "direction": ["sideways"]}),
+            "direction 'sideways'",
+        ),
+        (
+            pd.DataFrame({"cell_type": "T", "gene": "CD3D", "direction": ["up", "down"]}),
+            "'CD3D' both up and down",
+        ),
+        (3, "markers is of type int"),
+        ("empty.csv", "can't be read as a table"),
+        ("blood", "'blood' is neither a bundled marker table"),
+    ],
+)
+def test_refusals(tmp_path, monkeypatch, markers, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(ValueError, match=sentence):
+        read_markers(markers)
+    with pytest.raises(ValueError, match="no bundled marker table 'blood'; the tables are: blood-human, "):
+        load_markers("blood")
+
+
+def test_genes_match_exactly_first_then_without_case():
+    names = pd.Index(["Cd3d", "CD3D", "Ms4a1", "Dup", "Dup", "lyz", "LYZ"])
+    genes = pd.Series(["CD3D", "MS4A1", "Dup", "Lyz", "absent"])
+    assert match_genes(genes, names).tolist() == [1, 2, 3, -1, -1]
 
 
 def brute_force(x, codes):
@@ -35,15 +118,12 @@ def test_dominance_is_the_mean_over_pairs_of_cells_dense_and_sparse(shift):
         np.testing.assert_allclose(pairwise_auc(format(x), codes, np.ones(4)), expected, atol=1e-12)
 
 
-def test_dominance_does_not_depend_on_how_many_cells_a_group_has():
+def test_votes_weigh_the_other_groups_whatever_their_size():
     x, codes = np.array([[3.0], [1.0], [2.0], [0.0], [0.0], [1.0]]), np.array([0, 0, 1, 1, 2, 2])
     many = np.r_[np.arange(6), np.repeat([2, 3], 20)]
     np.testing.assert_allclose(pairwise_auc(x, codes, np.ones(3)), pairwise_auc(x[many], codes[many], np.ones(3)))
-
-
-def test_votes_weigh_the_other_groups_only():
+    # the first lies above the second (+1, one vote) and below the third (-1, three votes)
     x, codes = np.array([[2.0], [1.0], [3.0]]), np.array([0, 1, 2])
-    # The first lies above the second (+1, one vote) and below the third (-1, three votes).
     assert pairwise_auc(x, codes, np.array([50.0, 1.0, 3.0]))[0, 0] == pytest.approx((1 - 3) / 4)
 
 
@@ -69,11 +149,8 @@ def test_cutting_a_type_into_parts_leaves_its_markers_strong():
     assert 1.3 * drowned[2:, :60].mean() < shared < whole
 
 
-def test_dominance_of_one_group_is_zero():
+def test_one_group_has_no_dominance_and_input_is_left_as_it_is():
     assert not pairwise_auc(np.ones((4, 2)), np.zeros(4, int), np.ones(1)).any()
-
-
-def test_input_is_left_as_it_is():
     x = sp.csr_matrix((np.array([1.0, 0.0, 2.0]), np.array([0, 1, 1]), np.array([0, 2, 3])))
     pairwise_auc(x, np.array([0, 1]), np.ones(2))
     assert x.nnz == 3
@@ -125,21 +202,15 @@ def test_p_values_of_random_sets_are_uniform():
     assert 0.43 < p.mean() < 0.57
 
 
-def test_controls_are_of_the_same_level_and_not_of_the_set():
+def test_controls_are_expressed_of_the_same_level_and_not_of_the_set():
     x, _ = simulate(n_genes=400)
-    levels = GeneLevels(x, 0)
+    levels, genes = GeneLevels(x, 0), np.array([7, 8])
     assert levels.level.max() == 400 // 50 - 1
-    own = np.array([7, 8])
-    pool = levels.pool(7, own)
+    pool = levels.pool(7, genes)
     assert (levels.level[pool] == levels.level[7]).all()
-    assert not np.isin(own, pool).any()
-
-
-def test_genes_that_no_cell_has_are_no_controls():
-    x, _ = simulate(n_genes=100)
+    assert not np.isin(genes, pool).any()
     x[:, 60:] = 0.0
-    levels = GeneLevels(sp.csr_matrix(x), 0)
-    assert np.concatenate(levels.controls).max() < 60
+    assert np.concatenate(GeneLevels(sp.csr_matrix(x), 0).controls).max() < 60
 
 
 def test_a_set_of_all_genes_is_never_special():
