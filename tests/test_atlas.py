@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import diffvae as dv
 from diffvae import _keys
 from diffvae._core.io import memory
-from diffvae.pipeline import _backed
+from diffvae.pipeline import _cells
 from diffvae.pp import DataError
 from diffvae.report import _made
 from diffvae.report._folder import Folder
@@ -45,7 +45,7 @@ def run(shards, tmp_path_factory):
         warnings.simplefilter("ignore")
         for name in dv.pl.__all__:
             patch.setattr(dv.pl, name, lambda *args, **options: None)
-        patch.setattr(_backed, "BLOCK", 70)
+        patch.setattr(_cells, "BLOCK", 70)
         markers["gene"] = ad.read_h5ad(shards[0]).var_names[:4]
         found = dv.pipeline.run(
             shards, out, subsample=200, label_key="cell_type", markers=markers, n_clusters=3, cluster_method="kmeans",
@@ -198,7 +198,7 @@ def test_a_run_that_fails_leaves_nothing(shards, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(_backed.BackedRun, "finish", fail)
+    monkeypatch.setattr(_cells.BackedRun, "finish", fail)
     with pytest.raises(OSError, match="disk is full"):
         dv.pipeline.run(shards, tmp_path / "out", subsample=100, n_clusters=2, cluster_method="kmeans", **OPTIONS)
     assert not list(tmp_path.iterdir())
@@ -225,7 +225,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(shards, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "prepared.h5ad").write_text("gigabytes")
     config = SimpleNamespace(data=shards, out=tmp_path / "out", cluster_method="kmeans", subsample=100)
-    backed_run = _backed.BackedRun(config)
+    backed_run = _cells.BackedRun(config)
     assert sorted(tmp_path.iterdir()) == sorted([backed_run.work, tmp_path / ".other.0123abcd.work"])
 
 

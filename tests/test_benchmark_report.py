@@ -11,7 +11,7 @@ from _comparison_data import LEVELS, comparison
 from diffvae import benchmark
 from diffvae._errors import DataError, OutputError
 from diffvae.benchmark import _markdown as md
-from diffvae.benchmark._comparison import Findings
+from diffvae.benchmark._findings import Findings
 from diffvae.benchmark._report import verdict
 from diffvae.benchmark._statistics import Bootstrap, at
 

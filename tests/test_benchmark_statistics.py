@@ -6,7 +6,7 @@ import pytest
 from _comparison_data import comparison
 
 from diffvae import benchmark
-from diffvae.benchmark._comparison import leaders
+from diffvae.benchmark._findings import leaders
 from diffvae.benchmark._statistics import Bootstrap
 
 SETTING = {"n_latent": 50, "space": "latent", "clusterer": "kmeans", "k_given": True}

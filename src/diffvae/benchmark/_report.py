@@ -13,7 +13,7 @@ from diffvae.benchmark._statistics import MARGIN, at
 from diffvae.metrics import _names
 
 if TYPE_CHECKING:
-    from diffvae.benchmark._comparison import Findings
+    from diffvae.benchmark._findings import Findings
 
 RARE_SHARE, RARE_CELLS = 0.05, 50
 FEW_SETS = 5

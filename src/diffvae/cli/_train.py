@@ -117,7 +117,7 @@ def _prepared(
     from diffvae._core.io import folders, read
     from diffvae._core.io.backed import open_store
     from diffvae._core.io.memory import stays_on_disk
-    from diffvae.pp._prepare import is_prepared, options_of
+    from diffvae.pp._record import is_prepared, options_of
 
     asked = {name: options[name] for name in ("n_top_genes", "layer")}
     given = o.one_or_several(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,6 @@ from diffvae._errors import DataError
 from diffvae.model._features import Matrix
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 from diffvae.train import RowSource
-
-if TYPE_CHECKING:
-    from diffvae.model._neural import NeuralModel
 
 N_BATCHES, BATCH_SIZE = 8, 128
 N_NULL = 200
@@ -75,7 +72,7 @@ class Diagnosis:
 
 
 @torch_in_one_thread
-def diagnose(model: NeuralModel, matrix: Matrix, *, rng: _random.Rng = 0) -> Diagnosis:
+def diagnose(model: Any, matrix: Matrix, *, rng: _random.Rng = 0) -> Diagnosis:
     """Examine a trained model on cells; see :meth:`NeuralModel.diagnose`."""
     module = model.module
     if not matrix.shape[0]:

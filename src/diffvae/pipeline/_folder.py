@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model import Model
-    from diffvae.pipeline._links import Links
-    from diffvae.pipeline._perturb import Changes
 
 NO_OPTIONS = {"data", "path", "out", "backed", "overwrite", "checkpoint_every", "resume", "progress", "on_step"}
 """Parameters that do not change a result, or that have a place of their own in a command line."""
@@ -99,7 +97,7 @@ class OpenedResult:
             words += ["--out", self.out.name]
         return command_line(words, function, arguments)
 
-    def write(self, result: Changes | Links, write_into: Callable[[Path], None]) -> None:
+    def write(self, result: Any, write_into: Callable[[Path], None]) -> None:
         """Complete the summary, write the folder as a whole, and renew the page of the result."""
         self.log.on_step("write")
         result.summary |= {"source": self.source, "warnings": self.log.warnings, "seconds": self.log.seconds}

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model import Model
-    from diffvae.pipeline._backed import BackedRun
+    from diffvae.pipeline._cells import BackedRun, InMemoryRun
     from diffvae.pipeline._links import Links
     from diffvae.pipeline._perturb import Changes
-    from diffvae.pipeline._run import InMemoryRun
 
 NOT_WRITTEN = "given in memory"
 """Value in a summary of a parameter that JSON does not hold."""

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _keys, datasets, pp, tl
+from diffvae import _keys, tl
 from diffvae._core.io import read
 from diffvae._core.io.backed import OnDisk
 from diffvae._core.io.folders import one_writer
@@ -15,55 +15,17 @@ from diffvae._core.io.memory import stays_on_disk
 from diffvae._core.runtime import StepLog, in_one_thread
 from diffvae._errors import DataError
 from diffvae.pipeline import _checks, _folder, _links, _perturb, _result, _scores
-from diffvae.pipeline._backed import BackedRun
+from diffvae.pipeline._cells import BackedRun, InMemoryRun
 from diffvae.pipeline._config import RunConfig
 from diffvae.pipeline._identify import identify
 from diffvae.pipeline._result import Result
 from diffvae.pipeline._settings import Config
-from diffvae.pp._prepare import is_prepared, options_of
+from diffvae.pp._record import is_prepared, options_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from diffvae.model import Model
-
-
-class InMemoryRun:
-    """The cells of a run in memory: every step uses all of them; the same interface as :class:`BackedRun`."""
-
-    words = ()
-    sizes = subsample = None
-
-    def __init__(self, config: RunConfig) -> None:
-        data = config.data
-        self.about: dict[str, Any] = {}
-        if data is None:
-            self.cells, self.origin, self.files = datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()", []
-        else:
-            self.cells, self.origin = read.load(data[0] if isinstance(data, list | tuple) else data, config.transpose)
-            self.files = [self.origin]
-
-    def prepare(self, **options: Any) -> None:
-        """Prepare the cells, unless they are prepared; results of later steps are removed."""
-        if is_prepared(self.cells):
-            self.cells.uns[_keys.UNS] = {"prepare": self.cells.uns[_keys.UNS]["prepare"]}
-        else:
-            pp.prepare(self.cells, **options)
-
-    def train(self, model: Model, **options: Any) -> None:
-        """Train on the cells and embed them."""
-        model.train(self.cells, **options)
-        tl.embed(self.cells, model)
-
-    def sample(self, model: Model, seed: int, log: StepLog) -> AnnData:
-        """Return all cells."""
-        return self.cells
-
-    def finish(self, adata: AnnData, log: StepLog) -> None:
-        """Do nothing: all cells have a cluster."""
-
-    def write(self, folder: Path) -> None:
-        """Do nothing: the result holds all cells."""
 
 
 @one_writer

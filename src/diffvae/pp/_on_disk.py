@@ -18,7 +18,7 @@ from diffvae._core.io.matrix import GeneRange, matrix_of
 from diffvae._core.io.writer import adata_writer, refuse_out
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
-from diffvae.pp import _prepare
+from diffvae.pp import _record
 from diffvae.pp._check import (
     KIND_NAMES,
     Kind,
@@ -126,18 +126,18 @@ def prepare_on_disk(
     given = matrix_of(store, layer)
     total = target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
     log = given.map(lambda block: log_normalise(block, report.kind, total))
-    is_validation = _prepare.draw_validation(report.n_cells, validation_size, rng)
+    is_validation = _record.draw_validation(report.n_cells, validation_size, rng)
     everywhere, training = _ranges(log, ~is_validation)
-    constant = _prepare.constant_genes(everywhere.low, everywhere.high)
+    constant = _record.constant_genes(everywhere.low, everywhere.high)
     keep, remarked = variable_genes(log, constant, n_top_genes=n_top_genes, batch=batch)
     minimum, maximum = (limit[keep].astype(np.float32) for limit in (training.low, training.high))
 
     names = unique_names(store.var_names)
     obs, var = store.obs.copy(), store.var.loc[keep].copy().set_axis(names[keep], axis=0)
-    _prepare.describe(obs, var, minimum, maximum, is_validation)
+    _record.describe(obs, var, minimum, maximum, is_validation)
     skeleton = AnnData(obs=obs, var=var)
     raw, all_genes = log, store.var.set_axis(names, axis=0).assign(highly_variable=keep)
-    if report.kind == "log" and layer is None and _prepare.raw_is_better(store):
+    if report.kind == "log" and layer is None and _record.raw_is_better(store):
         assert store.raw is not None
         raw, all_genes = store.raw.X, store.raw.var
     skeleton.raw = AnnData(sparse.csr_matrix((len(obs), len(all_genes)), dtype=np.float32), obs[[]], all_genes)
@@ -158,9 +158,9 @@ def prepare_on_disk(
             file.append("X", kept)
             file.append(f"layers/{_keys.UNIT}", unit)
             if report.kind == "counts":
-                file.append(f"layers/{_keys.COUNTS}", _prepare.as_counts(block[:, keep]))
+                file.append(f"layers/{_keys.COUNTS}", _record.as_counts(block[:, keep]))
             file.append("raw/X", logged if raw is log else raw.read(rows.start, rows.stop))
-        record = _prepare.record(
+        record = _record.record(
             report, n_top_genes=n_top_genes, target_sum=total, layer=layer, batch_key=batch_key,
             validation_size=validation_size, rng=rng, keep=keep, constant=constant, minimum=minimum, maximum=maximum,
             clipped=n_clipped / max(int(is_validation.sum()), 1), warned=[*store.notes, *warned],

@@ -1,4 +1,4 @@
-"""A run on cells that stay on disk: training and embedding use all cells, the analysis a random sample."""
+"""The cells of a run: in memory, or on disk with a sample in memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from diffvae import _keys, _random, pp
-from diffvae._core.io import folders
+from diffvae import _keys, _random, datasets, pp, tl
+from diffvae._core.io import folders, read
 from diffvae._core.io.backed import open_store
 from diffvae._core.io.writer import adata_writer
 from diffvae._core.runtime import StepLog
 from diffvae._core.validate import check
 from diffvae.pipeline._checks import RULES
+from diffvae.pp._record import is_prepared
 from diffvae.tl._cluster import CLUSTERERS
 from diffvae.tl._tsne import placer
 
@@ -32,6 +33,44 @@ BLOCK = 50_000
 """Number of cells that are placed on the map at once."""
 MIN_AGREEMENT = 0.9
 """Share of the sample whose nearest centroid is that of its cluster, below which a warning is given."""
+
+
+class InMemoryRun:
+    """The cells of a run in memory: every step uses all of them; the same interface as :class:`BackedRun`."""
+
+    words = ()
+    sizes = subsample = None
+
+    def __init__(self, config: RunConfig) -> None:
+        data = config.data
+        self.about: dict[str, Any] = {}
+        if data is None:
+            self.cells, self.origin, self.files = datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()", []
+        else:
+            self.cells, self.origin = read.load(data[0] if isinstance(data, list | tuple) else data, config.transpose)
+            self.files = [self.origin]
+
+    def prepare(self, **options: Any) -> None:
+        """Prepare the cells, unless they are prepared; results of later steps are removed."""
+        if is_prepared(self.cells):
+            self.cells.uns[_keys.UNS] = {"prepare": self.cells.uns[_keys.UNS]["prepare"]}
+        else:
+            pp.prepare(self.cells, **options)
+
+    def train(self, model: Model, **options: Any) -> None:
+        """Train on the cells and embed them."""
+        model.train(self.cells, **options)
+        tl.embed(self.cells, model)
+
+    def sample(self, model: Model, seed: int, log: StepLog) -> AnnData:
+        """Return all cells."""
+        return self.cells
+
+    def finish(self, adata: AnnData, log: StepLog) -> None:
+        """Do nothing: all cells have a cluster."""
+
+    def write(self, folder: Path) -> None:
+        """Do nothing: the result holds all cells."""
 
 
 class BackedRun:
