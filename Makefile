@@ -26,8 +26,8 @@ demo: $(READY)  ## environment, install, the whole pipeline on bundled real data
 test: $(READY)  ## environment, install, the whole test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup
 
-test-slow: $(READY)  ## what takes minutes and gigabytes: atlases, all thread counts (half an hour, 10 GB of disk)
-	$(BIN)/python -m pytest -m large tests/test_large.py
+test-slow: $(READY)  ## tests marked large: a million cells, all thread counts (an hour, 10 GB of disk)
+	$(BIN)/python -m pytest -m large tests
 
 lint: $(READY)  ## style, types, and that a room imports only rooms below it
 	$(BIN)/ruff check .

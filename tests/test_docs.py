@@ -1,4 +1,4 @@
-"""What the documentation promises of itself, without building it: every public name has its place and an example."""
+"""The documentation is complete: every public name has its page and an example, and every file it names exists."""
 
 import importlib
 import inspect
@@ -11,6 +11,8 @@ import pytest
 import diffvae as dv
 
 DOCS = Path(__file__).parents[1] / "docs"
+ROOT = DOCS.parent
+PACKAGE = ROOT / "src" / "diffvae"
 PAGES = {page.stem: page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.rst")}
 
 
@@ -58,13 +60,28 @@ def test_the_command_reference_has_every_option_and_example(monkeypatch):
         assert all(line.startswith("diffvae ") for line in commands)
 
 
-def test_every_page_is_reachable_and_links_to_pages_that_are_there():
+def test_links_between_pages_lead_to_existing_files():
     pages = [p for p in DOCS.rglob("*.md") if not {"_build", "generated"} & set(p.parts)]
     assert len(pages) > 10
     for page in pages:
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_architecture_lists_the_rooms_of_the_package():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    listing = re.search(r"```text\n(.*?)```", text, re.DOTALL).group(1)
+    rooms = [room for line in listing.splitlines() for room in re.findall(r"\w+", line.split("  ")[0])]
+    package = {path.stem for path in PACKAGE.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert sorted(rooms) == sorted(package - {"__init__", "__main__", "__pycache__"})
+
+
+def test_the_architecture_names_files_and_folders_that_exist():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+(?:/|\.(?:py|md|rst)))`", text)) - {"_name.py"}  # the pattern of private names
+    assert len(named) > 20
+    assert not [name for name in named if not any((folder / name).exists() for folder in (PACKAGE, ROOT))]
 
 
 def test_equations_of_docstrings_become_mathml(monkeypatch):
