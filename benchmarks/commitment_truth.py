@@ -1,8 +1,8 @@
-"""Progenitors called by their links, against the branch that the simulator put them on (5 seeds).
+"""Commitment calls of progenitors, compared with the simulated branches (5 seeds).
 
-A progenitor has begun to commit if it lies on the branch of a later type; a call is right if it names that type or one
-beyond it. Beside the model stand as many neighbours by Pearson's correlation and by the cosine of 50 principal
-components.
+A progenitor has begun to commit if it lies on the branch of a later type. A call is right if it names that type or one
+of its descendants. The model is compared with equally many neighbours by Pearson's correlation, and by the cosine of 50
+principal components.
 """
 
 from __future__ import annotations

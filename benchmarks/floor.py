@@ -1,10 +1,11 @@
-"""Time per training step beside the least that the device could need.
+"""Time per training step, compared with a lower bound for the device.
 
-That is: operations over the measured rate of its matrix products, or bytes over its measured bandwidth, whichever takes
-longer. Two sizes: the paper's (batch 128, 1845 genes), whose steps are so small that a GPU mostly waits for the next
-kernel to be started, and 4096 cells x 4000 genes. Bytes are those that nothing can save which keeps the weights in
-float32: weights read twice, gradients and Adam's moments, and each cells x genes array that has to exist written and
-read once. ``python benchmarks/floor.py --device cuda``, or ``benchmarks/train_speed.py --device cuda``.
+The bound is the larger of two times: operations divided by the measured rate of matrix products, and bytes divided by
+the measured bandwidth. There are two sizes: that of the paper (batch 128, 1845 genes), whose steps are so small that a
+GPU mostly waits for kernel launches, and 4096 cells x 4000 genes. The bytes are the minimum with float32 weights:
+weights are read twice; gradients, Adam's moments and each necessary cells x genes array are written and read once.
+
+    python benchmarks/floor.py --device cuda      (also printed by benchmarks/train_speed.py --device cuda)
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def wait(device: torch.device) -> None:
 
 
 def best_of(work: Callable[[], object], device: torch.device, times: int = 10) -> float:
-    """Return the least seconds that some work took."""
+    """Return the shortest time of several runs, in seconds."""
     work()  # caches, and kernels that are chosen at their first call
     found = []
     for _ in range(times):
@@ -45,21 +46,21 @@ def best_of(work: Callable[[], object], device: torch.device, times: int = 10) -
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a square product."""
+    """Return the operations per second of a square matrix product."""
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / best_of(lambda: a @ a, device)
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes per second that a copy reads and writes, of an array that fits no cache."""
+    """Return the bytes read and written per second when copying an array larger than any cache."""
     a = torch.empty(2**30 if device.type == "cuda" else 2**28, dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
     return 2 * len(a) / best_of(lambda: b.copy_(a), device)
 
 
 def operations(batch: int, n_genes: int) -> float:
-    """Of a step; a multiply-add counts two. The first layer has no gradient for its input, the others do."""
+    """Return the operations of a step; a multiply-add counts as two. The first layer needs no gradient of its input."""
     h1, h2 = HIDDEN
     rest = h1 * h2 + 2 * h2 * N_LATENT + N_LATENT * h2 + h2 * h1 + h1 * n_genes
     network = 2 * batch * (2 * n_genes * h1 + 3 * rest)
@@ -67,7 +68,7 @@ def operations(batch: int, n_genes: int) -> float:
 
 
 def least_bytes(batch: int, n_genes: int, n_parameters: int) -> float:
-    """Of a step: what has to be read and written once even if everything else were fused."""
+    """Return the bytes that a step must read and write even if all operations were fused."""
     weights = (2 + 2 + 2 * 3) * n_parameters  # forward, backward; gradient; weights and two moments in Adam
     cells = 2 + 2 * 2  # the batch is read and written; the hidden input and the logits' gradient written and read
     return 4.0 * (weights + cells * batch * n_genes + 2 * (2 * batch) ** 2)

@@ -1,6 +1,6 @@
-"""Time and memory of Graph-DiffVAE from 25,000 to 50,000 cells x 1,000 genes, k = 5, 20 epochs.
+"""Time and memory of Graph-DiffVAE from 25,000 to 50,000 cells x 1,000 genes, with k = 5 and 20 epochs.
 
-Each size in its own process. Prints both, their growth, and what one dense N x N matrix of the textbook would take.
+Each size runs in its own process. Prints time and memory, their growth, and the size of one dense N x N matrix.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""One step of Graph-DiffVAE against the textbook: dense adjacency, dense N x N loss, in one process.
+"""One step of Graph-DiffVAE, compared with the textbook algorithm (dense adjacency, dense N x N loss).
 
-Both have the same weights, noise and edges; their loss and gradients are compared first. Prints textbook / ours.
+Both run in one process with the same weights, noise and edges, and must give the same loss and gradients. Prints the
+time of the textbook algorithm divided by ours.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from diffvae.train import RowSource
 
 
 def textbook(module, x, adjacency, target, generator, kl_weight):
-    """Return the loss of eq 22 as it is usually written."""
+    """Return the loss of eq 22 in its usual dense form."""
     enc, dec = module.encoder, module.decoder
     h = F.relu(adjacency @ (x @ enc.first.linear.weight.T) + enc.first.bias)
     mu, logvar = (adjacency @ (h @ enc.heads.linear.weight.T) + enc.heads.bias).chunk(2, dim=1)

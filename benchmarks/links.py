@@ -1,4 +1,4 @@
-"""Links between cells, scored on an independent measurement: Graph-DiffVAE beside Pearson, PCA, DiffVAE and the graph.
+"""Predicted links scored on independent data: Graph-DiffVAE, Pearson, PCA, DiffVAE and popularity.
 
 python benchmarks/links.py FILE.h5ad LABEL_KEY [K]      (without arguments: simulated cells)
 """

@@ -1,9 +1,9 @@
-"""Exact prefix search against running the classifier on each edited cell, in one process, with the same answers.
+"""Exact prefix search, compared with classifying each edited cell, in one process and with equal results.
 
-500 cells x 2,000 genes x every prefix length, by cumulative sums of the first layer's rows. The other way is timed on a
-few cells: once as one call per edited cell, once with all 2,000 edited copies of a cell in one call (the best that can
-be done without looking into the classifier). Prints the ratios, edited cells per second and the share of the
-matrix-product peak. Run it on an otherwise idle machine: ``python benchmarks/minimal_genes.py``.
+The search covers 500 cells x 2,000 genes x every prefix length, by cumulative sums of the first layer's rows. The
+alternative is timed on a few cells: with one call per edited cell, and with all 2,000 edited copies of a cell in one
+call (the fastest way without access to the classifier's weights). Prints the ratios, edited cells per second and the
+share of the peak rate of matrix products. Run it on an otherwise idle machine: ``python benchmarks/minimal_genes.py``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     per_cell = (time.perf_counter() - start) / N_CELLS
 
     def copies(i: int) -> np.ndarray:
-        """All prefixes of a cell, one row each."""
+        """Return all prefixes of a cell, one row each."""
         edits = np.repeat(x[i][None], N_GENES, axis=0)
         rank = np.empty(N_GENES, int)
         rank[order[i]] = np.arange(N_GENES)

@@ -1,10 +1,12 @@
-"""Perturbation and minimal genes against the truth of a simulated tree, one table over seeds.
+"""Perturbations and minimal gene sets, compared with the truth of simulated trees, in one table over seeds.
 
-For each seed: cells of ``simulate_differentiation``, a DiffVAE and a classifier, then two progenitors of the tree
-towards their own children and to leaves of other branches. Prints the classifier's held-out accuracy; how many true and
-absent branches convert beyond chance (q < 0.05); how well the excess over chance tells true from absent branches (area
-under the ROC curve); and the share of true drivers (gene and direction) among the 20 genes in most minimal sets, beside
-that of the top differentially expressed genes. ``python benchmarks/perturbation_truth.py [--seeds 5]``.
+For each seed the script simulates cells (``simulate_differentiation``), trains a DiffVAE and a classifier, and perturbs
+two progenitor types towards their children and towards leaves of other branches. Prints the classifier's held-out
+accuracy; the number of true and absent branches that convert beyond chance (q < 0.05); the area under the ROC curve of
+the excess over chance for true against absent branches; and the share of true drivers (gene and direction) among the 20
+genes in most minimal sets, and among the top differentially expressed genes.
+
+    python benchmarks/perturbation_truth.py [--seeds 5]
 """
 
 from __future__ import annotations

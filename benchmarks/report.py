@@ -1,10 +1,10 @@
-"""The page of a run at 700, 5,000 and 100,000 cells: its size, how long it takes to write, and to open in a browser.
+"""The report page at 700, 5,000 and 100,000 cells: its size, and the time to write it and to open it in a browser.
 
     python benchmarks/report.py [CHROMIUM]
 
-5,000 simulated cells x 2,000 genes with changes and links; the 100,000 are the same cells twenty times, places, latent
-values and expression of each copy with noise, without changes and links. The drawing library is in every page, whatever
-the cells: the ratio is the page's size to it.
+5,000 simulated cells x 2,000 genes have perturbations and links. The 100,000 cells are twenty noisy copies of these,
+without perturbations and links. Every page includes the plotting library; the printed ratio is the size of the page to
+that of the library.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(browser: str | None) -> None:
 
 
 def many(folder: Path, out: Path) -> None:
-    """Write a result with the cells of another one many times."""
+    """Write a result with noisy copies of the cells of another one."""
     shutil.copytree(folder, out, ignore=shutil.ignore_patterns("links", "perturbation", "report.html"))
     cells = ad.read_h5ad(folder / "results.h5ad")
     del cells.obsp, cells.raw
@@ -70,7 +70,7 @@ def many(folder: Path, out: Path) -> None:
 
 
 def load(page: Path, browser: str) -> float:
-    """Return the seconds until the last figure is drawn, the best of three."""
+    """Return the seconds until the last figure is drawn, the shortest of three."""
     from playwright.sync_api import sync_playwright
 
     found = []

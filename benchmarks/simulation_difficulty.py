@@ -1,9 +1,8 @@
-"""How hard is the simulated tree: k-means on principal components against the true types.
+"""Difficulty of the simulated tree: k-means on principal components, compared with the true types.
 
-Prints the figures that the docstring of ``diffvae.datasets.simulate_differentiation`` publishes: the
-adjusted Rand index of k-means, and beside it the accuracy of a classifier that has seen labels, which is
-what is there to be found. Run it as ``python benchmarks/simulation_difficulty.py``; it takes about a minute
-on two cores.
+Prints the figures in the docstring of ``diffvae.datasets.simulate_differentiation``: the adjusted Rand index of
+k-means, and as an upper bound the accuracy of a classifier trained with labels. It takes about a minute on two cores:
+``python benchmarks/simulation_difficulty.py``.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Memory and speed of cells that stay on disk: 200,000 and 1,000,000 simulated cells x 2,000 genes.
+"""Memory and speed with cells on disk: 200,000 and 1,000,000 simulated cells x 2,000 genes.
 
-Counts of 20 cell types, cells sorted by type (the worst order for reading in blocks), about 9 % of the values not
-zero, as float32 CSR in .h5ad, written in blocks. Prints, each measured in a process of its own: the peak memory
-(resident set) of preparing, of one epoch of DiffVAE and of embedding all cells; and the cells per second of training
-on the large file over those of training in memory, in turn in one process, so that a disturbance hits both.
+The data are counts of 20 cell types, sorted by type (the worst order for reading in blocks), about 9 % nonzero, written
+in blocks as float32 CSR in .h5ad. Prints the peak memory (resident set) of preparing, of one epoch of DiffVAE and of
+embedding all cells, each in its own process. Also prints the training speed with the large file divided by that in
+memory; the two alternate in one process, so that disturbances affect both.
 
     python benchmarks/stream.py [--sizes 200000 1000000] [--rounds 3] [--folder DIR]
 
-The files take about 1 GB per 200,000 cells in the folder (a temporary one by default) and are removed at the end.
+The files take about 1 GB per 200,000 cells in the folder (by default a temporary one) and are removed at the end.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def embed(prepared: str, model: str, out: str) -> dict[str, Any]:
 
 
 def ratio(prepared: str, rounds: int) -> dict[str, Any]:
-    """Train on as many cells of the file as in memory, in turn; blocks of the former come from all over the file."""
+    """Alternate training on cells in memory and on equally many cells of the file, in blocks from the whole file."""
     import numpy as np
 
     import diffvae as dv
@@ -115,7 +115,7 @@ STEPS = {"generate": generate, "prepare": prepare, "train": train, "embed": embe
 
 
 def measured(step: str, *arguments: Any) -> dict[str, Any]:
-    """Run a step in a fresh process; this one stays small, for a process inherits the peak of the one it came of."""
+    """Run a step in a fresh process. The parent stays small, because a child inherits its peak memory."""
     command = [sys.executable, "-W", "ignore", __file__, "--step", step, json.dumps(arguments)]
     waits = {"GOMP_SPINCOUNT": "1000"}  # as the program does: threads don't spin where others want the processor
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | waits).stdout

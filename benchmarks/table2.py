@@ -1,11 +1,11 @@
-"""The paper's Table 2 at its size: how long it takes, and what of it dominates.
+"""The paper's Table 2 at its original size: the total time and its largest part.
 
     python benchmarks/table2.py [N_WORKERS]
 
-1,422 simulated cells x 1,845 genes; DiffVAE, VAE, AE and PCA at 20, 50 and 100 dimensions, one training each; 50
-clusterings by k-means, DBSCAN, mixtures and Leiden, on the latent representation and on as many t-SNE maps. The floor
-that is printed is the t-SNE maps alone: each is 750 iterations whose forces can't be shared between maps, because each
-map moves its own cells; what can be shared, the affinities, is computed once per training.
+The table covers 1,422 simulated cells x 1,845 genes; DiffVAE, VAE, AE and PCA with 20, 50 and 100 dimensions and one
+training each; and 50 clusterings by k-means, DBSCAN, mixtures and Leiden on the latent representation and on as many
+t-SNE maps. The printed lower bound is the time of the t-SNE maps alone: each takes 750 iterations, which maps cannot
+share. The affinities are shared and computed once per training.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(n_workers: int) -> None:
 
 
 def _one_map(cells) -> float:
-    """Return the seconds of one map in one thread, the best of three."""
+    """Return the seconds of one map in one thread, the shortest of three."""
     from diffvae import _random
     from diffvae.benchmark import _jobs, _tasks
     from diffvae.tl import _tsne

@@ -1,7 +1,7 @@
-"""What one thread costs in training: time of an epoch in one thread over that in all threads, in turn in one process.
+"""Training in one thread, compared with all threads: the ratio of the times of an epoch, in one process.
 
-One thread is what small steps have, so that results don't depend on the number of threads (diffvae._core.runtime).
-Prints a line per size; above the limit all threads are used. On an idle machine: ``python benchmarks/threads.py``.
+Small steps use one thread, so that results do not depend on the number of threads (diffvae._core.runtime); larger steps
+use all threads. Prints a line per size. Run it on an idle machine: ``python benchmarks/threads.py``.
 """
 
 from __future__ import annotations

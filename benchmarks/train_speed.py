@@ -1,11 +1,11 @@
-"""Training speed: cells per second of our loop over those of the obvious one, in one process, at equal loss.
+"""Training speed: cells per second of our loop divided by those of a plain loop, in one process, at equal loss.
 
-The obvious loop is float32, eager, ``torch.optim.Adam`` and the loss written as in a textbook, on the paper's size
-(1422 cells x 1845 genes, 512-256-50, batch 128, 100 epochs). Prints the ratio, that of the obvious loop with denormals
-flushed (the one lever that a user could pull with a line), and the share of the matrix-product peak. From its second
-round on, the obvious loop has the freed memory that ours makes the C library keep, and the best round counts. Run it
-on an otherwise idle machine: ``python benchmarks/train_speed.py [--epochs 100]``. With ``--device cuda`` it measures a
-step beside the least that the device could need (floor.py).
+The plain loop is eager float32 with ``torch.optim.Adam`` and the textbook loss, at the paper's size (1422 cells x 1845
+genes, 512-256-50, batch 128, 100 epochs). Prints this ratio, the ratio with denormals flushed in the plain loop (the
+one-line optimisation that a user could make), and the share of the peak rate of matrix products. The best round counts;
+from the second round on the plain loop benefits from freed memory that our loop makes the C library keep. Run it on an
+otherwise idle machine: ``python benchmarks/train_speed.py [--epochs 100]``. With ``--device cuda`` it compares a step
+with the lower bound for the device (floor.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HIDDEN, N_LATENT = (512, 256), 50
 
 
 def data() -> torch.Tensor:
-    """Simulate cells of the paper's size and prepare them as the package does."""
+    """Simulate cells of the paper's size and prepare them with the package."""
     adata = dv.datasets.simulate_differentiation(N_CELLS, N_GENES, rng=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -56,7 +56,7 @@ def textbook_mmd(z: torch.Tensor, prior: torch.Tensor) -> torch.Tensor:
 
 
 def obvious(x: torch.Tensor, epochs: int) -> tuple[float, float, np.ndarray]:
-    """Train as a tutorial would; return seconds, final loss and latent."""
+    """Train with the plain loop; return seconds, final loss and latent representation."""
     config = from_preset("default", {})
     net = network(x.shape[1])
     optimizer = torch.optim.Adam(net.parameters(), lr=LR)
@@ -81,7 +81,7 @@ def obvious(x: torch.Tensor, epochs: int) -> tuple[float, float, np.ndarray]:
 
 
 def obvious_flushed(x: torch.Tensor, epochs: int) -> tuple[float, float, np.ndarray]:
-    """Train as a tutorial would, after ``torch.set_flush_denormal(True)``, which reaches the calling thread only."""
+    """Train with the plain loop after ``torch.set_flush_denormal(True)``, which affects only the calling thread."""
     torch.set_flush_denormal(True)
     try:
         return obvious(x, epochs)
@@ -90,7 +90,7 @@ def obvious_flushed(x: torch.Tensor, epochs: int) -> tuple[float, float, np.ndar
 
 
 def ours(x: torch.Tensor, epochs: int) -> tuple[float, float, np.ndarray]:
-    """Train with the package's loop; return the same."""
+    """Train with the package's loop; return the same values."""
     net = network(x.shape[1])
     source = RowSource(x.numpy())
     start = time.perf_counter()
@@ -117,7 +117,7 @@ def latent(net: Autoencoder, x: torch.Tensor) -> np.ndarray:
 
 
 def peak(dtype: torch.dtype, size: int = 2048) -> float:
-    """Matrix-product operations per second, the best of ten."""
+    """Return matrix-product operations per second, the best of ten runs."""
     a = torch.randn(size, size).to(dtype)
     best = 0.0
     for _ in range(10):
@@ -128,7 +128,7 @@ def peak(dtype: torch.dtype, size: int = 2048) -> float:
 
 
 def operations_per_cell() -> float:
-    """Multiply-adds count two; forward, and twice that backward but for the input's gradient."""
+    """Return the operations of forward and backward passes; a multiply-add counts as two."""
     h1, h2 = HIDDEN
     first = N_GENES * h1
     rest = h1 * h2 + 2 * h2 * N_LATENT + N_LATENT * h2 + h2 * h1 + h1 * N_GENES

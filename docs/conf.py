@@ -10,7 +10,7 @@ import diffvae
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
-# The kernels that execute the tutorials inherit these. Waiting threads must not spin: that slows down working ones.
+# The kernels that execute tutorials inherit these. Waiting threads must not spin, which would slow down working ones.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # tqdm would warn, with a local path, that its notebook widgets are missing.
 os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
