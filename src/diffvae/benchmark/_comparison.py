@@ -43,6 +43,16 @@ class Comparison:
         The folder, if one was written.
     command
         The command or call that made the comparison, for the report.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(200, 200)
+    >>> comparison = dv.benchmark.run({"tree": cells}, {"PCA": dv.model.PCA(), "again": dv.model.PCA()},
+    ...     label_key="cell_type", n_latent=10, clusterers=["kmeans"], spaces=["latent"], metrics=["ari"],
+    ...     n_trainings=2, n_clusterings=2, progress=False)
+    >>> comparison.compare("PCA")[["method", "difference", "ties"]].values.tolist()
+    [['again', 0.0, 1]]
     """
 
     table: pd.DataFrame

@@ -57,7 +57,7 @@ def identify(
     >>> dv.pp.prepare(adata)
     >>> model = dv.model.PCA(n_latent=10).train(adata)
     >>> dv.tl.embed(adata, model)
-    >>> dv.tl.tsne(adata)
+    >>> dv.tl.tsne(adata, n_iter=50)
     >>> dv.pipeline.identify(adata, model, markers="blood-human", n_clusters=6, cluster_method="kmeans")
     >>> adata.obs["diffvae_cluster"].nunique()
     6

@@ -68,7 +68,7 @@ def conversions(
     >>> model = dv.model.PCA(n_latent=10).train(adata)
     >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
     >>> dv.tl.embed(adata, model)
-    >>> dv.tl.tsne(adata)
+    >>> dv.tl.tsne(adata, n_iter=50)
     >>> perturbation = dv.tl.perturb(
     ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
     ... )
@@ -129,9 +129,17 @@ def converted(
 
     Examples
     --------
-    With the perturbation of the example of :func:`conversions`:
-
-    >>> dv.pl.converted(perturbation, "CD14+ Monocyte", n_sd=2)  # doctest: +SKIP
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> dv.tl.embed(adata, model)
+    >>> dv.tl.tsne(adata, n_iter=50)
+    >>> perturbation = dv.tl.perturb(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
+    ... )
+    >>> ax = dv.pl.converted(perturbation, "CD14+ Monocyte", n_sd=2)
     """
     source, _ = _pairs(perturbation, source, target)
     step = perturbation.n_sd[perturbation.step(n_sd)]
@@ -176,9 +184,16 @@ def conversion_curves(
 
     Examples
     --------
-    With the perturbation of the example of :func:`conversions`:
-
-    >>> axes = dv.pl.conversion_curves(perturbation)  # doctest: +SKIP
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> perturbation = dv.tl.perturb(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
+    ... )
+    >>> dv.pl.conversion_curves(perturbation).size
+    1
     """
     check(RULES, ncols=ncols)
     source, wanted = _pairs(perturbation, source, targets)
@@ -237,9 +252,16 @@ def plasticity(
 
     Examples
     --------
-    With the perturbation of the example of :func:`conversions`:
-
-    >>> dv.pl.plasticity(perturbation, n_sd=2)  # doctest: +SKIP
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> perturbation = dv.tl.perturb(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
+    ... )
+    >>> [label.get_text() for label in dv.pl.plasticity(perturbation, n_sd=2).get_yticklabels()]
+    ['CD34+']
     """
     _check(perturbation)
     step = perturbation.n_sd[perturbation.step(n_sd)]

@@ -130,9 +130,15 @@ def minimal_genes(
 
     Examples
     --------
-    With the result of the example of :func:`gene_counts`:
-
-    >>> dv.pl.minimal_genes(minimal, n_genes=10)  # doctest: +SKIP
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> minimal = dv.tl.minimal_genes(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
+    ... )
+    >>> ax = dv.pl.minimal_genes(minimal, n_genes=10)
     """
     _check(minimal)
     check(RULES, n_genes=n_genes)

@@ -217,6 +217,19 @@ class MinimalGenes:
         Row numbers in ``adata``, in the order of ``cells``.
     edited
         Their expression after the edit, cells x genes, on the scale of the training layer.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> genes = dv.tl.minimal_genes(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
+    ... )
+    >>> genes.curve().columns.tolist()
+    ['n_genes', 'share']
     """
 
     cells: pd.DataFrame

@@ -237,6 +237,18 @@ class Passport:
     batches
         One row per alive dimension, with a batch key: ``dimension``, ``batch`` (the one furthest from the others),
         ``auc``, ``batch_eta2`` (of what types leave), ``type_eta2`` (of what batches leave), ``p_value``, ``q_value``.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=5).train(adata)
+    >>> dv.tl.embed(adata, model)
+    >>> dv.tl.gene_weights(adata, model)
+    >>> passport = dv.tl.passport(adata, "cell_type")
+    >>> len(passport.table)
+    5
     """
 
     table: pd.DataFrame

@@ -94,6 +94,19 @@ class Perturbation:
         Least probability of a conversion.
     methods
         The methods; the first is the default of the methods below.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=10).train(adata)
+    >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
+    >>> perturbation = dv.tl.perturb(
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
+    ... )
+    >>> perturbation.sources, perturbation.targets
+    (('CD34+',), ('CD14+ Monocyte',))
     """
 
     table: pd.DataFrame

@@ -58,6 +58,17 @@ class Reproduction:
         Parameters, claims, seconds, versions: the content of ``summary.json``.
     path
         The folder, if one was written.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(50, 40, tree={"stem": ["red", "white"]}, effect=2)
+    >>> cells.uns.clear()  # without progenitors nothing is perturbed
+    >>> reproduction = dv.benchmark.reproduce(
+    ...     cells, label_key="cell_type", n_latent=[5], n_trainings=1, n_clusterings=1, max_epochs=1, progress=False
+    ... )
+    >>> "overlap" in reproduction.tables
+    True
     """
 
     claims: pd.DataFrame
@@ -144,11 +155,12 @@ def reproduce(
     Examples
     --------
     >>> import diffvae as dv
-    >>> cells = dv.datasets.simulate_differentiation(100, 60, tree={"stem": ["red", "white"]}, effect=2)
+    >>> cells = dv.datasets.simulate_differentiation(50, 40, tree={"stem": ["red", "white"]}, effect=2)
     >>> cells.uns.clear()  # without progenitors nothing is perturbed
-    >>> found = dv.benchmark.reproduce(cells, label_key="cell_type", n_latent=[5], n_trainings=1, n_clusterings=1,
-    ...     max_epochs=1, progress=False)
-    >>> found.claims.columns[:3].tolist()
+    >>> reproduction = dv.benchmark.reproduce(
+    ...     cells, label_key="cell_type", n_latent=[5], n_trainings=1, n_clusterings=1, max_epochs=1, progress=False
+    ... )
+    >>> reproduction.claims.columns[:3].tolist()
     ['claim', 'where', 'published']
     """
     sizes = [int(n) for n in n_latent]

@@ -75,6 +75,16 @@ class Stability:
         Summary in words, including the cases in which chance or PCA does equally well.
     params
         ``model``, ``n``, ``by``, ``null`` and the other choices; ``mark`` identifies the latent representation.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> dv.pp.prepare(adata)
+    >>> model = dv.model.PCA(n_latent=5).train(adata)
+    >>> stability = dv.benchmark.stability(adata, model, n=2, cluster_method=None, progress=False)
+    >>> stability.matches.columns[:3].tolist()
+    ['training', 'dimension', 'match']
     """
 
     dimensions: pd.DataFrame

@@ -70,6 +70,14 @@ class Tuned:
         Settings, verdict, warnings, timings, versions: the content of ``summary.json``.
     path
         The output folder, or None.
+
+    Examples
+    --------
+    >>> import diffvae as dv
+    >>> cells = dv.datasets.simulate_differentiation(60, 40)
+    >>> tuned = dv.benchmark.tune(cells, n_trials=2, n_repeats=1, max_epochs=2, progress=False)
+    >>> tuned.default["preset"], tuned.importance is None  # too few trials for importances
+    ('default', True)
     """
 
     trials: pd.DataFrame
