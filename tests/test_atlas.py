@@ -115,7 +115,7 @@ def test_the_summary_says_it(run):
 
 def test_the_size_decides(shards, monkeypatch):
     assert memory.stays_on_disk(shards[0], None) == ""
-    assert "asked for" in memory.stays_on_disk(shards[0], True)
+    assert "as requested" in memory.stays_on_disk(shards[0], True)
     assert memory.stays_on_disk(shards, None)
     assert memory.free_memory() > 2**20
     monkeypatch.setattr(memory, "free_memory", lambda: 1e5)
@@ -143,7 +143,7 @@ def test_refused_before_anything_is_written(shards, tmp_path):
         (shards, {"out": None}, "results need a folder"),
         (shards, {"out": out, "cluster_method": "dbscan"}, "no centroids"),
         (shards, {"out": out, "subsample": 5}, "subsample is 5"),
-        (shards, {"out": out, "backed": False}, "Several files are read from disk"),
+        (shards, {"out": out, "backed": False}, "Several files can only be read from disk"),
         (shards, {"out": out, "transpose": True}, "Genes in rows"),
         (shards, {"out": out, "subsample": 100, "n_clusters": 101}, "only 100 cells are clustered"),
         (shards, {"out": out, "label_key": "type"}, r"adata.obs\['type'\] is missing"),
@@ -168,7 +168,7 @@ def test_prepared_cells_whose_x_has_columns_are_refused_before_the_training(shar
     dv.pp.prepare(cells, n_top_genes=60)
     cells.X = sp.csc_matrix(cells.X)
     cells.write_h5ad(tmp_path / "prepared.h5ad")
-    with pytest.raises(DataError, match=r"write it by rows first: adata\.X = adata\.X\.tocsr\(\)"):
+    with pytest.raises(DataError, match=r"store it by rows first: adata\.X = adata\.X\.tocsr\(\)"):
         dv.pipeline.run(tmp_path / "prepared.h5ad", tmp_path / "out", backed=True, **OPTIONS | {"n_top_genes": 60})
     assert sorted(file.name for file in tmp_path.iterdir()) == ["prepared.h5ad"]
 
@@ -180,7 +180,7 @@ def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed, no_fig
     ad.read_h5ad(whole)[100:].copy().write_h5ad(some)
     options = OPTIONS | {"links": False, "backed": backed, "n_clusters": 2, "cluster_method": "kmeans"}
     for other, sentence in (
-        ({"n_top_genes": 20}, "have been prepared with n_top_genes=60, not 20; leave it out, or give the data"),
+        ({"n_top_genes": 20}, "have been prepared with n_top_genes=60, not 20; leave it out, or give the original data"),
         ({"n_top_genes": 60, "layer": "counts"}, "prepared with layer=None, not 'counts'"),
         ({"n_top_genes": 60, "batch_key": "nope"}, "prepared with batch_key=None, not 'nope'"),
     ):
@@ -246,4 +246,4 @@ def test_train_and_embed_on_the_command_line(shards, tmp_path, diffvae):
     code, _, err = diffvae("train", *shards, "--kind", "pca", "--out", tmp_path / "pca")
     assert (code, "needs the cells in memory" in err) == (2, True)
     code, _, err = diffvae("embed", *shards, "--in-memory", "--model", model, "--out", tmp_path / "y.h5ad")
-    assert (code, "Several files are read from disk" in err) == (2, True)
+    assert (code, "Several files can only be read from disk" in err) == (2, True)
