@@ -1,4 +1,4 @@
-"""What tests and the examples of docstrings share."""
+"""Settings of the tests and of the docstring examples."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tables like those of benchmark.run with differences that are known, for tests of what is said of them."""
+"""Tables like those of benchmark.run with known differences between the methods."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,33 +26,33 @@ def comparison(
     every_measure: bool = False,
     rng: int = 0,
 ) -> Comparison:
-    """Return runs whose ARI is the method's level (or one per data set) plus noise of trainings and of clusterings."""
-    chance = np.random.default_rng(rng)
+    """Return runs whose ARI is the level of the method (and data set) plus noise per training and clustering."""
+    random = np.random.default_rng(rng)
     rows, types = [], []
     for d, dataset in enumerate(datasets):
-        split = chance.normal(0, spread, n_trainings)  # what all methods share: a hard split is hard for all
+        split = random.normal(0, spread, n_trainings)  # a split that is hard for one method is hard for all
         for method, level in levels.items():
-            own = level[dataset] if isinstance(level, Mapping) else level
+            mean_ari = level[dataset] if isinstance(level, Mapping) else level
             for dims in n_latent:
                 for seed in range(n_trainings):
-                    base = own + split[seed] + chance.normal(0, spread)
+                    base = mean_ari + split[seed] + random.normal(0, spread)
                     training = {
                         "active_dimensions": float(dims), "mig": base / 5, "batch_alignment": np.nan,
                         "training_seconds": 3.0 * (1 + len(method)),
                     }  # fmt: skip
                     if every_measure:
-                        of = ("reconstruction_r2", "dci_disentanglement", "dci_completeness",
+                        measures = ("reconstruction_r2", "dci_disentanglement", "dci_completeness",
                               "dci_informativeness", "type_alignment")  # fmt: skip
-                        training |= {name: base / (2 + i) for i, name in enumerate(of)}
+                        training |= {name: base / (2 + i) for i, name in enumerate(measures)}
                     for space in spaces:
-                        for clusterer, given in clusterers:
+                        for clusterer, k_given in clusterers:
                             fixed = clusterer == "dbscan" and space == "latent"
                             for repeat in range(1 if fixed else n_clusterings):
-                                ari = base + OFFSET[clusterer] + 0.02 * (space == "tsne") + chance.normal(0, jitter)
+                                ari = base + OFFSET[clusterer] + 0.02 * (space == "tsne") + random.normal(0, jitter)
                                 key = {
                                     "dataset": dataset, "method": method, "n_latent": dims, "seed": seed,
                                     "clustering_seed": repeat, "space": space, "clusterer": clusterer,
-                                    "k_given": given,
+                                    "k_given": k_given,
                                 }  # fmt: skip
                                 ari = float(np.clip(ari, 0, 1))
                                 rows.append(

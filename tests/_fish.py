@@ -1,4 +1,4 @@
-"""Small made-up files in the form of the published zebrafish set, with genes of Table 1 that move with their types."""
+"""Small simulated files in the format of the published zebrafish data; genes of Table 1 mark their types."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ SIZES = {"HSPC": 30, "Neutrophils": 24, "Monocytes": 22, "Erythrocytes": 20, "Th
 
 
 def write_fish(folder, rng=0):
-    """Write GE_mvg.csv, CV_genes.csv and Annotation_File.csv; the last published gene of each type is left out."""
-    chance = np.random.default_rng(rng)
-    told = published()["zebrafish"].genes
-    markers = [(gene, kind) for kind, genes in told.items() for gene in genes[:-1]]
+    """Write GE_mvg.csv, CV_genes.csv and Annotation_File.csv; the last published gene of each type is missing."""
+    random = np.random.default_rng(rng)
+    published_genes = published()["zebrafish"].genes
+    markers = [(gene, kind) for kind, genes in published_genes.items() for gene in genes[:-1]]
     genes = [gene for gene, _ in markers] + [f"other{i}" for i in range(20)]
     types = np.repeat(list(SIZES), list(SIZES.values()))
-    values = chance.gamma(1.0, 0.5, (len(types), len(genes)))
+    values = random.gamma(1.0, 0.5, (len(types), len(genes)))
     for column, (_, kind) in enumerate(markers):
         values[types == kind, column] += 3
     folder.mkdir(parents=True, exist_ok=True)

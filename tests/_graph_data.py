@@ -1,4 +1,4 @@
-"""A hundred cells with a graph, and a Graph-DiffVAE small enough to be trained on them in a fraction of a second."""
+"""A hundred cells with a graph, and a Graph-DiffVAE that trains on them in a fraction of a second."""
 
 from functools import cache
 
@@ -15,7 +15,7 @@ QUICK = {"device": "cpu", "progress": False, "validate_every": 4}
 
 @cache
 def linked() -> AnnData:
-    """Return cells that no test may change."""
+    """Return cells with a graph; tests must not change them."""
     adata = prepared()
     dv.pp.cell_graph(adata, k=3, progress=False)
     return adata
@@ -23,7 +23,7 @@ def linked() -> AnnData:
 
 @cache
 def planted() -> AnnData:
-    """Return 400 cells of ten clear types, which no test may change."""
+    """Return 400 cells of ten well separated types; tests must not change them."""
     rng = np.random.default_rng(0)
     loadings = rng.gamma(0.4, 1.0, (10, 60))[np.arange(400) % 10]
     adata = AnnData(rng.poisson(8 * loadings * rng.gamma(5, 0.2, (400, 1)) + 0.3).astype(np.float32))

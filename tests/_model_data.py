@@ -1,4 +1,4 @@
-"""A few cells with three programmes, and models small enough to be trained on them in a fraction of a second."""
+"""A hundred cells with three gene programmes, and models that train on them in a fraction of a second."""
 
 from functools import cache
 
@@ -41,5 +41,5 @@ MAKERS = {
 
 @cache
 def trained(name: str):
-    """Return a trained model that no test may change."""
+    """Return a trained model; tests must not change it."""
     return MAKERS[name]().train(prepared(), **QUICK)

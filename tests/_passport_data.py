@@ -1,4 +1,4 @@
-"""Cells whose dimensions are planted: a type, a batch, noise and nothing, with what further trainings said of them."""
+"""Cells with known dimensions (a type, a batch, noise, a dead one) and their stability in further trainings."""
 
 import functools
 import warnings
@@ -25,7 +25,7 @@ def planted(*, recurrence=(1.0, 1.0, 0.2, np.nan), with_stability: bool = True) 
     genes = np.zeros((6, 4))
     genes[0, 0], genes[1, 0], genes[2, 1], genes[3, 2] = 2.0, -1.0, 1.5, 1.0
     x = (z @ genes.T + 10 + rng.normal(0, 0.1, (N, 6))).astype(np.float32)
-    x[:, 3] = 20 - x[:, 3]  # in the cells it falls along dimension 2, whatever the decoder says
+    x[:, 3] = 20 - x[:, 3]  # in the cells it falls along dimension 2, against the weights of the decoder
     adata = AnnData(x, obs=pd.DataFrame({"type": types, "batch": batches}, index=[f"cell{i}" for i in range(N)]))
     adata.var_names = [f"gene{i}" for i in range(6)]
     adata.obsm["X_diffvae"] = z.astype(np.float32)
@@ -43,7 +43,7 @@ def planted(*, recurrence=(1.0, 1.0, 0.2, np.nan), with_stability: bool = True) 
 
 @functools.cache
 def simulated() -> AnnData:
-    """Return cells of a simulated fork, embedded by PCA, with stability and passport; no test may change them."""
+    """Return simulated cells of a fork with PCA, stability and passport; tests must not change them."""
     adata = dv.datasets.simulate_differentiation(400, 150, tree=TREE, n_drivers=20, rng=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

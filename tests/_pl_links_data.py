@@ -1,4 +1,4 @@
-"""Few cells with links that can be counted by hand, and tables like those of diffvae.tl about them."""
+"""A few cells with links that can be counted by hand, and tables like those of diffvae.tl."""
 
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
@@ -20,7 +20,7 @@ def graph(edges, n: int) -> sparse.csr_matrix:
 
 
 def linked(n_types: int = 3, name: str = "", size: int = 4) -> AnnData:
-    """Return types of `size` cells each: a, b and c, or so many of this name."""
+    """Return `size` cells of each type: a, b and c, or `n_types` types called `name`."""
     types = [name.format(i) for i in range(n_types)] if name else list("abc")
     return _linked(types, size)
 
@@ -52,12 +52,12 @@ def _linked(types: Sequence[str], size: int) -> AnnData:
 
 
 def called(calls: Sequence[str], pearson: Sequence[str], types: Sequence[str] = ("a", "b", "c")) -> AnnData:
-    """Return cells of which those of the first type have these calls."""
+    """Return cells with these calls of commitment for the cells of the first type."""
     adata = _linked(types, len(calls))
-    own = np.arange(len(calls))
-    adata.obs["diffvae_commitment"] = pd.Series(list(calls), index=adata.obs_names[own]).reindex(adata.obs_names)
+    source = np.arange(len(calls))
+    adata.obs["diffvae_commitment"] = pd.Series(list(calls), index=adata.obs_names[source]).reindex(adata.obs_names)
     adata.obs["diffvae_commitment"] = adata.obs["diffvae_commitment"].astype("category")
     results = adata.uns["diffvae"]
-    results["commitment"] = pd.DataFrame({"cell": adata.obs_names[own], "call": calls, "call_pearson": pearson})
+    results["commitment"] = pd.DataFrame({"cell": adata.obs_names[source], "call": calls, "call_pearson": pearson})
     results["commitment_params"] = {"source": types[0], "groupby": "type"}
     return adata

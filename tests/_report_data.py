@@ -1,4 +1,4 @@
-"""A result whose names are hostile, for the tests of the report."""
+"""A result whose names contain markup, for the tests of the report."""
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,11 @@ HOSTILE = (
     "new\nline\tand 🧬",
     "x" * 10_000,
 )
-"""Names that would be something else than names, if a page let them."""
+"""Names that an unescaped page would run or show as something else."""
 
 
 def hostile(folder):
-    """Write a run on cells whose names, genes and types are hostile."""
+    """Write a run on cells with such names of cells, genes and types."""
     cells = dv.datasets.simulate_differentiation(150, 60, tree={"stem": ["red", "white"]}, effect=2, rng=0)
     types = dict(zip(("stem", "red", "white"), HOSTILE, strict=False))
     label = pd.Categorical(cells.obs["cell_type"].astype(str).map(types))

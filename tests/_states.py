@@ -1,4 +1,4 @@
-"""A small prepared tree of cells with a model and a classifier, made once."""
+"""Simulated cells of a small tree with a trained model and classifier."""
 
 import functools
 import warnings
@@ -11,7 +11,7 @@ SOURCE, RED, WHITE = "stem", "red", "white"
 
 @functools.cache
 def states():
-    """Return cells, model and classifier; tests copy the cells before they write into them."""
+    """Return cells, model and classifier; tests must copy the cells before they write into them."""
     adata = dv.datasets.simulate_differentiation(400, 120, tree=TREE, n_drivers=20, rng=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

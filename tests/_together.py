@@ -1,4 +1,4 @@
-"""What each of several processes does in the tests of shared training: ``torchrun tests/_together.py TASK FOLDER``."""
+"""Tasks of each process in the tests of distributed training: ``torchrun tests/_together.py TASK FOLDER``."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ CASES = {
     "plain": (lambda: AutoEncoder(**TINY, batch_norm=False), {}),
 }  # fmt: skip
 BATCH = 11
-"""Cells of each process in a step; 80 cells in batches of 22 are four of 20, and in validation there is an odd one."""
+"""Cells per process and step. 80 training cells make four batches of 20; the number of validation cells is odd."""
 
 
 def train(case, batch_size, **kwargs):
@@ -53,7 +53,7 @@ def others_differ(share, folder):
 
 
 def one_is_stopped(share, folder):
-    """Rank 1 gets SIGTERM at the end of the third epoch; rank 0 loses it in the fourth."""
+    """Send SIGTERM to rank 1 at the end of the third epoch, so that rank 0 loses it in the fourth."""
 
     def stop(epoch):
         if share.rank == 1 and epoch.number == 3:
@@ -67,7 +67,7 @@ def one_is_stopped(share, folder):
 
 
 def everything(share, folder):
-    """All tasks in one start, since a start takes seconds; the last one ends the group."""
+    """Run all tasks in one launch, because a launch takes seconds; the last task ends the group."""
     all_cases(share, folder)
     others_differ(share, folder)
     one_is_stopped(share, folder)

@@ -11,7 +11,7 @@ SHARED = {
     **dict.fromkeys(("test_model_classifier.py", "test_tl_minimal_genes.py", "test_tl_perturb.py"), "states"),
     **dict.fromkeys(("test_pl_passport.py", "test_tl_passport.py"), "passport"),
 }
-"""Files that run in one process, because what they need is made, or compiled, once."""
+"""Files that run in one process, because they share a slow result or slowly compiled code."""
 
 
 def pytest_collection_modifyitems(items):
@@ -22,15 +22,15 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def diffvae(monkeypatch, capsys):
-    """Run the program in this process: exit code, stdout, stderr; what it sets is put back."""
+    """Return a function that runs the command line in this process and returns exit code, stdout and stderr."""
     from diffvae.cli import main
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exit_info:
             main()
         captured = capsys.readouterr()
-        return left.value.code, captured.out, captured.err
+        return exit_info.value.code, captured.out, captured.err
 
     before = signal.getsignal(signal.SIGTERM)
     yield call
@@ -38,7 +38,7 @@ def diffvae(monkeypatch, capsys):
 
 
 def without_figures(patch):
-    """Let the functions of diffvae.pl draw and save nothing, because figures take most of the time of a run."""
+    """Replace the functions of diffvae.pl by empty ones, because figures take most of the time of a run."""
     import diffvae as dv
 
     for name in dv.pl.__all__:
@@ -53,7 +53,7 @@ def no_figures(monkeypatch):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """Return the result, the folder and the steps of a run on the bundled cells: types, changes and links."""
+    """Return result, folder and steps of a run on the bundled cells with types, changes and links."""
     import diffvae as dv
 
     out, steps = tmp_path_factory.mktemp("demo") / "deep" / "demo", []
@@ -74,7 +74,7 @@ def report_folder(demo):
 
 @pytest.fixture(scope="session")
 def fork_cells():
-    """Return simulated cells of a fork, which no test may change."""
+    """Return simulated cells of a fork; tests must not change them."""
     import diffvae as dv
 
     return dv.datasets.simulate_differentiation(240, 80, tree={"stem": ["red", "white"]}, n_drivers=16, rng=0)
@@ -86,7 +86,7 @@ def fork_folder(fork_cells, tmp_path_factory):
     import diffvae as dv
 
     out = tmp_path_factory.mktemp("fork") / "out"
-    with pytest.MonkeyPatch.context() as patch:  # the figures of a run are looked at in the demo
+    with pytest.MonkeyPatch.context() as patch:  # the tests of the demo check the figures
         patch.setattr(dv.pl, "save", lambda ax, path: ax.figure.savefig(path.with_suffix(".png"), dpi=40))
         dv.pipeline.run(
             fork_cells, out, label_key="cell_type", n_top_genes=None, n_latent=6, lr=5e-3, max_epochs=80,
@@ -97,11 +97,11 @@ def fork_folder(fork_cells, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def hostile_report(tmp_path_factory):
-    """Return the folder of a run on cells whose names would be markup, if a page let them."""
+    """Return the folder of a run on cells whose names contain markup."""
     import _report_data
 
     import diffvae as dv
 
-    with pytest.MonkeyPatch.context() as patch:  # figures are drawn, but only their names are saved
+    with pytest.MonkeyPatch.context() as patch:  # figures are drawn, but their files are empty
         patch.setattr(dv.pl, "save", lambda ax, path: path.with_suffix(".png").touch())
         return _report_data.hostile(tmp_path_factory.mktemp("report") / "hostile")

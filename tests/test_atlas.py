@@ -180,7 +180,10 @@ def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed, no_fig
     ad.read_h5ad(whole)[100:].copy().write_h5ad(some)
     options = OPTIONS | {"links": False, "backed": backed, "n_clusters": 2, "cluster_method": "kmeans"}
     for other, sentence in (
-        ({"n_top_genes": 20}, "have been prepared with n_top_genes=60, not 20; leave it out, or give the original data"),
+        (
+            {"n_top_genes": 20},
+            "have been prepared with n_top_genes=60, not 20; leave it out, or give the original data",
+        ),
         ({"n_top_genes": 60, "layer": "counts"}, "prepared with layer=None, not 'counts'"),
         ({"n_top_genes": 60, "batch_key": "nope"}, "prepared with batch_key=None, not 'nope'"),
     ):

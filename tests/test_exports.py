@@ -52,7 +52,7 @@ def test_documented_reads_numpydoc():
     assert documented("Do it.", "Parameters") == []
 
 
-def test_namespaces_are_all_here():
+def test_namespaces_are_listed():
     assert sorted(diffvae.__all__) == sorted(NAMESPACES)
     assert {*NAMESPACES, "__version__"} <= set(dir(diffvae))
 
@@ -73,7 +73,7 @@ def test_public_name_has_a_docstring(thing):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_parameters_of_functions_are_documented(function):
-    # each once; those of one kind may stand together whatever their order
+    # each once, in any order
     assert sorted(documented(function.__doc__, "Parameters")) == sorted(inspect.signature(function).parameters)
 
 
@@ -89,17 +89,17 @@ def test_parameters_or_attributes_of_classes_are_documented(cls):
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_public_methods_have_docstrings(cls):
-    own = [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]
-    assert [name for name in own if not inspect.getdoc(getattr(cls, name))] == []
+    methods = [name for name in vars(cls) if not name.startswith("_") and callable(getattr(cls, name))]
+    assert [name for name in methods if not inspect.getdoc(getattr(cls, name))] == []
 
 
-def test_name_that_is_not_there():
+def test_missing_name():
     with pytest.raises(AttributeError, match="module 'diffvae' has no attribute 'plot'; it has benchmark, "):
         diffvae.plot  # noqa: B018 - looking it up is the point
 
 
 def loaded_by(code: str) -> set[str]:
-    """Return the top-level modules that a fresh interpreter has after running code."""
+    """Return the top-level modules that are loaded after a new interpreter has run the code."""
     script = f"{code}\nimport sys\nprint('loaded:', *{{name.split('.')[0] for name in sys.modules}})"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return set(result.stdout.rpartition("loaded:")[2].split())

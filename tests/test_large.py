@@ -1,4 +1,4 @@
-"""What takes minutes and gigabytes: `make test-slow`. Every measured step has a process of its own."""
+"""Tests that take minutes and gigabytes. Every measured step runs in its own process."""
 
 import json
 import os
@@ -23,14 +23,13 @@ PEAK = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_max
 
 def python(*arguments, cwd=None, **environment):
     command = [sys.executable, "-W", "ignore", *map(str, arguments)]
-    given = os.environ | environment
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=given, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def write_table(path, n_cells, n_genes):
-    """Write counts of a single digit as text, by bytes; return the sum of all."""
+    """Write counts of one digit as a table of text, and return their sum."""
     rng, total = np.random.default_rng(0), 0
     with path.open("wb") as file:
         file.write(b"cell," + ",".join(f"gene{i}" for i in range(n_genes)).encode() + b"\n")
@@ -46,12 +45,12 @@ def write_table(path, n_cells, n_genes):
     return total
 
 
-def test_a_table_of_100_000_cells_takes_the_memory_that_is_said(tmp_path):
+def test_a_table_of_100_000_cells_needs_the_memory_stated_in_the_readme(tmp_path):
     total = write_table(tmp_path / "cells.csv", 100_000, 2_000)
     read = f"from diffvae._core.io.read import read; x = read({str(tmp_path / 'cells.csv')!r}).X"
-    said, peak = python("-c", read + "; print(x.shape, int(x.data.sum(dtype=float)))" + PEAK).splitlines()
-    assert said == f"(100000, 2000) {total}"
-    assert float(peak) < 0.9  # README: 0.6 GiB
+    shown, peak = python("-c", read + "; print(x.shape, int(x.data.sum(dtype=float)))" + PEAK).splitlines()
+    assert shown == f"(100000, 2000) {total}"
+    assert float(peak) < 0.9  # the README states 0.6 GiB
 
 
 def test_memory_is_the_same_for_200_000_and_1_000_000_cells(tmp_path):
@@ -67,13 +66,13 @@ def test_a_whole_run_with_variable_genes_of_300_000_cells_on_disk(tmp_path):
     python(BENCHMARKS / "stream.py", "--step", "generate", json.dumps([str(tmp_path / "raw.h5ad"), 300_000]))
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     line = "run raw.h5ad --out found --n-top-genes 1000 --max-epochs 1 --label-key type --subsample 5000"
-    said = python("-m", "diffvae", *shlex.split(line), cwd=tmp_path)
-    assert "5,000 drawn of 300,000 cells" in said
+    output = python("-m", "diffvae", *shlex.split(line), cwd=tmp_path)
+    assert "5,000 sampled of 300,000 cells" in output
     assert max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 2**20 < 3
     cells = ad.read_h5ad(tmp_path / "found" / "all_cells.h5ad")
     assert cells.shape[0] == 300_000
     top = pd.crosstab(cells.obs["type"], cells.obs[_keys.CLUSTER]).max(axis=1) / cells.obs["type"].value_counts()
-    assert top.median() > 0.9  # 20 types far apart: most lie in one cluster, also of the cells that were not drawn
+    assert top.median() > 0.9  # of 20 separate types most cells are in one cluster, also those outside the sample
     sample = ad.read_h5ad(tmp_path / "found" / "results.h5ad")
     assert sample.n_vars == 1000
     assert sp.issparse(sample.X)

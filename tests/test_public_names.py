@@ -1,6 +1,6 @@
-"""The public interface is what `public_names.txt` says it is: every name with its parameters and their defaults.
+"""The public interface matches `public_names.txt`: every name with its parameters and their defaults.
 
-After a deliberate change, write the list again with ``python tests/test_public_names.py``.
+After a deliberate change, renew the list with ``python tests/test_public_names.py``.
 """
 
 import importlib
@@ -18,12 +18,12 @@ FILE = Path(__file__).with_name("public_names.txt")
 
 
 def default_text(value: Any) -> str:
-    """Return a default without anything that differs between machines or versions of Python."""
+    """Return a default in a form that is the same on all machines and versions of Python."""
     return getattr(value, "__qualname__", None) or repr(value)
 
 
 def signature_text(thing: Any) -> str:
-    """Return names, kinds and defaults of the parameters; types are left out."""
+    """Return names, kinds and defaults of the parameters, without types."""
     shown, previous = [], inspect.Parameter.POSITIONAL_ONLY
     for name, parameter in inspect.signature(thing).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and previous < parameter.VAR_POSITIONAL:
@@ -36,13 +36,13 @@ def signature_text(thing: Any) -> str:
 
 
 def has_own_signature(thing: Any) -> bool:
-    """Leave out exceptions and protocols, whose signatures differ between versions of Python."""
+    """Exclude exceptions and protocols, whose signatures differ between versions of Python."""
     cls = thing if isinstance(thing, type) else object
     return callable(thing) and not issubclass(cls, Exception) and not getattr(cls, "_is_protocol", False)
 
 
 def members(cls: type) -> Iterator[str]:
-    """Yield the public methods and attributes that a class has from this package."""
+    """Yield the public methods and attributes that this package defines for a class."""
     for name in dir(cls):
         home = next((c for c in cls.__mro__ if name in vars(c)), object)
         if name.startswith("_") or not home.__module__.startswith("diffvae"):
@@ -67,7 +67,7 @@ def public_names() -> list[str]:
     return lines
 
 
-def test_the_public_names_are_those_of_the_list():
+def test_public_names_match_the_list():
     expected, found = FILE.read_text(encoding="utf-8").splitlines(), public_names()
     gone, new = ([line for line in a if line not in b] for a, b in ((expected, found), (found, expected)))
     assert found == expected, (
