@@ -144,7 +144,7 @@ def test_refused_before_anything_is_written(shards, tmp_path):
         (shards, {"out": out, "cluster_method": "dbscan"}, "no centroids"),
         (shards, {"out": out, "subsample": 5}, "subsample is 5"),
         (shards, {"out": out, "backed": False}, "Several files can only be read from disk"),
-        (shards, {"out": out, "transpose": True}, "Genes in rows"),
+        (shards, {"out": out, "transpose": True}, "genes in rows"),
         (shards, {"out": out, "subsample": 100, "n_clusters": 101}, "only 100 cells are clustered"),
         (shards, {"out": out, "label_key": "type"}, r"adata.obs\['type'\] is missing"),
         (None, {"out": out, "backed": True}, "the cells are in memory"),
