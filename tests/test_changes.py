@@ -49,7 +49,7 @@ def test_perturb_goes_on_from_a_result(fork_folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "blue"}, "'blue' is no type"),
+        ({"source": "blue"}, "'blue' is not a type"),
         ({"source": "stem", "target": ["stem"]}, "source and target"),
         ({"source": "stem", "restrict": ["nope"]}, "None of the 1 genes of restrict"),
         ({"source": "stem", "groupby": "nothing"}, "is missing"),
@@ -64,7 +64,7 @@ def test_what_is_refused_writes_nothing(fork_folder, tmp_path, options, message)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "blue"}, "'blue' is no type of adata.obs"),
+        ({"source": "blue"}, "'blue' is not a type of adata.obs"),
         ({"source": "stem", "target": ["stem"]}, "source and target"),
         ({"target": ["red"]}, "target is given without source"),
     ],

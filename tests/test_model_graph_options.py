@@ -55,7 +55,7 @@ def test_attention_is_a_matrix_of_the_links_whose_rows_sum_to_one():
     found = train(conv="gat", max_epochs=2).attention()
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
     np.testing.assert_array_equal(found.toarray() > 0, graph().toarray() + np.eye(N_CELLS) > 0)
-    with pytest.raises(ValueError, match="conv is 'gcn'; only 'gat' has attention weights"):
+    with pytest.raises(ValueError, match="conv is 'gcn'; only conv='gat' has attention weights"):
         train(max_epochs=1).attention()
 
 

@@ -215,7 +215,7 @@ def test_what_can_not_work_is_refused_before_anything_is_read(small, tmp_path, m
         pipeline.run(small, full, overwrite=True)
     for options, sentence in (
         ({"preset": "best"}, "preset is 'best'"),
-        ({"n_latent": 0}, "n_latent=0"),
+        ({"n_latent": 0}, "n_latent is 0"),
         ({"lr": -1.0}, "lr is -1.0"),
         ({"cluster_method": "foo"}, "cluster_method is 'foo'; it must be 'leiden', "),
         ({"cluster_on": "umap"}, "cluster_on is 'umap'"),

@@ -40,7 +40,7 @@ def test_what_no_training_knows_is_refused(settings, sentence):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"n_latent": "many"}, "The configuration has a value of the wrong type"),
+        ({"n_latent": "many"}, "n_latent is 'many'; it must be a whole number"),
         ({"kl_weight": -1}, "kl_weight is -1"),
         ({"preset": "best"}, "preset is 'best'"),
     ],
