@@ -13,6 +13,13 @@ UNIT_MAX: Final = "unit_max"
 SPLIT: Final = "diffvae_split"
 """``obs``: "train" or "validation"; scaling is fitted to training cells, the loss monitored on validation cells."""
 
+NEIGHBORS: Final = "diffvae_neighbors"
+"""``uns``: the posterior neighbour graph, as scanpy's ``neighbors_key`` expects it."""
+CONNECTIVITIES: Final = "diffvae_connectivities"
+"""``obsp``: weights of the posterior neighbour graph."""
+DISTANCES: Final = "diffvae_distances"
+"""``obsp``: distances to the nearest neighbours of each cell in the latent space."""
+
 CELL_GRAPH: Final = "cell_graph"
 """``obsp``: links between cells for Graph-DiffVAE, a symmetric matrix of ones."""
 

@@ -379,6 +379,33 @@ class Model(Estimator, abstract=True):
             z[rows] = part
         return z
 
+    def get_posterior(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+        r"""Return mean and standard deviation of the posterior q(z|x) of each cell.
+
+        Parameters
+        ----------
+        adata
+            Cells in memory, as in :meth:`get_latent_representation`; None for the training cells.
+        max_missing
+            Largest share of the model's genes that may be missing.
+
+        Returns
+        -------
+        Two arrays, cells x latent dimensions, float32. For DiffVAE and VAE :math:`\mu` and :math:`\sigma` of the
+        encoder. For PCA the posterior of probabilistic PCA: a score y of variance :math:`\lambda` has the standard
+        deviation :math:`\sqrt{\sigma^2 (1 - \sigma^2 / \lambda)}`, where :math:`\sigma^2` is the mean variance of the
+        dropped components; the mean returned is y. For models without a posterior the standard deviation is 0.
+
+        References
+        ----------
+        Tipping and Bishop, Probabilistic principal component analysis, JRSS B 1999, eq 7.
+        """
+        return self._posterior(self._matrix(adata, max_missing))
+
+    def _posterior(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
+        mean = self._encode(matrix)
+        return mean, np.zeros_like(mean)
+
     def encode_blocks(self, matrix: BackedMatrix) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the rows and the latent representation of each block of cells on disk."""
         for rows, block in matrix.blocks():

@@ -119,12 +119,23 @@ class NeuralModel(Model, abstract=True):
             raise ValueError(f"z has shape {z.shape}; it must be points x {self.n_latent} latent dimensions.")
         return z
 
+    def _encode(self, matrix: Matrix) -> np.ndarray:
+        return self._posterior(matrix)[0]
+
     @torch_in_one_thread
     @torch.no_grad()
-    def _encode(self, matrix: Matrix) -> np.ndarray:
+    def _posterior(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
         source = RowSource(matrix, self._device(), resident_limit=0)
-        blocks = [self.module.encoder(source.rows(b))[0].cpu().numpy() for b in source.blocks(DECODE_BLOCK)]
-        return np.concatenate(blocks) if blocks else np.zeros((0, self.n_latent), np.float32)
+        mean = np.zeros((matrix.shape[0], self.n_latent), np.float32)
+        sd = np.zeros_like(mean)
+        start = 0
+        for rows in source.blocks(DECODE_BLOCK):
+            mu, logvar = self.module.encoder(source.rows(rows))
+            block = slice(start, start := start + len(mu))
+            mean[block] = mu.cpu().numpy()
+            if self.config.noise != "none":
+                sd[block] = torch.exp(0.5 * logvar).cpu().numpy()
+        return mean, sd
 
     @torch_in_one_thread
     @torch.no_grad()

@@ -132,6 +132,12 @@ class PCA(Model):
     def _encode(self, matrix: Matrix) -> np.ndarray:
         return self._project(matrix).astype(np.float32)
 
+    def _posterior(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
+        scores = self._encode(matrix)
+        noise = float(self.history["train_mse"].iloc[0]) / (len(self.gene_names) - self.n_latent)
+        variance = noise * (1 - noise / np.maximum(self._variances, noise)) if noise > 0 else 0 * self._variances
+        return scores, np.broadcast_to(np.sqrt(variance).astype(np.float32), scores.shape).copy()
+
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Return expression for points of the space of components; see :meth:`Model.decode`."""
         z = np.asarray(z)

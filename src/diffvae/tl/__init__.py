@@ -10,6 +10,7 @@ from diffvae.tl._link_table import link_table
 from diffvae.tl._links import links
 from diffvae.tl._markers import load_markers
 from diffvae.tl._minimal_genes import MinimalGenes, minimal_genes
+from diffvae.tl._neighbors import neighbors
 from diffvae.tl._passport import Passport, passport
 from diffvae.tl._perturb import Perturbation, perturb
 from diffvae.tl._tsne import tsne, tsne_transform
@@ -29,6 +30,7 @@ __all__ = [
     "links",
     "load_markers",
     "minimal_genes",
+    "neighbors",
     "passport",
     "perturb",
     "tsne",

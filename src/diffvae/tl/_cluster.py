@@ -81,23 +81,30 @@ def dbscan(x: np.ndarray, eps: float | None, min_samples: int | None) -> tuple[n
 
 
 def neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = N_NEIGHBORS) -> sparse.csr_matrix:
-    """Return the graph of nearest neighbours, weighted by the Jaccard index of the two neighbourhoods.
+    """Return the shared-neighbour graph of the rows of x."""
+    return shared_neighbor_graph(nearest_neighbors(x, n_neighbors, seed))
 
-    PhenoGraph (Levine et al. 2015) and Seurat use the same weights. The search is exact up to 20,000 cells and uses
-    pynndescent above.
-    """
+
+def nearest_neighbors(x: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
+    """Return the nearest other rows of each row: exact up to 20,000 rows, by pynndescent above."""
     k = min(n_neighbors, len(x) - 1)
     if len(x) <= EXACT_NEIGHBORS:
         from sklearn.neighbors import NearestNeighbors
 
-        neighbors = NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
-    else:
-        from pynndescent import NNDescent
+        return NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
+    from pynndescent import NNDescent
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numba warns about its threading layer
-            neighbors = NNDescent(x, n_neighbors=k + 1, random_state=seed).neighbor_graph[0][:, 1:]
-    n = len(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba warns about its threading layer
+        return NNDescent(x, n_neighbors=k + 1, random_state=seed).neighbor_graph[0][:, 1:]
+
+
+def shared_neighbor_graph(neighbors: np.ndarray) -> sparse.csr_matrix:
+    """Join each row to its nearest neighbours, weighted by the Jaccard index of the two neighbourhoods.
+
+    PhenoGraph (Levine et al. 2015) and Seurat use the same weights.
+    """
+    n, k = neighbors.shape
     directed = sparse.csr_matrix((np.ones(n * k), neighbors.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
     with_self = directed + sparse.eye(n, format="csr")
     edges = directed.maximum(directed.T)
