@@ -147,7 +147,7 @@ def test_refused_before_anything_is_written(shards, tmp_path):
         (shards, {"out": out, "transpose": True}, "genes in rows"),
         (shards, {"out": out, "subsample": 100, "n_clusters": 101}, "only 100 cells are clustered"),
         (shards, {"out": out, "label_key": "type"}, r"adata.obs\['type'\] is missing"),
-        (None, {"out": out, "backed": True}, "the cells are in memory"),
+        (None, {"out": out, "backed": True}, "[Tt]he cells are in memory"),
         (shards[0].with_name("none.h5ad"), {"out": out, "backed": True}, "no file or folder"),
     ):
         with pytest.raises((ValueError, DataError), match=sentence):

@@ -180,8 +180,6 @@ def test_new_cells_are_matched_by_gene_names(library):
     np.testing.assert_allclose(model.get_latent_representation(shuffled), model.get_latent_representation()[::-1])
     sentence = f"1 of the model's {N_GENES} genes are not in adata.var_names, for example 'gene0'"
     with pytest.raises(DataError, match=sentence):
-        DataError, match=f"1 of the model's {N_GENES} genes are not in adata.var_names, for example 'gene0'"
-    ):
         model.get_latent_representation(adata[:, 1:].copy())
 
 
