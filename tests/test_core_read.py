@@ -82,7 +82,7 @@ def test_genes_in_rows(tmp_path, text, why):
     [
         ("", "is empty"),
         ("cell,A\n", "has 1 line"),
-        ("cell\nc1\nc2\n", "has one column only"),
+        ("cell\nc1\nc2\n", "has at most one column"),
         ("cell,A,type\nc1,1,B\nc2,2,T\n", "Column 'type' of .* is not numeric: it holds 'B' in row 'c1'"),
         ("1,2,3\n4,5,6\n", "first line of .* holds numbers"),
         ("A,B\n0.5,1\n0.25,2\n", r"first column of .* \('A'\) holds numbers such as 0.5"),
@@ -211,3 +211,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.loom").write_text("x")
     with pytest.raises(DataError, match="needs a package that is not installed: pip install loompy"):
         read(tmp_path / "a.loom")
+
+
+def test_a_table_with_an_empty_first_line_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("\na,1,2\nb,3,4\n")
+    with pytest.raises(DataError, match="at most one column in its first line"):
+        read(tmp_path / "a.csv")

@@ -222,7 +222,7 @@ def test_nothing_is_replaced_without_being_asked(found, fork_folder, tmp_path, m
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"source": "blue"}, r"'blue' is no type of adata.obs\['cell_type'\]; the types are: stem, red, white"),
+        ({"source": "blue"}, r"'blue' is not a type of adata.obs\['cell_type'\]; the types are: stem, red, white"),
         ({"source": "stem", "target": ["blue"]}, "'blue' is no type"),
         ({"source": "stem", "target": ["stem"]}, "'stem' has no other type to commit to; name another target"),
         ({"target": ["red"]}, "target is given without source; name the progenitor type as well"),

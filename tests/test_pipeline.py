@@ -1,3 +1,4 @@
+import inspect
 import json
 
 import anndata as ad
@@ -309,3 +310,16 @@ def test_identify_again_needs_a_result(tmp_path):
         (tmp_path / "summary.json").write_text(text)
         with pytest.raises(DataError, match=sentence):
             pipeline.identify_again(tmp_path)
+
+
+def test_the_command_says_what_a_configuration_sets(tmp_path):
+    from diffvae.pipeline import _run
+
+    class Strategy:
+        origin, files, words = "cells.h5ad", ["cells.h5ad"], ()
+
+    arguments = dict.fromkeys(inspect.signature(dv.pipeline.run).parameters)
+    arguments |= {"out": "results", "n_top_genes": 2000, "config": {"n_latent": 10, "lr": 0.01}}
+    assert _run._command(Strategy, arguments) == "diffvae run cells.h5ad --out results --n-latent 10 --lr 0.01"
+    assert _run._command(Strategy, arguments | {"config": {"kl_weight": 1.0}}) is None
+    assert _run._command(Strategy, arguments | {"n_top_genes": None}) is None

@@ -228,3 +228,19 @@ def test_squares_of_a_drawn_graph_are_shares_of_their_pairs():
     assert drawn.tolist() == [[False, False, True, False], [False, False, False, True], [True, False, False, False],
                               [False, True, False, False]]  # fmt: skip
     assert found["n"] == 2
+
+
+def test_a_run_without_labels_has_a_page(tmp_path, no_figures):
+    cells = dv.datasets.simulate_differentiation(120, 60)
+    result = dv.pipeline.run(
+        cells, tmp_path / "out", markers={"red": cells.var_names[:2].tolist()}, n_clusters=3, cluster_method="kmeans",
+        n_latent=2, max_epochs=2, links=False, progress=False,
+    )  # fmt: skip
+    assert result.scores is None
+    assert (tmp_path / "out" / "report.html").is_file(), result.summary["warnings"]
+
+
+def test_clusters_whose_number_was_not_chosen_have_a_page(report_folder, tmp_path, no_figures):
+    options = {"cluster_method": "dbscan", "cluster_on": "tsne"}
+    result = dv.pipeline.identify_again(report_folder, tmp_path / "out", **options)
+    assert (tmp_path / "out" / "report.html").is_file(), result.summary["warnings"]

@@ -226,7 +226,7 @@ def test_progenitors_linked_to_each_other_only_are_uncommitted():
     ("arguments", "options", "sentence"),
     [
         (("stem", "kind"), {}, r"obs\['kind'\] is missing; there are: type"),
-        (("root", "type"), {}, "'root' is no type of adata.obs.'type'.; the types are: blue, green, red, stem"),
+        (("root", "type"), {}, "'root' is not a type of adata.obs.'type'.; the types are: blue, green, red, stem"),
         (("stem", "type"), {"targets": ["pink"]}, "'pink' is no type"),
         (
             ("stem", "type"),

@@ -27,9 +27,9 @@ def test_a_file_and_a_mapping_say_the_same(tmp_path):
             {"n_layers": 3},
             "The configuration has 'n_layers', which is no setting; the settings are preset, n_la",
         ),
-        ({"batch_size": 64.5}, "batch_size is 64.5; it must be a whole number of 1 or more."),
-        ({"max_epochs": True}, "max_epochs is True; it must be a whole number"),
-        ({"max_epochs": 0}, "max_epochs is 0; it must be a whole number"),
+        ({"batch_size": 64.5}, "'batch_size' is 64.5; it must be a whole number of 1 or more."),
+        ({"max_epochs": True}, "'max_epochs' is True; it must be a whole number"),
+        ({"max_epochs": 0}, "'max_epochs' is 0; it must be a whole number"),
     ],
 )
 def test_what_no_training_knows_is_refused(settings, sentence):

@@ -91,7 +91,7 @@ def require_types(
     for name in (source, *(target or ())):
         if name not in sizes:
             types = ", ".join(sorted(sizes.index))
-            raise DataError(f"{name!r} is no type of adata.obs[{label_key!r}]; the types are: {types}.")
+            raise DataError(f"{name!r} is not a type of adata.obs[{label_key!r}]; the types are: {types}.")
         if sizes[name] < MIN_TYPE:
             raise DataError(
                 f"{name!r} has {sizes[name]} cells, but the classifier needs at least {MIN_TYPE}; name another type."

@@ -90,9 +90,11 @@ class OpenedResult:
         self.source = summary["source"]
         return adata, model, summary
 
-    def command(self, name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
-        """Return the command line that repeats the analysis; see :func:`command_line`."""
-        words = [name, self.folder.name, "--overwrite"]
+    def command(self, name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> str | None:
+        """Return the command line that repeats the analysis, see :func:`command_line`; None if no command line can."""
+        if isinstance(arguments.get("restrict"), list | tuple):  # the option takes a file
+            return None
+        words = [name, self.folder.resolve().name, "--overwrite"]
         if not self.is_inside:
             words += ["--out", self.out.name]
         return command_line(words, function, arguments)

@@ -152,7 +152,7 @@ def identify_again(
     scores = _scores.score(adata, label_key, seed, log)
     command = None
     if out is not None:
-        words = ["identify", Path(path).name, "--out", Path(out).name]
+        words = ["identify", Path(path).resolve().name, "--out", Path(out).resolve().name]
         command = _folder.command_line(words, identify_again, arguments, without=("n_dims", "n_genes", "precision"))
     return _result.finish(
         adata, model, about={name: summary[name] for name in _keys.ABOUT},

@@ -369,6 +369,6 @@ def _require_types(adata: AnnData, groupby: str, source: str | None, target: Seq
     types = [str(c) for c in groups(adata, groupby).categories]
     for name in (source, *(target or ())):
         if name not in types:
-            raise DataError(f"{name!r} is no type of adata.obs[{groupby!r}]; the types are: {', '.join(types)}.")
+            raise DataError(f"{name!r} is not a type of adata.obs[{groupby!r}]; the types are: {', '.join(types)}.")
     if source in (target or ()) or len(types) == 1:
         raise DataError(f"{source!r} has no other type to commit to; name another target, or other types (groupby).")

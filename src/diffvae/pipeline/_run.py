@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,9 +224,13 @@ def _perturb_source(
 
 
 def _command(strategy: InMemoryRun | BackedRun, arguments: dict[str, Any]) -> str | None:
-    """Return the command line that repeats the run; None for cells given in memory, or without a folder."""
-    out = arguments["out"]
-    if out is None or strategy.origin == read.IN_MEMORY:
+    """Return the command line that repeats the run; None if no command line can."""
+    out, config = arguments["out"], arguments["config"]
+    if out is None or strategy.origin == read.IN_MEMORY or arguments["n_top_genes"] is None:  # no option says "all"
         return None
-    words = ["run", *strategy.files, *strategy.words, "--out", Path(out).name]
+    if isinstance(config, Mapping):
+        if not set(config) <= set(arguments):  # some settings have no option
+            return None
+        arguments = arguments | {name: value for name, value in config.items() if arguments[name] is None}
+    words = ["run", *strategy.files, *strategy.words, "--out", Path(out).resolve().name]
     return _folder.command_line(words, run, arguments, without=("n_dims", "n_genes", "precision"))

@@ -39,7 +39,11 @@ def read(config: Config | None) -> dict[str, Any]:
     known = ("preset", *CONFIG_FIELDS, *TRAINING)
     if unknown := [key for key in settings if key not in known]:
         raise ValueError(f"{name} has {unknown[0]!r}, which is no setting; the settings are {', '.join(known)}.")
-    check(TRAINING, **training_of(settings))
+    try:
+        check(TRAINING, **training_of(settings))
+    except ValueError as error:
+        key, reason = str(error).split(" ", 1)
+        raise ValueError(f"{name} can't be used: {key!r} {reason}") from None
     return settings
 
 

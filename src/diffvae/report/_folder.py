@@ -44,7 +44,10 @@ RUN = {
     ],
     "markers": TEXT,
     "parameters": {"label_key": TEXT},
-    "scores": [{"method": str, "score": str, "mean": (*NUMBER, type(None)), "sd": (*NUMBER, type(None)), "n": int}],
+    "scores": (
+        [{"method": str, "score": str, "mean": (*NUMBER, type(None)), "sd": (*NUMBER, type(None)), "n": int}],
+        None,
+    ),
     "seconds": {str: NUMBER},
     "verdict": [str],
     "warnings": [str],
@@ -56,7 +59,10 @@ SUMMARIES: dict[str, dict[str, Any]] = {
     "links": {"verdict": [str], "parameters": {"groupby": str}},
     "benchmark": {"verdict": [str], "reference": str, "methods": [str], "versions": {"diffvae": str}},
 }
-"""What the summary of each command must hold: types, entries of dictionaries (``str``: of all entries), and lists."""
+"""What the summary of each command must hold: types, entries of dictionaries (``str``: of all entries), and lists.
+
+A list in a tuple with None may be missing: a run without labels has no scores.
+"""
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,8 @@ def _misfit(value: Any, form: Any, place: str) -> str:
             return f"{place} has no {missing[0]}"
         problems = (_misfit(value[name], inner, f"{place}.{name}") for name, inner in form.items())
         return next(filter(None, problems), "")
+    if isinstance(form, tuple) and isinstance(form[0], list):
+        return "" if value is None else _misfit(value, form[0], place)
     if isinstance(form, list):
         if not isinstance(value, list):
             return f"{place} is no list"

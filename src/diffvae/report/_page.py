@@ -175,6 +175,8 @@ def _read_parts(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> Parts
             part = folder.part(name)
             if part is None:
                 continue
+            if section == "compared" and _compared.data(part) is None:
+                continue  # the comparison has not ended yet
             part.require_summary(command)
             if section == "changes":
                 data, genes = _changes.data(part, cells, shown), _changes.genes(part)

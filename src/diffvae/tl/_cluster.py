@@ -293,7 +293,7 @@ def _dbscan(
     min_samples: int | None = None,
 ) -> Result:
     labels, eps, min_samples = dbscan(x, eps, min_samples)
-    return labels, {"eps": eps, "min_samples": min_samples}
+    return labels, {"chosen_by": "density", "eps": eps, "min_samples": min_samples}
 
 
 @dataclass(frozen=True)

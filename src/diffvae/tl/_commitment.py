@@ -102,7 +102,7 @@ def commitment(
     to = [t for t in names if t != source] if targets is None else list(dict.fromkeys(targets))
     for name in (source, *to):
         if name not in names:
-            raise DataError(f"{name!r} is no type of adata.obs[{groupby!r}]; the types are: {', '.join(names)}.")
+            raise DataError(f"{name!r} is not a type of adata.obs[{groupby!r}]; the types are: {', '.join(names)}.")
     if source in to or not to:
         raise DataError(f"targets is {to}; it must be one or more types other than {source!r}.")
     rows = np.flatnonzero(types.codes == names.index(source))

@@ -96,6 +96,8 @@ class Checkpoint:
             with safe_open(self.path, "pt") as file:
                 header = json.loads((file.metadata() or {})["training"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
+            if missing := {"format", "about", "environment", "state"} - set(header):
+                raise ValueError(f"its header has no {min(missing)}")
         except (SafetensorError, KeyError, ValueError) as error:
             raise _damaged(self.path, error) from error
         validate_checkpoint(self, state, tensors, header)

@@ -87,9 +87,11 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
     header, first, separator = _head(path)
     # R writes no name for the first column
     genes = header if len(header) == len(first) - 1 else header[1:]
-    corner = "" if len(header) == len(first) - 1 else header[0]
     if not genes:
-        raise DataError(f"{str(path)!r} has one column only; separate columns by commas, tabs or semicolons.")
+        raise DataError(
+            f"{str(path)!r} has at most one column in its first line; separate columns by commas, tabs or semicolons."
+        )
+    corner = "" if len(header) == len(first) - 1 else header[0]
     if all(_is_number(name) for name in genes):
         raise DataError(
             f"The first line of {str(path)!r} holds numbers ({genes[0]!r}, ...) where gene names should be; "

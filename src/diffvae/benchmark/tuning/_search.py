@@ -215,7 +215,7 @@ class Search:
         except TrainingError as error:
             trial.set_user_attr(DIVERGED, str(error))
             raise optuna.TrialPruned from error
-        except (Exception, KeyboardInterrupt):
+        except BaseException:  # SIGTERM raises SystemExit
             interrupted = self.study.trials[trial.number]
             if interrupted.state is TrialState.RUNNING:
                 RetryHeartbeatStaleTrialCallback()(self.study, interrupted)
