@@ -354,7 +354,7 @@ def test_cells_without_labels(tmp_path, monkeypatch):
         ("goldfish", {}, r"neither one of the paper's sets \(zebrafish, pancreas, human-hsc\) nor a file"),
         ("cells", {}, "label_key is missing"),
         ("cells", {"label_key": "kind"}, r"adata.obs\['kind'\] is missing"),
-        ("cells", {"label_key": "cell_type", "source": "nobody"}, "'nobody' is no type"),
+        ("cells", {"label_key": "cell_type", "source": "nobody"}, "'nobody' is not a type"),
         ("cells", {"label_key": "cell_type", "path": "x"}, "path is for the sets"),
         ("cells", {"label_key": "cell_type", "n_trainings": 0}, "n_trainings is 0"),
         ("cells", {"label_key": "cell_type", "max_epochs": 0}, "max_epochs is 0"),

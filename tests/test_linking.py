@@ -223,7 +223,7 @@ def test_nothing_is_replaced_without_being_asked(found, fork_folder, tmp_path, m
     ("options", "sentence"),
     [
         ({"source": "blue"}, r"'blue' is not a type of adata.obs\['cell_type'\]; the types are: stem, red, white"),
-        ({"source": "stem", "target": ["blue"]}, "'blue' is no type"),
+        ({"source": "stem", "target": ["blue"]}, "'blue' is not a type"),
         ({"source": "stem", "target": ["stem"]}, "'stem' has no other type to commit to; name another target"),
         ({"target": ["red"]}, "target is given without source; name the progenitor type as well"),
         ({"groupby": "nothing"}, r"obs\['nothing'\] is missing"),
