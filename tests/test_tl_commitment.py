@@ -227,7 +227,7 @@ def test_progenitors_linked_to_each_other_only_are_uncommitted():
     [
         (("stem", "kind"), {}, r"obs\['kind'\] is missing; there are: type"),
         (("root", "type"), {}, "'root' is not a type of adata.obs.'type'.; the types are: blue, green, red, stem"),
-        (("stem", "type"), {"targets": ["pink"]}, "'pink' is no type"),
+        (("stem", "type"), {"targets": ["pink"]}, "'pink' is not a type"),
         (
             ("stem", "type"),
             {"targets": ["stem"]},
