@@ -175,15 +175,13 @@ def _read_parts(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> Parts
             part = folder.part(name)
             if part is None:
                 continue
-            if section == "compared" and _compared.data(part) is None:
+            if section == "compared" and (data := _compared.data(part)) is None:
                 continue  # the comparison has not ended yet
             part.require_summary(command)
             if section == "changes":
                 data, genes = _changes.data(part, cells, shown), _changes.genes(part)
             elif section == "links":
                 data, curves = _links.data(part, cells), _made.curves_of({"Graph-DiffVAE": part})
-            else:
-                data = _compared.data(part)
         except DataError as error:
             parts.damaged.append(name)
             reason = str(error).rstrip(".")
@@ -193,7 +191,7 @@ def _read_parts(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> Parts
         parts.curves.update(curves)
         if data is not None:
             parts.data[section], parts.verdicts[section] = data, part.summary["verdict"]
-        elif section != "compared":  # a comparison may still run
+        else:
             parts.warnings.append(f"{name} is not shown: its tables are missing; run 'diffvae {command}' again.")
     return parts
 

@@ -39,8 +39,7 @@ def neighbors(
               \quad \varepsilon_s \sim N(0, I)
 
     The posterior means of a denoising model lie on a smooth, low-dimensional surface that modularity cuts into equal
-    patches. Draws from the posterior restore the uncertainty of each cell, and Leiden at resolution 1 then finds about
-    as many clusters as there are types.
+    patches. Draws from the posterior restore the uncertainty of each cell.
 
     Parameters
     ----------

@@ -74,7 +74,10 @@ class BackedMatrix:
         """Return a matrix whose slices are transformed when they are read; a sparse one must stay sparse."""
         shape = (self.shape[0], self.shape[1] if n_genes is None else n_genes)
         n_values = self.n_values * shape[1] // max(self.shape[1], 1)
-        reader = lambda spans: change(self.reader(spans))  # noqa: E731
+
+        def reader(spans: Sequence[tuple[int, int]]) -> Any:
+            return change(self.reader(spans))
+
         return replace(self, shape=shape, n_values=n_values, dtype=np.dtype(np.float32), reader=reader)
 
     def cuts(self, values: int = BLOCK_VALUES) -> list[tuple[int, int]]:
