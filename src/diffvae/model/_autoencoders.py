@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from diffvae.model._features import Features, Matrix
 
 
-FIXED = ("mmd_weight", "mmd_kernel", "mmd_bandwidth", "mmd_unbiased", "mmd_prior_size", "noise")
+FIXED = (
+    "mmd_weight", "mmd_kernel", "mmd_bandwidth", "mmd_unbiased", "mmd_prior_size", "noise",
+    "linear_skip", "target_neighbors", "batch_size",
+)  # fmt: skip
 """Hyper-parameters that the baselines do not have."""
 
 
@@ -37,7 +41,7 @@ class DiffVAE(NeuralModel):
     n_latent
         Latent dimensions D (50).
     hidden
-        Widths of the encoder; the decoder mirrors them ((512, 256)).
+        Widths of the encoder; the decoder mirrors them: (128,), in the other presets (512, 256).
     likelihood
         ``"bernoulli"`` from logits, for values in [0, 1]; ``"gaussian"`` with a variance per gene; ``"mse"``.
     gene_weighting
@@ -65,6 +69,14 @@ class DiffVAE(NeuralModel):
         Dropout in the encoder after its first layer.
     input_dropout
         Share of a cell's genes that are hidden from the encoder in training, but still reconstructed.
+    linear_skip
+        Add a linear map to encoder and decoder, beside the hidden layers. The maps start at the principal components,
+        each shrunk by its share of noise (Wiener filter), so that the training starts at PCA.
+    target_neighbors
+        Reconstruct the mean of each cell and this many nearest neighbours, instead of the cell alone. Neighbours are
+        training cells, found in 50 principal components; above 20,000 training cells, 20,000 of them at random.
+    batch_size
+        Largest number of cells per step, if :meth:`train` gets none.
     lr
         Learning rate of Adam, if :meth:`train` gets none.
     min_steps
@@ -106,6 +118,9 @@ class DiffVAE(NeuralModel):
         batch_norm: bool | None = None,
         dropout: float | None = None,
         input_dropout: float | None = None,
+        linear_skip: bool | None = None,
+        target_neighbors: int | None = None,
+        batch_size: int | None = None,
         lr: float | None = None,
         min_steps: int | None = None,
         early_stopping: bool | None = None,
@@ -113,6 +128,11 @@ class DiffVAE(NeuralModel):
         overrides = {k: v for k, v in locals().items() if k not in ("self", "preset", "__class__")}
         super().__init__(from_preset(preset, overrides))
         self.preset = preset
+
+    @classmethod
+    def _from_params(cls, params: Mapping[str, Any]) -> Self:
+        # a parameter that the version which saved the model did not have has the value of the equations
+        return cls(**asdict(AutoencoderConfig()) | params)
 
     def get_params(self) -> dict[str, Any]:
         """Return the preset and the hyper-parameters."""

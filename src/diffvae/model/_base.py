@@ -65,6 +65,11 @@ class Estimator(ABC):
     def get_params(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
 
+    @classmethod
+    def _from_params(cls, params: Mapping[str, Any]) -> Self:
+        """Return an untrained model from saved arguments."""
+        return cls(**params)
+
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]: ...
 
@@ -221,7 +226,7 @@ def load(path: str | PathLike[str]) -> Any:
         _check_finite(arrays)
         if unknown := set(config["params"]) - set(signature(cls).parameters):
             raise ValueError(f"{cls.__name__} has no parameter {min(unknown)!r}")
-        model = cls(**config["params"])
+        model = cls._from_params(config["params"])
     described = config["features"] | {"gene_names": tuple(config["features"]["gene_names"])}
     model._features = Features(**{name: described[name] for name in FEATURE_TYPES}, minimum=minimum, maximum=maximum)
     model._history = history

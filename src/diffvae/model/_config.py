@@ -47,6 +47,9 @@ RULES: dict[str, Rule] = {
     "batch_norm": Flag(),
     "dropout": Number("[0, 1)"),
     "input_dropout": Number("[0, 1)"),
+    "linear_skip": Flag(),
+    "target_neighbors": Whole(0),
+    "batch_size": Whole(2),
     "lr": Number("(0, inf)"),
     "min_steps": Whole(0),
     "early_stopping": Flag(),
@@ -94,6 +97,9 @@ class AutoencoderConfig(Config):
     batch_norm: bool = True
     dropout: float = 0.0
     input_dropout: float = 0.0
+    linear_skip: bool = False
+    target_neighbors: int = 0
+    batch_size: int = 128
     lr: float = 1e-3
     min_steps: int = 1000
     early_stopping: bool = False
@@ -105,12 +111,17 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # variance from vanishing, MMD keeps dimensions alive. Weights by range undo what scaling to [0, 1] does to
         # rarely expressed genes; early stopping matters where cells are few.
         "default": {
+            "hidden": (128,),
             "gene_weighting": "range",
             "kl_weight": 0.3,
             "mmd_weight": 300.0,
             "mmd_kernel": "imq",
             "input_dropout": 0.5,
-            "lr": 1e-3,
+            "linear_skip": True,
+            "target_neighbors": 15,
+            "batch_size": 256,
+            "lr": 2e-3,
+            "min_steps": 400,
             "early_stopping": True,
         },
         # Eqs 2-12 as printed. The paper names no kernel; this is a Gaussian with the median bandwidth.

@@ -31,6 +31,8 @@ class Likelihood:
         Maps the decoder output to the expected expression; None where they are the same.
     slope
         Derivative of ``mean`` as a function of the decoder output; None where it is 1.
+    link
+        The inverse of ``mean``; None where they are the same.
     initialise
         Called with (network, expression, numbers of the training cells) before the training; None keeps the random
         weights.
@@ -44,6 +46,7 @@ class Likelihood:
     nll: Callable[[nn.Autoencoder, Tensor, Tensor, Tensor | None], Tensor]
     mean: Callable[[Tensor], Tensor] | None = None
     slope: Callable[[Tensor], Tensor] | None = None
+    link: Callable[[Tensor], Tensor] | None = None
     initialise: Callable[[nn.Autoencoder, Matrix, np.ndarray], None] | None = None
     unit_interval: bool = False
     gene_variance: bool = False
@@ -85,6 +88,7 @@ LIKELIHOODS = {
             nll=lambda module, output, x, weights: nn.bernoulli_nll(output, x, weights),
             mean=torch.sigmoid,
             slope=logistic_slope,
+            link=lambda mean: torch.logit(mean, eps=1e-4),
             unit_interval=True,
         ),
         Likelihood("gaussian", nll=_gaussian_nll, initialise=_start_at_gene_moments, gene_variance=True),

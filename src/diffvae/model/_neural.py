@@ -30,6 +30,7 @@ from diffvae.model._features import (
 )
 from diffvae.model._likelihoods import LIKELIHOODS, Likelihood
 from diffvae.model._objective import InfoVAEObjective, gene_weights
+from diffvae.model._pca_start import NeighborMean, dense, principal_components, start_at_components
 from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import Checkpoint, RowSource, Source, StreamSource, TrainingError, best_device, best_precision, fit
 from diffvae.train._distributed import share
@@ -45,7 +46,7 @@ DIAGNOSED = 16_384
 """Cells that a diagnosis draws from those on disk."""
 RULES: dict[str, Rule] = {
     "max_epochs": Optional(Whole(1)),
-    "batch_size": Whole(2),
+    "batch_size": Optional(Whole(2)),
     "patience": Whole(1),
     "lr": Optional(Number("(0, inf)")),
 }
@@ -107,6 +108,7 @@ class NeuralModel(Model, abstract=True):
                 batch_norm=c.batch_norm,
                 dropout=c.dropout,
                 input_dropout=c.input_dropout,
+                linear_skip=c.linear_skip,
                 gene_variance=self._likelihood.gene_variance,
             )
 
@@ -186,7 +188,7 @@ class NeuralModel(Model, abstract=True):
         *,
         layer: str | None = "unit",
         max_epochs: int | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         lr: float | None = None,
         validation_size: float | None = None,
         early_stopping: bool | None = None,
@@ -212,10 +214,10 @@ class NeuralModel(Model, abstract=True):
             Layer of the expression values; None for X.
         max_epochs
             Passes over the training cells. None for the paper's 100, or more where 100 epochs have fewer than
-            ``min_steps`` steps (1,000 in the default preset).
+            ``min_steps`` steps (400 in the default preset).
         batch_size
             Largest number of cells per step, for each process where several share a training
-            (:func:`diffvae.train.processes`).
+            (:func:`diffvae.train.processes`); None for that of the constructor.
         lr
             Learning rate; None for that of the constructor.
         validation_size
@@ -269,8 +271,7 @@ class NeuralModel(Model, abstract=True):
         train_rows, validation_rows = split_rows(cells, validation_size, rng)
         features = read_features(cells, layer, matrix)
         target = best_device(device)
-        weights = gene_weights(self.config, features)
-        weights = None if weights is None else weights.to(target)
+        batch_size = batch_size or self.config.batch_size
         # the early stopping of the constructor needs validation cells
         stops = self.config.early_stopping and len(validation_rows) > 0 if early_stopping is None else early_stopping
         together = share()
@@ -279,12 +280,14 @@ class NeuralModel(Model, abstract=True):
         module = self._build(matrix.shape[1], rng)
         if self._likelihood.initialise is not None:
             self._likelihood.initialise(module, matrix, train_rows)
+        objective = self._objective(module, matrix, features, train_rows, target, rng)
+        objective.gather = together.gather
         module = module.to(target)
         try:
             history = fit(
                 module,
                 source_of(matrix, target),
-                InfoVAEObjective(self.config, weights, together.gather),
+                objective,
                 train_rows=train_rows,
                 validation_rows=validation_rows,
                 max_epochs=max_epochs or default_epochs(self.config, len(train_rows), together.size * batch_size),
@@ -307,6 +310,29 @@ class NeuralModel(Model, abstract=True):
             raise
         self._set_trained(module, features, history, matrix)
         return self
+
+    def _objective(
+        self,
+        module: nn.Autoencoder,
+        matrix: Matrix,
+        features: Features,
+        train_rows: np.ndarray,
+        device: torch.device,
+        rng: _random.Rng,
+    ) -> InfoVAEObjective:
+        """Return the objective; the linear maps of the module, if it has any, are started at the components."""
+        weights = gene_weights(self.config, features)
+        objective = InfoVAEObjective(self.config, None if weights is None else weights.to(device))
+        if not (self.config.linear_skip or self.config.target_neighbors):
+            return objective
+        components = principal_components(matrix, features, train_rows, self.n_latent, rng)
+        values = components.values
+        if self.config.target_neighbors:
+            means = NeighborMean(matrix, components, self.config.target_neighbors, device)
+            objective.target, values = means, means.of_reference(components)
+        if self.config.linear_skip:
+            start_at_components(module, components, dense(values), self._likelihood)
+        return objective
 
     def _set_trained(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:
         """Store the results of a training."""

@@ -37,7 +37,8 @@ class InfoVAEObjective:
 
     .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL} \, KL(q(z|x) \| p(z)) + w_{MMD} \, MMD^2(q(z), p(z))
 
-    with p(z) = N(0, I); ``gene_weights`` weigh the genes in the first term. With w_KL = 0 and w_MMD = 1 this is eq 2
+    with p(z) = N(0, I); ``gene_weights`` weigh the genes in the first term, and ``target`` maps the numbers and values of
+    the cells to the values to be reconstructed. With w_KL = 0 and w_MMD = 1 this is eq 2
     of the paper, with w_KL = 1 and w_MMD = 0 the loss of a VAE (eq 13), and without noise that of a plain autoencoder.
 
     References
@@ -50,17 +51,19 @@ class InfoVAEObjective:
         config: AutoencoderConfig,
         gene_weights: Tensor | None = None,
         gather: Callable[[Tensor], Tensor] = lambda z: z,
+        target: Callable[[np.ndarray, Tensor], Tensor] = lambda rows, x: x,
     ) -> None:
         self.config = config
         self.gene_weights = gene_weights
         self.gather = gather
+        self.target = target
 
     def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: Noise) -> dict[str, Tensor]:
         """Return ``loss`` and its unweighted terms: ``nll``; with noise, ``kl`` and ``mmd`` too."""
         mu, logvar = module.encoder(x, generator)
         mu, logvar = mu.float(), logvar.float()
         z = self.draw(mu, logvar, generator)
-        nll = self.reconstruction(module, module.decoder(z), x)
+        nll = self.reconstruction(module, module.decoder(z), self.target(rows, x))
         if self.config.noise == "none":
             return {"loss": nll, "nll": nll}
         kl, mmd = self.kl(mu, logvar), self.mmd(z, generator)

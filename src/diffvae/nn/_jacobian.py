@@ -22,7 +22,8 @@ def weight_product(decoder: Decoder) -> Tensor:
 
     Returns
     -------
-    Latent dimensions x genes. Biases, ReLU gates and the logistic function are ignored: see :func:`mean_jacobian`.
+    Latent dimensions x genes. Biases, ReLU gates and the logistic function are ignored: see :func:`mean_jacobian`. The
+    weights of a decoder's linear skip are added.
 
     Examples
     --------
@@ -33,7 +34,7 @@ def weight_product(decoder: Decoder) -> Tensor:
     product, *rest = (layer.weight.T for layer in decoder.linears)
     for weight in rest:
         product = product @ weight
-    return product
+    return product if decoder.skip is None else product + decoder.skip.weight.T
 
 
 def logistic_slope(logits: Tensor) -> Tensor:
@@ -51,7 +52,7 @@ def mean_jacobian(
     .. math:: J = \frac{1}{N} \sum_i W_0 G_1^{(i)} W_1 G_2^{(i)} W_2 S^{(i)}
 
     with G the 0/1 gates of the ReLUs at point i and S the slope of the function that maps the output to the expected
-    expression (1 without one). Where :math:`\omega` sums over all paths through the network, J sums over those that
+    expression (1 without one); the weights of a linear skip are added before S. Where :math:`\omega` sums over all paths through the network, J sums over those that
     are open for real cells.
 
     Parameters
@@ -90,8 +91,9 @@ def mean_jacobian(
             gate = activation > 0
             slopes = (layer.weight @ slopes) * gate[:, :, None]
             activation = activation * gate
+        linear = 0 if decoder.skip is None else decoder.skip.weight
         if slope is not None:
-            total += ((last.weight @ slopes) * slope(last(activation))[:, :, None]).sum(0)
+            total += ((last.weight @ slopes + linear) * slope(decoder(points))[:, :, None]).sum(0)
         else:  # the last layer is linear, so it can wait for the sum
-            total += last.weight @ slopes.sum(0)
+            total += last.weight @ slopes.sum(0) + len(points) * linear
     return (total / len(z)).T.float()

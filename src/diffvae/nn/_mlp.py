@@ -44,6 +44,9 @@ class Encoder(nn.Module):
     input_dropout
         Share of the genes of each cell that are set to zero in training (the others are scaled up), so that the encoder
         learns to cope with genes that were not captured.
+    linear_skip
+        Add a linear map of the input, W_s x, to mu. The input is then centred and rescaled first,
+        :math:`x \leftarrow r \odot (x - m)`, with the buffers ``center`` (m) and ``scale`` (r).
 
     Examples
     --------
@@ -62,6 +65,7 @@ class Encoder(nn.Module):
         batch_norm: bool = True,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
+        linear_skip: bool = False,
     ) -> None:
         super().__init__()
         widths = [n_input, *hidden]
@@ -73,18 +77,27 @@ class Encoder(nn.Module):
         self.logvar = nn.Linear(widths[-1], n_latent)
         self.mu_norm = nn.BatchNorm1d(n_latent) if head == "relu_bn" else nn.Identity()
         self.logvar_norm = nn.BatchNorm1d(n_latent) if head == "relu_bn" else nn.Identity()
+        self.skip = nn.Linear(n_input, n_latent, bias=False) if linear_skip else None
+        if linear_skip:
+            self.register_buffer("center", torch.zeros(n_input))
+            self.register_buffer("scale", torch.ones(n_input))
 
     def forward(self, x: Tensor, noise: Noise = None) -> tuple[Tensor, Tensor]:
         """Return mu and logvar, cells x latent dimensions; ``noise`` draws the dropout."""
-        for layer, norm, dropout in zip(self.layers, self.norms, self.dropout, strict=True):
+        linear: Tensor | float = 0.0
+        if self.skip is not None:
+            x = (x - self.center) * self.scale
+        for i, (layer, norm, dropout) in enumerate(zip(self.layers, self.norms, self.dropout, strict=True)):
             if dropout and self.training:
                 mask = uniform(x.shape, noise, x.device) >= dropout
                 x = x * mask / (1 - dropout)
+            if i == 0 and self.skip is not None:
+                linear = self.skip(x)
             x = norm(F.relu(layer(x)))
         mu, logvar = self.mu(x), self.logvar(x)
         if self.head != "linear":
             mu, logvar = F.relu(mu), F.relu(logvar)
-        return self.mu_norm(mu), self.logvar_norm(logvar).clamp(*LOGVAR_RANGE)
+        return self.mu_norm(mu) + linear, self.logvar_norm(logvar).clamp(*LOGVAR_RANGE)
 
 
 class MLP(nn.Module):
@@ -131,12 +144,23 @@ class Decoder(MLP):
     ----------
     n_input, hidden, n_output
         Latent dimensions, widths in decoder order, genes.
+    linear_skip
+        Add a linear map of z, W_s z, to the output.
 
     Examples
     --------
     >>> Decoder(2, (4, 8), 20)(torch.zeros(3, 2)).shape
     torch.Size([3, 20])
     """
+
+    def __init__(self, n_input: int, hidden: Sequence[int], n_output: int, *, linear_skip: bool = False) -> None:
+        super().__init__(n_input, hidden, n_output)
+        self.skip = nn.Linear(n_input, n_output, bias=False) if linear_skip else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output for points of the latent space."""
+        output = super().forward(x)
+        return output if self.skip is None else output + self.skip(x)
 
 
 class Autoencoder(nn.Module):
@@ -146,6 +170,8 @@ class Autoencoder(nn.Module):
     ----------
     n_input, hidden, n_latent, head, batch_norm, dropout, input_dropout
         As in :class:`Encoder`. The decoder has the widths in reverse; the other options apply to the encoder only.
+    linear_skip
+        Add linear maps to encoder and decoder, as in :class:`Encoder` and :class:`Decoder`.
     gene_variance
         Add the parameter ``logvar_x``, the log sigma^2 of each gene under the Gaussian likelihood; None without.
 
@@ -167,12 +193,15 @@ class Autoencoder(nn.Module):
         batch_norm: bool = True,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
+        linear_skip: bool = False,
         gene_variance: bool = False,
     ) -> None:
         super().__init__()
-        rates = {"dropout": dropout, "input_dropout": input_dropout}
-        self.encoder = Encoder(n_input, hidden, n_latent, head=head, batch_norm=batch_norm, **rates)
-        self.decoder = Decoder(n_latent, hidden[::-1], n_input)
+        self.encoder = Encoder(
+            n_input, hidden, n_latent, head=head, batch_norm=batch_norm, dropout=dropout, input_dropout=input_dropout,
+            linear_skip=linear_skip,
+        )  # fmt: skip
+        self.decoder = Decoder(n_latent, hidden[::-1], n_input, linear_skip=linear_skip)
         self.logvar_x = nn.Parameter(torch.zeros(n_input)) if gene_variance else None
 
 
