@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FIXED = (
     "mmd_weight", "mmd_kernel", "mmd_bandwidth", "mmd_unbiased", "mmd_prior_size", "noise",
-    "linear_skip", "target_neighbors", "batch_size",
+    "covariance_weight", "linear_skip", "target_neighbors", "batch_size",
 )  # fmt: skip
 """Hyper-parameters that the baselines do not have."""
 
@@ -113,6 +113,7 @@ class DiffVAE(NeuralModel):
         mmd_bandwidth: float | None = None,
         mmd_unbiased: bool | None = None,
         mmd_prior_size: int | None = None,
+        covariance_weight: float | None = None,
         noise: str | None = None,
         head: str | None = None,
         batch_norm: bool | None = None,

@@ -38,6 +38,7 @@ RULES: dict[str, Rule] = {
     "gene_weighting": Choice("equal", "range"),
     "kl_weight": Number("[0, inf)"),
     "mmd_weight": Number("[0, inf)"),
+    "covariance_weight": Number("[0, inf)"),
     "mmd_kernel": Choice("imq", "rbf", "released"),
     "mmd_bandwidth": Optional(Number("(0, inf)")),
     "mmd_unbiased": Flag(),
@@ -92,6 +93,7 @@ class AutoencoderConfig(Config):
     mmd_bandwidth: float | None = None
     mmd_unbiased: bool = True
     mmd_prior_size: int | None = None
+    covariance_weight: float = 0.0
     noise: str = "independent"
     head: str = "linear"
     batch_norm: bool = True

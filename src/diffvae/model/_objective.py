@@ -72,6 +72,8 @@ class InfoVAEObjective:
             loss = loss + self.config.kl_weight * kl
         if self.config.mmd_weight:
             loss = loss + self.config.mmd_weight * mmd
+        if self.config.covariance_weight:
+            loss = loss + self.config.covariance_weight * self.covariance(mu)
         return {"loss": loss, "nll": nll, "kl": kl, "mmd": mmd}
 
     def draw(self, mu: Tensor, logvar: Tensor, generator: Noise) -> Tensor:
@@ -105,6 +107,16 @@ class InfoVAEObjective:
         prior = torch.randn(size, z.shape[1], generator=common(generator), device=z.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.mmd_weight > 0):
             return nn.mmd(z, prior, self.kernel(z, prior), unbiased=self.config.mmd_unbiased)
+
+    def covariance(self, mu: Tensor) -> Tensor:
+        r"""Return the sum of the squared covariances between dimensions of mu, per dimension.
+
+        .. math:: \frac{1}{D} \sum_{c \ne d} Cov(\mu_c, \mu_d)^2
+        """
+        mu = self.gather(mu)
+        centred = mu - mu.mean(0)
+        covariance = centred.T @ centred / max(len(mu) - 1, 1)
+        return (covariance.square().sum() - covariance.diagonal().square().sum()) / mu.shape[1]
 
     def kernel(self, z: Tensor, prior: Tensor) -> nn._mmd.Kernel:
         """Return the kernel ``mmd_kernel``."""
