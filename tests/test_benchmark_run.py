@@ -1,5 +1,6 @@
 """The comparison of representations: what is computed, and what is refused."""
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import diffvae as dv
 from diffvae.benchmark import _tasks
 from diffvae.benchmark._clusterers import partitions
+from diffvae.benchmark._ica import ICA
 from diffvae.benchmark._run import METRICS
 
 CHEAP = {"metrics": ["ari", "nmi", "overlap", "knn_purity"], "progress": False}
@@ -80,8 +82,8 @@ def test_one_row_per_clustering(few, monkeypatch):
     monkeypatch.setattr(_tasks, "N_ITER", 20)
     found = compare(few, ["PCA", "PCA (unit)"], n_latent=[5, 10], n_trainings=1, n_clusterings=2)
     table = found.table
-    # 2 methods x 2 sizes x (3 algorithms x 2 seeds and DBSCAN once on the latent, and 2 times all 4 on maps)
-    assert len(table) == 2 * 2 * (3 * 2 + 1 + 4 * 2)
+    # 2 methods x 2 sizes x (4 algorithms x 2 seeds and DBSCAN once on the latent, and 2 times 4 on maps)
+    assert len(table) == 2 * 2 * (4 * 2 + 1 + 4 * 2)
     dbscan = table[(table["clusterer"] == "dbscan") & (table["space"] == "latent")]
     assert (dbscan["clustering_seed"] == 0).all()
     assert not dbscan["k_given"].any()
@@ -163,3 +165,77 @@ def test_partitions_share_a_graph_and_follow_the_seed():
         "kmeans 0", "kmeans 1", "dbscan 0", "leiden 0", "leiden 1",
     ]  # fmt: skip
     assert all(len(p.labels) == 120 for p in found)
+
+
+def test_independent_components():
+    known = dv.benchmark.methods()
+    assert known["ICA"].make(5).get_params() == {"n_latent": 5}
+    rng = np.random.default_rng(0)
+    sources = rng.laplace(size=(400, 3)) * [3, 2, 1]  # heavy tails, which a rotation destroys
+    adata = ad.AnnData((sources @ rng.normal(size=(3, 30))).astype(np.float32))
+    ica, again = (ICA(3).train(adata, rng=0) for _ in range(2))
+    z = ica.get_latent_representation()
+    assert np.array_equal(z, again.get_latent_representation())
+    found = np.abs(np.corrcoef(z.T, sources.T)[:3, 3:])
+    assert found.max(axis=1).min() > 0.98
+    assert sorted(found.argmax(axis=1)) == [0, 1, 2]
+    assert z.std(axis=0) == pytest.approx(1, abs=0.15)
+    np.testing.assert_allclose(ica.decode(z), adata.X, atol=1e-3)
+    explained = [np.var(adata.X - ica.decode(z * (np.arange(3) != d)), axis=0).sum() for d in range(3)]
+    assert explained == sorted(explained, reverse=True)
+
+
+def test_leiden_on_the_posterior_only_where_there_is_one(few):
+    asked = ONE | {"clusterers": ["leiden", "leiden_posterior"], "n_clusterings": 2, "k_given": [True, False]}
+    table = compare(few, {"PCA": dv.model.PCA(), "noise": Fixed()}, **asked).table
+    assert table.groupby(["method", "clusterer"]).size().to_dict() == {
+        ("PCA", "leiden"): 4, ("PCA", "leiden_posterior"): 4, ("noise", "leiden"): 4,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="'leiden_posterior' clusters the latent space only"):
+        compare(few, ["PCA"], **ONE | {"clusterers": ["leiden_posterior"], "spaces": ["tsne"]})
+
+
+def test_the_posterior_graph_follows_the_standard_deviations():
+    x = np.random.default_rng(0).normal(size=(150, 4)).astype(np.float32)
+    options = {"n_types": 4, "clusterers": ["leiden", "leiden_posterior"], "k_given": [False], "seeds": [0]}
+    plain, certain = partitions(x, sd=np.full_like(x, 1e-6), **options)
+    assert np.array_equal(plain.labels, certain.labels)
+    plain, uncertain = partitions(x, sd=np.full_like(x, 1.0), **options)
+    assert not np.array_equal(plain.labels, uncertain.labels)
+
+
+class Recurring(Fixed):
+    """The same four dimensions in each training: as they are, mirrored and exchanged, or turned at random."""
+
+    def train(self, adata, *, rng, progress):
+        z = np.random.default_rng(0).normal(size=(adata.n_obs, self.n_latent))
+        chance = np.random.default_rng(rng)
+        if self.kind == "exchanged":
+            z = z[:, chance.permutation(self.n_latent)] * chance.choice([-1, 1], self.n_latent)
+        if self.kind == "turned":
+            z = z @ np.linalg.qr(chance.normal(size=(self.n_latent, self.n_latent)))[0]
+        return Recurring(self.n_latent, self.kind, z)
+
+
+def test_recurrence_between_trainings(few, tmp_path):
+    kinds = ("exchanged", "turned")
+    asked = ONE | {"n_latent": 12, "n_trainings": 3, "metrics": ["recurrence", "mean_correlation"]}
+    methods = {kind: Recurring(kind=kind) for kind in kinds}
+    table = compare(few, methods, **asked, out=tmp_path).table.set_index("method")
+    assert table.loc["exchanged", "recurrence"].tolist() == [1, 1, 1]
+    assert table.loc["turned", "recurrence"].mean() < 0.3
+    assert table["mean_correlation"].between(0.02, 0.2).all()
+    alone = compare(few, methods, **asked | {"n_trainings": 1}).table
+    assert alone["recurrence"].isna().all()
+    # a further method and a further training in the same folder
+    more = methods | {"PCA": dv.model.PCA()}
+    larger = compare(few, more, **asked | {"n_trainings": 4}, out=tmp_path).table.set_index("method")
+    assert larger.groupby("method").size().to_dict() == dict.fromkeys(more, 4)
+    assert larger.loc["exchanged", "recurrence"].tolist() == [1] * 4
+    assert larger["recurrence"].notna().all()
+
+
+def test_mean_correlation_by_hand():
+    z = np.array([[1.0, 1.0, 0.0, 7.0], [-1.0, 1.0, 0.0, 7.0], [1.0, -1.0, 1.0, 7.0], [-1.0, -1.0, 1.0, 7.0]])
+    assert _tasks.mean_correlation(z) == pytest.approx(1 / 3)  # r = 0, 0, -1; the constant does not count
+    assert np.isnan(_tasks.mean_correlation(z[:, [0, 3]]))

@@ -11,12 +11,16 @@ import numpy as np
 
 from diffvae import _random
 from diffvae.tl import _cluster
+from diffvae.tl._neighbors import posterior_graph
 
-CLUSTERERS = (*_cluster.CLUSTERERS, "scanpy")
+POSTERIOR = "leiden_posterior"
+"""Leiden on the graph averaged over the posterior, of the latent space of a model that has one."""
+CLUSTERERS = (*_cluster.CLUSTERERS, POSTERIOR, "scanpy")
 
 
 def _ways(name: str) -> tuple[bool, ...]:
     """Return whether a clusterer can be given the number of clusters, and whether it can do without."""
+    name = "leiden" if name == POSTERIOR else name
     takes_k = name in _cluster.CLUSTERERS and _cluster.CLUSTERERS[name].takes_k
     return (True, False) if takes_k else (False,)
 
@@ -44,40 +48,54 @@ def check_clusterers(clusterers: Sequence[str], k_given: Sequence[bool]) -> None
 
 
 def partitions(
-    x: np.ndarray, n_types: int, clusterers: Sequence[str], k_given: Sequence[bool], seeds: Sequence[int]
+    x: np.ndarray,
+    n_types: int,
+    clusterers: Sequence[str],
+    k_given: Sequence[bool],
+    seeds: Sequence[int],
+    sd: np.ndarray | None = None,
 ) -> Iterator[Partition]:
     """Cut a space with every clusterer and seed; one without randomness, or of one answer, is asked once.
 
-    The neighbour graph is made once. ``seeds`` are numbers of repeats: the seed of a clusterer is derived from them.
+    Each graph is made once. ``seeds`` are numbers of repeats: the seed of a clusterer is derived from them. Without
+    ``sd``, the standard deviations of the posterior, there is no posterior graph and no row for it.
     """
-    graphs = _Graphs(x)
+    graphs = _Graphs(x, sd)
     for name in clusterers:
+        if name == POSTERIOR and sd is None:
+            continue
         is_random = name not in _cluster.CLUSTERERS or _cluster.CLUSTERERS[name].is_random
         # a clusterer that takes no number runs without one, whatever is asked of the others
         for given in [g for g in _ways(name) if g in k_given or len(_ways(name)) == 1]:
             for seed in seeds if is_random else seeds[:1]:
-                state = _random.seed(seed, "benchmark", name) % 2**31
+                state = _random.seed(seed, "benchmark", "leiden" if name == POSTERIOR else name) % 2**31
                 yield Partition(name, given, seed, _labels(name, x, n_types if given else None, state, graphs))
 
 
 class _Graphs:
-    """The two neighbour graphs of a space, made when they are first asked for."""
+    """The neighbour graphs of a space by clusterer, made when they are first asked for."""
 
-    def __init__(self, x: np.ndarray) -> None:
-        self.x = x
+    def __init__(self, x: np.ndarray, sd: np.ndarray | None) -> None:
+        self._make: dict[str, Callable[[], Any]] = {
+            "leiden": lambda: _cluster.neighbor_graph(x, 0),
+            "scanpy": lambda: _scanpy_graph(x),
+        }
+        if sd is not None:
+            self._make[POSTERIOR] = lambda: posterior_graph(x, sd)
         self._made: dict[str, Any] = {}
 
-    def get(self, name: str, make: Callable[[np.ndarray], Any]) -> Any:
+    def __contains__(self, name: str) -> bool:
+        return name in self._make
+
+    def __getitem__(self, name: str) -> Any:
         if name not in self._made:
-            self._made[name] = make(self.x)
+            self._made[name] = self._make[name]()
         return self._made[name]
 
 
 def _labels(name: str, x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    if name == "scanpy":
-        return _scanpy(x, seed, graphs)
-    if name == "leiden":
-        return _leiden(x, k, seed, graphs)
+    if name in graphs:
+        return _leiden(graphs[name], k, seed)
     clusterer = _cluster.CLUSTERERS[name]
     if k is None and clusterer.takes_k:
         return _auto(x, name, seed)
@@ -96,19 +114,14 @@ def _auto(x: np.ndarray, method: str, seed: int) -> np.ndarray:
     return cells.obs["diffvae_cluster"].cat.codes.to_numpy()
 
 
-def _leiden(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    graph = graphs.get("shared", lambda x: _cluster.neighbor_graph(x, 0))
+def _leiden(graph: Any, k: int | None, seed: int) -> np.ndarray:
     if k is None:
         return _cluster.leiden(graph, RESOLUTION, seed)
     return _cluster.leiden_with(lambda r: _cluster.leiden(graph, r, seed), k)[0]
 
 
-def _scanpy(x: np.ndarray, seed: int, graphs: _Graphs) -> np.ndarray:
-    """Cluster as scanpy's tutorial does: 15 neighbours, UMAP's weights, Leiden at resolution 1."""
-    return _cluster.leiden(graphs.get("scanpy", _scanpy_graph), RESOLUTION, seed)
-
-
 def _scanpy_graph(x: np.ndarray) -> Any:
+    """Return the graph of scanpy's tutorial: 15 neighbours, UMAP's weights."""
     import anndata as ad
     import pandas as pd
     import scanpy as sc

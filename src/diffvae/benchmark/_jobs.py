@@ -44,9 +44,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Training:
-    """The stored result of a training: the latent representation and its scores, or why it failed."""
+    """The stored result of a training: the latent representation and its scores, or why it failed.
+
+    ``sd`` are the standard deviations of the posterior, None for a model without posterior; ``prior`` says whether a
+    prior fixes the scale of the latent.
+    """
 
     z: np.ndarray | None
+    sd: np.ndarray | None = None
+    prior: bool = False
     scores: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     note: str = ""
@@ -71,8 +77,8 @@ class Store:
             if key.endswith(ROWS):
                 part.write_text(json.dumps(value))
             else:
-                about = {"scores": value.scores, "seconds": value.seconds, "note": value.note}
-                arrays = {} if value.z is None else {"z": value.z}
+                about = {key: getattr(value, key) for key in ("prior", "scores", "seconds", "note")}
+                arrays = {name: array for name in ("z", "sd") if (array := getattr(value, name)) is not None}
                 with part.open("wb") as file:  # savez would add a suffix to the name
                     np.savez(file, about=np.array(json.dumps(about)), **arrays)
 
@@ -85,11 +91,11 @@ class Store:
             if key.endswith(ROWS):
                 return json.loads(path.read_text(encoding="utf-8"))
             with np.load(path, allow_pickle=False) as arrays:
-                about, z = json.loads(str(arrays["about"])), arrays.get("z")
+                about, z, sd = json.loads(str(arrays["about"])), arrays.get("z"), arrays.get("sd")
         except NPZ_ERRORS as error:  # a RecursionError of JSON is a RuntimeError
             reason = str(error) or type(error).__name__
             raise OutputError(f"{str(path)!r} is damaged ({reason}); delete it and start again.") from error
-        return Training(z, **about)
+        return Training(z, sd, **about)
 
 
 def output_folder(out: str | PathLike[str] | None) -> Path | None:

@@ -26,6 +26,7 @@ from scipy import sparse
 from diffvae import _keys, _random
 from diffvae._core.validate import Whole, check
 from diffvae._errors import DataError
+from diffvae.benchmark._ica import ICA
 from diffvae.model._base import NotTrainedError
 from diffvae.model._features import Features, Matrix, layer_matrix, match_new, read_features, split_rows
 from diffvae.pipeline import _settings
@@ -83,8 +84,9 @@ def methods() -> dict[str, Method]:
     -------
     Name to :class:`Method`. ``"DiffVAE"`` (the default preset), ``"DiffVAE (paper)"`` and ``"DiffVAE (code)"``;
     ``"VAE"``; ``"AE"`` (squared error, as in the paper) and ``"AE (bernoulli)"`` (as in its code); ``"PCA"`` of
-    log-normalised expression, as in scanpy, and ``"PCA (unit)"`` of values in [0, 1], as in the paper; with scvi-tools
-    and drvi-py installed ``"scVI"``, ``"LinearSCVI"`` and ``"DRVI"``, which need counts.
+    log-normalised expression, as in scanpy, and ``"PCA (unit)"`` of values in [0, 1], as in the paper; ``"ICA"``
+    (FastICA of these principal components, of variance 1); with scvi-tools and drvi-py installed ``"scVI"``,
+    ``"LinearSCVI"`` and ``"DRVI"``, which need counts.
 
     Examples
     --------
@@ -102,6 +104,7 @@ def methods() -> dict[str, Method]:
         "AE (bernoulli)": partial(_make, model.AutoEncoder, {"likelihood": "bernoulli"}),
         "PCA (unit)": partial(_make, model.PCA, {}),
         "PCA": partial(_make, model.PCA, {}),
+        "ICA": ICA,
         **{cls.name: cls for cls in (SCVI, LinearSCVI, DRVI)},
     }
     return {name: Method(name, make, {"layer": None} if name == "PCA" else {}) for name, make in factories.items()}

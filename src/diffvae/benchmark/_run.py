@@ -18,7 +18,7 @@ from diffvae._core.io.folders import one_writer
 from diffvae._core.runtime import versions
 from diffvae._core.validate import Choice, Optional, Rule, Whole, check
 from diffvae.benchmark import _tasks
-from diffvae.benchmark._clusterers import check_clusterers
+from diffvae.benchmark._clusterers import POSTERIOR, check_clusterers
 from diffvae.benchmark._comparison import Comparison
 from diffvae.benchmark._jobs import ARRAY, ROWS, Job, Store, claim, digest, output_folder, run_jobs, slug
 from diffvae.benchmark._methods import Method, as_methods
@@ -26,8 +26,9 @@ from diffvae.benchmark._tasks import Cells, as_cells
 from diffvae.metrics import _names
 
 SPACES = ("latent", "tsne")
+CLUSTERERS = ("kmeans", "dbscan", "gmm", "leiden", "leiden_posterior")
 IDENTITY = ["dataset", "method", "n_latent", "seed"]
-METRICS = (*_tasks.OF_CLUSTERS, *_names.OF_SPACE, *_tasks.OF_TRAINING)
+METRICS = (*_tasks.OF_CLUSTERS, *_names.OF_SPACE, *_tasks.OF_TRAINING, _tasks.RECURRENCE)
 OF_RUN = ["clustering_seed", "space", "clusterer", "k_given"]
 TYPE_COLUMNS = ["type", "n_cells", "recall", "precision"]
 RULES: dict[str, Rule] = {
@@ -48,7 +49,7 @@ def run(
     *,
     label_key: str | Mapping[str, str],
     n_latent: Sequence[int] | int = (20, 50, 100),
-    clusterers: Sequence[str] = ("kmeans", "dbscan", "gmm", "leiden"),
+    clusterers: Sequence[str] = CLUSTERERS,
     spaces: Sequence[str] = SPACES,
     n_trainings: int = 5,
     n_clusterings: int = 10,
@@ -85,8 +86,10 @@ def run(
     n_latent
         Latent dimensions.
     clusterers
-        ``"kmeans"``, ``"gmm"``, ``"leiden"``, ``"dbscan"`` as in :func:`diffvae.tl.cluster`, and ``"scanpy"``: Leiden
-        at resolution 1 on scanpy's neighbour graph. The noise of DBSCAN counts as a cluster.
+        ``"kmeans"``, ``"gmm"``, ``"leiden"`` (on the graph of the posterior means) and ``"dbscan"`` as in
+        :func:`diffvae.tl.cluster`; ``"leiden_posterior"``: Leiden on the graph averaged over the posterior
+        (:func:`diffvae.tl.neighbors`), for the latent representation of models that have one, PCA included; and
+        ``"scanpy"``: Leiden at resolution 1 on scanpy's neighbour graph. The noise of DBSCAN counts as a cluster.
     spaces
         ``"latent"``, ``"tsne"`` or both.
     n_trainings, n_clusterings
@@ -122,8 +125,10 @@ def run(
     of the training), ``clustering_seed``, ``space``, ``clusterer``, ``k_given``, ``n_clusters``; ``ari``, ``nmi``,
     ``overlap`` of the clusters (see :mod:`diffvae.metrics`); ``silhouette`` and ``knn_purity`` (15 neighbours) of the
     labels in that space; of the training ``reconstruction_r2`` (held-out cells, on the unit scale),
-    ``active_dimensions``, ``mig``, ``dci_*``, ``type_alignment``, ``batch_alignment``, NaN where undefined;
-    ``training_seconds``, ``clustering_seconds``, ``versions``. ``types`` has recall and precision of
+    ``active_dimensions``, ``mig``, ``dci_*``, ``type_alignment``, ``batch_alignment``, ``mean_correlation`` (absolute,
+    of two dimensions), ``recurrence`` (share of its dimensions that recur in the method's other trainings, each with
+    another split, more than random axes: 0.05 by chance), NaN where undefined; ``training_seconds``,
+    ``clustering_seconds``, ``versions``. ``types`` has recall and precision of
     each reference type in each clustering. A deterministic clusterer has one row per space.
 
     Warns
@@ -151,6 +156,8 @@ def run(
             raise ValueError(f"{name} is empty; name at least one.")
         for value in values:
             check(RULES, **{name: value})
+    if set(clusterers) == {POSTERIOR} and "latent" not in spaces:
+        raise ValueError(f"{POSTERIOR!r} clusters the latent space only; add 'latent' to spaces, or another clusterer.")
     check(RULES, n_trainings=n_trainings, n_clusterings=n_clusterings, n_workers=n_workers, rng=rng)
     plan = Plan(tuple(clusterers), tuple(spaces), tuple(k_given), n_clusterings, tuple(metrics), n_top_genes)
     chosen = as_methods(methods)
@@ -178,8 +185,14 @@ class Plan:
     n_top_genes: int | None
 
 
-Planned = tuple[dict[str, Any], str, list[str]]
-"""Identity of a training, the key of its result, and those of its clusterings."""
+@dataclass
+class Planned:
+    """Identity of a training, and the keys of its results: itself, its clusterings, the recurrence of its method."""
+
+    identity: dict[str, Any]
+    training: str
+    clusterings: list[str]
+    recurrence: str | None = None
 
 
 def training_seed(rng: int, number: int) -> int:
@@ -198,6 +211,7 @@ def plan_jobs(
     trainings: list[Planned] = []
     given: dict[str, Any] = {}
     asked = (plan.clusterers, plan.k_given)
+    of_training = tuple(m for m in plan.metrics if m in _tasks.OF_TRAINING)
     for cells in data:
         source = f"{slug(cells.name)}-{digest(cells.fingerprint)}"
         given[source] = cells
@@ -210,8 +224,8 @@ def plan_jobs(
                     about = method.describe(size)  # without the name: equal methods are trained once
                     mark = digest(cells.fingerprint, about, seed, plan.n_top_genes)
                     base = f"{source}/{slug(json.loads(about)['class'].split('.')[-1])}-{size}-s{number}-{mark}"
-                    training = f"{base}/training-{digest(plan.metrics)}{ARRAY}"
-                    jobs[training] = Job(_tasks.train, (prepared, source), (method, size, seed, plan.metrics))
+                    training = f"{base}/training-{digest(of_training)}{ARRAY}"
+                    jobs[training] = Job(_tasks.train, (prepared, source), (method, size, seed, of_training))
                     results = []
                     if "latent" in plan.spaces:
                         results.append(f"{base}/latent-{digest(*asked)}-{plan.n_clusterings}{ROWS}")
@@ -223,22 +237,40 @@ def plan_jobs(
                             results.append(f"{base}/tsne-{digest(*asked)}-{i}{ROWS}")
                             jobs[results[-1]] = Job(_tasks.score_map, (p, training, source), (*asked, i, seed))
                     identity = dict(zip(IDENTITY, (cells.name, method.name, size, number), strict=True))
-                    trainings.append((identity, training, results))
+                    trainings.append(Planned(identity, training, results))
+        if _tasks.RECURRENCE in plan.metrics and n_trainings > 1:
+            _plan_recurrence(source, [t for t in trainings if t.identity["dataset"] == cells.name], jobs)
     return jobs, trainings, given
+
+
+def _plan_recurrence(source: str, trainings: Sequence[Planned], jobs: dict[str, Job]) -> None:
+    """Add one job per method and size, which compares its trainings of one data set with each other."""
+    groups: dict[tuple[Any, ...], list[Planned]] = {}
+    for planned in trainings:
+        groups.setdefault((planned.identity["method"], planned.identity["n_latent"]), []).append(planned)
+    for group in groups.values():
+        needs = tuple(planned.training for planned in group)
+        key = f"{source}/recurrence-{digest(needs)}{ROWS}"
+        jobs[key] = Job(_tasks.recurrence, needs, (source,))
+        for planned in group:
+            planned.recurrence = key
 
 
 def _assemble(trainings: Sequence[Planned], store: Store, folder: Path | None, plan: Plan) -> Comparison:
     used = ", ".join(f"{k} {v}" for k, v in versions().items())
     table, types = [], []
-    for identity, key, results in trainings:
-        training = store.load(key)
+    for planned in trainings:
+        identity, training = planned.identity, store.load(planned.training)
         if training.note:
             where = f"{identity['method']} on {identity['dataset']}, n_latent={identity['n_latent']}"
             warnings.warn(f"{where}: {training.note}", UserWarning, stacklevel=3)
             continue
         scores = {name: training.scores.get(name, np.nan) for name in plan.metrics if name in _tasks.OF_TRAINING}
+        if planned.recurrence is not None:
+            value = store.load(planned.recurrence)[identity["seed"]]
+            scores[_tasks.RECURRENCE] = np.nan if value is None else value
         scores |= {"training_seconds": training.seconds, "versions": used}
-        for row in (row for result in results for row in store.load(result)):
+        for row in (row for result in planned.clusterings for row in store.load(result)):
             table.append(identity | row | scores)
             of_run = identity | {k: row[k] for k in OF_RUN}
             types += [of_run | dict(zip(TYPE_COLUMNS, entry, strict=True)) for entry in row["types"]]

@@ -18,8 +18,10 @@ from diffvae import _keys, _random, metrics, pp
 from diffvae._core.io import read
 from diffvae._errors import DataError
 from diffvae.benchmark._clusterers import Partition, partitions
+from diffvae.benchmark._ica import ICA
 from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._methods import Method
+from diffvae.benchmark.stability import _matching
 from diffvae.metrics import _names
 from diffvae.pipeline import _checks
 from diffvae.pipeline._scores import N_NEIGHBORS
@@ -31,8 +33,11 @@ MIN_TYPE = 10
 """Smallest number of cells of a type that becomes a factor; scores of fewer cells are meaningless."""
 PERPLEXITY = 30.0
 N_ITER = 500
+N_CELLS = 1000
+"""Cells over which the dimensions of two trainings are compared."""
 DISENTANGLEMENT = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
-OF_TRAINING = tuple(m for m in _names.OF_TRAINING if m != "training_seconds")
+RECURRENCE = "recurrence"
+OF_TRAINING = tuple(m for m in _names.OF_TRAINING if m not in ("training_seconds", RECURRENCE))
 """Scores of a training, in addition to those of its spaces and of their clusters."""
 OF_CLUSTERS = ("ari", "nmi", "overlap")
 
@@ -138,6 +143,8 @@ def prepare(cells: Cells, seed: int, n_top_genes: int | None) -> AnnData:
 
 def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int, wanted: Sequence[str]) -> Training:
     """Train a method on prepared cells and score its latent representation, or note why the training failed."""
+    from diffvae.model import PCA, AutoEncoder
+
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
@@ -145,21 +152,22 @@ def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int
             model = method.make(n_latent)
             model = model.train(adata, rng=seed, progress=False, **method.options) or model
             z = np.ascontiguousarray(model.get_latent_representation(), dtype=np.float32)
+            seconds = time.perf_counter() - start
+            sd = model.get_posterior()[1] if hasattr(model, "get_posterior") else None
     except (ValueError, RuntimeError, ImportError) as error:  # no counts, too few cells, diverged, not installed
         return Training(None, note=" ".join(str(error).split()))
-    seconds = time.perf_counter() - start
     if z.shape[0] != adata.n_obs or not np.isfinite(z).all():
         return Training(None, note=f"its latent representation is {z.shape} for {adata.n_obs} cells, or not finite.")
-    return Training(z, _scores(model, adata, cells, z, seed, wanted), seconds)
+    sd = sd if sd is not None and sd.any() else None  # an autoencoder has no posterior
+    prior = not isinstance(model, PCA | ICA | AutoEncoder)  # without one the scale of a dimension is arbitrary
+    return Training(z, sd, prior, _scores(model, adata, cells, z, seed, wanted, prior), seconds)
 
 
 def _scores(
-    model: Any, adata: AnnData, cells: Cells, z: np.ndarray, seed: int, wanted: Sequence[str]
+    model: Any, adata: AnnData, cells: Cells, z: np.ndarray, seed: int, wanted: Sequence[str], prior: bool
 ) -> dict[str, float]:
-    from diffvae.model import PCA, AutoEncoder
-
     scores = dict.fromkeys(OF_TRAINING, float("nan"))
-    if not isinstance(model, PCA | AutoEncoder):  # without a prior the scale of a dimension is arbitrary
+    if prior:
         scores["active_dimensions"] = metrics.active_dimensions(z)
     if "reconstruction_r2" in wanted and hasattr(model, "decode"):
         scores["reconstruction_r2"] = _reconstruction(model, adata, z)
@@ -167,12 +175,47 @@ def _scores(
         dci = metrics.dci(z, cells.factors, rng=seed)
         values = metrics.mutual_information_gap(z, cells.factors), dci.disentanglement, dci.completeness
         scores |= zip(DISENTANGLEMENT, (*values, dci.informativeness), strict=True)
+    scores["mean_correlation"] = mean_correlation(z)
     if "type_alignment" in wanted:
         known = cells.labelled
         scores["type_alignment"] = metrics.dimension_alignment(z[known], cells.labels[known].astype(str))
     if "batch_alignment" in wanted and cells.batch is not None:
         scores["batch_alignment"] = metrics.dimension_alignment(z, cells.batch)
     return {name: float(scores[name]) for name in OF_TRAINING if name in wanted}
+
+
+def mean_correlation(z: np.ndarray) -> float:
+    """Return the mean absolute correlation of two dimensions, over the pairs that vary; NaN if there are none.
+
+    Examples
+    --------
+    >>> mean_correlation(np.array([[0.0, 1.0, 5.0], [1.0, 3.0, 5.0], [2.0, 5.0, 5.0]]))
+    1.0
+    """
+    varying = z[:, z.std(axis=0) > 0].astype(np.float64)
+    pairs = np.triu_indices(varying.shape[1], 1)
+    return float(np.abs(np.atleast_2d(np.corrcoef(varying.T))[pairs]).mean()) if len(pairs[0]) else float("nan")
+
+
+def recurrence(*arguments: Any) -> list[float | None]:
+    """Return for each training the share of its dimensions that recur in the others; None where there is no other.
+
+    The arguments are the trainings of a method on one data set, and its name. Each has its own split, scaling and
+    seed. A dimension recurs in another training if it is correlated with its match there more than with that of 95 %
+    of random axes of the same space (:mod:`diffvae.benchmark.stability`): 5 % recur by chance. The dimensions are
+    compared over the same cells, each with variance 1, because that of a method without prior is arbitrary.
+    """
+    *trainings, name = arguments
+    rng = _random.generator(0, "benchmark recurrence", name)
+    known = [training.z for training in trainings if training.z is not None]
+    cells = np.sort(rng.permutation(len(known[0]))[:N_CELLS]) if known else None
+    spaces = [None if t.z is None else _matching.of_latent(t.z[cells], t.prior) for t in trainings]
+    shares: list[float | None] = []
+    for i, space in enumerate(spaces):
+        others = [other for j, other in enumerate(spaces) if j != i and other is not None]
+        found = _matching.match_all(space, others, "latent", "rotation", rng) if space and others else pd.DataFrame()
+        shares.append(float(found["recurs"].mean()) if len(found) else None)
+    return shares
 
 
 def _reconstruction(model: Any, adata: AnnData, z: np.ndarray) -> float:
@@ -204,7 +247,7 @@ def score_latent(
     """Cluster the latent representation repeatedly and score each partition; no rows if the training failed."""
     if training.z is None:
         return []
-    return _score_space(training.z, cells, clusterers, k_given, range(n_clusterings), "latent")
+    return _score_space(training.z, cells, clusterers, k_given, range(n_clusterings), "latent", training.sd)
 
 
 def score_map(
@@ -228,6 +271,7 @@ def _score_space(
     k_given: Sequence[bool],
     seeds: Iterable[int],
     space: str,
+    sd: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     known = cells.labelled
     names = cells.labels[known].astype(str)
@@ -238,7 +282,7 @@ def _score_space(
     }
     rows = []
     start = time.perf_counter()
-    for partition in partitions(x, len(np.unique(names)), clusterers, k_given, list(seeds)):
+    for partition in partitions(x, len(np.unique(names)), clusterers, k_given, list(seeds), sd):
         seconds = time.perf_counter() - start
         rows.append(of_space | _score_clusters(partition, names, known) | {"clustering_seconds": round(seconds, 4)})
         start = time.perf_counter()

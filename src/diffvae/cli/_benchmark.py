@@ -37,7 +37,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--method",
-            help="DiffVAE, DiffVAE (paper), DiffVAE (code), VAE, AE, PCA, PCA (unit), scVI ...; repeat the option.",
+            help="DiffVAE, DiffVAE (paper), DiffVAE (code), VAE, AE, PCA, ICA, scVI ...; repeat the option.",
         ),
     ] = None,
     config: Annotated[
@@ -47,7 +47,8 @@ def command(
     clusterer: Annotated[
         list[str] | None,
         typer.Option(
-            "--clusterer", help="kmeans, dbscan, gmm, leiden or scanpy; repeat the option. Default: the first four."
+            "--clusterer",
+            help="kmeans, dbscan, gmm, leiden, leiden_posterior or scanpy; repeat the option. Default: all but scanpy.",
         ),
     ] = None,
     space: Annotated[
@@ -74,13 +75,14 @@ def command(
     space and on t-SNE maps.
     """
     from diffvae import benchmark
+    from diffvae.benchmark._run import CLUSTERERS
 
     comparison = benchmark.run(
         list(files),
         methods_of(method, config or []),
         label_key=keys_of(label_key),
         n_latent=n_latent or (20, 50, 100),
-        clusterers=clusterer or ("kmeans", "dbscan", "gmm", "leiden"),
+        clusterers=clusterer or CLUSTERERS,
         spaces=space or ("latent", "tsne"),
         n_trainings=trainings,
         n_clusterings=clusterings,

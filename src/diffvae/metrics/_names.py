@@ -15,14 +15,14 @@ RUN: Final = ("dataset", "method", *SETTING, "seed", "clustering_seed")
 
 OF_TRAINING: Final = (
     "reconstruction_r2", "active_dimensions", "mig", "dci_disentanglement", "dci_completeness",
-    "dci_informativeness", "type_alignment", "batch_alignment", "training_seconds",
+    "dci_informativeness", "type_alignment", "batch_alignment", "mean_correlation", "recurrence", "training_seconds",
 )  # fmt: skip
 """Measures of a training, equal in all its runs."""
 OF_SPACE: Final = ("silhouette", "knn_purity")
 """Measures of a space, equal in all its clusterings."""
 OF_CLUSTERING: Final = ("ari", "nmi", "overlap", "n_clusters", "clustering_seconds")
 
-LESS_IS_BETTER: Final = ("training_seconds", "clustering_seconds")
+LESS_IS_BETTER: Final = ("training_seconds", "clustering_seconds", "mean_correlation")
 NEITHER: Final = ("n_clusters", "active_dimensions", "batch_alignment")
 """Measures without a direction: no method is marked as the best."""
 
@@ -41,11 +41,19 @@ NAMES: Final = {
     "dci_informativeness": "DCI informativeness",
     "type_alignment": "alignment with types",
     "batch_alignment": "alignment with batches",
+    "mean_correlation": "mean |r| of dimensions",
+    "recurrence": "recurrence of dimensions",
     "training_seconds": "seconds of a training",
     "clustering_seconds": "seconds of a clustering",
 }
 SPACES: Final = {"latent": "latent", "tsne": "t-SNE of latent"}
-CLUSTERERS: Final = {"kmeans": "k-means", "dbscan": "DBSCAN", "gmm": "Gaussian mixture", "leiden": "Leiden"}
+CLUSTERERS: Final = {
+    "kmeans": "k-means",
+    "dbscan": "DBSCAN",
+    "gmm": "Gaussian mixture",
+    "leiden": "Leiden",
+    "leiden_posterior": "Leiden on the posterior graph",
+}
 
 
 def setting_of(metric: str) -> list[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from diffvae.model import Model
 
+N_DRAWS = 5
+"""Draws over which the graph is averaged."""
 RULES: dict[str, Rule] = {"n_neighbors": Whole(1), "n_draws": Whole(1), "scale": Number("[0, inf)")}
 
 
@@ -27,7 +29,7 @@ def neighbors(
     model: Model,
     *,
     n_neighbors: int = N_NEIGHBORS,
-    n_draws: int = 5,
+    n_draws: int = N_DRAWS,
     scale: float = 1.0,
     key_added: str = _keys.NEIGHBORS,
     rng: _random.Rng = 0,
@@ -84,20 +86,14 @@ def neighbors(
     """
     check(RULES, n_neighbors=n_neighbors, n_draws=n_draws, scale=scale)
     mean, sd = model.get_posterior(adata)
+    n_draws = n_draws if scale > 0 and sd.any() else 1
+    graph = posterior_graph(mean, sd, n_neighbors, n_draws, scale, rng)
     seed = _random.seed(rng, "neighbors") % 2**31
-    draws = n_draws if scale > 0 and sd.any() else 1
-    random = _random.generator(rng, "posterior draws")
-    total = sparse.csr_matrix((len(mean), len(mean)))
-    for _ in range(draws):
-        noise = random.standard_normal(mean.shape, dtype=np.float32) if draws > 1 or scale > 0 else 0
-        total = total + shared_neighbor_graph(
-            nearest_neighbors(mean + np.float32(scale) * sd * noise, n_neighbors, seed)
-        )
     nearest = nearest_neighbors(mean, n_neighbors, seed)
     n, k = nearest.shape
     distances = np.linalg.norm(mean[nearest] - mean[:, None], axis=2)
     adata = adata.copy() if copy else adata
-    adata.obsp[_keys.CONNECTIVITIES] = total / draws
+    adata.obsp[_keys.CONNECTIVITIES] = graph
     adata.obsp[_keys.DISTANCES] = sparse.csr_matrix(
         (distances.ravel(), nearest.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n)
     )
@@ -105,9 +101,28 @@ def neighbors(
         "connectivities_key": _keys.CONNECTIVITIES,
         "distances_key": _keys.DISTANCES,
         "params": {
-            "method": "diffvae", "n_neighbors": k + 1, "n_draws": draws, "scale": scale, "random_state": seed,
+            "method": "diffvae", "n_neighbors": k + 1, "n_draws": n_draws, "scale": scale, "random_state": seed,
             "metric": "euclidean", "use_rep": _keys.LATENT,
         },
     }  # fmt: skip
     results(adata)["neighbors"] = {"key_added": key_added, "model": type(model).__name__}
     return adata if copy else None
+
+
+def posterior_graph(
+    mean: np.ndarray,
+    sd: np.ndarray,
+    n_neighbors: int = N_NEIGHBORS,
+    n_draws: int = N_DRAWS,
+    scale: float = 1.0,
+    rng: _random.Rng = 0,
+) -> sparse.csr_matrix:
+    """Return the shared-neighbour graph averaged over draws from N(mean, (scale sd)^2), cells x dimensions."""
+    seed = _random.seed(rng, "neighbors") % 2**31
+    random = _random.generator(rng, "posterior draws")
+    spread = np.float32(scale) * sd
+    total = sparse.csr_matrix((len(mean), len(mean)))
+    for _ in range(n_draws):
+        draw = mean + spread * random.standard_normal(mean.shape, dtype=np.float32)
+        total = total + shared_neighbor_graph(nearest_neighbors(draw, n_neighbors, seed))
+    return total / n_draws

@@ -55,6 +55,13 @@ def read(model: Model, adata: AnnData, cells: np.ndarray) -> Training:
     return Training(z, alive_dimensions(z, has_prior), weights, jacobian)
 
 
+def of_latent(z: np.ndarray, prior: bool) -> Training:
+    """Return a training of which only the latent is known, each dimension scaled to variance 1."""
+    alive = alive_dimensions(z, prior)
+    none = np.zeros((z.shape[1], 0))
+    return Training(z / np.where(alive, z.std(axis=0, dtype=np.float64), 1), alive, none, none)
+
+
 def prepare_reference(adata: AnnData, model: Model, training: Mapping[str, Any], rng: _random.Rng) -> dict[str, Any]:
     """Train an untrained model, or refuse one of other cells; return the arguments of further trainings."""
     if not model.is_trained:
