@@ -60,7 +60,10 @@ MaxEpochs = Annotated[
     int | None,
     typer.Option("--max-epochs", min=1, help="Maximum number of epochs. Default: 100, or more for few cells."),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=2, help="Number of cells per training step.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=2, help="Number of cells per training step. Default: that of the preset."),
+]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate. Default: that of the preset.")]
 Device = Annotated[str, typer.Option("--device", help="Where to train: auto, cpu, cuda, cuda:1, ...")]
 Markers = Annotated[

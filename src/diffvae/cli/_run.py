@@ -71,9 +71,7 @@ def command(
     ] = True,
     k: K = 5,
     max_epochs: o.MaxEpochs = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=2, help="Number of cells per training step. Default: 128.")
-    ] = None,
+    batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,

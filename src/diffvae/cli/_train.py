@@ -30,7 +30,7 @@ def command(
     preset: o.Preset = "default",
     n_latent: o.NLatent = 50,
     max_epochs: o.MaxEpochs = None,
-    batch_size: o.BatchSize = 128,
+    batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
     early_stopping: Annotated[
         bool | None,

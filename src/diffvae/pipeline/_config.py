@@ -83,7 +83,7 @@ class RunConfig:
         given = {name: getattr(self, name) for name in TRAINED_WITH}
         self._settings = _settings.read(self.config) | {k: v for k, v in given.items() if v is not None}
         self.model = _settings.model_of(self._settings)
-        self.training = {"batch_size": 128} | _settings.training_of(self._settings)
+        self.training = {"batch_size": self.model.config.batch_size} | _settings.training_of(self._settings)
         if self.data is None and self.label_key is None:
             self.label_key = _keys.LABEL
 

@@ -14,7 +14,7 @@ import pandas as pd
 from diffvae import _keys, _random, metrics, pp
 from diffvae._core.fingerprint import ACTIVE_VARIANCE
 from diffvae.benchmark._links import principal_components
-from diffvae.benchmark.tuning._space import BATCH_SIZE, Space
+from diffvae.benchmark.tuning._space import Space
 from diffvae.pipeline import _settings
 from diffvae.train import TrainingError
 
@@ -81,11 +81,10 @@ class Evaluator:
         on_epoch: Callable[[Epoch], None] | None = None,
     ) -> tuple[float, dict[str, float]]:
         """Return the score of a configuration, and further measurements of its models."""
-        arguments = {"batch_size": BATCH_SIZE} | _settings.training_of(settings)
         models = [
             _settings.model_of(settings).train(
                 adata,
-                **arguments,
+                **_settings.training_of(settings),
                 device=self.device,
                 precision=self.precision,
                 rng=_random.seed(rng, "training", str(i)),

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import BaseTrial, FrozenTrial
 
-BATCH_SIZE = 128
-"""Of the default configuration, as in :meth:`diffvae.model.DiffVAE.train`."""
 EPOCHS = "epochs"
 """Epochs as a multiple of the default number, which depends on the number of cells and the batch size."""
 
@@ -151,7 +149,7 @@ def _including(parameter: Parameter, value: Any) -> Parameter:
 
 def _values_of(config: AutoencoderConfig) -> dict[str, Any]:
     hidden = "-".join(map(str, config.hidden))  # a string, because optuna's storages hold no tuples
-    return asdict(config) | {"hidden": hidden, "batch_size": BATCH_SIZE, EPOCHS: 1.0}
+    return asdict(config) | {"hidden": hidden, EPOCHS: 1.0}
 
 
 NUMBER, DIVERGED = "number", "diverged"
