@@ -10,6 +10,7 @@ from _model_data import N_GENES
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._features import Features
+from diffvae.model._features import Features
 from diffvae.model._likelihoods import LIKELIHOODS
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 
@@ -25,7 +26,7 @@ def build(**options):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         module = nn.Autoencoder(
-            N_GENES, config.hidden, config.n_latent, head=config.head, gene_variance=config.likelihood == "gaussian"
+            N_GENES, config.hidden, config.n_latent, head=config.head, gene_variance=LIKELIHOODS[config.likelihood].gene_variance
         )
     return InfoVAEObjective(config), module.eval()
 
@@ -75,13 +76,20 @@ def test_plain_autoencoder_has_its_reconstruction_alone(x):
 def test_every_likelihood(x, name):
     """A new likelihood passes this: loss per cell, mean, slope of the mean, start at finite weights."""
     objective, module = build(noise="none", likelihood=name)
+    if LIKELIHOODS[name].counts:
+        objective.target = lambda rows, x: (torch.round(20 * x), torch.zeros(len(x), 1))
     once, twice = (objective(module, data, ROWS, generator())["loss"] for data in (x, x.repeat(2, 1)))
     torch.testing.assert_close(twice, once)  # a mean over cells
-    likelihood = LIKELIHOODS[name]
+    limits = np.linspace(0, 1, N_GENES), np.linspace(2, 5, N_GENES)
+    genes = tuple(map(str, range(N_GENES)))
+    likelihood = LIKELIHOODS[name].on_scale_of(Features(genes, "unit", *limits, 1e4, 20, ""))
     output = torch.randn(20, N_GENES, generator=generator(2), dtype=torch.float64)
     mean = likelihood.mean or (lambda value: value)
     slope = torch.ones_like(output) if likelihood.slope is None else likelihood.slope(output)
     torch.testing.assert_close((mean(output + 1e-6) - mean(output - 1e-6)) / 2e-6, slope)
+    if likelihood.link is not None:
+        inside = output.float().clamp(-6, 6)  # the links of means at the limits are finite
+        torch.testing.assert_close(likelihood.link(mean(inside)), inside, atol=1e-3, rtol=1e-3)
     assert (module.logvar_x is not None) == likelihood.gene_variance
     if likelihood.initialise is not None:
         likelihood.initialise(module, x.numpy(), ROWS)

@@ -9,12 +9,14 @@ from _model_data import QUICK, prepared
 from diffvae.model import VAE, AutoEncoder, DiffVAE, _config
 from diffvae.model._config import default_epochs
 
-PAPER_SIZE = {"n_latent": 50, "hidden": (512, 256), "likelihood": "bernoulli", "batch_norm": True, "dropout": 0.0}
-
-
-AS_PRINTED = {"gene_weighting": "equal", "input_dropout": 0.0, "early_stopping": False, "kl_weight": 0.0}
+COMMON = {"n_latent": 50, "likelihood": "bernoulli", "batch_norm": True, "dropout": 0.0}
+AS_PRINTED = {
+    "hidden": (512, 256), "gene_weighting": "equal", "input_dropout": 0.0, "early_stopping": False, "kl_weight": 0.0,
+    "covariance_weight": 0.0, "linear_skip": False, "target_neighbors": 0, "batch_size": 128,
+}  # fmt: skip
 PRESETS = {
-    "default": {"head": "linear", "noise": "independent", "mmd_kernel": "imq", "mmd_unbiased": True},
+    "default": {"head": "linear", "noise": "independent", "mmd_kernel": "imq", "mmd_unbiased": True}
+    | {"hidden": (128,), "linear_skip": True, "target_neighbors": 15, "batch_size": 256, "lr": 2e-3},
     "paper": AS_PRINTED | {"head": "relu", "noise": "independent", "mmd_kernel": "rbf", "mmd_weight": 1.0, "lr": 1e-3},
     # batch norm after ReLU on both heads, one noise value per batch, and an MMD that does not see collapse
     "code": AS_PRINTED
@@ -25,7 +27,7 @@ PRESETS = {
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_those_of_the_documentation(preset):
-    assert (PAPER_SIZE | PRESETS[preset]).items() <= DiffVAE(preset).get_params().items()
+    assert (COMMON | PRESETS[preset]).items() <= DiffVAE(preset).get_params().items()
 
 
 def test_default_has_both_divergences_and_stops_early():
@@ -48,11 +50,15 @@ def test_anything_may_be_overridden(preset):
         "mmd_bandwidth": 2.0,
         "mmd_unbiased": True,
         "mmd_prior_size": 64,
+        "covariance_weight": 1.5,
         "noise": "independent",
         "head": "linear",
         "batch_norm": False,
         "dropout": 0.1,
         "input_dropout": 0.2,
+        "linear_skip": True,
+        "target_neighbors": 5,
+        "batch_size": 32,
         "lr": 0.01,
         "min_steps": 10,
         "early_stopping": True,
@@ -73,7 +79,7 @@ def test_override_with_zero_or_false_counts():
         ({"head": "tanh"}, "head is 'tanh'; it must be 'linear', 'relu' or 'relu_bn'"),
         ({"gene_weighting": "rank"}, "gene_weighting is 'rank'; it must be 'equal' or 'range'"),
         ({"noise": "loud"}, "noise is 'loud'; it must be 'independent', 'shared' or 'none'"),
-        ({"likelihood": "nb"}, "likelihood is 'nb'; it must be 'bernoulli', 'gaussian' or 'mse'"),
+        ({"likelihood": "zinb"}, "likelihood is 'zinb'; it must be 'bernoulli', 'gaussian', 'nb' or 'mse'"),
         ({"n_latent": 0}, "n_latent is 0; it must be a whole number of 1 or more"),
         ({"hidden": ()}, r"hidden is \(\); it must be the widths of one or more layers"),
         ({"hidden": (8, 0)}, r"hidden is \(8, 0\); it must be"),
@@ -83,6 +89,10 @@ def test_override_with_zero_or_false_counts():
         ({"mmd_prior_size": 1}, "mmd_prior_size is 1; it must be None or a whole number of 2 or more"),
         ({"dropout": 1}, "dropout is 1; it must be a number of at least 0 and below 1"),
         ({"input_dropout": -0.1}, "input_dropout is -0.1; it must be a number of at least 0"),
+        ({"linear_skip": 1}, "linear_skip is 1; it must be True or False"),
+        ({"target_neighbors": -1}, "target_neighbors is -1; it must be a whole number of 0 or more"),
+        ({"covariance_weight": -1}, "covariance_weight is -1; it must be a number of at least 0"),
+        ({"batch_size": 1}, "batch_size is 1; it must be a whole number of 2 or more"),
         ({"lr": 0}, "lr is 0; it must be a number above 0"),
         ({"min_steps": -1}, "min_steps is -1; it must be a whole number of 0 or more"),
     ],
@@ -108,7 +118,7 @@ def test_baselines_are_the_same_network_under_another_objective():
     assert (vae.kl_weight, vae.mmd_weight, vae.noise) == (1.0, 0.0, "independent")
     assert (autoencoder.kl_weight, autoencoder.mmd_weight, autoencoder.noise) == (0.0, 0.0, "none")
     for config in (vae, autoencoder):
-        assert {key: getattr(config, key) for key in PAPER_SIZE} == PAPER_SIZE
+        assert {key: getattr(config, key) for key in COMMON} == COMMON
 
 
 @pytest.mark.parametrize(

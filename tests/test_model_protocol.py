@@ -209,7 +209,7 @@ def test_cells_that_cannot_be_trained_on(name, cells, layer, sentence):
     ("arguments", "sentence"),
     [
         ({"max_epochs": 0}, "max_epochs is 0; it must be None or a whole number of 1 or more"),
-        ({"batch_size": 1}, "batch_size is 1; it must be a whole number of 2 or more"),
+        ({"batch_size": 1}, "batch_size is 1; it must be None or a whole number of 2 or more"),
         ({"patience": 0}, "patience is 0; it must be a whole number"),
         ({"lr": -1}, "lr is -1; it must be None or a number above 0"),
         ({"lr": float("nan")}, "lr is nan; it must be"),

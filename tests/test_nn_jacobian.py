@@ -7,11 +7,15 @@ from torch.func import jacrev, vmap
 from diffvae.nn import Decoder, _jacobian, mean_jacobian, weight_product
 
 
-@pytest.fixture
-def decoder():
+def make(**options):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return Decoder(3, (6, 8), 5)
+        return Decoder(3, (6, 8), 5, **options)
+
+
+@pytest.fixture
+def decoder():
+    return make()
 
 
 @pytest.fixture
@@ -30,11 +34,22 @@ def test_weight_product_is_the_explicit_product(decoder):
 
 @pytest.mark.parametrize("logistic", [True, False])
 @pytest.mark.parametrize("block_bytes", [_jacobian.BLOCK_BYTES, 4 * 3 * 5 * 4])
-def test_mean_jacobian_is_that_of_autograd(decoder, z, logistic, block_bytes, monkeypatch):
+@pytest.mark.parametrize("linear_skip", [True, False])
+def test_mean_jacobian_is_that_of_autograd(z, logistic, block_bytes, linear_skip, monkeypatch):
+    decoder = make(linear_skip=linear_skip)
     monkeypatch.setattr(_jacobian, "BLOCK_BYTES", block_bytes)  # the second: four points at a time
     function = (lambda point: torch.sigmoid(decoder(point))) if logistic else decoder
     expected = vmap(jacrev(function))(z).mean(0).T
     torch.testing.assert_close(mean_jacobian(decoder, z, logistic=logistic), expected)
+
+
+def test_linear_skip_is_added_to_the_product():
+    decoder = make(linear_skip=True)
+    skip = decoder.skip.weight.detach().clone()
+    decoder.skip.weight.data.zero_()
+    product = weight_product(decoder).detach()
+    decoder.skip.weight.data.copy_(skip)
+    torch.testing.assert_close(weight_product(decoder).detach(), product + skip.T)
 
 
 def test_mean_jacobian_is_the_product_where_every_gate_is_open(decoder, z):

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch.distributions import Normal, kl_divergence
 
-from diffvae.nn import bernoulli_nll, gaussian_kl, gaussian_nll, squared_error
+from diffvae.nn import bernoulli_nll, gaussian_kl, gaussian_nll, negative_binomial_nll, squared_error
 
 
 def randn(*shape, seed=0):
@@ -110,3 +112,12 @@ def test_losses_per_cell_do_not_depend_on_the_size_of_the_batch():
     losses = (bernoulli_nll, squared_error, gaussian_kl, lambda a, b: gaussian_nll(a, b, logvar))
     for loss in losses:
         torch.testing.assert_close(loss(a.repeat(3, 1), b.repeat(3, 1)), loss(a, b))
+
+
+def test_negative_binomial_nll_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    counts, log_mean, log_dispersion = rng.poisson(3, (4, 5)), rng.normal(0, 1, (4, 5)), rng.normal(0, 1, 5)
+    theta = np.exp(-log_dispersion)
+    expected = -stats.nbinom.logpmf(counts, theta, theta / (theta + np.exp(log_mean))).sum(1).mean()
+    got = negative_binomial_nll(*map(torch.as_tensor, (log_mean, counts, log_dispersion)))
+    assert float(got) == pytest.approx(expected, rel=1e-5)

@@ -88,6 +88,37 @@ def test_dropout_keeps_the_mean_and_leaves_out_its_share(of):
     assert float(sums.std()) == pytest.approx(18.3, rel=0.2)
 
 
+def test_linear_skip_adds_a_map_of_the_centred_input(x):
+    encoder = Encoder(12, (8, 6), 3, linear_skip=True).eval()
+    encoder.center.copy_(x.mean(0))
+    encoder.scale.fill_(2.0)
+    skip = encoder.skip.weight.detach()
+    mu, logvar = encoder(x)
+    plain = Encoder(12, (8, 6), 3).eval()
+    plain.load_state_dict({k: v for k, v in encoder.state_dict().items() if k in plain.state_dict()})
+    centred = 2 * (x - x.mean(0))
+    torch.testing.assert_close(mu, plain(centred)[0] + centred @ skip.T)
+    torch.testing.assert_close(logvar, plain(centred)[1])
+
+
+def test_linear_skip_sees_the_genes_that_dropout_leaves(x):
+    encoder = Encoder(12, (8,), 3, input_dropout=0.5, linear_skip=True).train()
+    with torch.no_grad():
+        for parameter in (encoder.mu.weight, encoder.mu.bias):
+            parameter.zero_()
+        encoder.skip.weight.fill_(1.0)
+    sums = encoder(torch.ones_like(x), torch.Generator().manual_seed(0))[0].detach()
+    assert set(sums.unique().tolist()) <= {2.0 * n for n in range(13)}
+    assert len(sums.unique()) > 1
+
+
+def test_linear_skip_of_the_decoder():
+    decoder = Decoder(3, (6, 8), 12, linear_skip=True)
+    z = torch.randn(5, 3)
+    assert decoder.skip.bias is None
+    torch.testing.assert_close(decoder(z), super(Decoder, decoder).forward(z) + z @ decoder.skip.weight.T)
+
+
 def test_decoder_is_dense_relu_and_a_linear_end():
     decoder = Decoder(3, (6, 8), 12)
     w, b = ([getattr(layer, name) for layer in decoder.linears] for name in ("weight", "bias"))

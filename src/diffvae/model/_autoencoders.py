@@ -43,10 +43,13 @@ class DiffVAE(NeuralModel):
     hidden
         Widths of the encoder; the decoder mirrors them: (128,), in the other presets (512, 256).
     likelihood
-        ``"bernoulli"`` from logits, for values in [0, 1]; ``"gaussian"`` with a variance per gene; ``"mse"``.
+        ``"bernoulli"`` from logits, for values in [0, 1]; ``"gaussian"`` with a variance per gene; ``"mse"``; ``"nb"``,
+        the negative binomial of the counts in ``layers["counts"]``, with the library size as an offset and a dispersion
+        per gene. The encoder sees ``"unit"`` under ``"nb"`` as well, and :meth:`decode` returns the scaled log1p of
+        expected normalised counts.
     gene_weighting
         ``"equal"``, or ``"range"``: the weight of a gene in the reconstruction is the square of its range before
-        scaling, so that errors weigh as on log-normalised expression. The Gaussian likelihood ignores it.
+        scaling, so that errors weigh as on log-normalised expression. ``"gaussian"`` and ``"nb"`` ignore it.
     kl_weight, mmd_weight
         Weights of the two divergences.
     mmd_kernel
@@ -75,6 +78,7 @@ class DiffVAE(NeuralModel):
     target_neighbors
         Reconstruct the mean of each cell and this many nearest neighbours, instead of the cell alone. Neighbours are
         training cells, found in 50 principal components; above 20,000 training cells, 20,000 of them at random.
+        ``"nb"`` reconstructs the counts of the cell alone.
     batch_size
         Largest number of cells per step, if :meth:`train` gets none.
     lr

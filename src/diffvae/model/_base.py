@@ -411,6 +411,10 @@ class Model(Estimator, abstract=True):
         mean = self._encode(matrix)
         return mean, np.zeros_like(mean)
 
+    def _draw_counts(self, z: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        """Return counts drawn for points of the latent space; None from a model of other values."""
+        return None
+
     def encode_blocks(self, matrix: BackedMatrix) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the rows and the latent representation of each block of cells on disk."""
         for rows, block in matrix.blocks():
@@ -433,13 +437,15 @@ class Model(Estimator, abstract=True):
         Returns
         -------
         AnnData with the training layer (by default ``"unit"``) in ``layers``, X on the log-normalised scale where the
-        scaling is known, and the drawn z in ``obsm["X_diffvae"]``.
+        scaling is known, and the drawn z in ``obsm["X_diffvae"]``. Under ``likelihood="nb"`` ``layers["counts"]`` has
+        counts drawn from each cell's negative binomial, for a library size of the ``target_sum`` of ``pp.prepare``.
         """
         import anndata as ad
 
         check({"n": Whole(1)}, n=n)
         features = self.features
-        z = self._draw_prior(n, _random.generator(rng, "sample"))
+        random = _random.generator(rng, "sample")
+        z = self._draw_prior(n, random)
         values = self.decode(z)
         var = pd.DataFrame(index=self.gene_names)
         x = values
@@ -452,4 +458,6 @@ class Model(Estimator, abstract=True):
         artificial = ad.AnnData(x, obs=obs, var=var, obsm={_keys.LATENT: z.astype(np.float32)})
         if features.layer is not None:
             artificial.layers[features.layer] = values
+        if (counts := self._draw_counts(z, random)) is not None:
+            artificial.layers[_keys.COUNTS] = counts
         return artificial

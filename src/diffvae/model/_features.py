@@ -87,6 +87,25 @@ def layer_matrix(adata: AnnData | BackedAnnData, layer: str | None) -> Matrix:
     return matrix
 
 
+def read_counts(adata: AnnData | BackedAnnData, features: Features) -> Matrix:
+    """Return the counts of cells that ``pp.prepare`` prepared, in memory."""
+    if isinstance(adata, BackedAnnData):
+        raise DataError("likelihood='nb' needs the cells in memory; choose another likelihood for cells on disk.")
+    if features.target_sum is None or not features.scaled or _keys.COUNTS not in adata.layers:
+        raise DataError(
+            f"likelihood='nb' models counts, but adata.layers[{_keys.COUNTS!r}] is missing or the training layer is not "
+            f"{_keys.UNIT!r}; run diffvae.pp.prepare on raw counts, or choose likelihood='bernoulli'."
+        )
+    counts = layer_matrix(adata, _keys.COUNTS)
+    values: Any = counts.data if sparse.issparse(counts) else counts
+    if (values < 0).any() or (values != np.rint(values)).any():
+        raise DataError(
+            f"likelihood='nb' models counts, but adata.layers[{_keys.COUNTS!r}] holds other values than whole numbers "
+            "of 0 or more; choose likelihood='bernoulli'."
+        )
+    return counts
+
+
 def in_memory_only() -> DataError:
     """Return the error for cells on disk where they must be in memory."""
     return DataError(

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+from torch.nn import functional as F
 
 from diffvae import nn
 from diffvae._core.io.backed_matrix import BackedMatrix
-from diffvae.model._features import Matrix, gene_means
+from diffvae.model._features import Features, Matrix, gene_means
 from diffvae.nn._jacobian import logistic_slope
+from diffvae.train import RowSource
+
+BLOCK = 2048
+"""Cells that are dense at once."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +45,28 @@ class Likelihood:
     unit_interval
         Whether expression must be in [0, 1].
     gene_variance
-        Whether the network has a parameter ``logvar_x``, the log variance of each gene.
+        Whether the network has a parameter ``logvar_x``, the log variance or log dispersion of each gene.
+    counts
+        Whether counts are reconstructed instead of the values that the encoder sees.
+    scaled
+        Returns the likelihood with ``mean``, ``slope`` and ``link`` on the scale of given features; None where they do
+        not depend on it.
     """
 
     name: str
-    nll: Callable[[nn.Autoencoder, Tensor, Tensor, Tensor | None], Tensor]
+    nll: Callable[[nn.Autoencoder, Tensor, Any, Tensor | None], Tensor]
     mean: Callable[[Tensor], Tensor] | None = None
     slope: Callable[[Tensor], Tensor] | None = None
     link: Callable[[Tensor], Tensor] | None = None
     initialise: Callable[[nn.Autoencoder, Matrix, np.ndarray], None] | None = None
     unit_interval: bool = False
     gene_variance: bool = False
+    counts: bool = False
+    scaled: Callable[[Likelihood, Features], Likelihood] | None = None
+
+    def on_scale_of(self, features: Features) -> Likelihood:
+        """Return the likelihood with means on the scale of the values that the encoder sees."""
+        return self if self.scaled is None else self.scaled(self, features)
 
 
 def gene_moments(matrix: Matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +97,75 @@ def _start_at_gene_moments(module: nn.Autoencoder, matrix: Matrix, rows: np.ndar
     module.decoder.linears[-1].weight.data *= torch.exp(0.5 * logvar)[:, None]
 
 
+@dataclass(frozen=True)
+class Counts:
+    """The counts of cells and their library sizes, as targets of a training.
+
+    Attributes
+    ----------
+    source
+        Counts, cells x genes.
+    log_size
+        Log of the factor between the normalised and the measured total of each cell.
+    """
+
+    source: RowSource
+    log_size: Tensor
+
+    def __call__(self, rows: np.ndarray, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return counts (cells x genes) and log sizes (cells x 1) of the given cells."""
+        return self.source.rows(rows), self.log_size[torch.from_numpy(rows).to(self.log_size.device), None]
+
+
+def log_sizes(counts: Matrix, unit: Matrix, features: Features) -> np.ndarray:
+    """Return the log of each cell's total counts over its total normalised expression, over the genes of the model."""
+    assert features.minimum is not None
+    assert features.maximum is not None
+    sizes = np.empty(counts.shape[0])
+    for start in range(0, len(sizes), BLOCK):
+        block, scaled = counts[start : start + BLOCK], unit[start : start + BLOCK]
+        scaled = scaled.toarray() if sparse.issparse(scaled) else scaled
+        rates = np.expm1(scaled * (features.maximum - features.minimum) + features.minimum).sum(axis=1)
+        totals = np.asarray(block.sum(axis=1)).ravel()
+        sizes[start : start + BLOCK] = np.divide(totals, rates, out=np.full(len(rates), np.nan), where=totals > 0)
+    return np.log(np.where(np.isnan(sizes), np.nanmedian(sizes), sizes)).astype(np.float32)
+
+
+def _negative_binomial_nll(
+    module: nn.Autoencoder, output: Tensor, x: tuple[Tensor, Tensor], weights: Tensor | None
+) -> Tensor:
+    counts, log_size = x
+    assert module.logvar_x is not None
+    return nn.negative_binomial_nll(output + log_size, counts, module.logvar_x)  # the dispersions weigh the genes
+
+
+def _start_at_dispersions(module: nn.Autoencoder, matrix: Matrix, rows: np.ndarray) -> None:
+    """Start at each gene's mean and dispersion by moments."""
+    mean, logvar = gene_moments(matrix, rows)
+    mean = mean.clip(min=1e-4)
+    assert module.logvar_x is not None
+    module.logvar_x.data = torch.from_numpy(np.log(((np.exp(logvar) - mean) / mean**2).clip(0.1, 10)))
+    module.decoder.linears[-1].bias.data = torch.from_numpy(np.log(mean))
+
+
+def _on_unit_scale(likelihood: Likelihood, features: Features) -> Likelihood:
+    """Return the negative binomial with means on the unit scale: the scaled log1p of the expected normalised counts."""
+    low = torch.from_numpy(np.asarray(features.minimum, np.float32))
+    scale = torch.from_numpy(np.asarray(features.maximum, np.float32)) - low
+    scale = torch.where(scale > 0, scale, 1.0)
+
+    def mean(output: Tensor) -> Tensor:
+        return (F.softplus(output) - low.to(output.device)) / scale.to(output.device)
+
+    def slope(output: Tensor) -> Tensor:  # log1p(exp(l)) is the softplus of l
+        return torch.sigmoid(output) / scale.to(output.device)
+
+    def link(mean: Tensor) -> Tensor:
+        return torch.log(torch.expm1(mean * scale + low).clamp(min=1e-4))
+
+    return replace(likelihood, mean=mean, slope=slope, link=link)
+
+
 LIKELIHOODS = {
     likelihood.name: likelihood
     for likelihood in (
@@ -92,7 +178,11 @@ LIKELIHOODS = {
             unit_interval=True,
         ),
         Likelihood("gaussian", nll=_gaussian_nll, initialise=_start_at_gene_moments, gene_variance=True),
+        Likelihood(
+            "nb", nll=_negative_binomial_nll, initialise=_start_at_dispersions, gene_variance=True, counts=True,
+            scaled=_on_unit_scale,
+        ),
         Likelihood("mse", nll=lambda module, output, x, weights: nn.squared_error(output, x, weights)),
     )
-}
+}  # fmt: skip
 """The likelihoods by name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
@@ -24,11 +24,12 @@ from diffvae.model._features import (
     Matrix,
     about,
     layer_matrix,
+    read_counts,
     read_features,
     require_unit_interval,
     split_rows,
 )
-from diffvae.model._likelihoods import LIKELIHOODS, Likelihood
+from diffvae.model._likelihoods import LIKELIHOODS, Counts, Likelihood, log_sizes
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 from diffvae.model._pca_start import NeighborMean, dense, principal_components, start_at_components
 from diffvae.nn._mlp import arrays_of, with_arrays
@@ -84,7 +85,7 @@ class NeuralModel(Model, abstract=True):
 
     @property
     def _likelihood(self) -> Likelihood:
-        return LIKELIHOODS[self.config.likelihood]
+        return LIKELIHOODS[self.config.likelihood].on_scale_of(self.features)
 
     @property
     def module(self) -> nn.Autoencoder:
@@ -109,7 +110,7 @@ class NeuralModel(Model, abstract=True):
                 dropout=c.dropout,
                 input_dropout=c.input_dropout,
                 linear_skip=c.linear_skip,
-                gene_variance=self._likelihood.gene_variance,
+                gene_variance=LIKELIHOODS[c.likelihood].gene_variance,
             )
 
     def _device(self) -> torch.device:
@@ -154,12 +155,25 @@ class NeuralModel(Model, abstract=True):
         Points x genes, float32. Under the Bernoulli likelihood this is the logistic function of the decoder's output
         (eq 11).
         """
-        z, mean = self._points(z), self._likelihood.mean
-        blocks = []
+        mean = self._likelihood.mean
+        return self._decode(z, mean or (lambda output: output))
+
+    def _decode(self, z: np.ndarray, mean: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        z, blocks = self._points(z), []
         for i in range(0, len(z), DECODE_BLOCK):
             out = self.module.decoder(torch.from_numpy(z[i : i + DECODE_BLOCK]).to(self._device()))
-            blocks.append((out if mean is None else mean(out)).cpu().numpy())
+            blocks.append(mean(out).cpu().numpy())
         return np.concatenate(blocks) if blocks else np.zeros((0, len(self.gene_names)), np.float32)
+
+    @torch_in_one_thread
+    @torch.no_grad()
+    def _draw_counts(self, z: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+        if not self._likelihood.counts:
+            return None
+        assert self.module.logvar_x is not None
+        theta = np.exp(-self.module.logvar_x.cpu().numpy().astype(np.float64))
+        rates = self._decode(z, torch.exp).astype(np.float64)
+        return rng.negative_binomial(theta, theta / (theta + rates)).astype(np.float32)
 
     @torch_in_one_thread
     @torch.no_grad()
@@ -266,10 +280,11 @@ class NeuralModel(Model, abstract=True):
         file = Checkpoint.at(checkpoint, checkpoint_every, resume)
         cells = open_store(adata) if is_on_disk(adata) else adata
         matrix = layer_matrix(cells, layer)
-        if self._likelihood.unit_interval:
+        if LIKELIHOODS[self.config.likelihood].unit_interval:
             require_unit_interval(matrix, layer)
         train_rows, validation_rows = split_rows(cells, validation_size, rng)
         features = read_features(cells, layer, matrix)
+        likelihood = LIKELIHOODS[self.config.likelihood].on_scale_of(features)
         target = best_device(device)
         batch_size = batch_size or self.config.batch_size
         # the early stopping of the constructor needs validation cells
@@ -278,9 +293,13 @@ class NeuralModel(Model, abstract=True):
         settings = (self.get_params(), max_epochs, batch_size, lr, stops, patience, precision)
         together.require_same((features.fingerprint, features.gene_names, train_rows.tolist(), settings))
         module = self._build(matrix.shape[1], rng)
-        if self._likelihood.initialise is not None:
-            self._likelihood.initialise(module, matrix, train_rows)
+        reconstructed = read_counts(cells, features) if likelihood.counts else matrix
+        if likelihood.initialise is not None:
+            likelihood.initialise(module, reconstructed, train_rows)
         objective = self._objective(module, matrix, features, train_rows, target, rng)
+        if likelihood.counts:
+            sizes = torch.from_numpy(log_sizes(reconstructed, matrix, features)).to(target)
+            objective.target = Counts(RowSource(reconstructed, target), sizes)
         objective.gather = together.gather
         module = module.to(target)
         try:
@@ -325,13 +344,14 @@ class NeuralModel(Model, abstract=True):
         objective = InfoVAEObjective(self.config, None if weights is None else weights.to(device))
         if not (self.config.linear_skip or self.config.target_neighbors):
             return objective
+        likelihood = LIKELIHOODS[self.config.likelihood].on_scale_of(features)
         components = principal_components(matrix, features, train_rows, self.n_latent, rng)
         values = components.values
-        if self.config.target_neighbors:
+        if self.config.target_neighbors and not likelihood.counts:
             means = NeighborMean(matrix, components, self.config.target_neighbors, device)
             objective.target, values = means, means.of_reference(components)
         if self.config.linear_skip:
-            start_at_components(module, components, dense(values), self._likelihood)
+            start_at_components(module, components, dense(values), likelihood)
         return objective
 
     def _set_trained(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:

@@ -109,14 +109,14 @@ class InfoVAEObjective:
             return nn.mmd(z, prior, self.kernel(z, prior), unbiased=self.config.mmd_unbiased)
 
     def covariance(self, mu: Tensor) -> Tensor:
-        r"""Return the sum of the squared covariances between dimensions of mu, per dimension.
+        r"""Return the sum of the squared covariances between dimensions of mu, as in DIP-VAE (Kumar et al. 2018).
 
-        .. math:: \frac{1}{D} \sum_{c \ne d} Cov(\mu_c, \mu_d)^2
+        .. math:: \sum_{c \ne d} Cov(\mu_c, \mu_d)^2
         """
         mu = self.gather(mu)
         centred = mu - mu.mean(0)
         covariance = centred.T @ centred / max(len(mu) - 1, 1)
-        return (covariance.square().sum() - covariance.diagonal().square().sum()) / mu.shape[1]
+        return covariance.square().sum() - covariance.diagonal().square().sum()
 
     def kernel(self, z: Tensor, prior: Tensor) -> nn._mmd.Kernel:
         """Return the kernel ``mmd_kernel``."""

@@ -23,6 +23,8 @@ REFERENCE_BYTES = 2**29
 """Most training cells, and most memory of their dense values, from which components are computed and neighbours taken."""
 N_COMPONENTS = 50
 """Components in which neighbours are found; the last of them sets the noise level of the Wiener filter."""
+BLOCK = 2048
+"""Cells that are dense at once."""
 MIN_SHARE = 1e-4
 MIN_VARIANCE = 0.02
 MIN_SLOPE = 1e-3
@@ -56,9 +58,10 @@ class Components:
     singular_values: np.ndarray
 
     def scores(self, x: Any) -> np.ndarray:
-        """Return cells x components, float32."""
+        """Return cells x components, float32; the same for sparse and dense values."""
         weights = self.axes.T * self.scale[:, None]
-        return np.asarray(x @ weights, np.float32) - self.center @ weights
+        blocks = (dense(x[i : i + BLOCK]) for i in range(0, x.shape[0], BLOCK))
+        return np.concatenate([block @ weights - self.center @ weights for block in blocks])
 
 
 @in_one_thread

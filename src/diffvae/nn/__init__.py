@@ -3,7 +3,7 @@
 from diffvae.nn._graph import GCN, Adjacency, GraphEncoder, GraphiteDecoder, InnerProductDecoder, normalized_adjacency
 from diffvae.nn._jacobian import mean_jacobian, weight_product
 from diffvae.nn._link_loss import Sampling, categorical_link_nll, link_nll, pair_sum
-from diffvae.nn._losses import bernoulli_nll, gaussian_kl, gaussian_nll, squared_error
+from diffvae.nn._losses import bernoulli_nll, gaussian_kl, gaussian_nll, negative_binomial_nll, squared_error
 from diffvae.nn._mlp import MLP, Autoencoder, Decoder, Encoder
 from diffvae.nn._mmd import imq_kernel, median_bandwidth, mmd, rbf_kernel, released_kernel
 
@@ -27,6 +27,7 @@ __all__ = [
     "mean_jacobian",
     "median_bandwidth",
     "mmd",
+    "negative_binomial_nll",
     "normalized_adjacency",
     "pair_sum",
     "rbf_kernel",

@@ -85,6 +85,40 @@ def gaussian_nll(mean: Tensor, x: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * ((squares + logvar).sum() / x.shape[0] + x.shape[1] * math.log(2 * math.pi))
 
 
+def negative_binomial_nll(log_mean: Tensor, x: Tensor, log_dispersion: Tensor) -> Tensor:
+    r"""Negative log-likelihood of counts under negative binomial distributions with one dispersion per gene.
+
+    .. math:: -\log p(x|z) = \sum_g \log \frac{\Gamma(\theta_g)\, x_g!}{\Gamma(x_g + \theta_g)}
+              + \theta_g \log \frac{m_g + \theta_g}{\theta_g} + x_g \log \frac{m_g + \theta_g}{m_g},
+              \qquad \theta_g = 1 / \alpha_g, \quad Var(x_g) = m_g + \alpha_g m_g^2
+
+    Parameters
+    ----------
+    log_mean
+        log m, cells x genes.
+    x
+        Counts, cells x genes.
+    log_dispersion
+        log alpha, one value per gene.
+
+    Returns
+    -------
+    Nats per cell, mean over cells.
+
+    Examples
+    --------
+    >>> zero = torch.zeros(1, 1)
+    >>> round(float(negative_binomial_nll(zero, zero, zero[0])), 4)  # m = alpha = 1: geometric with p = 1/2
+    0.6931
+    """
+    log_mean, x = log_mean.float(), x.float()
+    theta = torch.exp(-log_dispersion)
+    log_total = torch.logaddexp(log_mean, -log_dispersion)
+    nll = torch.lgamma(theta) + torch.lgamma(x + 1) - torch.lgamma(x + theta)
+    nll = nll + theta * (log_total + log_dispersion) + x * (log_total - log_mean)
+    return nll.sum() / x.shape[0]
+
+
 def squared_error(prediction: Tensor, x: Tensor, weights: Tensor | None = None) -> Tensor:
     r"""Sum over genes of the squared error, mean over cells (the paper's loss for the plain autoencoder).
 
