@@ -105,6 +105,9 @@ def test_trainings_differ_and_the_seed_decides(few):
 def test_choosing_the_number(few):
     table = compare(few, ["PCA"], **ONE | {"clusterers": ["leiden", "scanpy"], "k_given": [True, False]}).table
     assert table[["clusterer", "k_given"]].values.tolist() == [["leiden", True], ["leiden", False], ["scanpy", False]]
+    asked = ONE | {"clusterers": ["kmeans", "leiden", "scanpy"], "k_given": {"leiden": [False]}}
+    table = compare(few, ["PCA"], **asked).table
+    assert table[["clusterer", "k_given"]].values.tolist() == [["kmeans", True], ["leiden", False], ["scanpy", False]]
 
 
 def test_cells_without_a_label_are_not_scored(few):
@@ -135,6 +138,7 @@ def test_reconstruction_is_on_one_scale(cells):
         ({"label_key": {"other": "cell_type"}}, "names no column for 'tree'"),
         ({"clusterers": ["ward"]}, "'ward' is no clusterer"),
         ({"clusterers": []}, "No clusterer"),
+        ({"k_given": {"ward": [True]}}, "k_given names 'ward', which is not among the clusterers kmeans"),
         ({"spaces": ["umap"]}, "spaces is 'umap'; it must be 'latent' or 'tsne'"),
         ({"metrics": ["accuracy"]}, "metrics is 'accuracy'; it must be 'ari'"),
         ({"n_trainings": 0}, "n_trainings is 0; it must be a whole number of 1 or more"),

@@ -7,7 +7,8 @@ import torch
 from _model_data import MAKERS, N_LATENT, QUICK, TINY, prepared, trained
 
 import diffvae as dv
-from diffvae.model import DiffVAE
+from diffvae.model import DiffVAE, _diagnosis
+from diffvae.model._diagnosis import what_dimensions_carry
 
 BLIND = "The kernel does not detect collapse: the MMD of a collapsed latent is"
 
@@ -86,7 +87,7 @@ def test_gradient_share_is_that_at_the_encoder():
 @pytest.fixture
 def by_hand():
     """A model whose dimensions are set by hand: 0 lives, 1 is dead, 2 repeats 0, 3 repeats it with the other sign."""
-    model = DiffVAE(**TINY).train(prepared(), **QUICK)
+    model = DiffVAE(**TINY, linear_skip=False).train(prepared(), **QUICK)
     encoder = model.module.encoder
     with torch.no_grad():
         encoder.mu.weight[0] *= 50
@@ -98,12 +99,105 @@ def by_hand():
 
 def test_dead_and_duplicated_dimensions_are_found(by_hand):
     diagnosis = by_hand.diagnose()
+    assert diagnosis.dimensions.loc[1, "kl"] > 1  # of its constant mean 3, which carries nothing
     assert diagnosis.dimensions["active"].tolist() == [True, False, True, True]
     assert diagnosis.dimensions["duplicate_of"].tolist() == [-1, -1, 0, 0]
     assert diagnosis.n_active == 3
-    assert "1 of 4 latent dimensions are inactive (variance below 0.01): 1." in diagnosis.messages
-    assert "2 latent dimensions duplicate another (|r| > 0.95): 2 = 0, 3 = 0." in diagnosis.messages
-    assert str(diagnosis).startswith("3 of 4 latent dimensions are active.")
+    assert (
+        "1 of 4 latent dimensions are inactive (carry at most 0.1 nat or do not vary): 1. Lower kl_weight to use them, "
+        "or set n_latent=3."
+    ) in diagnosis.messages
+    assert (
+        "Duplicates of another latent dimension (|r| > 0.8), 2 in number: 2 = 0, 3 = 0. Read each with its duplicate, "
+        "or lower n_latent."
+    ) in diagnosis.messages
+    assert str(diagnosis).startswith("3 of 4 latent dimensions carry more than 0.1 nat (")
+
+
+def test_dimensions_that_carry_little_are_not_active():
+    """They vary, but their posterior is nearly the prior."""
+    cell = np.random.default_rng(0).normal(size=(4000, 3)) * [0.9, 0.2, 0.2]
+    variance = np.array([1 - 0.9**2, 0.96, 0.9])  # the last loses a little more to the prior
+    table = what_dimensions_carry(cell, np.tile(np.log(variance), (4000, 1)))
+    assert (table["variance"] > 0.03).all()
+    assert table["active"].tolist() == [True, False, False]
+    np.testing.assert_allclose(
+        table["kl"], -0.5 * np.log(variance) + 0.5 * (table["variance"] + variance - 1), rtol=1e-3
+    )
+
+
+def test_correlated_dimensions_are_named(by_hand):
+    diagnosis = by_hand.diagnose()
+    assert diagnosis.correlation["mean"] == pytest.approx(1, abs=1e-3)  # the active ones are one dimension
+    assert diagnosis.correlation["largest"] == pytest.approx(1, abs=1e-3)
+    assert any(
+        message.startswith("The latent dimensions are correlated (mean |r| 1.00,") for message in diagnosis.messages
+    )
+    z = np.random.default_rng(0).normal(size=(5000, 6))
+    free = what_dimensions_carry(z, np.zeros_like(z))
+    found = _diagnosis._correlate(z, free)
+    assert found["mean"] == pytest.approx(found["chance"], rel=0.6)
+    assert (free["duplicate_of"] == -1).all()
+
+
+def test_held_out_cells_beside_pca():
+    cells = prepared()
+    model = DiffVAE(**TINY).train(cells, **QUICK)
+    diagnosis = model.diagnose()
+    validation = (cells.obs["diffvae_split"] == "validation").to_numpy()
+    scale = model.features.maximum - model.features.minimum
+    x = cells.layers["unit"] * scale
+    mean = x[~validation].mean(axis=0)
+    by_model = model.reconstruct(cells)[validation] * scale
+    assert diagnosis.held_out["n_cells"] == validation.sum()
+    assert diagnosis.held_out["r2"] == pytest.approx(
+        dv.metrics.reconstruction_r2(x[validation], by_model, mean), abs=1e-4
+    )
+    axes = np.linalg.svd(x[~validation] - mean)[2][:N_LATENT]
+    by_pca = (x[validation] - mean) @ axes.T @ axes + mean
+    assert diagnosis.held_out["r2_pca"] == pytest.approx(
+        dv.metrics.reconstruction_r2(x[validation], by_pca, mean), abs=0.02
+    )
+    assert model.diagnose(cells).held_out == diagnosis.held_out
+    del cells.obs["diffvae_split"]
+    assert model.diagnose(cells).held_out == {}
+
+
+def test_a_model_that_has_learnt_nothing_is_named():
+    model = DiffVAE(**TINY).train(prepared(), **QUICK)
+    with torch.no_grad():
+        for parameter in model.module.decoder.parameters():
+            parameter.zero_()
+    found = model.diagnose()
+    assert found.held_out["r2"] < 0.02
+    assert any(
+        message.startswith("The model has learnt nothing that holds for new cells") for message in found.messages
+    )
+
+
+@pytest.mark.parametrize(("losses", "early"), [([5, 4, 3, 4, 5, 6, 7, 8], True), ([5, 4, 3, 2, 1, 1, 1, 0], False)])
+def test_a_training_that_stopped_early_is_named(losses, early):
+    model = DiffVAE(**TINY).train(prepared(), **QUICK)
+    model._history = pd.DataFrame({"validation_loss": losses}, index=range(1, 9))
+    found = model.diagnose()
+    assert found.training == {"epochs": 8, "best_epoch": 3 if early else 8}
+    sentence = "The validation loss was lowest in epoch 3 of 8, before the model could learn much."
+    assert any(message.startswith(sentence) for message in found.messages) == early
+
+
+def test_the_posterior_far_from_the_prior_is_named():
+    model = DiffVAE(**TINY).train(prepared(), **QUICK)
+    with torch.no_grad():
+        model.module.encoder.mu.bias += 4
+        model.module.encoder.logvar.weight.zero_()
+        model.module.encoder.logvar.bias.fill_(-12.0)
+    found = model.diagnose()
+    assert found.mmd["value"] > found.mmd["floor_95"] > found.mmd["floor_mean"]
+    assert any(message.startswith("The cells do not follow the prior") for message in found.messages)
+
+
+def test_it_fits_in_100_columns(by_hand):
+    assert max(map(len, str(by_hand.diagnose()).splitlines())) < 100
 
 
 def test_dead_dimension_of_a_plain_autoencoder_is_measured_against_the_others():
@@ -117,8 +211,9 @@ def test_dead_dimension_of_a_plain_autoencoder_is_measured_against_the_others():
     assert list(diagnosis.terms.index) == ["nll"]
     assert diagnosis.mmd == {}
     dead = next(message for message in diagnosis.messages if "inactive" in message)
-    threshold = 0.01 * diagnosis.dimensions["variance"].mean()
-    assert dead == f"1 of 4 latent dimensions are inactive (variance below {threshold:.2g}): 2."
+    assert dead == (
+        "1 of 4 latent dimensions are inactive (have less than a hundredth of the mean variance): 2. Set n_latent=3."
+    )
 
 
 @pytest.mark.parametrize(("logvar", "vanished"), [([-8, -8, -8, -8], True), ([-8, -8, -8, -2], False)])
@@ -145,7 +240,8 @@ def test_term_without_weight_is_no_fault():
 
 def test_weak_kl_is_reported():
     model = DiffVAE(**TINY, kl_weight=1e-9).train(prepared(), **QUICK)
-    assert "The KL term contributes 0.0% of the gradient." in model.diagnose().messages
+    sentence = "The KL term contributes 0.0% of the gradient, so it has no effect. Raise kl_weight."
+    assert sentence in model.diagnose().messages
 
 
 def test_encoder_without_any_gradient_is_not_a_division_by_zero():

@@ -44,7 +44,7 @@ def stability_of(adata: AnnData, use_rep: str) -> dict[str, Any] | None:
 
 
 def alive_dimensions(z: np.ndarray, prior: bool) -> np.ndarray:
-    """Return which dimensions vary between cells, by the criterion of :meth:`diffvae.model.NeuralModel.diagnose`.
+    """Return which dimensions vary between cells; :meth:`diffvae.model.NeuralModel.diagnose` also asks what they carry.
 
     With a prior N(0, I), which fixes the scale, the variance must exceed 0.01; otherwise a hundredth of the mean
     variance.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -25,6 +25,8 @@ def _ways(name: str) -> tuple[bool, ...]:
     return (True, False) if takes_k else (False,)
 
 
+KGiven: TypeAlias = Sequence[bool] | Mapping[str, Sequence[bool]]
+"""Whether the number of clusters is given, for all clusterers or by name; one that is not named is given it."""
 RESOLUTION = 1.0
 """Of Leiden where no number is given; scanpy's default."""
 
@@ -39,10 +41,12 @@ class Partition:
     labels: np.ndarray
 
 
-def check_clusterers(clusterers: Sequence[str], k_given: Sequence[bool]) -> None:
+def check_clusterers(clusterers: Sequence[str], k_given: KGiven) -> None:
     """Refuse names that aren't known, and a choice that leaves nothing to do."""
     if unknown := [c for c in clusterers if c not in CLUSTERERS]:
         raise ValueError(f"{unknown[0]!r} is no clusterer; they are {', '.join(map(repr, CLUSTERERS))}.")
+    if isinstance(k_given, Mapping) and (unknown := [c for c in k_given if c not in clusterers]):
+        raise ValueError(f"k_given names {unknown[0]!r}, which is not among the clusterers {', '.join(clusterers)}.")
     if not clusterers or not k_given:
         raise ValueError("No clusterer, or neither way of choosing the number of clusters, was named; name one.")
 
@@ -51,7 +55,7 @@ def partitions(
     x: np.ndarray,
     n_types: int,
     clusterers: Sequence[str],
-    k_given: Sequence[bool],
+    k_given: KGiven,
     seeds: Sequence[int],
     sd: np.ndarray | None = None,
 ) -> Iterator[Partition]:
@@ -66,7 +70,8 @@ def partitions(
             continue
         is_random = name not in _cluster.CLUSTERERS or _cluster.CLUSTERERS[name].is_random
         # a clusterer that takes no number runs without one, whatever is asked of the others
-        for given in [g for g in _ways(name) if g in k_given or len(_ways(name)) == 1]:
+        asked = k_given.get(name, (True,)) if isinstance(k_given, Mapping) else k_given
+        for given in [g for g in _ways(name) if g in asked or len(_ways(name)) == 1]:
             for seed in seeds if is_random else seeds[:1]:
                 state = _random.seed(seed, "benchmark", "leiden" if name == POSTERIOR else name) % 2**31
                 yield Partition(name, given, seed, _labels(name, x, n_types if given else None, state, graphs))

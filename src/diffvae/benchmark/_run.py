@@ -18,7 +18,7 @@ from diffvae._core.io.folders import one_writer
 from diffvae._core.runtime import versions
 from diffvae._core.validate import Choice, Optional, Rule, Whole, check
 from diffvae.benchmark import _tasks
-from diffvae.benchmark._clusterers import POSTERIOR, check_clusterers
+from diffvae.benchmark._clusterers import POSTERIOR, KGiven, check_clusterers
 from diffvae.benchmark._comparison import Comparison
 from diffvae.benchmark._jobs import ARRAY, ROWS, Job, Store, claim, digest, output_folder, run_jobs, slug
 from diffvae.benchmark._methods import Method, as_methods
@@ -53,7 +53,7 @@ def run(
     spaces: Sequence[str] = SPACES,
     n_trainings: int = 5,
     n_clusterings: int = 10,
-    k_given: Sequence[bool] = (True,),
+    k_given: KGiven = (True,),
     metrics: Sequence[str] = METRICS,
     factors: Sequence[str] = (),
     batch_key: str | None = None,
@@ -96,7 +96,8 @@ def run(
         Repeats of the training, and of map and clustering within each.
     k_given
         True: k-means, mixtures and Leiden are given the number of types. False: they choose it as
-        :func:`diffvae.tl.cluster` does, Leiden at resolution 1. DBSCAN and ``"scanpy"`` always choose.
+        :func:`diffvae.tl.cluster` does (k-means in some 20 seconds for 3,700 cells), Leiden at resolution 1. DBSCAN and
+        ``"scanpy"`` always choose. A mapping asks by clusterer, ``{"leiden": (True, False)}``; others are given it.
     metrics
         Names of the columns below to compute.
     factors
@@ -125,7 +126,8 @@ def run(
     of the training), ``clustering_seed``, ``space``, ``clusterer``, ``k_given``, ``n_clusters``; ``ari``, ``nmi``,
     ``overlap`` of the clusters (see :mod:`diffvae.metrics`); ``silhouette`` and ``knn_purity`` (15 neighbours) of the
     labels in that space; of the training ``reconstruction_r2`` (held-out cells, on the unit scale),
-    ``active_dimensions``, ``mig``, ``dci_*``, ``type_alignment``, ``batch_alignment``, ``mean_correlation`` (absolute,
+    ``active_dimensions`` (as in :meth:`diffvae.model.NeuralModel.diagnose`; by variance alone for models of other
+    packages), ``mig``, ``dci_*``, ``type_alignment``, ``batch_alignment``, ``mean_correlation`` (absolute,
     of two dimensions), ``recurrence`` (share of its dimensions that recur in the method's other trainings, each with
     another split, more than random axes: 0.05 by chance), NaN where undefined; ``training_seconds``,
     ``clustering_seconds``, ``versions``. ``types`` has recall and precision of
@@ -159,7 +161,8 @@ def run(
     if set(clusterers) == {POSTERIOR} and "latent" not in spaces:
         raise ValueError(f"{POSTERIOR!r} clusters the latent space only; add 'latent' to spaces, or another clusterer.")
     check(RULES, n_trainings=n_trainings, n_clusterings=n_clusterings, n_workers=n_workers, rng=rng)
-    plan = Plan(tuple(clusterers), tuple(spaces), tuple(k_given), n_clusterings, tuple(metrics), n_top_genes)
+    by_name = dict(k_given) if isinstance(k_given, Mapping) else tuple(k_given)
+    plan = Plan(tuple(clusterers), tuple(spaces), by_name, n_clusterings, tuple(metrics), n_top_genes)
     chosen = as_methods(methods)
     folder = output_folder(out)
     data = as_cells(datasets, label_key, factors, batch_key)
@@ -179,7 +182,7 @@ class Plan:
 
     clusterers: tuple[str, ...]
     spaces: tuple[str, ...]
-    k_given: tuple[bool, ...]
+    k_given: KGiven
     n_clusterings: int
     metrics: tuple[str, ...]
     n_top_genes: int | None

@@ -17,12 +17,13 @@ import pandas as pd
 from diffvae import _keys, _random, metrics, pp
 from diffvae._core.io import read
 from diffvae._errors import DataError
-from diffvae.benchmark._clusterers import Partition, partitions
+from diffvae.benchmark._clusterers import KGiven, Partition, partitions
 from diffvae.benchmark._ica import ICA
 from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._methods import Method
 from diffvae.benchmark.stability import _matching
 from diffvae.metrics import _names
+from diffvae.model._diagnosis import what_dimensions_carry
 from diffvae.pipeline import _checks
 from diffvae.pipeline._scores import N_NEIGHBORS
 
@@ -160,15 +161,22 @@ def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int
         return Training(None, note=f"its latent representation is {z.shape} for {adata.n_obs} cells, or not finite.")
     sd = sd if sd is not None and sd.any() else None  # an autoencoder has no posterior
     prior = not isinstance(model, PCA | ICA | AutoEncoder)  # without one the scale of a dimension is arbitrary
-    return Training(z, sd, prior, _scores(model, adata, cells, z, seed, wanted, prior), seconds)
+    return Training(z, sd, prior, _scores(model, adata, cells, z, sd, seed, wanted, prior), seconds)
 
 
 def _scores(
-    model: Any, adata: AnnData, cells: Cells, z: np.ndarray, seed: int, wanted: Sequence[str], prior: bool
+    model: Any,
+    adata: AnnData,
+    cells: Cells,
+    z: np.ndarray,
+    sd: np.ndarray | None,
+    seed: int,
+    wanted: Sequence[str],
+    prior: bool,
 ) -> dict[str, float]:
     scores = dict.fromkeys(OF_TRAINING, float("nan"))
     if prior:
-        scores["active_dimensions"] = metrics.active_dimensions(z)
+        scores["active_dimensions"] = _active_dimensions(z, sd)
     if "reconstruction_r2" in wanted and hasattr(model, "decode"):
         scores["reconstruction_r2"] = _reconstruction(model, adata, z)
     if set(wanted) & set(DISENTANGLEMENT):
@@ -182,6 +190,14 @@ def _scores(
     if "batch_alignment" in wanted and cells.batch is not None:
         scores["batch_alignment"] = metrics.dimension_alignment(z, cells.batch)
     return {name: float(scores[name]) for name in OF_TRAINING if name in wanted}
+
+
+def _active_dimensions(z: np.ndarray, sd: np.ndarray | None) -> int:
+    """Count the dimensions that carry information, as a diagnosis does; without a posterior by variance."""
+    if sd is None:
+        return metrics.active_dimensions(z)
+    logvar = 2 * np.log(sd.astype(np.float64).clip(min=1e-6))
+    return int(what_dimensions_carry(z.astype(np.float64), logvar)["active"].sum())
 
 
 def mean_correlation(z: np.ndarray) -> float:
@@ -242,7 +258,7 @@ def affinities(training: Training, seed: int) -> Any:
 
 
 def score_latent(
-    training: Training, cells: Cells, clusterers: Sequence[str], k_given: Sequence[bool], n_clusterings: int
+    training: Training, cells: Cells, clusterers: Sequence[str], k_given: KGiven, n_clusterings: int
 ) -> list[dict[str, Any]]:
     """Cluster the latent representation repeatedly and score each partition; no rows if the training failed."""
     if training.z is None:
@@ -251,7 +267,7 @@ def score_latent(
 
 
 def score_map(
-    p: Any, training: Training, cells: Cells, clusterers: Sequence[str], k_given: Sequence[bool], repeat: int, seed: int
+    p: Any, training: Training, cells: Cells, clusterers: Sequence[str], k_given: KGiven, repeat: int, seed: int
 ) -> list[dict[str, Any]]:
     """Make one t-SNE map from a random start, and cluster it once with every clusterer."""
     from diffvae.tl import _tsne
@@ -268,7 +284,7 @@ def _score_space(
     x: np.ndarray,
     cells: Cells,
     clusterers: Sequence[str],
-    k_given: Sequence[bool],
+    k_given: KGiven,
     seeds: Iterable[int],
     space: str,
     sd: np.ndarray | None = None,

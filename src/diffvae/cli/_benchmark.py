@@ -59,6 +59,10 @@ def command(
     choose_k: Annotated[
         bool, typer.Option("--choose-k", help="Also cluster without the known number of types.")
     ] = False,
+    choose_k_of: Annotated[
+        list[str] | None,
+        typer.Option("--choose-k-of", help="The same for one clusterer, such as leiden; repeat the option."),
+    ] = None,
     factor: Annotated[
         list[str] | None,
         typer.Option("--factor", help="Further column of obs for scores of disentanglement; repeat the option."),
@@ -86,7 +90,7 @@ def command(
         spaces=space or ("latent", "tsne"),
         n_trainings=trainings,
         n_clusterings=clusterings,
-        k_given=(True, False) if choose_k else (True,),
+        k_given=(True, False) if choose_k else dict.fromkeys(choose_k_of, (True, False)) if choose_k_of else (True,),
         factors=factor or (),
         batch_key=batch_key,
         n_top_genes=n_top_genes,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
-from diffvae import _random, nn
+from diffvae import _keys, _random, nn
 from diffvae._core.io.backed import OnDisk, is_on_disk, open_store
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.runtime import torch_in_one_thread
@@ -78,6 +78,7 @@ class NeuralModel(Model, abstract=True):
         self.config = config
         self.n_latent = config.n_latent
         self._module: nn.Autoencoder | None = None
+        self._validation: np.ndarray | None = None
 
     def __repr__(self) -> str:
         state = f"trained on {self.features.n_cells} cells" if self.is_trained else "not trained"
@@ -328,6 +329,7 @@ class NeuralModel(Model, abstract=True):
                 self._set_trained(module, features, error.history, matrix)
             raise
         self._set_trained(module, features, history, matrix)
+        self._validation = np.isin(np.arange(features.n_cells), validation_rows)
         return self
 
     def _objective(
@@ -359,12 +361,15 @@ class NeuralModel(Model, abstract=True):
         self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
 
     def diagnose(self, adata: AnnData | OnDisk | None = None, *, rng: _random.Rng = 0) -> Diagnosis:
-        """Examine whether each term of the objective has an effect and each latent dimension carries information.
+        """Examine what the model has learnt, which dimensions carry it, and whether each term of the loss acts.
+
+        All cells are examined, in time linear in their number; the held-out cells are also compared with PCA.
 
         Parameters
         ----------
         adata
-            Cells on which to examine the model; None for the training cells. Of cells on disk 16,384 are drawn.
+            Cells on which to examine the model; None for the training cells. Of cells on disk 16,384 are drawn, and
+            held-out cells are not scored. Of cells in memory the held-out ones are those of :func:`diffvae.pp.prepare`.
         rng
             Seed of the batches and draws.
 
@@ -375,4 +380,9 @@ class NeuralModel(Model, abstract=True):
         matrix = self._matrix(adata, max_missing=0.2)
         if isinstance(matrix, BackedMatrix):
             matrix = matrix.sample(DIAGNOSED, _random.generator(rng, "diagnosed cells"))
-        return diagnose(self, matrix, rng=rng)
+            return diagnose(self, matrix, rng=rng)
+        validation = self._validation
+        if adata is not None:
+            split = cast("AnnData", adata).obs.get(_keys.SPLIT)
+            validation = None if split is None else (split == "validation").to_numpy()
+        return diagnose(self, matrix, validation, rng=rng)

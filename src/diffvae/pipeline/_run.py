@@ -175,7 +175,7 @@ def run(
         "n_genes": int(preparation["n_genes"]),
         "n_genes_kept": adata.n_vars,
         "kind": str(preparation["kind"]),
-        "diagnosis": {"n_active": diagnosis.n_active, "messages": list(diagnosis.messages)},
+        "diagnosis": diagnosis.summary(),
     }
     changes = None if source is None else _perturb_source(adata, model, parameters, log, progress)
     graph = None
