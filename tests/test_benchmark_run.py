@@ -9,6 +9,7 @@ import diffvae as dv
 from diffvae.benchmark import _tasks
 from diffvae.benchmark._clusterers import partitions
 from diffvae.benchmark._ica import ICA
+from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._run import METRICS
 
 CHEAP = {"metrics": ["ari", "nmi", "overlap", "knn_purity"], "progress": False}
@@ -223,11 +224,12 @@ class Recurring(Fixed):
 
 def test_recurrence_between_trainings(few, tmp_path):
     kinds = ("exchanged", "turned")
-    asked = ONE | {"n_latent": 12, "n_trainings": 3, "metrics": ["recurrence", "mean_correlation"]}
+    asked = ONE | {"n_latent": 12, "n_trainings": 3, "metrics": ["recurrence", "recurrence_active", "mean_correlation"]}
     methods = {kind: Recurring(kind=kind) for kind in kinds}
     table = compare(few, methods, **asked, out=tmp_path).table.set_index("method")
     assert table.loc["exchanged", "recurrence"].tolist() == [1, 1, 1]
     assert table.loc["turned", "recurrence"].mean() < 0.3
+    assert table["recurrence_active"].equals(table["recurrence"])  # all of these vary, and their posterior is unknown
     assert table["mean_correlation"].between(0.02, 0.2).all()
     alone = compare(few, methods, **asked | {"n_trainings": 1}).table
     assert alone["recurrence"].isna().all()
@@ -237,9 +239,25 @@ def test_recurrence_between_trainings(few, tmp_path):
     assert larger.groupby("method").size().to_dict() == dict.fromkeys(more, 4)
     assert larger.loc["exchanged", "recurrence"].tolist() == [1] * 4
     assert larger["recurrence"].notna().all()
+    assert larger.loc["PCA", "recurrence_active"].isna().all()  # no prior says which carry anything
 
 
 def test_mean_correlation_by_hand():
     z = np.array([[1.0, 1.0, 0.0, 7.0], [-1.0, 1.0, 0.0, 7.0], [1.0, -1.0, 1.0, 7.0], [-1.0, -1.0, 1.0, 7.0]])
     assert _tasks.mean_correlation(z) == pytest.approx(1 / 3)  # r = 0, 0, -1; the constant does not count
     assert np.isnan(_tasks.mean_correlation(z[:, [0, 3]]))
+
+
+def test_only_dimensions_that_carry_information_are_active():
+    random = np.random.default_rng(0)
+    signal = random.normal(size=(500, 3))
+    noise = [random.normal(size=(500, 5)) * 0.15 for _ in range(2)]  # varies, but is almost all posterior
+    sd = np.r_[np.full(3, 0.1), np.full(5, np.sqrt(1 - 0.15**2))]
+    both = [Training(np.c_[signal, z], np.tile(sd, (500, 1)), prior=True) for z in noise]
+    assert [_tasks.active_dimensions(t) for t in both] == [3, 3]
+    for found in _tasks.recurrence(*both, "some cells"):
+        assert found["recurrence_active"] == 1
+        assert 3 / 8 <= found["recurrence"] < 0.8
+    assert np.isnan(_tasks.active_dimensions(Training(signal)))
+    failed = _tasks.recurrence(both[0], Training(None, note="failed"), "some cells")
+    assert failed == [{"recurrence": None, "recurrence_active": None}] * 2

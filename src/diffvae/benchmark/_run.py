@@ -28,7 +28,7 @@ from diffvae.metrics import _names
 SPACES = ("latent", "tsne")
 CLUSTERERS = ("kmeans", "dbscan", "gmm", "leiden", "leiden_posterior")
 IDENTITY = ["dataset", "method", "n_latent", "seed"]
-METRICS = (*_tasks.OF_CLUSTERS, *_names.OF_SPACE, *_tasks.OF_TRAINING, _tasks.RECURRENCE)
+METRICS = (*_tasks.OF_CLUSTERS, *_names.OF_SPACE, *_tasks.OF_TRAINING, *_tasks.RECURRENCE)
 OF_RUN = ["clustering_seed", "space", "clusterer", "k_given"]
 TYPE_COLUMNS = ["type", "n_cells", "recall", "precision"]
 RULES: dict[str, Rule] = {
@@ -128,8 +128,9 @@ def run(
     labels in that space; of the training ``reconstruction_r2`` (held-out cells, on the unit scale),
     ``active_dimensions`` (as in :meth:`diffvae.model.NeuralModel.diagnose`; by variance alone for models of other
     packages), ``mig``, ``dci_*``, ``type_alignment``, ``batch_alignment``, ``mean_correlation`` (absolute,
-    of two dimensions), ``recurrence`` (share of its dimensions that recur in the method's other trainings, each with
-    another split, more than random axes: 0.05 by chance), NaN where undefined; ``training_seconds``,
+    of two dimensions), ``recurrence`` (share of the dimensions that recur in the method's other trainings, each with
+    another split, more than random axes: 0.05 by chance) and ``recurrence_active`` (of those that carry more than 0.1
+    nat, for models with a prior), NaN where undefined; ``training_seconds``,
     ``clustering_seconds``, ``versions``. ``types`` has recall and precision of
     each reference type in each clustering. A deterministic clusterer has one row per space.
 
@@ -241,7 +242,7 @@ def plan_jobs(
                             jobs[results[-1]] = Job(_tasks.score_map, (p, training, source), (*asked, i, seed))
                     identity = dict(zip(IDENTITY, (cells.name, method.name, size, number), strict=True))
                     trainings.append(Planned(identity, training, results))
-        if _tasks.RECURRENCE in plan.metrics and n_trainings > 1:
+        if set(_tasks.RECURRENCE) & set(plan.metrics) and n_trainings > 1:
             _plan_recurrence(source, [t for t in trainings if t.identity["dataset"] == cells.name], jobs)
     return jobs, trainings, given
 
@@ -253,7 +254,7 @@ def _plan_recurrence(source: str, trainings: Sequence[Planned], jobs: dict[str, 
         groups.setdefault((planned.identity["method"], planned.identity["n_latent"]), []).append(planned)
     for group in groups.values():
         needs = tuple(planned.training for planned in group)
-        key = f"{source}/recurrence-{digest(needs)}{ROWS}"
+        key = f"{source}/recurrence-{digest(needs, _tasks.RECURRENCE)}{ROWS}"
         jobs[key] = Job(_tasks.recurrence, needs, (source,))
         for planned in group:
             planned.recurrence = key
@@ -269,9 +270,11 @@ def _assemble(trainings: Sequence[Planned], store: Store, folder: Path | None, p
             warnings.warn(f"{where}: {training.note}", UserWarning, stacklevel=3)
             continue
         scores = {name: training.scores.get(name, np.nan) for name in plan.metrics if name in _tasks.OF_TRAINING}
+        if _tasks.ACTIVE in plan.metrics:  # of what is stored, so that old and new results agree
+            scores[_tasks.ACTIVE] = _tasks.active_dimensions(training)
         if planned.recurrence is not None:
-            value = store.load(planned.recurrence)[identity["seed"]]
-            scores[_tasks.RECURRENCE] = np.nan if value is None else value
+            found = store.load(planned.recurrence)[identity["seed"]]
+            scores |= {m: np.nan if found[m] is None else found[m] for m in _tasks.RECURRENCE if m in plan.metrics}
         scores |= {"training_seconds": training.seconds, "versions": used}
         for row in (row for result in planned.clusterings for row in store.load(result)):
             table.append(identity | row | scores)

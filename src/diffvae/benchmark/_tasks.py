@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random, metrics, pp
+from diffvae._core.fingerprint import alive_dimensions
 from diffvae._core.io import read
 from diffvae._errors import DataError
 from diffvae.benchmark._clusterers import KGiven, Partition, partitions
@@ -37,8 +38,9 @@ N_ITER = 500
 N_CELLS = 1000
 """Cells over which the dimensions of two trainings are compared."""
 DISENTANGLEMENT = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
-RECURRENCE = "recurrence"
-OF_TRAINING = tuple(m for m in _names.OF_TRAINING if m not in ("training_seconds", RECURRENCE))
+RECURRENCE = ("recurrence", "recurrence_active")
+ACTIVE = "active_dimensions"
+OF_TRAINING = tuple(m for m in _names.OF_TRAINING if m not in ("training_seconds", *RECURRENCE))
 """Scores of a training, in addition to those of its spaces and of their clusters."""
 OF_CLUSTERS = ("ari", "nmi", "overlap")
 
@@ -161,22 +163,13 @@ def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int
         return Training(None, note=f"its latent representation is {z.shape} for {adata.n_obs} cells, or not finite.")
     sd = sd if sd is not None and sd.any() else None  # an autoencoder has no posterior
     prior = not isinstance(model, PCA | ICA | AutoEncoder)  # without one the scale of a dimension is arbitrary
-    return Training(z, sd, prior, _scores(model, adata, cells, z, sd, seed, wanted, prior), seconds)
+    return Training(z, sd, prior, _scores(model, adata, cells, z, seed, wanted), seconds)
 
 
 def _scores(
-    model: Any,
-    adata: AnnData,
-    cells: Cells,
-    z: np.ndarray,
-    sd: np.ndarray | None,
-    seed: int,
-    wanted: Sequence[str],
-    prior: bool,
+    model: Any, adata: AnnData, cells: Cells, z: np.ndarray, seed: int, wanted: Sequence[str]
 ) -> dict[str, float]:
     scores = dict.fromkeys(OF_TRAINING, float("nan"))
-    if prior:
-        scores["active_dimensions"] = _active_dimensions(z, sd)
     if "reconstruction_r2" in wanted and hasattr(model, "decode"):
         scores["reconstruction_r2"] = _reconstruction(model, adata, z)
     if set(wanted) & set(DISENTANGLEMENT):
@@ -192,12 +185,23 @@ def _scores(
     return {name: float(scores[name]) for name in OF_TRAINING if name in wanted}
 
 
-def _active_dimensions(z: np.ndarray, sd: np.ndarray | None) -> int:
-    """Count the dimensions that carry information, as a diagnosis does; without a posterior by variance."""
-    if sd is None:
-        return metrics.active_dimensions(z)
-    logvar = 2 * np.log(sd.astype(np.float64).clip(min=1e-6))
-    return int(what_dimensions_carry(z.astype(np.float64), logvar)["active"].sum())
+def active_dimensions(training: Training) -> float:
+    """Count the dimensions that carry information, as a diagnosis does; without a posterior by variance.
+
+    NaN without a prior, which leaves the scale of a dimension arbitrary.
+    """
+    active = _active(training)
+    return float("nan") if active is None else int(active.sum())
+
+
+def _active(training: Training) -> np.ndarray | None:
+    if training.z is None or not training.prior:
+        return None
+    if training.sd is None:
+        return alive_dimensions(training.z, prior=True)
+    logvar = 2 * np.log(training.sd.astype(np.float64).clip(min=1e-6))
+    active: np.ndarray = what_dimensions_carry(training.z.astype(np.float64), logvar)["active"].to_numpy()
+    return active
 
 
 def mean_correlation(z: np.ndarray) -> float:
@@ -213,25 +217,35 @@ def mean_correlation(z: np.ndarray) -> float:
     return float(np.abs(np.atleast_2d(np.corrcoef(varying.T))[pairs]).mean()) if len(pairs[0]) else float("nan")
 
 
-def recurrence(*arguments: Any) -> list[float | None]:
-    """Return for each training the share of its dimensions that recur in the others; None where there is no other.
+def recurrence(*arguments: Any) -> list[dict[str, float | None]]:
+    """Return for each training which share of its dimensions recurs in the others; None where there is no other.
 
     The arguments are the trainings of a method on one data set, and its name. Each has its own split, scaling and
     seed. A dimension recurs in another training if it is correlated with its match there more than with that of 95 %
     of random axes of the same space (:mod:`diffvae.benchmark.stability`): 5 % recur by chance. The dimensions are
     compared over the same cells, each with variance 1, because that of a method without prior is arbitrary.
+    ``recurrence`` is of all that vary, which counts the noise dimensions of every method; ``recurrence_active`` of those
+    that carry information, matched with such, and only for methods with a prior.
     """
     *trainings, name = arguments
-    rng = _random.generator(0, "benchmark recurrence", name)
     known = [training.z for training in trainings if training.z is not None]
-    cells = np.sort(rng.permutation(len(known[0]))[:N_CELLS]) if known else None
-    spaces = [None if t.z is None else _matching.of_latent(t.z[cells], t.prior) for t in trainings]
-    shares: list[float | None] = []
-    for i, space in enumerate(spaces):
-        others = [other for j, other in enumerate(spaces) if j != i and other is not None]
-        found = _matching.match_all(space, others, "latent", "rotation", rng) if space and others else pd.DataFrame()
-        shares.append(float(found["recurs"].mean()) if len(found) else None)
-    return shares
+    cells = (
+        np.sort(_random.generator(0, "recurrence cells", name).permutation(len(known[0]))[:N_CELLS]) if known else []
+    )
+    varying = [None if t.z is None else alive_dimensions(t.z, t.prior) for t in trainings]
+    shares = {"recurrence": varying, "recurrence_active": list(map(_active, trainings))}
+    found: list[dict[str, float | None]] = [{} for _ in trainings]
+    for measure, masks in shares.items():
+        spaces = [
+            None if mask is None else _matching.of_latent(t.z[cells], mask)
+            for t, mask in zip(trainings, masks, strict=True)
+        ]
+        rng = _random.generator(0, "recurrence null", name, measure)
+        for i, space in enumerate(spaces):
+            others = [other for j, other in enumerate(spaces) if j != i and other is not None]
+            rows = _matching.match_all(space, others, "latent", "rotation", rng) if space and others else ()
+            found[i][measure] = float(rows["recurs"].mean()) if len(rows) else None
+    return found
 
 
 def _reconstruction(model: Any, adata: AnnData, z: np.ndarray) -> float:

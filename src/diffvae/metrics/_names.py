@@ -15,7 +15,8 @@ RUN: Final = ("dataset", "method", *SETTING, "seed", "clustering_seed")
 
 OF_TRAINING: Final = (
     "reconstruction_r2", "active_dimensions", "mig", "dci_disentanglement", "dci_completeness",
-    "dci_informativeness", "type_alignment", "batch_alignment", "mean_correlation", "recurrence", "training_seconds",
+    "dci_informativeness", "type_alignment", "batch_alignment", "mean_correlation", "recurrence", "recurrence_active",
+    "training_seconds",
 )  # fmt: skip
 """Measures of a training, equal in all its runs."""
 OF_SPACE: Final = ("silhouette", "knn_purity")
@@ -43,6 +44,7 @@ NAMES: Final = {
     "batch_alignment": "alignment with batches",
     "mean_correlation": "mean |r| of dimensions",
     "recurrence": "recurrence of dimensions",
+    "recurrence_active": "recurrence of active dimensions",
     "training_seconds": "seconds of a training",
     "clustering_seconds": "seconds of a clustering",
 }

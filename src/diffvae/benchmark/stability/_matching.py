@@ -55,9 +55,8 @@ def read(model: Model, adata: AnnData, cells: np.ndarray) -> Training:
     return Training(z, alive_dimensions(z, has_prior), weights, jacobian)
 
 
-def of_latent(z: np.ndarray, prior: bool) -> Training:
+def of_latent(z: np.ndarray, alive: np.ndarray) -> Training:
     """Return a training of which only the latent is known, each dimension scaled to variance 1."""
-    alive = alive_dimensions(z, prior)
     none = np.zeros((z.shape[1], 0))
     return Training(z / np.where(alive, z.std(axis=0, dtype=np.float64), 1), alive, none, none)
 
