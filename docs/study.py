@@ -263,10 +263,10 @@ split. The default was developed on these sets. A set that nobody has seen can d
 OVERVIEW = (
     "Means over the sets that all methods of a column have, ± the standard deviation over trainings of that mean. "
     "Leiden 1: at resolution 1. Leiden k: with the number of types given. Plain: on the graph of the posterior means. "
-    "Posterior: on the graph averaged over the posterior, which ICA and AE lack. Active: dimensions that carry more than "
-    "0.1 nat. Recurrence: share of the dimensions that come back in another training, 0.05 by chance; of all 50, or of the "
-    "active ones, which are defined for methods with a prior. Less is better for the correlation and the seconds. The scale of a "
-    "method without prior is arbitrary, and so is its silhouette."
+    "Posterior: on the graph averaged over the posterior, which ICA and AE lack. Active: dimensions that carry more "
+    "than 0.1 nat. Recurrence: share of the dimensions that come back in another training, 0.05 by chance; of all 50, "
+    "or of the active ones, which are defined for methods with a prior. Less is better for the correlation and the "
+    "seconds. The scale of a method without prior is arbitrary, and so is its silhouette."
 )
 PAIRED = (
     f"The {NEW} minus the other method, paired by data set and split; 95 % bootstrap intervals over data sets and "
@@ -274,8 +274,8 @@ PAIRED = (
     "and AE."
 )
 LEFT_OUT = (
-    "For each set the configuration among {tuned} with the highest sum of k-means' adjusted Rand index and purity on the "
-    "*other* sets (`diffvae.benchmark.leave_one_out`): closer to what a new data set can expect. The last row has the "
+    "For each set the configuration among {tuned} with the highest sum of k-means' adjusted Rand index and purity on "
+    "the *other* sets (`diffvae.benchmark.leave_one_out`): closer to what a new data set can expect. The last row has the "
     "means, and what all sets together choose."
 )
 CAUTION = (

@@ -224,14 +224,12 @@ def recurrence(*arguments: Any) -> list[dict[str, float | None]]:
     seed. A dimension recurs in another training if it is correlated with its match there more than with that of 95 %
     of random axes of the same space (:mod:`diffvae.benchmark.stability`): 5 % recur by chance. The dimensions are
     compared over the same cells, each with variance 1, because that of a method without prior is arbitrary.
-    ``recurrence`` is of all that vary, which counts the noise dimensions of every method; ``recurrence_active`` of those
-    that carry information, matched with such, and only for methods with a prior.
+    ``recurrence`` is of all that vary, which counts the noise dimensions of every method; ``recurrence_active`` of
+    those that carry information, matched with such, and only for methods with a prior.
     """
     *trainings, name = arguments
-    known = [training.z for training in trainings if training.z is not None]
-    cells = (
-        np.sort(_random.generator(0, "recurrence cells", name).permutation(len(known[0]))[:N_CELLS]) if known else []
-    )
+    n_cells = max((len(training.z) for training in trainings if training.z is not None), default=0)
+    cells = np.sort(_random.generator(0, "recurrence cells", name).permutation(n_cells)[:N_CELLS])
     varying = [None if t.z is None else alive_dimensions(t.z, t.prior) for t in trainings]
     shares = {"recurrence": varying, "recurrence_active": list(map(_active, trainings))}
     found: list[dict[str, float | None]] = [{} for _ in trainings]
@@ -243,8 +241,10 @@ def recurrence(*arguments: Any) -> list[dict[str, float | None]]:
         rng = _random.generator(0, "recurrence null", name, measure)
         for i, space in enumerate(spaces):
             others = [other for j, other in enumerate(spaces) if j != i and other is not None]
-            rows = _matching.match_all(space, others, "latent", "rotation", rng) if space and others else ()
-            found[i][measure] = float(rows["recurs"].mean()) if len(rows) else None
+            found[i][measure] = None
+            if space is not None and others and space.alive.any():
+                matches = _matching.match_all(space, others, "latent", "rotation", rng)
+                found[i][measure] = float(matches["recurs"].mean())
     return found
 
 
