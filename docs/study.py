@@ -275,8 +275,8 @@ PAIRED = (
 )
 LEFT_OUT = (
     "For each set the configuration among {tuned} with the highest sum of k-means' adjusted Rand index and purity on "
-    "the *other* sets (`diffvae.benchmark.leave_one_out`): closer to what a new data set can expect. The last row has the "
-    "means, and what all sets together choose."
+    "the *other* sets (`diffvae.benchmark.leave_one_out`): closer to what a new data set can expect. The last row has "
+    "the means, and what all sets together choose."
 )
 CAUTION = (
     "These are {n} intervals of 95 %; without any difference about {chance:.0f} of them would exclude zero by chance. "

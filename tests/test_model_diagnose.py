@@ -275,3 +275,11 @@ def test_diagnosis_changes_nothing():
 def test_model_that_is_not_trained():
     with pytest.raises(RuntimeError, match="This DiffVAE is not trained"):
         MAKERS["DiffVAE"]().diagnose()
+
+
+def test_a_model_of_counts_is_examined_on_normalised_counts():
+    model = DiffVAE(**TINY, likelihood="nb").train(prepared(), **QUICK)
+    found = model.diagnose()
+    assert np.isfinite(found.terms.to_numpy(float)).all()
+    assert found.terms.loc["nll", "gradient_share"] > 0
+    assert np.isfinite([found.held_out["r2"], found.held_out["r2_pca"]]).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from diffvae._core.fingerprint import ACTIVE_VARIANCE
 from diffvae._core.runtime import torch_in_one_thread
 from diffvae._errors import DataError
 from diffvae.model._config import AutoencoderConfig
-from diffvae.model._features import Matrix
+from diffvae.model._features import Features, Matrix
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 from diffvae.train import RowSource
 
@@ -51,7 +51,8 @@ class Diagnosis:
     ----------
     terms
         For each term of the objective: weight, value (nats per cell; MMD has no unit), share of the loss, and share of
-        the gradient norm at the encoder; means over at most 8 batches of 128 cells.
+        the gradient norm at the encoder; means over at most 8 batches of 128 cells. ``nll`` is that of the cells
+        themselves, not of the means of neighbours, and with ``likelihood="nb"`` that of their normalised counts.
     mmd
         MMD of the posterior (``value``, mean over batches of all cells); mean and 95 % quantile of the same mean for a
         posterior equal to the prior (``floor_mean``, ``floor_95``; noise drawn as in the model), its mean for
@@ -138,6 +139,8 @@ def diagnose(model: Any, matrix: Matrix, validation: np.ndarray | None = None, *
     source = RowSource(matrix, next(module.parameters()).device)
     weights = gene_weights(model.config, model.features)
     objective = InfoVAEObjective(model.config, None if weights is None else weights.to(source.device))
+    if model._likelihood.counts:
+        objective.target = cast(Any, _NormalisedCounts(model.features, source.device))
     order = _random.generator(rng, "diagnose").permutation(len(source))
     noise = _random.torch_generator(rng, "diagnose", device=source.device)
     size = min(BATCH_SIZE, len(source))
@@ -153,6 +156,18 @@ def diagnose(model: Any, matrix: Matrix, validation: np.ndarray | None = None, *
     training = _training(model.history)
     messages = _messages(model.config, terms, mmd, dimensions, correlation, held_out, training)
     return Diagnosis(terms, mmd, dimensions, correlation, held_out, training, tuple(messages))
+
+
+class _NormalisedCounts:
+    """Normalised expression in place of counts, of which the model keeps none, with the same library size for all."""
+
+    def __init__(self, features: Features, device: torch.device) -> None:
+        low, high = np.asarray(features.minimum, np.float32), np.asarray(features.maximum, np.float32)
+        self.low, self.scale = (torch.from_numpy(v).to(device) for v in (low, high - low))
+
+    def __call__(self, rows: np.ndarray, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values of cells on the linear scale (cells x genes) and log sizes of 0 (cells x 1)."""
+        return torch.expm1(x * self.scale + self.low).clamp(min=0), x.new_zeros((len(x), 1))
 
 
 def _terms(
@@ -172,7 +187,7 @@ def _terms(
         x = source.rows(rows)
         mu, logvar = (t.float() for t in module.encoder(x))
         z = objective.draw(mu, logvar, noise)
-        computed = {"nll": objective.reconstruction(module, module.decoder(z), x)}
+        computed = {"nll": objective.reconstruction(module, module.decoder(z), objective.target(rows, x))}
         if c.noise != "none":
             computed |= {"kl": objective.kl(mu, logvar), "mmd": objective.mmd(z, noise)}
         values.append({name: float(value.detach()) for name, value in computed.items()})
