@@ -104,12 +104,11 @@ def test_dead_and_duplicated_dimensions_are_found(by_hand):
     assert diagnosis.dimensions["duplicate_of"].tolist() == [-1, -1, 0, 0]
     assert diagnosis.n_active == 3
     assert (
-        "1 of 4 latent dimensions are inactive (carry at most 0.1 nat or do not vary): 1. Lower kl_weight to use them, "
-        "or set n_latent=3."
+        "1 of 4 latent dimensions are inactive (carry at most 0.1 nat or do not vary): 1. Read only the others; "
+        "a lower kl_weight activates more."
     ) in diagnosis.messages
     assert (
-        "Duplicates of another latent dimension (|r| > 0.8), 2 in number: 2 = 0, 3 = 0. Read each with its duplicate, "
-        "or lower n_latent."
+        "Duplicates of another latent dimension (|r| > 0.8), 2 in number: 2 = 0, 3 = 0. Read each with its duplicate."
     ) in diagnosis.messages
     assert str(diagnosis).startswith("3 of 4 latent dimensions carry more than 0.1 nat (")
 
@@ -212,7 +211,8 @@ def test_dead_dimension_of_a_plain_autoencoder_is_measured_against_the_others():
     assert diagnosis.mmd == {}
     dead = next(message for message in diagnosis.messages if "inactive" in message)
     assert dead == (
-        "1 of 4 latent dimensions are inactive (have less than a hundredth of the mean variance): 2. Set n_latent=3."
+        "1 of 4 latent dimensions are inactive (have less than a hundredth of the mean variance): 2. Read only the "
+        "others."
     )
 
 

@@ -358,24 +358,25 @@ def _of_dimensions(dimensions: pd.DataFrame, correlation: dict[str, float]) -> l
     messages = []
     n, n_active = len(dimensions), int(dimensions["active"].sum())
     if n_active < n:
-        why, remedy = "have less than a hundredth of the mean variance", ""
+        why, more = "have less than a hundredth of the mean variance", ""
         if "kl" in dimensions:
-            why, remedy = f"carry at most {ACTIVE_KL} nat or do not vary", "Lower kl_weight to use them, or "
+            why, more = f"carry at most {ACTIVE_KL} nat or do not vary", "; a lower kl_weight activates more"
         inactive = _listed(dimensions.index[~dimensions["active"]])
-        set_to = f"{'s' if remedy else 'S'}et n_latent={max(n_active, 1)}."
-        messages.append(f"{n - n_active} of {n} latent dimensions are inactive ({why}): {inactive}. {remedy}{set_to}")
+        messages.append(
+            f"{n - n_active} of {n} latent dimensions are inactive ({why}): {inactive}. Read only the others{more}."
+        )
     duplicates = dimensions.index[dimensions["duplicate_of"] >= 0]
     if len(duplicates):
         pairs = _listed([f"{d} = {dimensions.loc[d, 'duplicate_of']}" for d in duplicates])
         messages.append(
             f"Duplicates of another latent dimension (|r| > {DUPLICATE}), {len(duplicates)} in number: {pairs}. Read "
-            "each with its duplicate, or lower n_latent."
+            "each with its duplicate."
         )
     if correlation and correlation["mean"] > CORRELATED:
         messages.append(
             f"The latent dimensions are correlated (mean |r| {correlation['mean']:.2f}, independent ones "
-            f"{correlation['chance']:.2f}), so one dimension is not one process. Raise mmd_weight, or read "
-            "clusters instead."
+            f"{correlation['chance']:.2f}), so one dimension is not one process. Set covariance_weight of "
+            "DiffVAE, or read clusters instead."
         )
     return messages
 
