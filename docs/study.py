@@ -32,8 +32,8 @@ NAMES = {
 """Methods of the comparisons and their names on the page; PCA is called PCA-50, PCA-20, ... by its dimensions."""
 CONFIGS = {
     "old_default": {
-        "hidden": [512, 256], "linear_skip": False, "target_neighbors": 0, "batch_size": 128, "lr": 1e-3,
-        "min_steps": 1000,
+        "hidden": [512, 256], "covariance_weight": 0, "linear_skip": False, "target_neighbors": 0, "batch_size": 128,
+        "lr": 1e-3, "min_steps": 1000,
     },
     "mmd_0": {"mmd_weight": 0},
     "kl_0": {"kl_weight": 0},

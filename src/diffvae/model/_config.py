@@ -118,6 +118,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "kl_weight": 0.3,
             "mmd_weight": 300.0,
             "mmd_kernel": "imq",
+            "covariance_weight": 1.0,
             "input_dropout": 0.5,
             "linear_skip": True,
             "target_neighbors": 15,
