@@ -10,7 +10,6 @@ from _model_data import N_GENES
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._features import Features
-from diffvae.model._features import Features
 from diffvae.model._likelihoods import LIKELIHOODS
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 
@@ -26,7 +25,11 @@ def build(**options):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         module = nn.Autoencoder(
-            N_GENES, config.hidden, config.n_latent, head=config.head, gene_variance=LIKELIHOODS[config.likelihood].gene_variance
+            N_GENES,
+            config.hidden,
+            config.n_latent,
+            head=config.head,
+            gene_variance=LIKELIHOODS[config.likelihood].gene_variance,
         )
     return InfoVAEObjective(config), module.eval()
 

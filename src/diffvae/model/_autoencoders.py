@@ -137,7 +137,7 @@ class DiffVAE(NeuralModel):
     @classmethod
     def _from_params(cls, params: Mapping[str, Any]) -> Self:
         # a parameter that the version which saved the model did not have has the value of the equations
-        return cls(**asdict(AutoencoderConfig()) | params)
+        return cls(**{**asdict(AutoencoderConfig()), **params})
 
     def get_params(self) -> dict[str, Any]:
         """Return the preset and the hyper-parameters."""

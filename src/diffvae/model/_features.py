@@ -93,8 +93,8 @@ def read_counts(adata: AnnData | BackedAnnData, features: Features) -> Matrix:
         raise DataError("likelihood='nb' needs the cells in memory; choose another likelihood for cells on disk.")
     if features.target_sum is None or not features.scaled or _keys.COUNTS not in adata.layers:
         raise DataError(
-            f"likelihood='nb' models counts, but adata.layers[{_keys.COUNTS!r}] is missing or the training layer is not "
-            f"{_keys.UNIT!r}; run diffvae.pp.prepare on raw counts, or choose likelihood='bernoulli'."
+            f"likelihood='nb' models counts, but adata.layers[{_keys.COUNTS!r}] is missing, or the training layer is "
+            f"not {_keys.UNIT!r}; run diffvae.pp.prepare on raw counts, or choose likelihood='bernoulli'."
         )
     counts = layer_matrix(adata, _keys.COUNTS)
     values: Any = counts.data if sparse.issparse(counts) else counts

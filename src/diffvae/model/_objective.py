@@ -37,9 +37,10 @@ class InfoVAEObjective:
 
     .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL} \, KL(q(z|x) \| p(z)) + w_{MMD} \, MMD^2(q(z), p(z))
 
-    with p(z) = N(0, I); ``gene_weights`` weigh the genes in the first term, and ``target`` maps the numbers and values of
-    the cells to the values to be reconstructed. With w_KL = 0 and w_MMD = 1 this is eq 2
-    of the paper, with w_KL = 1 and w_MMD = 0 the loss of a VAE (eq 13), and without noise that of a plain autoencoder.
+    with p(z) = N(0, I). A covariance penalty on mu may be added. ``gene_weights`` weigh the genes in the first term, and
+    ``target`` maps the numbers and values of the cells to the values to be reconstructed. With w_KL = 0 and w_MMD = 1
+    this is eq 2 of the paper, with w_KL = 1 and w_MMD = 0 the loss of a VAE (eq 13), and without noise that of a plain
+    autoencoder.
 
     References
     ----------
@@ -51,7 +52,7 @@ class InfoVAEObjective:
         config: AutoencoderConfig,
         gene_weights: Tensor | None = None,
         gather: Callable[[Tensor], Tensor] = lambda z: z,
-        target: Callable[[np.ndarray, Tensor], Tensor] = lambda rows, x: x,
+        target: Callable[[np.ndarray, Tensor], Any] = lambda rows, x: x,
     ) -> None:
         self.config = config
         self.gene_weights = gene_weights
@@ -86,8 +87,8 @@ class InfoVAEObjective:
             eps = torch.randn((1, 1), generator=common(generator), device=mu.device)
         return mu + torch.exp(0.5 * logvar) * eps
 
-    def reconstruction(self, module: nn.Autoencoder, output: Tensor, x: Tensor) -> Tensor:
-        """Return the reconstruction term for the decoder's output."""
+    def reconstruction(self, module: nn.Autoencoder, output: Tensor, x: Any) -> Tensor:
+        """Return the reconstruction term for the decoder's output; x is what ``target`` returns."""
         return LIKELIHOODS[self.config.likelihood].nll(module, output, x, self.gene_weights)
 
     def kl(self, mu: Tensor, logvar: Tensor) -> Tensor:

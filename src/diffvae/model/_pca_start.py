@@ -20,7 +20,7 @@ from diffvae.train._data import RESIDENT_LIMIT
 
 REFERENCE_CELLS = 20_000
 REFERENCE_BYTES = 2**29
-"""Most training cells, and most memory of their dense values, from which components are computed and neighbours taken."""
+"""Limits of the training cells that give components and neighbours: their number, and their dense values in memory."""
 N_COMPONENTS = 50
 """Components in which neighbours are found; the last of them sets the noise level of the Wiener filter."""
 BLOCK = 2048

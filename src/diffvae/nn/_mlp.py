@@ -55,6 +55,9 @@ class Encoder(nn.Module):
     (torch.Size([3, 2]), torch.Size([3, 2]))
     """
 
+    center: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         n_input: int,
@@ -173,8 +176,8 @@ class Autoencoder(nn.Module):
     linear_skip
         Add linear maps to encoder and decoder, as in :class:`Encoder` and :class:`Decoder`.
     gene_variance
-        Add the parameter ``logvar_x``: the log sigma^2 of each gene under the Gaussian likelihood, or its log dispersion
-        under the negative binomial. None without.
+        Add the parameter ``logvar_x``: the log sigma^2 of each gene under the Gaussian likelihood, or its log
+        dispersion under the negative binomial. None without.
 
     Examples
     --------
