@@ -78,5 +78,5 @@ def test_what_are_not_counts_is_refused(change):
         del adata.layers["counts"]
     else:
         adata.layers["counts"] = adata.layers["counts"] * 0.5
-    with pytest.raises(DataError, match="likelihood='nb' models counts, but adata.layers"):
+    with pytest.raises(DataError, match=r"likelihood='nb' models counts, but adata.layers"):
         DiffVAE(**TINY, likelihood="nb").train(adata, **QUICK)

@@ -31,7 +31,9 @@ class DiffVAE(NeuralModel):
     .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL}\, KL(q(z|x) \| p(z)) + w_{MMD}\, MMD^2(q(z), p(z))
 
     in nats per cell, summed over genes. The default has both divergences: with MMD alone, as in the paper (eq 2), the
-    posterior variance may vanish; KL alone switches dimensions off. Arguments that are None are taken from the preset.
+    posterior variance may vanish; KL alone switches dimensions off. It starts at the principal components, reconstructs
+    the mean of each cell and its neighbours, and penalises covariances between dimensions (docs/study.md has the
+    evidence). Arguments that are None are taken from the preset.
 
     Parameters
     ----------
@@ -60,6 +62,9 @@ class DiffVAE(NeuralModel):
         Use the unbiased U-statistic; False for the biased estimator of the released code.
     mmd_prior_size
         Draws from the prior per batch; None for the number of cells in the batch.
+    covariance_weight
+        Weight of the squared covariances between dimensions of mu (DIP-VAE, Kumar et al. 2018). KL and MMD do not see
+        them where the noise of the posterior hides them. With the penalty, dimensions return in other trainings.
     noise
         ``"independent"``: one draw per cell and dimension (eq 8). ``"shared"``: one per batch, as in the released code.
         ``"none"``: no noise and no prior.

@@ -37,7 +37,7 @@ class InfoVAEObjective:
 
     .. math:: L = -E_{q(z|x)} \log p(x|z) + w_{KL} \, KL(q(z|x) \| p(z)) + w_{MMD} \, MMD^2(q(z), p(z))
 
-    with p(z) = N(0, I). A covariance penalty on mu may be added. ``gene_weights`` weigh the genes in the first term, and
+    with p(z) = N(0, I), and perhaps a covariance penalty on mu. ``gene_weights`` weigh the genes in the first term, and
     ``target`` maps the numbers and values of the cells to the values to be reconstructed. With w_KL = 0 and w_MMD = 1
     this is eq 2 of the paper, with w_KL = 1 and w_MMD = 0 the loss of a VAE (eq 13), and without noise that of a plain
     autoencoder.

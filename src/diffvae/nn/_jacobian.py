@@ -52,8 +52,8 @@ def mean_jacobian(
     .. math:: J = \frac{1}{N} \sum_i W_0 G_1^{(i)} W_1 G_2^{(i)} W_2 S^{(i)}
 
     with G the 0/1 gates of the ReLUs at point i and S the slope of the function that maps the output to the expected
-    expression (1 without one); the weights of a linear skip are added before S. Where :math:`\omega` sums over all paths through the network, J sums over those that
-    are open for real cells.
+    expression (1 without one); the weights of a linear skip are added before S. Where :math:`\omega` sums over all
+    paths through the network, J sums over those that are open for real cells.
 
     Parameters
     ----------
