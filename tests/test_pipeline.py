@@ -20,7 +20,6 @@ GIVEN = {"n_clusters": 2, "cluster_method": "kmeans"}
 TABLES = [
     "annotation",
     "cells",
-    "cluster_candidates",
     "clusters",
     "gene_weight_agreement",
     "high_weight_genes",

@@ -2,8 +2,6 @@
 
 import functools
 import random
-import sys
-from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -39,7 +37,6 @@ def auto(method) -> ad.AnnData:
     """Blobs whose number was found, among few candidates; no test may change them."""
     adata = cells(blobs(4)[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_cluster, "RESOLUTIONS", (0.1, 0.3, 1.0))
         patch.setattr(_cluster, "MAX_CLUSTERS", 6)
         tl.cluster(adata, method)
     return adata
@@ -50,33 +47,6 @@ def record(adata):
 
 
 # The methods
-
-
-def test_neighbour_graph_by_hand():
-    # on a line: 0 and 1 have each other, 2 has 1, 3 has 2
-    graph = _cluster.neighbor_graph(np.array([[0.0], [1.0], [2.1], [4.0]]), 0, n_neighbors=1).toarray()
-    # neighbourhoods with self: {0,1}, {1,0}, {2,1}, {3,2}; Jaccard of 0-1: 2/2, 1-2: 1/3, 2-3: 1/3
-    expected = np.zeros((4, 4))
-    expected[0, 1] = expected[1, 0] = 1.0
-    expected[1, 2] = expected[2, 1] = expected[2, 3] = expected[3, 2] = 1 / 3
-    assert graph == pytest.approx(expected)
-    equal = _cluster.neighbor_graph(np.zeros((5, 2)), 0, n_neighbors=15)
-    assert equal.toarray() == pytest.approx(1 - np.eye(5))  # all are neighbours of all
-
-
-def test_large_sets_get_the_same_graph_from_the_same_neighbours(monkeypatch):
-    class NNDescent:
-        """As pynndescent: each cell is the first of its neighbours."""
-
-        def __init__(self, x, n_neighbors, random_state):
-            distance = np.linalg.norm(x[:, None] - x[None], axis=2)
-            self.neighbor_graph = np.argsort(distance, axis=1)[:, :n_neighbors], None
-
-    x, _ = blobs()
-    exact = _cluster.neighbor_graph(x, 0, n_neighbors=10)
-    monkeypatch.setattr(_cluster, "EXACT_NEIGHBORS", 10)
-    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=NNDescent))
-    assert abs(_cluster.neighbor_graph(x, 0, n_neighbors=10) - exact).max() < 1e-12
 
 
 def test_leiden_separates_components():
@@ -297,12 +267,11 @@ def test_auto_finds_the_number_and_can_be_written(method, tmp_path):
     assert (back.obs["diffvae_cluster"] == labels).all()
 
 
-@pytest.mark.parametrize(("method", "steers"), [("leiden", "resolution"), ("kmeans", "n_clusters")])
-def test_stability_and_its_null_are_reported(method, steers):
-    report = record(auto(method))
+def test_stability_and_its_null_are_reported():
+    report = record(auto("kmeans"))
     table = report["candidates"]
     chosen = table[table["chosen"]]
-    assert chosen["candidate"].item() == report[steers]
+    assert chosen["candidate"].item() == report["n_clusters"]
     assert chosen["stability"].item() == report["stability"] == 1.0
     assert chosen["null_stability"].item() == report["null_stability"] < 0.9
     assert report["p_value"] == pytest.approx(1 / 9)
@@ -313,18 +282,62 @@ def test_stability_and_its_null_are_reported(method, steers):
     assert table.loc[table["bic"].idxmin(), "candidate"] == 4
 
 
-@pytest.mark.parametrize("method", [pytest.param("leiden", marks=pytest.mark.large), "kmeans"])
-def test_the_choice_on_a_cloud_without_clusters_is_a_warning(method, monkeypatch):
+def test_the_choice_on_a_cloud_without_clusters_is_a_warning(monkeypatch):
     monkeypatch.setattr(_cluster, "MAX_CLUSTERS", 6)
     # of nine such clouds one is expected to exceed its eight nulls; this one doesn't
     adata = cells(np.random.default_rng(1).normal(size=(120, 4)))
-    tl.cluster(adata, method)
+    tl.cluster(adata, "kmeans")
     report = record(adata)
     assert report["n_clusters"] > 1
     assert report["p_value"] > 0.2
     assert report["warning"].startswith("The clusters are no more stable than those found the same way in Gaussian")
     assert abs(report["candidates"]["excess"].median()) < 0.25
     assert report["candidates"]["excess"].max() < 0.9  # separate blobs reach 1
+
+
+def uncertain():
+    """Cells on a line, whose posterior is 100 times wider across it than they are."""
+    rng = np.random.default_rng(0)
+    adata = cells(np.column_stack([rng.uniform(0, 10, 150), np.zeros((150, 2))]).astype(np.float32))
+    adata.obsm["X_diffvae_sd"] = np.broadcast_to(np.float32([0, 1, 1]), (150, 3)).copy()
+    return adata
+
+
+def test_leiden_clusters_the_graph_that_it_stores_for_scanpy():
+    adata = uncertain()
+    tl.cluster(adata)
+    again = tl.cluster(adata, n_draws=0, copy=True)
+    assert [record(a)["n_draws"] for a in (adata, again)] == [5, 0]
+    assert record(adata)["n_clusters"] < record(again)["n_clusters"]
+    for a in (adata, again):
+        assert a.uns["diffvae_neighbors"]["params"]["n_draws"] == record(a)["n_draws"]
+        graph = a.obsp["diffvae_connectivities"]
+        expected = _cluster.leiden(graph, 1.0, record(a)["seed"])
+        assert adjusted_rand_score(expected, a.obs["diffvae_cluster"]) == 1.0
+    assert adata.obsp["diffvae_connectivities"].nnz > again.obsp["diffvae_connectivities"].nnz
+
+
+def test_subsamples_get_their_graph_in_the_same_way(monkeypatch):
+    seen = []
+    made = _cluster.posterior_graph
+    monkeypatch.setattr(_cluster, "posterior_graph", lambda *a, **k: seen.append((a, k)) or made(*a, **k))
+    adata = uncertain()
+    tl.cluster(adata)
+    assert record(adata)["chosen_by"] == "resolution"
+    assert record(adata)["resolution"] == 1.0
+    assert 0 < record(adata)["stability"] < 1
+    assert record(adata)["stability_sd"] > 0
+    assert [len(a[0]) for a, _ in seen] == [150, 120, 120, 120, 120, 120]
+    assert all((a[1] == adata.obsm["X_diffvae_sd"][: len(a[0])]).all() and a[2:] == (15, 5) for a, _ in seen)
+
+
+def test_other_methods_cluster_the_means():
+    adata = uncertain()
+    bare = cells(adata.obsm["X_diffvae"])
+    for a in (adata, bare):
+        tl.cluster(a, "kmeans", n_clusters=4)
+        assert not len(a.obsp)
+    assert (adata.obs["diffvae_cluster"] == bare.obs["diffvae_cluster"]).all()
 
 
 def test_dbscan_names_what_it_leaves_out():

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffvae import _random
 from diffvae.tl import _cluster
+from diffvae.tl._neighbors import posterior_graph
 
 CLUSTERERS = (*_cluster.CLUSTERERS, "scanpy")
 
@@ -97,7 +98,7 @@ def _auto(x: np.ndarray, method: str, seed: int) -> np.ndarray:
 
 
 def _leiden(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
-    graph = graphs.get("shared", lambda x: _cluster.neighbor_graph(x, 0))
+    graph = graphs.get("shared", lambda x: posterior_graph(x, None))
     if k is None:
         return _cluster.leiden(graph, RESOLUTION, seed)
     return _cluster.leiden_with(lambda r: _cluster.leiden(graph, r, seed), k)[0]

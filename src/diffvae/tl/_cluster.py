@@ -13,23 +13,22 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 from diffvae import _keys, _random
-from diffvae._core.anndata import representation, results
+from diffvae._core.anndata import posterior, results
 from diffvae._core.graphs import leiden
 from diffvae._core.runtime import in_one_thread
 from diffvae._core.validate import Choice, Either, Number, Optional, Rule, Whole, check
 from diffvae._errors import DataError
+from diffvae.tl._neighbors import N_DRAWS, N_NEIGHBORS, posterior_graph, store
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 NOISE = "noise"
 """Name of the cells that belong to no cluster (DBSCAN)."""
-RESOLUTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
+RESOLUTION = 1.0
+"""Of Leiden under "auto"."""
 MAX_CLUSTERS = 20
 MIN_CELLS = 3
-N_NEIGHBORS = 15
-EXACT_NEIGHBORS = 20_000
-"""Number of cells up to which the neighbour search is exact."""
 N_SUBSAMPLES = 5
 SUBSAMPLE_SHARE = 0.8
 N_CLOUDS = 8
@@ -37,7 +36,8 @@ N_CLOUD_SUBSAMPLES = 3
 """Subsamples per Gaussian cloud. The clouds take most of the time, so they get fewer than the data."""
 
 Clustering = Callable[[np.ndarray], Callable[[float], np.ndarray]]
-"""Takes cells x dimensions and returns a function from a number of clusters, or a resolution, to labels."""
+"""Takes cells (their values, or their numbers); returns a function from a number of clusters, or a resolution, to
+labels."""
 
 
 def kmeans(x: np.ndarray, n_clusters: int, seed: int, n_init: int = 10) -> np.ndarray:
@@ -78,39 +78,6 @@ def dbscan(x: np.ndarray, eps: float | None, min_samples: int | None) -> tuple[n
         chord = np.linspace(curve[0], curve[-1], len(curve))
         eps = float(curve[np.argmax(chord - curve)]) or float(curve[-1]) or 1.0
     return DBSCAN(eps=eps, min_samples=samples).fit(x).labels_, eps, samples
-
-
-def neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = N_NEIGHBORS) -> sparse.csr_matrix:
-    """Return the shared-neighbour graph of the rows of x."""
-    return shared_neighbor_graph(nearest_neighbors(x, n_neighbors, seed))
-
-
-def nearest_neighbors(x: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
-    """Return the nearest other rows of each row: exact up to 20,000 rows, by pynndescent above."""
-    k = min(n_neighbors, len(x) - 1)
-    if len(x) <= EXACT_NEIGHBORS:
-        from sklearn.neighbors import NearestNeighbors
-
-        return NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
-    from pynndescent import NNDescent
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba warns about its threading layer
-        return NNDescent(x, n_neighbors=k + 1, random_state=seed).neighbor_graph[0][:, 1:]
-
-
-def shared_neighbor_graph(neighbors: np.ndarray) -> sparse.csr_matrix:
-    """Join each row to its nearest neighbours, weighted by the Jaccard index of the two neighbourhoods.
-
-    PhenoGraph (Levine et al. 2015) and Seurat use the same weights.
-    """
-    n, k = neighbors.shape
-    directed = sparse.csr_matrix((np.ones(n * k), neighbors.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
-    with_self = directed + sparse.eye(n, format="csr")
-    edges = directed.maximum(directed.T)
-    shared = edges.multiply(with_self @ with_self.T).tocsr()
-    shared.data = shared.data / (2 * (k + 1) - shared.data)
-    return shared
 
 
 def leiden_with(communities: Callable[[float], np.ndarray], n_clusters: int) -> tuple[np.ndarray, float]:
@@ -237,6 +204,8 @@ def _report(table: pd.DataFrame, p_value: float) -> dict[str, Any]:
     return report
 
 
+Graph = Callable[[np.ndarray], sparse.csr_matrix]
+"""Takes numbers of cells; returns their neighbour graph."""
 Result = tuple[np.ndarray, dict[str, Any]]
 """Labels from 0 (-1 = noise), and the record that goes into ``uns``."""
 
@@ -253,25 +222,27 @@ def _leiden(
     n_clusters: int | str,
     seed: int,
     rng: np.random.Generator,
+    graph: Graph,
     resolution: float | None = None,
-    n_neighbors: int = N_NEIGHBORS,
 ) -> Result:
-    def communities(part: np.ndarray) -> Callable[[float], np.ndarray]:
-        graph = neighbor_graph(part, seed, n_neighbors)
-        return lambda r: leiden(graph, r, seed)
+    def communities(rows: np.ndarray) -> Callable[[float], np.ndarray]:
+        part = graph(rows)
+        return lambda r: leiden(part, r, seed)
 
-    record: dict[str, Any] = {"chosen_by": "user", "n_neighbors": n_neighbors}
+    everything = np.arange(len(x))
     if n_clusters != "auto":
-        labels, record["resolution"] = leiden_with(communities(x), int(n_clusters))
+        labels, reached = leiden_with(communities(everything), int(n_clusters))
+        record: dict[str, Any] = {"chosen_by": "user", "resolution": reached}
         if (n := labels.max() + 1) != n_clusters:
             record["warning"] = (
                 f"No resolution gives {n_clusters} clusters; the nearest number is {n}. kmeans and gmm give any number."
             )
         return labels, record
-    if resolution is None:
-        resolution, table, p_value = choose(communities, x, RESOLUTIONS, rng)
-        record |= _report(table, p_value)
-    return communities(x)(resolution), record | {"resolution": resolution}
+    if resolution is not None:
+        return communities(everything)(resolution), {"chosen_by": "user", "resolution": resolution}
+    mean, sd = stability(communities, everything, [RESOLUTION], rng)
+    record = {"chosen_by": "resolution", "resolution": RESOLUTION}
+    return communities(everything)(RESOLUTION), record | {"stability": float(mean[0]), "stability_sd": float(sd[0])}
 
 
 def _gmm(x: np.ndarray, n_clusters: int | str, seed: int, rng: np.random.Generator) -> Result:
@@ -307,7 +278,8 @@ class Clusterer:
     fit
         ``fit(x, n_clusters, seed, rng, **options)`` returns labels and a record; ``n_clusters`` may be ``"auto"``.
     chosen_by
-        What chooses the number of clusters under ``"auto"``: ``"stability"``, ``"bic"`` or ``"density"``.
+        What chooses the number of clusters under ``"auto"``: ``"resolution"``, ``"stability"``, ``"bic"`` or
+        ``"density"``.
     takes_k
         Whether it takes a number of clusters.
     has_centroids
@@ -330,7 +302,7 @@ class Clusterer:
 CLUSTERERS = {
     clusterer.name: clusterer
     for clusterer in (
-        Clusterer("leiden", _leiden, "stability", options=("resolution", "n_neighbors")),
+        Clusterer("leiden", _leiden, "resolution", options=("resolution", "graph")),
         Clusterer("kmeans", _kmeans, "stability"),
         Clusterer("gmm", _gmm, "bic"),
         Clusterer(
@@ -347,6 +319,7 @@ RULES: dict[str, Rule] = {
     "eps": Optional(Number("(0, inf)")),
     "min_samples": Optional(Whole(1)),
     "n_neighbors": Whole(1),
+    "n_draws": Whole(0),
 }
 
 
@@ -361,6 +334,7 @@ def cluster(
     eps: float | None = None,
     min_samples: int | None = None,
     n_neighbors: int = N_NEIGHBORS,
+    n_draws: int = N_DRAWS,
     key_added: str = _keys.CLUSTER,
     rng: _random.Rng = 0,
     copy: bool = False,
@@ -372,13 +346,14 @@ def cluster(
     adata
         With ``obsm[use_rep]``.
     method
-        ``"leiden"`` on the shared-neighbour graph; ``"kmeans"``; ``"gmm"``, a Gaussian mixture; ``"dbscan"``.
+        ``"leiden"`` on the graph of :func:`neighbors`, averaged over the posterior where ``obsm[use_rep + "_sd"]`` has
+        its standard deviations; ``"kmeans"``; ``"gmm"``, a Gaussian mixture; ``"dbscan"``.
     n_clusters
-        A number, or ``"auto"``. For k-means (2 to 20 clusters) and Leiden (resolution 0.1 to 2), ``"auto"`` takes the
-        partition whose stability most exceeds that of data without clusters. Stability is the mean adjusted Rand index
-        between the partition and those of five random subsamples of 80 % of the cells; the data without clusters are
-        eight Gaussian clouds with the same covariance. For mixtures, ``"auto"`` takes the lowest BIC. DBSCAN
-        determines the number itself and accepts no other.
+        A number, or ``"auto"``. For Leiden ``"auto"`` is resolution 1. For k-means (2 to 20 clusters) it is the
+        partition whose stability most exceeds that of data without clusters: eight Gaussian clouds with the same
+        covariance. Stability is the mean adjusted Rand index between the partition and those of five random subsamples
+        of 80 % of the cells. For mixtures, ``"auto"`` takes the lowest BIC. DBSCAN determines the number itself and
+        accepts no other.
     use_rep
         ``"X_diffvae"`` (latent), ``"X_diffvae_tsne"`` (its t-SNE), or any key of ``obsm``.
     resolution
@@ -387,7 +362,9 @@ def cluster(
         Parameters of DBSCAN. By default min_samples is twice the number of dimensions, between 5 and 20, and eps is the
         knee of the sorted distances to the min_samples-th neighbour.
     n_neighbors
-        Neighbours in Leiden's graph.
+        Neighbours of a cell in the graph.
+    n_draws
+        Draws from the posterior for the graph; 0 takes the posterior means only. The other methods cluster the means.
     key_added
         Key in ``obs``.
     rng
@@ -419,16 +396,16 @@ def cluster(
     [50, 50, 50]
     """
     check_options(method, n_clusters)
-    options = {"resolution": resolution, "eps": eps, "min_samples": min_samples, "n_neighbors": n_neighbors}
-    check(RULES, **options)
+    options: dict[str, Any] = {"resolution": resolution, "eps": eps, "min_samples": min_samples}
+    check(RULES, **options, n_neighbors=n_neighbors, n_draws=n_draws)
     clusterer = CLUSTERERS[method]
     for name, value in options.items():
-        if name not in clusterer.options and name != "n_neighbors" and value is not None:
+        if name not in clusterer.options and value is not None:
             owner = next(c.name for c in CLUSTERERS.values() if name in c.options)
             raise ValueError(f"{name} is {value}, but only {owner} uses it; leave it out for {method}.")
     if resolution is not None and n_clusters != "auto":
         raise ValueError(f"n_clusters is {n_clusters} and resolution is {resolution}; give only one of them.")
-    x = representation(adata, use_rep)
+    x, sd = posterior(adata, use_rep)
     x = np.ascontiguousarray(x, dtype=np.result_type(x, np.float32))  # the null of whole numbers is not whole
     if len(x) < MIN_CELLS:
         raise DataError(f"There are only {len(x)} cells; clustering needs at least {MIN_CELLS}.")
@@ -436,13 +413,24 @@ def cluster(
         raise DataError(f"n_clusters is {n_clusters}, but there are {len(x)} cells.")
     seed = _random.seed(rng, "cluster") % 2**31
     random = _random.generator(rng, "cluster", "auto")
+    if sd is None or n_draws == 0:
+        sd, n_draws = None, 0
+
+    def graph(rows: np.ndarray) -> sparse.csr_matrix:
+        return posterior_graph(x[rows], None if sd is None else sd[rows], n_neighbors, n_draws, rng=seed)
+
+    whole = graph(np.arange(len(x)))
+    options["graph"] = lambda rows: whole if len(rows) == len(x) else graph(rows)
     own = {name: options[name] for name in clusterer.options}
     labels, record = clusterer.fit(x, n_clusters, seed, random, **own)
     clusters = _by_size(labels)
-    record = {"method": method, "use_rep": use_rep, "key_added": key_added, "seed": seed} | record
+    about: dict[str, Any] = {"n_neighbors": n_neighbors, "n_draws": n_draws}
+    record = {"method": method, "use_rep": use_rep, "key_added": key_added, "seed": seed} | about | record
     record["n_clusters"] = len(clusters.categories.drop(NOISE, errors="ignore"))
     adata = adata.copy() if copy else adata
     adata.obs[key_added] = clusters
+    if "graph" in own:
+        store(adata, whole, use_rep=use_rep, scale=1.0, seed=seed, **about)
     results(adata)["cluster"] = record
     return adata if copy else None
 
