@@ -20,6 +20,8 @@ GIVEN = {"n_clusters": 2, "cluster_method": "kmeans"}
 TABLES = [
     "annotation",
     "cells",
+    "cluster_candidates",
+    "cluster_separation",
     "clusters",
     "gene_weight_agreement",
     "high_weight_genes",

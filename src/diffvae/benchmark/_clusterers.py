@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from diffvae import _random
+from diffvae._core.graphs import leiden
 from diffvae.tl import _cluster
 from diffvae.tl._neighbors import posterior_graph
 
@@ -100,13 +101,13 @@ def _auto(x: np.ndarray, method: str, seed: int) -> np.ndarray:
 def _leiden(x: np.ndarray, k: int | None, seed: int, graphs: _Graphs) -> np.ndarray:
     graph = graphs.get("shared", lambda x: posterior_graph(x, None))
     if k is None:
-        return _cluster.leiden(graph, RESOLUTION, seed)
-    return _cluster.leiden_with(lambda r: _cluster.leiden(graph, r, seed), k)[0]
+        return leiden(graph, RESOLUTION, seed)
+    return _cluster.leiden_with(lambda r: leiden(graph, r, seed), k)[0]
 
 
 def _scanpy(x: np.ndarray, seed: int, graphs: _Graphs) -> np.ndarray:
     """Cluster as scanpy's tutorial does: 15 neighbours, UMAP's weights, Leiden at resolution 1."""
-    return _cluster.leiden(graphs.get("scanpy", _scanpy_graph), RESOLUTION, seed)
+    return leiden(graphs.get("scanpy", _scanpy_graph), RESOLUTION, seed)
 
 
 def _scanpy_graph(x: np.ndarray) -> Any:
