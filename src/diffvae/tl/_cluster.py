@@ -31,7 +31,7 @@ MAX_CLUSTERS = 20
 MIN_CELLS = 3
 N_SUBSAMPLES = 4
 SUBSAMPLE_SHARE = 0.8
-N_CLOUDS = 3
+N_CLOUDS = 2
 N_CLOUD_SUBSAMPLES = 2
 """Subsamples per Gaussian cloud. The clouds take most of the time, so they get fewer than the data."""
 
@@ -334,7 +334,7 @@ def cluster(
         A number, or ``"auto"``. For k-means (2 to 20 clusters) and Leiden (resolution 0.2 to 1.5), ``"auto"`` takes the
         partition whose stability most exceeds that of data without clusters. Stability is the mean adjusted Rand index
         between the partition and those of four random subsamples of 80 % of the cells; the data without clusters are
-        three Gaussian clouds with the same covariance. For mixtures, ``"auto"`` takes the lowest BIC. DBSCAN
+        two Gaussian clouds with the same covariance. For mixtures, ``"auto"`` takes the lowest BIC. DBSCAN
         determines the number itself and accepts no other.
     use_rep
         ``"X_diffvae"`` (latent), ``"X_diffvae_tsne"`` (its t-SNE), or any key of ``obsm``.
