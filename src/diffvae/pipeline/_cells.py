@@ -140,6 +140,7 @@ class BackedRun:
             self._rows = np.sort(order[: self.subsample])
             adata = self.cells.take(self._rows)
             tl.embed(adata, model)
+            adata.obsm[_keys.LATENT] = np.array(self._latent[self._rows])  # to the bit those of all cells
         return adata
 
     def finish(self, adata: AnnData, log: StepLog) -> None:

@@ -28,7 +28,8 @@ def separation(graph: sparse.csr_matrix, labels: np.ndarray) -> tuple[np.ndarray
     shape and density of S cancel. The smallest is taken, since clusterings look for small cuts, too.
 
     The most open cluster, if its r exceeds 0.25, is merged with the cluster to which it has most links; this is
-    repeated until none exceeds it. Clusters that end up together are cuts of one continuum.
+    repeated until none exceeds it. Clusters that end up together are cuts of one continuum. A cluster with fewer cells
+    than the graph has neighbours always has links to others, and so is never separated.
 
     Parameters
     ----------
