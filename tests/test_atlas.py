@@ -64,6 +64,8 @@ def test_the_folder_has_a_sample_and_all_cells(run):
         assert drawn.obs[key].astype(str).tolist() == sample.obs[key].astype(str).tolist()
     for key in (_keys.LATENT, _keys.TSNE):
         np.testing.assert_array_equal(drawn.obsm[key], sample.obsm[key])
+    _, sd = dv.model.load(out / "model").get_posterior(sample)
+    np.testing.assert_allclose(sample.obsm[_keys.LATENT + _keys.SD], sd, rtol=1e-4)
     assert [p.name for p in out.parent.iterdir()] == ["results"]  # nothing is left of the work
     assert found.path == out
 

@@ -21,6 +21,7 @@ TABLES = [
     "annotation",
     "cells",
     "cluster_candidates",
+    "cluster_separation",
     "clusters",
     "gene_weight_agreement",
     "high_weight_genes",

@@ -2,8 +2,6 @@
 
 import functools
 import random
-import sys
-from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -13,6 +11,7 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 from diffvae import tl
+from diffvae._core import graphs
 from diffvae.pp import DataError
 from diffvae.tl import _cluster
 
@@ -52,36 +51,9 @@ def record(adata):
 # The methods
 
 
-def test_neighbour_graph_by_hand():
-    # on a line: 0 and 1 have each other, 2 has 1, 3 has 2
-    graph = _cluster.neighbor_graph(np.array([[0.0], [1.0], [2.1], [4.0]]), 0, n_neighbors=1).toarray()
-    # neighbourhoods with self: {0,1}, {1,0}, {2,1}, {3,2}; Jaccard of 0-1: 2/2, 1-2: 1/3, 2-3: 1/3
-    expected = np.zeros((4, 4))
-    expected[0, 1] = expected[1, 0] = 1.0
-    expected[1, 2] = expected[2, 1] = expected[2, 3] = expected[3, 2] = 1 / 3
-    assert graph == pytest.approx(expected)
-    equal = _cluster.neighbor_graph(np.zeros((5, 2)), 0, n_neighbors=15)
-    assert equal.toarray() == pytest.approx(1 - np.eye(5))  # all are neighbours of all
-
-
-def test_large_sets_get_the_same_graph_from_the_same_neighbours(monkeypatch):
-    class NNDescent:
-        """As pynndescent: each cell is the first of its neighbours."""
-
-        def __init__(self, x, n_neighbors, random_state):
-            distance = np.linalg.norm(x[:, None] - x[None], axis=2)
-            self.neighbor_graph = np.argsort(distance, axis=1)[:, :n_neighbors], None
-
-    x, _ = blobs()
-    exact = _cluster.neighbor_graph(x, 0, n_neighbors=10)
-    monkeypatch.setattr(_cluster, "EXACT_NEIGHBORS", 10)
-    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=NNDescent))
-    assert abs(_cluster.neighbor_graph(x, 0, n_neighbors=10) - exact).max() < 1e-12
-
-
 def test_leiden_separates_components():
     graph = sparse.csr_matrix(np.kron(np.eye(3), np.ones((6, 6)) - np.eye(6)))
-    labels = _cluster.leiden(graph, 1.0, seed=3)
+    labels = graphs.leiden(graph, 1.0, seed=3)
     assert adjusted_rand_score(np.repeat([0, 1, 2], 6), labels) == 1.0
     assert labels.dtype == np.int64
     assert sorted(set(labels)) == [0, 1, 2]
@@ -156,7 +128,7 @@ def test_agreement_with_the_whole_by_hand():
         lambda part: lambda k: whole if len(part) == 20 else halved, line(), [2], np.random.default_rng(3)
     )
     rng, by_hand = np.random.default_rng(3), []
-    for _ in range(5):
+    for _ in range(4):
         rows = np.sort(rng.choice(20, 16, replace=False))
         together, halves_ = (np.equal.outer(x, x)[np.triu_indices(16, 1)] for x in (whole[rows], halved))
         expected = together.sum() * halves_.sum() / len(halves_)
@@ -166,12 +138,12 @@ def test_agreement_with_the_whole_by_hand():
     assert sd[0] > 0
 
 
-@pytest.mark.parametrize("piece", range(6))
+@pytest.mark.parametrize("piece", range(5))
 def test_one_piece_has_no_stability(piece):
     fits = iter(range(100))
 
     def clustering(part):
-        whole = next(fits) == piece  # all cells come first, then five subsamples
+        whole = next(fits) == piece  # all cells come first, then four subsamples
         return lambda k: np.zeros(len(part), int) if whole else (part[:, 0] > 9).astype(int)
 
     assert np.isnan(_cluster.stability(clustering, line(), [2], np.random.default_rng(0))).all()
@@ -186,25 +158,26 @@ def test_subsamples_are_four_fifths_and_seeded_and_clouds_have_fewer():
 
     for seed in (0, 0, 1):
         _cluster.stability(clustering, line(), [2], np.random.default_rng(seed))
-    assert [len(s) for s in seen] == [20, 16, 16, 16, 16, 16] * 3
-    assert seen[:6] == seen[6:12] != seen[12:]
-    assert len({tuple(s) for s in seen[1:6]}) == 5
+    assert [len(s) for s in seen] == [20, 16, 16, 16, 16] * 3
+    assert seen[:5] == seen[5:10] != seen[10:]
+    assert len({tuple(s) for s in seen[1:5]}) == 4
     seen.clear()
     _cluster.choose(clustering, line(), [2], np.random.default_rng(0))
-    assert [len(s) for s in seen] == [20, 16, 16, 16, 16, 16] + [20, 16, 16, 16] * 8
-    assert len({tuple(s) for s in seen if len(s) == 20}) == 9
+    assert [len(s) for s in seen] == [20, 16, 16, 16, 16] + [20, 16, 16] * 2
+    assert len({tuple(s) for s in seen if len(s) == 20}) == 3
 
 
 def choice(monkeypatch, stability, null):
-    """Let ``choose`` decide on given stabilities; the null is that of every cloud, or one row for each of eight."""
-    clouds = np.broadcast_to(np.array(null, dtype=float), (8, len(stability)))
+    """Let ``choose`` decide on given stabilities; the null is that of every cloud, or one row for each of two."""
+    clouds = np.broadcast_to(np.array(null, dtype=float), (2, len(stability)))
     answers = iter([(np.array(row, dtype=float), np.zeros(len(row))) for row in (stability, *clouds)])
     monkeypatch.setattr(_cluster, "stability", lambda *args: next(answers))
-    return _cluster.choose(halves, line(), list(range(2, 2 + len(stability))), np.random.default_rng(0))
+    chosen, record = _cluster.choose(halves, line(), list(range(2, 2 + len(stability))), np.random.default_rng(0))
+    return chosen, record["candidates"]
 
 
 def test_the_largest_excess_over_the_null_is_chosen(monkeypatch):
-    chosen, table, _ = choice(monkeypatch, [0.9, 0.85, 0.8, 0.4], [0.8, 0.7, 0.3, 0.2])
+    chosen, table = choice(monkeypatch, [0.9, 0.85, 0.8, 0.4], [0.8, 0.7, 0.3, 0.2])
     assert chosen == 4
     assert table["chosen"].tolist() == [False, False, True, False]
     assert table.columns.tolist() == ["candidate", "stability", "sd", "null_stability", "excess", "chosen"]
@@ -226,31 +199,27 @@ def test_without_an_excess_stability_decides_and_else_the_coarsest(monkeypatch, 
     assert choice(monkeypatch, stability, null)[0] == chosen
 
 
-def test_the_null_is_the_mean_of_the_clouds_and_each_of_them_chooses_too(monkeypatch):
-    null = np.full((8, 2), 0.5)
+def test_the_null_is_the_mean_of_the_clouds(monkeypatch):
+    null = np.full((2, 2), 0.5)
     null[0] = (0.9, 0.1)
-    _, table, p_value = choice(monkeypatch, [0.8, 0.7], null)
-    assert table["null_stability"].tolist() == pytest.approx([0.55, 0.45])
-    assert table["excess"].tolist() == pytest.approx([0.25 / 0.45, 0.25 / 0.55])
-    # the first cloud exceeds the seven others by 0.4 / 0.5, more than the data exceed all eight
-    assert p_value == pytest.approx(2 / 9)
-    assert choice(monkeypatch, [0.96, 0.7], null)[2] == pytest.approx(1 / 9)
-    assert choice(monkeypatch, [0.1, 0.1], null)[2] == 1
-    null[3, 0] = np.nan  # one cloud stays in one piece there, so the candidate counts for none
-    _, table, p_value = choice(monkeypatch, [0.8, 0.7], null)
+    _, table = choice(monkeypatch, [0.8, 0.7], null)
+    assert table["null_stability"].tolist() == pytest.approx([0.7, 0.3])
+    assert table["excess"].tolist() == pytest.approx([1 / 3, 4 / 7])
+    null[1, 0] = np.nan  # one cloud stays in one piece there, so the candidate counts for none
+    chosen, table = choice(monkeypatch, [0.8, 0.1], null)
     assert np.isnan(table["excess"][0])
-    assert p_value == pytest.approx(1 / 9)
-    assert np.isnan(choice(monkeypatch, [0.8, 0.7], np.full((8, 2), np.nan))[2])
+    assert chosen == 3
 
 
-def test_only_more_than_every_cloud_is_enough():
-    table = pd.DataFrame({"candidate": [2, 3], "stability": [0.9, 0.6], "null_stability": [0.2, 0.6]})
-    good = _cluster._report(table.assign(chosen=[True, False]), 1 / 9)
-    assert (good["stability"], good["null_stability"], good["p_value"]) == (0.9, 0.2, 1 / 9)
-    assert "warning" not in good
-    for p_value in (2 / 9, NAN):
-        bad = _cluster._report(table.assign(chosen=[False, True]), p_value)
-        assert f"(stability 0.60, Gaussian data 0.60 on average; p = {p_value:.2f}): they may cut" in bad["warning"]
+def test_another_null_takes_the_place_of_the_clouds():
+    seen = []
+
+    def clustering(part):
+        seen.append(part[0, 0])
+        return lambda k: (part[:, 0] > part[:, 0].mean()).astype(int)
+
+    _cluster.choose(clustering, line(), [2], np.random.default_rng(0), lambda x, rng: x + 1000)
+    assert sum(value >= 1000 for value in seen) == 2 * 3
 
 
 def test_the_null_has_the_same_moments_and_no_clusters():
@@ -297,15 +266,13 @@ def test_auto_finds_the_number_and_can_be_written(method, tmp_path):
     assert (back.obs["diffvae_cluster"] == labels).all()
 
 
-@pytest.mark.parametrize(("method", "steers"), [("leiden", "resolution"), ("kmeans", "n_clusters")])
-def test_stability_and_its_null_are_reported(method, steers):
-    report = record(auto(method))
+def test_stability_and_its_null_are_reported():
+    report = record(auto("kmeans"))
     table = report["candidates"]
     chosen = table[table["chosen"]]
-    assert chosen["candidate"].item() == report[steers]
+    assert chosen["candidate"].item() == report["n_clusters"]
     assert chosen["stability"].item() == report["stability"] == 1.0
     assert chosen["null_stability"].item() == report["null_stability"] < 0.9
-    assert report["p_value"] == pytest.approx(1 / 9)
     assert "warning" not in report
 
     table = record(auto("gmm"))["candidates"]
@@ -313,18 +280,65 @@ def test_stability_and_its_null_are_reported(method, steers):
     assert table.loc[table["bic"].idxmin(), "candidate"] == 4
 
 
-@pytest.mark.parametrize("method", [pytest.param("leiden", marks=pytest.mark.large), "kmeans"])
-def test_the_choice_on_a_cloud_without_clusters_is_a_warning(method, monkeypatch):
+def test_the_clusters_of_a_cloud_are_cuts_of_one_continuum(monkeypatch):
     monkeypatch.setattr(_cluster, "MAX_CLUSTERS", 6)
-    # of nine such clouds one is expected to exceed its eight nulls; this one doesn't
     adata = cells(np.random.default_rng(1).normal(size=(120, 4)))
-    tl.cluster(adata, method)
-    report = record(adata)
-    assert report["n_clusters"] > 1
-    assert report["p_value"] > 0.2
-    assert report["warning"].startswith("The clusters are no more stable than those found the same way in Gaussian")
-    assert abs(report["candidates"]["excess"].median()) < 0.25
-    assert report["candidates"]["excess"].max() < 0.9  # separate blobs reach 1
+    for method in ("kmeans", "leiden"):
+        tl.cluster(adata, method)
+        report = record(adata)
+        assert report["n_clusters"] > 1
+        assert report["n_separated"] == 0
+        assert report["warning"].startswith(f"These {report['n_clusters']} clusters are cuts of one continuum")
+        assert abs(report["candidates"]["excess"].median()) < 0.4
+        assert report["candidates"]["excess"].max() < 0.9  # separate blobs reach 1
+
+
+def uncertain():
+    """Cells on a line, whose posterior is 100 times wider across it than they are."""
+    rng = np.random.default_rng(0)
+    adata = cells(np.column_stack([rng.uniform(0, 10, 150), np.zeros((150, 2))]).astype(np.float32))
+    adata.obsm["X_diffvae_sd"] = np.broadcast_to(np.float32([0, 1, 1]), (150, 3)).copy()
+    return adata
+
+
+def test_leiden_clusters_the_graph_that_it_stores_for_scanpy():
+    adata = uncertain()
+    tl.cluster(adata, resolution=1.0)
+    again = tl.cluster(adata, resolution=1.0, n_draws=0, copy=True)
+    assert [record(a)["n_draws"] for a in (adata, again)] == [5, 0]
+    assert record(adata)["n_clusters"] < record(again)["n_clusters"]
+    for a in (adata, again):
+        assert a.uns["diffvae_neighbors"]["params"]["n_draws"] == record(a)["n_draws"]
+        graph = a.obsp["diffvae_connectivities"]
+        expected = graphs.leiden(graph, 1.0, record(a)["seed"])
+        assert adjusted_rand_score(expected, a.obs["diffvae_cluster"]) == 1.0
+    assert adata.obsp["diffvae_connectivities"].nnz > again.obsp["diffvae_connectivities"].nnz
+
+
+def test_subsamples_and_clouds_get_their_graph_in_the_same_way(monkeypatch):
+    seen = []
+    made = _cluster.posterior_graph
+    monkeypatch.setattr(_cluster, "posterior_graph", lambda *a, **k: seen.append((a, k)) or made(*a, **k))
+    adata = uncertain()
+    tl.cluster(adata)
+    assert record(adata)["chosen_by"] == "stability"
+    of_means = seen.pop()  # whether clusters are separated is judged on the means
+    assert of_means[0][1] is None
+    assert [len(a[0]) for a, _ in seen] == [150, *[120] * 4, *[150, 120, 120] * 2]
+    for (mean, sd, *more), options in seen:
+        assert mean.shape == sd.shape
+        assert (sd == [0, 1, 1]).all()
+        assert (more or [options["n_neighbors"], options["n_draws"]]) == [15, 5]
+        assert options["rng"] == record(adata)["seed"]
+
+
+def test_other_methods_cluster_the_means():
+    adata = uncertain()
+    bare = cells(adata.obsm["X_diffvae"])
+    for a in (adata, bare):
+        tl.cluster(a, "kmeans", n_clusters=4)
+        assert not len(a.obsp)
+    assert (adata.obs["diffvae_cluster"] == bare.obs["diffvae_cluster"]).all()
 
 
 def test_dbscan_names_what_it_leaves_out():
@@ -346,7 +360,7 @@ def test_leiden_by_resolution_and_a_number_that_it_can_not_reach(monkeypatch):
     assert record(adata)["resolution"] == 0.2
     tl.cluster(adata, resolution=5.0)
     assert coarse < record(adata)["n_clusters"]
-    monkeypatch.setattr(_cluster, "leiden", lambda graph, r, seed: np.arange(graph.shape[0]) % 3)
+    monkeypatch.setattr(_cluster, "communities", lambda graph, seed: lambda r: np.arange(graph.shape[0]) % 3)
     tl.cluster(adata, n_clusters=5)
     assert record(adata)["n_clusters"] == 3
     assert record(adata)["warning"].startswith("No resolution gives 5 clusters; the nearest number is 3")

@@ -23,6 +23,7 @@ def test_embed_writes_the_latent_and_where_it_is_from(trained):
     adata, model = trained[0].copy(), trained[1]
     assert tl.embed(adata, model) is None
     assert (adata.obsm["X_diffvae"] == model.get_latent_representation()).all()
+    assert (adata.obsm["X_diffvae_sd"] == model.get_posterior()[1]).all()
     about = adata.uns["diffvae"]["embed"]
     assert about["model"] == "PCA"
     assert about["training_fingerprint"] == model.features.fingerprint
@@ -32,6 +33,14 @@ def test_embed_writes_the_latent_and_where_it_is_from(trained):
     assert other.obsm["X_diffvae"].shape == (100, 4)
     with pytest.raises(RuntimeError, match="is not trained; call train"):
         tl.embed(adata, dv.model.PCA(n_latent=4))
+
+
+def test_a_model_without_posterior_leaves_no_deviations(trained):
+    adata = tl.embed(*trained, copy=True)
+    assert "X_diffvae_sd" in adata.obsm
+    autoencoder = dv.model.AutoEncoder(n_latent=4, hidden=(8,)).train(adata, max_epochs=1, progress=False)
+    tl.embed(adata, autoencoder)
+    assert list(adata.obsm) == ["X_diffvae"]
 
 
 def test_new_cells_pass_as_they_are(trained, raw):
@@ -81,7 +90,9 @@ def test_the_cells_themselves_are_never_replaced(trained, files, tmp_path):
     out = tmp_path / "out.h5ad"
     for _ in range(2):
         assert tl.embed(files, trained[1], out=out, overwrite=True) == out
-    assert ad.read_h5ad(out).obsm["X_diffvae"].shape == (120, 4)
+    written = ad.read_h5ad(out)
+    assert written.obsm["X_diffvae"].shape == written.obsm["X_diffvae_sd"].shape == (120, 4)
+    assert (written.obsm["X_diffvae_sd"] == trained[1].get_posterior()[1][0]).all()  # PCA's is the same for all cells
 
 
 def test_the_command_does_not_replace_them_either(trained, files, tmp_path, diffvae):

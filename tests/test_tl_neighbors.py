@@ -1,9 +1,13 @@
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scanpy as sc
 
 import diffvae as dv
-from diffvae.tl._cluster import neighbor_graph
+from diffvae._errors import DataError
+from diffvae.tl import _neighbors
 
 
 @pytest.fixture(scope="module")
@@ -18,27 +22,76 @@ def model(cells):
     return dv.model.DiffVAE(n_latent=5, hidden=(16,)).train(cells, max_epochs=3, progress=False)
 
 
-def graph(cells, model, **options):
-    return dv.tl.neighbors(cells, model, copy=True, **options).obsp["diffvae_connectivities"]
+@pytest.fixture(scope="module")
+def embedded(cells, model):
+    return dv.tl.embed(cells, model, copy=True)
 
 
-def test_without_noise_it_is_the_graph_of_the_posterior_means(cells, model):
-    plain = neighbor_graph(model.get_latent_representation(cells), 0)
-    np.testing.assert_array_equal(graph(cells, model, scale=0).toarray(), plain.toarray())
+def graph(adata, **options):
+    return dv.tl.neighbors(adata, copy=True, **options).obsp["diffvae_connectivities"]
 
 
-def test_weights_are_means_of_jaccard_indices(cells, model):
-    weights = graph(cells, model, n_draws=3)
-    assert abs(weights - weights.T).max() < 1e-12
+def test_neighbour_graph_by_hand():
+    # on a line: 0 and 1 have each other, 2 has 1, 3 has 2
+    graph = _neighbors.posterior_graph(np.array([[0.0], [1.0], [2.1], [4.0]]), None, n_neighbors=1).toarray()
+    # neighbourhoods with self: {0,1}, {1,0}, {2,1}, {3,2}; Jaccard of 0-1: 2/2, 1-2: 1/3, 2-3: 1/3
+    expected = np.zeros((4, 4))
+    expected[0, 1] = expected[1, 0] = 1.0
+    expected[1, 2] = expected[2, 1] = expected[2, 3] = expected[3, 2] = 1 / 3
+    assert graph == pytest.approx(expected)
+    equal = _neighbors.posterior_graph(np.zeros((5, 2)), None)
+    assert equal.toarray() == pytest.approx(1 - np.eye(5))  # all are neighbours of all
+
+
+def test_large_sets_get_the_same_graph_from_the_same_neighbours(monkeypatch):
+    class NNDescent:
+        """As pynndescent: each cell is the first of its neighbours."""
+
+        def __init__(self, x, n_neighbors, random_state):
+            distance = np.linalg.norm(x[:, None] - x[None], axis=2)
+            self.neighbor_graph = np.argsort(distance, axis=1)[:, :n_neighbors], None
+
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    exact = _neighbors.posterior_graph(x, None, n_neighbors=10)
+    monkeypatch.setattr(_neighbors, "EXACT_NEIGHBORS", 10)
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=NNDescent))
+    assert abs(_neighbors.posterior_graph(x, None, n_neighbors=10) - exact).max() < 1e-12
+
+
+def test_without_deviations_it_is_the_graph_of_the_means(embedded):
+    bare = embedded.copy()
+    del bare.obsm["X_diffvae_sd"]
+    plain = graph(bare)
+    np.testing.assert_array_equal(graph(embedded, scale=0).toarray(), plain.toarray())
+    for adata, options, n_draws in ((bare, {}, 0), (embedded, {"scale": 0}, 0), (embedded, {"n_draws": 3}, 3)):
+        made = dv.tl.neighbors(adata, copy=True, **options)
+        assert made.uns["diffvae_neighbors"]["params"]["n_draws"] == n_draws
+
+
+def test_a_draw_lies_where_the_deviations_put_it(embedded):
+    # the first axis of two groups has no uncertainty, so they never mix; within them the second axis is all noise
+    rng = np.random.default_rng(0)
+    mean = np.column_stack([np.repeat([0, 100], 50), np.linspace(0, 1, 100)]).astype(np.float32)
+    sd = np.column_stack([np.zeros(100), np.full(100, 50.0)]).astype(np.float32)
+    drawn = _neighbors.posterior_graph(mean, sd, 5, 20, 0.5, rng)
+    assert drawn[:50, 50:].nnz == 0
+    plain = _neighbors.posterior_graph(mean, None, 5)
+    assert drawn[:50, :50].nnz > 4 * plain[:50, :50].nnz
+
+
+def test_weights_are_means_of_jaccard_indices(embedded):
+    weights = graph(embedded, n_draws=3)
+    assert weights.dtype == np.float32
+    assert abs(weights - weights.T).max() < 1e-6
     assert weights.data.min() > 0
     assert weights.data.max() <= 1
     assert weights.diagonal().sum() == 0
-    assert weights.nnz > graph(cells, model, scale=0).nnz  # draws add edges
+    assert weights.nnz > graph(embedded, scale=0).nnz  # draws add edges
 
 
-def test_same_seed_same_graph(cells, model):
-    assert (graph(cells, model, rng=1) != graph(cells, model, rng=1)).nnz == 0
-    assert (graph(cells, model, rng=1) != graph(cells, model, rng=2)).nnz > 0
+def test_same_seed_same_graph(embedded):
+    assert (graph(embedded, rng=1) != graph(embedded, rng=1)).nnz == 0
+    assert (graph(embedded, rng=1) != graph(embedded, rng=2)).nnz > 0
 
 
 def test_the_posterior_of_a_network_is_that_of_its_encoder(cells, model):
@@ -59,9 +112,8 @@ def test_the_posterior_of_pca_is_that_of_probabilistic_pca(cells):
     np.testing.assert_array_equal(sd, np.broadcast_to(sd[0], sd.shape))
 
 
-def test_scanpy_takes_the_graph(cells, model):
-    adata = dv.tl.neighbors(cells, model, copy=True)
-    dv.tl.embed(adata, model)
+def test_scanpy_takes_the_graph(embedded):
+    adata = dv.tl.neighbors(embedded, copy=True)
     sc.tl.leiden(adata, 1.0, neighbors_key="diffvae_neighbors", flavor="igraph", n_iterations=2, directed=False)
     sc.tl.paga(adata, "leiden", neighbors_key="diffvae_neighbors")
     sc.tl.umap(adata, neighbors_key="diffvae_neighbors", maxiter=5)
@@ -70,6 +122,13 @@ def test_scanpy_takes_the_graph(cells, model):
 
 
 @pytest.mark.parametrize("option", [{"n_neighbors": 0}, {"n_draws": 0}, {"scale": -1}])
-def test_options_out_of_range(cells, model, option):
+def test_options_out_of_range(embedded, option):
     with pytest.raises(ValueError, match="it must be"):
-        dv.tl.neighbors(cells, model, **option)
+        dv.tl.neighbors(embedded, **option)
+
+
+def test_deviations_of_other_dimensions_are_refused(embedded):
+    adata = embedded.copy()
+    adata.obsm["X_diffvae_sd"] = adata.obsm["X_diffvae_sd"][:, :2]
+    with pytest.raises(DataError, match="does not fit"):
+        dv.tl.neighbors(adata)

@@ -25,6 +25,8 @@ CELL_GRAPH: Final = "cell_graph"
 
 LATENT: Final = "X_diffvae"
 """``obsm``: posterior means, cells x latent dimensions."""
+SD: Final = "_sd"
+"""Ending of the key in ``obsm`` of the posterior standard deviations of a representation."""
 TSNE: Final = "X_diffvae_tsne"
 """``obsm``: t-SNE of the latent representation."""
 GRAPH_LATENT: Final = "X_diffvae_graph"

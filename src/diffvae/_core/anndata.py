@@ -54,6 +54,17 @@ def representation(adata: AnnData, use_rep: str) -> np.ndarray:
     return x
 
 
+def posterior(adata: AnnData, use_rep: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return means and standard deviations of a representation; None if it has no standard deviations."""
+    mean, key = representation(adata, use_rep), use_rep + _keys.SD
+    if key not in adata.obsm:
+        return mean, None
+    sd = representation(adata, key)
+    if sd.shape != mean.shape or (sd < 0).any():
+        raise DataError(f"adata.obsm[{key!r}] does not fit adata.obsm[{use_rep!r}]; run diffvae.tl.embed again.")
+    return mean, sd
+
+
 def groups(adata: AnnData, groupby: str) -> pd.Categorical:
     """Return ``adata.obs[groupby]`` as a categorical of strings without unused categories."""
     if groupby not in adata.obs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -236,13 +237,28 @@ def _repeated(codes: np.ndarray, n_codes: int) -> np.ndarray:
     return repeated
 
 
-def leiden(graph: sparse.csr_matrix, resolution: float, seed: int, n_iterations: int = 2) -> np.ndarray:
-    """Return Leiden communities by modularity, from scanpy, which restores igraph's global generator."""
-    import anndata as ad
-    import pandas as pd
-    import scanpy as sc
+def leiden(graph: sparse.csr_matrix, resolution: float, seed: int) -> np.ndarray:
+    """Return Leiden communities by modularity."""
+    return communities(graph, seed)(resolution)
 
-    nodes = ad.AnnData(obs=pd.DataFrame(index=[str(i) for i in range(graph.shape[0])]))
-    options = {"flavor": "igraph", "directed": False, "n_iterations": n_iterations, "random_state": seed % 2**31}
-    sc.tl.leiden(nodes, resolution, adjacency=graph, key_added="leiden", **options)
-    return nodes.obs["leiden"].cat.codes.to_numpy().astype(np.int64)
+
+def communities(graph: sparse.csr_matrix, seed: int, n_iterations: int = 2) -> Callable[[float], np.ndarray]:
+    """Return the function from a resolution to Leiden communities; the graph is converted once for all resolutions.
+
+    igraph's global generator is Python's again afterwards.
+    """
+    import igraph
+
+    half = sparse.triu(graph, k=1, format="coo")
+    nodes = igraph.Graph(n=graph.shape[0], edges=np.column_stack([half.row, half.col]))
+    options = {"objective_function": "modularity", "weights": half.data.tolist(), "n_iterations": n_iterations}
+
+    def at(resolution: float) -> np.ndarray:
+        igraph.set_random_number_generator(random.Random(seed % 2**31))
+        try:
+            found = nodes.community_leiden(resolution=resolution, **options)
+        finally:
+            igraph.set_random_number_generator(random)
+        return np.array(found.membership, dtype=np.int64)
+
+    return at

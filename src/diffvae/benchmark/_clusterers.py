@@ -82,7 +82,7 @@ class _Graphs:
 
     def __init__(self, x: np.ndarray, sd: np.ndarray | None) -> None:
         self._make: dict[str, Callable[[], Any]] = {
-            "leiden": lambda: _cluster.neighbor_graph(x, 0),
+            "leiden": lambda: posterior_graph(x, None),
             "scanpy": lambda: _scanpy_graph(x),
         }
         if sd is not None:
@@ -121,8 +121,8 @@ def _auto(x: np.ndarray, method: str, seed: int) -> np.ndarray:
 
 def _leiden(graph: Any, k: int | None, seed: int) -> np.ndarray:
     if k is None:
-        return _cluster.leiden(graph, RESOLUTION, seed)
-    return _cluster.leiden_with(lambda r: _cluster.leiden(graph, r, seed), k)[0]
+        return leiden(graph, RESOLUTION, seed)
+    return _cluster.leiden_with(lambda r: leiden(graph, r, seed), k)[0]
 
 
 def _scanpy_graph(x: np.ndarray) -> Any:

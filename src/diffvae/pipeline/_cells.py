@@ -139,12 +139,8 @@ class BackedRun:
             order = _random.generator(seed, "sample of the cells on disk").permutation(self.cells.n_obs)
             self._rows = np.sort(order[: self.subsample])
             adata = self.cells.take(self._rows)
-            adata.obsm[_keys.LATENT] = np.array(self._latent[self._rows])
-            adata.uns.setdefault(_keys.UNS, {})["embed"] = {
-                "model": type(model).__name__,
-                "key_added": _keys.LATENT,
-                "training_fingerprint": model.features.fingerprint,
-            }
+            tl.embed(adata, model)
+            adata.obsm[_keys.LATENT] = np.array(self._latent[self._rows])  # to the bit those of all cells
         return adata
 
     def finish(self, adata: AnnData, log: StepLog) -> None:

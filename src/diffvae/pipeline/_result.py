@@ -185,6 +185,7 @@ def _write(
     }
     if "candidates" in stored["cluster"]:
         tables["cluster_candidates"] = stored["cluster"]["candidates"]
+    tables["cluster_separation"] = stored["cluster"]["separation"]
     if result.scores is not None:
         tables |= {"scores": result.scores, "overlap": _overlap(result.adata, label_key)}
     with folders.new_folder(out, overwrite=overwrite) as folder:

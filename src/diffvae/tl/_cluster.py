@@ -13,27 +13,26 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 from diffvae import _keys, _random
-from diffvae._core.anndata import representation, results
-from diffvae._core.graphs import leiden
+from diffvae._core.anndata import posterior, results
+from diffvae._core.graphs import communities
 from diffvae._core.runtime import in_one_thread
 from diffvae._core.validate import Choice, Either, Number, Optional, Rule, Whole, check
 from diffvae._errors import DataError
+from diffvae.tl._neighbors import N_DRAWS, N_NEIGHBORS, posterior_graph, store
+from diffvae.tl._separation import sentence, separation
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 NOISE = "noise"
 """Name of the cells that belong to no cluster (DBSCAN)."""
-RESOLUTIONS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0)
+RESOLUTIONS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5)
 MAX_CLUSTERS = 20
 MIN_CELLS = 3
-N_NEIGHBORS = 15
-EXACT_NEIGHBORS = 20_000
-"""Number of cells up to which the neighbour search is exact."""
-N_SUBSAMPLES = 5
+N_SUBSAMPLES = 4
 SUBSAMPLE_SHARE = 0.8
-N_CLOUDS = 8
-N_CLOUD_SUBSAMPLES = 3
+N_CLOUDS = 2
+N_CLOUD_SUBSAMPLES = 2
 """Subsamples per Gaussian cloud. The clouds take most of the time, so they get fewer than the data."""
 
 Clustering = Callable[[np.ndarray], Callable[[float], np.ndarray]]
@@ -78,39 +77,6 @@ def dbscan(x: np.ndarray, eps: float | None, min_samples: int | None) -> tuple[n
         chord = np.linspace(curve[0], curve[-1], len(curve))
         eps = float(curve[np.argmax(chord - curve)]) or float(curve[-1]) or 1.0
     return DBSCAN(eps=eps, min_samples=samples).fit(x).labels_, eps, samples
-
-
-def neighbor_graph(x: np.ndarray, seed: int, n_neighbors: int = N_NEIGHBORS) -> sparse.csr_matrix:
-    """Return the shared-neighbour graph of the rows of x."""
-    return shared_neighbor_graph(nearest_neighbors(x, n_neighbors, seed))
-
-
-def nearest_neighbors(x: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
-    """Return the nearest other rows of each row: exact up to 20,000 rows, by pynndescent above."""
-    k = min(n_neighbors, len(x) - 1)
-    if len(x) <= EXACT_NEIGHBORS:
-        from sklearn.neighbors import NearestNeighbors
-
-        return NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
-    from pynndescent import NNDescent
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba warns about its threading layer
-        return NNDescent(x, n_neighbors=k + 1, random_state=seed).neighbor_graph[0][:, 1:]
-
-
-def shared_neighbor_graph(neighbors: np.ndarray) -> sparse.csr_matrix:
-    """Join each row to its nearest neighbours, weighted by the Jaccard index of the two neighbourhoods.
-
-    PhenoGraph (Levine et al. 2015) and Seurat use the same weights.
-    """
-    n, k = neighbors.shape
-    directed = sparse.csr_matrix((np.ones(n * k), neighbors.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
-    with_self = directed + sparse.eye(n, format="csr")
-    edges = directed.maximum(directed.T)
-    shared = edges.multiply(with_self @ with_self.T).tocsr()
-    shared.data = shared.data / (2 * (k + 1) - shared.data)
-    return shared
 
 
 def leiden_with(communities: Callable[[float], np.ndarray], n_clusters: int) -> tuple[np.ndarray, float]:
@@ -161,55 +127,42 @@ def stability(
 
 
 def choose(
-    clustering: Clustering, x: np.ndarray, candidates: Sequence[float], rng: np.random.Generator
-) -> tuple[float, pd.DataFrame, float]:
-    r"""Return the candidate whose stability most exceeds that of data without clusters, all candidates, a p-value.
+    clustering: Clustering,
+    x: np.ndarray,
+    candidates: Sequence[float],
+    rng: np.random.Generator,
+    null: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
+) -> tuple[float, dict[str, Any]]:
+    r"""Return the candidate whose stability most exceeds that of data without clusters, and the record.
 
-    Stability alone prefers few clusters on any data. The reference is therefore Gaussian clouds with the mean and
-    covariance of the data, which have no clusters. The stability S is corrected for their mean as the adjusted Rand
-    index is for chance:
+    Stability alone prefers few clusters on any data. The reference is therefore ``null(x, rng)``, by default Gaussian
+    clouds with the mean and covariance of the data, which have no clusters. The stability S is corrected for their mean
+    as the adjusted Rand index is for chance:
 
     .. math:: excess = (S - \bar S_{null}) / (1 - \bar S_{null})
 
     The largest excess wins; ties go to the finer partition. The excess of a candidate is NaN if it leaves a cloud in
-    one piece or if all clouds are perfectly stable. If every excess is NaN, the most stable candidate wins.
-
-    The best of many candidates exceeds the mean of the clouds even without clusters. Each cloud b of B therefore also
-    gets its best candidate, against the mean of the other clouds:
-
-    .. math:: p = (1 + \#\{b : \max excess_b \ge \max excess\}) / (1 + B)
-
-    The p-value is NaN if the data have no excess.
+    one piece or if all clouds are perfectly stable. If every excess is NaN, the most stable candidate wins. The choice
+    says nothing on gaps between clusters: see :func:`diffvae.tl._separation.separation`.
 
     References
     ----------
     Dudoit and Fridlyand 2002 (comparison with a reference without clusters); Hennig 2007 (stability); von Luxburg,
     Clustering stability: an overview, 2010.
     """
+    null = null or structureless
     mean, sd = stability(clustering, x, candidates, rng)
-    clouds = np.array(
-        [stability(clustering, structureless(x, rng), candidates, rng, N_CLOUD_SUBSAMPLES)[0] for _ in range(N_CLOUDS)]
-    )
-    null = clouds.mean(axis=0)
-    table = pd.DataFrame({"candidate": candidates, "stability": mean, "sd": sd, "null_stability": null})
-    table["excess"] = _excess(mean, null)
+    clouds = [stability(clustering, null(x, rng), candidates, rng, N_CLOUD_SUBSAMPLES)[0] for _ in range(N_CLOUDS)]
+    of_clouds = np.mean(clouds, axis=0)
+    table = pd.DataFrame({"candidate": candidates, "stability": mean, "sd": sd, "null_stability": of_clouds})
+    table["excess"] = (mean - of_clouds) / np.where(of_clouds < 1, 1 - of_clouds, np.nan)
     decisive = table["stability"] if table["excess"].isna().all() else table["excess"]
     best = table.loc[decisive >= decisive.max() - 1e-9, "candidate"]
     chosen = float(best.max()) if len(best) else float(min(candidates))
     table["chosen"] = table["candidate"] == chosen
-    return chosen, table, _p_value(float(table["excess"].max()), clouds)
-
-
-def _excess(stability: np.ndarray, null: np.ndarray) -> np.ndarray:
-    return (stability - null) / np.where(null < 1, 1 - null, np.nan)
-
-
-def _p_value(excess: float, clouds: np.ndarray) -> float:
-    if np.isnan(excess):
-        return float("nan")
-    of_clouds = np.array([_excess(c, np.delete(clouds, i, axis=0).mean(axis=0)) for i, c in enumerate(clouds)])
-    largest = np.where(np.isnan(of_clouds), -np.inf, of_clouds).max(axis=1)
-    return float(1 + (largest >= excess - 1e-9).sum()) / (1 + len(clouds))
+    observed, expected = (float(table.loc[table["chosen"], c].iloc[0]) for c in ("stability", "null_stability"))
+    record = {"chosen_by": "stability", "candidates": table, "stability": observed, "null_stability": expected}
+    return chosen, record
 
 
 def structureless(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -223,20 +176,6 @@ def _numbers(n_cells: int) -> list[int]:
     return list(range(2, max(3, min(MAX_CLUSTERS, n_cells // 10) + 1)))
 
 
-def _report(table: pd.DataFrame, p_value: float) -> dict[str, Any]:
-    """Return the record of a choice by stability, with a warning if the clouds do as well."""
-    observed, null = (float(table.loc[table["chosen"], c].iloc[0]) for c in ("stability", "null_stability"))
-    report: dict[str, Any] = {"chosen_by": "stability", "candidates": table, "p_value": p_value}
-    report |= {"stability": observed, "null_stability": null}
-    if not p_value <= 1 / (1 + N_CLOUDS):  # also where it is NaN
-        report["warning"] = (
-            f"The clusters are no more stable than those found the same way in Gaussian data without clusters "
-            f"(stability {observed:.2f}, Gaussian data {null:.2f} on average; p = {p_value:.2f}): they may cut a "
-            "continuum."
-        )
-    return report
-
-
 Result = tuple[np.ndarray, dict[str, Any]]
 """Labels from 0 (-1 = noise), and the record that goes into ``uns``."""
 
@@ -244,8 +183,8 @@ Result = tuple[np.ndarray, dict[str, Any]]
 def _kmeans(x: np.ndarray, n_clusters: int | str, seed: int, rng: np.random.Generator) -> Result:
     if n_clusters != "auto":
         return kmeans(x, int(n_clusters), seed), {"chosen_by": "user"}
-    k, table, p_value = choose(lambda part: lambda k: kmeans(part, int(k), seed, n_init=3), x, _numbers(len(x)), rng)
-    return kmeans(x, int(k), seed), _report(table, p_value)
+    k, record = choose(lambda part: lambda k: kmeans(part, int(k), seed, n_init=3), x, _numbers(len(x)), rng)
+    return kmeans(x, int(k), seed), record
 
 
 def _leiden(
@@ -253,25 +192,37 @@ def _leiden(
     n_clusters: int | str,
     seed: int,
     rng: np.random.Generator,
+    graph: sparse.csr_matrix,
+    posterior_sd: np.ndarray | None = None,
     resolution: float | None = None,
     n_neighbors: int = N_NEIGHBORS,
+    n_draws: int = N_DRAWS,
 ) -> Result:
-    def communities(part: np.ndarray) -> Callable[[float], np.ndarray]:
-        graph = neighbor_graph(part, seed, n_neighbors)
-        return lambda r: leiden(graph, r, seed)
-
-    record: dict[str, Any] = {"chosen_by": "user", "n_neighbors": n_neighbors}
+    whole = communities(graph, seed)
+    record: dict[str, Any] = {"chosen_by": "user"}
     if n_clusters != "auto":
-        labels, record["resolution"] = leiden_with(communities(x), int(n_clusters))
+        labels, record["resolution"] = leiden_with(whole, int(n_clusters))
         if (n := labels.max() + 1) != n_clusters:
             record["warning"] = (
                 f"No resolution gives {n_clusters} clusters; the nearest number is {n}. kmeans and gmm give any number."
             )
         return labels, record
     if resolution is None:
-        resolution, table, p_value = choose(communities, x, RESOLUTIONS, rng)
-        record |= _report(table, p_value)
-    return communities(x)(resolution), record | {"resolution": resolution}
+        # means and standard deviations side by side, so that subsamples and clouds get their graph in the same way
+        cells = x if posterior_sd is None else np.hstack([x, posterior_sd])
+        mean, sd = slice(0, x.shape[1]), slice(x.shape[1], None)
+
+        def clustering(part: np.ndarray) -> Callable[[float], np.ndarray]:
+            if part is cells:
+                return whole
+            deviations = None if posterior_sd is None else part[:, sd]
+            return communities(posterior_graph(part[:, mean], deviations, n_neighbors, n_draws, rng=seed), seed)
+
+        def null(part: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+            return np.hstack([structureless(part[:, mean], rng), rng.permutation(part[:, sd])])
+
+        resolution, record = choose(clustering, cells, RESOLUTIONS, rng, null)
+    return whole(resolution), record | {"resolution": resolution}
 
 
 def _gmm(x: np.ndarray, n_clusters: int | str, seed: int, rng: np.random.Generator) -> Result:
@@ -330,7 +281,10 @@ class Clusterer:
 CLUSTERERS = {
     clusterer.name: clusterer
     for clusterer in (
-        Clusterer("leiden", _leiden, "stability", options=("resolution", "n_neighbors")),
+        Clusterer(
+            "leiden", _leiden, "stability",
+            options=("resolution", "graph", "posterior_sd", "n_neighbors", "n_draws"),
+        ),
         Clusterer("kmeans", _kmeans, "stability"),
         Clusterer("gmm", _gmm, "bic"),
         Clusterer(
@@ -347,6 +301,7 @@ RULES: dict[str, Rule] = {
     "eps": Optional(Number("(0, inf)")),
     "min_samples": Optional(Whole(1)),
     "n_neighbors": Whole(1),
+    "n_draws": Whole(0),
 }
 
 
@@ -361,6 +316,7 @@ def cluster(
     eps: float | None = None,
     min_samples: int | None = None,
     n_neighbors: int = N_NEIGHBORS,
+    n_draws: int = N_DRAWS,
     key_added: str = _keys.CLUSTER,
     rng: _random.Rng = 0,
     copy: bool = False,
@@ -372,12 +328,13 @@ def cluster(
     adata
         With ``obsm[use_rep]``.
     method
-        ``"leiden"`` on the shared-neighbour graph; ``"kmeans"``; ``"gmm"``, a Gaussian mixture; ``"dbscan"``.
+        ``"leiden"`` on the graph of :func:`neighbors`, averaged over the posterior where ``obsm[use_rep + "_sd"]`` has
+        its standard deviations; ``"kmeans"``; ``"gmm"``, a Gaussian mixture; ``"dbscan"``.
     n_clusters
-        A number, or ``"auto"``. For k-means (2 to 20 clusters) and Leiden (resolution 0.1 to 2), ``"auto"`` takes the
+        A number, or ``"auto"``. For k-means (2 to 20 clusters) and Leiden (resolution 0.2 to 1.5), ``"auto"`` takes the
         partition whose stability most exceeds that of data without clusters. Stability is the mean adjusted Rand index
-        between the partition and those of five random subsamples of 80 % of the cells; the data without clusters are
-        eight Gaussian clouds with the same covariance. For mixtures, ``"auto"`` takes the lowest BIC. DBSCAN
+        between the partition and those of four random subsamples of 80 % of the cells; the data without clusters are
+        two Gaussian clouds with the same covariance. For mixtures, ``"auto"`` takes the lowest BIC. DBSCAN
         determines the number itself and accepts no other.
     use_rep
         ``"X_diffvae"`` (latent), ``"X_diffvae_tsne"`` (its t-SNE), or any key of ``obsm``.
@@ -387,7 +344,9 @@ def cluster(
         Parameters of DBSCAN. By default min_samples is twice the number of dimensions, between 5 and 20, and eps is the
         knee of the sorted distances to the min_samples-th neighbour.
     n_neighbors
-        Neighbours in Leiden's graph.
+        Neighbours of a cell in the graph.
+    n_draws
+        Draws from the posterior for the graph; 0 takes the posterior means only. The other methods cluster the means.
     key_added
         Key in ``obs``.
     rng
@@ -398,10 +357,14 @@ def cluster(
     Returns
     -------
     None, or the copy. Writes ``obs[key_added]``: categories "0", "1", ... from the largest cluster to the smallest, and
-    "noise" for cells that DBSCAN leaves out. Writes ``uns["diffvae"]["cluster"]``: the parameters and, for "auto", the
-    table of candidates. For k-means and Leiden it also has ``stability``, ``null_stability`` (mean over the Gaussian
-    clouds) and ``p_value``: the share, among the data and the eight clouds, whose best partition exceeds the other
-    clouds at least as much as the data do. Above 1/9 the partition may cut a continuum, and ``warning`` says so.
+    "noise" for cells that DBSCAN leaves out. Leiden also writes its graph, as :func:`neighbors` does. Writes
+    ``uns["diffvae"]["cluster"]``: the parameters and, for "auto", the table of candidates. For k-means and Leiden it
+    also has ``stability`` and ``null_stability`` (mean over the Gaussian clouds).
+
+    Which clusters are separated from all others is in the table ``separation``; ``n_separated`` is their number, and
+    ``warning`` says which of the others are cuts of one continuum. The openness of a border is the number of links of
+    the neighbour graph (of the means) across it, divided by that of parallel cuts through the inside of the cluster;
+    below 0.25 a cluster is separated.
 
     References
     ----------
@@ -419,16 +382,16 @@ def cluster(
     [50, 50, 50]
     """
     check_options(method, n_clusters)
-    options = {"resolution": resolution, "eps": eps, "min_samples": min_samples, "n_neighbors": n_neighbors}
-    check(RULES, **options)
+    options: dict[str, Any] = {"resolution": resolution, "eps": eps, "min_samples": min_samples}
+    check(RULES, **options, n_neighbors=n_neighbors, n_draws=n_draws)
     clusterer = CLUSTERERS[method]
     for name, value in options.items():
-        if name not in clusterer.options and name != "n_neighbors" and value is not None:
+        if name not in clusterer.options and value is not None:
             owner = next(c.name for c in CLUSTERERS.values() if name in c.options)
             raise ValueError(f"{name} is {value}, but only {owner} uses it; leave it out for {method}.")
     if resolution is not None and n_clusters != "auto":
         raise ValueError(f"n_clusters is {n_clusters} and resolution is {resolution}; give only one of them.")
-    x = representation(adata, use_rep)
+    x, sd = posterior(adata, use_rep)
     x = np.ascontiguousarray(x, dtype=np.result_type(x, np.float32))  # the null of whole numbers is not whole
     if len(x) < MIN_CELLS:
         raise DataError(f"There are only {len(x)} cells; clustering needs at least {MIN_CELLS}.")
@@ -436,13 +399,23 @@ def cluster(
         raise DataError(f"n_clusters is {n_clusters}, but there are {len(x)} cells.")
     seed = _random.seed(rng, "cluster") % 2**31
     random = _random.generator(rng, "cluster", "auto")
+    if sd is None or n_draws == 0:
+        sd, n_draws = None, 0
+
+    about: dict[str, Any] = {"n_neighbors": n_neighbors, "n_draws": n_draws}
+    graph = posterior_graph(x, sd, **about, rng=seed)
+    options |= about | {"graph": graph, "posterior_sd": sd}
     own = {name: options[name] for name in clusterer.options}
     labels, record = clusterer.fit(x, n_clusters, seed, random, **own)
     clusters = _by_size(labels)
-    record = {"method": method, "use_rep": use_rep, "key_added": key_added, "seed": seed} | record
+    record = {"method": method, "use_rep": use_rep, "key_added": key_added, "seed": seed} | about | record
     record["n_clusters"] = len(clusters.categories.drop(NOISE, errors="ignore"))
+    of_means = graph if sd is None else posterior_graph(x, None, n_neighbors, rng=seed)
+    record |= _separated(of_means, clusters, record)
     adata = adata.copy() if copy else adata
     adata.obs[key_added] = clusters
+    if "graph" in own:
+        store(adata, graph, use_rep=use_rep, scale=1.0, seed=seed, **about)
     results(adata)["cluster"] = record
     return adata if copy else None
 
@@ -454,6 +427,16 @@ def check_options(method: str, n_clusters: int | str) -> None:
         raise ValueError(
             f"n_clusters is {n_clusters}, but {method} determines the number itself; leave n_clusters at 'auto'."
         )
+
+
+def _separated(graph: sparse.csr_matrix, clusters: pd.Categorical, record: dict[str, Any]) -> dict[str, Any]:
+    """Return which clusters are separated, and the warning with the sentence on those that are not."""
+    names = clusters.categories.drop(NOISE, errors="ignore")
+    openness, continuum = separation(graph, np.where(clusters == NOISE, -1, clusters.codes))
+    alone = np.bincount(continuum)[continuum] == 1 if len(names) > 1 else np.zeros(len(names), dtype=bool)
+    table = pd.DataFrame({"cluster": names, "openness": openness, "continuum": continuum, "separated": alone})
+    said = " ".join(filter(None, (record.get("warning"), sentence(list(names), continuum))))
+    return {"separation": table, "n_separated": int(alone.sum())} | ({"warning": said} if said else {})
 
 
 def _by_size(labels: np.ndarray) -> pd.Categorical:

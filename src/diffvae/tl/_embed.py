@@ -29,7 +29,7 @@ def embed(
     out: str | PathLike[str] | None = None,
     overwrite: bool = False,
 ) -> AnnData | Path | None:
-    """Write the latent representation (posterior means) of cells into ``obsm``.
+    """Write the latent representation (posterior means and standard deviations) of cells into ``obsm``.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def embed(
     model
         A trained model.
     key_added
-        Key in ``obsm``.
+        Key in ``obsm`` of the means.
     max_missing
         Share of the model's genes that may be missing.
     copy
@@ -52,7 +52,9 @@ def embed(
 
     Returns
     -------
-    None, the copy, or ``out`` if the cells are on disk. Writes ``obsm[key_added]`` and ``uns["diffvae"]["embed"]``.
+    None, the copy, or ``out`` if the cells are on disk. Writes ``obsm[key_added]`` and ``uns["diffvae"]["embed"]``, and
+    for models with a posterior the standard deviations, ``obsm[key_added + "_sd"]``: :func:`neighbors` and
+    :func:`cluster` use them.
 
     Examples
     --------
@@ -75,9 +77,12 @@ def embed(
         return _embed_on_disk(store, model, refuse_out(out, overwrite, store), key_added, max_missing, record)
     if out is not None:
         raise ValueError("out is only for cells on disk; write these cells with adata.write_h5ad.")
-    z = model.get_latent_representation(adata, max_missing=max_missing)
+    mean, sd = model.get_posterior(adata, max_missing=max_missing)
     adata = adata.copy() if copy else adata
-    adata.obsm[key_added] = z
+    adata.obsm[key_added] = mean
+    adata.obsm.pop(key_added + _keys.SD, None)  # of another model
+    if sd.any():
+        adata.obsm[key_added + _keys.SD] = sd
     results(adata)["embed"] = record
     return adata if copy else None
 
@@ -94,8 +99,11 @@ def _embed_on_disk(
     store.warn(stacklevel=4)
     skeleton = ad.AnnData(obs=obs, var=store.var, uns={_keys.UNS: {"embed": record}})
     with adata_writer(out, skeleton) as file:
-        for _, z in model.encode_blocks(matrix):
-            file.append(f"obsm/{key}", z)
+        for _, block in matrix.blocks():
+            mean, sd = model._posterior(block)
+            file.append(f"obsm/{key}", mean)
+            if sd.any():
+                file.append(f"obsm/{key}{_keys.SD}", sd)
         if not len(matrix):
             file.append(f"obsm/{key}", np.empty((0, model.n_latent), dtype=np.float32))
     return out

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from diffvae import _keys, _random
-from diffvae._core.anndata import results
+from diffvae._core.anndata import posterior, results
 from diffvae._core.runtime import in_one_thread
 from diffvae._core.validate import Number, Rule, Whole, check
-from diffvae.tl._cluster import N_NEIGHBORS, nearest_neighbors, shared_neighbor_graph
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from diffvae.model import Model
-
+N_NEIGHBORS = 15
 N_DRAWS = 5
-"""Draws over which the graph is averaged."""
+EXACT_NEIGHBORS = 20_000
+"""Number of cells up to which the neighbour search is exact."""
 RULES: dict[str, Rule] = {"n_neighbors": Whole(1), "n_draws": Whole(1), "scale": Number("[0, inf)")}
 
 
 @in_one_thread
 def neighbors(
     adata: AnnData,
-    model: Model,
     *,
+    use_rep: str = _keys.LATENT,
     n_neighbors: int = N_NEIGHBORS,
     n_draws: int = N_DRAWS,
     scale: float = 1.0,
@@ -41,18 +41,19 @@ def neighbors(
               \quad \varepsilon_s \sim N(0, I)
 
     The posterior means of a denoising model lie on a smooth, low-dimensional surface that modularity cuts into equal
-    patches. Draws from the posterior restore the uncertainty of each cell.
+    patches. Draws from the posterior restore the uncertainty of each cell. :func:`cluster` uses the same graph.
 
     Parameters
     ----------
     adata
-        Cells in memory.
-    model
-        A trained model.
+        With posterior means in ``obsm[use_rep]`` and standard deviations in ``obsm[use_rep + "_sd"]``, as :func:`embed`
+        writes them. Without the latter the graph is that of ``obsm[use_rep]``.
+    use_rep
+        Any key of ``obsm``.
     n_neighbors
         k: nearest neighbours of a cell in each draw.
     n_draws
-        S: draws from the posterior. One is enough if ``scale`` is 0 or the model has no posterior.
+        S: draws from the posterior.
     scale
         tau: multiple of the posterior standard deviation; 0 gives the graph of the posterior means.
     key_added
@@ -64,9 +65,9 @@ def neighbors(
 
     Returns
     -------
-    None, or the copy. Writes ``obsp["diffvae_connectivities"]`` (A: symmetric, sparse, weights from 0 to 1, time and
-    memory linear in cells), ``obsp["diffvae_distances"]`` (Euclidean distances between the posterior means of nearest
-    neighbours) and ``uns[key_added]``.
+    None, or the copy. Writes ``obsp["diffvae_connectivities"]`` (A: symmetric, sparse, float32, weights from 0 to 1,
+    time and memory linear in cells), ``obsp["diffvae_distances"]`` (Euclidean distances between the posterior means of
+    nearest neighbours) and ``uns[key_added]``, whose ``params`` have the number of draws.
 
     References
     ----------
@@ -74,25 +75,71 @@ def neighbors(
 
     Examples
     --------
+    UMAP, Leiden and PAGA of scanpy take the graph by its key:
+
     >>> import scanpy as sc
     >>> import diffvae as dv
     >>> adata = dv.datasets.pbmc68k_reduced()
     >>> dv.pp.prepare(adata)
-    >>> model = dv.model.PCA(n_latent=10).train(adata)
-    >>> dv.tl.neighbors(adata, model)
+    >>> dv.tl.embed(adata, dv.model.PCA(n_latent=10).train(adata))
+    >>> dv.tl.neighbors(adata)
     >>> sc.tl.leiden(adata, 1.0, neighbors_key="diffvae_neighbors", flavor="igraph", n_iterations=2, directed=False)
     >>> adata.obs["leiden"].nunique() > 3
     True
+    >>> sc.tl.paga(adata, "leiden", neighbors_key="diffvae_neighbors")
+    >>> sc.tl.umap(adata, neighbors_key="diffvae_neighbors", maxiter=10)
+    >>> adata.obsm["X_umap"].shape
+    (700, 2)
     """
     check(RULES, n_neighbors=n_neighbors, n_draws=n_draws, scale=scale)
-    mean, sd = model.get_posterior(adata)
-    n_draws = n_draws if scale > 0 and sd.any() else 1
-    graph = posterior_graph(mean, sd, n_neighbors, n_draws, scale, rng)
+    mean, sd = posterior(adata, use_rep)
     seed = _random.seed(rng, "neighbors") % 2**31
-    nearest = nearest_neighbors(mean, n_neighbors, seed)
+    graph = posterior_graph(mean, sd, n_neighbors, n_draws, scale, seed)
+    adata = adata.copy() if copy else adata
+    n_drawn = 0 if sd is None or scale == 0 else n_draws
+    store(adata, graph, key_added, use_rep=use_rep, n_neighbors=n_neighbors, n_draws=n_drawn, scale=scale, seed=seed)
+    return adata if copy else None
+
+
+def posterior_graph(
+    mean: np.ndarray,
+    sd: np.ndarray | None,
+    n_neighbors: int = N_NEIGHBORS,
+    n_draws: int = N_DRAWS,
+    scale: float = 1.0,
+    rng: _random.Rng = 0,
+) -> sparse.csr_matrix:
+    """Return the mean shared-neighbour graph of draws from the posterior; without sd, that of the means.
+
+    Float32, cells x cells, symmetric. The equation is that of :func:`neighbors`.
+    """
+    seed = _random.seed(rng, "neighbors") % 2**31
+    if sd is None or scale * n_draws == 0 or not sd.any():
+        return sparse.csr_matrix(shared_neighbor_graph(nearest_neighbors(mean, n_neighbors, seed)), dtype=np.float32)
+    random = _random.generator(rng, "posterior draws")
+    total = sparse.csr_matrix((len(mean), len(mean)))
+    for _ in range(n_draws):
+        draw = mean + scale * sd * random.standard_normal(mean.shape, dtype=np.float32)
+        total = total + shared_neighbor_graph(nearest_neighbors(draw.astype(np.float32), n_neighbors, seed))
+    return sparse.csr_matrix(total / n_draws, dtype=np.float32)
+
+
+def store(
+    adata: AnnData,
+    graph: sparse.csr_matrix,
+    key_added: str = _keys.NEIGHBORS,
+    *,
+    use_rep: str,
+    n_neighbors: int,
+    n_draws: int,
+    scale: float,
+    seed: int,
+) -> None:
+    """Write a graph, and the distances between the means of nearest neighbours, in the form of scanpy."""
+    mean, _ = posterior(adata, use_rep)
+    nearest = nearest_neighbors(mean, n_neighbors, _random.seed(seed, "neighbors") % 2**31)
     n, k = nearest.shape
     distances = np.linalg.norm(mean[nearest] - mean[:, None], axis=2)
-    adata = adata.copy() if copy else adata
     adata.obsp[_keys.CONNECTIVITIES] = graph
     adata.obsp[_keys.DISTANCES] = sparse.csr_matrix(
         (distances.ravel(), nearest.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n)
@@ -102,27 +149,35 @@ def neighbors(
         "distances_key": _keys.DISTANCES,
         "params": {
             "method": "diffvae", "n_neighbors": k + 1, "n_draws": n_draws, "scale": scale, "random_state": seed,
-            "metric": "euclidean", "use_rep": _keys.LATENT,
+            "metric": "euclidean", "use_rep": use_rep,
         },
     }  # fmt: skip
-    results(adata)["neighbors"] = {"key_added": key_added, "model": type(model).__name__}
-    return adata if copy else None
+    results(adata)["neighbors"] = {"key_added": key_added, "use_rep": use_rep, "n_draws": n_draws}
 
 
-def posterior_graph(
-    mean: np.ndarray,
-    sd: np.ndarray,
-    n_neighbors: int = N_NEIGHBORS,
-    n_draws: int = N_DRAWS,
-    scale: float = 1.0,
-    rng: _random.Rng = 0,
-) -> sparse.csr_matrix:
-    """Return the shared-neighbour graph averaged over draws from N(mean, (scale sd)^2), cells x dimensions."""
-    seed = _random.seed(rng, "neighbors") % 2**31
-    random = _random.generator(rng, "posterior draws")
-    spread = np.float32(scale) * sd
-    total = sparse.csr_matrix((len(mean), len(mean)))
-    for _ in range(n_draws):
-        draw = mean + spread * random.standard_normal(mean.shape, dtype=np.float32)
-        total = total + shared_neighbor_graph(nearest_neighbors(draw, n_neighbors, seed))
-    return total / n_draws
+def nearest_neighbors(x: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
+    """Return the nearest other rows of each row: exact up to 20,000 rows, by pynndescent above."""
+    k = min(n_neighbors, len(x) - 1)
+    if len(x) <= EXACT_NEIGHBORS:
+        from sklearn.neighbors import NearestNeighbors
+
+        return NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
+    from pynndescent import NNDescent
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba warns about its threading layer
+        return NNDescent(x, n_neighbors=k + 1, random_state=seed).neighbor_graph[0][:, 1:]
+
+
+def shared_neighbor_graph(neighbors: np.ndarray) -> sparse.csr_matrix:
+    """Join each row to its nearest neighbours, weighted by the Jaccard index of the two neighbourhoods.
+
+    PhenoGraph (Levine et al. 2015) and Seurat use the same weights.
+    """
+    n, k = neighbors.shape
+    directed = sparse.csr_matrix((np.ones(n * k), neighbors.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
+    with_self = directed + sparse.eye(n, format="csr")
+    edges = directed.maximum(directed.T)
+    shared = edges.multiply(with_self @ with_self.T).tocsr()
+    shared.data = shared.data / (2 * (k + 1) - shared.data)
+    return shared

@@ -67,7 +67,7 @@ def _rows(results: Results, part: str, entry: str) -> pd.DataFrame:
 def _overlaps(results: Results) -> Iterator[dict[str, Any]]:
     for about, value in _of(results, CLUSTERS):
         stored = value["clustering"]
-        tested = {f"clustering_{k}": stored[k] for k in ("stability", "null_stability", "p_value") if k in stored}
+        tested = {f"clustering_{k}": stored[k] for k in ("stability", "null_stability", "n_separated") if k in stored}
         overlap = value["overlap"] or {"n_clusters": int(stored["n_clusters"])}
         yield about | overlap | {"active_dimensions": value["active_dimensions"]} | tested
 
@@ -277,7 +277,7 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
             ari = ari[ari["n_latent"].isin(runs["n_latent"])]
             runs = pd.concat([runs, ari.assign(method=ari["method"] + ", published")])
     tested = ["overlap", "expected", "p_value", "ari", "n_clusters", "active_dimensions"]
-    tested += ["clustering_stability", "clustering_null_stability", "clustering_p_value"]
+    tested += ["clustering_stability", "clustering_null_stability", "clustering_n_separated"]
     return [
         Section(
             "Clusters and reference types (Figure 1)",

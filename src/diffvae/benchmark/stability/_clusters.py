@@ -11,6 +11,7 @@ import pandas as pd
 
 from diffvae import _keys, _random, metrics
 from diffvae._core.anndata import groups, results
+from diffvae.benchmark.stability._matching import Training
 from diffvae.tl._cluster import CLUSTERERS, NOISE, cluster
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ class Clusterer:
         self.method = method
         self.options: dict[str, Any] = {"n_clusters": n_clusters, "resolution": resolution}
 
-    def first(self, z: np.ndarray, rng: _random.Rng) -> pd.Categorical:
+    def first(self, space: Training, rng: _random.Rng) -> pd.Categorical:
         """Cluster as :func:`diffvae.tl.cluster` does, and fix its choice."""
-        labels, chosen = self._cluster(z, rng)
+        labels, chosen = self._cluster(space, rng)
         self.fix(chosen)
         return labels
 
@@ -48,23 +49,25 @@ class Clusterer:
         elif CLUSTERERS[self.method].takes_k:
             self.options = {"n_clusters": int(chosen["n_clusters"])}
 
-    def __call__(self, z: np.ndarray, rng: _random.Rng) -> pd.Categorical:
+    def __call__(self, space: Training, rng: _random.Rng) -> pd.Categorical:
         """Cluster another space with the fixed choice."""
-        return self._cluster(z, rng)[0]
+        return self._cluster(space, rng)[0]
 
-    def _cluster(self, z: np.ndarray, rng: _random.Rng) -> tuple[pd.Categorical, dict[str, Any]]:
+    def _cluster(self, space: Training, rng: _random.Rng) -> tuple[pd.Categorical, dict[str, Any]]:
         import anndata as ad
 
-        names = pd.DataFrame(index=[str(i) for i in range(len(z))])
-        cells = ad.AnnData(obs=names, obsm={_keys.LATENT: np.asarray(z, np.float32)})
+        names = pd.DataFrame(index=[str(i) for i in range(len(space.z))])
+        cells = ad.AnnData(obs=names, obsm={_keys.LATENT: np.asarray(space.z, np.float32)})
+        if space.sd is not None:
+            cells.obsm[_keys.LATENT + _keys.SD] = space.sd
         cluster(cells, self.method, rng=rng, **self.options)
         return groups(cells, _keys.CLUSTER), results(cells)["cluster"]
 
 
 def reference_clusters(
-    adata: AnnData, z: np.ndarray, clusterer: Clusterer, use_rep: str | None, rng: _random.Rng
+    adata: AnnData, reference: Training, clusterer: Clusterer, use_rep: str | None, rng: _random.Rng
 ) -> pd.Categorical:
-    """Return the clusters of the cells if they come from this method and representation, otherwise cluster ``z``.
+    """Return the clusters of the cells if they come from this method and representation, else those of the reference.
 
     ``use_rep`` is the key of the reference's latent representation in the cells, None if they lack it.
     """
@@ -75,15 +78,15 @@ def reference_clusters(
     if automatic and same and _keys.CLUSTER in adata.obs:
         clusterer.fix(known)
         return groups(adata, _keys.CLUSTER)
-    return clusterer.first(z, rng)
+    return clusterer.first(reference, rng)
 
 
 def label_stability(
     labels: pd.Categorical,
     clusterer: Clusterer,
-    reference: np.ndarray,
-    others: Sequence[np.ndarray],
-    components: Sequence[np.ndarray],
+    reference: Training,
+    others: Sequence[Training],
+    components: Sequence[Training],
     seeds: Sequence[int],
     rng: np.random.Generator,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -96,9 +99,9 @@ def label_stability(
     clusterer
         The clusterer that made them.
     reference
-        Latent space of the reference; it is clustered again with other seeds to measure the variation of the clusterer.
+        The reference; it is clustered again with other seeds to measure the variation of the clusterer.
     others
-        Latent spaces of the further trainings.
+        The further trainings.
     components
         Principal components of a reference and of the further splits, for the same number of clusters; or none.
     seeds
@@ -106,14 +109,16 @@ def label_stability(
     rng
         Generator of the permutations.
     """
-    again = [clusterer(z, seed) for z, seed in zip(others, seeds, strict=True)]
+    again = [clusterer(space, seed) for space, seed in zip(others, seeds, strict=True)]
     clusters = cluster_table(labels, again, rng)
     parts = [pairwise("trainings", [labels, *again])]
     parts.append(pairwise("clusterings", [labels, *(clusterer(reference, seed) for seed in seeds)]))
     if components:
         of_pca = Clusterer(clusterer.method, "auto" if clusterer.method == "dbscan" else len(clusters))
         first = of_pca.first(components[0], seeds[0])
-        parts.append(pairwise("PCA", [first, *(of_pca(z, s) for z, s in zip(components[1:], seeds, strict=True))]))
+        parts.append(
+            pairwise("PCA", [first, *(of_pca(space, s) for space, s in zip(components[1:], seeds, strict=True))])
+        )
     return clusters, pd.concat(parts, ignore_index=True)
 
 

@@ -32,12 +32,16 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True)
 class Training:
-    """One training: latent (cells x dimensions), which dimensions are active, and their genes (dimensions x genes)."""
+    """One training: latent (cells x dimensions), which dimensions are active, and their genes (dimensions x genes).
+
+    ``sd`` are the posterior standard deviations of the latent, None for models without a posterior.
+    """
 
     z: np.ndarray
     alive: np.ndarray
     weights: np.ndarray
     jacobian: np.ndarray
+    sd: np.ndarray | None = None
 
     def rows(self, by: str) -> np.ndarray:
         """Return dimensions x genes, or x cells for ``"latent"``: their cosine is Pearson's correlation."""
@@ -47,12 +51,12 @@ class Training:
 
 def read(model: Model, adata: AnnData, cells: np.ndarray) -> Training:
     """Return the dimensions of a trained model; the Jacobian is averaged over the rows ``cells``."""
-    latent = model.get_latent_representation(adata)
+    latent, sd = model.get_posterior(adata)
     z = latent.astype(np.float64)
     weights, jacobian = model.gene_weights(), model.gene_jacobian(latent[cells])
     config = getattr(model, "config", None)
     has_prior = config is not None and config.noise != "none"  # a prior fixes the scale of the latent
-    return Training(z, alive_dimensions(z, has_prior), weights, jacobian)
+    return Training(z, alive_dimensions(z, has_prior), weights, jacobian, sd if sd.any() else None)
 
 
 def of_latent(z: np.ndarray, alive: np.ndarray) -> Training:

@@ -229,9 +229,8 @@ def stability(
     clusters, labels = pd.DataFrame(columns=CLUSTER_COLUMNS), pd.DataFrame(columns=LABEL_COLUMNS)
     if cluster_method is not None:
         clusterer = Clusterer(cluster_method, n_clusters, resolution)
-        of_reference = reference_clusters(adata, reference.z, clusterer, stored_key, rng)
-        spaces = [other.z for other in others], [each.z for each in components]
-        clusters, labels = label_stability(of_reference, clusterer, reference.z, *spaces, seeds, generator)
+        of_reference = reference_clusters(adata, reference, clusterer, stored_key, rng)
+        clusters, labels = label_stability(of_reference, clusterer, reference, others, components, seeds, generator)
 
     name = type(model).__name__
     sentences = verdict(dimensions, genes, clusters, labels, pca, n=n, by=by, null=null, model=name)

@@ -190,11 +190,12 @@ def _agreement(partitions: Sequence[np.ndarray]) -> float:
 
 def usual_clusters(adata: AnnData, rng: int) -> int:
     """Return the number of Leiden clusters (resolution 1) of 50 principal components: a k that favours no trial."""
-    from diffvae.tl import _cluster
+    from diffvae._core.graphs import leiden
+    from diffvae.tl._neighbors import posterior_graph
 
     seed = _random.seed(rng, "number of clusters") % 2**31
-    graph = _cluster.neighbor_graph(principal_components(adata, rng), seed)
-    return max(2, int(_cluster.leiden(graph, 1.0, seed).max()) + 1)
+    graph = posterior_graph(principal_components(adata, rng), None, rng=seed)
+    return max(2, int(leiden(graph, 1.0, seed).max()) + 1)
 
 
 CONFIRMATION = ["configuration", "trial", "repeat", "value"]
