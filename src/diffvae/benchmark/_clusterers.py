@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from diffvae import _random
+from diffvae._core.graphs import leiden
 from diffvae.tl import _cluster
 from diffvae.tl._neighbors import posterior_graph
 
