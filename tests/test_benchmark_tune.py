@@ -529,7 +529,7 @@ def test_optuna_is_quiet_and_its_log_level_restored(judged):
 
 
 def test_random_values_show_no_importance_beyond_chance():
-    space = make_space("paper", "default", None)
+    space = make_space("paper", "paper", None)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     values = np.random.default_rng(0).normal(size=30)
     for value in values:

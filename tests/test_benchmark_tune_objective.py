@@ -26,9 +26,10 @@ def small_model():
 
 def test_held_out_loss_is_its_weighted_terms_whatever_the_batches(monkeypatch):
     terms = held_out(small_model(), prepared())
-    nll, kl, mmd = (terms[f"validation_{t}"] for t in ("nll", "kl", "mmd"))
+    nll, kl, mmd, covariance = (terms[f"validation_{t}"] for t in ("nll", "kl", "mmd", "covariance"))
     config = small_model().config
-    assert terms["validation_loss"] == pytest.approx(nll + config.kl_weight * kl + config.mmd_weight * mmd)
+    divergences = config.kl_weight * kl + config.mmd_weight * mmd
+    assert terms["validation_loss"] == pytest.approx(nll + divergences + config.covariance_weight * covariance)
     last = small_model().history.iloc[-1]
     assert terms["validation_nll"] == pytest.approx(last["validation_nll"], rel=0.05)  # of other noise
     monkeypatch.setattr(_objective, "BLOCK", 4)
@@ -74,7 +75,7 @@ def test_stability_is_not_fooled_by_one_axis_that_every_training_finds():
 
 
 def test_a_collapsed_latent_is_not_stable():
-    settings = {"n_latent": 4, "hidden": [8], "max_epochs": 3, "kl_weight": 1e4}
+    settings = {"n_latent": 4, "hidden": [8], "max_epochs": 3, "kl_weight": 1e4, "linear_skip": False}
     value, seen = Evaluator("stability", 2, 2, None, "cpu", "float32").score(prepared(), settings, 0)
     assert seen["active_dimensions"] == 0
     assert value == 0

@@ -70,7 +70,7 @@ def test_a_stopped_training_says_how_to_go_on_and_does(diffvae, cells, tmp_path,
     assert "holds an interrupted training; pass resume (--resume) to continue it, overwrite" in told
     left, _, told = diffvae("train", cells, "--out", out, *QUICK, "--lr", 0.01, "--resume")
     assert left == 2
-    assert "belongs to another training (lr was 0.001 and is 0.01 now)" in told
+    assert "belongs to another training (lr was 0.002 and is 0.01 now)" in told
 
     assert diffvae("train", cells, "--out", out, *QUICK, "--resume")[0] == 0
     assert names(tmp_path) == ["out", "whole"]

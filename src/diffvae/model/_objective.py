@@ -60,7 +60,7 @@ class InfoVAEObjective:
         self.target = target
 
     def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: Noise) -> dict[str, Tensor]:
-        """Return ``loss`` and its unweighted terms: ``nll``; with noise, ``kl`` and ``mmd`` too."""
+        """Return ``loss`` and its unweighted terms: ``nll``; with noise ``kl``, ``mmd`` and perhaps ``covariance``."""
         mu, logvar = module.encoder(x, generator)
         mu, logvar = mu.float(), logvar.float()
         z = self.draw(mu, logvar, generator)
@@ -73,9 +73,11 @@ class InfoVAEObjective:
             loss = loss + self.config.kl_weight * kl
         if self.config.mmd_weight:
             loss = loss + self.config.mmd_weight * mmd
+        terms = {"nll": nll, "kl": kl, "mmd": mmd}
         if self.config.covariance_weight:
-            loss = loss + self.config.covariance_weight * self.covariance(mu)
-        return {"loss": loss, "nll": nll, "kl": kl, "mmd": mmd}
+            terms["covariance"] = self.covariance(mu)
+            loss = loss + self.config.covariance_weight * terms["covariance"]
+        return {"loss": loss, **terms}
 
     def draw(self, mu: Tensor, logvar: Tensor, generator: Noise) -> Tensor:
         """Draw z = mu + sigma eps (eq 8); ``noise="shared"`` draws one eps per batch, as the released code."""

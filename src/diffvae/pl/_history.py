@@ -19,12 +19,16 @@ _NAMES = {
     "nll": "reconstruction (nll)",
     "kl": "KL divergence",
     "mmd": "MMD",
+    "covariance": "covariance of means",
     "mse": "squared error",
     "links": "links (nll)",
     "auc": "AUC of hidden links",
     "average_precision": "average precision of hidden links",
 }
-_UNITS = {"mmd": "squared distance", "mse": "per cell", "auc": "1 is perfect", "average_precision": "1 is perfect"}
+_UNITS = {
+    "mmd": "squared distance", "covariance": "sum of squares", "mse": "per cell", "auc": "1 is perfect",
+    "average_precision": "1 is perfect",
+}  # fmt: skip
 _SCORES = ("auc", "average_precision")
 """Higher is better; the other terms are losses."""
 
