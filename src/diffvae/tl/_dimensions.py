@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from diffvae import _keys
-from diffvae._core.anndata import groups, representation, results
+from diffvae._core.anndata import groups, posterior, results
 from diffvae._core.fingerprint import stability_of
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
@@ -17,6 +17,8 @@ from diffvae._errors import DataError
 if TYPE_CHECKING:
     from anndata import AnnData
 
+MIN_NATS = 0.1
+"""Information that a dimension must carry to be chosen, as in :meth:`diffvae.model.DiffVAE.diagnose`."""
 RULES: dict[str, Rule] = {
     "rank_by": Choice("share", "odds_ratio"),
     "n_top": Whole(1),
@@ -59,7 +61,8 @@ def latent_dimensions(
         ``"share"`` (paper) or ``"odds_ratio"``.
     max_q
         Choose only enriched dimensions (odds ratio above 1 and q-value at most ``max_q``), so a group may have none.
-        With 1, all dimensions whose D_k has a cell of the group can be chosen, as in the paper.
+        With 1, all dimensions whose D_k has a cell of the group can be chosen, as in the paper. Dimensions that carry
+        at most 0.1 nat are never chosen, if ``obsm[use_rep + "_sd"]`` has the posterior's standard deviations.
     use_rep
         Key of the latent representation.
     copy
@@ -85,7 +88,8 @@ def latent_dimensions(
     [['a', 0, '+', 1.0], ['b', 1, '+', 1.0]]
     """
     check(RULES, rank_by=rank_by, n_top=n_top, n_sd=n_sd, max_q=max_q)
-    z = representation(adata, use_rep).astype(np.float64)
+    z, sd = posterior(adata, use_rep)
+    z = z.astype(np.float64)
     labels = groups(adata, groupby)
     if len(labels.categories) < 2:
         raise DataError(f"adata.obs[{groupby!r}] has only one group; there is no other to compare it with.")
@@ -118,7 +122,7 @@ def latent_dimensions(
     # ties, such as a small D_k within the group, go to the smaller p-value
     ordered = frame.sort_values([rank_by, "p_value", "dimension"], ascending=[False, True, True])
     frame["rank"] = ordered.groupby("group", sort=False).cumcount() + 1
-    eligible = frame["n_group"] > 0
+    eligible = (frame["n_group"] > 0) & informative(z, sd)[frame["dimension"]]
     if max_q < 1:
         eligible &= (frame["odds_ratio"] > 1) & (frame["q_value"] <= max_q)
     position = frame.loc[eligible, "rank"].groupby(frame["group"]).rank()
@@ -137,6 +141,19 @@ def latent_dimensions(
             "use_rep": use_rep,
         }
     return frame
+
+
+def informative(z: np.ndarray, sd: np.ndarray | None) -> np.ndarray:
+    r"""Return which dimensions carry more than 0.1 nat; all of them where the posterior is not known.
+
+    A Gaussian channel with the variance of z as its signal and the mean of sd^2 as its noise carries
+
+    .. math:: \frac12 \log \left( 1 + \frac{Var(z_k)}{\overline{\sigma_k^2}} \right)
+    """
+    if sd is None:
+        return np.ones(z.shape[1], dtype=bool)
+    noise = np.square(sd, dtype=np.float64).mean(axis=0)
+    return 0.5 * np.log1p(z.var(axis=0) / np.maximum(noise, 1e-300)) > MIN_NATS
 
 
 def outlying(z: np.ndarray, n_sd: float) -> tuple[np.ndarray, np.ndarray]:
