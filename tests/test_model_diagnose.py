@@ -104,8 +104,8 @@ def test_dead_and_duplicated_dimensions_are_found(by_hand):
     assert diagnosis.dimensions["duplicate_of"].tolist() == [-1, -1, 0, 0]
     assert diagnosis.n_active == 3
     assert (
-        "1 of 4 latent dimensions are inactive (carry at most 0.1 nat or do not vary): 1. Read only the others; "
-        "a lower kl_weight activates more."
+        "3 of 4 latent dimensions carry information (more than 0.1 nat); read only those: 0, 2, 3. "
+        "A lower kl_weight activates more."
     ) in diagnosis.messages
     assert (
         "Duplicates of another latent dimension (|r| > 0.8), 2 in number: 2 = 0, 3 = 0. Read each with its duplicate."
@@ -209,10 +209,9 @@ def test_dead_dimension_of_a_plain_autoencoder_is_measured_against_the_others():
     assert diagnosis.dimensions["active"].tolist() == [True, True, False, True]
     assert list(diagnosis.terms.index) == ["nll"]
     assert diagnosis.mmd == {}
-    dead = next(message for message in diagnosis.messages if "inactive" in message)
+    dead = next(message for message in diagnosis.messages if "read only" in message)
     assert dead == (
-        "1 of 4 latent dimensions are inactive (have less than a hundredth of the mean variance): 2. Read only the "
-        "others."
+        "3 of 4 latent dimensions have at least a hundredth of the mean variance; read only those: 0, 1, 3."
     )
 
 

@@ -358,13 +358,11 @@ def _of_dimensions(dimensions: pd.DataFrame, correlation: dict[str, float]) -> l
     messages = []
     n, n_active = len(dimensions), int(dimensions["active"].sum())
     if n_active < n:
-        why, more = "have less than a hundredth of the mean variance", ""
+        what, more = "have at least a hundredth of the mean variance", ""
         if "kl" in dimensions:
-            why, more = f"carry at most {ACTIVE_KL} nat or do not vary", "; a lower kl_weight activates more"
-        inactive = _listed(dimensions.index[~dimensions["active"]])
-        messages.append(
-            f"{n - n_active} of {n} latent dimensions are inactive ({why}): {inactive}. Read only the others{more}."
-        )
+            what, more = f"carry information (more than {ACTIVE_KL} nat)", " A lower kl_weight activates more."
+        active = _listed(dimensions.index[dimensions["active"]])
+        messages.append(f"{n_active} of {n} latent dimensions {what}; read only those: {active or 'none'}.{more}")
     duplicates = dimensions.index[dimensions["duplicate_of"] >= 0]
     if len(duplicates):
         pairs = _listed([f"{d} = {dimensions.loc[d, 'duplicate_of']}" for d in duplicates])

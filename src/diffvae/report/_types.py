@@ -10,9 +10,11 @@ import pandas as pd
 from scipy import sparse
 
 from diffvae import _keys
+from diffvae._core.anndata import posterior
 from diffvae.pl._style import GREY
 from diffvae.report._encode import deflated, distinct, levels, short
 from diffvae.report._folder import DamagedError
+from diffvae.tl._dimensions import informative
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -94,7 +96,7 @@ def data(
     groups = clusters["cluster"].tolist()
     if set(groups) != set(adata.obs[_keys.CLUSTER].astype(str)):
         raise DamagedError("tables/clusters.csv has other clusters than the cells")
-    dimensions = _ordered(table, groups)
+    dimensions = _ordered(table, groups, informative(*posterior(adata, _keys.LATENT)))
     wide = {
         column: table.pivot(index="group", columns="dimension", values=column).reindex(groups)[dimensions]
         for column in ("share", "share_high", "share_low", "odds_ratio", "q_value", "side", "chosen")
@@ -121,14 +123,14 @@ def _significant(values: np.ndarray) -> list[Any]:
     return [["∞" if np.isposinf(v) else None if np.isnan(v) else float(f"{v:.3g}") for v in row] for row in values]
 
 
-def _ordered(table: pd.DataFrame, groups: list[str]) -> list[int]:
-    """Return the dimensions: those chosen for a cluster first, in the order of clusters, then the others."""
+def _ordered(table: pd.DataFrame, groups: list[str], informative: np.ndarray) -> list[int]:
+    """Return the dimensions: those chosen for a cluster first, in the order of clusters, then others that vary."""
     place = {g: i for i, g in enumerate(groups)}
     chosen = table[table["chosen"] & table["group"].isin(groups)]
     best = chosen.sort_values("odds_ratio", ascending=False, kind="stable").drop_duplicates("dimension")
     best = best.assign(place=best["group"].map(place)).sort_values(["place", "rank"], kind="stable")
     first = best["dimension"].tolist()
-    return first + sorted(set(table["dimension"]) - set(first))
+    return first + sorted(d for d in set(table["dimension"]) - set(first) if informative[d])
 
 
 def _boxes(adata: AnnData, groups: list[str]) -> list[list[list[float]]]:
