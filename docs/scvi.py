@@ -45,12 +45,12 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
 
 TEXT = """# Beside scVI
 
-DiffVAE with the default settings of version 0.1, scVI with its own (scvi-tools; counts of the genes that `diffvae.pp.prepare`
-chose; 50 latent dimensions instead of its 10, so that all have the same), and PCA of log-normalised values. Seven
-sets: the human myoblasts of [the study](study.md) are no counts, which scVI needs. The number of types is given.
-One training each, so that there is no spread over seeds: some hundredths on one set mean nothing. Trained in one
-thread on a machine with other work, all sets together took DiffVAE {DiffVAE:.1f} minutes, scVI {scVI:.1f} and PCA
-{PCA:.1f}. Written by `docs/scvi.py` from what this command left:
+DiffVAE with the default settings of version 0.1, scVI with its own (scvi-tools; counts of the genes that
+`diffvae.pp.prepare` chose; 50 latent dimensions instead of its 10, so that all have the same), and PCA of
+log-normalised values. Seven sets: the human myoblasts of [the study](study.md) are no counts, which scVI needs. The
+number of types is given. One training each, so that there is no spread over seeds: some hundredths on one set mean
+nothing. Trained in one thread on a machine with other work, all sets together took
+DiffVAE {DiffVAE:.1f} minutes, scVI {scVI:.1f} and PCA {PCA:.1f}. Written by `docs/scvi.py` from what this command left:
 
 ```
 {command}

@@ -46,7 +46,8 @@ def test_decoded_values_are_on_the_unit_scale_and_do_not_depend_on_the_library_s
 
 def test_dispersion_is_learnt_and_counts_are_drawn_with_it():
     adata = simulated()
-    model = DiffVAE(n_latent=3, likelihood="nb").train(adata, max_epochs=150, lr=1e-2, progress=False)
+    options = {"max_epochs": 300, "lr": 1e-2, "early_stopping": False, "progress": False}
+    model = DiffVAE(n_latent=3, likelihood="nb").train(adata, **options)
     alpha = np.exp(model.module.logvar_x.detach().numpy())
     assert 0.1 < np.median(alpha) < 0.6  # 1/4 in the simulation
     artificial = model.sample(400, rng=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from _model_data import N_GENES
 
+import diffvae as dv
 from diffvae import nn
 from diffvae.model._config import AutoencoderConfig
 from diffvae.model._features import Features
@@ -189,3 +190,38 @@ def test_weights_of_genes_enter_the_reconstruction(x, likelihood):
     output = module.decoder(module.encoder(x)[0])
     alone = objective.reconstruction(module, output[:, 3:4], x[:, 3:4])
     torch.testing.assert_close(weighted.reconstruction(module, output, x), 2 * alone)
+
+
+def test_covariance_is_the_sum_of_squared_covariances_between_dimensions():
+    objective, _ = build()
+    mu = torch.randn(300, 4, generator=generator(3)) @ torch.randn(4, 4, generator=generator(4))
+    expected = np.cov(mu.numpy().T)
+    expected = (expected**2).sum() - (np.diag(expected) ** 2).sum()
+    assert float(objective.covariance(mu)) == pytest.approx(expected, rel=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(objective.covariance(mu)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_covariance_of_independent_dimensions_is_that_of_chance():
+    objective, _ = build()
+    values = [float(objective.covariance(torch.randn(100, 20, generator=generator(i)))) for i in range(50)]
+    assert np.mean(values) == pytest.approx(20 * 19 / 99, rel=0.1)
+
+
+def test_covariance_is_that_of_all_processes():
+    objective, _ = build()
+    whole = torch.randn(60, 4, generator=generator(5))
+    objective.gather = lambda z: whole
+    assert float(objective.covariance(whole[:30])) == float(objective.covariance(whole))
+
+
+def test_the_penalty_uncorrelates_the_means():
+    adata = dv.datasets.pbmc68k_reduced()
+    dv.pp.prepare(adata)
+    correlations = []
+    for weight in (0, 3):
+        z = dv.model.DiffVAE(n_latent=10, covariance_weight=weight).train(adata, max_epochs=30, progress=False)
+        z = z.get_latent_representation()
+        r = np.cov(z[:, z.std(0) > 0.1].T)
+        correlations.append((r**2).sum() - (np.diag(r) ** 2).sum())
+    assert correlations[1] < 0.5 * correlations[0]

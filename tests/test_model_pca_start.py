@@ -85,14 +85,18 @@ def test_a_cell_outside_the_reference_gets_its_nearest_reference_cells(monkeypat
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "mse"])
-def test_start_is_the_posterior_of_the_linear_model(likelihood):
+@pytest.mark.parametrize("few_components", [True, False])
+def test_start_is_the_posterior_of_the_linear_model(likelihood, few_components, monkeypatch):
+    if few_components:
+        monkeypatch.setattr(_pca_start, "N_COMPONENTS", 30)
     matrix, features, train_rows, _ = parts()
     components = principal_components(matrix, features, train_rows, N_LATENT, 0)
     values = dense(components.values)
     module = Autoencoder(40, (8,), N_LATENT, linear_skip=True).eval()
     start_at_components(module, components, values, LIKELIHOODS[likelihood])
     s = components.singular_values
-    share = np.sqrt(np.maximum(1 - (s[-1] / s[:N_LATENT]) ** 2, 1e-4))
+    noise = s[29] if few_components else 0  # 40 genes: nothing is noise
+    share = np.sqrt(np.maximum(1 - (noise / s[:N_LATENT]) ** 2, 1e-4))
     with torch.no_grad():
         for part in (module.encoder.mu, module.encoder.logvar, module.decoder.linears[-1]):
             part.weight.zero_()
@@ -144,3 +148,20 @@ def test_a_model_saved_before_there_was_a_linear_skip_is_read(tmp_path):
     np.testing.assert_array_equal(
         again.get_latent_representation(prepared()), old.get_latent_representation(prepared())
     )
+
+
+@pytest.mark.parametrize("n_genes", [1, 3])
+def test_with_few_genes_no_component_is_noise(n_genes):
+    adata = prepared()[:, :n_genes].copy()
+    model = DiffVAE(n_latent=n_genes, hidden=(8,)).train(adata, max_epochs=30, progress=False)
+    x, decoded = dense(adata.layers["unit"]), model.reconstruct()
+    assert all(np.corrcoef(x[:, g], decoded[:, g])[0, 1] > 0.7 for g in range(n_genes))
+
+
+def test_the_noise_of_fewer_cells_than_components_is_their_last_component():
+    matrix, features, train_rows, _ = parts()
+    few = train_rows[:20]
+    components = principal_components(matrix[:, :], features, few, N_LATENT, 0)
+    module = Autoencoder(40, (8,), N_LATENT, linear_skip=True).eval()
+    start_at_components(module, components, dense(components.values), LIKELIHOODS["bernoulli"])
+    assert all(torch.isfinite(p).all() for p in module.parameters())

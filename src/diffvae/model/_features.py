@@ -25,6 +25,8 @@ Matrix: TypeAlias = Any
 """numpy array, scipy CSR matrix, or :class:`diffvae._core.io.backed_matrix.BackedMatrix` on disk; cells x genes."""
 
 
+BLOCK = 2048
+"""Cells that are dense at once outside the training."""
 RULES: dict[str, Rule] = {"validation_size": Number("[0, 1)")}
 
 
@@ -112,6 +114,11 @@ def in_memory_only() -> DataError:
         "These cells are on disk. DiffVAE, VAE and AutoEncoder can be trained on them, and all models can embed them; "
         "for anything else read them, or some of them, into memory first."
     )
+
+
+def dense(matrix: Matrix) -> np.ndarray:
+    """Return a matrix in memory as a dense array of float32."""
+    return np.require(matrix.toarray() if sparse.issparse(matrix) else matrix, np.float32, ["C", "W"])
 
 
 def require_unit_interval(matrix: Matrix, layer: str | None) -> None:

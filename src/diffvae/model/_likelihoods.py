@@ -14,12 +14,9 @@ from torch.nn import functional as F
 
 from diffvae import nn
 from diffvae._core.io.backed_matrix import BackedMatrix
-from diffvae.model._features import Features, Matrix, gene_means
+from diffvae.model._features import BLOCK, Features, Matrix, dense, gene_means
 from diffvae.nn._jacobian import logistic_slope
 from diffvae.train import RowSource
-
-BLOCK = 2048
-"""Cells that are dense at once."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +115,16 @@ class Counts:
 
 
 def log_sizes(counts: Matrix, unit: Matrix, features: Features) -> np.ndarray:
-    """Return the log of each cell's total counts over its total normalised expression, over the genes of the model."""
+    """Return the log of each cell's total counts over its total normalised expression, over the genes of the model.
+
+    Of a held-out cell above the limits of the scaling the normalised expression was clipped: its size is too large by
+    as much.
+    """
     assert features.minimum is not None
     assert features.maximum is not None
     sizes = np.empty(counts.shape[0])
     for start in range(0, len(sizes), BLOCK):
-        block, scaled = counts[start : start + BLOCK], unit[start : start + BLOCK]
-        scaled = scaled.toarray() if sparse.issparse(scaled) else scaled
+        block, scaled = counts[start : start + BLOCK], dense(unit[start : start + BLOCK])
         rates = np.expm1(scaled * (features.maximum - features.minimum) + features.minimum).sum(axis=1)
         totals = np.asarray(block.sum(axis=1)).ravel()
         sizes[start : start + BLOCK] = np.divide(totals, rates, out=np.full(len(rates), np.nan), where=totals > 0)

@@ -23,6 +23,7 @@ from diffvae.model._features import (
     Features,
     Matrix,
     about,
+    dense,
     layer_matrix,
     read_counts,
     read_features,
@@ -31,7 +32,7 @@ from diffvae.model._features import (
 )
 from diffvae.model._likelihoods import LIKELIHOODS, Counts, Likelihood, log_sizes
 from diffvae.model._objective import InfoVAEObjective, gene_weights
-from diffvae.model._pca_start import NeighborMean, dense, principal_components, start_at_components
+from diffvae.model._pca_start import NeighborMean, principal_components, start_at_components
 from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import Checkpoint, RowSource, Source, StreamSource, TrainingError, best_device, best_precision, fit
 from diffvae.train._distributed import share
@@ -297,7 +298,7 @@ class NeuralModel(Model, abstract=True):
         reconstructed = read_counts(cells, features) if likelihood.counts else matrix
         if likelihood.initialise is not None:
             likelihood.initialise(module, reconstructed, train_rows)
-        objective = self._objective(module, matrix, features, train_rows, target, rng)
+        objective = self._objective(module, matrix, features, train_rows, target, rng, progress)
         if likelihood.counts:
             sizes = torch.from_numpy(log_sizes(reconstructed, matrix, features)).to(target)
             objective.target = Counts(RowSource(reconstructed, target), sizes)
@@ -340,6 +341,7 @@ class NeuralModel(Model, abstract=True):
         train_rows: np.ndarray,
         device: torch.device,
         rng: _random.Rng,
+        progress: bool,
     ) -> InfoVAEObjective:
         """Return the objective; the linear maps of the module, if it has any, are started at the components."""
         weights = gene_weights(self.config, features)
@@ -350,7 +352,7 @@ class NeuralModel(Model, abstract=True):
         components = principal_components(matrix, features, train_rows, self.n_latent, rng)
         values = components.values
         if self.config.target_neighbors and not likelihood.counts:
-            means = NeighborMean(matrix, components, self.config.target_neighbors, device)
+            means = NeighborMean(matrix, components, self.config.target_neighbors, device, progress=progress)
             objective.target, values = means, means.of_reference(components)
         if self.config.linear_skip:
             start_at_components(module, components, dense(values), likelihood)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from diffvae import _random, nn
 from diffvae._core.io.backed_matrix import BackedMatrix
-from diffvae._core.runtime import in_one_thread
-from diffvae.model._features import Features, Matrix
+from diffvae._core.runtime import in_one_thread, progress_bar
+from diffvae.model._features import BLOCK, Features, Matrix, dense
 from diffvae.model._likelihoods import Likelihood
 from diffvae.train._data import RESIDENT_LIMIT
 
@@ -22,9 +22,7 @@ REFERENCE_CELLS = 20_000
 REFERENCE_BYTES = 2**29
 """Limits of the training cells that give components and neighbours: their number, and their dense values in memory."""
 N_COMPONENTS = 50
-"""Components in which neighbours are found; the last of them sets the noise level of the Wiener filter."""
-BLOCK = 2048
-"""Cells that are dense at once."""
+"""Components in which neighbours are found; the last of them has the level of the noise."""
 MIN_SHARE = 1e-4
 MIN_VARIANCE = 0.02
 MIN_SLOPE = 1e-3
@@ -103,13 +101,14 @@ def start_at_components(
 ) -> None:
     r"""Set the linear maps of encoder and decoder to PCA, filtered as by Wiener, and the other weights close to zero.
 
-    With S the singular values, n the number of cells, V the axes, and :math:`S_{50}` as the level of the noise,
+    With S the singular values, n the number of cells, V the axes, and :math:`S_0` the level of the noise,
 
-    .. math:: s_d = \sqrt{\max(1 - S_{50}^2 / S_d^2, 10^{-4})}, \qquad
+    .. math:: s_d = \sqrt{\max(1 - S_0^2 / S_d^2, 10^{-4})}, \qquad
               \mu_d = s_d \sqrt{n} \, v_d^T (r \odot (x - m)) / S_d, \qquad \log \sigma_d^2 = \log \max(1 - s_d^2, .02)
 
-    which is the posterior of a linear model with unit prior variance. The decoder starts at the linear regression of
-    the targets T on the scores, divided by the slope of the likelihood's mean at the mean of T.
+    which is the posterior of a linear model with unit prior variance. :math:`S_0` is the 50th singular value, the last
+    one that is not zero where there are fewer cells, and 0 with 50 genes or fewer. The decoder starts at the linear
+    regression of the targets T on the scores, divided by the slope of the likelihood's mean at the mean of T.
 
     Parameters
     ----------
@@ -126,9 +125,10 @@ def start_at_components(
     assert encoder.skip is not None
     assert decoder.skip is not None
     s, n = components.singular_values.astype(np.float64), len(components.rows)
-    noise = s[-1]
-    n_set = min(encoder.skip.out_features, int((s > 1e-6 * s[0]).sum()))
-    s = s[:n_set]
+    s = s[s > 1e-6 * s[0]]
+    noise = s[:N_COMPONENTS][-1] if len(components.center) > N_COMPONENTS and len(s) else 0.0
+    s = s[: encoder.skip.out_features]
+    n_set = len(s)
     share = np.sqrt(np.maximum(1 - (noise / s) ** 2, MIN_SHARE))
     unit = np.sqrt(n) / s  # makes the scores' variance one
     center, scale = torch.from_numpy(components.center), torch.from_numpy(components.scale)
@@ -174,16 +174,30 @@ class NeighborMean:
         k; fewer if there are not as many other reference cells.
     device
         Device of the targets.
+    progress
+        Whether to show a bar on a terminal while neighbours are searched.
     """
 
-    def __init__(self, matrix: Matrix, components: Components, n_neighbors: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        matrix: Matrix,
+        components: Components,
+        n_neighbors: int,
+        device: torch.device,
+        *,
+        progress: bool = False,
+    ) -> None:
         self.device = device
         self.reference = components.values
-        self.weights = _neighbor_weights(matrix, components, n_neighbors)
+        self.weights = _neighbor_weights(matrix, components, n_neighbors, progress)
         self._dense: Tensor | None = None
         if not isinstance(matrix, BackedMatrix) and 4 * matrix.shape[0] * matrix.shape[1] <= RESIDENT_LIMIT:
-            own = 1 / (self._n_neighbors + 1)
-            self._dense = torch.from_numpy(dense(self.weights @ self.reference) + own * dense(matrix)).to(device)
+            targets = np.empty(matrix.shape, np.float32)
+            for i in range(0, len(targets), BLOCK):
+                block = slice(i, i + BLOCK)
+                targets[block] = dense(self.weights[block] @ self.reference)
+                targets[block] += dense(matrix[block]) / (self._n_neighbors + 1)
+            self._dense = torch.from_numpy(targets).to(device)
 
     @property
     def _n_neighbors(self) -> int:
@@ -203,12 +217,8 @@ class NeighborMean:
         return dense(self.weights[components.rows] @ self.reference) + dense(self.reference) / (self._n_neighbors + 1)
 
 
-def dense(matrix: Any) -> np.ndarray:
-    return np.require(matrix.toarray() if sparse.issparse(matrix) else matrix, np.float32, ["C", "W"])
-
-
 @in_one_thread
-def _neighbor_weights(matrix: Matrix, components: Components, n_neighbors: int) -> sparse.csr_matrix:
+def _neighbor_weights(matrix: Matrix, components: Components, n_neighbors: int, progress: bool) -> sparse.csr_matrix:
     """Return 1 / (k + 1) for the k nearest reference cells of each cell, other than itself: cells x reference cells."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -219,12 +229,15 @@ def _neighbor_weights(matrix: Matrix, components: Components, n_neighbors: int) 
     own = np.full(matrix.shape[0], -1)
     own[components.rows] = np.arange(n_reference)
     indices = np.empty((matrix.shape[0], k), np.int32)
-    for cells, block in _blocks(matrix):
-        found = search.kneighbors(components.scores(block)[:, axes], return_distance=False)
-        others = found != own[cells, None]
-        others[others.all(axis=1), -1] = False  # the cell itself is not among them: leave out the furthest
-        indices[cells] = found[others].reshape(-1, k)
     n = len(indices)
+    n_blocks = len(matrix.cuts()) if isinstance(matrix, BackedMatrix) else -(-n // BLOCK)
+    with progress_bar("finding neighbours", n_blocks, show=progress) as advance:
+        for cells, block in _blocks(matrix):
+            found = search.kneighbors(components.scores(block)[:, axes], return_distance=False)
+            others = found != own[cells, None]
+            others[others.all(axis=1), -1] = False  # the cell itself is not among them: leave out the furthest
+            indices[cells] = found[others].reshape(-1, k)
+            advance()
     weights = np.full(n * k, 1 / (k + 1), np.float32)
     return sparse.csr_matrix((weights, indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n_reference))
 
@@ -233,6 +246,6 @@ def _blocks(matrix: Matrix) -> Iterator[tuple[slice, Any]]:
     if isinstance(matrix, BackedMatrix):
         yield from matrix.blocks()
         return
-    for start in range(0, matrix.shape[0], REFERENCE_CELLS):
-        cells = slice(start, min(start + REFERENCE_CELLS, matrix.shape[0]))
+    for start in range(0, matrix.shape[0], BLOCK):
+        cells = slice(start, min(start + BLOCK, matrix.shape[0]))
         yield cells, matrix[cells]
