@@ -51,8 +51,9 @@ def test_terms_are_those_of_the_objective():
     model = trained("DiffVAE")
     diagnosis = model.diagnose()
     terms = diagnosis.terms
-    assert list(terms.index) == ["nll", "kl", "mmd"]
-    assert list(terms["weight"]) == [1, model.config.kl_weight, model.config.mmd_weight]
+    assert model.config.covariance_weight > 0
+    assert list(terms.index) == ["nll", "kl", "mmd", "covariance"]
+    assert list(terms["weight"]) == [1, *(getattr(model.config, f"{n}_weight") for n in ("kl", "mmd", "covariance"))]
     assert terms["loss_share"].sum() == pytest.approx(1)
     assert terms["gradient_share"].sum() == pytest.approx(1)
     weighted = (terms["weight"] * terms["value"]).abs()
@@ -60,12 +61,16 @@ def test_terms_are_those_of_the_objective():
     mu, logvar = (t.double() for t in trained("DiffVAE").module.encoder(torch.tensor(prepared().layers["unit"])))
     kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).detach().numpy()
     assert terms.loc["kl", "value"] == pytest.approx(kl.sum(1).mean(), rel=1e-4)
+    covariance = np.cov(mu.detach().numpy().T)
+    off_diagonal = np.square(covariance).sum() - np.square(np.diag(covariance)).sum()
+    assert terms.loc["covariance", "value"] == pytest.approx(off_diagonal, rel=1e-4)
+    assert terms.loc["covariance", "gradient_share"] > 0
     np.testing.assert_allclose(diagnosis.dimensions["kl"], kl.mean(0), rtol=1e-4)
     np.testing.assert_allclose(diagnosis.dimensions["variance"], mu.detach().numpy().var(0), rtol=1e-4)
 
 
 def test_gradient_share_is_that_at_the_encoder():
-    model = DiffVAE(**TINY, mmd_weight=0, kl_weight=3.0).train(prepared(), **QUICK)
+    model = DiffVAE(**TINY, mmd_weight=0, kl_weight=3.0, covariance_weight=0).train(prepared(), **QUICK)
     module = model.module
     with torch.no_grad():  # hardly any noise, so that the gradient doesn't depend on the draw
         module.encoder.logvar.weight.zero_()

@@ -50,8 +50,8 @@ class Diagnosis:
     Attributes
     ----------
     terms
-        For each term of the objective: weight, value (nats per cell; MMD has no unit), share of the loss, and share of
-        the gradient norm at the encoder; means over at most 8 batches of 128 cells. ``nll`` is that of the cells
+        For each term of the objective: weight, value (nats per cell; MMD and covariance have no unit), share of the
+        loss, and share of the gradient norm at the encoder; means over at most 8 batches of 128 cells. ``nll`` is that of the cells
         themselves, not of the means of neighbours, and with ``likelihood="nb"`` that of their normalised counts.
     mmd
         MMD of the posterior (``value``, mean over batches of all cells); mean and 95 % quantile of the same mean for a
@@ -178,18 +178,13 @@ def _terms(
     noise: torch.Generator,
 ) -> pd.DataFrame:
     """Return the table of the terms, means over the batches."""
-    c = objective.config
     encoder: list[Tensor] = list(module.encoder.parameters())
-    weights = {"nll": 1.0, "kl": c.kl_weight, "mmd": c.mmd_weight}
     values: list[dict[str, float]] = []
     norms: list[dict[str, float]] = []
     for rows in batches:
-        x = source.rows(rows)
-        mu, logvar = (t.float() for t in module.encoder(x))
-        z = objective.draw(mu, logvar, noise)
-        computed = {"nll": objective.reconstruction(module, module.decoder(z), objective.target(rows, x))}
-        if c.noise != "none":
-            computed |= {"kl": objective.kl(mu, logvar), "mmd": objective.mmd(z, noise)}
+        computed = objective(module, source.rows(rows), rows, noise)
+        del computed["loss"]
+        weights = {name: 1.0 if name == "nll" else getattr(objective.config, f"{name}_weight") for name in computed}
         values.append({name: float(value.detach()) for name, value in computed.items()})
         norms.append({n: _gradient_norm(v, encoder, weights[n]) for n, v in computed.items()})
     terms = pd.DataFrame({"value": pd.DataFrame(values).mean()})
