@@ -40,6 +40,7 @@ LATE = 0.8
 """Share of the epochs after which a best epoch counts as late: the training had not ended."""
 FIRST_EPOCHS, LATER_EPOCHS = 3, 5
 """A training whose best epoch is among the first few, with at least this many after it, hardly improved."""
+LOWER_KL = "lower kl_weight"
 WIDTH = 96
 
 
@@ -51,8 +52,9 @@ class Diagnosis:
     ----------
     terms
         For each term of the objective: weight, value (nats per cell; MMD and covariance have no unit), share of the
-        loss, and share of the gradient norm at the encoder; means over at most 8 batches of 128 cells. ``nll`` is that of the cells
-        themselves, not of the means of neighbours, and with ``likelihood="nb"`` that of their normalised counts.
+        loss, and share of the gradient norm at the encoder; means over at most 8 batches of 128 cells. ``nll`` is that
+        of the cells themselves, not of the means of neighbours, and with ``likelihood="nb"`` that of their normalised
+        counts.
     mmd
         MMD of the posterior (``value``, mean over batches of all cells); mean and 95 % quantile of the same mean for a
         posterior equal to the prior (``floor_mean``, ``floor_95``; noise drawn as in the model), its mean for
@@ -69,7 +71,8 @@ class Diagnosis:
         Validation cells, at the posterior mean, on the scale of log-normalised expression where the scaling is known:
         ``r2`` as in :func:`diffvae.metrics.reconstruction_r2`, ``r2_pca`` of PCA with as many dimensions fitted on the
         training cells, and ``n_cells``; of either split at most 5,000 cells. Empty where the validation cells are not
-        known.
+        known, and with ``likelihood="nb"``: the log of an expected count, which such a model decodes, is not the
+        expected log that PCA predicts.
     training
         ``epochs``, and ``best_epoch`` by the loss of the validation cells; empty without it.
     messages
@@ -152,7 +155,8 @@ def diagnose(model: Any, matrix: Matrix, validation: np.ndarray | None = None, *
     means = mu.double().cpu().numpy()
     dimensions = what_dimensions_carry(means, logvar.double().cpu().numpy() if "kl" in terms.index else None)
     correlation = _correlate(means, dimensions)
-    held_out = {} if validation is None else _held_out(model, matrix, means, validation, rng)
+    scored = validation is not None and not model._likelihood.counts
+    held_out = _held_out(model, matrix, means, cast(np.ndarray, validation), rng) if scored else {}
     training = _training(model.history)
     messages = _messages(model.config, terms, mmd, dimensions, correlation, held_out, training)
     return Diagnosis(terms, mmd, dimensions, correlation, held_out, training, tuple(messages))
@@ -315,12 +319,13 @@ def _messages(
     training: dict[str, int],
 ) -> list[str]:
     """Return the faults: first what the model lacks, then the terms of the loss that have no effect."""
-    return [
+    messages = [
         *_of_training(config, held_out, training),
-        *_of_dimensions(dimensions, correlation),
+        *_of_dimensions(config, dimensions, correlation),
         *(_of_mmd(terms, mmd) if mmd and terms.loc["mmd", "weight"] > 0 else []),
-        *_of_kl(terms, dimensions),
     ]
+    # a posterior equal to the prior has no KL gradient either, and a higher weight is no remedy
+    return messages if any(LOWER_KL in message for message in messages) else [*messages, *_of_kl(terms, dimensions)]
 
 
 def _of_training(config: AutoencoderConfig, held_out: dict[str, float], training: dict[str, int]) -> list[str]:
@@ -330,7 +335,7 @@ def _of_training(config: AutoencoderConfig, held_out: dict[str, float], training
     remedy = "Train longer (max_epochs)"
     if best < LATE * epochs and not config.early_stopping:
         remedy = f"Set early_stopping=True: the validation loss was lowest in epoch {best} of {epochs}"
-    remedy += ", or lower kl_weight." if config.kl_weight > 0 and config.noise != "none" else "."
+    remedy += f", or {LOWER_KL}." if config.kl_weight > 0 and config.noise != "none" else "."
     if held_out and held_out["r2"] < NOTHING_LEARNT:
         messages.append(
             "The model has learnt nothing that holds for new cells: it reconstructs held-out cells no better than the "
@@ -349,13 +354,14 @@ def _of_training(config: AutoencoderConfig, held_out: dict[str, float], training
     return messages
 
 
-def _of_dimensions(dimensions: pd.DataFrame, correlation: dict[str, float]) -> list[str]:
+def _of_dimensions(config: AutoencoderConfig, dimensions: pd.DataFrame, correlation: dict[str, float]) -> list[str]:
     messages = []
     n, n_active = len(dimensions), int(dimensions["active"].sum())
     if n_active < n:
         what, more = "have at least a hundredth of the mean variance", ""
         if "kl" in dimensions:
-            what, more = f"carry information (more than {ACTIVE_KL} nat)", " A lower kl_weight activates more."
+            what = f"carry information (more than {ACTIVE_KL} nat)"
+            more = f" A {LOWER_KL} activates more." if config.kl_weight > 0 else ""
         active = _listed(dimensions.index[dimensions["active"]])
         messages.append(f"{n_active} of {n} latent dimensions {what}; read only those: {active or 'none'}.{more}")
     duplicates = dimensions.index[dimensions["duplicate_of"] >= 0]
@@ -366,10 +372,12 @@ def _of_dimensions(dimensions: pd.DataFrame, correlation: dict[str, float]) -> l
             "each with its duplicate."
         )
     if correlation and correlation["mean"] > CORRELATED:
+        weight = config.covariance_weight
+        remedy = f"Raise covariance_weight (it is {weight:g})" if weight > 0 else "Set covariance_weight of DiffVAE"
         messages.append(
             f"The latent dimensions are correlated (mean |r| {correlation['mean']:.2f}, independent ones "
-            f"{correlation['chance']:.2f}), so one dimension is not one process. Set covariance_weight of "
-            "DiffVAE, or read clusters instead."
+            f"{correlation['chance']:.2f}), so one dimension is not one process. {remedy}, or read "
+            "clusters instead."
         )
     return messages
 
