@@ -169,6 +169,23 @@ def test_held_out_cells_beside_pca():
     assert model.diagnose(cells).held_out == {}
 
 
+def test_training_cells_are_not_scored_as_held_out(tmp_path):
+    cells = prepared()
+    for size in (0, 0.5):  # not the split of the cells
+        model = DiffVAE(**TINY).train(cells, **QUICK, validation_size=size)
+        assert bool(model.diagnose().held_out) == (size > 0)
+        assert model.diagnose(cells).held_out == {}
+    model = DiffVAE(**TINY).train(cells, **QUICK)
+    model.save(tmp_path / "model")
+    loaded = dv.model.load(tmp_path / "model")
+    assert loaded.diagnose(cells).held_out == model.diagnose().held_out != {}
+    mixed, other = cells.copy(), prepared(seed=9)
+    mixed.obs["diffvae_split"] = cells.obs["diffvae_split"].to_numpy()[::-1]
+    other.obs["diffvae_split"] = cells.obs["diffvae_split"].to_numpy()
+    for unknown in (mixed, other):
+        assert loaded.diagnose(unknown).held_out == {}
+
+
 def test_a_model_that_has_learnt_nothing_is_named():
     model = DiffVAE(**TINY).train(prepared(), **QUICK)
     with torch.no_grad():
