@@ -9,6 +9,8 @@ import torch
 from _model_data import MAKERS, N_LATENT, QUICK, TINY, prepared, trained
 
 import diffvae as dv
+from diffvae.benchmark import _tasks
+from diffvae.benchmark._jobs import Training
 from diffvae.model import DiffVAE, _diagnosis
 from diffvae.model._diagnosis import what_dimensions_carry
 
@@ -125,11 +127,33 @@ def test_dimensions_that_carry_little_are_not_active():
     cell = np.random.default_rng(0).normal(size=(4000, 3)) * [0.9, 0.2, 0.2]
     variance = np.array([1 - 0.9**2, 0.96, 0.9])  # the last loses a little more to the prior
     table = what_dimensions_carry(cell, np.tile(np.log(variance), (4000, 1)))
+    np.testing.assert_allclose(table["nats"][:2], table["kl"][:2], atol=0.02)  # together the prior
+    assert what_dimensions_carry(cell + 3, np.tile(np.log(variance), (4000, 1)))["active"].equals(table["active"])
     assert (table["variance"] > 0.03).all()
     assert table["active"].tolist() == [True, False, False]
     np.testing.assert_allclose(
         table["kl"], -0.5 * np.log(variance) + 0.5 * (table["variance"] + variance - 1), rtol=1e-3
     )
+
+
+def test_one_rule_for_what_carries_information(by_hand):
+    """The diagnosis, the dimensions of groups and a comparison name the same dimensions."""
+    cells = prepared()
+    encoder = by_hand.module.encoder
+    with torch.no_grad():
+        encoder.mu.weight[3] = 0.2 * encoder.mu.weight[0]
+        encoder.mu.bias[3] = 2  # varies a little, and its KL is that of the shift
+    table = by_hand.diagnose().dimensions
+    active = table["active"].to_numpy()
+    assert table.loc[3, "variance"] > 0.01
+    assert table.loc[3, "kl"] > 1
+    assert active.tolist() == [True, False, True, False]
+    dv.tl.embed(cells, by_hand)
+    cells.obs["half"] = np.where(cells.obsm["X_diffvae"][:, 0] > np.median(cells.obsm["X_diffvae"][:, 0]), "a", "b")
+    chosen = dv.tl.latent_dimensions(cells, "half", max_q=1).query("chosen")["dimension"]
+    assert set(chosen) == set(np.flatnonzero(active))
+    training = Training(*by_hand.get_posterior(), prior=True)
+    assert _tasks.active_dimensions(training) == active.sum()
 
 
 def test_correlated_dimensions_are_named(by_hand):

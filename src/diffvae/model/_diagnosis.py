@@ -13,7 +13,8 @@ from scipy import sparse
 from torch import Tensor
 
 from diffvae import _random, nn
-from diffvae._core.fingerprint import ACTIVE_VARIANCE
+from diffvae._core.fingerprint import alive_dimensions
+from diffvae._core.information import MIN_NATS, informative, nats
 from diffvae._core.runtime import torch_in_one_thread
 from diffvae._errors import DataError
 from diffvae.model._config import AutoencoderConfig
@@ -24,8 +25,6 @@ from diffvae.train import RowSource
 N_BATCHES, BATCH_SIZE = 8, 128
 N_NULL = 200
 """Batches from the prior by which the noise floor of the MMD is measured."""
-ACTIVE_KL = 0.1
-"""Nats that a dimension must carry to count as active."""
 CORRELATED, DUPLICATE = 0.2, 0.8
 """Mean |r| of dimensions that are named as correlated, and |r| of two that are named as duplicates."""
 NEGLIGIBLE_SHARE = 0.01
@@ -61,9 +60,10 @@ class Diagnosis:
         independent draws from the prior (``matched``), and its mean for a latent that is a single point
         (``collapsed``). Empty for a model without posterior.
     dimensions
-        For each latent dimension: variance of the posterior mean, mean posterior variance, KL in nats, ``active``, and
-        ``duplicate_of`` (-1: of none). Active dimensions vary between cells (variance above 0.01) and carry more than
-        0.1 nat; without a prior, their variance exceeds a hundredth of the mean.
+        For each latent dimension: variance of the posterior mean, mean posterior variance, its share of the KL term
+        (``kl``), what it carries (``nats``), ``active``, and ``duplicate_of`` (-1: of none). Active dimensions carry
+        more than 0.1 nat: half the log of 1 + variance of the posterior mean / mean posterior variance. Without a
+        posterior, their variance exceeds a hundredth of the mean.
     correlation
         Absolute correlation of the posterior means of two active dimensions: ``mean``, ``largest`` and ``chance``, the
         mean of independent dimensions of as many cells. Empty with fewer than two active dimensions.
@@ -109,7 +109,7 @@ class Diagnosis:
     def __str__(self) -> str:
         are = "are active"
         if "kl" in self.dimensions:
-            are = f"carry more than {ACTIVE_KL} nat ({self.dimensions['kl'].sum():.3g} nats in all)"
+            are = f"carry more than {MIN_NATS} nat ({self.dimensions['nats'].sum():.3g} nats in all)"
         lines = [f"{self.n_active} of {len(self.dimensions)} latent dimensions {are}."]
         if c := self.correlation:
             lines.append(
@@ -243,15 +243,15 @@ def _mmd(
 
 def what_dimensions_carry(mu: np.ndarray, logvar: np.ndarray | None) -> pd.DataFrame:
     """Return what each dimension carries; ``logvar`` is None without a posterior."""
-    variance = mu.var(axis=0)
-    frame = pd.DataFrame({"variance": variance}, index=pd.RangeIndex(mu.shape[1], name="dimension"))
+    frame = pd.DataFrame({"variance": mu.var(axis=0)}, index=pd.RangeIndex(mu.shape[1], name="dimension"))
     if logvar is None:  # no prior fixes the scale of the latent, so the threshold is relative
-        frame["active"] = variance > ACTIVE_VARIANCE * variance.mean()
+        frame["active"] = alive_dimensions(mu, prior=False)
     else:
         frame["posterior_variance"] = np.exp(logvar).mean(axis=0)
         frame["kl"] = 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).mean(axis=0)
-        # a constant mean other than 0 has a KL, and carries nothing
-        frame["active"] = (variance > ACTIVE_VARIANCE) & (frame["kl"] > ACTIVE_KL)
+        sd = np.exp(0.5 * logvar)
+        frame["nats"] = nats(mu, sd)
+        frame["active"] = informative(mu, sd)
     frame["duplicate_of"] = -1
     return frame
 
@@ -360,7 +360,7 @@ def _of_dimensions(config: AutoencoderConfig, dimensions: pd.DataFrame, correlat
     if n_active < n:
         what, more = "have at least a hundredth of the mean variance", ""
         if "kl" in dimensions:
-            what = f"carry information (more than {ACTIVE_KL} nat)"
+            what = f"carry information (more than {MIN_NATS} nat)"
             more = f" A {LOWER_KL} activates more." if config.kl_weight > 0 else ""
         active = _listed(dimensions.index[dimensions["active"]])
         messages.append(f"{n_active} of {n} latent dimensions {what}; read only those: {active or 'none'}.{more}")
