@@ -1,5 +1,7 @@
 """diagnose() names the faults that there are, and no others."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,8 @@ import torch
 from _model_data import MAKERS, N_LATENT, QUICK, TINY, prepared, trained
 
 import diffvae as dv
+from diffvae.benchmark import _tasks
+from diffvae.benchmark._jobs import Training
 from diffvae.model import DiffVAE, _diagnosis
 from diffvae.model._diagnosis import what_dimensions_carry
 
@@ -51,8 +55,9 @@ def test_terms_are_those_of_the_objective():
     model = trained("DiffVAE")
     diagnosis = model.diagnose()
     terms = diagnosis.terms
-    assert list(terms.index) == ["nll", "kl", "mmd"]
-    assert list(terms["weight"]) == [1, model.config.kl_weight, model.config.mmd_weight]
+    assert model.config.covariance_weight > 0
+    assert list(terms.index) == ["nll", "kl", "mmd", "covariance"]
+    assert list(terms["weight"]) == [1, *(getattr(model.config, f"{n}_weight") for n in ("kl", "mmd", "covariance"))]
     assert terms["loss_share"].sum() == pytest.approx(1)
     assert terms["gradient_share"].sum() == pytest.approx(1)
     weighted = (terms["weight"] * terms["value"]).abs()
@@ -60,12 +65,16 @@ def test_terms_are_those_of_the_objective():
     mu, logvar = (t.double() for t in trained("DiffVAE").module.encoder(torch.tensor(prepared().layers["unit"])))
     kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).detach().numpy()
     assert terms.loc["kl", "value"] == pytest.approx(kl.sum(1).mean(), rel=1e-4)
+    covariance = np.cov(mu.detach().numpy().T)
+    off_diagonal = np.square(covariance).sum() - np.square(np.diag(covariance)).sum()
+    assert terms.loc["covariance", "value"] == pytest.approx(off_diagonal, rel=1e-4)
+    assert terms.loc["covariance", "gradient_share"] > 0
     np.testing.assert_allclose(diagnosis.dimensions["kl"], kl.mean(0), rtol=1e-4)
     np.testing.assert_allclose(diagnosis.dimensions["variance"], mu.detach().numpy().var(0), rtol=1e-4)
 
 
 def test_gradient_share_is_that_at_the_encoder():
-    model = DiffVAE(**TINY, mmd_weight=0, kl_weight=3.0).train(prepared(), **QUICK)
+    model = DiffVAE(**TINY, mmd_weight=0, kl_weight=3.0, covariance_weight=0).train(prepared(), **QUICK)
     module = model.module
     with torch.no_grad():  # hardly any noise, so that the gradient doesn't depend on the draw
         module.encoder.logvar.weight.zero_()
@@ -118,11 +127,33 @@ def test_dimensions_that_carry_little_are_not_active():
     cell = np.random.default_rng(0).normal(size=(4000, 3)) * [0.9, 0.2, 0.2]
     variance = np.array([1 - 0.9**2, 0.96, 0.9])  # the last loses a little more to the prior
     table = what_dimensions_carry(cell, np.tile(np.log(variance), (4000, 1)))
+    np.testing.assert_allclose(table["nats"][:2], table["kl"][:2], atol=0.02)  # together the prior
+    assert what_dimensions_carry(cell + 3, np.tile(np.log(variance), (4000, 1)))["active"].equals(table["active"])
     assert (table["variance"] > 0.03).all()
     assert table["active"].tolist() == [True, False, False]
     np.testing.assert_allclose(
         table["kl"], -0.5 * np.log(variance) + 0.5 * (table["variance"] + variance - 1), rtol=1e-3
     )
+
+
+def test_one_rule_for_what_carries_information(by_hand):
+    """The diagnosis, the dimensions of groups and a comparison name the same dimensions."""
+    cells = prepared()
+    encoder = by_hand.module.encoder
+    with torch.no_grad():
+        encoder.mu.weight[3] = 0.2 * encoder.mu.weight[0]
+        encoder.mu.bias[3] = 2  # varies a little, and its KL is that of the shift
+    table = by_hand.diagnose().dimensions
+    active = table["active"].to_numpy()
+    assert table.loc[3, "variance"] > 0.01
+    assert table.loc[3, "kl"] > 1
+    assert active.tolist() == [True, False, True, False]
+    dv.tl.embed(cells, by_hand)
+    cells.obs["half"] = np.where(cells.obsm["X_diffvae"][:, 0] > np.median(cells.obsm["X_diffvae"][:, 0]), "a", "b")
+    chosen = dv.tl.latent_dimensions(cells, "half", max_q=1).query("chosen")["dimension"]
+    assert set(chosen) == set(np.flatnonzero(active))
+    training = Training(*by_hand.get_posterior(), prior=True)
+    assert _tasks.active_dimensions(training) == active.sum()
 
 
 def test_correlated_dimensions_are_named(by_hand):
@@ -160,6 +191,23 @@ def test_held_out_cells_beside_pca():
     assert model.diagnose(cells).held_out == diagnosis.held_out
     del cells.obs["diffvae_split"]
     assert model.diagnose(cells).held_out == {}
+
+
+def test_training_cells_are_not_scored_as_held_out(tmp_path):
+    cells = prepared()
+    for size in (0, 0.5):  # not the split of the cells
+        model = DiffVAE(**TINY).train(cells, **QUICK, validation_size=size)
+        assert bool(model.diagnose().held_out) == (size > 0)
+        assert model.diagnose(cells).held_out == {}
+    model = DiffVAE(**TINY).train(cells, **QUICK)
+    model.save(tmp_path / "model")
+    loaded = dv.model.load(tmp_path / "model")
+    assert loaded.diagnose(cells).held_out == model.diagnose().held_out != {}
+    mixed, other = cells.copy(), prepared(seed=9)
+    mixed.obs["diffvae_split"] = cells.obs["diffvae_split"].to_numpy()[::-1]
+    other.obs["diffvae_split"] = cells.obs["diffvae_split"].to_numpy()
+    for unknown in (mixed, other):
+        assert loaded.diagnose(unknown).held_out == {}
 
 
 def test_a_model_that_has_learnt_nothing_is_named():
@@ -243,6 +291,27 @@ def test_weak_kl_is_reported():
     assert sentence in model.diagnose().messages
 
 
+def test_kl_weight_is_not_to_be_lowered_and_raised():
+    """A posterior equal to the prior has no KL gradient: its weight is too high, not too low."""
+    model = DiffVAE(**TINY, linear_skip=False).train(prepared(), **QUICK)
+    with torch.no_grad():
+        for parameter in model.module.encoder.parameters():
+            parameter.zero_()
+    found = model.diagnose()
+    assert found.terms.loc["kl", "gradient_share"] < 0.01
+    assert any("lower kl_weight" in message for message in found.messages)
+    assert not any("Raise kl_weight" in message for message in found.messages)
+
+
+@pytest.mark.parametrize(
+    ("weight", "remedy"),
+    [(0.0, "Set covariance_weight of DiffVAE, or"), (1.0, "Raise covariance_weight (it is 1), or")],
+)
+def test_the_remedy_of_correlation_depends_on_the_weight(by_hand, weight, remedy):
+    by_hand.config = dataclasses.replace(by_hand.config, covariance_weight=weight)
+    assert any(f"one process. {remedy} read clusters instead." in message for message in by_hand.diagnose().messages)
+
+
 def test_encoder_without_any_gradient_is_not_a_division_by_zero():
     model = DiffVAE(**TINY).train(prepared(), **QUICK)
     with torch.no_grad():
@@ -281,4 +350,5 @@ def test_a_model_of_counts_is_examined_on_normalised_counts():
     found = model.diagnose()
     assert np.isfinite(found.terms.to_numpy(float)).all()
     assert found.terms.loc["nll", "gradient_share"] > 0
-    assert np.isfinite([found.held_out["r2"], found.held_out["r2_pca"]]).all()
+    assert found.held_out == {}  # log1p(E count) is not E log1p(count)
+    assert not any("held-out" in message or "means of the genes" in message for message in found.messages)

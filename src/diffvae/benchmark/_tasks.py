@@ -16,6 +16,7 @@ import pandas as pd
 
 from diffvae import _keys, _random, metrics, pp
 from diffvae._core.fingerprint import alive_dimensions
+from diffvae._core.information import informative
 from diffvae._core.io import read
 from diffvae._errors import DataError
 from diffvae.benchmark._clusterers import KGiven, Partition, partitions
@@ -24,7 +25,6 @@ from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._methods import Method
 from diffvae.benchmark.stability import _matching
 from diffvae.metrics import _names
-from diffvae.model._diagnosis import what_dimensions_carry
 from diffvae.pipeline import _checks
 from diffvae.pipeline._scores import N_NEIGHBORS
 
@@ -199,9 +199,7 @@ def _active(training: Training) -> np.ndarray | None:
         return None
     if training.sd is None:
         return alive_dimensions(training.z, prior=True)
-    logvar = 2 * np.log(training.sd.astype(np.float64).clip(min=1e-6))
-    active: np.ndarray = what_dimensions_carry(training.z.astype(np.float64), logvar)["active"].to_numpy()
-    return active
+    return informative(training.z, training.sd)
 
 
 def mean_correlation(z: np.ndarray) -> float:

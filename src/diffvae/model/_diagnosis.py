@@ -13,7 +13,8 @@ from scipy import sparse
 from torch import Tensor
 
 from diffvae import _random, nn
-from diffvae._core.fingerprint import ACTIVE_VARIANCE
+from diffvae._core.fingerprint import alive_dimensions
+from diffvae._core.information import MIN_NATS, informative, nats
 from diffvae._core.runtime import torch_in_one_thread
 from diffvae._errors import DataError
 from diffvae.model._config import AutoencoderConfig
@@ -24,8 +25,6 @@ from diffvae.train import RowSource
 N_BATCHES, BATCH_SIZE = 8, 128
 N_NULL = 200
 """Batches from the prior by which the noise floor of the MMD is measured."""
-ACTIVE_KL = 0.1
-"""Nats that a dimension must carry to count as active."""
 CORRELATED, DUPLICATE = 0.2, 0.8
 """Mean |r| of dimensions that are named as correlated, and |r| of two that are named as duplicates."""
 NEGLIGIBLE_SHARE = 0.01
@@ -40,6 +39,7 @@ LATE = 0.8
 """Share of the epochs after which a best epoch counts as late: the training had not ended."""
 FIRST_EPOCHS, LATER_EPOCHS = 3, 5
 """A training whose best epoch is among the first few, with at least this many after it, hardly improved."""
+LOWER_KL = "lower kl_weight"
 WIDTH = 96
 
 
@@ -50,18 +50,20 @@ class Diagnosis:
     Attributes
     ----------
     terms
-        For each term of the objective: weight, value (nats per cell; MMD has no unit), share of the loss, and share of
-        the gradient norm at the encoder; means over at most 8 batches of 128 cells. ``nll`` is that of the cells
-        themselves, not of the means of neighbours, and with ``likelihood="nb"`` that of their normalised counts.
+        For each term of the objective: weight, value (nats per cell; MMD and covariance have no unit), share of the
+        loss, and share of the gradient norm at the encoder; means over at most 8 batches of 128 cells. ``nll`` is that
+        of the cells themselves, not of the means of neighbours, and with ``likelihood="nb"`` that of their normalised
+        counts.
     mmd
         MMD of the posterior (``value``, mean over batches of all cells); mean and 95 % quantile of the same mean for a
         posterior equal to the prior (``floor_mean``, ``floor_95``; noise drawn as in the model), its mean for
         independent draws from the prior (``matched``), and its mean for a latent that is a single point
         (``collapsed``). Empty for a model without posterior.
     dimensions
-        For each latent dimension: variance of the posterior mean, mean posterior variance, KL in nats, ``active``, and
-        ``duplicate_of`` (-1: of none). Active dimensions vary between cells (variance above 0.01) and carry more than
-        0.1 nat; without a prior, their variance exceeds a hundredth of the mean.
+        For each latent dimension: variance of the posterior mean, mean posterior variance, its share of the KL term
+        (``kl``), what it carries (``nats``), ``active``, and ``duplicate_of`` (-1: of none). Active dimensions carry
+        more than 0.1 nat: half the log of 1 + variance of the posterior mean / mean posterior variance. Without a
+        posterior, their variance exceeds a hundredth of the mean.
     correlation
         Absolute correlation of the posterior means of two active dimensions: ``mean``, ``largest`` and ``chance``, the
         mean of independent dimensions of as many cells. Empty with fewer than two active dimensions.
@@ -69,7 +71,8 @@ class Diagnosis:
         Validation cells, at the posterior mean, on the scale of log-normalised expression where the scaling is known:
         ``r2`` as in :func:`diffvae.metrics.reconstruction_r2`, ``r2_pca`` of PCA with as many dimensions fitted on the
         training cells, and ``n_cells``; of either split at most 5,000 cells. Empty where the validation cells are not
-        known.
+        known, and with ``likelihood="nb"``: the log of an expected count, which such a model decodes, is not the
+        expected log that PCA predicts.
     training
         ``epochs``, and ``best_epoch`` by the loss of the validation cells; empty without it.
     messages
@@ -106,7 +109,7 @@ class Diagnosis:
     def __str__(self) -> str:
         are = "are active"
         if "kl" in self.dimensions:
-            are = f"carry more than {ACTIVE_KL} nat ({self.dimensions['kl'].sum():.3g} nats in all)"
+            are = f"carry more than {MIN_NATS} nat ({self.dimensions['nats'].sum():.3g} nats in all)"
         lines = [f"{self.n_active} of {len(self.dimensions)} latent dimensions {are}."]
         if c := self.correlation:
             lines.append(
@@ -152,7 +155,8 @@ def diagnose(model: Any, matrix: Matrix, validation: np.ndarray | None = None, *
     means = mu.double().cpu().numpy()
     dimensions = what_dimensions_carry(means, logvar.double().cpu().numpy() if "kl" in terms.index else None)
     correlation = _correlate(means, dimensions)
-    held_out = {} if validation is None else _held_out(model, matrix, means, validation, rng)
+    scored = validation is not None and not model._likelihood.counts
+    held_out = _held_out(model, matrix, means, cast(np.ndarray, validation), rng) if scored else {}
     training = _training(model.history)
     messages = _messages(model.config, terms, mmd, dimensions, correlation, held_out, training)
     return Diagnosis(terms, mmd, dimensions, correlation, held_out, training, tuple(messages))
@@ -178,18 +182,13 @@ def _terms(
     noise: torch.Generator,
 ) -> pd.DataFrame:
     """Return the table of the terms, means over the batches."""
-    c = objective.config
     encoder: list[Tensor] = list(module.encoder.parameters())
-    weights = {"nll": 1.0, "kl": c.kl_weight, "mmd": c.mmd_weight}
     values: list[dict[str, float]] = []
     norms: list[dict[str, float]] = []
     for rows in batches:
-        x = source.rows(rows)
-        mu, logvar = (t.float() for t in module.encoder(x))
-        z = objective.draw(mu, logvar, noise)
-        computed = {"nll": objective.reconstruction(module, module.decoder(z), objective.target(rows, x))}
-        if c.noise != "none":
-            computed |= {"kl": objective.kl(mu, logvar), "mmd": objective.mmd(z, noise)}
+        computed = objective(module, source.rows(rows), rows, noise)
+        del computed["loss"]
+        weights = {name: 1.0 if name == "nll" else getattr(objective.config, f"{name}_weight") for name in computed}
         values.append({name: float(value.detach()) for name, value in computed.items()})
         norms.append({n: _gradient_norm(v, encoder, weights[n]) for n, v in computed.items()})
     terms = pd.DataFrame({"value": pd.DataFrame(values).mean()})
@@ -244,15 +243,15 @@ def _mmd(
 
 def what_dimensions_carry(mu: np.ndarray, logvar: np.ndarray | None) -> pd.DataFrame:
     """Return what each dimension carries; ``logvar`` is None without a posterior."""
-    variance = mu.var(axis=0)
-    frame = pd.DataFrame({"variance": variance}, index=pd.RangeIndex(mu.shape[1], name="dimension"))
+    frame = pd.DataFrame({"variance": mu.var(axis=0)}, index=pd.RangeIndex(mu.shape[1], name="dimension"))
     if logvar is None:  # no prior fixes the scale of the latent, so the threshold is relative
-        frame["active"] = variance > ACTIVE_VARIANCE * variance.mean()
+        frame["active"] = alive_dimensions(mu, prior=False)
     else:
         frame["posterior_variance"] = np.exp(logvar).mean(axis=0)
         frame["kl"] = 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar).mean(axis=0)
-        # a constant mean other than 0 has a KL, and carries nothing
-        frame["active"] = (variance > ACTIVE_VARIANCE) & (frame["kl"] > ACTIVE_KL)
+        sd = np.exp(0.5 * logvar)
+        frame["nats"] = nats(mu, sd)
+        frame["active"] = informative(mu, sd)
     frame["duplicate_of"] = -1
     return frame
 
@@ -320,12 +319,13 @@ def _messages(
     training: dict[str, int],
 ) -> list[str]:
     """Return the faults: first what the model lacks, then the terms of the loss that have no effect."""
-    return [
+    messages = [
         *_of_training(config, held_out, training),
-        *_of_dimensions(dimensions, correlation),
+        *_of_dimensions(config, dimensions, correlation),
         *(_of_mmd(terms, mmd) if mmd and terms.loc["mmd", "weight"] > 0 else []),
-        *_of_kl(terms, dimensions),
     ]
+    # a posterior equal to the prior has no KL gradient either, and a higher weight is no remedy
+    return messages if any(LOWER_KL in message for message in messages) else [*messages, *_of_kl(terms, dimensions)]
 
 
 def _of_training(config: AutoencoderConfig, held_out: dict[str, float], training: dict[str, int]) -> list[str]:
@@ -335,7 +335,7 @@ def _of_training(config: AutoencoderConfig, held_out: dict[str, float], training
     remedy = "Train longer (max_epochs)"
     if best < LATE * epochs and not config.early_stopping:
         remedy = f"Set early_stopping=True: the validation loss was lowest in epoch {best} of {epochs}"
-    remedy += ", or lower kl_weight." if config.kl_weight > 0 and config.noise != "none" else "."
+    remedy += f", or {LOWER_KL}." if config.kl_weight > 0 and config.noise != "none" else "."
     if held_out and held_out["r2"] < NOTHING_LEARNT:
         messages.append(
             "The model has learnt nothing that holds for new cells: it reconstructs held-out cells no better than the "
@@ -354,13 +354,14 @@ def _of_training(config: AutoencoderConfig, held_out: dict[str, float], training
     return messages
 
 
-def _of_dimensions(dimensions: pd.DataFrame, correlation: dict[str, float]) -> list[str]:
+def _of_dimensions(config: AutoencoderConfig, dimensions: pd.DataFrame, correlation: dict[str, float]) -> list[str]:
     messages = []
     n, n_active = len(dimensions), int(dimensions["active"].sum())
     if n_active < n:
         what, more = "have at least a hundredth of the mean variance", ""
         if "kl" in dimensions:
-            what, more = f"carry information (more than {ACTIVE_KL} nat)", " A lower kl_weight activates more."
+            what = f"carry information (more than {MIN_NATS} nat)"
+            more = f" A {LOWER_KL} activates more." if config.kl_weight > 0 else ""
         active = _listed(dimensions.index[dimensions["active"]])
         messages.append(f"{n_active} of {n} latent dimensions {what}; read only those: {active or 'none'}.{more}")
     duplicates = dimensions.index[dimensions["duplicate_of"] >= 0]
@@ -371,10 +372,12 @@ def _of_dimensions(dimensions: pd.DataFrame, correlation: dict[str, float]) -> l
             "each with its duplicate."
         )
     if correlation and correlation["mean"] > CORRELATED:
+        weight = config.covariance_weight
+        remedy = f"Raise covariance_weight (it is {weight:g})" if weight > 0 else "Set covariance_weight of DiffVAE"
         messages.append(
             f"The latent dimensions are correlated (mean |r| {correlation['mean']:.2f}, independent ones "
-            f"{correlation['chance']:.2f}), so one dimension is not one process. Set covariance_weight of "
-            "DiffVAE, or read clusters instead."
+            f"{correlation['chance']:.2f}), so one dimension is not one process. {remedy}, or read "
+            "clusters instead."
         )
     return messages
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from diffvae import _keys, _random, nn
+from diffvae._core.fingerprint import fingerprint
 from diffvae._core.io.backed import OnDisk, is_on_disk, open_store
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.runtime import torch_in_one_thread
@@ -80,6 +81,7 @@ class NeuralModel(Model, abstract=True):
         self.n_latent = config.n_latent
         self._module: nn.Autoencoder | None = None
         self._validation: np.ndarray | None = None
+        self._split: str | None = None
 
     def __repr__(self) -> str:
         state = f"trained on {self.features.n_cells} cells" if self.is_trained else "not trained"
@@ -194,6 +196,12 @@ class NeuralModel(Model, abstract=True):
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return arrays_of(self.module)
+
+    def _state(self) -> dict[str, Any]:
+        return {"split": self._split}
+
+    def _set_state(self, state: Mapping[str, Any]) -> None:
+        self._split = state.get("split")
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._module = with_arrays(lambda: self._build(len(self.features.gene_names), 0), arrays)
@@ -331,6 +339,7 @@ class NeuralModel(Model, abstract=True):
             raise
         self._set_trained(module, features, history, matrix)
         self._validation = np.isin(np.arange(features.n_cells), validation_rows)
+        self._split = fingerprint(self._validation)
         return self
 
     def _objective(
@@ -371,7 +380,8 @@ class NeuralModel(Model, abstract=True):
         ----------
         adata
             Cells on which to examine the model; None for the training cells. Of cells on disk 16,384 are drawn, and
-            held-out cells are not scored. Of cells in memory the held-out ones are those of :func:`diffvae.pp.prepare`.
+            held-out cells are not scored. Of cells in memory they are scored if these are the training cells, unchanged
+            and with the split of :func:`diffvae.pp.prepare` by which the model was trained.
         rng
             Seed of the batches and draws.
 
@@ -383,8 +393,12 @@ class NeuralModel(Model, abstract=True):
         if isinstance(matrix, BackedMatrix):
             matrix = matrix.sample(DIAGNOSED, _random.generator(rng, "diagnosed cells"))
             return diagnose(self, matrix, rng=rng)
-        validation = self._validation
-        if adata is not None:
-            split = cast("AnnData", adata).obs.get(_keys.SPLIT)
-            validation = None if split is None else (split == "validation").to_numpy()
+        validation = self._validation if adata is None else self._held_out_of(cast("AnnData", adata), matrix)
         return diagnose(self, matrix, validation, rng=rng)
+
+    def _held_out_of(self, adata: AnnData, matrix: Matrix) -> np.ndarray | None:
+        """Return which cells were held out; None unless they are those of the training, with its split."""
+        if _keys.SPLIT not in adata.obs or fingerprint(matrix) != self.features.fingerprint:
+            return None
+        held_out = (adata.obs[_keys.SPLIT] == "validation").to_numpy()
+        return held_out if fingerprint(held_out) == self._split else None

@@ -11,10 +11,10 @@ from scipy import sparse
 
 from diffvae import _keys
 from diffvae._core.anndata import posterior
+from diffvae._core.information import informative
 from diffvae.pl._style import GREY
 from diffvae.report._encode import deflated, distinct, levels, short
 from diffvae.report._folder import DamagedError
-from diffvae.tl._dimensions import informative
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -11,14 +11,13 @@ from scipy import stats
 from diffvae import _keys
 from diffvae._core.anndata import groups, posterior, results
 from diffvae._core.fingerprint import stability_of
+from diffvae._core.information import informative
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-MIN_NATS = 0.1
-"""Information that a dimension must carry to be chosen, as in :meth:`diffvae.model.DiffVAE.diagnose`."""
 RULES: dict[str, Rule] = {
     "rank_by": Choice("share", "odds_ratio"),
     "n_top": Whole(1),
@@ -62,7 +61,8 @@ def latent_dimensions(
     max_q
         Choose only enriched dimensions (odds ratio above 1 and q-value at most ``max_q``), so a group may have none.
         With 1, all dimensions whose D_k has a cell of the group can be chosen, as in the paper. Dimensions that carry
-        at most 0.1 nat are never chosen, if ``obsm[use_rep + "_sd"]`` has the posterior's standard deviations.
+        at most 0.1 nat, as in :meth:`diffvae.model.DiffVAE.diagnose`, are never chosen, if ``obsm[use_rep + "_sd"]``
+        has the posterior's standard deviations.
     use_rep
         Key of the latent representation.
     copy
@@ -141,19 +141,6 @@ def latent_dimensions(
             "use_rep": use_rep,
         }
     return frame
-
-
-def informative(z: np.ndarray, sd: np.ndarray | None) -> np.ndarray:
-    r"""Return which dimensions carry more than 0.1 nat; all of them where the posterior is not known.
-
-    A Gaussian channel with the variance of z as its signal and the mean of sd^2 as its noise carries
-
-    .. math:: \frac12 \log \left( 1 + \frac{Var(z_k)}{\overline{\sigma_k^2}} \right)
-    """
-    if sd is None:
-        return np.ones(z.shape[1], dtype=bool)
-    noise = np.square(sd, dtype=np.float64).mean(axis=0)
-    return 0.5 * np.log1p(z.var(axis=0) / np.maximum(noise, 1e-300)) > MIN_NATS
 
 
 def outlying(z: np.ndarray, n_sd: float) -> tuple[np.ndarray, np.ndarray]:

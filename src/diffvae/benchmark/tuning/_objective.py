@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random, metrics, pp
-from diffvae._core.fingerprint import ACTIVE_VARIANCE
+from diffvae._core.information import informative
 from diffvae.benchmark._links import principal_components
 from diffvae.benchmark.tuning._space import Space
 from diffvae.pipeline import _settings
@@ -93,9 +93,10 @@ class Evaluator:
             )
             for i in range(self.n_trainings)
         ]
-        latents = [model.get_latent_representation() for model in models]
+        posteriors = [model.get_posterior() for model in models]
+        latents = [z for z, _ in posteriors]
         measured: dict[str, float] = pd.DataFrame([held_out(model, adata) for model in models]).mean().to_dict()
-        measured["active_dimensions"] = float(np.mean([(z.var(axis=0) > ACTIVE_VARIANCE).sum() for z in latents]))
+        measured["active_dimensions"] = float(np.mean([informative(*posterior).sum() for posterior in posteriors]))
         measured["epochs_trained"] = float(np.mean([len(model.history) for model in models]))
         of_epoch = OBJECTIVES[self.objective].of_epoch
         if of_epoch is not None:
