@@ -11,6 +11,7 @@ from diffvae.benchmark._clusterers import partitions
 from diffvae.benchmark._ica import ICA
 from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._run import METRICS
+from diffvae.benchmark.stability._matching import has_prior
 
 CHEAP = {"metrics": ["ari", "nmi", "overlap", "knn_purity"], "progress": False}
 ONE = {"n_latent": 8, "n_trainings": 1, "n_clusterings": 1, "spaces": ["latent"], "clusterers": ["kmeans"]}
@@ -140,6 +141,10 @@ def test_reconstruction_is_on_one_scale(cells):
         ({"clusterers": ["ward"]}, "'ward' is no clusterer"),
         ({"clusterers": []}, "No clusterer"),
         ({"k_given": {"ward": [True]}}, "k_given names 'ward', which is not among the clusterers kmeans"),
+        ({"k_given": {"kmeans": True}}, r"k_given\['kmeans'\] is True; it must be a sequence of True and False"),
+        ({"k_given": {"kmeans": ()}}, r"k_given\['kmeans'\] is empty; name at least one"),
+        ({"k_given": False}, "k_given is False; it must be a sequence"),
+        ({"k_given": []}, "k_given is empty"),
         ({"spaces": ["umap"]}, "spaces is 'umap'; it must be 'latent' or 'tsne'"),
         ({"metrics": ["accuracy"]}, "metrics is 'accuracy'; it must be 'ari'"),
         ({"n_trainings": 0}, "n_trainings is 0; it must be a whole number of 1 or more"),
@@ -190,6 +195,27 @@ def test_independent_components():
     assert explained == sorted(explained, reverse=True)
 
 
+def test_independent_components_of_too_few_dimensions_are_refused():
+    rng = np.random.default_rng(0)
+    adata = ad.AnnData((rng.laplace(size=(200, 3)) @ rng.normal(size=(3, 30))).astype(np.float32))
+    ICA(3).train(adata)
+    with pytest.raises(ValueError, match="n_latent is 5, but only 3 principal components of the training cells vary"):
+        ICA(5).train(adata)
+
+
+def test_which_methods_have_a_prior(few):
+    quick = {"n_latent": 4, "hidden": (16, 8)}
+    with_prior = [dv.model.DiffVAE(**quick), dv.model.VAE(**quick), Fixed()]
+    without = [dv.model.DiffVAE(**quick, noise="none"), dv.model.AutoEncoder(**quick), dv.model.PCA(4), ICA(4)]
+    assert all(map(has_prior, with_prior))
+    assert not any(map(has_prior, without))
+    method = dv.benchmark.Method("quiet", lambda n: without[0], {"max_epochs": 1})
+    sets = _tasks.as_cells({"tree": few}, "cell_type", (), None)[0]
+    training = _tasks.train(_tasks.prepare(sets, 0, None), sets, method, 4, 0, ())
+    assert training.z is not None
+    assert not training.prior
+
+
 def test_leiden_on_the_posterior_only_where_there_is_one(few):
     asked = ONE | {"clusterers": ["leiden", "leiden_posterior"], "n_clusterings": 2, "k_given": [True, False]}
     table = compare(few, {"PCA": dv.model.PCA(), "noise": Fixed()}, **asked).table
@@ -198,6 +224,13 @@ def test_leiden_on_the_posterior_only_where_there_is_one(few):
     }  # fmt: skip
     with pytest.raises(ValueError, match="'leiden_posterior' clusters the latent space only"):
         compare(few, ["PCA"], **ONE | {"clusterers": ["leiden_posterior"], "spaces": ["tsne"]})
+    asked = ONE | {"clusterers": ["leiden_posterior"]}
+    sentence = "noise on tree, n_latent=8: there is no posterior, which 'leiden_posterior' needs"
+    with pytest.warns(UserWarning, match=sentence):
+        table = compare(few, {"PCA": dv.model.PCA(), "noise": Fixed()}, **asked).table
+    assert table["method"].unique().tolist() == ["PCA"]
+    with pytest.warns(UserWarning, match=sentence), pytest.raises(ValueError, match="No method could be clustered"):
+        compare(few, {"noise": Fixed()}, **asked)
 
 
 def test_the_posterior_graph_follows_the_standard_deviations():

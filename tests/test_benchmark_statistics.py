@@ -251,6 +251,9 @@ def test_best_may_not_be_sure():
     (row,) = leaders(runs, "ari").to_dict("records")
     assert (row["best"], row["sure"]) == ("DiffVAE", False)
     assert leaders(table({"PCA": {"a": [0.5, 0.7]}}), "ari").empty  # against nothing
+    uncorrelated = {"PCA": {"a": [0.0, 0.0]}, "DiffVAE": {"a": [0.1, 0.1]}}  # by construction, which is no merit
+    assert leaders(table(uncorrelated, metric="mean_correlation"), "mean_correlation").empty
+    assert not leaders(table(uncorrelated, metric="training_seconds"), "training_seconds").empty
     alike = leaders(table({"PCA": {"a": [0.5, 0.7]}, "same": {"a": [0.5, 0.7]}}), "ari")
     assert alike["sure"].tolist() == [False]
 

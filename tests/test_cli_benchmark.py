@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import diffvae as dv
-from diffvae.cli._benchmark import keys_of, methods_of
+from diffvae.cli._benchmark import k_given_of, keys_of, methods_of
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,8 @@ def test_bad_input_ends_with_a_sentence_and_writes_nothing(diffvae, files, tmp_p
         (("--method", "tSNE"), "--method is 'tSNE'; the methods are"),
         (("--label-key", "kind"), "--label-key is"),
         (("--config", str(tmp_path / "none.json")), "does not exist"),
+        (("--choose-k-of", "leiden"), "--choose-k-of is 'leiden', which is not among the clusterers kmeans; choose"),
+        (("--choose-k", "--choose-k-of", "kmeans"), "give only one of the two"),
     ):
         code, _, told = diffvae("benchmark", files[0], *CHEAP, "--out", out, *change)
         assert code == 2
@@ -62,6 +64,15 @@ def test_label_keys():
     assert keys_of(["a=cell_type", "b=cluster=2"]) == {"a": "cell_type", "b": "cluster=2"}
     with pytest.raises(ValueError, match="with several keys, each must be NAME=KEY"):
         keys_of(["a=cell_type", "cluster"])
+
+
+def test_whether_the_number_of_clusters_is_given():
+    both = ("kmeans", "leiden")
+    assert k_given_of(False, [], both, ("latent",)) == (True,)
+    assert k_given_of(True, [], both, ("latent",)) == (True, False)
+    assert k_given_of(False, ["leiden"], both, ("latent",)) == {"leiden": (True, False)}
+    with pytest.raises(ValueError, match="give --space latent, or another --clusterer"):
+        k_given_of(False, [], ("leiden_posterior",), ("tsne",))
 
 
 def test_methods_are_the_usual_ones_or_those_that_were_named(tmp_path):

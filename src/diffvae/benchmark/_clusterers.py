@@ -48,8 +48,14 @@ def check_clusterers(clusterers: Sequence[str], k_given: KGiven) -> None:
         raise ValueError(f"{unknown[0]!r} is no clusterer; they are {', '.join(map(repr, CLUSTERERS))}.")
     if isinstance(k_given, Mapping) and (unknown := [c for c in k_given if c not in clusterers]):
         raise ValueError(f"k_given names {unknown[0]!r}, which is not among the clusterers {', '.join(clusterers)}.")
-    if not clusterers or not k_given:
-        raise ValueError("No clusterer, or neither way of choosing the number of clusters, was named; name one.")
+    for name, asked in k_given.items() if isinstance(k_given, Mapping) else [(None, k_given)]:
+        entry = "k_given" if name is None else f"k_given[{name!r}]"
+        if not isinstance(asked, Sequence) or not all(isinstance(given, bool | np.bool_) for given in asked):
+            raise ValueError(f"{entry} is {asked!r}; it must be a sequence of True and False, such as (True,).")
+        if not asked:
+            raise ValueError(f"{entry} is empty; name at least one of True (the number is given) and False.")
+    if not clusterers:
+        raise ValueError("No clusterer was named; name at least one.")
 
 
 def partitions(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from diffvae import _random
+from diffvae._errors import DataError
 from diffvae.model import PCA
 from diffvae.model._features import Features
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 MAX_ITER, TOLERANCE = 1000, 1e-4
+MIN_VARIANCE = 1e-10
+"""Share of the largest variance up to which a component is a rounding error of single precision."""
 
 
 class ICA:
@@ -56,6 +59,13 @@ class ICA:
         self._pca.train(adata, layer=layer, rng=rng)
         rows, _ = split_rows(adata, None, rng)
         y = self._pca.get_latent_representation().astype(np.float64)
+        variance = y[rows].var(axis=0)
+        n = int((variance > MIN_VARIANCE * variance.max()).sum())
+        if n < len(variance):  # whitening would divide by zero
+            raise DataError(
+                f"n_latent is {len(variance)}, but only {n} principal components of the training cells vary; ask for "
+                f"at most {n}."
+            )
         seed = _random.seed(rng, "ica") % 2**31
         ica = FastICA(whiten="unit-variance", max_iter=MAX_ITER, tol=TOLERANCE, random_state=seed)
         with warnings.catch_warnings():

@@ -31,6 +31,7 @@ IDENTITY = ["dataset", "method", "n_latent", "seed"]
 METRICS = (*_tasks.OF_CLUSTERS, *_names.OF_SPACE, *_tasks.OF_TRAINING, *_tasks.RECURRENCE)
 OF_RUN = ["clustering_seed", "space", "clusterer", "k_given"]
 TYPE_COLUMNS = ["type", "n_cells", "recall", "precision"]
+NO_POSTERIOR = f"there is no posterior, which {POSTERIOR!r} needs; name another clusterer too."
 RULES: dict[str, Rule] = {
     "n_latent": Whole(1),
     "spaces": Choice(*SPACES),
@@ -137,7 +138,7 @@ def run(
     Warns
     -----
     UserWarning
-        For each training that failed, with the reason; its rows are missing.
+        For each training that failed, or has no posterior for ``"leiden_posterior"`` alone; its rows are missing.
 
     References
     ----------
@@ -262,12 +263,14 @@ def _plan_recurrence(source: str, trainings: Sequence[Planned], jobs: dict[str, 
 
 def _assemble(trainings: Sequence[Planned], store: Store, folder: Path | None, plan: Plan) -> Comparison:
     used = ", ".join(f"{k} {v}" for k, v in versions().items())
-    table, types = [], []
+    table, types, refused = [], [], False
     for planned in trainings:
         identity, training = planned.identity, store.load(planned.training)
-        if training.note:
+        rows = [row for result in planned.clusterings for row in store.load(result)]
+        if not rows:
             where = f"{identity['method']} on {identity['dataset']}, n_latent={identity['n_latent']}"
-            warnings.warn(f"{where}: {training.note}", UserWarning, stacklevel=3)
+            warnings.warn(f"{where}: {training.note or NO_POSTERIOR}", UserWarning, stacklevel=3)
+            refused |= not training.note
             continue
         scores = {name: training.scores.get(name, np.nan) for name in plan.metrics if name in _tasks.OF_TRAINING}
         if _tasks.ACTIVE in plan.metrics:  # of what is stored, so that old and new results agree
@@ -276,10 +279,12 @@ def _assemble(trainings: Sequence[Planned], store: Store, folder: Path | None, p
             found = store.load(planned.recurrence)[identity["seed"]]
             scores |= {m: np.nan if found[m] is None else found[m] for m in _tasks.RECURRENCE if m in plan.metrics}
         scores |= {"training_seconds": training.seconds, "versions": used}
-        for row in (row for result in planned.clusterings for row in store.load(result)):
+        for row in rows:
             table.append(identity | row | scores)
             of_run = identity | {k: row[k] for k in OF_RUN}
             types += [of_run | dict(zip(TYPE_COLUMNS, entry, strict=True)) for entry in row["types"]]
+    if refused and not table:
+        raise ValueError(f"No method could be clustered: {NO_POSTERIOR}")
     columns = [*IDENTITY, *OF_RUN, "n_clusters", *(m for m in METRICS if m in plan.metrics)]
     columns += ["training_seconds", "clustering_seconds", "versions"]
     return Comparison(

@@ -20,7 +20,6 @@ from diffvae._core.information import informative
 from diffvae._core.io import read
 from diffvae._errors import DataError
 from diffvae.benchmark._clusterers import KGiven, Partition, partitions
-from diffvae.benchmark._ica import ICA
 from diffvae.benchmark._jobs import Training
 from diffvae.benchmark._methods import Method
 from diffvae.benchmark.stability import _matching
@@ -146,8 +145,6 @@ def prepare(cells: Cells, seed: int, n_top_genes: int | None) -> AnnData:
 
 def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int, wanted: Sequence[str]) -> Training:
     """Train a method on prepared cells and score its latent representation, or note why the training failed."""
-    from diffvae.model import PCA, AutoEncoder
-
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
@@ -162,8 +159,7 @@ def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int
     if z.shape[0] != adata.n_obs or not np.isfinite(z).all():
         return Training(None, note=f"its latent representation is {z.shape} for {adata.n_obs} cells, or not finite.")
     sd = sd if sd is not None and sd.any() else None  # an autoencoder has no posterior
-    prior = not isinstance(model, PCA | ICA | AutoEncoder)  # without one the scale of a dimension is arbitrary
-    return Training(z, sd, prior, _scores(model, adata, cells, z, seed, wanted), seconds)
+    return Training(z, sd, _matching.has_prior(model), _scores(model, adata, cells, z, seed, wanted), seconds)
 
 
 def _scores(

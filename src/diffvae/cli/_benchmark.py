@@ -81,16 +81,18 @@ def command(
     from diffvae import benchmark
     from diffvae.benchmark._run import CLUSTERERS
 
+    clusterers, spaces = tuple(clusterer or CLUSTERERS), tuple(space or ("latent", "tsne"))
+    k_given = k_given_of(choose_k, choose_k_of or [], clusterers, spaces)
     comparison = benchmark.run(
         list(files),
         methods_of(method, config or []),
         label_key=keys_of(label_key),
         n_latent=n_latent or (20, 50, 100),
-        clusterers=clusterer or CLUSTERERS,
-        spaces=space or ("latent", "tsne"),
+        clusterers=clusterers,
+        spaces=spaces,
         n_trainings=trainings,
         n_clusterings=clusterings,
-        k_given=(True, False) if choose_k else dict.fromkeys(choose_k_of, (True, False)) if choose_k_of else (True,),
+        k_given=k_given,
         factors=factor or (),
         batch_key=batch_key,
         n_top_genes=n_top_genes,
@@ -131,6 +133,24 @@ def keys_of(given: list[str]) -> str | dict[str, str]:
             f"--label-key is {wrong[0]!r}; with several keys, each must be NAME=KEY, where NAME is that of the file."
         )
     return {name: key for name, _, key in pairs}
+
+
+def k_given_of(choose_k: bool, choose_k_of: list[str], clusterers: tuple[str, ...], spaces: tuple[str, ...]) -> Any:
+    """Read ``--choose-k`` and ``--choose-k-of``, and refuse clusterers that they or ``--space`` leave without work."""
+    if set(clusterers) == {"leiden_posterior"} and "latent" not in spaces:
+        raise ValueError(
+            "--clusterer leiden_posterior clusters the latent space only; give --space latent, or another --clusterer."
+        )
+    if choose_k and choose_k_of:
+        raise ValueError("--choose-k is of all clusterers and --choose-k-of of one; give only one of the two.")
+    if unknown := [name for name in choose_k_of if name not in clusterers]:
+        raise ValueError(
+            f"--choose-k-of is {unknown[0]!r}, which is not among the clusterers {', '.join(clusterers)}; choose them "
+            "with --clusterer."
+        )
+    if choose_k_of:
+        return dict.fromkeys(choose_k_of, (True, False))
+    return (True, False) if choose_k else (True,)
 
 
 def show(comparison: Comparison) -> None:

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from diffvae import _keys, _random
 from diffvae._core.fingerprint import alive_dimensions
 from diffvae._errors import DataError
+from diffvae.benchmark._ica import ICA
 from diffvae.model import PCA, Model
 from diffvae.model._features import fingerprint, layer_matrix
 
@@ -54,9 +55,14 @@ def read(model: Model, adata: AnnData, cells: np.ndarray) -> Training:
     latent, sd = model.get_posterior(adata)
     z = latent.astype(np.float64)
     weights, jacobian = model.gene_weights(), model.gene_jacobian(latent[cells])
-    config = getattr(model, "config", None)
-    has_prior = config is not None and config.noise != "none"  # a prior fixes the scale of the latent
-    return Training(z, alive_dimensions(z, has_prior), weights, jacobian, sd if sd.any() else None)
+    return Training(z, alive_dimensions(z, has_prior(model)), weights, jacobian, sd if sd.any() else None)
+
+
+def has_prior(model: Any) -> bool:
+    """Return whether a prior fixes the scale of the latent; a model of another package counts as having one."""
+    if isinstance(model, PCA | ICA):
+        return False
+    return bool(getattr(getattr(model, "config", None), "noise", "independent") != "none")
 
 
 def of_latent(z: np.ndarray, alive: np.ndarray) -> Training:
