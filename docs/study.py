@@ -266,7 +266,8 @@ OVERVIEW = (
     "Posterior: on the graph averaged over the posterior, which ICA and AE lack. Active: dimensions that carry more "
     "than 0.1 nat. Recurrence: share of the dimensions that come back in another training, 0.05 by chance; of all 50, "
     "or of the active ones, which are defined for methods with a prior. Less is better for the correlation and the "
-    "seconds. The scale of a method without prior is arbitrary, and so is its silhouette."
+    "seconds, which were measured beside other work. The scale of a method without prior is arbitrary, and so is its "
+    "silhouette."
 )
 PAIRED = (
     f"The {NEW} minus the other method, paired by data set and split; 95 % bootstrap intervals over data sets and "
