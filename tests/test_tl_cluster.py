@@ -322,8 +322,6 @@ def test_subsamples_and_clouds_get_their_graph_in_the_same_way(monkeypatch):
     adata = uncertain()
     tl.cluster(adata)
     assert record(adata)["chosen_by"] == "stability"
-    of_means = seen.pop()  # whether clusters are separated is judged on the means
-    assert of_means[0][1] is None
     assert [len(a[0]) for a, _ in seen] == [150, *[120] * 4, *[150, 120, 120] * 2]
     for (mean, sd, *more), options in seen:
         assert mean.shape == sd.shape
@@ -332,12 +330,58 @@ def test_subsamples_and_clouds_get_their_graph_in_the_same_way(monkeypatch):
         assert options["rng"] == record(adata)["seed"]
 
 
+@pytest.mark.parametrize("options", [{}, {"n_neighbors": 8, "n_draws": 3}])
+@pytest.mark.parametrize("rng", [0, 1])
+def test_neighbors_and_leiden_store_the_same_graph(options, rng):
+    adata = uncertain()
+    tl.cluster(adata, resolution=1.0, rng=rng, **options)
+    alone = tl.neighbors(uncertain(), rng=rng, copy=True, **options)
+    for key in ("diffvae_connectivities", "diffvae_distances"):
+        assert (adata.obsp[key] != alone.obsp[key]).nnz == 0
+    assert adata.uns["diffvae_neighbors"] == alone.uns["diffvae_neighbors"]
+    other = tl.neighbors(adata, rng=rng + 2, copy=True, **options)
+    assert (adata.obsp["diffvae_connectivities"] != other.obsp["diffvae_connectivities"]).nnz > 0
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "leiden"])
+def test_other_methods_make_no_posterior_graph(method, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(_cluster, "posterior_graph", never)
+    tl.cluster(uncertain(), method)
+    with pytest.raises(AssertionError):
+        tl.cluster(uncertain(), "leiden")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        *((method, {}) for method in METHODS),
+        *((m, {"n_clusters": 3}) for m in METHODS[:3]),
+        ("leiden", {"resolution": 1}),
+    ],
+)
+def test_identical_cells_are_one_cluster(method, options):
+    for sd in (None, np.ones((50, 3))):
+        adata = cells(np.full((50, 3), 2.5))
+        if sd is not None:
+            adata.obsm["X_diffvae_sd"] = sd
+        tl.cluster(adata, method, **options)
+        assert adata.obs["diffvae_cluster"].tolist() == ["0"] * 50
+        assert record(adata)["n_clusters"] == 1
+        assert record(adata)["n_separated"] == 0
+        assert record(adata)["warning"].startswith("All cells have the same values in the representation")
+
+
 def test_other_methods_cluster_the_means():
     adata = uncertain()
     bare = cells(adata.obsm["X_diffvae"])
     for a in (adata, bare):
         tl.cluster(a, "kmeans", n_clusters=4)
         assert not len(a.obsp)
+        assert "n_draws" not in record(a)
+        assert record(a)["n_neighbors"] == 15  # of the graph on which borders are judged
     assert (adata.obs["diffvae_cluster"] == bare.obs["diffvae_cluster"]).all()
 
 

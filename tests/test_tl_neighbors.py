@@ -132,3 +132,10 @@ def test_deviations_of_other_dimensions_are_refused(embedded):
     adata.obsm["X_diffvae_sd"] = adata.obsm["X_diffvae_sd"][:, :2]
     with pytest.raises(DataError, match="does not fit"):
         dv.tl.neighbors(adata)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_cells_are_refused(embedded, n):
+    with pytest.raises(DataError, match=f"The number of cells is {n}; a graph of neighbours needs at least 2"):
+        dv.tl.neighbors(embedded[:n].copy())
+    assert graph(embedded[:2].copy()).nnz == 2

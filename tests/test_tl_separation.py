@@ -4,12 +4,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
 
 from diffvae import tl
 from diffvae._core.graphs import leiden
 from diffvae.tl._cluster import kmeans
-from diffvae.tl._neighbors import posterior_graph
+from diffvae.tl._neighbors import nearest_neighbors, posterior_graph
 from diffvae.tl._separation import sentence, separation
 
 N = 600
@@ -40,7 +39,7 @@ def blobs(rng, distance=8.0, n_dims=4):
 
 
 def continua(x, labels):
-    return separation(posterior_graph(x, None), labels)[1]
+    return separation(nearest_neighbors(x), labels)[1]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -73,19 +72,82 @@ def test_two_moons_are_two_continua(seed):
 
 
 def test_openness_by_hand():
-    # a path of 20 cells: every cut, inside or between clusters, crosses one link
-    path = sparse.csr_matrix(np.diag(np.ones(19), 1) + np.diag(np.ones(19), -1))
-    openness, continuum = separation(path, np.repeat([0, 1], 10))
+    # each cell has one neighbour, the next on a path: every cut, inside or between clusters, crosses one link
+    path = np.append(np.arange(1, 30), 28)[:, None]
+    openness, continuum = separation(path, np.repeat([0, 1], 15))
     assert openness.tolist() == [1, 1]
     assert continuum.tolist() == [0, 0]
-    openness, _ = separation(path, np.repeat([0, 1, 2], [5, 10, 5]))
+    openness, _ = separation(path, np.repeat([0, 1, 2], 10))
     assert openness.tolist() == [1, 1, 1]  # the middle has two borders, and so has each cut parallel to them
-    middle = path.tolil()
-    middle[9, 10] = middle[10, 9] = 0
-    cut = sparse.csr_matrix(middle)
-    cut.eliminate_zeros()
-    assert separation(cut, np.repeat([0, 1], 10))[0].tolist() == [0, 0]
-    assert separation(cut, np.repeat([0, 1], 10))[1].tolist() == [0, 1]
+    cut = path.copy()
+    cut[14] = 13
+    assert separation(cut, np.repeat([0, 1], 15))[0].tolist() == [0, 0]
+    assert separation(cut, np.repeat([0, 1], 15))[1].tolist() == [0, 1]
+
+
+def test_a_gap_inside_a_cluster_opens_no_border():
+    # cluster 0 is two paths without a link between them; only the second touches cluster 1, over one link
+    path = np.append(np.arange(1, 40), 38)[:, None]
+    path[9] = 8
+    openness, continuum = separation(path, np.repeat([0, 1], 20))
+    assert openness.tolist() == [1, 1]
+    assert continuum.tolist() == [0, 0]
+    # both parts touch cluster 1: two links out, and a parallel cut crosses one link in each part
+    path[30] = 0
+    openness, _ = separation(path, np.repeat([0, 1], 20))
+    assert openness[0] == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cluster_of_two_blobs_is_separated_if_their_borders_are(seed):
+    rng = np.random.default_rng(seed)
+    places = np.array([[0, 0], [0, 30], [6, 30]])
+    x = np.concatenate([rng.normal(size=(200, 2)) + place for place in places])
+    openness, continuum = separation(nearest_neighbors(x), np.repeat([0, 0, 1], 200))
+    assert 0 < openness.max() < 0.25, openness
+    assert continuum.tolist() == [0, 1]
+    x = np.concatenate([x[:200], rng.normal(size=(400, 2)) + places[1]])
+    halves = np.concatenate([np.zeros(200, dtype=int), (x[200:, 0] > 0).astype(int)])
+    assert continua(x, halves).tolist() == [0, 0]  # one half of a cloud and a blob, the other half
+
+
+def rare(rng, m, distance, *big):
+    """Blobs, and m cells far from them; labels."""
+    parts = [rng.normal(size=(n, 4)) + 50 * i for i, n in enumerate(big)]
+    return np.concatenate([*parts, rng.normal(size=(m, 4)) - distance / 2]), np.repeat(range(len(big) + 1), [*big, m])
+
+
+@pytest.mark.parametrize("m", [9, 12, 15, 16, 40])
+@pytest.mark.parametrize("big", [(300,), (300, 300), (20,)])
+@pytest.mark.parametrize("distance", [8, 1000])
+def test_rare_cells_far_away_are_separated(m, big, distance):
+    for seed in range(3):
+        x, labels = rare(np.random.default_rng(seed), m, distance, *big)
+        openness, continuum = separation(nearest_neighbors(x), labels)
+        assert continuum.tolist() == list(range(len(big) + 1))
+        assert openness[-1] < 0.25
+
+
+@pytest.mark.parametrize("m", [1, 3, 8])
+def test_fewer_than_nine_cells_are_not_judged_and_change_nothing(m):
+    for distance in (0, 1000):
+        x, labels = rare(np.random.default_rng(0), m, distance, 300, 300)
+        openness, continuum = separation(nearest_neighbors(x), labels)
+        assert np.isnan(openness).tolist() == [False, False, True]
+        assert openness[:2].max() < 0.25
+        assert continuum.tolist() == [0, 1, 2]
+
+
+def test_small_cuts_of_a_continuum_are_not_separated():
+    judged = separated = 0
+    for seed in range(4):
+        for shape in (spiral, branches, cloud):
+            x = shape(np.random.default_rng(seed))
+            openness, continuum = separation(nearest_neighbors(x), kmeans(x, 40, seed, 1))
+            judged += (~np.isnan(openness)).sum()
+            separated += (~np.isnan(openness) & (np.bincount(continuum)[continuum] == 1)).sum()
+    assert judged > 200
+    assert separated <= 0.01 * judged
 
 
 def test_cells_without_a_cluster_are_left_out():
@@ -96,16 +158,37 @@ def test_cells_without_a_cluster_are_left_out():
     assert continua(x, np.zeros(N, dtype=int)).tolist() == [0]
 
 
+def said_of(names, continuum, small=()):
+    openness = np.where(np.isin(list(names), list(small)), np.nan, 1.0)
+    return sentence(list(names), openness, np.array(continuum, dtype=int))
+
+
 def test_the_sentence_names_the_clusters():
-    assert sentence(["0", "1"], np.array([0, 1])) is None
-    assert sentence([], np.array([], dtype=int)) is None
-    assert sentence(["0", "1", "2"], np.array([0, 0, 0])).startswith("These 3 clusters are cuts of one continuum: ")
-    several = sentence(list("01234"), np.array([0, 1, 0, 2, 1]))
-    assert several.startswith(
+    assert said_of("01", [0, 1]) is None
+    assert said_of("", []) is None
+    assert said_of("012", [0, 0, 0]).startswith("These 3 clusters are cuts of one continuum: ")
+    assert said_of("01234", [0, 1, 0, 2, 1]).startswith(
         "Clusters 0 and 2 are cuts of one continuum; clusters 1 and 4 are cuts of one continuum: "
     )
-    assert sentence(list("012"), np.array([0, 1, 0])).startswith("Clusters 0 and 2 are cuts of one continuum: ")
-    assert sentence(list("0123"), np.array([0, 0, 1, 0])).startswith("Clusters 0, 1 and 3 are cuts")
+    assert said_of("012", [0, 1, 0]).startswith("Clusters 0 and 2 are cuts of one continuum: ")
+    assert said_of("0123", [0, 0, 1, 0]).startswith("Clusters 0, 1 and 3 are cuts")
+    assert said_of("0", [0], "0") is None
+    assert said_of("01", [0, 1], "1") == "Cluster 1 is too small to tell whether it is separated (below 9 cells)."
+    assert said_of("0123", [0, 0, 1, 2], "23").startswith("Clusters 0 and 1 are cuts of one continuum: ")
+    assert said_of("0123", [0, 0, 1, 2], "23").endswith(
+        " Clusters 2 and 3 are too small to tell whether they are separated (below 9 cells)."
+    )
+
+
+@pytest.mark.parametrize(("m", "n_separated"), [(8, 0), (12, 2)])
+def test_cluster_says_which_clusters_are_too_small(m, n_separated):
+    x, _ = rare(np.random.default_rng(0), m, 1000, 300)
+    adata = ad.AnnData(obs=pd.DataFrame(index=[f"cell {i}" for i in range(len(x))]), obsm={"X_diffvae": x})
+    tl.cluster(adata, "kmeans", n_clusters=2)
+    record = adata.uns["diffvae"]["cluster"]
+    assert record["n_separated"] == record["separation"]["separated"].sum() == n_separated
+    assert record.get("warning", "").startswith("Cluster 1 is too small to tell" if m == 8 else "")
+    assert ("warning" in record) == (m == 8)
 
 
 @pytest.mark.parametrize(

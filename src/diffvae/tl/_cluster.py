@@ -18,7 +18,7 @@ from diffvae._core.graphs import communities
 from diffvae._core.runtime import in_one_thread
 from diffvae._core.validate import Choice, Either, Number, Optional, Rule, Whole, check
 from diffvae._errors import DataError
-from diffvae.tl._neighbors import N_DRAWS, N_NEIGHBORS, posterior_graph, store
+from diffvae.tl._neighbors import N_DRAWS, N_NEIGHBORS, graph_seed, nearest_neighbors, posterior_graph, store
 from diffvae.tl._separation import sentence, separation
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ NOISE = "noise"
 RESOLUTIONS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.5)
 MAX_CLUSTERS = 20
 MIN_CELLS = 3
+SAME = (
+    "All cells have the same values in the representation, and so they are one cluster; train the model again, or take "
+    "another representation (use_rep)."
+)
+"""Warning if the representation does not vary."""
 N_SUBSAMPLES = 4
 SUBSAMPLE_SHARE = 0.8
 N_CLOUDS = 2
@@ -346,7 +351,7 @@ def cluster(
     n_neighbors
         Neighbours of a cell in the graph.
     n_draws
-        Draws from the posterior for the graph; 0 takes the posterior means only. The other methods cluster the means.
+        Draws from the posterior for the graph of Leiden; 0 takes the posterior means only, as the other methods do.
     key_added
         Key in ``obs``.
     rng
@@ -357,14 +362,15 @@ def cluster(
     Returns
     -------
     None, or the copy. Writes ``obs[key_added]``: categories "0", "1", ... from the largest cluster to the smallest, and
-    "noise" for cells that DBSCAN leaves out. Leiden also writes its graph, as :func:`neighbors` does. Writes
-    ``uns["diffvae"]["cluster"]``: the parameters and, for "auto", the table of candidates. For k-means and Leiden it
-    also has ``stability`` and ``null_stability`` (mean over the Gaussian clouds).
+    "noise" for cells that DBSCAN leaves out. Leiden also writes its graph, as :func:`neighbors` does with the
+    same parameters and seed; it replaces a stored one. Writes ``uns["diffvae"]["cluster"]``: the parameters and, for
+    "auto", the table of candidates. For k-means and Leiden it also has ``stability`` and ``null_stability`` (mean over
+    the Gaussian clouds). Cells that all have the same values are one cluster, and ``warning`` says so.
 
     Which clusters are separated from all others is in the table ``separation``; ``n_separated`` is their number, and
     ``warning`` says which of the others are cuts of one continuum. The openness of a border is the number of links of
     the neighbour graph (of the means) across it, divided by that of parallel cuts through the inside of the cluster;
-    below 0.25 a cluster is separated.
+    up to 0.25 a cluster is separated. It is NaN for clusters of fewer than 9 cells, which are too small to tell.
 
     References
     ----------
@@ -397,25 +403,30 @@ def cluster(
         raise DataError(f"There are only {len(x)} cells; clustering needs at least {MIN_CELLS}.")
     if n_clusters != "auto" and int(n_clusters) > len(x):
         raise DataError(f"n_clusters is {n_clusters}, but there are {len(x)} cells.")
-    seed = _random.seed(rng, "cluster") % 2**31
+    seed = graph_seed(rng)
     random = _random.generator(rng, "cluster", "auto")
     if sd is None or n_draws == 0:
         sd, n_draws = None, 0
 
-    about: dict[str, Any] = {"n_neighbors": n_neighbors, "n_draws": n_draws}
-    graph = posterior_graph(x, sd, **about, rng=seed)
-    options |= about | {"graph": graph, "posterior_sd": sd}
-    own = {name: options[name] for name in clusterer.options}
-    labels, record = clusterer.fit(x, n_clusters, seed, random, **own)
+    about: dict[str, Any] = {"n_neighbors": n_neighbors}
+    if "graph" in clusterer.options:
+        about["n_draws"] = n_draws
+        options |= about | {"graph": posterior_graph(x, sd, **about, rng=seed), "posterior_sd": sd}
+    record: dict[str, Any]
+    if (x == x[0]).all():
+        labels, record = np.zeros(len(x), dtype=np.int64), {"chosen_by": clusterer.chosen_by, "warning": SAME}
+    else:
+        own = {name: options[name] for name in clusterer.options}
+        labels, record = clusterer.fit(x, n_clusters, seed, random, **own)
     clusters = _by_size(labels)
     record = {"method": method, "use_rep": use_rep, "key_added": key_added, "seed": seed} | about | record
     record["n_clusters"] = len(clusters.categories.drop(NOISE, errors="ignore"))
-    of_means = graph if sd is None else posterior_graph(x, None, n_neighbors, rng=seed)
-    record |= _separated(of_means, clusters, record)
+    nearest = nearest_neighbors(x, n_neighbors, seed)
+    record |= _separated(nearest, clusters, record)
     adata = adata.copy() if copy else adata
     adata.obs[key_added] = clusters
-    if "graph" in own:
-        store(adata, graph, use_rep=use_rep, scale=1.0, seed=seed, **about)
+    if "graph" in clusterer.options:
+        store(adata, options["graph"], nearest, use_rep=use_rep, n_draws=n_draws, scale=1.0, seed=seed)
     results(adata)["cluster"] = record
     return adata if copy else None
 
@@ -429,13 +440,14 @@ def check_options(method: str, n_clusters: int | str) -> None:
         )
 
 
-def _separated(graph: sparse.csr_matrix, clusters: pd.Categorical, record: dict[str, Any]) -> dict[str, Any]:
+def _separated(nearest: np.ndarray, clusters: pd.Categorical, record: dict[str, Any]) -> dict[str, Any]:
     """Return which clusters are separated, and the warning with the sentence on those that are not."""
     names = clusters.categories.drop(NOISE, errors="ignore")
-    openness, continuum = separation(graph, np.where(clusters == NOISE, -1, clusters.codes))
-    alone = np.bincount(continuum)[continuum] == 1 if len(names) > 1 else np.zeros(len(names), dtype=bool)
+    openness, continuum = separation(nearest, np.where(clusters == NOISE, -1, clusters.codes))
+    judged = ~np.isnan(openness)
+    alone = judged & (np.bincount(continuum)[continuum] == 1) & (judged.sum() > 1)
     table = pd.DataFrame({"cluster": names, "openness": openness, "continuum": continuum, "separated": alone})
-    said = " ".join(filter(None, (record.get("warning"), sentence(list(names), continuum))))
+    said = " ".join(filter(None, (record.get("warning"), sentence(list(names), openness, continuum))))
     return {"separation": table, "n_separated": int(alone.sum())} | ({"warning": said} if said else {})
 
 

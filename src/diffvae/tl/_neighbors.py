@@ -12,6 +12,7 @@ from diffvae import _keys, _random
 from diffvae._core.anndata import posterior, results
 from diffvae._core.runtime import in_one_thread
 from diffvae._core.validate import Number, Rule, Whole, check
+from diffvae._errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,7 +42,8 @@ def neighbors(
               \quad \varepsilon_s \sim N(0, I)
 
     The posterior means of a denoising model lie on a smooth, low-dimensional surface that modularity cuts into equal
-    patches. Draws from the posterior restore the uncertainty of each cell. :func:`cluster` uses the same graph.
+    patches. Draws from the posterior restore the uncertainty of each cell. :func:`cluster` with Leiden makes the same
+    graph from the same parameters and seed, and replaces a stored one.
 
     Parameters
     ----------
@@ -93,12 +95,20 @@ def neighbors(
     """
     check(RULES, n_neighbors=n_neighbors, n_draws=n_draws, scale=scale)
     mean, sd = posterior(adata, use_rep)
-    seed = _random.seed(rng, "neighbors") % 2**31
+    if len(mean) < 2:
+        raise DataError(f"The number of cells is {len(mean)}; a graph of neighbours needs at least 2.")
+    seed = graph_seed(rng)
     graph = posterior_graph(mean, sd, n_neighbors, n_draws, scale, seed)
+    nearest = nearest_neighbors(mean, n_neighbors, seed)
     adata = adata.copy() if copy else adata
     n_drawn = 0 if sd is None or scale == 0 else n_draws
-    store(adata, graph, key_added, use_rep=use_rep, n_neighbors=n_neighbors, n_draws=n_drawn, scale=scale, seed=seed)
+    store(adata, graph, nearest, key_added, use_rep=use_rep, n_draws=n_drawn, scale=scale, seed=seed)
     return adata if copy else None
+
+
+def graph_seed(rng: _random.Rng) -> int:
+    """Return the seed from which :func:`neighbors` and :func:`cluster` make their graph."""
+    return _random.seed(rng, "cluster") % 2**31
 
 
 def posterior_graph(
@@ -107,37 +117,35 @@ def posterior_graph(
     n_neighbors: int = N_NEIGHBORS,
     n_draws: int = N_DRAWS,
     scale: float = 1.0,
-    rng: _random.Rng = 0,
+    rng: int = 0,
 ) -> sparse.csr_matrix:
     """Return the mean shared-neighbour graph of draws from the posterior; without sd, that of the means.
 
     Float32, cells x cells, symmetric. The equation is that of :func:`neighbors`.
     """
-    seed = _random.seed(rng, "neighbors") % 2**31
     if sd is None or scale * n_draws == 0 or not sd.any():
-        return sparse.csr_matrix(shared_neighbor_graph(nearest_neighbors(mean, n_neighbors, seed)), dtype=np.float32)
+        return sparse.csr_matrix(shared_neighbor_graph(nearest_neighbors(mean, n_neighbors, rng)), dtype=np.float32)
     random = _random.generator(rng, "posterior draws")
     total = sparse.csr_matrix((len(mean), len(mean)))
     for _ in range(n_draws):
         draw = mean + scale * sd * random.standard_normal(mean.shape, dtype=np.float32)
-        total = total + shared_neighbor_graph(nearest_neighbors(draw.astype(np.float32), n_neighbors, seed))
+        total = total + shared_neighbor_graph(nearest_neighbors(draw.astype(np.float32), n_neighbors, rng))
     return sparse.csr_matrix(total / n_draws, dtype=np.float32)
 
 
 def store(
     adata: AnnData,
     graph: sparse.csr_matrix,
+    nearest: np.ndarray,
     key_added: str = _keys.NEIGHBORS,
     *,
     use_rep: str,
-    n_neighbors: int,
     n_draws: int,
     scale: float,
     seed: int,
 ) -> None:
     """Write a graph, and the distances between the means of nearest neighbours, in the form of scanpy."""
     mean, _ = posterior(adata, use_rep)
-    nearest = nearest_neighbors(mean, n_neighbors, _random.seed(seed, "neighbors") % 2**31)
     n, k = nearest.shape
     distances = np.linalg.norm(mean[nearest] - mean[:, None], axis=2)
     adata.obsp[_keys.CONNECTIVITIES] = graph
@@ -155,8 +163,8 @@ def store(
     results(adata)["neighbors"] = {"key_added": key_added, "use_rep": use_rep, "n_draws": n_draws}
 
 
-def nearest_neighbors(x: np.ndarray, n_neighbors: int, seed: int) -> np.ndarray:
-    """Return the nearest other rows of each row: exact up to 20,000 rows, by pynndescent above."""
+def nearest_neighbors(x: np.ndarray, n_neighbors: int = N_NEIGHBORS, seed: int = 0) -> np.ndarray:
+    """Return the nearest other rows of each row, nearest first: exact up to 20,000 rows, by pynndescent above."""
     k = min(n_neighbors, len(x) - 1)
     if len(x) <= EXACT_NEIGHBORS:
         from sklearn.neighbors import NearestNeighbors
