@@ -65,7 +65,7 @@ class Measure(NamedTuple):
 
 KMEANS = Measure("k-means", "adjusted Rand index of k-means", "ari", "kmeans", True)
 PURITY = Measure("purity", "purity of the 15 nearest neighbours", "knn_purity")
-COLUMNS = [
+TYPES = [
     KMEANS,
     Measure("Leiden 1, plain", "adjusted Rand index of Leiden at resolution 1, plain graph", "ari", PLAIN, False),
     Measure("Leiden 1, posterior", "... on the posterior graph", "ari", POSTERIOR, False),
@@ -73,6 +73,8 @@ COLUMNS = [
     Measure("Leiden k, posterior", "... on the posterior graph", "ari", POSTERIOR, True),
     PURITY,
     Measure("silhouette", "silhouette of the types", "silhouette"),
+]
+DIMENSIONS = [
     Measure("active", "active dimensions", "active_dimensions"),
     Measure("recurrence", "recurrence of dimensions", "recurrence"),
     Measure("recurrence, active", "recurrence of active dimensions", "recurrence_active"),
@@ -110,7 +112,7 @@ def page(table: pd.DataFrame, commands: list[str]) -> str:
         INTRODUCTION.format(
             n_real=len(real), n_simulated=len(sets) - len(real), low=trainings.min(), high=trainings.max()
         ),
-        f"## Means over sets\n\n{OVERVIEW}\n\n{overview(table, order)}",
+        f"## Means over sets\n\n{OVERVIEW}\n\n{overview(table, order, TYPES)}\n\n{overview(table, order, DIMENSIONS)}",
         *(f"## {md.capital(m.name)}\n\n{by_set(table, m, order)}" for m in MAIN),
         f"## Paired differences\n\n{PAIRED}\n\n{differences(paired)}",
         f"## Chosen without the set that it is judged on\n\n{left_out(table)}",
@@ -139,18 +141,19 @@ def named(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, leiden[wanted].assign(clusterer=EITHER)], ignore_index=True)
 
 
-def overview(table: pd.DataFrame, order: list[str]) -> str:
+def overview(table: pd.DataFrame, order: list[str], columns: list[Measure]) -> str:
     """Return mean over sets and standard deviation over trainings of each method and measure."""
     found = Findings(table, order[0], Bootstrap(1)).over_sets
     rows = []
     for method in order:
         cells = []
-        for measure in COLUMNS:
+        for measure in columns:
             here = measure.rows(found[(found["metric"] == measure.metric) & (found["method"] == method)])
             digits = 1 if measure.metric in ("training_seconds", "active_dimensions") else 3
-            cells.append(md.spread(here["mean"].iloc[0], here["sd"].iloc[0], digits) if len(here) else "–")
+            spread = md.spread(here["mean"].iloc[0], here["sd"].iloc[0], digits) if len(here) else "–"
+            cells.append(spread.replace(" ", "\N{NO-BREAK SPACE}"))
         rows.append([md.text(method), *cells])
-    return md.table(["", *(m.title for m in COLUMNS)], rows)
+    return md.table(["", *(m.title for m in columns)], rows)
 
 
 def by_set(table: pd.DataFrame, measure: Measure, order: list[str]) -> str:
