@@ -116,7 +116,10 @@ def test_history(model, name):
     history = model.history
     assert history.index.name == "epoch"
     assert history.index[0] == 1
-    terms = {"PCA": ["mse"], "AutoEncoder": ["loss", "nll"]}.get(name, ["loss", "nll", "kl", "mmd"])
+    terms = {
+        "PCA": ["mse"], "AutoEncoder": ["loss", "nll"], "VAE": ["loss", "nll", "kl", "mmd"],
+        "DiffVAE": ["loss", "nll", "kl", "mmd", "covariance"],
+    }[name]  # fmt: skip
     assert list(history.columns) == [f"{split}_{term}" for split in ("train", "validation") for term in terms]
     assert len(history) == (1 if name == "PCA" else QUICK["max_epochs"])
     assert np.isfinite(history.to_numpy()).all()

@@ -183,7 +183,7 @@ def test_dark_and_light(opened, report_folder):
 def test_figures_have_keys_and_no_way_out_of_the_page(opened, report_folder):
     page = opened(report_folder)
     assert page.locator("#change-curve .legendtext").count() == 5
-    assert page.locator("#curves-1 .legendtext").count() == 8
+    assert page.locator("#curves-1 .legendtext").count() == 10  # five terms
     titles = page.locator(".modebar-btn").evaluate_all("(all) => all.map((b) => b.dataset.title)")
     assert titles
     assert not [t for t in titles if "hare" in t or "loud" in t or "dit in" in t]
