@@ -73,9 +73,12 @@ def test_with_few_sets_nothing_is_claimed(study):
 def test_methods_without_posterior_and_pca_of_fewer_dimensions(study):
     table = pd.concat([runs(LEVELS), runs({"PCA": (0.4, 0)}, n_latent=20), runs(LEVELS).head(20)])
     page = study.page(table, ["a", "b"])
-    overview = section(page, "Means over sets").splitlines()
-    header, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in overview if line.startswith("|")]
-    by_name = {row[0]: dict(zip(header, row, strict=True)) for row in rows[1:]}
+    by_name: dict[str, dict[str, str]] = {}
+    for overview in section(page, "Means over sets").split("\n\n"):  # two tables: types, and dimensions
+        lines = [line for line in overview.splitlines() if line.startswith("|")]
+        for row in lines[2:]:
+            cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], row)]
+            by_name.setdefault(cells[1][0], {}).update(zip(*cells, strict=True))
     assert list(by_name) == ["new default", "PCA-50", "PCA-20", "ICA", "VAE", "AE", "old default"]
     assert by_name["ICA"]["Leiden 1, posterior"] == "–"
     assert by_name["ICA"]["Leiden 1, plain"] != "–"
