@@ -1,4 +1,4 @@
-"""How much a dimension of a latent representation says about the cells."""
+"""Which dimensions of a latent representation say something about the cells."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 MIN_NATS = 0.1
 """Information that a dimension must carry to count as active."""
+ACTIVE_VARIANCE = 0.01
+"""A dimension is active where Var_x E[z_d|x] exceeds this (Burda et al. 2016, section 5.2)."""
 
 
 def nats(mean: np.ndarray, sd: np.ndarray) -> np.ndarray:
@@ -40,3 +42,19 @@ def informative(mean: np.ndarray, sd: np.ndarray | None) -> np.ndarray:
     [True, False]
     """
     return np.ones(mean.shape[1], dtype=bool) if sd is None else nats(mean, sd) > MIN_NATS
+
+
+def alive_dimensions(z: np.ndarray, prior: bool) -> np.ndarray:
+    """Return which dimensions vary between cells; :meth:`diffvae.model.NeuralModel.diagnose` also asks what they carry.
+
+    With a prior N(0, I), which fixes the scale, the variance must exceed 0.01; otherwise a hundredth of the mean
+    variance.
+
+    Examples
+    --------
+    >>> alive_dimensions(np.array([[-1.0, 0.0, 0.05], [1.0, 0.0, -0.05]]), prior=True).tolist()
+    [True, False, False]
+    """
+    variance = z.var(axis=0, dtype=np.float64)
+    alive: np.ndarray = variance > ACTIVE_VARIANCE * (1.0 if prior else variance.mean())
+    return alive

@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random, metrics, pp
-from diffvae._core.fingerprint import alive_dimensions
-from diffvae._core.information import informative
+from diffvae._core.information import alive_dimensions, informative
 from diffvae._core.io import read
 from diffvae._errors import DataError
 from diffvae.benchmark._clusterers import KGiven, Partition, partitions

@@ -64,7 +64,7 @@ class DiffVAE(NeuralModel):
         Draws from the prior per batch; None for the number of cells in the batch.
     covariance_weight
         Weight of the squared covariances between dimensions of mu (DIP-VAE, Kumar et al. 2018). KL and MMD do not see
-        them where the noise of the posterior hides them. With the penalty, dimensions return in other trainings.
+        them where the noise of the posterior hides them (docs/tried.md has its effect).
     noise
         ``"independent"``: one draw per cell and dimension (eq 8). ``"shared"``: one per batch, as in the released code.
         ``"none"``: no noise and no prior.

@@ -109,9 +109,9 @@ class AutoencoderConfig(Config):
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        # Chosen among four on eight data sets (docs/study.md has the evidence, and its limits). KL keeps the posterior
-        # variance from vanishing, MMD keeps dimensions alive. Weights by range undo what scaling to [0, 1] does to
-        # rarely expressed genes; early stopping matters where cells are few.
+        # Tuned on thirteen data sets (docs/study.md has the evidence and its limits, docs/tried.md what did not help).
+        # KL keeps the posterior variance from vanishing. The covariance penalty keeps the means uncorrelated. Weights
+        # by range undo what scaling to [0, 1] does to rarely expressed genes. Early stopping matters with few cells.
         "default": {
             "hidden": (128,),
             "gene_weighting": "range",

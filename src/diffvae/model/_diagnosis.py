@@ -9,16 +9,14 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from diffvae import _random, nn
-from diffvae._core.fingerprint import alive_dimensions
-from diffvae._core.information import MIN_NATS, informative, nats
+from diffvae._core.information import MIN_NATS, alive_dimensions, informative, nats
 from diffvae._core.runtime import torch_in_one_thread
 from diffvae._errors import DataError
 from diffvae.model._config import AutoencoderConfig
-from diffvae.model._features import Features, Matrix
+from diffvae.model._features import Features, Matrix, dense
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 from diffvae.train import RowSource
 
@@ -282,7 +280,7 @@ def _held_out(model: Any, matrix: Matrix, mu: np.ndarray, validation: np.ndarray
         return {}
     low, high = model.features.minimum, model.features.maximum
     scale = 1.0 if low is None or high is None else (high - low).astype(np.float32)
-    train, held_out = ((_dense(matrix[np.sort(rows)]) * scale).astype(np.float32) for rows in splits)
+    train, held_out = (dense(matrix[np.sort(rows)]) * scale for rows in splits)
     mean = train.mean(axis=0, dtype=np.float64).astype(np.float32)
     variation = np.square(held_out - mean, dtype=np.float64).sum()
     if variation == 0:
@@ -297,10 +295,6 @@ def _held_out(model: Any, matrix: Matrix, mu: np.ndarray, validation: np.ndarray
         "r2_pca": float(explained / variation),
         "n_cells": len(splits[1]),
     }
-
-
-def _dense(matrix: Matrix) -> np.ndarray:
-    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 
 def _training(history: pd.DataFrame) -> dict[str, int]:

@@ -306,11 +306,12 @@ class NeuralModel(Model, abstract=True):
         reconstructed = read_counts(cells, features) if likelihood.counts else matrix
         if likelihood.initialise is not None:
             likelihood.initialise(module, reconstructed, train_rows)
-        objective = self._objective(module, matrix, features, train_rows, target, rng, progress)
+        weights = gene_weights(self.config, features)
+        objective = InfoVAEObjective(self.config, None if weights is None else weights.to(target), together.gather)
         if likelihood.counts:
             sizes = torch.from_numpy(log_sizes(reconstructed, matrix, features)).to(target)
             objective.target = Counts(RowSource(reconstructed, target), sizes)
-        objective.gather = together.gather
+        self._start_at_pca(module, objective, matrix, features, likelihood, train_rows, target, rng, progress)
         module = module.to(target)
         try:
             history = fit(
@@ -342,30 +343,29 @@ class NeuralModel(Model, abstract=True):
         self._split = fingerprint(self._validation)
         return self
 
-    def _objective(
+    def _start_at_pca(
         self,
         module: nn.Autoencoder,
+        objective: InfoVAEObjective,
         matrix: Matrix,
         features: Features,
+        likelihood: Likelihood,
         train_rows: np.ndarray,
         device: torch.device,
         rng: _random.Rng,
         progress: bool,
-    ) -> InfoVAEObjective:
-        """Return the objective; the linear maps of the module, if it has any, are started at the components."""
-        weights = gene_weights(self.config, features)
-        objective = InfoVAEObjective(self.config, None if weights is None else weights.to(device))
-        if not (self.config.linear_skip or self.config.target_neighbors):
-            return objective
-        likelihood = LIKELIHOODS[self.config.likelihood].on_scale_of(features)
+    ) -> None:
+        """Make the target of the objective a mean over neighbours, and start the linear maps at the components."""
+        n_neighbors = 0 if likelihood.counts else self.config.target_neighbors
+        if not (self.config.linear_skip or n_neighbors):
+            return
         components = principal_components(matrix, features, train_rows, self.n_latent, rng)
         values = components.values
-        if self.config.target_neighbors and not likelihood.counts:
-            means = NeighborMean(matrix, components, self.config.target_neighbors, device, progress=progress)
+        if n_neighbors:
+            means = NeighborMean(matrix, components, n_neighbors, device, progress=progress)
             objective.target, values = means, means.of_reference(components)
         if self.config.linear_skip:
             start_at_components(module, components, dense(values), likelihood)
-        return objective
 
     def _set_trained(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:
         """Store the results of a training."""

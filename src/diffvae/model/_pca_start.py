@@ -171,7 +171,7 @@ class NeighborMean:
     components
         Components of the reference cells.
     n_neighbors
-        k; fewer if there are not as many other reference cells.
+        Number of neighbours k. With fewer other reference cells, all of them.
     device
         Device of the targets.
     progress

@@ -67,9 +67,9 @@ VERDICT: Verdict = (
     (
         lambda n: "n_progenitors" in n,
         "{n_called_progenitors} of {n_progenitors} progenitors are linked to a mature type beyond chance, and "
-        "{n_called_pearson} by their Pearson neighbours alone. Of the {n_either} that either method calls, both give "
-        "{n_same} the same call. In simulations, a third of such calls were right, and a tenth of progenitors without "
-        "a fate were called.",
+        "{n_called_pearson} by their Pearson neighbours alone. The two methods agree on {n_same} of the {n_either} "
+        "that at least one of them calls. In simulations, a third of such calls were right, and a tenth of progenitors "
+        "without a fate were called.",
     ),
 )
 """Conditions on the numbers of a result, and the sentences that they add."""

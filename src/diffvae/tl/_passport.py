@@ -11,7 +11,8 @@ from scipy import sparse, stats
 
 from diffvae import _keys, metrics
 from diffvae._core.anndata import groups, representation, result, results
-from diffvae._core.fingerprint import alive_dimensions, mark, stability_of
+from diffvae._core.fingerprint import mark, stability_of
+from diffvae._core.information import alive_dimensions
 from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl._dimensions import enrichment, outlying

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from diffvae import _keys, _random
-from diffvae._core.fingerprint import alive_dimensions
+from diffvae._core.information import alive_dimensions
 from diffvae._errors import DataError
 from diffvae.benchmark._ica import ICA
 from diffvae.model import PCA, Model
