@@ -11,7 +11,7 @@ from diffvae import _keys
 from diffvae.model import DiffVAE, _pca_start, load
 from diffvae.model._features import read_features, split_rows
 from diffvae.model._likelihoods import LIKELIHOODS
-from diffvae.model._pca_start import NeighborMean, principal_components, start_at_components
+from diffvae.model._pca_start import NeighborMean, neighbor_weights, principal_components, start_at_components
 from diffvae.nn import Autoencoder
 
 
@@ -59,7 +59,7 @@ def test_target_is_the_mean_of_the_cell_and_its_nearest_training_cells(resident,
         monkeypatch.setattr(_pca_start, "RESIDENT_LIMIT", 0)
     matrix, features, train_rows, validation_rows = parts()
     components = principal_components(matrix, features, train_rows, N_LATENT, 0)
-    targets = NeighborMean(matrix, components, 5, torch.device("cpu"))
+    targets = NeighborMean(matrix, components, neighbor_weights(matrix, components, 5), torch.device("cpu"))
     scores, x = components.scores(matrix)[:, :50], dense(matrix)
     for row in (train_rows[0], train_rows[-1], validation_rows[0]):
         others = train_rows[train_rows != row]
@@ -76,7 +76,7 @@ def test_a_cell_outside_the_reference_gets_its_nearest_reference_cells(monkeypat
     monkeypatch.setattr(_pca_start, "REFERENCE_CELLS", 30)
     matrix, features, train_rows, _ = parts()
     components = principal_components(matrix, features, train_rows, N_LATENT, 0)
-    targets = NeighborMean(matrix, components, 5, torch.device("cpu"))
+    targets = NeighborMean(matrix, components, neighbor_weights(matrix, components, 5), torch.device("cpu"))
     row = np.setdiff1d(train_rows, components.rows)[:1]
     scores, x = components.scores(matrix)[:, :50], dense(matrix)
     nearest = components.rows[np.argsort(np.linalg.norm(scores[components.rows] - scores[row], axis=1))[:5]]

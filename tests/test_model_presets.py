@@ -51,6 +51,8 @@ def test_anything_may_be_overridden(preset):
         "mmd_unbiased": True,
         "mmd_prior_size": 64,
         "covariance_weight": 1.5,
+        "batch_mmd_weight": 2.0,
+        "encode_covariates": False,
         "noise": "independent",
         "head": "linear",
         "batch_norm": False,

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from diffvae.model._config import AutoencoderConfig, from_preset
 from diffvae.model._neural import NeuralModel
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from diffvae import nn
-    from diffvae.model._features import Features, Matrix
-
-
 FIXED = (
     "mmd_weight", "mmd_kernel", "mmd_bandwidth", "mmd_unbiased", "mmd_prior_size", "noise",
-    "covariance_weight", "linear_skip", "target_neighbors", "batch_size",
+    "covariance_weight", "batch_mmd_weight", "encode_covariates", "linear_skip", "target_neighbors", "batch_size",
 )  # fmt: skip
 """Hyper-parameters that the baselines do not have."""
 
@@ -65,6 +58,11 @@ class DiffVAE(NeuralModel):
     covariance_weight
         Weight of the squared covariances between dimensions of mu (DIP-VAE, Kumar et al. 2018). KL and MMD do not see
         them where the noise of the posterior hides them (docs/tried.md has its effect).
+    batch_mmd_weight
+        Weight of the MMD between batches (:func:`diffvae.nn.batch_mmd`), if the model is trained with ``batch_key``.
+    encode_covariates
+        Whether the encoder sees batches and covariates. Without them it can encode cells of any batch, but removes less
+        of the effect.
     noise
         ``"independent"``: one draw per cell and dimension (eq 8). ``"shared"``: one per batch, as in the released code.
         ``"none"``: no noise and no prior.
@@ -123,6 +121,8 @@ class DiffVAE(NeuralModel):
         mmd_unbiased: bool | None = None,
         mmd_prior_size: int | None = None,
         covariance_weight: float | None = None,
+        batch_mmd_weight: float | None = None,
+        encode_covariates: bool | None = None,
         noise: str | None = None,
         head: str | None = None,
         batch_norm: bool | None = None,
@@ -236,8 +236,8 @@ class AutoEncoder(NeuralModel):
         """Return the hyper-parameters."""
         return {k: v for k, v in super().get_params().items() if k not in (*FIXED, "kl_weight", "head")}
 
-    def _set_trained(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:
-        super()._set_trained(module, features, history, matrix)
+    def _set_trained(self, *results: Any) -> None:
+        super()._set_trained(*results)
         z = self.get_latent_representation().astype(np.float64)
         self._moments = {"latent_mean": z.mean(0), "latent_covariance": np.cov(z.T).reshape(2 * (self.n_latent,))}
 

@@ -326,16 +326,39 @@ class Model(Estimator, abstract=True):
         """Train on the cells of an AnnData."""
 
     @abstractmethod
-    def _encode(self, matrix: Matrix) -> np.ndarray: ...
+    def _encode(self, matrix: Matrix, design: np.ndarray | None = None) -> np.ndarray: ...
+
+    def design(self, adata: AnnData | OnDisk | None = None) -> np.ndarray | None:
+        """Return the covariates of cells as the network sees them, for ``batch`` of :meth:`decode`.
+
+        Parameters
+        ----------
+        adata
+            Cells with the columns of ``obs`` on which the model was trained; None for the training cells. Cells of an
+            unknown batch, and cells without the column, are taken as average, with a warning.
+
+        Returns
+        -------
+        Cells x covariates, float32; None from a model without covariates.
+        """
+        return None
+
+    def _design_of_batch(self, batch: Any, n: int) -> np.ndarray | None:
+        """Return the covariates of n points in a batch; None for the average batch."""
+        if batch is not None:
+            raise ValueError("This model was trained without batches; leave batch out, or train with batch_key=....")
+        return None
 
     @abstractmethod
-    def decode(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: np.ndarray, *, batch: Any = None) -> np.ndarray:
         """Return expression, on the scale of the training layer, for points of the latent space.
 
         Parameters
         ----------
         z
             Points x latent dimensions.
+        batch
+            Batch in which to express the points; only :class:`NeuralModel` has batches.
 
         Returns
         -------
@@ -350,8 +373,11 @@ class Model(Estimator, abstract=True):
         """Return the weight omega between each latent dimension and each gene, latent dimensions x genes."""
 
     @abstractmethod
-    def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
-        """Return the derivative of each gene along each dimension, averaged over points z: dimensions x genes."""
+    def gene_jacobian(self, z: np.ndarray, *, batch: Any = None) -> np.ndarray:
+        """Return the derivative of each gene along each dimension, averaged over points z: dimensions x genes.
+
+        ``batch`` is as in :meth:`decode`.
+        """
 
     def get_latent_representation(
         self, adata: AnnData | OnDisk | None = None, *, max_missing: float = 0.2
@@ -376,11 +402,11 @@ class Model(Estimator, abstract=True):
         DataError
             If the layer or too many genes are missing.
         """
-        matrix = self._matrix(adata, max_missing)
+        matrix, design = self._matrix(adata, max_missing), self.design(adata)
         if not isinstance(matrix, BackedMatrix):
-            return self._encode(matrix)
+            return self._encode(matrix, design)
         z = np.empty((len(matrix), self.n_latent), dtype=np.float32)
-        for rows, part in self.encode_blocks(matrix):
+        for rows, part in self.encode_blocks(matrix, design):
             z[rows] = part
         return z
 
@@ -405,32 +431,51 @@ class Model(Estimator, abstract=True):
         ----------
         Tipping and Bishop, Probabilistic principal component analysis, JRSS B 1999, eq 7.
         """
-        return self._posterior(self._matrix(adata, max_missing))
+        return self._posterior(self._matrix(adata, max_missing), self.design(adata))
 
-    def _posterior(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
-        mean = self._encode(matrix)
+    def _posterior(self, matrix: Matrix, design: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        mean = self._encode(matrix, design)
         return mean, np.zeros_like(mean)
 
-    def _draw_counts(self, z: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    def _draw_counts(
+        self, z: np.ndarray, rng: np.random.Generator, design: np.ndarray | None = None
+    ) -> np.ndarray | None:
         """Return counts drawn for points of the latent space; None from a model of other values."""
         return None
 
-    def encode_blocks(self, matrix: BackedMatrix) -> Iterator[tuple[slice, np.ndarray]]:
+    def encode_blocks(
+        self, matrix: BackedMatrix, design: np.ndarray | None = None
+    ) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the rows and the latent representation of each block of cells on disk."""
         for rows, block in matrix.blocks():
-            yield rows, self._encode(block)
+            yield rows, self._encode(block, None if design is None else design[rows])
 
-    def reconstruct(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
-        """Return the decoded latent representation of cells, on the scale of the training layer: cells x genes."""
-        return self.decode(self.get_latent_representation(adata, max_missing=max_missing))
+    def reconstruct(self, adata: AnnData | None = None, *, batch: Any = None, max_missing: float = 0.2) -> np.ndarray:
+        """Return the decoded latent representation of cells, on the scale of the training layer: cells x genes.
 
-    def sample(self, n: int, *, rng: _random.Rng = 0) -> AnnData:
+        Parameters
+        ----------
+        adata
+            Cells, as in :meth:`get_latent_representation`; None for the training cells.
+        batch
+            Batch in which to express the cells, as in :meth:`decode`: their expression had they been measured there.
+            None for their own.
+        max_missing
+            Largest share of the model's genes that may be missing.
+        """
+        z = self.get_latent_representation(adata, max_missing=max_missing)
+        own = self.design(adata) if batch is None else batch
+        return self.decode(z) if own is None else self.decode(z, batch=own)
+
+    def sample(self, n: int, *, batch: Any = None, rng: _random.Rng = 0) -> AnnData:
         """Return artificial cells: draws from the prior and their expected expression.
 
         Parameters
         ----------
         n
             Number of cells.
+        batch
+            Batch in which to express the cells, as in :meth:`decode`; None for an average batch.
         rng
             Seed or generator.
 
@@ -446,7 +491,8 @@ class Model(Estimator, abstract=True):
         features = self.features
         random = _random.generator(rng, "sample")
         z = self._draw_prior(n, random)
-        values = self.decode(z)
+        design = self._design_of_batch(batch, n)
+        values = self.decode(z) if design is None else self.decode(z, batch=design)
         var = pd.DataFrame(index=self.gene_names)
         x = values
         if features.scaled:
@@ -458,6 +504,6 @@ class Model(Estimator, abstract=True):
         artificial = ad.AnnData(x, obs=obs, var=var, obsm={_keys.LATENT: z.astype(np.float32)})
         if features.layer is not None:
             artificial.layers[features.layer] = values
-        if (counts := self._draw_counts(z, random)) is not None:
+        if (counts := self._draw_counts(z, random, design)) is not None:
             artificial.layers[_keys.COUNTS] = counts
         return artificial

@@ -39,6 +39,8 @@ RULES: dict[str, Rule] = {
     "kl_weight": Number("[0, inf)"),
     "mmd_weight": Number("[0, inf)"),
     "covariance_weight": Number("[0, inf)"),
+    "batch_mmd_weight": Number("[0, inf)"),
+    "encode_covariates": Flag(),
     "mmd_kernel": Choice("imq", "rbf", "released"),
     "mmd_bandwidth": Optional(Number("(0, inf)")),
     "mmd_unbiased": Flag(),
@@ -94,6 +96,8 @@ class AutoencoderConfig(Config):
     mmd_unbiased: bool = True
     mmd_prior_size: int | None = None
     covariance_weight: float = 0.0
+    batch_mmd_weight: float = 0.0
+    encode_covariates: bool = True
     noise: str = "independent"
     head: str = "linear"
     batch_norm: bool = True
@@ -119,6 +123,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "mmd_weight": 300.0,
             "mmd_kernel": "imq",
             "covariance_weight": 1.0,
+            "batch_mmd_weight": 300.0,
             "input_dropout": 0.5,
             "linear_skip": True,
             "target_neighbors": 15,

@@ -132,8 +132,18 @@ class Diagnosis:
 
 
 @torch_in_one_thread
-def diagnose(model: Any, matrix: Matrix, validation: np.ndarray | None = None, *, rng: _random.Rng = 0) -> Diagnosis:
-    """Examine a trained model on cells; ``validation`` marks those held out. See :meth:`NeuralModel.diagnose`."""
+def diagnose(
+    model: Any,
+    matrix: Matrix,
+    validation: np.ndarray | None = None,
+    design: np.ndarray | None = None,
+    *,
+    rng: _random.Rng = 0,
+) -> Diagnosis:
+    """Examine a trained model on cells with covariates ``design``; ``validation`` marks those held out.
+
+    See :meth:`NeuralModel.diagnose`.
+    """
     module = model.module
     if not matrix.shape[0]:
         raise DataError("There are no cells on which to examine the model; give at least one.")
@@ -142,19 +152,20 @@ def diagnose(model: Any, matrix: Matrix, validation: np.ndarray | None = None, *
     objective = InfoVAEObjective(model.config, None if weights is None else weights.to(source.device))
     if model._likelihood.counts:
         objective.target = cast(Any, _NormalisedCounts(model.features, source.device))
+    objective.covariates = model._covariates_of(design, len(source))
     order = _random.generator(rng, "diagnose").permutation(len(source))
     noise = _random.torch_generator(rng, "diagnose", device=source.device)
     size = min(BATCH_SIZE, len(source))
     batches = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
 
     terms = _terms(module, objective, source, batches[:N_BATCHES], noise)
-    mu, logvar = _posterior(module, source)
+    mu, logvar = _posterior(objective, module, source)
     mmd = _mmd(objective, mu, logvar, batches, noise) if "mmd" in terms.index else {}
     means = mu.double().cpu().numpy()
     dimensions = what_dimensions_carry(means, logvar.double().cpu().numpy() if "kl" in terms.index else None)
     correlation = _correlate(means, dimensions)
     scored = validation is not None and not model._likelihood.counts
-    held_out = _held_out(model, matrix, means, cast(np.ndarray, validation), rng) if scored else {}
+    held_out = _held_out(model, matrix, means, cast(np.ndarray, validation), design, rng) if scored else {}
     training = _training(model.history)
     messages = _messages(model.config, terms, mmd, dimensions, correlation, held_out, training)
     return Diagnosis(terms, mmd, dimensions, correlation, held_out, training, tuple(messages))
@@ -207,9 +218,9 @@ def _gradient_norm(value: Tensor, parameters: list[Tensor], weight: float) -> fl
 
 
 @torch.no_grad()
-def _posterior(module: nn.Autoencoder, source: RowSource) -> tuple[Tensor, Tensor]:
+def _posterior(objective: InfoVAEObjective, module: nn.Autoencoder, source: RowSource) -> tuple[Tensor, Tensor]:
     """Return mean and log variance of the posterior of all cells."""
-    parts = [module.encoder(source.rows(rows)) for rows in source.blocks()]
+    parts = [module.encoder(source.rows(rows), None, objective.covariates(rows)) for rows in source.blocks()]
     return torch.cat([p[0] for p in parts]).float(), torch.cat([p[1] for p in parts]).float()
 
 
@@ -269,7 +280,9 @@ def _correlate(mu: np.ndarray, dimensions: pd.DataFrame) -> dict[str, float]:
     return {"mean": float(r[pairs].mean()), "largest": float(r[pairs].max()), "chance": float(chance)}
 
 
-def _held_out(model: Any, matrix: Matrix, mu: np.ndarray, validation: np.ndarray, rng: _random.Rng) -> dict[str, float]:
+def _held_out(
+    model: Any, matrix: Matrix, mu: np.ndarray, validation: np.ndarray, design: np.ndarray | None, rng: _random.Rng
+) -> dict[str, float]:
     """Return R^2 of the validation cells, of the model and of PCA fitted on the training cells."""
     from sklearn.utils.extmath import randomized_svd
 
@@ -285,7 +298,8 @@ def _held_out(model: Any, matrix: Matrix, mu: np.ndarray, validation: np.ndarray
     variation = np.square(held_out - mean, dtype=np.float64).sum()
     if variation == 0:
         return {}
-    decoded = model.decode(mu[np.sort(splits[1])].astype(np.float32)) * scale
+    rows = np.sort(splits[1])
+    decoded = model.decode(mu[rows].astype(np.float32), batch=None if design is None else design[rows]) * scale
     error = np.square(held_out - decoded, dtype=np.float64).sum()
     seed = _random.seed(rng, "diagnosed components") % 2**31
     axes = randomized_svd(train - mean, n, n_iter=2, random_state=seed)[2]

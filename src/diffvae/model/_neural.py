@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -17,8 +17,11 @@ from diffvae._core.io.backed import OnDisk, is_on_disk, open_store
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.runtime import torch_in_one_thread
 from diffvae._core.validate import Number, Optional, Rule, Whole, check
+from diffvae.model._adapt import adapt, reference_of
 from diffvae.model._base import Model
+from diffvae.model._batches import N_NEIGHBORS, Partners
 from diffvae.model._config import AutoencoderConfig, default_epochs
+from diffvae.model._covariates import Covariates
 from diffvae.model._diagnosis import Diagnosis, diagnose
 from diffvae.model._features import (
     Features,
@@ -33,7 +36,13 @@ from diffvae.model._features import (
 )
 from diffvae.model._likelihoods import LIKELIHOODS, Counts, Likelihood, log_sizes
 from diffvae.model._objective import InfoVAEObjective, gene_weights
-from diffvae.model._pca_start import NeighborMean, principal_components, start_at_components
+from diffvae.model._pca_start import (
+    NeighborMean,
+    neighbor_weights,
+    partners_of_all,
+    principal_components,
+    start_at_components,
+)
 from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import Checkpoint, RowSource, Source, StreamSource, TrainingError, best_device, best_precision, fit
 from diffvae.train._distributed import share
@@ -47,6 +56,8 @@ DECODE_BLOCK = 4096
 """Cells per forward pass outside the training; bounds the memory of activations."""
 DIAGNOSED = 16_384
 """Cells that a diagnosis draws from those on disk."""
+REFERENCE = "batches.reference"
+"""Name of the array of latent means that a model with batches keeps."""
 RULES: dict[str, Rule] = {
     "max_epochs": Optional(Whole(1)),
     "batch_size": Optional(Whole(2)),
@@ -82,6 +93,9 @@ class NeuralModel(Model, abstract=True):
         self._module: nn.Autoencoder | None = None
         self._validation: np.ndarray | None = None
         self._split: str | None = None
+        self._covariates: Covariates | None = None
+        self._training_design: np.ndarray | None = None
+        self._reference: np.ndarray | None = None
 
     def __repr__(self) -> str:
         state = f"trained on {self.features.n_cells} cells" if self.is_trained else "not trained"
@@ -102,7 +116,7 @@ class NeuralModel(Model, abstract=True):
         """Return the hyper-parameters."""
         return asdict(self.config)
 
-    def _build(self, n_genes: int, rng: _random.Rng) -> nn.Autoencoder:
+    def _build(self, n_genes: int, rng: _random.Rng, n_covariates: int = 0) -> nn.Autoencoder:
         c = self.config
         with _random.torch_seeded(rng, "weights"):
             return nn.Autoencoder(
@@ -114,6 +128,8 @@ class NeuralModel(Model, abstract=True):
                 dropout=c.dropout,
                 input_dropout=c.input_dropout,
                 linear_skip=c.linear_skip,
+                n_covariates=n_covariates,
+                encode_covariates=c.encode_covariates,
                 gene_variance=LIKELIHOODS[c.likelihood].gene_variance,
             )
 
@@ -126,33 +142,47 @@ class NeuralModel(Model, abstract=True):
             raise ValueError(f"z has shape {z.shape}; it must be points x {self.n_latent} latent dimensions.")
         return z
 
-    def _encode(self, matrix: Matrix) -> np.ndarray:
-        return self._posterior(matrix)[0]
+    def _encode(self, matrix: Matrix, design: np.ndarray | None = None) -> np.ndarray:
+        return self._posterior(matrix, design)[0]
 
     @torch_in_one_thread
     @torch.no_grad()
-    def _posterior(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
+    def _posterior(self, matrix: Matrix, design: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         source = RowSource(matrix, self._device(), resident_limit=0)
         mean = np.zeros((matrix.shape[0], self.n_latent), np.float32)
         sd = np.zeros_like(mean)
-        start = 0
+        seen = self._seen(design, len(mean))
         for rows in source.blocks(DECODE_BLOCK):
-            mu, logvar = self.module.encoder(source.rows(rows))
-            block = slice(start, start := start + len(mu))
-            mean[block] = mu.cpu().numpy()
+            mu, logvar = self.module.encoder(source.rows(rows), covariates=None if seen is None else seen[rows])
+            mean[rows] = mu.cpu().numpy()
             if self.config.noise != "none":
-                sd[block] = torch.exp(0.5 * logvar).cpu().numpy()
+                sd[rows] = torch.exp(0.5 * logvar).cpu().numpy()
         return mean, sd
+
+    def _covariates_of(self, design: np.ndarray | None, n: int) -> Callable[[np.ndarray], torch.Tensor | None]:
+        """Return a function from numbers of cells to their covariates on the device."""
+        seen = self._seen(design, n)
+        return lambda rows: None if seen is None else seen[torch.from_numpy(rows).to(seen.device)]
+
+    def _seen(self, design: np.ndarray | None, n: int) -> torch.Tensor | None:
+        """Return the covariates of n cells on the device, average without a design; None if the model has none."""
+        if self._covariates is None:
+            return None
+        return torch.from_numpy(self._covariates.average(n) if design is None else design).to(self._device())
 
     @torch_in_one_thread
     @torch.no_grad()
-    def decode(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: np.ndarray, *, batch: Any = None) -> np.ndarray:
         """Return expected expression, on the scale of the training layer, for points of the latent space.
 
         Parameters
         ----------
         z
             Points x latent dimensions.
+        batch
+            The batch in which to express the points: the name of one, one name for each point, or the covariates of
+            cells from :meth:`design`. None for an average batch. Only for a model trained with ``batch_key`` or
+            ``covariates``.
 
         Returns
         -------
@@ -160,23 +190,56 @@ class NeuralModel(Model, abstract=True):
         (eq 11).
         """
         mean = self._likelihood.mean
-        return self._decode(z, mean or (lambda output: output))
+        return self._decode(z, mean or (lambda output: output), self._design_of_batch(batch, len(z)))
 
-    def _decode(self, z: np.ndarray, mean: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+    def _design_of_batch(self, batch: Any, n: int) -> np.ndarray | None:
+        if self._covariates is None or batch is None:
+            return super()._design_of_batch(batch, n)
+        return self._covariates.of_batch(batch, n)
+
+    def design(self, adata: AnnData | OnDisk | None = None) -> np.ndarray | None:
+        """Return the covariates of cells as the network sees them, for ``batch`` of :meth:`decode`.
+
+        Parameters
+        ----------
+        adata
+            Cells with the columns of ``obs`` on which the model was trained; None for the training cells. Cells of an
+            unknown batch, and cells without the column, are taken as average, with a warning.
+
+        Returns
+        -------
+        Cells x covariates, float32; None from a model without covariates.
+        """
+        if self._covariates is None:
+            return None
+        if adata is not None:
+            cells: Any = open_store(adata) if is_on_disk(adata) else adata
+            return self._covariates.design(cells.obs)
+        if self._training_design is None:
+            self._matrix(None, 0)  # explains why the model has no cells
+        return self._training_design
+
+    def _decode(
+        self, z: np.ndarray, mean: Callable[[torch.Tensor], torch.Tensor], design: np.ndarray | None = None
+    ) -> np.ndarray:
         z, blocks = self._points(z), []
+        seen = self._seen(design, len(z))
         for i in range(0, len(z), DECODE_BLOCK):
-            out = self.module.decoder(torch.from_numpy(z[i : i + DECODE_BLOCK]).to(self._device()))
+            points = torch.from_numpy(z[i : i + DECODE_BLOCK]).to(self._device())
+            out = self.module.decoder(points, None if seen is None else seen[i : i + DECODE_BLOCK])
             blocks.append(mean(out).cpu().numpy())
         return np.concatenate(blocks) if blocks else np.zeros((0, len(self.gene_names)), np.float32)
 
     @torch_in_one_thread
     @torch.no_grad()
-    def _draw_counts(self, z: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
+    def _draw_counts(
+        self, z: np.ndarray, rng: np.random.Generator, design: np.ndarray | None = None
+    ) -> np.ndarray | None:
         if not self._likelihood.counts:
             return None
         assert self.module.logvar_x is not None
         theta = np.exp(-self.module.logvar_x.cpu().numpy().astype(np.float64))
-        rates = self._decode(z, torch.exp).astype(np.float64)
+        rates = self._decode(z, torch.exp, design).astype(np.float64)
         return rng.negative_binomial(theta, theta / (theta + rates)).astype(np.float32)
 
     @torch_in_one_thread
@@ -186,31 +249,42 @@ class NeuralModel(Model, abstract=True):
         return nn.weight_product(self.module.decoder).cpu().numpy()
 
     @torch_in_one_thread
-    def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
+    def gene_jacobian(self, z: np.ndarray, *, batch: Any = None) -> np.ndarray:
         """Return the Jacobian of :meth:`decode`, averaged over points z: latent dimensions x genes."""
         points = torch.from_numpy(self._points(z)).to(self._device())
-        return nn.mean_jacobian(self.module.decoder, points, slope=self._likelihood.slope).cpu().numpy()
+        seen = self._seen(self._design_of_batch(batch, len(z)), len(z))
+        return (
+            nn.mean_jacobian(self.module.decoder, points, slope=self._likelihood.slope, covariates=seen).cpu().numpy()
+        )
 
     def _draw_prior(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.standard_normal((n, self.n_latent), dtype=np.float32)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return arrays_of(self.module)
+        reference = {} if self._reference is None else {REFERENCE: self._reference}
+        return arrays_of(self.module) | reference
 
     def _state(self) -> dict[str, Any]:
-        return {"split": self._split}
+        batches = {} if self._covariates is None else {"covariates": self._covariates.as_json()}
+        return {"split": self._split, **batches}
 
     def _set_state(self, state: Mapping[str, Any]) -> None:
         self._split = state.get("split")
+        self._covariates = Covariates.from_json(state["covariates"]) if "covariates" in state else None
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._module = with_arrays(lambda: self._build(len(self.features.gene_names), 0), arrays)
+        self._reference = arrays.get(REFERENCE)
+        arrays = {name: array for name, array in arrays.items() if name != REFERENCE}
+        width = 0 if self._covariates is None else self._covariates.width
+        self._module = with_arrays(lambda: self._build(len(self.features.gene_names), 0, width), arrays)
 
     def train(
         self,
         adata: AnnData | OnDisk,
         *,
         layer: str | None = "unit",
+        batch_key: str | None = None,
+        covariates: Sequence[str] = (),
         max_epochs: int | None = None,
         batch_size: int | None = None,
         lr: float | None = None,
@@ -288,10 +362,11 @@ class NeuralModel(Model, abstract=True):
         """
         check(RULES, max_epochs=max_epochs, batch_size=batch_size, patience=patience, lr=lr)
         file = Checkpoint.at(checkpoint, checkpoint_every, resume)
-        cells = open_store(adata) if is_on_disk(adata) else adata
+        cells: Any = open_store(adata) if is_on_disk(adata) else adata
         matrix = layer_matrix(cells, layer)
         if LIKELIHOODS[self.config.likelihood].unit_interval:
             require_unit_interval(matrix, layer)
+        seen = Covariates.of(cells.obs, batch_key, covariates)
         train_rows, validation_rows = split_rows(cells, validation_size, rng)
         features = read_features(cells, layer, matrix)
         likelihood = LIKELIHOODS[self.config.likelihood].on_scale_of(features)
@@ -302,7 +377,10 @@ class NeuralModel(Model, abstract=True):
         together = share()
         settings = (self.get_params(), max_epochs, batch_size, lr, stops, patience, precision)
         together.require_same((features.fingerprint, features.gene_names, train_rows.tolist(), settings))
-        module = self._build(matrix.shape[1], rng)
+        design = None if seen is None else seen.design(cells.obs)
+        codes = None if seen is None or design is None else seen.codes(design)
+        together.require_same(None if design is None else (seen, fingerprint(design)))
+        module = self._build(matrix.shape[1], rng, 0 if seen is None else seen.width)
         reconstructed = read_counts(cells, features) if likelihood.counts else matrix
         if likelihood.initialise is not None:
             likelihood.initialise(module, reconstructed, train_rows)
@@ -311,8 +389,12 @@ class NeuralModel(Model, abstract=True):
         if likelihood.counts:
             sizes = torch.from_numpy(log_sizes(reconstructed, matrix, features)).to(target)
             objective.target = Counts(RowSource(reconstructed, target), sizes)
-        self._start_at_pca(module, objective, matrix, features, likelihood, train_rows, target, rng, progress)
+        if design is not None:
+            on_device = torch.from_numpy(design).to(target)
+            objective.covariates = lambda rows: on_device[torch.from_numpy(rows).to(target)]
+        self._start_at_pca(module, objective, matrix, features, likelihood, train_rows, codes, target, rng, progress)
         module = module.to(target)
+        batches = {} if seen is None else {"covariates": fingerprint(design)}
         try:
             history = fit(
                 module,
@@ -332,13 +414,16 @@ class NeuralModel(Model, abstract=True):
                 share=together,
                 checkpoint=None
                 if file is None
-                else file.of({"model": type(self).__name__, **about(features), **asdict(self.config)}),
+                else file.of({"model": type(self).__name__, **about(features), **asdict(self.config), **batches}),
             )
         except TrainingError as error:
             if not self.is_trained and len(error.history):
-                self._set_trained(module, features, error.history, matrix)
+                self._set_trained(module, features, error.history, matrix, seen, design)
             raise
-        self._set_trained(module, features, history, matrix)
+        self._set_trained(module, features, history, matrix, seen, design)
+        self._reference = None
+        if codes is not None and design is not None:
+            self._reference = reference_of(self, matrix, design, train_rows, rng)
         self._validation = np.isin(np.arange(features.n_cells), validation_rows)
         self._split = fingerprint(self._validation)
         return self
@@ -351,25 +436,78 @@ class NeuralModel(Model, abstract=True):
         features: Features,
         likelihood: Likelihood,
         train_rows: np.ndarray,
+        codes: np.ndarray | None,
         device: torch.device,
         rng: _random.Rng,
         progress: bool,
     ) -> None:
-        """Make the target of the objective a mean over neighbours, and start the linear maps at the components."""
+        """Start the linear maps at the components, average the targets over neighbours, and find partners of cells."""
         n_neighbors = 0 if likelihood.counts else self.config.target_neighbors
-        if not (self.config.linear_skip or n_neighbors):
+        with_codes = codes if self.config.batch_mmd_weight else None
+        if not (self.config.linear_skip or n_neighbors or with_codes is not None):
             return
-        components = principal_components(matrix, features, train_rows, self.n_latent, rng)
+        components = principal_components(matrix, features, train_rows, self.n_latent, rng, codes)
         values = components.values
+        if n_neighbors or with_codes is not None:
+            weights = neighbor_weights(matrix, components, n_neighbors or N_NEIGHBORS, codes, progress=progress)
         if n_neighbors:
-            means = NeighborMean(matrix, components, n_neighbors, device, progress=progress)
+            means = NeighborMean(matrix, components, weights, device, codes, unit_interval=likelihood.unit_interval)
             objective.target, values = means, means.of_reference(components)
+        if with_codes is not None:
+            objective.partners = Partners(with_codes, partners_of_all(components, weights, with_codes), device)
         if self.config.linear_skip:
             start_at_components(module, components, dense(values), likelihood)
 
-    def _set_trained(self, module: nn.Autoencoder, features: Features, history: pd.DataFrame, matrix: Matrix) -> None:
+    def _set_trained(
+        self,
+        module: nn.Autoencoder,
+        features: Features,
+        history: pd.DataFrame,
+        matrix: Matrix,
+        covariates: Covariates | None,
+        design: np.ndarray | None,
+    ) -> None:
         """Store the results of a training."""
         self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
+        self._covariates, self._training_design = covariates, design
+
+    def adapt(self, adata: AnnData) -> Self:
+        """Return a copy of the model that knows the batches of new cells; all other weights stay as they are.
+
+        The difference of a new batch is measured between its cells and 2,000 training cells, of which the model keeps
+        the latent means, wherever they are mutual nearest neighbours in the latent space. It becomes the weights of the
+        batch in encoder and decoder. No gradient step is taken.
+
+        Parameters
+        ----------
+        adata
+            Cells in memory, raw or prepared, with the names of their batches in the column of ``obs`` of the training.
+            Cells of known batches are not used.
+
+        Returns
+        -------
+        The adapted model, which holds no cells.
+
+        Raises
+        ------
+        DataError
+            If no batch is new, if a new batch has fewer than three cells, or if batches are missing.
+        ValueError
+            If the model was trained without ``batch_key``.
+
+        Examples
+        --------
+        >>> import diffvae as dv
+        >>> adata = dv.datasets.simulate_differentiation(600, 200, n_batches=3)
+        >>> third = adata.obs["batch"] == "batch_3"
+        >>> old, new = adata[~third].copy(), adata[third].copy()
+        >>> dv.pp.prepare(old)
+        >>> model = dv.model.DiffVAE(n_latent=10).train(old, batch_key="batch", max_epochs=2, progress=False)
+        >>> model.adapt(new).get_latent_representation(new).shape[1]
+        10
+        """
+        matrix = self._matrix(adata, max_missing=0.2)
+        return adapt(self, matrix, adata.obs)
 
     def diagnose(self, adata: AnnData | OnDisk | None = None, *, rng: _random.Rng = 0) -> Diagnosis:
         """Examine what the model has learnt, which dimensions carry it, and whether each term of the loss acts.
@@ -389,12 +527,12 @@ class NeuralModel(Model, abstract=True):
         -------
         A diagnosis; print it for its messages.
         """
-        matrix = self._matrix(adata, max_missing=0.2)
+        matrix, design = self._matrix(adata, max_missing=0.2), self.design(adata)
         if isinstance(matrix, BackedMatrix):
-            matrix = matrix.sample(DIAGNOSED, _random.generator(rng, "diagnosed cells"))
-            return diagnose(self, matrix, rng=rng)
+            rows, sampled = matrix.sample(DIAGNOSED, _random.generator(rng, "diagnosed cells"))
+            return diagnose(self, sampled, design=None if design is None else design[rows], rng=rng)
         validation = self._validation if adata is None else self._held_out_of(cast("AnnData", adata), matrix)
-        return diagnose(self, matrix, validation, rng=rng)
+        return diagnose(self, matrix, validation, design, rng=rng)
 
     def _held_out_of(self, adata: AnnData, matrix: Matrix) -> np.ndarray | None:
         """Return which cells were held out; None unless they are those of the training, with its split."""

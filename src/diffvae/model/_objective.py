@@ -32,6 +32,10 @@ def gene_weights(config: AutoencoderConfig, features: Features) -> Tensor | None
     return torch.from_numpy((squares / squares.mean()).astype(np.float32)) if squares.any() else None
 
 
+BATCH_SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Scales of the kernel between batches of cells, which differ less than cells and prior."""
+
+
 class InfoVAEObjective:
     r"""Loss of an autoencoder on a batch, in nats per cell.
 
@@ -53,18 +57,23 @@ class InfoVAEObjective:
         gene_weights: Tensor | None = None,
         gather: Callable[[Tensor], Tensor] = lambda z: z,
         target: Callable[[np.ndarray, Tensor], Any] = lambda rows, x: x,
+        covariates: Callable[[np.ndarray], Tensor | None] = lambda rows: None,
+        partners: Callable[[np.ndarray], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
         self.config = config
         self.gene_weights = gene_weights
         self.gather = gather
         self.target = target
+        self.covariates = covariates
+        self.partners = partners
 
     def __call__(self, module: Any, x: Tensor, rows: np.ndarray, generator: Noise) -> dict[str, Tensor]:
         """Return ``loss`` and its unweighted terms: ``nll``; with noise ``kl``, ``mmd`` and perhaps ``covariance``."""
-        mu, logvar = module.encoder(x, generator)
+        covariates = self.covariates(rows)
+        mu, logvar = module.encoder(x, generator, covariates)
         mu, logvar = mu.float(), logvar.float()
         z = self.draw(mu, logvar, generator)
-        nll = self.reconstruction(module, module.decoder(z), self.target(rows, x))
+        nll = self.reconstruction(module, module.decoder(z, covariates), self.target(rows, x))
         if self.config.noise == "none":
             return {"loss": nll, "nll": nll}
         kl, mmd = self.kl(mu, logvar), self.mmd(z, generator)
@@ -77,6 +86,9 @@ class InfoVAEObjective:
         if self.config.covariance_weight:
             terms["covariance"] = self.covariance(mu)
             loss = loss + self.config.covariance_weight * terms["covariance"]
+        if self.partners is not None and self.config.batch_mmd_weight:
+            terms["batch_mmd"] = self.batch_mmd(mu, *self.partners(rows))
+            loss = loss + self.config.batch_mmd_weight * terms["batch_mmd"]
         return {"loss": loss, **terms}
 
     def draw(self, mu: Tensor, logvar: Tensor, generator: Noise) -> Tensor:
@@ -125,6 +137,11 @@ class InfoVAEObjective:
             centred = mu.float() - mu.float().mean(0)
             covariance = centred.T @ centred / max(len(mu) - 1, 1)
             return covariance.square().sum() - covariance.diagonal().square().sum()
+
+    def batch_mmd(self, mu: Tensor, codes: Tensor, partners: Tensor) -> Tensor:
+        """Return the MMD between batches of cells, a statistic of the whole batch of the training."""
+        mu, codes, partners = self.gather(mu), self.gather(codes), self.gather(partners)
+        return nn.batch_mmd(mu, codes, partners, nn.imq_kernel(mu.shape[1], BATCH_SCALES))
 
     def kernel(self, z: Tensor, prior: Tensor) -> nn._mmd.Kernel:
         """Return the kernel ``mmd_kernel``."""

@@ -129,17 +129,18 @@ class PCA(Model):
     def _project(self, x: Matrix) -> np.ndarray:
         return np.asarray(x @ self._components) - self._mean @ self._components
 
-    def _encode(self, matrix: Matrix) -> np.ndarray:
+    def _encode(self, matrix: Matrix, design: np.ndarray | None = None) -> np.ndarray:
         return self._project(matrix).astype(np.float32)
 
-    def _posterior(self, matrix: Matrix) -> tuple[np.ndarray, np.ndarray]:
+    def _posterior(self, matrix: Matrix, design: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         scores = self._encode(matrix)
         noise = float(self.history["train_mse"].iloc[0]) / (len(self.gene_names) - self.n_latent)
         variance = noise * (1 - noise / np.maximum(self._variances, noise)) if noise > 0 else 0 * self._variances
         return scores, np.broadcast_to(np.sqrt(variance).astype(np.float32), scores.shape).copy()
 
-    def decode(self, z: np.ndarray) -> np.ndarray:
+    def decode(self, z: np.ndarray, *, batch: Any = None) -> np.ndarray:
         """Return expression for points of the space of components; see :meth:`Model.decode`."""
+        self._design_of_batch(batch, len(z))
         z = np.asarray(z)
         if z.ndim != 2 or z.shape[1] != self.n_latent:
             raise ValueError(f"z has shape {z.shape}; it must be points x {self.n_latent} latent dimensions.")
@@ -149,7 +150,7 @@ class PCA(Model):
         """Return the components, latent dimensions x genes."""
         return self.components.T.astype(np.float32)
 
-    def gene_jacobian(self, z: np.ndarray) -> np.ndarray:
+    def gene_jacobian(self, z: np.ndarray, *, batch: Any = None) -> np.ndarray:
         """Return the components: the derivative of a linear map is the same everywhere."""
         return self.gene_weights()
 

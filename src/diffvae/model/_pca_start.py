@@ -14,6 +14,7 @@ from torch import Tensor
 from diffvae import _random, nn
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.runtime import in_one_thread, progress_bar
+from diffvae.model._batches import offsets, partners_of
 from diffvae.model._features import BLOCK, Features, Matrix, dense
 from diffvae.model._likelihoods import Likelihood
 from diffvae.train._data import RESIDENT_LIMIT
@@ -37,7 +38,7 @@ class Components:
     Attributes
     ----------
     values
-        The reference cells: cells x genes, on the scale of the training layer.
+        The reference cells: cells x genes, on the scale of the training layer, without the offsets of their batches.
     rows
         Their numbers among all cells, ascending.
     center, scale
@@ -46,6 +47,10 @@ class Components:
         V: components x genes.
     singular_values
         S, largest first.
+    offsets
+        Offsets of the batches, batches x genes, on the scale of ``values``; None without batches.
+    partners
+        Number of partners of each reference cell in each batch; None without batches.
     """
 
     values: Any
@@ -54,19 +59,34 @@ class Components:
     scale: np.ndarray
     axes: np.ndarray
     singular_values: np.ndarray
+    offsets: np.ndarray | None = None
+    partners: np.ndarray | None = None
 
-    def scores(self, x: Any) -> np.ndarray:
-        """Return cells x components, float32; the same for sparse and dense values."""
+    def scores(self, x: Any, codes: np.ndarray | None = None) -> np.ndarray:
+        """Return cells x components, float32; the same for sparse and dense values.
+
+        ``codes`` are the batches of cells whose values have the offsets of their batches.
+        """
         weights = self.axes.T * self.scale[:, None]
         blocks = (dense(x[i : i + BLOCK]) for i in range(0, x.shape[0], BLOCK))
-        return np.concatenate([block @ weights - self.center @ weights for block in blocks])
+        scores = np.concatenate([block @ weights - self.center @ weights for block in blocks])
+        return scores if codes is None or self.offsets is None else scores - (self.offsets @ weights)[codes]
 
 
 @in_one_thread
 def principal_components(
-    matrix: Matrix, features: Features, train_rows: np.ndarray, n_latent: int, rng: _random.Rng
+    matrix: Matrix,
+    features: Features,
+    train_rows: np.ndarray,
+    n_latent: int,
+    rng: _random.Rng,
+    codes: np.ndarray | None = None,
 ) -> Components:
-    """Compute the components of up to 20,000 random training cells (512 MiB of dense values), in memory or on disk."""
+    """Compute the components of up to 20,000 random training cells (512 MiB of dense values), in memory or on disk.
+
+    With ``codes``, the batch of each cell, partners are searched on components of variation within batches; components
+    are then computed again after the differences between partners are removed.
+    """
     n_genes = matrix.shape[1]
     limit = max(2, min(REFERENCE_CELLS, REFERENCE_BYTES // (4 * n_genes)))
     rows = train_rows
@@ -77,10 +97,22 @@ def principal_components(
     scale = np.ones(n_genes, np.float32)
     if features.minimum is not None and features.maximum is not None:
         scale = (features.maximum - features.minimum).astype(np.float32)
+    n = max(n_latent, N_COMPONENTS)
+    shifts = partners = None
+    if codes is not None:
+        codes, n_batches = codes[rows], int(codes.max()) + 1
+        means = np.stack(
+            [x[codes == b].mean(axis=0) if (codes == b).any() else x.mean(axis=0) for b in range(n_batches)]
+        )
+        axes, _ = _svd((x - means[codes]) * scale, n, rng)
+        partners = partners_of((x * scale) @ axes[:N_COMPONENTS].T, codes, n_batches)
+        shifts = offsets(x, partners, codes).astype(np.float32)
+        x -= shifts[codes]
+        values = x.copy()
     center = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     x -= center
     x *= scale
-    return Components(values, rows, center, scale, *_svd(x, max(n_latent, N_COMPONENTS), rng))
+    return Components(values, rows, center, scale, *_svd(x, n, rng), shifts, partners)
 
 
 def _svd(x: np.ndarray, n: int, rng: _random.Rng) -> tuple[np.ndarray, np.ndarray]:
@@ -147,6 +179,14 @@ def start_at_components(
     slope = 1.0 if likelihood.slope is None else likelihood.slope(output).clamp(min=MIN_SLOPE)[:, None]
     decoder.linears[-1].bias.copy_(output)
     decoder.skip.weight.zero_()
+    if components.offsets is not None:  # batches are the first covariates
+        batches, by_batch = slice(0, len(components.offsets)), torch.from_numpy(components.offsets)
+        if encoder.covariates is not None:
+            encoder.covariates.weight[:, batches] = by_batch.T
+        of_batch = _tensor(mean) + by_batch
+        of_batch = of_batch if likelihood.link is None else likelihood.link(of_batch)
+        assert decoder.covariates is not None
+        decoder.covariates.weight[:, batches] = (of_batch - output).T
     # the scores have mean zero, so the targets need no centring
     decoder.skip.weight[:, :n_set] = _tensor(target_values.T @ scores.astype(np.float32) / n) / slope
 
@@ -158,11 +198,12 @@ def _tensor(array: np.ndarray) -> Tensor:
 class NeighborMean:
     r"""Targets of a training: the mean of each cell and its nearest training cells in PCA.
 
-    .. math:: T_i = \frac{1}{k + 1} \Big( x_i + \sum_{j \in N_k(i)} x_j \Big)
+    .. math:: T_i = \frac{1}{k + 1} \Big( x_i + \sum_{j \in N_k(i)} (x_j - o_{b(j)} + o_{b(i)}) \Big)
 
+    with o the offsets of the batches, if there are any: cells of other batches count as if they were of the cell's own.
     Neighbours are training cells for training and validation cells alike, so validation cells are in nobody's target.
-    They are searched exactly among the reference cells. Targets of a matrix in memory are computed once; where they
-    would take more than 2 GiB, or the cells are on disk, those of each batch are computed when it is used.
+    Targets of a matrix in memory are computed once; where they would take more than 2 GiB, or the cells are on disk,
+    those of each batch are computed when it is used.
 
     Parameters
     ----------
@@ -170,56 +211,68 @@ class NeighborMean:
         All cells.
     components
         Components of the reference cells.
-    n_neighbors
-        Number of neighbours k. With fewer other reference cells, all of them.
+    weights
+        From :func:`neighbor_weights`.
     device
         Device of the targets.
-    progress
-        Whether to show a bar on a terminal while neighbours are searched.
+    codes
+        Batch of each cell; None without batches.
+    unit_interval
+        Whether targets must stay in [0, 1], which offsets may leave.
     """
 
     def __init__(
         self,
         matrix: Matrix,
         components: Components,
-        n_neighbors: int,
+        weights: sparse.csr_matrix,
         device: torch.device,
+        codes: np.ndarray | None = None,
         *,
-        progress: bool = False,
+        unit_interval: bool = True,
     ) -> None:
         self.device = device
-        self.reference = components.values
-        self.weights = _neighbor_weights(matrix, components, n_neighbors, progress)
+        self.reference, self.weights, self.codes = components.values, weights, codes
+        self.n_averaged = 1 + (int(weights.indptr[1]) if weights.shape[0] else 0)
+        self.offsets, self.unit_interval = components.offsets, unit_interval
         self._dense: Tensor | None = None
         if not isinstance(matrix, BackedMatrix) and 4 * matrix.shape[0] * matrix.shape[1] <= RESIDENT_LIMIT:
             targets = np.empty(matrix.shape, np.float32)
             for i in range(0, len(targets), BLOCK):
-                block = slice(i, i + BLOCK)
-                targets[block] = dense(self.weights[block] @ self.reference)
-                targets[block] += dense(matrix[block]) / (self._n_neighbors + 1)
+                rows = np.arange(i, min(i + BLOCK, len(targets)))
+                targets[rows] = self._targets(rows, dense(matrix[rows]))
             self._dense = torch.from_numpy(targets).to(device)
 
-    @property
-    def _n_neighbors(self) -> int:
-        return int(self.weights.indptr[1]) if self.weights.shape[0] else 0
+    def _targets(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+        means = dense(self.weights[rows] @ self.reference)
+        means += x / self.n_averaged
+        if self.codes is not None and self.offsets is not None:
+            means += (1 - 1 / self.n_averaged) * self.offsets[self.codes[rows]]
+            if self.unit_interval:
+                means = means.clip(0, 1)
+        return means
 
     def __call__(self, rows: np.ndarray, x: Tensor) -> Tensor:
         """Return the targets of the cells ``rows`` with values ``x``."""
         if self._dense is not None:
             return self._dense.index_select(0, torch.from_numpy(rows).to(self.device))
-        neighbors = torch.from_numpy(dense(self.weights[rows] @ self.reference)).to(self.device)
-        return neighbors + x / (self._n_neighbors + 1)
+        return torch.from_numpy(self._targets(rows, x.cpu().numpy())).to(self.device)
 
     def of_reference(self, components: Components) -> np.ndarray:
-        """Return the targets of the reference cells, cells x genes."""
-        if self._dense is not None:
-            return self._dense[torch.from_numpy(components.rows)].cpu().numpy()
-        return dense(self.weights[components.rows] @ self.reference) + dense(self.reference) / (self._n_neighbors + 1)
+        """Return the targets of the reference cells without the offsets of their batches, cells x genes."""
+        means = dense(self.weights[components.rows] @ self.reference)
+        means += dense(self.reference) / self.n_averaged
+        return means
 
 
 @in_one_thread
-def _neighbor_weights(matrix: Matrix, components: Components, n_neighbors: int, progress: bool) -> sparse.csr_matrix:
-    """Return 1 / (k + 1) for the k nearest reference cells of each cell, other than itself: cells x reference cells."""
+def neighbor_weights(
+    matrix: Matrix, components: Components, n_neighbors: int, codes: np.ndarray | None = None, *, progress: bool = False
+) -> sparse.csr_matrix:
+    """Return 1 / (k + 1) for the k nearest reference cells of each cell, other than itself: cells x reference cells.
+
+    They are searched exactly among the reference cells, which are all k of them if there are few.
+    """
     from sklearn.neighbors import NearestNeighbors
 
     n_reference = len(components.rows)
@@ -233,13 +286,29 @@ def _neighbor_weights(matrix: Matrix, components: Components, n_neighbors: int, 
     n_blocks = len(matrix.cuts()) if isinstance(matrix, BackedMatrix) else -(-n // BLOCK)
     with progress_bar("finding neighbours", n_blocks, show=progress) as advance:
         for cells, block in _blocks(matrix):
-            found = search.kneighbors(components.scores(block)[:, axes], return_distance=False)
+            scores = components.scores(block, None if codes is None else codes[cells])
+            found = search.kneighbors(scores[:, axes], return_distance=False)
             others = found != own[cells, None]
             others[others.all(axis=1), -1] = False  # the cell itself is not among them: leave out the furthest
             indices[cells] = found[others].reshape(-1, k)
             advance()
     weights = np.full(n * k, 1 / (k + 1), np.float32)
     return sparse.csr_matrix((weights, indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n_reference))
+
+
+def partners_of_all(components: Components, weights: sparse.csr_matrix, codes: np.ndarray) -> np.ndarray:
+    """Return the number of partners of all cells in each batch: of other than reference cells, that of neighbours."""
+    assert components.partners is not None
+    of_batch = np.eye(components.partners.shape[1], dtype=np.float32)[codes]
+    same = of_batch[components.rows]
+    # partners in a batch, averaged over the neighbours of the cell's own batch
+    total = np.zeros_like(of_batch)
+    for b in range(of_batch.shape[1]):
+        cells = codes == b
+        near = weights[cells] @ same[:, b]
+        total[cells] = (weights[cells] @ (same[:, [b]] * components.partners)) / np.maximum(near, 1e-6)[:, None]
+    total[components.rows] = components.partners
+    return total
 
 
 def _blocks(matrix: Matrix) -> Iterator[tuple[slice, Any]]:

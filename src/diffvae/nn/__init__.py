@@ -5,7 +5,7 @@ from diffvae.nn._jacobian import mean_jacobian, weight_product
 from diffvae.nn._link_loss import Sampling, categorical_link_nll, link_nll, pair_sum
 from diffvae.nn._losses import bernoulli_nll, gaussian_kl, gaussian_nll, negative_binomial_nll, squared_error
 from diffvae.nn._mlp import MLP, Autoencoder, Decoder, Encoder
-from diffvae.nn._mmd import imq_kernel, median_bandwidth, mmd, rbf_kernel, released_kernel
+from diffvae.nn._mmd import batch_mmd, imq_kernel, median_bandwidth, mmd, rbf_kernel, released_kernel
 
 __all__ = [
     "GCN",
@@ -18,6 +18,7 @@ __all__ = [
     "GraphiteDecoder",
     "InnerProductDecoder",
     "Sampling",
+    "batch_mmd",
     "bernoulli_nll",
     "categorical_link_nll",
     "gaussian_kl",

@@ -45,7 +45,12 @@ def logistic_slope(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def mean_jacobian(
-    decoder: Decoder, z: Tensor, *, slope: Callable[[Tensor], Tensor] | None = None, logistic: bool = False
+    decoder: Decoder,
+    z: Tensor,
+    *,
+    slope: Callable[[Tensor], Tensor] | None = None,
+    logistic: bool = False,
+    covariates: Tensor | None = None,
 ) -> Tensor:
     r"""Return the Jacobian of the decoder, averaged over points of the latent space.
 
@@ -66,6 +71,8 @@ def mean_jacobian(
         where the output is the expected expression.
     logistic
         Short for the slope of the logistic function.
+    covariates
+        Covariates of the points, if the decoder has any.
 
     Returns
     -------
@@ -83,17 +90,19 @@ def mean_jacobian(
     n_latent, n_genes = z.shape[1], last.out_features
     block = max(1, BLOCK_BYTES // (4 * n_latent * n_genes))
     total = torch.zeros(n_genes, n_latent, device=z.device, dtype=torch.float64)
-    for points in z.split(block):
+    for start in range(0, len(z), block):
+        points = z[start : start + block]
+        seen = None if covariates is None else covariates[start : start + block]
         activation = points
         slopes = torch.eye(n_latent, device=z.device).expand(len(points), -1, -1)  # points x units x dimensions
         for layer in hidden:
-            activation = layer(activation)
+            activation = decoder.first(points, seen) if layer is hidden[0] else layer(activation)
             gate = activation > 0
             slopes = (layer.weight @ slopes) * gate[:, :, None]
             activation = activation * gate
         linear = 0 if decoder.skip is None else decoder.skip.weight
         if slope is not None:
-            total += ((last.weight @ slopes + linear) * slope(decoder(points))[:, :, None]).sum(0)
+            total += ((last.weight @ slopes + linear) * slope(decoder(points, seen))[:, :, None]).sum(0)
         else:  # the last layer is linear, so it can wait for the sum
             total += last.weight @ slopes.sum(0) + len(points) * linear
     return (total / len(z)).T.float()

@@ -47,6 +47,9 @@ class Encoder(nn.Module):
     linear_skip
         Add a linear map of the input, W_s x, to mu. The input is then centred and rescaled first,
         :math:`x \leftarrow r \odot (x - m)`, with the buffers ``center`` (m) and ``scale`` (r).
+    n_covariates
+        Covariates of a cell, such as one per batch: the first step is :math:`x \leftarrow x - C a` with their values a
+        and weights C, which start at zero.
 
     Examples
     --------
@@ -69,6 +72,7 @@ class Encoder(nn.Module):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         linear_skip: bool = False,
+        n_covariates: int = 0,
     ) -> None:
         super().__init__()
         widths = [n_input, *hidden]
@@ -84,10 +88,13 @@ class Encoder(nn.Module):
         if linear_skip:
             self.register_buffer("center", torch.zeros(n_input))
             self.register_buffer("scale", torch.ones(n_input))
+        self.covariates = _zeros(n_covariates, n_input)
 
-    def forward(self, x: Tensor, noise: Noise = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, noise: Noise = None, covariates: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return mu and logvar, cells x latent dimensions; ``noise`` draws the dropout."""
         linear: Tensor | float = 0.0
+        if self.covariates is not None:
+            x = x - self.covariates(covariates)
         if self.skip is not None:
             x = (x - self.center) * self.scale
         for i, (layer, norm, dropout) in enumerate(zip(self.layers, self.norms, self.dropout, strict=True)):
@@ -149,6 +156,9 @@ class Decoder(MLP):
         Latent dimensions, widths in decoder order, genes.
     linear_skip
         Add a linear map of z, W_s z, to the output.
+    n_covariates
+        Covariates of a cell, such as one per batch: linear maps of their values are added to the input of the first
+        ReLU and to the output. Their weights start at zero.
 
     Examples
     --------
@@ -156,14 +166,40 @@ class Decoder(MLP):
     torch.Size([3, 20])
     """
 
-    def __init__(self, n_input: int, hidden: Sequence[int], n_output: int, *, linear_skip: bool = False) -> None:
+    def __init__(
+        self,
+        n_input: int,
+        hidden: Sequence[int],
+        n_output: int,
+        *,
+        linear_skip: bool = False,
+        n_covariates: int = 0,
+    ) -> None:
         super().__init__(n_input, hidden, n_output)
         self.skip = nn.Linear(n_input, n_output, bias=False) if linear_skip else None
+        self.covariates = _zeros(n_covariates, n_output)
+        self.hidden_covariates = _zeros(n_covariates, hidden[0])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def first(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Return the linear output of the first layer."""
+        output = self.linears[0](x)
+        return output if self.hidden_covariates is None else output + self.hidden_covariates(covariates)
+
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Return the output for points of the latent space."""
-        output = super().forward(x)
-        return output if self.skip is None else output + self.skip(x)
+        output = self.after_first(self.first(x, covariates))
+        if self.skip is not None:
+            output = output + self.skip(x)
+        return output if self.covariates is None else output + self.covariates(covariates)
+
+
+def _zeros(n_input: int, n_output: int) -> nn.Linear | None:
+    """Return a linear map that starts at zero; None without inputs."""
+    if not n_input:
+        return None
+    layer = nn.Linear(n_input, n_output, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer
 
 
 class Autoencoder(nn.Module):
@@ -175,6 +211,8 @@ class Autoencoder(nn.Module):
         As in :class:`Encoder`. The decoder has the widths in reverse; the other options apply to the encoder only.
     linear_skip
         Add linear maps to encoder and decoder, as in :class:`Encoder` and :class:`Decoder`.
+    n_covariates, encode_covariates
+        Number of covariates that the decoder sees, and whether the encoder sees them as well.
     gene_variance
         Add the parameter ``logvar_x``: the log sigma^2 of each gene under the Gaussian likelihood, or its log
         dispersion under the negative binomial. None without.
@@ -198,14 +236,16 @@ class Autoencoder(nn.Module):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         linear_skip: bool = False,
+        n_covariates: int = 0,
+        encode_covariates: bool = True,
         gene_variance: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(
             n_input, hidden, n_latent, head=head, batch_norm=batch_norm, dropout=dropout, input_dropout=input_dropout,
-            linear_skip=linear_skip,
+            linear_skip=linear_skip, n_covariates=n_covariates if encode_covariates else 0,
         )  # fmt: skip
-        self.decoder = Decoder(n_latent, hidden[::-1], n_input, linear_skip=linear_skip)
+        self.decoder = Decoder(n_latent, hidden[::-1], n_input, linear_skip=linear_skip, n_covariates=n_covariates)
         self.logvar_x = nn.Parameter(torch.zeros(n_input)) if gene_variance else None
 
 

@@ -203,6 +203,63 @@ def mmd(x: Tensor, y: Tensor, kernel: Kernel, *, unbiased: bool = True) -> Tenso
     return torch.dot(k.reshape(-1), _pair_weights(n, m, unbiased, k.device).to(k).reshape(-1))
 
 
+def batch_mmd(z: Tensor, codes: Tensor, partners: Tensor, kernel: Kernel) -> Tensor:
+    r"""Squared MMD between each batch of cells and the others, over cells that have a partner on the other side.
+
+    .. math:: \sum_b s_b \, MMD^2(\{z_i, u_i\}, \{z_j, v_j\}), \qquad
+              u_i = \sum_{c \ne b} n_{ic} \text{ for } i \in b, \quad v_j = n_{jb} \text{ for } j \notin b
+
+    Cells are weighted by their number n of partners (mutual nearest neighbours) in the other batches. A pair of
+    partners gives the same weight to both sides, so shares of cell types that differ between batches do not count, and
+    a type that only one batch has weighs nothing. :math:`s_b` is the share of b in the pairs. As in the unbiased form
+    of :func:`mmd`, pairs of a cell with itself are left out.
+
+    Parameters
+    ----------
+    z
+        Cells x D.
+    codes
+        Batch of each cell, from 0.
+    partners
+        n: number of partners of each cell in each batch, cells x batches.
+    kernel
+        For instance :func:`imq_kernel` (n_latent).
+
+    Returns
+    -------
+    A scalar; 0 if no batch has two cells with partners on each side.
+
+    Examples
+    --------
+    >>> z, codes = torch.tensor([[0.0], [0.1], [5.0], [5.1]]), torch.tensor([0, 0, 1, 1])
+    >>> partners = torch.tensor([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    >>> float(batch_mmd(z, codes, partners, imq_kernel(1))) > 0.5
+    True
+    >>> float(batch_mmd(z, codes, 0 * partners, imq_kernel(1)))
+    0.0
+    """
+    member = torch.nn.functional.one_hot(codes, partners.shape[1]).to(partners)
+    one_side, evidence = _shares(member * partners.sum(1, keepdim=True))
+    other, _ = _shares(partners * (1 - member))
+    k = kernel(squared_distances(z, z)).reshape(len(z), len(z))
+    mmd = _mean_of_pairs(one_side, k) + _mean_of_pairs(other, k) - 2 * (one_side * (k @ other)).sum(0)
+    counted = (one_side.square().sum(0) < 1) & (other.square().sum(0) < 1) & (evidence > 0)
+    evidence = torch.where(counted, evidence, 0.0)
+    return (torch.where(counted, mmd, 0.0) * evidence).sum() / evidence.sum().clamp_min(1e-12)
+
+
+def _shares(weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Divide the columns by their sums; return both."""
+    sums = weights.sum(0)
+    return weights / sums.clamp_min(1e-12), sums
+
+
+def _mean_of_pairs(shares: Tensor, k: Tensor) -> Tensor:
+    """Return the weighted mean of a kernel over pairs of different cells, for each column of weights that sum to 1."""
+    squares = shares.square()
+    return ((shares * (k @ shares)).sum(0) - squares.T @ k.diagonal()) / (1 - squares.sum(0)).clamp_min(1e-6)
+
+
 def _pair_weights(n: int, m: int, unbiased: bool, device: torch.device) -> Tensor:
     """Return the weight of each pair of the joined sample: positive within a sample, negative across; they sum to 0."""
     excluded = int(unbiased)  # pairs of a point with itself

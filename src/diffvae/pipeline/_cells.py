@@ -125,7 +125,7 @@ class BackedRun:
         shape = (self.cells.n_obs, model.n_latent)
         with folders.explain_write_errors(self._out, self.work):
             self._latent = np.lib.format.open_memmap(self.work / "latent.npy", "w+", np.float32, shape)
-        for rows, z in model.encode_blocks(self.cells.matrix(model.features.layer)):
+        for rows, z in model.encode_blocks(self.cells.matrix(model.features.layer), model.design()):
             self._latent[rows] = z
 
     def sample(self, model: Model, seed: int, log: StepLog) -> AnnData:

@@ -215,7 +215,7 @@ def prepare_new(
             )
     matched, genes = align(_logged(x, data.kind, target_sum or 1.0), var, gene_names, max_missing)
     if isinstance(matched, BackedMatrix):  # blocks are read later, so the share is computed from a sample
-        clipped = to_unit(matched.sample(CLIPPED_SAMPLE, generator(0, "clipped")), minimum, maximum)[1]
+        clipped = to_unit(matched.sample(CLIPPED_SAMPLE, generator(0, "clipped"))[1], minimum, maximum)[1]
         unit: Any = matched.map(lambda block: to_unit(block, minimum, maximum)[0])
     else:
         unit, clipped = to_unit(matched, minimum, maximum)

@@ -76,7 +76,7 @@ def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> 
 
 def _examine(part: BackedAnnData, layer: str | None) -> _Values | None:
     """Examine a sample of a file; None if it has no values, or values that are refused later."""
-    sample = part.matrix(layer).sample(SAMPLE, generator(0, "kind of a file"))
+    sample = part.matrix(layer).sample(SAMPLE, generator(0, "kind of a file"))[1]
     summary = summarise(sample)
     if summary.n_bad or not summary.sample.size:
         return None

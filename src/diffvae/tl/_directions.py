@@ -22,18 +22,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cells:
-    """All cells: expression x, latent representation z, code of the type (-1 = none), and the range of expression."""
+    """All cells: expression x, latent representation z, code of the type (-1 = none), and the range of expression.
+
+    ``design`` are the covariates of the cells, None if the model has none.
+    """
 
     x: np.ndarray
     z: np.ndarray
     codes: np.ndarray
     classes: tuple[str, ...]
     limits: tuple[float | None, float | None]
+    design: np.ndarray | None = None
 
     def clip(self, values: np.ndarray) -> np.ndarray:
         """Clip expression to the range of the layer, which the output of a linear decoder may leave."""
         low, high = self.limits
         return values if low is None else values.clip(low, high)
+
+    def decode(self, model: Model, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the expression of points of the latent space, each in the batch of the cell in ``rows``."""
+        return self.clip(model.decode(z) if self.design is None else model.decode(z, batch=self.design[rows]))
+
+    def jacobian(self, model: Model, rows: slice) -> np.ndarray:
+        """Return the Jacobian of the decoder, averaged over some of the cells."""
+        if self.design is None:
+            return model.gene_jacobian(self.z[rows])
+        return model.gene_jacobian(self.z[rows], batch=self.design[rows])
+
+    def encode(self, model: Model, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the latent representation of changed cells, each from the batch of the cell in ``rows``."""
+        return model._encode(x, None if self.design is None else self.design[rows])
 
     def of(self, name: str) -> np.ndarray:
         """Return the row numbers of a type."""
@@ -66,7 +84,9 @@ def read_cells(adata: AnnData, model: Model, classifier: CellStateClassifier, gr
     x = np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=np.float32)
     codes = pd.Categorical(adata.obs[groupby].astype("string"), categories=list(classifier.classes)).codes
     limits = (0.0, 1.0) if a.scaled else (0.0 if x.min(initial=0) >= 0 else None, None)
-    return Cells(x, model.get_latent_representation(adata).astype(np.float32), codes, classifier.classes, limits)
+    design = model.design(adata)
+    z = model._encode(matrix, design).astype(np.float32)
+    return Cells(x, z, codes, classifier.classes, limits, design)
 
 
 def check_pair(classifier: CellStateClassifier, cells: Cells, source: str, target: str) -> None:
@@ -125,8 +145,8 @@ def enriched_dimensions(cells: Cells, model: Model, n_dims: int) -> pd.DataFrame
     A collapsed dimension may separate types slightly and rank high by chance, but shifting it changes nothing. A
     dimension therefore needs an influence :math:`\sigma_j \|J_j\|` on expression of at least a tenth of the largest.
     """
-    sample = cells.z[:: max(1, len(cells.z) // JACOBIAN_CELLS)]
-    influence = cells.z.std(0) * np.linalg.norm(model.gene_jacobian(sample), axis=1)
+    every = slice(None, None, max(1, len(cells.z) // JACOBIAN_CELLS))
+    influence = cells.z.std(0) * np.linalg.norm(cells.jacobian(model, every), axis=1)
     used = np.flatnonzero(influence >= MIN_INFLUENCE * influence.max())
     labelled = cells.codes >= 0
     names = np.array(cells.classes, dtype=object)[cells.codes[labelled]]

@@ -95,12 +95,12 @@ def _embed_on_disk(
     from diffvae.model._features import match_new
 
     matrix = match_new(store, model.features, max_missing)
-    obs = store.obs
+    obs, design = store.obs, model.design(store)
     store.warn(stacklevel=4)
     skeleton = ad.AnnData(obs=obs, var=store.var, uns={_keys.UNS: {"embed": record}})
     with adata_writer(out, skeleton) as file:
-        for _, block in matrix.blocks():
-            mean, sd = model._posterior(block)
+        for rows, block in matrix.blocks():
+            mean, sd = model._posterior(block, None if design is None else design[rows])
             file.append(f"obsm/{key}", mean)
             if sd.any():
                 file.append(f"obsm/{key}{_keys.SD}", sd)

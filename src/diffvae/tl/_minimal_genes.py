@@ -82,8 +82,8 @@ class _Change:
     def __call__(self, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """Return what is added to each gene, cells x genes; the sum stays in the range of the layer."""
         x, z = self.cells.x[rows], self.cells.z[rows]
-        after = self.cells.clip(self.model.decode(z + shift.astype(np.float32)))
-        before = x if self.method_genes == "paper" else self.cells.clip(self.model.decode(z))
+        after = self.cells.decode(self.model, z + shift.astype(np.float32), rows)
+        before = x if self.method_genes == "paper" else self.cells.decode(self.model, z, rows)
         change = self.cells.clip(x + (after - before)) - x
         may = {"both": change != 0, "up": change > 0, "down": change < 0}[self.direction] & self.allowed
         return np.where(may, change, 0)
@@ -255,7 +255,8 @@ class MinimalGenes:
 
     def to_adata(self) -> AnnData:
         """Return the edited cells, embedded and placed on the t-SNE map of ``adata`` if there is one."""
-        z = self.model._encode(self.edited)
+        design = self.model.design(self.adata)
+        z = self.model._encode(self.edited, None if design is None else design[self.rows])
         obs = {
             "source": self.params["source"],
             "target": self.params["target"],

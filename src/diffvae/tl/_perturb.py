@@ -204,9 +204,9 @@ class Perturbation:
         step = np.float32(self.n_sd[self.step(n_sd)])
         if (method or self.methods[0]) == "expression_mean":
             y = self.data.clip(self.data.x[t.rows] + step * t.direction.x)
-            return self.model._encode(y), y
+            return self.data.encode(self.model, y, t.rows), y
         z = self.data.z[t.rows] + step * t.direction.z
-        return z, self.data.clip(self.model.decode(z))
+        return z, self.data.decode(self.model, z, t.rows)
 
     def effects(
         self,
@@ -241,7 +241,7 @@ class Perturbation:
         _, y = self.changed(target, n_sd, source=source, method=method)
         before = self.data.x[t.rows]
         if method_genes == "effect" and (method or self.methods[0]) != "expression_mean":
-            before = self.data.clip(self.model.decode(self.data.z[t.rows]))
+            before = self.data.decode(self.model, self.data.z[t.rows], t.rows)
         averaged = t.converted(self.min_probability)[self.step(n_sd)] if converted_only else np.ones(len(y), bool)
         change = (y - before)[averaged]
         mean = change.mean(0) if len(change) else np.zeros(y.shape[1])
@@ -469,10 +469,11 @@ def follow(
     probability = []
     for part in (rows[i : i + at_once] for i in range(0, len(rows), at_once)):
         if in_genes:
-            moved = (cells.x[part] + steps * direction.x).reshape(-1, cells.x.shape[1])
+            moved = cells.clip((cells.x[part] + steps * direction.x).reshape(-1, cells.x.shape[1]))
         else:
-            moved = model.decode((cells.z[part] + steps * direction.z).reshape(-1, cells.z.shape[1]))
-        called = classifier.predict_proba(cells.clip(moved))
+            z = (cells.z[part] + steps * direction.z).reshape(-1, cells.z.shape[1])
+            moved = cells.decode(model, z, np.tile(part, len(steps)))
+        called = classifier.predict_proba(moved)
         probability.append(called.reshape(len(steps), len(part), -1))
     p = np.concatenate(probability, axis=1)
     code = classifier.code(target)

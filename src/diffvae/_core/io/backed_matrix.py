@@ -63,12 +63,16 @@ class BackedMatrix:
         """Return several slices of rows as one matrix, without rows if there are no slices."""
         return self.reader([(start, min(stop, self.shape[0])) for start, stop in spans] or [(0, 0)])
 
-    def sample(self, n_rows: int, rng: np.random.Generator, run: int = 256) -> Any:
-        """Return about ``n_rows`` rows, in runs from random positions, or all rows if there are no more."""
+    def sample(self, n_rows: int, rng: np.random.Generator, run: int = 256) -> tuple[np.ndarray, Any]:
+        """Return about ``n_rows`` rows, in runs from random positions, or all rows if there are no more.
+
+        The first result is their numbers.
+        """
         starts = np.arange(0, self.shape[0], run)
         if self.shape[0] > n_rows:
             starts = np.sort(rng.permutation(starts)[: max(1, n_rows // run)])
-        return self.read_slices([(start, start + run) for start in starts.tolist()])
+        rows = (starts[:, None] + np.arange(run)).ravel()
+        return rows[rows < self.shape[0]], self.read_slices([(start, start + run) for start in starts.tolist()])
 
     def map(self, change: Callable[[Any], Any], n_genes: int | None = None) -> BackedMatrix:
         """Return a matrix whose slices are transformed when they are read; a sparse one must stay sparse."""
