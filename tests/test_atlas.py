@@ -187,7 +187,7 @@ def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed, no_fig
             "have been prepared with n_top_genes=60, not 20; leave it out, or give the original data",
         ),
         ({"n_top_genes": 60, "layer": "counts"}, "prepared with layer=None, not 'counts'"),
-        ({"n_top_genes": 60, "batch_key": "nope"}, "prepared with batch_key=None, not 'nope'"),
+        ({"n_top_genes": 60, "batch_key": "nope"}, r"obs has no column 'nope' \(batch_key\)"),
     ):
         with pytest.raises(DataError, match=sentence):
             dv.pipeline.run(some, out, **options | other)

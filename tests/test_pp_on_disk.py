@@ -64,7 +64,7 @@ def dense(x):
 
 
 def assert_same(found, expected):
-    pd.testing.assert_frame_equal(found.obs, expected.obs)
+    pd.testing.assert_frame_equal(found.obs.drop(columns="file", errors="ignore"), expected.obs)
     pd.testing.assert_frame_equal(found.var, expected.var)
     pd.testing.assert_frame_equal(found.raw.var, expected.raw.var)
     np.testing.assert_array_equal(dense(found.X), dense(expected.X))

@@ -23,6 +23,12 @@ def command(
         float,
         typer.Option("--max-missing", min=0, max=1, help="Largest share of the model's genes that may be missing."),
     ] = 0.2,
+    adapt: Annotated[
+        bool,
+        typer.Option(
+            "--adapt", help="Measure and remove the effect of batches that are new to a model with --batch-key."
+        ),
+    ] = False,
     overwrite: o.Overwrite = False,
 ) -> None:
     """Write new cells with their latent representation in obsm["X_diffvae"].
@@ -38,6 +44,10 @@ def command(
 
     o.refuse_file(out, overwrite)
     trained = models.load(model)
+    if adapt:
+        if backed:
+            raise ValueError("--adapt needs the cells in memory; leave out --backed.")
+        backed = False
     if on_disk := stays_on_disk(o.one_or_several(data), backed, transpose=transpose):
         _console.note(on_disk)
         store = open_store(o.one_or_several(data))
@@ -46,6 +56,8 @@ def command(
         n_cells = store.n_obs
     else:
         adata = read.read(data[0], transpose=transpose)
+        if adapt:
+            trained = trained.adapt(adata)
         with _console.warnings_as_notes():
             tl.embed(adata, trained, max_missing=max_missing)
         folders.write_h5ad(adata, out)

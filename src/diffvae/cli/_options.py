@@ -13,7 +13,15 @@ LabelKey = Annotated[
     str | None, typer.Option("--label-key", help="Column of obs with reference labels, used for scores only.")
 ]
 BatchKey = Annotated[
-    str | None, typer.Option("--batch-key", help="Column of obs with batches; variable genes are selected per batch.")
+    str | None,
+    typer.Option(
+        "--batch-key",
+        help="Column of obs with the batches (donors, runs, labs) whose effect is removed; of several files, file.",
+    ),
+]
+Covariates = Annotated[
+    list[str] | None,
+    typer.Option("--covariate", help="Another column of obs that the model should see; repeat the option."),
 ]
 GroupBy = Annotated[
     str | None,

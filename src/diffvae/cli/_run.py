@@ -44,6 +44,7 @@ def command(
     layer: o.Layer = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: o.BatchKey = None,
+    covariates: o.Covariates = None,
     config: Annotated[
         Path | None,
         typer.Option("--config", help="JSON file with hyper-parameters, such as the best.json of 'diffvae tune'."),

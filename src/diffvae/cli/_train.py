@@ -27,6 +27,8 @@ def command(
     backed: o.Backed = None,
     layer: o.Layer = None,
     n_top_genes: o.NTopGenes = 2000,
+    batch_key: o.BatchKey = None,
+    covariates: o.Covariates = None,
     preset: o.Preset = "default",
     n_latent: o.NLatent = 50,
     max_epochs: o.MaxEpochs = None,
@@ -68,9 +70,12 @@ def command(
         raise ValueError(f"--preset is {preset!r}, but only --kind diffvae has presets; leave one of both out.")
     if model == "pca" and (resume or checkpoint_every):
         raise ValueError("--kind pca is computed in one step; leave out --checkpoint-every and --resume.")
+    if model == "pca" and (batch_key or covariates):
+        raise ValueError("--kind pca sees no batches; leave out --batch-key and --covariate, or choose diffvae.")
     _console.settings.writes(out, resumes=True)
     chosen = kinds[model]()
-    options = {"n_top_genes": n_top_genes, "layer": layer, "rng": seed}
+    columns = {} if model == "pca" else {"batch_key": batch_key, "covariates": covariates or ()}
+    options = {"n_top_genes": n_top_genes, "layer": layer, "batch_key": batch_key, "rng": seed}
     with processes(device) as share, folders.locked(out) if share.is_writer else nullcontext():
         if share.is_writer:
             folders.refuse_folder(out.expanduser().resolve(), overwrite)
@@ -86,6 +91,7 @@ def command(
                     early_stopping=early_stopping,
                     device=device,
                     rng=seed,
+                    **columns,
                     **({} if model == "pca" else checkpoints.training()),
                 )
             except TrainingError:

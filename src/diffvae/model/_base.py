@@ -325,6 +325,11 @@ class Model(Estimator, abstract=True):
     def train(self, adata: AnnData, *, layer: str | None, validation_size: float | None, rng: _random.Rng) -> Self:
         """Train on the cells of an AnnData."""
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The arguments ``batch_key`` and ``covariates`` of the training; empty for a model without covariates."""
+        return {}
+
     @abstractmethod
     def _encode(self, matrix: Matrix, design: np.ndarray | None = None) -> np.ndarray: ...
 

@@ -123,7 +123,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "mmd_weight": 300.0,
             "mmd_kernel": "imq",
             "covariance_weight": 1.0,
-            "batch_mmd_weight": 300.0,
+            "batch_mmd_weight": 100.0,
             "input_dropout": 0.5,
             "linear_skip": True,
             "target_neighbors": 15,

@@ -39,13 +39,15 @@ class Covariates:
     continuous: Mapping[str, tuple[float, float]]
 
     @classmethod
-    def of(cls, obs: pd.DataFrame, batch_key: str | None, covariates: Sequence[str] = ()) -> Covariates | None:
-        """Read levels and moments from the cells of a training, or refuse them; None without any column."""
+    def of(cls, cells: Any, batch_key: str | None, covariates: Sequence[str] = ()) -> Covariates | None:
+        """Read levels and moments from ``cells.obs``, or refuse them; None if no column is named."""
         covariates = (covariates,) if isinstance(covariates, str) else tuple(covariates)
         keys = dict.fromkeys(([] if batch_key is None else [batch_key]) + list(covariates))
         if batch_key is not None and batch_key in covariates:
             raise ValueError(f"{batch_key!r} is given as batch_key and as a covariate; give it once.")
-        levels, continuous = {}, {}
+        if not keys:
+            return None  # without reading obs, which may be on disk
+        obs, levels, continuous = cells.obs, {}, {}
         for key in keys:
             argument = "batch_key" if key == batch_key else "covariates"
             if key not in obs:
@@ -59,7 +61,7 @@ class Covariates:
                 continuous[key] = _moments(column, key)
             else:
                 levels[key] = _levels(column, key, argument)
-        return cls(batch_key, levels, continuous) if keys else None
+        return cls(batch_key, levels, continuous)
 
     @property
     def batches(self) -> tuple[str, ...]:
@@ -95,8 +97,8 @@ class Covariates:
                     unknown = values[codes < 0]
                     warnings.warn(
                         f"{len(unknown):,} cells have values in obs[{key!r}] that the model was not trained on "
-                        f"({quoted(unknown.unique()[:3])}); they are taken as average. Train on them, or learn weights "
-                        "for them with model.adapt(cells).",
+                        f"({quoted(unknown.unique()[:3])}); they are taken as average. Train on them, or adapt the "
+                        "model to their batch (model.adapt in Python, 'diffvae embed --adapt').",
                         UserWarning,
                         stacklevel=4,
                     )

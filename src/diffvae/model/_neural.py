@@ -197,6 +197,14 @@ class NeuralModel(Model, abstract=True):
             return super()._design_of_batch(batch, n)
         return self._covariates.of_batch(batch, n)
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The arguments ``batch_key`` and ``covariates`` of the training; empty for a model without covariates."""
+        if self._covariates is None:
+            return {}
+        batch_key = self._covariates.batch_key
+        return {"batch_key": batch_key, "covariates": [key for key in self._covariates.keys if key != batch_key]}
+
     def design(self, adata: AnnData | OnDisk | None = None) -> np.ndarray | None:
         """Return the covariates of cells as the network sees them, for ``batch`` of :meth:`decode`.
 
@@ -366,7 +374,7 @@ class NeuralModel(Model, abstract=True):
         matrix = layer_matrix(cells, layer)
         if LIKELIHOODS[self.config.likelihood].unit_interval:
             require_unit_interval(matrix, layer)
-        seen = Covariates.of(cells.obs, batch_key, covariates)
+        seen = Covariates.of(cells, batch_key, covariates)
         train_rows, validation_rows = split_rows(cells, validation_size, rng)
         features = read_features(cells, layer, matrix)
         likelihood = LIKELIHOODS[self.config.likelihood].on_scale_of(features)

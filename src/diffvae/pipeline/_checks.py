@@ -58,6 +58,13 @@ def require_labels(adata: AnnData | BackedAnnData, label_key: str | None) -> Non
         )
 
 
+def require_columns(adata: AnnData | BackedAnnData, batch_key: str | None, covariates: Sequence[str]) -> None:
+    """Refuse columns of batches and covariates on which a model can't be trained."""
+    from diffvae.model._covariates import Covariates
+
+    Covariates.of(adata, batch_key, covariates)
+
+
 def require_markers(adata: AnnData | BackedAnnData, markers: Any) -> None:
     """Refuse markers if none of them is among the genes of the data."""
     _annotate.candidates(markers, (adata.raw or adata).var_names.astype(str), "the data")

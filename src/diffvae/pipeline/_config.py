@@ -49,6 +49,7 @@ class RunConfig:
     layer: str | None
     n_top_genes: int | None
     batch_key: str | None
+    covariates: Sequence[str] | None
     config: Config | None
     preset: str | None
     n_latent: int | None
@@ -84,6 +85,7 @@ class RunConfig:
         self._settings = _settings.read(self.config) | {k: v for k, v in given.items() if v is not None}
         self.model = _settings.model_of(self._settings)
         self.training = {"batch_size": self.model.config.batch_size} | _settings.training_of(self._settings)
+        self.covariates = list(self.covariates or ())
         if self.data is None and self.label_key is None:
             self.label_key = _keys.LABEL
 
@@ -97,6 +99,11 @@ class RunConfig:
     def preparation(self) -> dict[str, Any]:
         """Arguments of :func:`diffvae.pp.prepare` that prepared cells must have been prepared with."""
         return {name: getattr(self, name) for name in ("n_top_genes", "layer", "batch_key")}
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns of ``obs`` that the model sees."""
+        return {"batch_key": self.batch_key, "covariates": self.covariates}
 
     @property
     def parameters(self) -> dict[str, Any]:

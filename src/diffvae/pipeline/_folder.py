@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 NO_OPTIONS = {"data", "path", "out", "backed", "overwrite", "checkpoint_every", "resume", "progress", "on_step"}
 """Parameters that do not change a result, or that have a place of their own in a command line."""
 
+SINGULAR = {"covariates": "covariate"}
+"""Parameters whose option has another name."""
+
 Verdict = Sequence[tuple[Callable[[Mapping[str, Any]], bool], str]]
 """Conditions on the numbers of a result, each with the template of the sentence that it adds."""
 
@@ -183,7 +186,7 @@ def command_line(
         value = arguments.get(name)
         if name in {*NO_OPTIONS, *without} or value is None or value is parameter.default:
             continue
-        option = "--" + name.replace("_", "-")
+        option = "--" + SINGULAR.get(name, name).replace("_", "-")
         match value:
             case bool():
                 words.append(option if value else option.replace("--", "--no-", 1))

@@ -42,6 +42,7 @@ def run(
     layer: str | None = None,
     n_top_genes: int | None = 2000,
     batch_key: str | None = None,
+    covariates: Sequence[str] | None = None,
     config: Config | None = None,
     preset: str | None = None,
     n_latent: int | None = None,
@@ -95,9 +96,15 @@ def run(
     transpose
         True if genes are in rows and cells in columns. By default cells are in rows, and a file that clearly has genes
         in rows is refused; False accepts it.
-    layer, n_top_genes, batch_key
+    layer, n_top_genes
         See :func:`diffvae.pp.prepare`. Prepared cells are used as they are, and other values than those they were
         prepared with are refused.
+    batch_key
+        Column of ``obs`` with the batches (donors, runs, labs). Variable genes are selected within each, the latent
+        representation is free of their effect, and links join cells of all batches alike. Of several files,
+        ``"file"`` takes each as a batch. See ``docs/how/integrate`` for when not to.
+    covariates
+        Further columns of ``obs``, names or numbers, that encoder and decoder see.
     config
         Preset, hyper-parameters of :class:`diffvae.model.DiffVAE`, ``max_epochs`` and ``batch_size`` by name, or a JSON
         file that holds them, such as the ``best.json`` of :func:`diffvae.benchmark.tune`.
@@ -159,7 +166,7 @@ def run(
         _checks.require_markers(strategy.cells, markers)
     model = options.model
     with log.step("train DiffVAE"):
-        training = options.training | options.checkpoints.training()
+        training = options.training | options.columns | options.checkpoints.training()
         strategy.train(model, **training, device=device, precision=precision, rng=seed, progress=progress)
         diagnosis = model.diagnose(rng=seed)
     adata = strategy.sample(model, seed, log)
@@ -205,8 +212,10 @@ def _check_cells(strategy: InMemoryRun | BackedRun, options: RunConfig) -> dict[
     _checks.require_labels(strategy.cells, options.label_key)
     _checks.require_cells(strategy.cells, options.n_clusters, strategy.subsample)
     _checks.require_types(strategy.cells, options.label_key, options.source, options.target)
-    prepared_with = options_of(strategy.cells, **options.preparation) if is_prepared(strategy.cells) else {}
-    return options.parameters | prepared_with
+    _checks.require_columns(strategy.cells, options.batch_key, options.covariates)
+    if not is_prepared(strategy.cells):
+        return options.parameters
+    return options.parameters | options_of(strategy.cells, n_top_genes=options.n_top_genes, layer=options.layer)
 
 
 def _perturb_source(

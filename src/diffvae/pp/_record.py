@@ -30,7 +30,7 @@ def is_prepared(cells: AnnData | BackedAnnData) -> bool:
 
 
 def options_of(cells: AnnData | BackedAnnData, **asked: Any) -> dict[str, Any]:
-    """Return the options with which cells were prepared; refuse requests for other options."""
+    """Return those options with which cells were prepared; refuse requests for others."""
     if not {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(cells.var):
         raise DataError(
             "The cells have been prepared, but adata.var lacks their scaling, 'unit_min' and 'unit_max'; give the "
@@ -39,7 +39,7 @@ def options_of(cells: AnnData | BackedAnnData, **asked: Any) -> dict[str, Any]:
     if cells.n_obs < MIN_CELLS:
         raise DataError(f"{cells.n_obs} prepared cells were given; at least {MIN_CELLS} are needed.")
     stored = cells.uns[_keys.UNS]["prepare"]
-    options = {name: np.asarray(stored[name]).item() if name in stored else None for name in USUAL}
+    options = {name: np.asarray(stored[name]).item() if name in stored else None for name in asked}
     for name, value in asked.items():
         if value not in (USUAL[name], options[name]):
             raise DataError(

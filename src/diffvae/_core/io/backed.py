@@ -317,12 +317,19 @@ class BackedAnnData:
 
     @cached_property
     def obs(self) -> pd.DataFrame:
-        """The table of cells in memory; names take 100 bytes per cell."""
+        """The table of cells in memory; names take 100 bytes per cell.
+
+        Of several files, the column ``"file"`` has the name of each cell's, unless the files have such a column.
+        """
         tables = [shard.table("obs") for shard in self.shards]
         obs = _stack_tables(tables, self.notes)
         if not obs.index.is_unique and all(table.index.is_unique for table in tables):
             obs.index = _add_file_names([table.index for table in tables], [shard.path for shard in self.shards])
             self.notes.append("The name of the file was appended to names of cells that occur in several files.")
+        if len(tables) > 1 and _keys.FILE not in obs:
+            names = _file_names([shard.path for shard in self.shards])
+            codes = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+            obs[_keys.FILE] = pd.Categorical(np.array(names, object)[codes])
         return obs
 
     @property
@@ -497,6 +504,15 @@ def _stack_columns(parts: Sequence[pd.Series]) -> tuple[Any, str]:
 
 def _is_number(part: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(part.dtype) and not pd.api.types.is_bool_dtype(part.dtype)
+
+
+def _file_names(paths: Sequence[Path]) -> list[str]:
+    """Return the names of files without their endings; with their folders or numbers where names are repeated."""
+    paths = [path.resolve() for path in paths]
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.parent.name}_{path.stem}" for path in paths]
+    return names if len(set(names)) == len(names) else [str(i) for i in range(1, len(paths) + 1)]
 
 
 def _add_file_names(names: Sequence[pd.Index], paths: Sequence[Path]) -> pd.Index:

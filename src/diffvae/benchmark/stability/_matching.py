@@ -95,7 +95,7 @@ def held_out(adata: AnnData) -> float:
 
 def retrain(adata: AnnData, model: Model, how: Mapping[str, Any], seed: int) -> Model:
     """Return a model of the same configuration, trained with another seed."""
-    return type(model)(**model.get_params()).train(adata, rng=seed, **how)
+    return type(model)(**model.get_params()).train(adata, rng=seed, **{**model.columns, **how})
 
 
 def baseline(adata: AnnData, model: Model) -> PCA:

@@ -72,6 +72,8 @@ class Evaluator:
     """Labels for "ari"."""
     device: str = "auto"
     precision: str = "auto"
+    batch_key: str | None = None
+    """Batches whose effect the trainings remove."""
 
     def score(
         self,
@@ -84,6 +86,7 @@ class Evaluator:
         models = [
             _settings.model_of(settings).train(
                 adata,
+                batch_key=self.batch_key,
                 **_settings.training_of(settings),
                 device=self.device,
                 precision=self.precision,
@@ -130,6 +133,7 @@ def held_out(model: DiffVAE, adata: AnnData) -> dict[str, float]:
     device = next(model.module.parameters()).device
     source, weights = RowSource(layer_matrix(adata, _keys.UNIT), device), gene_weights(model.config, model.features)
     objective = InfoVAEObjective(model.config, None if weights is None else weights.to(device))
+    objective.covariates = model._covariates_of(model.design(), len(source))
     rows = np.flatnonzero(adata.obs[_keys.SPLIT] == "validation")
     noise = _random.torch_generator(0, "held-out noise", device=device)
     sums: dict[str, float] = {}

@@ -233,7 +233,8 @@ def tune(
         if k is None and objective in CLUSTERED:
             k = int(cells.obs[label_key].nunique()) if objective == "ari" else usual_clusters(cells, seed)
         _checks.require_cells(cells, k or "auto")
-    evaluator = Evaluator(objective, n_trainings or OBJECTIVES[objective].n_trainings, k, label_key, device, precision)
+    n_each = n_trainings or OBJECTIVES[objective].n_trainings
+    evaluator = Evaluator(objective, n_each, k, label_key, device, precision, batch_key)
     settings = {
         "objective": objective, "space": space, "preset": preset, "max_epochs": max_epochs, "n_clusters": k,
         "n_trainings": evaluator.n_trainings, "label_key": label_key, "seed": seed, "cells": _hash_of_names(cells),
