@@ -19,6 +19,7 @@ CASES = {
     "paper": (lambda: DiffVAE("paper", **TINY), {}),
     "code": (lambda: DiffVAE("code", **TINY), {}),
     "gaussian": (lambda: VAE(**TINY, likelihood="gaussian"), {"validation_size": 0.0}),
+    "batches": (lambda: DiffVAE(**TINY), {"batch_key": "batch", "covariates": ["depth"]}),
     "plain": (lambda: AutoEncoder(**TINY, batch_norm=False), {}),
 }  # fmt: skip
 BATCH = 11
@@ -27,7 +28,10 @@ BATCH = 11
 
 def train(case, batch_size, **kwargs):
     make, options = CASES[case]
-    return make().train(prepared()[:99].copy(), batch_size=batch_size, **{**OPTIONS, **options, **kwargs})
+    cells = prepared()[:99].copy()
+    cells.obs["batch"] = np.array(["a", "b", "c"])[np.arange(99) % 3]
+    cells.obs["depth"] = np.linspace(0, 1, 99)
+    return make().train(cells, batch_size=batch_size, **{**OPTIONS, **options, **kwargs})
 
 
 def all_cases(share, folder):

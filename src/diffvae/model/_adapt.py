@@ -47,9 +47,7 @@ def new_levels(covariates: Covariates, obs: pd.DataFrame) -> list[str]:
     sizes = obs[key].astype(str).value_counts()
     sizes = sizes[(sizes > 0) & ~sizes.index.isin(covariates.batches)]
     if sizes.empty:
-        raise DataError(
-            f"All batches of the cells are known to the model ({quoted(covariates.batches)}); use it as it is."
-        )
+        raise DataError(f"The model knows all batches of the cells ({quoted(covariates.batches)}); use it as it is.")
     if sizes.min() < MIN_CELLS:
         raise DataError(
             f"obs[{key!r}] is {sizes.index[-1]!r} in only {sizes.min()} cell{'s' if sizes.min() > 1 else ''}; at least "

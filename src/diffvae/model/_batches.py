@@ -18,7 +18,7 @@ from diffvae._core.runtime import in_one_thread
 
 N_NEIGHBORS = 20
 """Neighbours in the other batch among which a partner must be; at most a tenth of the cells of a batch."""
-N_ROUNDS = 3
+N_ROUNDS = 5
 """Searches of partners, each after the differences found by the one before are removed."""
 
 

@@ -147,8 +147,8 @@ class Covariates:
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Covariates:
         """Restore what :meth:`as_json` returned; ValueError or TypeError if it is damaged."""
-        levels = {str(key): tuple(map(str, names)) for key, names in table["levels"].items()}
-        continuous = {str(key): (float(mean), float(sd)) for key, (mean, sd) in table["continuous"].items()}
+        levels = {str(key): tuple(map(str, names)) for key, names in dict(table["levels"]).items()}
+        continuous = {str(key): (float(mean), float(sd)) for key, (mean, sd) in dict(table["continuous"]).items()}
         batch_key = table["batch_key"]
         if batch_key is not None and batch_key != next(iter(levels), None):
             raise ValueError("the batches of the model are not its first covariate")

@@ -140,8 +140,10 @@ class InfoVAEObjective:
 
     def batch_mmd(self, mu: Tensor, codes: Tensor, partners: Tensor) -> Tensor:
         """Return the MMD between batches of cells, a statistic of the whole batch of the training."""
-        mu, codes, partners = self.gather(mu), self.gather(codes), self.gather(partners)
-        return nn.batch_mmd(mu, codes, partners, nn.imq_kernel(mu.shape[1], BATCH_SCALES))
+        n = mu.shape[1]
+        together = self.gather(torch.cat([mu, codes[:, None].to(mu), partners], dim=1))  # one exchange for all
+        mu, codes, partners = together[:, :n], together[:, n].long(), together[:, n + 1 :]
+        return nn.batch_mmd(mu, codes, partners, nn.imq_kernel(n, BATCH_SCALES))
 
     def kernel(self, z: Tensor, prior: Tensor) -> nn._mmd.Kernel:
         """Return the kernel ``mmd_kernel``."""
