@@ -301,6 +301,12 @@ class IsolatedTypes:
         Names of the isolated types.
     n_batches
         Number of batches in which each of them occurs.
+
+    Examples
+    --------
+    >>> x = [[0.0], [1.0], [0.5], [1.5], [10.0], [11.0]]
+    >>> isolated_types(x, ["T", "T", "T", "T", "B", "B"], ["a", "a", "b", "b", "a", "b"])
+    IsolatedTypes(score=nan, types=(), n_batches=2)
     """
 
     score: float
