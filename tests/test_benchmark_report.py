@@ -176,6 +176,23 @@ def test_other_measures_leave_out_what_nobody_has(page):
     assert len([row for row in table if row[0] == "kNN purity"]) == 2 * 3
 
 
+def test_both_sides_of_integration_stand_together():
+    runs = comparison({"DiffVAE": 0.6, "PCA": 0.4}, n_trainings=2, **SMALL)
+    plain = runs.report()
+    assert "## Batches mixed" not in plain
+    # PCA leaves more of the batches, which is worse
+    runs.table["batch_r2"] = np.where(runs.table["method"] == "PCA", 0.4, 0.1)
+    runs.table["ilisi"] = np.where(runs.table["method"] == "PCA", 0.2, 0.7)
+    page = runs.report()
+    (table,) = tables(section(page, "## Batches mixed and types kept"))
+    names = list(dict.fromkeys(row[0] for row in table[2:]))
+    assert names == ["iLISI", "variance explained by batch", "silhouette of the types", "kNN purity"]
+    (row,) = [row for row in table if row[0] == "variance explained by batch"]
+    assert row[-2:] == ["**0.100 ± 0.000**", "0.400 ± 0.000"]
+    assert "Read both sides together" in page
+    assert "kNN purity" not in section(page, "## Other measures")
+
+
 def test_rare_types_by_hand():
     runs = comparison({"DiffVAE": 0.6, "PCA": 0.4}, n_trainings=2, **SMALL)
     types = runs.types[runs.types["type"] != "less"].copy()

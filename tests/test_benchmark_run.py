@@ -242,6 +242,111 @@ def test_the_posterior_graph_follows_the_standard_deviations():
     assert not np.array_equal(plain.labels, uncertain.labels)
 
 
+class Batched(Fixed):
+    """A method that takes batches, and puts each into a corner of its own."""
+
+    def train(self, adata, *, rng, progress, batch_key=None):
+        z = np.random.default_rng(rng).normal(size=(adata.n_obs, self.n_latent))
+        if batch_key is not None:
+            z[:, 0] += 50 * adata.obs[batch_key].astype("category").cat.codes.to_numpy()
+        return Batched(self.n_latent, self.kind, z)
+
+
+@pytest.fixture(scope="module")
+def batched():
+    missing = {"batch_1": ["Neutrophil"]}
+    return dv.datasets.simulate_differentiation(400, 200, n_batches=2, missing=missing, rng=3)
+
+
+INTEGRATION = ["ilisi", "kbet_acceptance", "batch_silhouette", "batch_r2", "isolated_types"]
+
+
+def test_batches_reach_the_methods_that_take_them(batched, tmp_path):
+    methods = {
+        "with": Batched(), "without": dv.benchmark.Method("", lambda n: Batched(n), {"batch_key": None}),
+        "never": Fixed(),
+    }  # fmt: skip
+    asked = ONE | {"metrics": ["ari", "knn_purity", *INTEGRATION], "out": tmp_path}
+    found = compare(batched, methods, **asked, batch_key="batch").table.set_index("method")
+    assert found.loc["with", "batch_r2"] > 0.9
+    assert found.loc["with", "ilisi"] == pytest.approx(0, abs=1e-6)
+    assert found.loc["with", "kbet_acceptance"] == 0
+    assert found.loc["without", INTEGRATION].tolist() == found.loc["never", INTEGRATION].tolist()
+    assert found.loc["never", "ilisi"] > 0.8
+    assert found.loc["never", "batch_r2"] < 0.02
+    # without a batch key there are no batches: neither columns nor the stored results of trainings with batches
+    plain = compare(batched, {"with": Batched()}, **asked).table
+    assert not set(INTEGRATION) & set(plain.columns)
+    assert plain["knn_purity"].iloc[0] == found.loc["without", "knn_purity"]
+
+
+def test_scores_of_batches_leave_out_what_cannot_be_scored(batched):
+    some = batched.copy()
+    some.obs["batch"] = some.obs["batch"].astype(str).astype(object)
+    some.obs.iloc[:5, some.obs.columns.get_loc("batch")] = None
+    some.obs.iloc[5, some.obs.columns.get_loc("batch")] = "alone"
+    some.obs["cell_type"] = some.obs["cell_type"].astype(object)
+    some.obs.iloc[6:20, some.obs.columns.get_loc("cell_type")] = None
+    found = compare(some, {"noise": Fixed()}, **ONE | {"metrics": INTEGRATION}, batch_key="batch").table.iloc[0]
+    sets = _tasks.as_cells({"tree": some}, "cell_type", (), "batch")[0]
+    z = _tasks.train(_tasks.prepare(sets, 0, None), sets, dv.benchmark.Method("", Fixed), 8, 0, ()).z
+    expected = _tasks._scores(Fixed(), some[20:], _tasks.as_cells({"": some[20:].copy()}, "cell_type", (), "batch")[0],
+                              z[20:], 0, INTEGRATION)  # fmt: skip
+    assert all(0 <= expected[name] <= 1 for name in INTEGRATION)
+    assert found["batch_r2"] < 0.02
+    same = {name: _tasks._scores(Fixed(), some, sets, z, 0, INTEGRATION)[name] for name in INTEGRATION}
+    assert same == pytest.approx(expected)
+    one = batched[batched.obs["batch"] == "batch_1"].copy()
+    nothing = compare(one, {"noise": Fixed()}, **ONE | {"metrics": ["ari", *INTEGRATION]}, batch_key="batch").table
+    assert nothing[INTEGRATION].isna().all(axis=None)
+
+
+def test_harmony_mixes_batches_and_keeps_types(batched, few, capfd):
+    pytest.importorskip("harmonypy")
+    asked = ONE | {"n_latent": 20, "metrics": ["ari", "knn_purity", *INTEGRATION], "batch_key": "batch"}
+    found, again = (compare(batched, ["PCA", "Harmony"], **asked).table.set_index("method") for _ in range(2))
+    pca, harmony = found.loc["PCA"], found.loc["Harmony"]
+    assert harmony["ilisi"] > pca["ilisi"] + 0.2
+    assert harmony["kbet_acceptance"] > pca["kbet_acceptance"] + 0.2
+    assert harmony["batch_r2"] < pca["batch_r2"] / 2
+    assert harmony["knn_purity"] > pca["knn_purity"] - 0.05
+    assert harmony[INTEGRATION].equals(again.loc["Harmony", INTEGRATION])
+    assert capfd.readouterr() == ("", "")
+    assert not has_prior(dv.benchmark.methods()["Harmony"].make(5))
+    assert dv.benchmark.methods()["Harmony"].make(5).get_params() == {"n_latent": 5, "sigma": 0.1}
+    # it has nothing to correct
+    with pytest.raises(ValueError, match=r"Harmony corrects batches; name their column of obs with batch_key"):
+        compare(batched, ["PCA", "Harmony"], **ONE)
+    with pytest.warns(UserWarning, match="Harmony on tree, n_latent=20: Harmony corrects batches; name their column"):
+        compare(few, ["PCA", "Harmony"], **asked | {"metrics": ["ari"]})
+
+
+def test_harmony_refuses_cells_it_cannot_correct(batched):
+    pytest.importorskip("harmonypy")
+    adata = dv.pp.prepare(batched, copy=True)
+    harmony = dv.benchmark.methods()["Harmony"].make(5)
+    with pytest.raises(ValueError, match=r"adata.obs\['donor'\] is missing; Harmony needs the batch of each cell"):
+        harmony.train(adata, batch_key="donor")
+    adata.obs["one"] = "x"
+    with pytest.raises(ValueError, match=r"adata.obs\['one'\] has one value only, 'x'; Harmony needs batches"):
+        harmony.train(adata, batch_key="one")
+    adata.obs["some"] = [None, *["a", "b"] * 199, "a"]
+    with pytest.raises(ValueError, match=r"adata.obs\['some'\] has 1 missing values among 400"):
+        harmony.train(adata, batch_key="some")
+    with pytest.raises(ValueError, match="sigma is 0; it must be a number above 0"):
+        type(harmony)(5, sigma=0)
+    with pytest.raises(ValueError, match="There are 14 cells, too few for Harmony's clusters of 30 cells"):
+        harmony.train(adata[:14].copy(), batch_key="batch")
+
+
+def test_harmony_that_is_not_installed_is_named_with_its_pip_line(monkeypatch):
+    monkeypatch.setattr("diffvae.benchmark._harmony.find_spec", lambda module: None)
+    with pytest.raises(
+        ImportError, match=r'Harmony needs harmonypy, which is not installed: pip install "diffvae\[harm'
+    ):
+        dv.benchmark.methods()["Harmony"].make(5)
+
+
 class Recurring(Fixed):
     """The same four dimensions in each training: as they are, mirrored and exchanged, or turned at random."""
 

@@ -127,6 +127,35 @@ def test_cells_without_counts_are_refused(present):
         DRVI(3).train(unprepared)
 
 
+def test_batches_are_registered_with_the_library(library, monkeypatch):
+    registered = []
+
+    def setup_anndata(cells, batch_key=None):
+        registered.append((batch_key, None if batch_key is None else cells.obs[batch_key].tolist()))
+
+    monkeypatch.setattr(library.model.SCVI, "setup_anndata", staticmethod(setup_anndata))
+    adata = prepared()
+    adata.obs["donor"] = ["x", "y"] * (adata.n_obs // 2) + ["x"] * (adata.n_obs % 2)
+    assert SCVI(3).train(adata) is not None
+    model = SCVI(3).train(adata, batch_key="donor")
+    assert registered == [(None, None), ("donor", adata.obs["donor"].tolist())]
+    assert "donor" not in SCVI(3).train(adata)._model.cells.obs
+    model.get_latent_representation(adata)
+    new = adata.copy()
+    del new.obs["donor"]
+    with pytest.raises(DataError, match=r"adata.obs\['donor'\] is missing; scVI needs the batch of each cell"):
+        model.get_latent_representation(new)
+    adata.obs["donor"] = [None, *adata.obs["donor"].tolist()[1:]]
+    with pytest.raises(ValueError, match=r"adata.obs\['donor'\] has 1 missing values"):
+        SCVI(3).train(adata, batch_key="donor")
+    with pytest.raises(ValueError, match="batch_key is 'donor', but DRVI is run without batches here; leave it out"):
+        DRVI(3).train(adata, batch_key="donor")
+    options = {
+        model: _methods.train_options(_methods.Method("", MODELS[model]), MODELS[model](3), "donor") for model in MODELS
+    }
+    assert options == {"scVI": {"batch_key": "donor"}, "LinearSCVI": {"batch_key": "donor"}, "DRVI": {}}
+
+
 @pytest.mark.parametrize("value", [0.5, -1.0])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_values_that_are_no_counts_are_refused(present, value, sparse):

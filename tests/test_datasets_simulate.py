@@ -231,6 +231,46 @@ def test_same_seed_same_numbers(default):
     assert (first.X != second.X).nnz > 0
 
 
+def test_types_missing_from_batches():
+    asked = {"n_batches": 3, "rng": 2}
+    whole = dv.datasets.simulate_differentiation(600, 200, **asked)
+    missing = {"batch_1": ["Neutrophil", "HSPC"], "batch_3": ["HSPC"]}
+    adata = dv.datasets.simulate_differentiation(600, 200, **asked, missing=missing)
+    table = pd.crosstab(adata.obs["batch"], adata.obs["cell_type"])
+    assert table.loc["batch_1", ["Neutrophil", "HSPC"]].tolist() == [0, 0]
+    assert table.loc["batch_3", "HSPC"] == 0
+    assert (table.to_numpy() == 0).sum() == 3
+    # the cells are the same and are only moved
+    unchanged = ["cell_type", "branch", "pseudotime", "cell_cycle", "stress"]
+    pd.testing.assert_frame_equal(adata.obs[unchanged], whole.obs[unchanged])
+    moved = adata.obs["batch"] != whole.obs["batch"]
+    assert set(whole.obs.loc[moved, "cell_type"]) == {"Neutrophil", "HSPC"}
+    assert set(adata.obs.loc[moved & (adata.obs["cell_type"] == "Neutrophil"), "batch"]) == {"batch_2", "batch_3"}
+    pd.testing.assert_frame_equal(adata.varm["batch_effect"], whole.varm["batch_effect"])
+    pd.testing.assert_series_equal(adata.obs.loc[~moved, "library_size"], whole.obs.loc[~moved, "library_size"])
+    nothing = dv.datasets.simulate_differentiation(600, 200, **asked, missing={"batch_2": []})
+    assert (nothing.X != whole.X).nnz == 0
+    again = dv.datasets.simulate_differentiation(600, 200, **asked, missing=missing)
+    assert (again.X != adata.X).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ({"batch_4": ["HSPC"]}, "missing names the batch 'batch_4'; the batches are 'batch_1', 'batch_2', 'batch_3'"),
+        ({"batch_1": ["B cell"]}, r"missing\['batch_1'\] names the type 'B cell'; the types are 'HSPC', 'MEP'"),
+        ({"batch_1": "HSPC"}, r"missing\['batch_1'\] is 'HSPC'; give a list of types"),
+        (
+            {f"batch_{i}": ["GMP", "MEP"][: i > 1 or 2] for i in (1, 2, 3)},
+            "missing takes 'GMP' from every batch; leave",
+        ),
+    ],
+)
+def test_impossible_missing_types_are_refused(missing, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        dv.datasets.simulate_differentiation(100, 200, n_batches=3, missing=missing)
+
+
 def test_numpy_state_is_left_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is the point
     simulate()

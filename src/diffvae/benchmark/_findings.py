@@ -135,7 +135,7 @@ def leaders(table: pd.DataFrame, metric: str, bootstrap: Bootstrap | None = None
     table
         Runs.
     metric
-        Column; the fewest seconds are best.
+        Column; the fewest seconds are best, and the least variance explained by batch.
     bootstrap
         Draws, level and seed of the intervals.
 

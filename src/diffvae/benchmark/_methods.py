@@ -6,6 +6,7 @@ The models of scvi-tools and DRVI are trained on the counts of the same cells an
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import logging
 import os
@@ -26,13 +27,16 @@ from scipy import sparse
 from diffvae import _keys, _random
 from diffvae._core.validate import Whole, check
 from diffvae._errors import DataError
+from diffvae.benchmark._harmony import Harmony
 from diffvae.benchmark._ica import ICA
+from diffvae.metrics._labels import as_labels
 from diffvae.model._base import NotTrainedError
 from diffvae.model._features import Features, Matrix, layer_matrix, match_new, read_features, split_rows
 from diffvae.pipeline import _settings
 from diffvae.pipeline._settings import Config
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 Factory: TypeAlias = Callable[[int], Any]
@@ -55,7 +59,7 @@ class Method:
     make
         Function that takes a number of latent dimensions and returns an untrained model.
     options
-        Further arguments of the model's ``train``.
+        Further arguments of the model's ``train``. ``{"batch_key": None}`` trains without the batches of a comparison.
 
     Examples
     --------
@@ -69,12 +73,18 @@ class Method:
     make: Factory
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def describe(self, n_latent: int) -> str:
+    def describe(self, n_latent: int, batch_key: str | None = None) -> str:
         """Return what determines the result of a training, except cells and seed, as JSON."""
         model = self.make(n_latent)
         params = model.get_params() if hasattr(model, "get_params") else {}
         about = {"class": f"{type(model).__module__}.{type(model).__qualname__}", "params": params}
-        return json.dumps(about | {"options": dict(self.options)}, sort_keys=True, default=repr)
+        return json.dumps(about | {"options": train_options(self, model, batch_key)}, sort_keys=True, default=repr)
+
+
+def train_options(method: Method, model: Any, batch_key: str | None) -> dict[str, Any]:
+    """Return the options of a method, and the column of the batches if there is one and the model takes it."""
+    takes = getattr(model, "takes_batches", True) and "batch_key" in inspect.signature(model.train).parameters
+    return ({"batch_key": batch_key} if takes and batch_key is not None else {}) | dict(method.options)
 
 
 def methods() -> dict[str, Method]:
@@ -85,7 +95,8 @@ def methods() -> dict[str, Method]:
     Name to :class:`Method`. ``"DiffVAE"`` (the default preset), ``"DiffVAE (paper)"`` and ``"DiffVAE (code)"``;
     ``"VAE"``; ``"AE"`` (squared error, as in the paper) and ``"AE (bernoulli)"`` (as in its code); ``"PCA"`` of
     log-normalised expression, as in scanpy, and ``"PCA (unit)"`` of values in [0, 1], as in the paper; ``"ICA"``
-    (FastICA of these principal components, of variance 1); with scvi-tools and drvi-py installed ``"scVI"``,
+    (FastICA of these principal components, of variance 1); with harmonypy installed ``"Harmony"`` (of the same
+    components), which needs batches; with scvi-tools and drvi-py installed ``"scVI"``,
     ``"LinearSCVI"`` and ``"DRVI"``, which need counts.
 
     Examples
@@ -105,6 +116,7 @@ def methods() -> dict[str, Method]:
         "PCA (unit)": partial(_make, model.PCA, {}),
         "PCA": partial(_make, model.PCA, {}),
         "ICA": ICA,
+        "Harmony": Harmony,
         **{cls.name: cls for cls in (SCVI, LinearSCVI, DRVI)},
     }
     return {name: Method(name, make, {"layer": None} if name == "PCA" else {}) for name, make in factories.items()}
@@ -204,6 +216,7 @@ class CountModel:
     module: ClassVar[str]
     class_name: ClassVar[str]
     default_n_latent: ClassVar[int] = 10
+    takes_batches: ClassVar[bool] = True
 
     def __init__(self, n_latent: int | None = None, **params: Any) -> None:
         n_latent = self.default_n_latent if n_latent is None else n_latent
@@ -213,6 +226,7 @@ class CountModel:
         self.n_latent, self.params = int(n_latent), params
         self._model: Any = None
         self._features: Features | None = None
+        self._batch_key: str | None = None
         self._seed = 0
 
     def __repr__(self) -> str:
@@ -228,6 +242,7 @@ class CountModel:
         adata: AnnData,
         *,
         layer: str = _keys.COUNTS,
+        batch_key: str | None = None,
         max_epochs: int | None = None,
         validation_size: float | None = None,
         rng: _random.Rng = 0,
@@ -241,6 +256,8 @@ class CountModel:
             Cells from :func:`diffvae.pp.prepare`. They are not changed; the library gets a copy of their counts.
         layer
             Layer of counts.
+        batch_key
+            Batches in ``obs``, which the model then corrects; None to correct none.
         max_epochs
             Passes over the training cells; None for the library's choice.
         validation_size
@@ -253,13 +270,14 @@ class CountModel:
         Raises
         ------
         DataError
-            If there are no counts.
+            If there are no counts, or cells of unknown batch.
         RuntimeError
             If the library fails, for example because the loss is not finite.
         """
         counts = self._counts(adata, layer)
         rows, held_out = split_rows(adata, validation_size, rng)
         features = read_features(adata, layer, counts)
+        batches = self._batches(adata, batch_key)
         seed = _random.seed(rng, "scvi")
         remainder = len(rows) % BATCH_SIZE
         split = {
@@ -269,8 +287,8 @@ class CountModel:
         }
         library = getattr(import_module(self.module), self.class_name)
         with global_seed(seed):
-            cells = _count_cells(counts, adata.obs_names, features)
-            library.setup_anndata(cells)
+            cells = _count_cells(counts, batches, features)
+            library.setup_anndata(cells, **({} if batch_key is None else {"batch_key": batch_key}))
             model = library(cells, n_latent=self.n_latent, **self.params)
             try:
                 model.train(
@@ -282,7 +300,7 @@ class CountModel:
             except (ValueError, RuntimeError) as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
                 raise RuntimeError(f"{self.name} could not be trained on these cells: {reason}.") from error
-        self._model, self._features, self._seed = model, features, seed
+        self._model, self._features, self._batch_key, self._seed = model, features, batch_key, seed
         return self
 
     def get_latent_representation(self, adata: AnnData | None = None) -> np.ndarray:
@@ -291,14 +309,16 @@ class CountModel:
         Parameters
         ----------
         adata
-            Cells with counts in the layer used in training; genes are matched by name. None for the training cells.
+            Cells with counts in the layer used in training, and with batches in the same column if the model corrects
+            them; genes are matched by name. None for the training cells.
         """
         if self._model is None or self._features is None:
             raise NotTrainedError(f"This {type(self).__name__} is not trained; call train(adata) first.")
         new = None
         if adata is not None:
             self._counts(adata, str(self._features.layer))
-            new = _count_cells(match_new(adata, self._features, 0.0), adata.obs_names, self._features)
+            batches = self._batches(adata, self._batch_key)
+            new = _count_cells(match_new(adata, self._features, 0.0), batches, self._features)
         with global_seed(self._seed):
             z = self._model.get_latent_representation(new)
         return np.ascontiguousarray(z, dtype=np.float32)
@@ -322,8 +342,21 @@ class CountModel:
             )
         return matrix
 
+    def _batches(self, adata: AnnData, batch_key: str | None) -> pd.DataFrame:
+        """Return a table of the cells with the column of batches, if there is one."""
+        import pandas as pd
 
-def _count_cells(counts: Matrix, names: Any, features: Features) -> AnnData:
+        if batch_key is None:
+            return pd.DataFrame(index=adata.obs_names)
+        if not self.takes_batches:
+            raise ValueError(f"batch_key is {batch_key!r}, but {self.name} is run without batches here; leave it out.")
+        if batch_key not in adata.obs:
+            raise DataError(f"adata.obs[{batch_key!r}] is missing; {self.name} needs the batch of each cell.")
+        batches = as_labels(adata.obs[batch_key], f"adata.obs[{batch_key!r}]")
+        return pd.DataFrame({batch_key: pd.Categorical(batches)}, index=adata.obs_names)
+
+
+def _count_cells(counts: Matrix, obs: pd.DataFrame, features: Features) -> AnnData:
     """Return new cells with the counts, because the library writes into its AnnData."""
     import anndata as ad
     import pandas as pd
@@ -331,7 +364,7 @@ def _count_cells(counts: Matrix, names: Any, features: Features) -> AnnData:
     # The library computes in single precision, which is exact for whole numbers up to 16,777,216.
     x = counts.astype(np.float32, copy=True)
     x = sparse.csr_matrix(x) if sparse.issparse(x) else x
-    return ad.AnnData(x, obs=pd.DataFrame(index=names), var=pd.DataFrame(index=list(features.gene_names)))
+    return ad.AnnData(x, obs=obs, var=pd.DataFrame(index=list(features.gene_names)))
 
 
 class SCVI(CountModel):
@@ -367,6 +400,7 @@ class DRVI(CountModel):
 
     name, package, module, class_name = "DRVI", "drvi-py", "drvi.model", "DRVI"
     default_n_latent = 32
+    takes_batches = False  # they are covariates of its own kind, which this adapter does not set
 
 
 @contextmanager

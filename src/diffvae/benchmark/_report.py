@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 RARE_SHARE, RARE_CELLS = 0.05, 50
 FEW_SETS = 5
 """With fewer data sets an interval says little about other data sets."""
+BATCHES = (
+    "Batches are mixed: iLISI, kBET acceptance and batch silhouette (more is better), variance explained by batch "
+    "(less is better). Types are kept: silhouette, purity and isolated types (more is better). Read both sides "
+    "together: a space without any information mixes the batches perfectly and keeps no type."
+)
 ONE_DIGIT = ("active_dimensions", "training_seconds")
 
 
@@ -50,6 +55,10 @@ def report(
         parts += [f"## {md.capital(_names.metric_name(stats.metric))}", *_scores(stats, [stats.metric])]
         parts += ["### Spread between trainings and between clusterings of one training", _spread(stats)]
     other_measures: list[str] = [m for m in (*_names.OF_SPACE, *_names.OF_TRAINING) if m in stats.metrics]
+    if set(other_measures) & set(_names.INTEGRATION):
+        sides: list[str] = [m for m in (*_names.MIXED, *_names.OF_SPACE, "isolated_types") if m in other_measures]
+        other_measures = [m for m in other_measures if m not in sides]
+        parts += ["## Batches mixed and types kept", BATCHES, *_scores(stats, sides)]
     if other_measures:
         parts += ["## Other measures", *_scores(stats, other_measures)]
     if rare := [(name, table) for name in stats.datasets if (table := _rare_types(types, stats, name))]:
@@ -146,8 +155,9 @@ def _notes(stats: Findings, written: bool) -> list[str]:
 
 
 def _scores(stats: Findings, metrics: list[str]) -> list[str]:
-    """Return a table of the mean over the data sets, if there are several, and one per data set."""
+    """Return a table of the mean over the data sets, if there are several, and one per data set; measures in order."""
     rows = stats.scores[stats.scores["metric"].isin(metrics)]
+    rows = rows.sort_values("metric", key=lambda names: names.map(metrics.index), kind="stable")
     asked: list[str | None] = [None, *stats.datasets] if len(stats.datasets) > 1 else [*stats.datasets]
     parts = []
     for name in asked:

@@ -105,7 +105,8 @@ def run(
         Further columns of ``obs`` for the scores of disentanglement. The batch and each type of at least 10 cells (a
         factor with the values yes and no) are always factors. Columns that a data set lacks are ignored.
     batch_key
-        Batches in ``obs``.
+        Batches in ``obs``. Methods whose ``train`` takes ``batch_key`` are trained with it (a :class:`Method` with the
+        options ``{"batch_key": None}`` is not), and the scores of integration are computed. ``"Harmony"`` needs it.
     n_top_genes
         See :func:`diffvae.pp.prepare`.
     out
@@ -128,7 +129,9 @@ def run(
     ``overlap`` of the clusters (see :mod:`diffvae.metrics`); ``silhouette`` and ``knn_purity`` (15 neighbours) of the
     labels in that space; of the training ``reconstruction_r2`` (held-out cells, on the unit scale),
     ``active_dimensions`` (as in :meth:`diffvae.model.NeuralModel.diagnose`; by variance alone for models of other
-    packages), ``mig``, ``dci_*``, ``type_alignment``, ``batch_alignment``, ``mean_correlation`` (absolute,
+    packages); with ``batch_key`` the scores of :func:`diffvae.metrics.integration` (``ilisi``, ``kbet_acceptance``,
+    ``batch_silhouette``, ``batch_r2``, ``isolated_types``; cells of known type and batch);
+    ``mig``, ``dci_*``, ``type_alignment``, ``batch_alignment``, ``mean_correlation`` (absolute,
     of two dimensions), ``recurrence`` (share of the dimensions that recur in the method's other trainings, each with
     another split, more than random axes: 0.05 by chance) and ``recurrence_active`` (of those that carry more than 0.1
     nat, for models with a prior), NaN where undefined; ``training_seconds``,
@@ -164,8 +167,12 @@ def run(
         raise ValueError(f"{POSTERIOR!r} clusters the latent space only; add 'latent' to spaces, or another clusterer.")
     check(RULES, n_trainings=n_trainings, n_clusterings=n_clusterings, n_workers=n_workers, rng=rng)
     by_name = dict(k_given) if isinstance(k_given, Mapping) else tuple(k_given)
-    plan = Plan(tuple(clusterers), tuple(spaces), by_name, n_clusterings, tuple(metrics), n_top_genes)
+    wanted = tuple(m for m in metrics if batch_key is not None or m not in _tasks.INTEGRATION)
+    plan = Plan(tuple(clusterers), tuple(spaces), by_name, n_clusterings, wanted, n_top_genes)
     chosen = as_methods(methods)
+    for method in chosen if batch_key is None else []:
+        if getattr(method.make(sizes[0]), "needs_batches", False):
+            raise ValueError(f"{method.name} corrects batches; name their column of obs with batch_key (--batch-key).")
     folder = output_folder(out)
     data = as_cells(datasets, label_key, factors, batch_key)
     claim(folder)
@@ -226,7 +233,7 @@ def plan_jobs(
             jobs[prepared] = Job(_tasks.prepare, (source,), (seed, plan.n_top_genes), keep=False)
             for method in chosen:
                 for size in sizes:
-                    about = method.describe(size)  # without the name: equal methods are trained once
+                    about = method.describe(size, cells.batch_key)  # without the name: equal methods are trained once
                     mark = digest(cells.fingerprint, about, seed, plan.n_top_genes)
                     base = f"{source}/{slug(json.loads(about)['class'].split('.')[-1])}-{size}-s{number}-{mark}"
                     training = f"{base}/training-{digest(of_training)}{ARRAY}"

@@ -20,7 +20,7 @@ from diffvae._core.io import read
 from diffvae._errors import DataError
 from diffvae.benchmark._clusterers import KGiven, Partition, partitions
 from diffvae.benchmark._jobs import Training
-from diffvae.benchmark._methods import Method
+from diffvae.benchmark._methods import Method, train_options
 from diffvae.benchmark.stability import _matching
 from diffvae.metrics import _names
 from diffvae.pipeline import _checks
@@ -37,6 +37,7 @@ N_CELLS = 1000
 """Cells over which the dimensions of two trainings are compared."""
 DISENTANGLEMENT = ("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness")
 RECURRENCE = ("recurrence", "recurrence_active")
+INTEGRATION = _names.INTEGRATION
 ACTIVE = "active_dimensions"
 OF_TRAINING = tuple(m for m in _names.OF_TRAINING if m not in ("training_seconds", *RECURRENCE))
 """Scores of a training, in addition to those of its spaces and of their clusters."""
@@ -45,7 +46,11 @@ OF_CLUSTERS = ("ari", "nmi", "overlap")
 
 @dataclass(frozen=True)
 class Cells:
-    """A data set: raw cells, reference labels (None for unlabelled cells), factors, batch, and its fingerprint."""
+    """A data set: raw cells, reference labels (None for unlabelled cells), factors, fingerprint, and its batches.
+
+    ``batch`` and ``batch_key`` are None if the data set lacks the column or has one batch only. A cell of unknown batch
+    has None in ``batch``.
+    """
 
     name: str
     adata: AnnData
@@ -53,6 +58,7 @@ class Cells:
     factors: pd.DataFrame
     batch: np.ndarray | None
     fingerprint: str
+    batch_key: str | None = None
 
     @property
     def labelled(self) -> np.ndarray:
@@ -93,9 +99,10 @@ def _cells(name: str, data: Any, label_key: str, factors: Sequence[str], batch_k
     for key in dict.fromkeys((*factors, *([batch_key] if batch_key else []))):
         if key in adata.obs and adata.obs[key].dropna().nunique() > 1:
             present[key] = adata.obs[key]
-    batch = None if batch_key not in present else present[batch_key].astype(str).to_numpy()
+    own_key = batch_key if batch_key in present else None
+    batch = None if own_key is None else labels_of(adata, own_key)
     table = pd.DataFrame(present | _indicators(labels), index=adata.obs_names)
-    return Cells(name, adata, labels, table, batch, fingerprint_of(adata, pd.Series(labels), table))
+    return Cells(name, adata, labels, table, batch, fingerprint_of(adata, pd.Series(labels), table), own_key)
 
 
 def require_raw(adata: AnnData) -> None:
@@ -149,7 +156,8 @@ def train(adata: AnnData, cells: Cells, method: Method, n_latent: int, seed: int
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             model = method.make(n_latent)
-            model = model.train(adata, rng=seed, progress=False, **method.options) or model
+            options = train_options(method, model, cells.batch_key)
+            model = model.train(adata, rng=seed, progress=False, **options) or model
             z = np.ascontiguousarray(model.get_latent_representation(), dtype=np.float32)
             seconds = time.perf_counter() - start
             sd = model.get_posterior()[1] if hasattr(model, "get_posterior") else None
@@ -175,9 +183,26 @@ def _scores(
     if "type_alignment" in wanted:
         known = cells.labelled
         scores["type_alignment"] = metrics.dimension_alignment(z[known], cells.labels[known].astype(str))
-    if "batch_alignment" in wanted and cells.batch is not None:
-        scores["batch_alignment"] = metrics.dimension_alignment(z, cells.batch)
+    if cells.batch is not None:
+        if "batch_alignment" in wanted:
+            known = np.array([batch is not None for batch in cells.batch])
+            scores["batch_alignment"] = metrics.dimension_alignment(z[known], cells.batch[known].astype(str))
+        if set(wanted) & set(INTEGRATION):
+            scores |= _integration(z, cells, seed)
     return {name: float(scores[name]) for name in OF_TRAINING if name in wanted}
+
+
+def _integration(z: np.ndarray, cells: Cells, seed: int) -> dict[str, float]:
+    """Score the cells whose type and batch are known, without batches of one cell; nothing if one batch is left."""
+    assert cells.batch is not None
+    known = cells.labelled & np.array([batch is not None for batch in cells.batch])
+    names, size = np.unique(cells.batch[known].astype(str), return_counts=True)
+    known &= np.isin(cells.batch, names[size > 1])
+    batch, labels = cells.batch[known].astype(str), cells.labels[known].astype(str)
+    if len(np.unique(batch)) < 2 or not 2 <= len(np.unique(labels)) < len(labels):
+        return {}
+    found = metrics.integration(z[known], batch, labels, rng=seed)
+    return {name: found[name] for name in INTEGRATION}
 
 
 def active_dimensions(training: Training) -> float:

@@ -37,7 +37,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--method",
-            help="DiffVAE, DiffVAE (paper), DiffVAE (code), VAE, AE, PCA, ICA, scVI ...; repeat the option.",
+            help="DiffVAE, DiffVAE (paper), DiffVAE (code), VAE, AE, PCA, ICA, Harmony, scVI ...; repeat the option.",
         ),
     ] = None,
     config: Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,9 +78,14 @@ def draw_cells(
     library_size: float,
     library_sd: float,
     commitment: float,
+    absent: np.ndarray,
     rng: np.random.Generator,
+    rng_absent: np.random.Generator,
 ) -> Cells:
-    """Draw branch (by ``share``), position, batch, library size and noise programmes of each cell."""
+    """Draw branch (by ``share``), position, batch, library size and noise programmes of each cell.
+
+    ``absent`` is batches x types: the types that have no cells in a batch.
+    """
     names = list(parents)
     # rounded shares instead of independent draws, so that small simulations have their rare types
     per_branch = np.diff(np.round(np.cumsum(share) * n_cells), prepend=0).astype(int)
@@ -89,10 +94,14 @@ def draw_cells(
     above = np.array([i if p is None else names.index(p) for i, p in enumerate(parents.values())])
     depth = np.array([len(path_to(parents, name)) for name in names])
 
+    cell_type = np.where(position < commitment, above[branch], branch)
     batch = rng.integers(n_batches, size=n_cells)
+    for b, name in np.argwhere(absent):
+        moved = np.flatnonzero((batch == b) & (cell_type == name))
+        batch[moved] = rng_absent.choice(np.flatnonzero(~absent[:, name]), size=len(moved))
     batch_depth = rng.lognormal(-0.02, 0.2, size=n_batches) if n_batches > 1 else np.ones(1)
     return Cells(
-        cell_type=np.where(position < commitment, above[branch], branch),
+        cell_type=cell_type,
         branch=branch,
         position=position,
         pseudotime=(depth[branch] - 1 + position) / depth.max(),
@@ -161,6 +170,7 @@ def simulate_differentiation(
     dispersion: float = 0.3,
     dropout: float = 0.2,
     commitment: float = 0.4,
+    missing: Mapping[str, Sequence[str]] | None = None,
     rng: _random.Rng = 0,
 ) -> AnnData:
     r"""Simulate counts of cells on a branching differentiation tree with known truth.
@@ -215,6 +225,9 @@ def simulate_differentiation(
         Probability that a count is lost when the expected count is close to 0.
     commitment
         Position on a branch from which a cell has the label of the branch's type; before it, that of the parent.
+    missing
+        Batch to the types that have no cells in it, ``{"batch_1": ["Neutrophil"]}``; these cells are in the other
+        batches instead. Types, positions and batch effects stay those of the same seed without it.
     rng
         Seed, or a generator.
 
@@ -282,6 +295,7 @@ def simulate_differentiation(
         dispersion=dispersion,
         rng=_random.generator(rng, "simulate", "genes"),
     )
+    absent = _absent(missing or {}, parents, n_batches)
     shift = np.zeros((n_batches, n_genes))
     if n_batches > 1:
         shift += batch_effect * _random.generator(rng, "simulate", "batches").standard_normal(shift.shape)
@@ -293,7 +307,9 @@ def simulate_differentiation(
         library_size=library_size,
         library_sd=library_sd,
         commitment=commitment,
+        absent=absent,
         rng=_random.generator(rng, "simulate", "cells"),
+        rng_absent=_random.generator(rng, "simulate", "missing"),
     )
     counts = draw_counts(
         cells, genes, parents, shift=shift, dropout=dropout, rng=_random.generator(rng, "simulate", "counts")
@@ -311,6 +327,30 @@ def _shares(abundance: Mapping[str, float], parents: Mapping[str, str | None]) -
     return np.asarray(weights / weights.sum())
 
 
+def _absent(missing: Mapping[str, Sequence[str]], parents: Mapping[str, str | None], n_batches: int) -> np.ndarray:
+    """Return batches x types, true where a type has no cells."""
+    batches, types = _batch_names(n_batches), list(parents)
+    absent = np.zeros((n_batches, len(types)), dtype=bool)
+    for batch, without in missing.items():
+        if batch not in batches:
+            raise ValueError(f"missing names the batch {batch!r}; the batches are {', '.join(map(repr, batches))}.")
+        if isinstance(without, str):
+            raise ValueError(f"missing[{batch!r}] is {without!r}; give a list of types.")
+        for name in without:
+            if name not in parents:
+                raise ValueError(
+                    f"missing[{batch!r}] names the type {name!r}; the types are {', '.join(map(repr, types))}."
+                )
+            absent[batches.index(batch), types.index(name)] = True
+    if (nowhere := absent.all(axis=0)).any():
+        raise ValueError(f"missing takes {types[nowhere.argmax()]!r} from every batch; leave it in at least one.")
+    return absent
+
+
+def _batch_names(n_batches: int) -> list[str]:
+    return [f"batch_{i + 1}" for i in range(n_batches)]
+
+
 def _assemble(
     counts: sparse.csr_matrix,
     cells: Cells,
@@ -324,7 +364,7 @@ def _assemble(
     from anndata import AnnData
 
     names = list(parents)
-    batches = [f"batch_{i + 1}" for i in range(len(shift))]
+    batches = _batch_names(len(shift))
     labels = ["none", *NOISE_PROGRAMMES]
     programme = np.where(genes.in_noise.any(axis=0), genes.in_noise.argmax(axis=0) + 1, 0)
     obs = pd.DataFrame(

@@ -13,8 +13,12 @@ SETTING: Final = ("n_latent", "space", "clusterer", "k_given")
 RUN: Final = ("dataset", "method", *SETTING, "seed", "clustering_seed")
 """Columns that identify a run."""
 
+MIXED: Final = ("ilisi", "kbet_acceptance", "batch_silhouette", "batch_r2")
+"""Measures of how well batches are mixed."""
+INTEGRATION: Final = (*MIXED, "isolated_types")
+"""Measures of data integration that need batches; purity and silhouette of the types are the other side."""
 OF_TRAINING: Final = (
-    "reconstruction_r2", "active_dimensions", "mig", "dci_disentanglement", "dci_completeness",
+    *INTEGRATION, "reconstruction_r2", "active_dimensions", "mig", "dci_disentanglement", "dci_completeness",
     "dci_informativeness", "type_alignment", "batch_alignment", "mean_correlation", "recurrence", "recurrence_active",
     "training_seconds",
 )  # fmt: skip
@@ -23,7 +27,7 @@ OF_SPACE: Final = ("silhouette", "knn_purity")
 """Measures of a space, equal in all its clusterings."""
 OF_CLUSTERING: Final = ("ari", "nmi", "overlap", "n_clusters", "clustering_seconds")
 
-LESS_IS_BETTER: Final = ("training_seconds", "clustering_seconds")
+LESS_IS_BETTER: Final = ("batch_r2", "training_seconds", "clustering_seconds")
 NEITHER: Final = ("n_clusters", "active_dimensions", "batch_alignment", "mean_correlation")
 """Measures without a direction: no method is marked as the best. PCA and ICA have no correlation by construction."""
 
@@ -42,6 +46,11 @@ NAMES: Final = {
     "dci_informativeness": "DCI informativeness",
     "type_alignment": "alignment with types",
     "batch_alignment": "alignment with batches",
+    "ilisi": "iLISI",
+    "kbet_acceptance": "kBET acceptance",
+    "batch_silhouette": "batch silhouette",
+    "batch_r2": "variance explained by batch",
+    "isolated_types": "isolated types",
     "mean_correlation": "mean |r| of dimensions",
     "recurrence": "recurrence of dimensions",
     "recurrence_active": "recurrence of active dimensions",

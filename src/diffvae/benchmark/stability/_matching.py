@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from diffvae import _keys, _random
 from diffvae._core.information import alive_dimensions
 from diffvae._errors import DataError
+from diffvae.benchmark._harmony import Harmony
 from diffvae.benchmark._ica import ICA
 from diffvae.model import PCA, Model
 from diffvae.model._features import fingerprint, layer_matrix
@@ -60,7 +61,7 @@ def read(model: Model, adata: AnnData, cells: np.ndarray) -> Training:
 
 def has_prior(model: Any) -> bool:
     """Return whether a prior fixes the scale of the latent; a model of another package counts as having one."""
-    if isinstance(model, PCA | ICA):
+    if isinstance(model, PCA | ICA | Harmony):
         return False
     return bool(getattr(getattr(model, "config", None), "noise", "independent") != "none")
 
