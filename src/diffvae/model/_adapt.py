@@ -38,8 +38,7 @@ def reference_of(
 def new_levels(covariates: Covariates, obs: pd.DataFrame) -> list[str]:
     """Return the batches that the model has not seen, or refuse the cells."""
     key = covariates.batch_key
-    if key is None:
-        raise ValueError("This model was trained without batch_key, so it has no batches to adapt; train it with one.")
+    assert key is not None
     if key not in obs:
         raise DataError(f"obs has no column {key!r}, which names the batches of this model; add it to the new cells.")
     if missing := int(obs[key].isna().sum()):
@@ -59,8 +58,8 @@ def new_levels(covariates: Covariates, obs: pd.DataFrame) -> list[str]:
 def adapt(model: NeuralModel, matrix: Matrix, obs: pd.DataFrame) -> Any:
     """Return a copy of a model with weights for the new batches; see :meth:`NeuralModel.adapt`."""
     covariates = model._covariates
-    assert covariates is not None
-    assert model._reference is not None
+    if covariates is None or covariates.batch_key is None or model._reference is None:
+        raise ValueError("This model was trained without batch_key, so it has no batches; train it with batch_key=....")
     names = new_levels(covariates, obs)
     n_old, n_new = len(covariates.batches), len(names)
     x, reference = dense(matrix), model._reference

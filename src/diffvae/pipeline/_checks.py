@@ -58,11 +58,11 @@ def require_labels(adata: AnnData | BackedAnnData, label_key: str | None) -> Non
         )
 
 
-def require_columns(adata: AnnData | BackedAnnData, batch_key: str | None, covariates: Sequence[str]) -> None:
+def require_columns(adata: AnnData | BackedAnnData, batch_key: str | None, covariates: Sequence[str] | None) -> None:
     """Refuse columns of batches and covariates on which a model can't be trained."""
     from diffvae.model._covariates import Covariates
 
-    Covariates.of(adata, batch_key, covariates)
+    Covariates.of(adata, batch_key, covariates or ())
 
 
 def require_markers(adata: AnnData | BackedAnnData, markers: Any) -> None:
