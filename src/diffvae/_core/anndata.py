@@ -95,7 +95,8 @@ def balancing(adata: AnnData, key: str | None, k: int) -> np.ndarray | None:
         small = str(batches.categories[sizes.argmin()])
         raise DataError(
             f"Batch {small!r} of adata.obs[{key!r}] has {sizes.min()} cells, but each cell takes {share} neighbours "
-            f"from each of {n:,} batches; merge or drop batches with fewer than {share + 1} cells, or leave balance_by out."
+            f"from each of {n:,} batches; merge or drop batches with fewer than {share + 1} cells, or leave balance_by "
+            "out."
         )
     return np.asarray(batches.codes, dtype=np.int64)
 

@@ -19,47 +19,12 @@ from diffvae._errors import DataError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-WORDS = frozenset(
-    [
-        "batch",
-        "donor",
-        "sample",
-        "individual",
-        "patient",
-        "subject",
-        "participant",
-        "mouse",
-        "mice",
-        "animal",
-        "embryo",
-        "replicate",
-        "rep",
-        "run",
-        "lane",
-        "plate",
-        "chip",
-        "library",
-        "lib",
-        "lab",
-        "laboratory",
-        "study",
-        "dataset",
-        "site",
-        "center",
-        "centre",
-        "tech",
-        "technology",
-        "platform",
-        "protocol",
-        "chemistry",
-        "assay",
-        "channel",
-        "pool",
-        "hashtag",
-        "orig",
-        "10x",
-    ]
-)
+WORDS = {
+    "batch", "donor", "sample", "individual", "patient", "subject", "participant", "mouse", "mice", "animal", "embryo",
+    "replicate", "rep", "run", "lane", "plate", "chip", "channel", "pool", "hashtag", "library", "lib", "10x", "orig",
+    "lab", "laboratory", "site", "center", "centre", "study", "dataset",
+    "tech", "technology", "platform", "protocol", "chemistry", "assay",
+}  # fmt: skip
 """Words in the name of a column that says how cells were obtained, not what they are."""
 MAX_BATCHES = 100
 MIN_CELLS = 10
@@ -74,21 +39,9 @@ CLEAR = 0.2
 CONFOUNDED = 0.99
 """Share of the cells that are in the main batch of their type, from which type and batch are one."""
 COLUMNS = [
-    "key",
-    "n_batches",
-    "n_cells",
-    "share",
-    "null_share",
-    "excess_share",
-    "own",
-    "null_own",
-    "excess_own",
-    "dimension",
-    "dimension_share",
-    "null_dimension_share",
-    "confounded",
-    "clear",
-]
+    "key", "n_batches", "n_cells", "share", "null_share", "excess_share", "own", "null_own", "excess_own", "dimension",
+    "dimension_share", "null_dimension_share", "confounded", "clear",
+]  # fmt: skip
 
 
 @in_one_thread
