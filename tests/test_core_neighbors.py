@@ -159,7 +159,8 @@ def test_cells_that_can_not_be_compared_leave_a_batch_empty():
     x, batch = X.copy(), np.arange(60) // 56
     x[56:59] = 1  # batch 1 has one cell that varies
     found = nearest_per_batch(x, 2, batch, metric="pearson")
-    assert (found.indices[56:] < 0).all(axis=1).tolist() == [True, True, True, False] or (found.indices[:, 1] < 0).all()
+    assert (found.indices[56:] < 0).all()
+    assert (found.indices[:, 1] < 0).all()
     assert (found.indices[:56, 0] >= 0).all()
 
 

@@ -158,11 +158,11 @@ def cell_graph(
     groupby
         Key in ``obs`` of the types that ``drop`` names.
     balance_by
-        Key in ``obs`` of B batches. Each cell then chooses its k / B (rounded up) nearest cells in *each* batch instead
-        of k overall, as BBKNN does: cells of the same type are joined although their batches differ. The nearest cell
-        in a batch that lacks a type is of a wrong type, so an edge to another batch is kept only if the cell is among
-        the 2 k nearest of its neighbour in its own batch. Most such edges go, not all, and in batches of fewer than
-        about 10 k cells the rule is weak. Where batches differ in biology, don't balance.
+        Key in ``obs`` of B batches. Each cell then chooses its k / B (rounded up, so at least one) nearest cells in
+        *each* batch instead of k overall, as BBKNN does: cells of the same type are joined although their batches
+        differ. The nearest cell in a batch that lacks a type is of a wrong type, so an edge to another batch is kept
+        only if the cell is among the 2 k nearest of its neighbour in its own batch. Most such edges go, not all, and in
+        batches of fewer than about 10 k cells the rule is weak. Where batches differ in biology, don't balance.
     key_added
         Key in ``obsp`` and in ``uns["diffvae"]``.
     exact_limit

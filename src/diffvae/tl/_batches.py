@@ -192,9 +192,8 @@ def _associate(
 ) -> dict[str, float | int | bool]:
     """Measure one column; the arrays hold the cells that have a batch."""
     z = z - z.mean(axis=0)
-    confounded = types is not None and _in_main_batch(batch, types) >= CONFOUNDED > np.bincount(batch).max() / len(
-        batch
-    )
+    largest = np.bincount(batch).max() / len(batch)  # one batch of almost all cells is no confounding
+    confounded = types is not None and _in_main_batch(batch, types) >= CONFOUNDED > largest
     strata = np.zeros(len(batch), dtype=int) if types is None or confounded else types
     queries = np.sort(rng.permutation(len(z))[:N_QUERIES])
     near = _nearest(z, queries, min(k, len(z) - 1))
