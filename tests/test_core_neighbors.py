@@ -3,7 +3,7 @@ import pytest
 import scipy.sparse as sp
 
 from diffvae._core import neighbors
-from diffvae._core.neighbors import METRICS, nearest
+from diffvae._core.neighbors import METRICS, nearest, nearest_per_batch
 
 X = np.random.default_rng(0).poisson(0.7, (60, 25)).astype(np.float32)
 
@@ -118,3 +118,58 @@ def test_sentences():
         nearest(X, 1, metric="r")
     with pytest.raises(ValueError, match="k is 0; it must be a whole number of 1 or more"):
         nearest(X, 0, metric="pearson")
+
+
+def brute_per_batch(x, k, batch, metric):
+    """Return for each cell the set of neighbours that it keeps, by the definition."""
+    s, n_batches = brute(x, metric), batch.max() + 1
+    share = int(np.ceil(k / n_batches))
+    ranked = [[c for c in np.argsort(-s[i], kind="stable") if c != i] for i in range(len(x))]
+    of_batch = [[[c for c in row if batch[c] == b] for b in range(n_batches)] for row in ranked]
+    return [
+        {
+            int(j)
+            for b in range(n_batches)
+            for j in of_batch[i][b][:share]
+            if b == batch[i] or i in of_batch[j][batch[i]][: 2 * k]
+        }
+        for i in range(len(x))
+    ]
+
+
+@pytest.mark.parametrize("metric", ["pearson", "cosine", "euclidean"])
+@pytest.mark.parametrize(("k", "n_batches"), [(2, 2), (5, 3), (1, 3), (4, 2)])
+def test_neighbours_per_batch_are_brute_force(metric, k, n_batches):
+    x = np.random.default_rng(1).normal(size=(90, 6)).astype(np.float32)
+    batch = np.random.default_rng(2).integers(n_batches, size=90)
+    x[batch == 1] += 0.7
+    found = nearest_per_batch(x, k, batch, metric=metric)
+    share = -(-k // n_batches)
+    assert found.indices.shape == (90, share * n_batches)
+    expected = brute_per_batch(x, k, batch, metric)
+    assert [set(row[row >= 0].tolist()) for row in found.indices] == expected
+    assert any(len(row) < share * n_batches for row in expected)  # the rule leaves some out
+    assert (np.isneginf(found.scores) == (found.indices < 0)).all()
+    for b in range(n_batches):
+        block = found.indices[:, b * share : (b + 1) * share]
+        assert (batch[block[block >= 0]] == b).all()
+
+
+def test_cells_that_can_not_be_compared_leave_a_batch_empty():
+    x, batch = X.copy(), np.arange(60) // 56
+    x[56:59] = 1  # batch 1 has one cell that varies
+    found = nearest_per_batch(x, 2, batch, metric="pearson")
+    assert (found.indices[56:] < 0).all()
+    assert (found.indices[:, 1] < 0).all()
+    assert (found.indices[:56, 0] >= 0).all()
+
+
+def test_approximate_per_batch_is_close_and_repeats():
+    x, batch = clusters(500), np.arange(500) % 2
+    exact = nearest_per_batch(x, 4, batch, metric="euclidean")
+    found = nearest_per_batch(x, 4, batch, metric="euclidean", exact_limit=400)
+    assert found.approximate
+    assert found.recall > 0.95
+    assert (found.indices == exact.indices).mean() > 0.9
+    again = nearest_per_batch(x, 4, batch, metric="euclidean", exact_limit=400)
+    np.testing.assert_array_equal(found.indices, again.indices)

@@ -324,3 +324,42 @@ def test_the_command_says_what_a_configuration_sets(tmp_path):
     assert _run._command(Strategy, arguments) == "diffvae run cells.h5ad --out results --n-latent 10 --lr 0.01"
     assert _run._command(Strategy, arguments | {"config": {"kl_weight": 1.0}}) is None
     assert _run._command(Strategy, arguments | {"n_top_genes": None}) is None
+
+
+@pytest.fixture(scope="module")
+def apart():
+    return dv.datasets.simulate_differentiation(
+        150, 80, tree={"stem": ["red", "white"]}, effect=2, n_batches=2, batch_effect=1.5, rng=0
+    )
+
+
+def test_a_batch_that_nobody_named_is_noticed(apart, tmp_path, quick_figures):
+    result = pipeline.run(apart, tmp_path / "out", label_key="cell_type", **TINY, **GIVEN)
+    said = [w for w in result.summary["warnings"] if "--batch-key batch to remove it" in w]
+    assert len(said) == 1
+    assert said[0].startswith("obs['batch'] explains ")
+    assert (tmp_path / "out" / "tables" / "batches.csv").is_file()
+    assert result.summary["batches"][0]["key"] == "batch"
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "--batch-key batch to remove it" in page
+    assert "Columns whose name says batch" in page
+    again = pipeline.identify_again(tmp_path / "out", **GIVEN)
+    assert [w for w in again.summary["warnings"] if "--batch-key" in w] == said
+
+
+def test_what_is_left_of_a_named_batch_is_said_and_links_are_balanced(apart):
+    options = TINY | GIVEN | {"links": True, "k": 2, "batch_key": "batch", "n_top_genes": None}
+    result = pipeline.run(apart, label_key="cell_type", **options)
+    assert not any("to remove it" in w for w in result.summary["warnings"])
+    left = result.summary["batches"][0]
+    assert any("still explains" in w for w in result.summary["warnings"]) == left["clear"]
+    assert result.links.summary["graph"]["balance_by"] == "batch"
+
+
+def test_batches_too_small_for_their_share_leave_links_unbalanced(apart):
+    cells = apart.copy()
+    cells.obs["batch"] = ["tiny"] + ["rest"] * (cells.n_obs - 1)
+    pp_options = {"links": True, "k": 4, "batch_key": "batch", "n_top_genes": None}
+    result = pipeline.run(cells, label_key="cell_type", **(TINY | GIVEN | pp_options))
+    assert any(w.startswith("Links are not balanced over batches: Batch 'tiny'") for w in result.summary["warnings"])
+    assert "balance_by" not in result.links.summary["graph"]

@@ -5,7 +5,9 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae.pp import DataError, cell_graph
+from diffvae._core import neighbors
+from diffvae.datasets import simulate_differentiation
+from diffvae.pp import DataError, cell_graph, prepare
 
 # Two rising cells, two falling ones, one with its peak in the middle. r(a, b) = 0.98, r(c, d) = 0.98,
 # r(a, e) = 0 and r(b, e) = -0.19, r(c, e) = 0, r(d, e) = 0.19: e chooses d.
@@ -229,3 +231,41 @@ def test_names_that_look_like_numbers_are_names():
     for prior in (pd.DataFrame({"a": [100, 101], "b": [102, 103]}), [(100, 102), (101, 103)]):
         found = graph_of(adata, prior=prior, combine="replace").obsp["cell_graph"]
         assert np.argwhere(found.toarray()).tolist() == [[0, 2], [1, 3], [2, 0], [3, 1]]
+
+
+def of_batches(missing=False):
+    adata = simulate_differentiation(500, 300, tree={"stem": ["red", "white"]}, n_batches=2, batch_effect=0.6, rng=0)
+    if missing:
+        adata = adata[~((adata.obs["cell_type"] == "red") & (adata.obs["batch"] == "batch_1"))].copy()
+    prepare(adata)
+    return adata
+
+
+def purity(adata, by):
+    """Return the shares of the edges within a type, and between batches."""
+    kind, batch = (adata.obs[name].astype(str).to_numpy() for name in ("cell_type", "batch"))
+    graph = cell_graph(adata, 4, balance_by=by, copy=True)
+    one, other = graph.obsp["cell_graph"].nonzero()
+    assert graph.uns["diffvae"]["cell_graph"].get("balance_by") == by
+    return (kind[one] == kind[other]).mean(), (batch[one] != batch[other]).mean()
+
+
+def test_balanced_edges_join_batches_and_are_purer():
+    plain, balanced = (purity(of_batches(), by) for by in (None, "batch"))
+    assert balanced[0] > plain[0]
+    assert balanced[1] > 0.2 > 0.01 > plain[1]
+
+
+def test_edges_of_a_type_that_a_batch_lacks_are_left_out(monkeypatch):
+    adata = of_batches(missing=True)
+    kept = purity(adata, "batch")
+    monkeypatch.setattr(neighbors, "RETURNED", 10_000)  # every neighbour is returned
+    assert kept[0] > purity(adata, "batch")[0] + 0.02
+
+
+def test_a_batch_with_too_few_cells_for_its_share_is_said():
+    adata = random_cells()
+    adata.obs["batch"] = ["tiny"] * 2 + ["rest"] * 78
+    with pytest.raises(DataError, match=r"Batch 'tiny' of adata.obs\['batch'\] has 2 cells, but each cell takes 2"):
+        graph_of(adata, k=4, balance_by="batch")
+    assert graph_of(adata, k=2, balance_by="batch").obsp["cell_graph"].nnz

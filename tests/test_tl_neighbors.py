@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scanpy as sc
+from anndata import AnnData
 
 import diffvae as dv
 from diffvae._errors import DataError
@@ -139,3 +140,57 @@ def test_too_few_cells_are_refused(embedded, n):
     with pytest.raises(DataError, match=f"The number of cells is {n}; a graph of neighbours needs at least 2"):
         dv.tl.neighbors(embedded[:n].copy())
     assert graph(embedded[:2].copy()).nnz == 2
+
+
+@pytest.fixture(scope="module")
+def two_batches():
+    """Three types in batches that are far apart; type 2 is missing from batch y."""
+    rng = np.random.default_rng(0)
+    kind, batch = np.repeat([0, 1, 2], 60), np.tile([0, 1], 90)
+    batch[kind == 2] = 0
+    z = rng.normal(size=(180, 4)) + np.outer(kind, [6.0, 0, 0, 0])
+    z[:, 3] = 15.0 * batch
+    adata = AnnData(
+        np.zeros((180, 1), np.float32),
+    )
+    adata.obs["batch"], adata.obs["kind"] = np.array(["x", "y"])[batch], kind
+    adata.obsm["X_diffvae"] = z.astype(np.float32)
+    return adata
+
+
+def test_balanced_neighbours_join_batches_but_not_other_types(two_batches):
+    kind, batch = (two_batches.obs[name].to_numpy() for name in ("kind", "batch"))
+    plain = graph(two_batches, n_neighbors=6).tocoo()
+    assert (batch[plain.row] == batch[plain.col]).all()
+    made = dv.tl.neighbors(two_batches, n_neighbors=6, balance_by="batch", copy=True)
+    balanced = made.obsp["diffvae_connectivities"].tocoo()
+    across = batch[balanced.row] != batch[balanced.col]
+    assert across.mean() > 0.2
+    assert (kind[balanced.row] == kind[balanced.col])[across].mean() > 0.9
+    assert (kind[balanced.row[across]] == 2).mean() < 0.05  # they have no partner in the other batch
+    assert abs(balanced - balanced.T).max() < 1e-6
+    assert 0 < balanced.data.min() < balanced.data.max() <= 1
+    nearest = _neighbors.nearest_neighbors(two_batches.obsm["X_diffvae"], 6, 0, (batch == "y").astype(int))
+    assert made.obsp["diffvae_distances"].nnz == (nearest >= 0).sum() < nearest.size
+
+
+def test_weights_of_neighbourhoods_of_different_size_by_hand():
+    # 0: {0,1}, 1: {1,0,2}, 2: {2}; 0-1 share {0,1} of {0,1,2}, 1-2 share {2} of {0,1,2}
+    weights = _neighbors.shared_neighbor_graph(np.array([[1, -1], [0, 2], [-1, -1]])).toarray()
+    assert weights == pytest.approx(np.array([[0, 2 / 3, 0], [2 / 3, 0, 1 / 3], [0, 1 / 3, 0]]))
+
+
+def test_batches_that_can_not_be_balanced_are_said(two_batches):
+    adata = two_batches.copy()
+    adata.obs["one"], adata.obs["each"] = "x", adata.obs_names
+    adata.obs["gap"] = adata.obs["batch"].where(np.arange(180) > 0)
+    adata.obs["small"] = np.where(np.arange(180) < 3, "tiny", "rest")
+    for key, message in {
+        "one": "has only one batch; leave balance_by out",
+        "each": "has 1 cells, but each cell takes 1 neighbours from each of 180 batches",
+        "gap": "has 1 cells without a value",
+        "small": "Batch 'tiny' of .* has 3 cells, but each cell takes 3 neighbours from each of 2 batches; merge",
+        "nothing": "is missing",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            dv.tl.neighbors(adata, n_neighbors=6, balance_by=key)

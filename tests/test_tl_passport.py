@@ -199,3 +199,21 @@ def test_options_are_checked(options, sentence):
         tl.passport(planted(), "type", **options)
     with pytest.raises(ValueError, match="dimension is 9; there are 0 to 3"):
         tl.passport(planted(), "type").of(9)
+
+
+def test_chance_is_what_permuted_batches_explain():
+    z, types = np.random.default_rng(0).normal(size=(60, 4)), pd.Categorical(np.repeat(["a", "b", "c"], 20))
+    alive, rng = np.ones(4, bool), np.random.default_rng(1)
+    batches = [pd.Categorical(rng.permutation(np.arange(60) % 3).astype(str)) for _ in range(100)]
+    tables = pd.concat([batches_of_dimensions(z, alive, batch, types) for batch in batches])
+    assert tables["batch_eta2"].mean() == pytest.approx(tables["null_eta2"].mean(), rel=0.15)
+
+
+def test_the_batches_that_the_cells_were_prepared_with_are_used():
+    adata = planted()
+    adata.uns["diffvae"]["prepare"] = {"batch_key": "batch"}
+    found = tl.passport(adata, "type")
+    assert "batch_q" in found.table
+    assert adata.uns["diffvae"]["passport"]["params"]["batch_key"] == "batch"
+    one = adata[adata.obs["batch"] == "x"].copy()
+    assert "batch_q" not in tl.passport(one, "type").table

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from diffvae import _keys
 from diffvae._core import graphs
+from diffvae._core.neighbors import share_of
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ MADE_BY = {
     _keys.GRAPH_TSNE: "diffvae.tl.tsne(adata, use_rep='X_diffvae_graph', key_added='X_diffvae_graph_tsne')",
     _keys.LATENT: "diffvae.tl.embed(adata, model)",
     _keys.CELL_GRAPH: "diffvae.pp.cell_graph(adata)",
+    "batches": "diffvae.tl.batch_association(adata)",
     "link_table": "diffvae.tl.link_table(adata, groupby)",
     "latent_dimensions": "diffvae.tl.latent_dimensions(adata)",
     "high_weight_genes": "diffvae.tl.high_weight_genes(adata)",
@@ -78,6 +80,25 @@ def groups(adata: AnnData, groupby: str) -> pd.Categorical:
         used = column.cat.remove_unused_categories()
         return pd.Categorical(used.astype(str), categories=[str(c) for c in used.cat.categories])
     return pd.Categorical(column.astype(str))
+
+
+def balancing(adata: AnnData, key: str | None, k: int) -> np.ndarray | None:
+    """Return the batch of each cell as a number, if each has enough cells for its share of k neighbours."""
+    if key is None:
+        return None
+    batches = groups(adata, key)
+    n, share = len(batches.categories), share_of(k, len(batches.categories))
+    if n < 2:
+        raise DataError(f"adata.obs[{key!r}] has only one batch; leave balance_by out.")
+    sizes = np.bincount(batches.codes)
+    if sizes.min() <= share:
+        small = str(batches.categories[sizes.argmin()])
+        raise DataError(
+            f"Batch {small!r} of adata.obs[{key!r}] has {sizes.min()} cells, but each cell takes {share} neighbours "
+            f"from each of {n:,} batches; merge or drop batches with fewer than {share + 1} cells, or leave balance_by "
+            "out."
+        )
+    return np.asarray(batches.codes, dtype=np.int64)
 
 
 def require_unique_names(adata: AnnData) -> None:

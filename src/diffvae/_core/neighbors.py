@@ -27,6 +27,8 @@ TOLERANCE = 2e-6
 """Error of a similarity in single precision, relative to the lengths of the two rows."""
 GRAPH = 30
 """Neighbours in pynndescent's graph (its default); a graph with k = 1 could not be searched."""
+RETURNED = 2
+"""Multiple of k nearest cells of a neighbour in another batch, among which a cell must be to keep that neighbour."""
 SAMPLE = 500
 """Cells on which the recall is measured."""
 
@@ -38,7 +40,8 @@ class Neighbours:
     Attributes
     ----------
     indices
-        int64, N x k; -1 where a cell has fewer than k neighbours.
+        int64, N x k; -1 where a cell has fewer than k neighbours. :func:`nearest_per_batch` puts the batches side by
+        side.
     scores
         float32, N x k, larger = nearer: Pearson's r, cosine, inner product or minus the Euclidean distance; -inf
         where the index is -1.
@@ -126,6 +129,77 @@ def nearest(
     return Neighbours(indices, scores, recall, approximate)
 
 
+def nearest_per_batch(
+    x: Any,
+    k: int,
+    batch: np.ndarray,
+    *,
+    metric: str,
+    rng: _random.Rng = 0,
+    exact_limit: int = 20_000,
+    progress: bool = False,
+    description: str = "Searching for neighbours",
+) -> Neighbours:
+    r"""Return for each cell its ceil(k / B) nearest other cells in each of B batches, without those of missing types.
+
+    The nearest cell in a batch that lacks the type of a cell is of another type. It has nearer cells of its own type in
+    the batch of that cell. So a neighbour j of i in another batch b_j is kept only if i is among the 2 k nearest cells
+    of j in the batch of i.
+
+    Parameters
+    ----------
+    x, k, metric, rng, exact_limit, progress, description
+        As in :func:`nearest`, without inner products. Above ``exact_limit`` cells each batch is searched by
+        pynndescent.
+    batch
+        Batch of each cell, a number from 0.
+
+    Returns
+    -------
+    Neighbours
+        ``indices`` is N x (B ceil(k / B)), batch after batch, -1 for neighbours that were not kept. ``recall`` counts
+        the neighbours before.
+
+    References
+    ----------
+    Polanski et al. 2020 (BBKNN: neighbours in each batch); Haghverdi et al. 2018 (mutual neighbours).
+    """
+    check(RULES, metric=metric, k=k)
+    rows, usable = standardised(x, metric)
+    n, n_batches, n_rows, share = x.shape[0], int(batch.max()) + 1, len(rows), share_of(k, int(batch.max()) + 1)
+    batch = batch[usable]
+    chosen = np.full((n_rows, n_batches * share), -1, dtype=np.int64)
+    score, reach = np.full(chosen.shape, -np.inf, dtype=np.float32), np.full((n_rows, n_batches), np.inf, np.float32)
+    sample = _random.generator(rng, "neighbours", "recall").permutation(n_rows)[:SAMPLE]
+    seed, recall = _random.seed(rng, "neighbours") % 2**31, []
+    for b in range(n_batches):
+        among = np.flatnonzero(batch == b)
+        width = min(RETURNED * k, len(among) - 1)
+        if width < 1:  # the others can't be compared
+            continue
+        approximate = n_rows > exact_limit and len(among) > 2 * max(GRAPH, width + 1)
+        if approximate:
+            near, found = _approximate_among(rows, among, width, metric, seed)
+            truth = _exact(rows, sample, share, metric, description, progress, among)[1][:, -1:]
+            recall.append(float((found[sample, :share] >= truth - 1e-6 * np.abs(truth)).mean()))
+        else:
+            near, found = _exact(rows, np.arange(n_rows), width, metric, description, progress, among)
+        columns = slice(b * share, b * share + min(share, width))
+        chosen[:, columns], score[:, columns], reach[:, b] = near[:, :share], found[:, :share], found[:, -1]
+    returned = score >= reach[chosen, batch[:, None]]
+    kept = (chosen >= 0) & (returned | (batch[chosen] == batch[:, None]))
+    indices, scores = (
+        np.full((n, chosen.shape[1]), fill, kind) for fill, kind in ((-1, np.int64), (-np.inf, np.float32))
+    )
+    indices[usable], scores[usable] = np.where(kept, usable[chosen], -1), np.where(kept, score, -np.inf)
+    return Neighbours(indices, scores, float(np.mean(recall)) if recall else None, bool(recall))
+
+
+def share_of(k: int, n_batches: int) -> int:
+    """Return how many of k neighbours are taken from each batch: k / B, rounded up."""
+    return -(-k // n_batches)
+
+
 def standardised(x: Any, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Return float32 rows whose inner products (or distances) are the metric, and the numbers of their cells."""
     n, n_features = x.shape
@@ -154,28 +228,38 @@ def standardised(x: Any, metric: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _exact(
-    rows: np.ndarray, queries: np.ndarray, k: int, metric: str, description: str, progress: bool
+    rows: np.ndarray,
+    queries: np.ndarray,
+    k: int,
+    metric: str,
+    description: str,
+    progress: bool,
+    among: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the neighbours among all rows of some of the rows."""
+    """Return the neighbours of some of the rows among all rows, or among those with the numbers ``among``."""
     import torch
 
-    n = len(rows)
-    table = torch.from_numpy(rows)
+    among = np.arange(len(rows)) if among is None else among
+    table = torch.from_numpy(rows if len(among) == len(rows) else rows[among])
+    place = torch.full((len(rows),), -1)
+    place[torch.from_numpy(among)] = torch.arange(len(among))
     squares = torch.from_numpy(np.einsum("ij,ij->i", rows, rows))
-    lengths = squares.sqrt()
+    lengths, squares = squares.sqrt(), squares[torch.from_numpy(among)]
     indices, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
-    step = max(1, BLOCK // n)
+    step = max(1, BLOCK // len(among))
     starts = range(0, len(queries), step)
     with progress_bar(description, len(starts), show=progress) as advance:
         for start in starts:
             part = queries[start : start + step]
-            similarity = table[part] @ table.T
+            similarity = torch.from_numpy(rows[part]) @ table.T
             # relative to the length of the row itself, so that a long row far away does not blur the near ones
             tolerance = TOLERANCE * lengths[part] * (lengths.max() if metric == "inner" else lengths[part])
             if metric == "euclidean":
                 similarity.mul_(2).sub_(squares)
-            similarity[torch.arange(len(part)), torch.from_numpy(part)] = -torch.inf
-            candidates = _candidates(similarity, k, tolerance)
+            own = place[torch.from_numpy(part)]
+            similarity[own >= 0, own[own >= 0]] = -torch.inf
+            columns = _candidates(similarity, k, tolerance)
+            candidates = among[columns] if isinstance(columns, np.ndarray) else [among[c] for c in columns]
             indices[start : start + step], scores[start : start + step] = _best(rows, part, candidates, k, metric)
             advance()
     return indices, scores
@@ -221,6 +305,20 @@ def _best(
     best, score = np.take_along_axis(padded, order, axis=1), np.take_along_axis(scores, order, axis=1)
     best[np.isneginf(score)] = -1
     return best, score
+
+
+def _approximate_among(
+    rows: np.ndarray, among: np.ndarray, k: int, metric: str, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the neighbours of all rows among some of them; not for inner products."""
+    from pynndescent import NNDescent
+
+    n_candidates = max(GRAPH, k + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba warns about its threading layer
+        index = NNDescent(rows[among], n_neighbors=n_candidates, random_state=seed, n_jobs=1)
+        near = among[index.query(rows, k=n_candidates)[0]]
+    return _best(rows, np.arange(len(rows)), near, k, metric)
 
 
 def _approximate(rows: np.ndarray, k: int, metric: str, seed: int) -> tuple[np.ndarray, np.ndarray]:

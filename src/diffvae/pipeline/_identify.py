@@ -15,6 +15,7 @@ from diffvae._errors import DataError
 from diffvae.pipeline import _checks, _folder, _result, _scores
 from diffvae.pipeline._result import Result
 from diffvae.tl._annotate import disagreement
+from diffvae.tl._batches import candidates, sentence
 from diffvae.tl._cluster import CLUSTERERS
 
 if TYPE_CHECKING:
@@ -90,6 +91,17 @@ def identify(
             log.warnings.append(sentence)
 
 
+def notice_batches(
+    adata: AnnData, label_key: str | None, batch_key: str | None, *, seed: int = 0, log: StepLog
+) -> None:
+    """Warn if the cells lie apart by a batch that nobody named, or still do by the one that was removed."""
+    with log.step("look for batches"):
+        keys = candidates(adata, label_key, batch_key)
+        table = tl.batch_association(adata, keys=keys, label_key=label_key, rng=seed)
+        if said := sentence(table, label_key, batch_key):
+            log.warnings.append(said)
+
+
 @one_writer
 @in_one_thread
 def identify_again(
@@ -149,6 +161,7 @@ def identify_again(
     _checks.require_labels(adata, label_key)
     _checks.require_cells(adata, n_clusters)
     identify(adata, model, **options, log=log)
+    notice_batches(adata, label_key, summary["parameters"].get("batch_key"), seed=seed, log=log)
     scores = _scores.score(adata, label_key, seed, log)
     command = None
     if out is not None:

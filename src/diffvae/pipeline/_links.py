@@ -124,6 +124,7 @@ def run_links(
     adata: AnnData,
     *,
     groupby: str,
+    batch_key: str | None = None,
     source: str | None = None,
     target: Sequence[str] | None = None,
     k: int = K,
@@ -140,13 +141,13 @@ def run_links(
 ) -> Links:
     """Build the graph, train Graph-DiffVAE on it, predict links, count them by type, and call progenitors."""
     arguments = locals()
-    parameters = {name: arguments[name] for name in ("groupby", *OPTIONS)}
+    parameters = {name: arguments[name] for name in ("groupby", "batch_key", *OPTIONS)}
     from diffvae.model import GraphDiffVAE
 
     model = GraphDiffVAE(preset, conv=conv, joint_weight=joint_weight, max_epochs=max_epochs)
     log = log or StepLog(lambda step: None)
     with log.step("join similar cells"):
-        pp.cell_graph(adata, k=k, rng=seed, progress=progress)
+        _join_cells(adata, k, batch_key, seed, log, progress)
     with log.step("train Graph-DiffVAE"):
         model.train(adata, device=device, rng=seed, progress=progress, **training)
     with log.step("predict links"):
@@ -171,6 +172,17 @@ def run_links(
         "verdict": sentences(VERDICT, numbers | _pairs(types) | _agreement(commitment)),
     }
     return Links(adata, model, called, types, commitment, summary)
+
+
+def _join_cells(adata: AnnData, k: int, batch_key: str | None, seed: int, log: StepLog, progress: bool) -> None:
+    """Join similar cells, of every batch if the run has batches with enough cells."""
+    try:
+        pp.cell_graph(adata, k=k, balance_by=batch_key, rng=seed, progress=progress)
+    except DataError as error:
+        if batch_key is None:
+            raise
+        log.warnings.append(f"Links are not balanced over batches: {error}")
+        pp.cell_graph(adata, k=k, rng=seed, progress=progress)
 
 
 def _graphs(called: pd.DataFrame) -> list[str]:
@@ -286,7 +298,8 @@ def links(
         Key in ``obs`` of the types; None for the reference labels of the run, or for the names of its clusters if it
         has none or some cells have no label.
     k
-        Number of most similar cells to which each cell is joined: see :func:`diffvae.pp.cell_graph`.
+        Number of most similar cells to which each cell is joined, over all batches alike if the run has a
+        ``batch_key``: see :func:`diffvae.pp.cell_graph`.
     top_k
         See :func:`diffvae.tl.links`.
     preset, conv, joint_weight, max_epochs, device
@@ -321,7 +334,8 @@ def links(
         groupby = groupby or type_key(adata, run_summary["parameters"])
         _require_types(adata, groupby, source, target)
         options = {name: arguments[name] for name in OPTIONS}
-        predicted = run_links(adata, groupby=groupby, **options, log=opened.log, progress=progress)
+        batch_key = run_summary["parameters"].get("batch_key")
+        predicted = run_links(adata, groupby=groupby, batch_key=batch_key, **options, log=opened.log, progress=progress)
         predicted.summary["command"] = opened.command("links", links, arguments)
         opened.write(predicted, lambda folder: write_into(predicted, folder))
     return predicted
@@ -343,8 +357,9 @@ def links_of_run(
         source = target = None
     try:
         return run_links(
-            adata, groupby=groupby, source=source, target=target, k=parameters["k"], device=parameters["device"],
-            seed=parameters["seed"], log=log, progress=progress, training=training,
+            adata, groupby=groupby, batch_key=parameters.get("batch_key"), source=source, target=target,
+            k=parameters["k"], device=parameters["device"], seed=parameters["seed"], log=log, progress=progress,
+            training=training,
         )  # fmt: skip
     except (CheckpointError, OutputError):
         raise

@@ -104,6 +104,7 @@ def finish(
         "command": command,
         "clusters": json.loads(clusters.to_json(orient="records")),
         "clustering": {k: _finite(v) for k, v in stored["cluster"].items() if not isinstance(v, pd.DataFrame)},
+        "batches": json.loads(stored["batches"].to_json(orient="records")),
         "markers": stored["annotation_params"]["markers"],
         "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
         "verdict": [] if scores is None else _scores.verdict(scores),
@@ -186,6 +187,8 @@ def _write(
     if "candidates" in stored["cluster"]:
         tables["cluster_candidates"] = stored["cluster"]["candidates"]
     tables["cluster_separation"] = stored["cluster"]["separation"]
+    if len(stored["batches"]):
+        tables["batches"] = stored["batches"]
     if result.scores is not None:
         tables |= {"scores": result.scores, "overlap": _overlap(result.adata, label_key)}
     with folders.new_folder(out, overwrite=overwrite) as folder:

@@ -17,7 +17,7 @@ from diffvae._errors import DataError
 from diffvae.pipeline import _checks, _folder, _links, _perturb, _result, _scores
 from diffvae.pipeline._cells import BackedRun, InMemoryRun
 from diffvae.pipeline._config import RunConfig
-from diffvae.pipeline._identify import identify
+from diffvae.pipeline._identify import identify, notice_batches
 from diffvae.pipeline._result import Result
 from diffvae.pipeline._settings import Config
 from diffvae.pp._record import is_prepared, options_of
@@ -173,6 +173,7 @@ def run(
     with log.step("t-SNE"):
         tl.tsne(adata, rng=seed)
     identify(adata, model, **options.identification, log=log)
+    notice_batches(adata, options.label_key, parameters["batch_key"], seed=seed, log=log)
     strategy.finish(adata, log)
     scores = _scores.score(adata, options.label_key, seed, log)
     preparation = adata.uns[_keys.UNS]["prepare"]

@@ -48,7 +48,8 @@ def passport(
     n_genes
         Largest number of genes per direction.
     title
-        Title. None: the name of the dimension, or the reason why it has none, and its recurrence.
+        Title. None: the name of the dimension, or the reason why it has none, its recurrence, and with batches the
+        share of it that they explain beside chance.
     palette
         Colours as in ``diffvae.pl.tsne``.
 
@@ -167,7 +168,16 @@ def _genes(ax: Axes, genes: pd.DataFrame) -> None:
 
 def _caption(dimension: int, row: pd.Series) -> str:
     name, remark = str(row["name"]), str(row["remark"])
-    if not name:
-        return f"Dimension {dimension}, no name: {remark}"
-    pretty = name.replace(" -", " −")
-    return f"Dimension {dimension}: {pretty}; found again in {row['recurrence']:.0%}"
+    if name:
+        pretty = name.replace(" -", " −")
+        said = f"Dimension {dimension}: {pretty}; found again in {row['recurrence']:.0%}"
+    else:
+        said = f"Dimension {dimension}, no name: {remark}"
+    if "null_eta2" not in row:
+        return said
+    chance, types = _share(row["null_eta2"]), _share(row["type_eta2"])
+    return f"{said}. Batches explain {_share(row['batch_eta2'])} of it (by chance {chance}), types {types}"
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"

@@ -42,6 +42,17 @@ RUN = {
             "confident": (bool, type(None)),
         }
     ],
+    "batches": (
+        [
+            {
+                "key": str,
+                **dict.fromkeys(("n_batches", "dimension"), int),
+                **dict.fromkeys(("share", "null_share", "own", "null_own"), NUMBER),
+                **dict.fromkeys(("dimension_share", "null_dimension_share"), NUMBER),
+            }
+        ],
+        None,
+    ),
     "markers": TEXT,
     "parameters": {"label_key": TEXT},
     "scores": (
@@ -61,7 +72,7 @@ SUMMARIES: dict[str, dict[str, Any]] = {
 }
 """What the summary of each command must hold: types, entries of dictionaries (``str``: of all entries), and lists.
 
-A list in a tuple with None may be missing: a run without labels has no scores.
+A list in a tuple with None may be missing: a run without labels has no scores, one of an earlier version no batches.
 """
 
 

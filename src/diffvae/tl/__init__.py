@@ -1,6 +1,7 @@
 """Tools: clusters, genes, cell types, perturbations and links from a latent representation."""
 
 from diffvae.tl._annotate import annotate
+from diffvae.tl._batches import batch_association
 from diffvae.tl._cluster import cluster
 from diffvae.tl._commitment import commitment
 from diffvae.tl._dimensions import latent_dimensions
@@ -20,6 +21,7 @@ __all__ = [
     "Passport",
     "Perturbation",
     "annotate",
+    "batch_association",
     "cluster",
     "commitment",
     "embed",

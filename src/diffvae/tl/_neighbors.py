@@ -9,7 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from diffvae import _keys, _random
-from diffvae._core.anndata import posterior, results
+from diffvae._core.anndata import balancing, posterior, results
+from diffvae._core.neighbors import nearest_per_batch
 from diffvae._core.runtime import in_one_thread
 from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae._errors import DataError
@@ -32,6 +33,7 @@ def neighbors(
     n_neighbors: int = N_NEIGHBORS,
     n_draws: int = N_DRAWS,
     scale: float = 1.0,
+    balance_by: str | None = None,
     key_added: str = _keys.NEIGHBORS,
     rng: _random.Rng = 0,
     copy: bool = False,
@@ -58,6 +60,9 @@ def neighbors(
         S: draws from the posterior.
     scale
         tau: multiple of the posterior standard deviation; 0 gives the graph of the posterior means.
+    balance_by
+        Key in ``obs`` of B batches: k / B neighbours (rounded up) in each batch instead of k overall, without those
+        that are likely of another type; see :func:`diffvae.pp.cell_graph`. :func:`cluster` does not balance.
     key_added
         Key in ``uns``, for the ``neighbors_key`` of scanpy.
     rng
@@ -98,8 +103,9 @@ def neighbors(
     if len(mean) < 2:
         raise DataError(f"The number of cells is {len(mean)}; a graph of neighbours needs at least 2.")
     seed = graph_seed(rng)
-    graph = posterior_graph(mean, sd, n_neighbors, n_draws, scale, seed)
-    nearest = nearest_neighbors(mean, n_neighbors, seed)
+    batch = balancing(adata, balance_by, n_neighbors)
+    graph = posterior_graph(mean, sd, n_neighbors, n_draws, scale, seed, batch)
+    nearest = nearest_neighbors(mean, n_neighbors, seed, batch)
     adata = adata.copy() if copy else adata
     n_drawn = 0 if sd is None or scale == 0 else n_draws
     store(adata, graph, nearest, key_added, use_rep=use_rep, n_draws=n_drawn, scale=scale, seed=seed)
@@ -118,18 +124,21 @@ def posterior_graph(
     n_draws: int = N_DRAWS,
     scale: float = 1.0,
     rng: int = 0,
+    batch: np.ndarray | None = None,
 ) -> sparse.csr_matrix:
     """Return the mean shared-neighbour graph of draws from the posterior; without sd, that of the means.
 
-    Float32, cells x cells, symmetric. The equation is that of :func:`neighbors`.
+    With batches the neighbours are those in each batch. Float32, cells x cells, symmetric. The equation is that of
+    :func:`neighbors`.
     """
     if sd is None or scale * n_draws == 0 or not sd.any():
-        return sparse.csr_matrix(shared_neighbor_graph(nearest_neighbors(mean, n_neighbors, rng)), dtype=np.float32)
+        nearest = nearest_neighbors(mean, n_neighbors, rng, batch)
+        return sparse.csr_matrix(shared_neighbor_graph(nearest), dtype=np.float32)
     random = _random.generator(rng, "posterior draws")
     total = sparse.csr_matrix((len(mean), len(mean)))
     for _ in range(n_draws):
         draw = mean + scale * sd * random.standard_normal(mean.shape, dtype=np.float32)
-        total = total + shared_neighbor_graph(nearest_neighbors(draw.astype(np.float32), n_neighbors, rng))
+        total = total + shared_neighbor_graph(nearest_neighbors(draw.astype(np.float32), n_neighbors, rng, batch))
     return sparse.csr_matrix(total / n_draws, dtype=np.float32)
 
 
@@ -146,12 +155,10 @@ def store(
 ) -> None:
     """Write a graph, and the distances between the means of nearest neighbours, in the form of scanpy."""
     mean, _ = posterior(adata, use_rep)
-    n, k = nearest.shape
+    k = nearest.shape[1]
     distances = np.linalg.norm(mean[nearest] - mean[:, None], axis=2)
     adata.obsp[_keys.CONNECTIVITIES] = graph
-    adata.obsp[_keys.DISTANCES] = sparse.csr_matrix(
-        (distances.ravel(), nearest.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n)
-    )
+    adata.obsp[_keys.DISTANCES] = _rows(nearest, distances)
     adata.uns[key_added] = {
         "connectivities_key": _keys.CONNECTIVITIES,
         "distances_key": _keys.DISTANCES,
@@ -163,8 +170,23 @@ def store(
     results(adata)["neighbors"] = {"key_added": key_added, "use_rep": use_rep, "n_draws": n_draws}
 
 
-def nearest_neighbors(x: np.ndarray, n_neighbors: int = N_NEIGHBORS, seed: int = 0) -> np.ndarray:
-    """Return the nearest other rows of each row, nearest first: exact up to 20,000 rows, by pynndescent above."""
+def _rows(nearest: np.ndarray, values: np.ndarray) -> sparse.csr_matrix:
+    """Return values of the neighbours of each row as a matrix; -1 is no neighbour."""
+    n, there = len(nearest), nearest >= 0
+    return sparse.csr_matrix((values[there], nearest[there], np.append(0, there.sum(axis=1).cumsum())), shape=(n, n))
+
+
+def nearest_neighbors(
+    x: np.ndarray, n_neighbors: int = N_NEIGHBORS, seed: int = 0, batch: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the nearest other rows of each row, nearest first: exact up to 20,000 rows, by pynndescent above.
+
+    With batches they are the nearest in each batch, batch after batch, with -1 where there is none.
+    """
+    if batch is not None:
+        return nearest_per_batch(
+            x, n_neighbors, batch, metric="euclidean", rng=seed, exact_limit=EXACT_NEIGHBORS
+        ).indices
     k = min(n_neighbors, len(x) - 1)
     if len(x) <= EXACT_NEIGHBORS:
         from sklearn.neighbors import NearestNeighbors
@@ -182,10 +204,10 @@ def shared_neighbor_graph(neighbors: np.ndarray) -> sparse.csr_matrix:
 
     PhenoGraph (Levine et al. 2015) and Seurat use the same weights.
     """
-    n, k = neighbors.shape
-    directed = sparse.csr_matrix((np.ones(n * k), neighbors.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
-    with_self = directed + sparse.eye(n, format="csr")
+    directed = _rows(neighbors, np.ones(neighbors.shape))
+    with_self = directed + sparse.eye(len(neighbors), format="csr")
     edges = directed.maximum(directed.T)
     shared = edges.multiply(with_self @ with_self.T).tocsr()
-    shared.data = shared.data / (2 * (k + 1) - shared.data)
+    size = np.diff(with_self.indptr)
+    shared.data = shared.data / (np.repeat(size, np.diff(shared.indptr)) + size[shared.indices] - shared.data)
     return shared

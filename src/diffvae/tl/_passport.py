@@ -109,12 +109,14 @@ def batches_of_dimensions(
 
     with SS the residual sum of squares of a linear model on types T, batches B, or both (additive). Each is the share
     that one explains of what the other leaves, so that batches of different composition are not blamed for their types.
-    The p-value is that of an F-test of the batches, with Benjamini-Hochberg over the alive dimensions.
+    The p-value is that of an F-test of the batches, with Benjamini-Hochberg over the alive dimensions. By chance
+    batches explain (rank(T, B) - rank(T)) / (N - rank(T)).
 
     Returns
     -------
     One row per alive dimension: ``dimension``, ``batch`` (the one furthest from the others), ``auc`` (probability that
-    a cell of this batch lies above a cell of another), ``batch_eta2``, ``type_eta2``, ``p_value``, ``q_value``.
+    a cell of this batch lies above a cell of another), ``batch_eta2``, ``null_eta2`` (by chance), ``type_eta2``,
+    ``p_value``, ``q_value``.
     """
     auc = metrics.dimension_auc(z, np.asarray(batch, dtype=str))
     furthest = np.abs(auc.to_numpy() - 0.5).round(12).argmax(axis=1)  # round: two batches always tie
@@ -134,6 +136,7 @@ def batches_of_dimensions(
             "batch": auc.columns.to_numpy(dtype=object)[furthest],
             "auc": auc.to_numpy()[np.arange(len(auc)), furthest],
             "batch_eta2": batch_eta2,
+            "null_eta2": extra / max(len(z) - len(labels.categories), 1),
             "type_eta2": type_eta2,
             "p_value": p_value,
         }
@@ -226,7 +229,8 @@ class Passport:
         ``types_high`` and ``types_low`` (enriched on the sides + and -, with odds ratio); ``up_weights``,
         ``down_weights``, ``up_jacobian``, ``down_jacobian`` (genes that rise, or fall, along the dimension);
         ``spearman`` and ``top_overlap`` (agreement of the two readings, from :func:`gene_weights`); with a batch key
-        ``batch``, ``batch_auc``, ``batch_eta2``, ``type_eta2``, ``batch_q``; and ``remark`` (why it has no name).
+        ``batch``, ``batch_auc``, ``batch_eta2`` and ``null_eta2`` (by chance), ``type_eta2``, ``batch_q``; and
+        ``remark`` (why it has no name).
     types
         One row per dimension, side and enriched type: ``dimension``, ``side``, ``type``, ``n_cells`` (on the side),
         ``n_type`` (of the type among these), ``share``, ``expected_share`` (the type's share of all cells),
@@ -237,7 +241,8 @@ class Passport:
         the weight) and ``recurrence`` (over further trainings; NaN if unknown).
     batches
         One row per alive dimension, with a batch key: ``dimension``, ``batch`` (the one furthest from the others),
-        ``auc``, ``batch_eta2`` (of what types leave), ``type_eta2`` (of what batches leave), ``p_value``, ``q_value``.
+        ``auc``, ``batch_eta2`` (of what types leave), ``null_eta2`` (by chance), ``type_eta2`` (of what batches leave),
+        ``p_value``, ``q_value``.
 
     Examples
     --------
@@ -308,7 +313,7 @@ def passport(
     groupby
         Types in ``obs``.
     batch_key
-        Batches in ``obs``, if there are any.
+        Batches in ``obs``, if there are any; None for the ``batch_key`` that the cells were prepared with.
     n_genes
         Genes per dimension, reading and direction.
     n_sd
@@ -343,6 +348,7 @@ def passport(
     labels = groups(adata, groupby)
     if len(labels.categories) < 2:
         raise DataError(f"adata.obs[{groupby!r}] has only one group; there is no other to compare it with.")
+    batch_key = batch_key or _prepared_with(adata)
     batch = None if batch_key is None else groups(adata, batch_key)
     if batch is not None and len(batch.categories) < 2:
         raise DataError(f"adata.obs[{batch_key!r}] has only one batch; leave batch_key out.")
@@ -373,6 +379,12 @@ def passport(
             parameters["batch_key"] = batch_key
         results(adata)["passport"] = {**tables, "params": parameters}
     return Passport(**tables)
+
+
+def _prepared_with(adata: AnnData) -> str | None:
+    """Return the ``batch_key`` that the cells were prepared with, if they still have several batches."""
+    key: str | None = results(adata).get("prepare", {}).get("batch_key")
+    return key if key in adata.obs and adata.obs[key].nunique() > 1 else None
 
 
 def _agreement(adata: AnnData, n_latent: int, use_rep: str) -> pd.DataFrame:
