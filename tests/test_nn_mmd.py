@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffvae.nn import imq_kernel, median_bandwidth, mmd, rbf_kernel, released_kernel
+from diffvae.nn import batch_mmd, imq_kernel, median_bandwidth, mmd, rbf_kernel, released_kernel
 from diffvae.nn._mmd import squared_distances
 
 D, N = 50, 128
@@ -136,3 +136,45 @@ def test_released_kernel_does_not_see_collapse():
     # nor does the better estimator rescue it
     collapsed, matched = scores(KERNELS["released"], unbiased=True)
     assert collapsed < 20 * matched
+
+
+def test_the_mmd_of_batches_is_that_of_their_partners():
+    """Worked out by hand: of two batches with one partner per cell, it is the unbiased MMD of the two."""
+    g = torch.Generator().manual_seed(0)
+    z, codes = torch.randn(12, 3, generator=g), torch.tensor([0, 1] * 6)
+    partners = torch.nn.functional.one_hot(1 - codes, 2).float()
+    expected = mmd(z[codes == 0], z[codes == 1], imq_kernel(3))
+    torch.testing.assert_close(batch_mmd(z, codes, partners, imq_kernel(3)), expected)
+    # cells without partners weigh nothing, wherever they are
+    far = torch.cat([z, 100 + torch.randn(4, 3, generator=g)])
+    with_far = batch_mmd(
+        far, torch.cat([codes, torch.zeros(4).long()]), torch.cat([partners, torch.zeros(4, 2)]), imq_kernel(3)
+    )
+    torch.testing.assert_close(with_far, expected)
+    # twice the partners for all cells change nothing; the names of the batches do not matter
+    torch.testing.assert_close(batch_mmd(z, codes, 2 * partners, imq_kernel(3)), expected)
+    torch.testing.assert_close(batch_mmd(z, 1 - codes, partners.flip(1), imq_kernel(3)), expected)
+
+
+def test_cells_weigh_by_their_partners():
+    z, kernel = torch.tensor([[0.0], [1.0], [3.0], [7.0], [8.0]]), imq_kernel(1)
+    codes = torch.tensor([0, 0, 0, 1, 1])
+    partners = torch.tensor([[0.0, 2.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [3.0, 0.0]])
+    k = kernel(torch.square(z - z.T).reshape(-1)).reshape(5, 5)
+    u, v = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.25, 0.75])
+    within = [(u[:, None] * u * k[:3, :3]), (v[:, None] * v * k[3:, 3:])]
+    means = [(w.sum() - w.diagonal().sum()) / (1 - s.square().sum()) for w, s in zip(within, (u, v), strict=True)]
+    expected = sum(means) - 2 * (u[:, None] * v * k[:3, 3:]).sum()
+    torch.testing.assert_close(batch_mmd(z, codes, partners, kernel), expected)
+
+
+def test_batches_out_of_reach_give_nothing():
+    z = torch.randn(6, 2, requires_grad=True)
+    value = batch_mmd(z, torch.tensor([0, 0, 0, 1, 1, 1]), torch.zeros(6, 2), imq_kernel(2))
+    assert value.item() == 0
+    value.backward()
+    assert torch.isfinite(z.grad).all()
+    # one cell with a partner in each batch has no pair within its batch
+    partners = torch.zeros(6, 2)
+    partners[0, 1] = partners[5, 0] = 1
+    assert batch_mmd(z, torch.tensor([0, 0, 0, 1, 1, 1]), partners, imq_kernel(2)).item() == 0
