@@ -12,8 +12,9 @@ The sets:
 
 The real sets are read from ``--data``; those that are not there are left out. The scores are those of
 ``diffvae.metrics.integration`` in a latent space of 50 dimensions, and the adjusted Rand index of Leiden at resolution
-1 and with the number of types given, on the graph of the means and on the posterior graph. The method ``"PCA, no batches"`` is PCA of the same cells without the effects on
-genes: no method needs to mix better. The two donors have no such reference.
+1 and with the number of types given, on the graph of the means and on the posterior graph. The method ``"PCA, no
+batches"`` is PCA of the same cells without the effects on genes: no method needs to mix better. The two donors have no
+such reference.
 
 PCA and both settings of Harmony on all sets took 80 seconds for a seed, on one core.
 """
@@ -163,7 +164,8 @@ def measure(name: str, sets: Sets, methods: Mapping[str, Method], seed: int) -> 
     """Return one row per method: the scores of integration and the adjusted Rand indices of Leiden."""
     cells, key, batch_key = sets[name](seed)
     options: dict[str, Any] = {
-        "label_key": key, "batch_key": batch_key, "n_latent": N_LATENT, "clusterers": ["leiden", "leiden_posterior"], "spaces": ["latent"],
+        "label_key": key, "batch_key": batch_key, "n_latent": N_LATENT,
+        "clusterers": ["leiden", "leiden_posterior"], "spaces": ["latent"],
         "n_trainings": 1, "n_clusterings": 1, "k_given": (False, True), "metrics": ["ari", *SCORES], "rng": seed,
         "progress": False,
     }  # fmt: skip
