@@ -112,6 +112,8 @@ def smallest_set(
     order: str,
     stable: bool,
     min_probability: float,
+    scale: np.ndarray | float = 1.0,
+    eliminate: bool = True,
 ) -> Flip | None:
     """Return the genes that flip a cell to the target, or None if no set is found.
 
@@ -129,13 +131,17 @@ def smallest_set(
         Under ``"effect"``, report the length from which the cell stays flipped instead of the first that flips it.
     min_probability
         Least probability of the target.
+    scale
+        Factor of each gene to the scale of log-normalised expression, on which ``"effect"`` ranks.
+    eliminate
+        Under ``"effect"``, remove genes that the cell does not need; the other orders always do.
     """
     candidates = np.flatnonzero(change)
     if not len(candidates):
         return None
     if order == "greedy":
         return _greedy(classifier, x, change, candidates, target, min_probability)
-    key = -np.abs(change) if order == "effect" else -classifier.gradient(x[None], target)[0] * change
+    key = -np.abs(change * scale) if order == "effect" else -classifier.gradient(x[None], target)[0] * change
     ranked = candidates[key[candidates].argsort(kind="stable")]
     probability, is_top = classifier.prefixes(x, ranked, change[ranked], target)
     flipped = is_top & (probability >= min_probability)
@@ -146,7 +152,12 @@ def smallest_set(
     n_stable = int(stays.argmax()) + 1 if stays.any() else 0
     if order == "effect":
         n = n_stable if stable else n_first
-        return Flip(ranked[:n], n_first, n_stable) if n else None
+        if not n:
+            return None
+        genes = ranked[:n]
+        return Flip(
+            _eliminate(classifier, x, change, genes, target, min_probability) if eliminate else genes, n_first, n_stable
+        )
     genes = _eliminate(classifier, x, change, ranked[:n_first], target, min_probability)
     return Flip(genes, n_first, n_stable)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,17 +17,8 @@ from diffvae._core.anndata import results
 from diffvae._core.runtime import progress_bar
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
-from diffvae.tl._directions import (
-    Cells,
-    Direction,
-    check_pair,
-    directions,
-    enriched_dimensions,
-    random_directions,
-    read_cells,
-)
 from diffvae.tl._gene_sets import ORDERS, Flip, IncrementalClassifier, smallest_set
-from diffvae.tl._perturb import METHOD_GENES, SD_FROM, changed_adata, follow
+from diffvae.tl._perturb import METHOD_GENES, Perturbation, changed_adata, perturb
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,58 +26,28 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
 
 N_NEIGHBORS = 5
-NULL_CELLS = 100
-"""Cells on which the random directions are tried."""
 N_DRAWS = 20
 """Draws of random genes for the baseline."""
 MIN_SHARE = 0.05
 """Share of the sets below which a gene is not tested. Such genes are not recurrent and would cost power."""
 RULES: dict[str, Rule] = {
+    "step": Number("(0, inf)"),
     "n_sd": Number("(0, inf)"),
-    "n_dims": Whole(1),
-    "sd_from": SD_FROM,
     "order": Choice(*ORDERS),
     "direction": Choice("both", "up", "down"),
     "method_genes": METHOD_GENES,
-    "min_probability": Number("[0, 1)"),
     "n_random": Whole(1),
 }
 
 
-def distance_to_type(edited: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean distance of edited cells to the five nearest real cells, and of real cells to one another.
-
-    Parameters
-    ----------
-    edited, real
-        Cells x genes; ``real`` are the cells of the target type. Distances are Euclidean.
-    """
+def distance_to_type(edited: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Return the mean Euclidean distance of cells to the five nearest of the real cells of a type, cells x genes."""
     from sklearn.neighbors import NearestNeighbors
 
-    n = min(N_NEIGHBORS, len(real) - 1)
-    neighbours = NearestNeighbors(n_neighbors=n, algorithm="brute").fit(real)
-    usual = neighbours.kneighbors()[0].mean(1)
-    return neighbours.kneighbors(edited)[0].mean(1) if len(edited) else np.zeros(0), usual
-
-
-@dataclass(frozen=True)
-class _Change:
-    """What a shift of the latent space does to each gene of each cell, for the genes that may change."""
-
-    model: Model
-    cells: Cells
-    allowed: np.ndarray
-    direction: str
-    method_genes: str
-
-    def __call__(self, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Return what is added to each gene, cells x genes; the sum stays in the range of the layer."""
-        x, z = self.cells.x[rows], self.cells.z[rows]
-        after = self.cells.decode(self.model, z + shift.astype(np.float32), rows)
-        before = x if self.method_genes == "paper" else self.cells.decode(self.model, z, rows)
-        change = self.cells.clip(x + (after - before)) - x
-        may = {"both": change != 0, "up": change > 0, "down": change < 0}[self.direction] & self.allowed
-        return np.where(may, change, 0)
+    if not len(edited):
+        return np.zeros(0)
+    neighbours = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(real)), algorithm="brute").fit(real)
+    return neighbours.kneighbors(edited)[0].mean(1)
 
 
 def edit_cells(x: np.ndarray, change: np.ndarray, sets: Sequence[np.ndarray]) -> np.ndarray:
@@ -98,34 +59,34 @@ def edit_cells(x: np.ndarray, change: np.ndarray, sets: Sequence[np.ndarray]) ->
 
 
 def recurrence_null(
-    changes: _Change,
-    rows: np.ndarray,
-    sets: Sequence[np.ndarray],
-    direction: Direction,
-    n_sd: float,
-    n_random: int,
-    rng: np.random.Generator,
+    perturbation: Perturbation, source: str, wanted: float, sizes: Sequence[int], may: Callable[..., np.ndarray]
 ) -> np.ndarray:
     """Return the share of the sets that each gene is in under random directions, draws x genes.
 
-    A null set has the size of the cell's own set and holds the genes with the largest change. A gene that changes in
-    every direction, such as a highly expressed one, is therefore not significant.
+    Cells move along each direction until their expression changes as much as in the perturbation. A null set has the
+    median size of the sets and holds the genes with the largest change. A gene that changes in every direction, such as
+    a highly expressed one, is therefore not significant.
     """
-    picked = np.arange(len(rows)) if len(rows) <= NULL_CELLS else rng.choice(len(rows), NULL_CELLS, replace=False)
-    sizes = [len(sets[i]) for i in picked]
-    shares = np.zeros((n_random, changes.cells.x.shape[1]))
-    for draw, other in enumerate(random_directions(direction, changes.cells.z.std(0), n_random, rng)):
-        change = changes(rows[picked], n_sd * other.z)
-        score = np.where(change != 0, np.abs(change), -np.inf)
-        for values, size in zip(score, sizes, strict=True):
-            top = np.argpartition(-values, size - 1)[:size]
+    null, cells, move = perturbation.nulls[source], perturbation.data, perturbation.mover
+    size = max(1, int(np.median(sizes)))
+    rows = cells.of(source)[null.tried]
+    shares = np.zeros((len(null.directions), cells.x.shape[1]))
+    for draw, decoded in enumerate(null.moved(move, rows, wanted)):
+        change = may(cells.x[rows], decoded)
+        score = np.where(change != 0, np.abs(change * cells.scale), -np.inf)
+        for values in score:
+            top = np.argpartition(-values, min(size, len(values)) - 1)[:size]
             shares[draw, top[np.isfinite(values[top])]] += 1
-    return shares / max(len(picked), 1)
+    return shares / max(len(rows), 1)
 
 
-def recurrence(model: Model, sets: Sequence[np.ndarray], change: np.ndarray, null: np.ndarray) -> pd.DataFrame:
-    """Return one row per gene in any set: number of cells, direction of the change, and significance."""
-    names, features = model.gene_names.to_numpy(), model.features
+def recurrence(
+    names: np.ndarray, sets: Sequence[np.ndarray], change: np.ndarray, null: np.ndarray, scale: np.ndarray
+) -> pd.DataFrame:
+    """Return one row per gene in any set: number of cells, direction of the change, and significance.
+
+    First are genes that change much in many cells: by ``share`` times the mean change of log-normalised expression.
+    """
     count = np.bincount(np.concatenate(sets) if sets else np.array([], int), minlength=len(names))
     used = np.flatnonzero(count)
     inside = np.zeros(change.shape, bool)
@@ -138,6 +99,7 @@ def recurrence(model: Model, sets: Sequence[np.ndarray], change: np.ndarray, nul
     tested = (share >= MIN_SHARE) & ~np.isnan(p)
     if tested.any():
         q[tested] = stats.false_discovery_control(p[tested])
+    in_log = mean * scale[used]
     frame = pd.DataFrame(
         {
             "gene": names[used],
@@ -145,36 +107,43 @@ def recurrence(model: Model, sets: Sequence[np.ndarray], change: np.ndarray, nul
             "share": share,
             "direction": np.where(mean >= 0, "up", "down"),
             "mean_change": mean,
+            "mean_log_change": in_log,
             "null_share": null[:, used].mean(0) if len(null) else np.nan,
             "p_value": p,
             "q_value": q,
         }
     )
-    if features.minimum is not None and features.maximum is not None:
-        frame.insert(5, "mean_log_change", mean * (features.maximum - features.minimum)[used])
-    return frame.sort_values(["n_cells", "p_value"], ascending=[False, True], kind="stable").reset_index(drop=True)
+    first = np.argsort(-share * np.abs(in_log), kind="stable")
+    return frame.iloc[first].reset_index(drop=True)
 
 
 def baselines(
-    classifier: IncrementalClassifier,
-    cells: Cells,
+    perturbation: Perturbation,
+    incremental: IncrementalClassifier,
     rows: np.ndarray,
     sets: Sequence[np.ndarray],
     change: np.ndarray,
     source: str,
     target: str,
-    code: int,
-    min_probability: float,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Return the share of the cells that flip with their sets, and with the same number of other genes."""
-    table = pd.DataFrame({"genes": ["found", "differentially expressed", "random"], "flipped": np.nan, "sd": np.nan})
+    """Return the shares of the cells that flip with their sets, and with the same number of other genes.
+
+    ``flipped`` is by the classifier, ``judged`` by the judge.
+    """
+    table = pd.DataFrame(
+        {"genes": ["found", "differentially expressed", "random"], "flipped": np.nan, "judged": np.nan}
+    )
+    table["sd"] = np.nan
     if not len(rows):
         return table
+    cells, code = perturbation.data, perturbation.classifier.code(target)
 
-    def flipped(choice: Sequence[np.ndarray]) -> float:
-        p, is_top = classifier.classify(classifier.hidden(edit_cells(cells.x[rows], change, choice)), code)
-        return float((is_top & (p >= min_probability)).mean())
+    def flipped(choice: Sequence[np.ndarray]) -> tuple[float, float]:
+        edited = edit_cells(cells.x[rows], change, choice)
+        p, is_top = incremental.classify(incremental.hidden(edited), code)
+        judged = perturbation.judge.probability(edited).argmax(1) == code
+        return float((is_top & (p >= perturbation.min_probability)).mean()), float(judged.mean())
 
     sizes = [len(s) for s in sets]
     t = stats.ttest_ind(cells.x[cells.of(target)], cells.x[cells.of(source)], equal_var=False).statistic
@@ -183,8 +152,8 @@ def baselines(
     random = [
         flipped([rng.permutation(np.flatnonzero(change[i]))[:n] for i, n in enumerate(sizes)]) for _ in range(N_DRAWS)
     ]
-    table["flipped"] = [flipped(sets), flipped(expressed), float(np.mean(random))]
-    table["sd"] = [np.nan, np.nan, float(np.std(random, ddof=1))]
+    table[["flipped", "judged"]] = [flipped(sets), flipped(expressed), np.mean(random, axis=0)]
+    table["sd"] = [np.nan, np.nan, float(np.std([share for share, _ in random], ddof=1))]
     return table
 
 
@@ -197,15 +166,18 @@ class MinimalGenes:
     cells
         One row per cell that flips: ``n_genes`` (size of the set), ``n_first`` and ``n_stable`` (lengths of the ranking
         at which the cell first flips and from which it stays flipped; 0 if it does not stay, or with ``"greedy"``), the
-        probability of the target before and after, ``flipped`` (the edited cell, classified again), ``genes``,
-        ``distance`` (mean over the five nearest real cells of the target type), ``usual_distance`` (median of the same
-        between real cells), ``plausible`` (``distance`` is at most their 95th percentile).
+        probability of the target before and after, ``flipped`` (the edited cell, classified again), ``judged`` and
+        ``nearest`` (whether the judge's regression and the nearest real cells call it target), ``genes``,
+        ``distance_before`` and ``distance`` (mean distance to the five nearest real cells of the target type, on
+        log-normalised values, before and after the edit).
     genes
-        One row per gene in any set: ``n_cells``, ``share``, ``direction``, ``mean_change`` (on the scale of the
-        training layer), ``null_share`` (``share`` under random directions), ``p_value``, ``q_value``
+        One row per gene in any set, those with large changes in many cells first: ``n_cells``, ``share``,
+        ``direction``, ``mean_change`` (on the scale of the training layer), ``mean_log_change`` (on log-normalised
+        values), ``null_share`` (``share`` under random directions), ``p_value``, ``q_value``
         (Benjamini-Hochberg over genes in at least 5 % of the sets; NaN for the orders ``"gradient"`` and ``"greedy"``).
     baselines
-        Share of the cells that flip when the same number of other genes is set to the perturbed values.
+        Share of the cells that flip when the same number of other genes is set to the perturbed values, by classifier
+        and judge.
     counts
         Numbers of cells: ``source``; ``already_target`` before any change; ``converted`` by the shift and not already
         target; ``flipped`` by a set of genes.
@@ -226,7 +198,7 @@ class MinimalGenes:
     >>> model = dv.model.PCA(n_latent=10).train(adata)
     >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
     >>> genes = dv.tl.minimal_genes(
-    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
     ... )
     >>> genes.curve().columns.tolist()
     ['n_genes', 'share']
@@ -262,7 +234,7 @@ class MinimalGenes:
             "target": self.params["target"],
             "n_genes": self.cells["n_genes"].to_numpy(),
             "probability": self.cells["probability_after"].to_numpy(),
-            "plausible": self.cells["plausible"].to_numpy(),
+            "judged": self.cells["judged"].to_numpy(),
         }
         return changed_adata(self.adata, self.model, self.rows, self.edited, z, obs)
 
@@ -275,13 +247,17 @@ def minimal_genes(
     source: str,
     target: str,
     groupby: str | None = None,
-    n_sd: float = 1.0,
+    method: str = "mean",
+    step: float = 1.0,
+    n_sd: float | None = None,
     n_dims: int = 5,
     sd_from: str = "all",
+    shift_direction: str = "signed",
     order: str = "effect",
     direction: str = "both",
     restrict: Sequence[str] | str | PathLike[str] | None = None,
     stable: bool = True,
+    eliminate: bool = True,
     method_genes: str = "effect",
     min_probability: float = 0.5,
     n_random: int = 200,
@@ -290,33 +266,41 @@ def minimal_genes(
 ) -> MinimalGenes:
     r"""Find, for each converted cell, the fewest genes that flip it when set to their perturbed values.
 
-    .. math:: x'_g = x_g + \Delta_g \mbox{ for } g \in S, \qquad \Delta = decode(z + shift) - decode(z)
+    .. math:: x'_g = x_g + \Delta_g \mbox{ for } g \in S, \qquad \Delta = decode(z') - decode(z)
 
     clipped to the range of the scaling, with the smallest S for which :math:`p(target \mid x') \ge p_{min}`. The real
-    cell x is edited, not its reconstruction, and every edited cell is classified again.
+    cell x is edited, not its reconstruction, and classifier and judge look at every edited cell again.
 
     Parameters
     ----------
     adata, model, classifier, source, target, groupby, n_dims, sd_from, min_probability
         As in :func:`perturb`.
+    method
+        Direction in which the cells move; see :func:`perturb`.
+    step
+        Length of the change, as a share of the distance between the types.
     n_sd
-        Standard deviations of the shift.
+        Standard deviations of the paper's shift, instead of ``step``.
+    shift_direction
+        ``direction`` of :func:`perturb`.
     order
-        ``"effect"``: genes by the size of their change, as in the paper. The cell is classified after every gene,
-        because the probability is not monotone. ``"gradient"``: by expected gain in log p(target). ``"greedy"``: the
-        best next gene each time. The last two then remove every gene that is not needed.
+        ``"effect"``: genes by the size of their change of log-normalised expression, as in the paper. The cell is
+        classified after every gene, because the probability is not monotone. ``"gradient"``: by expected gain in log
+        p(target). ``"greedy"``: the best next gene each time.
     direction
         Change genes in ``"both"`` directions, or only ``"up"`` or ``"down"``.
     restrict
         Genes that may change: a list, or a text file with one gene per line, for example transcription factors
         (AnimalTFDB for human and mouse, humantfs.ccbr.utoronto.ca for human).
     stable
-        Under ``"effect"``, report the length from which the cell stays flipped, not the length at which it first flips.
+        Under ``"effect"``, take the length from which the cell stays flipped, not the length at which it first flips.
+    eliminate
+        Under ``"effect"``, remove genes from the set until the cell needs each of them; the other orders always do.
     method_genes
-        ``"effect"``, or ``"paper"``: :math:`\Delta` = decode(z + shift) - x, which adds the reconstruction error to the
+        ``"effect"``, or ``"paper"``: :math:`\Delta` = decode(z') - x, which adds the reconstruction error to the
         effect.
     n_random
-        Random directions of equal length for the null of the recurrence under ``"effect"``. The other orders have no
+        Random directions of equal change for the null of the recurrence under ``"effect"``. The other orders have no
         p-values, because this null ranks genes by effect.
     rng
         Seed or generator.
@@ -344,39 +328,78 @@ def minimal_genes(
     >>> model = dv.model.PCA(n_latent=10).train(adata)
     >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
     >>> found = dv.tl.minimal_genes(
-    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=10
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=10, progress=False
     ... )
     >>> found.counts["source"]
     13
     """
-    check(
-        RULES, n_sd=n_sd, n_dims=n_dims, sd_from=sd_from, order=order, direction=direction, method_genes=method_genes,
-        min_probability=min_probability, n_random=n_random,
-    )  # fmt: skip
-    groupby = classifier.groupby if groupby is None else groupby
-    cells = read_cells(adata, model, classifier, groupby)
-    check_pair(classifier, cells, source, target)
+    size = {"step": step} if n_sd is None else {"n_sd": n_sd}
+    check(RULES, **size)
+    options = {"order": order, "direction": direction, "method_genes": method_genes}
+    check(RULES, **options, n_random=n_random)
     allowed = allowed_genes(model.gene_names, restrict)
-    sources, code = cells.of(source), classifier.code(target)
-    chosen = enriched_dimensions(cells, model, n_dims)
-    shift = directions(cells, source, target, chosen, sd_from=sd_from, direction="signed")["shift"]
-    converted = follow(model, classifier, cells, sources, shift, (n_sd,), target).converted(min_probability)[0]
+    before = dict(results(adata))
+    perturbation = perturb(
+        adata, model, classifier, source=source, target=target, groupby=groupby, method=method, n_dims=n_dims,
+        sd_from=sd_from, direction=shift_direction, min_probability=min_probability, n_random=n_random, rng=rng,
+        progress=False, **{name: (value,) for name, value in size.items()},
+    )  # fmt: skip
+    for key in ("perturbation", "perturbation_params"):  # of the caller's perturbation, if there is one
+        results(adata).pop(key)
+        if key in before:
+            results(adata)[key] = before[key]
+    return find_minimal(
+        perturbation, target, step=next(iter(size.values())), allowed=allowed, stable=stable, eliminate=eliminate,
+        n_random=n_random, rng=rng, progress=progress, **options,
+    )  # fmt: skip
+
+
+def find_minimal(
+    perturbation: Perturbation,
+    target: str,
+    *,
+    step: float,
+    allowed: np.ndarray,
+    order: str = "effect",
+    direction: str = "both",
+    stable: bool = True,
+    eliminate: bool = True,
+    method_genes: str = "effect",
+    n_random: int = 200,
+    rng: _random.Rng = 0,
+    progress: bool = True,
+) -> MinimalGenes:
+    """Find the sets for the first source and method of a perturbation, at one of its steps; see `minimal_genes`."""
+    adata, model, cells, classifier = perturbation.adata, perturbation.model, perturbation.data, perturbation.classifier
+    source, min_probability = perturbation.sources[0], perturbation.min_probability
+    trajectory, code = perturbation.trajectory(target), classifier.code(target)
+    sources, at = trajectory.rows, perturbation.index(step)
+    converted = trajectory.converted(min_probability)[at]
     incremental = IncrementalClassifier(classifier)
 
     def classify(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         p, is_top = incremental.classify(incremental.hidden(x), code)
         return p, is_top & (p >= min_probability)
 
+    def allowed_change(x: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+        change = cells.clip(x + decoded) - x
+        may = {"both": change != 0, "up": change > 0, "down": change < 0}[direction] & allowed
+        return np.where(may, change, 0)
+
     already = classify(cells.x[sources])[1]
-    rows = sources[converted & ~already]
-    changes = _Change(model, cells, allowed, direction, method_genes)
-    change = changes(rows, n_sd * shift.z)
+    chosen = converted & ~already
+    rows = sources[chosen]
+    after = perturbation.changed(target, step)[1][chosen]
+    in_genes = trajectory.direction.x.any() or method_genes == "paper"
+    before = cells.x[rows] if in_genes else cells.decode(model, cells.z[rows], rows)
+    change = allowed_change(cells.x[rows], after - before)
     flips: dict[int, Flip] = {}
     with progress_bar("minimal genes", len(rows), show=progress) as advance:
         for i, row in enumerate(rows):
             flip = smallest_set(
-                incremental, cells.x[row], change[i], code, order=order, stable=stable, min_probability=min_probability
-            )
+                incremental, cells.x[row], change[i], code, order=order, stable=stable, eliminate=eliminate,
+                min_probability=min_probability, scale=cells.scale,
+            )  # fmt: skip
             if flip is not None:
                 flips[i] = flip
             advance()
@@ -387,6 +410,7 @@ def minimal_genes(
     edited = edit_cells(x, change, sets)
     probability, flipped = classify(edited)
     names = model.gene_names.to_numpy()
+    real = cells.x[cells.of(target)] * cells.scale
     table = pd.DataFrame(
         {
             "cell": adata.obs_names.to_numpy()[rows],
@@ -396,29 +420,31 @@ def minimal_genes(
             "probability_before": classify(x)[0],
             "probability_after": probability,
             "flipped": flipped,
+            "judged": perturbation.judge.probability(edited).argmax(1) == code,
+            "nearest": perturbation.judge.nearest(edited) == code,
             "genes": [", ".join(names[s]) for s in sets],
+            "distance_before": distance_to_type(x * cells.scale, real),
+            "distance": distance_to_type(edited * cells.scale, real),
         }
     )
-    distance, usual = distance_to_type(edited, cells.x[cells.of(target)])
-    table["distance"], table["usual_distance"] = distance, float(np.median(usual))
-    table["plausible"] = distance <= np.quantile(usual, 0.95)
-
-    random = _random.generator(rng, "minimal genes")
     # the null ranks genes by effect; it is not the null of a search
-    n_null = n_random if order == "effect" and len(rows) else 0
-    null = recurrence_null(changes, rows, sets, shift, n_sd, n_null, random)
-    genes = recurrence(model, sets, change, null)
-    beside = baselines(incremental, cells, rows, sets, change, source, target, code, min_probability, random)
+    null = np.zeros((0, len(names)))
+    if order == "effect" and len(rows):
+        wanted = float(np.median(trajectory.moved[at])) * float(perturbation.rows(target)["distance"].iloc[0])
+        null = recurrence_null(perturbation, source, wanted, [len(s) for s in sets], allowed_change)
+    genes = recurrence(names, sets, change, null, cells.scale)
+    random = _random.generator(rng, "minimal genes")
+    beside = baselines(perturbation, incremental, rows, sets, change, source, target, random)
     counts = {
         "source": len(sources),
         "already_target": int(already.sum()),
-        "converted": int((converted & ~already).sum()),
+        "converted": int(chosen.sum()),
         "flipped": len(rows),
     }
     params = {
-        "source": source, "target": target, "groupby": groupby, "n_sd": n_sd, "n_dims": n_dims, "order": order,
-        "direction": direction, "stable": stable, "method_genes": method_genes, "n_random": n_random,
-        "n_allowed": int(allowed.sum()),
+        "source": source, "target": target, "groupby": perturbation.groupby, "method": perturbation.methods[0],
+        perturbation.unit: step, "order": order, "direction": direction, "stable": stable, "eliminate": eliminate,
+        "method_genes": method_genes, "n_random": n_random, "n_allowed": int(allowed.sum()),
     }  # fmt: skip
     results(adata)["minimal_genes"] = {"cells": table, "genes": genes, "baselines": beside, "params": params}
     return MinimalGenes(table, genes, beside, counts, params, adata, model, rows, edited)

@@ -15,10 +15,13 @@ from diffvae import _keys, _random
 from diffvae._core.anndata import results
 from diffvae._core.runtime import progress_bar
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
+from diffvae.tl._change import AT_ONCE, FACTORS, change_curve, factors_for, lengths
 from diffvae.tl._directions import (
+    COMPARED,
     METHODS,
     Cells,
     Direction,
+    anchored,
     directions,
     enriched_dimensions,
     one_or_more,
@@ -26,6 +29,7 @@ from diffvae.tl._directions import (
     random_directions,
     read_cells,
 )
+from diffvae.tl._judge import Judge
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -33,12 +37,14 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
 
 
-NULL_CELLS = 50
+NULL_CELLS = 20
 """Source cells on which the random directions are tried; directions differ far more than cells do."""
 MAX_Q = 0.05
-"""Largest q-value at which a dimension is enriched in a type."""
-AT_ONCE = 4096
-"""Cells that are decoded and classified at once; limits the memory."""
+"""Largest q-value at which a dimension is enriched in a type, and at which conversions are beyond chance."""
+STEPS = (0.25, 0.5, 0.75, 1.0, 1.5)
+"""Shares of the distance between two types by which cells are moved."""
+HALF = 0.5
+"""Share of the cells that must convert for a step to reach a type."""
 METHOD_GENES = Choice("effect", "paper")
 SD_FROM = Choice("all", "group")
 RULES: dict[str, Rule] = {
@@ -54,15 +60,25 @@ RULES: dict[str, Rule] = {
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Cells moved along a direction: p(target), and whether target is the most probable type, steps x cells."""
+    """Cells moved along a direction, each array steps x cells.
+
+    ``factor`` are the multiples of the direction, ``probability`` is p(target) by the classifier, and ``is_top``,
+    ``judged`` and ``nearest`` say whether target is the most probable type by the classifier, by the judge's regression
+    and among the nearest real cells.
+    """
 
     rows: np.ndarray
     direction: Direction
+    factor: np.ndarray
     probability: np.ndarray
     is_top: np.ndarray
+    judged: np.ndarray
+    nearest: np.ndarray
+    moved: np.ndarray
+    """Length of the change of expression, as a share of the distance between the types."""
 
     def converted(self, min_probability: float) -> np.ndarray:
-        """Return which cells are converted, steps x cells."""
+        """Return which cells are converted by the classifier, steps x cells."""
         return self.is_top & (self.probability >= min_probability)
 
     def resistance(self, grid: tuple[float, ...], min_probability: float) -> np.ndarray:
@@ -78,17 +94,25 @@ class Perturbation:
     Attributes
     ----------
     table
-        One row per source, target, method and step: ``n_cells``, ``n_converted``, ``converted`` (share),
-        ``converted_at_0``, ``null_mean``, ``null_low``, ``null_high`` (95 % of the random directions), ``excess``
-        (``converted`` minus the larger of ``converted_at_0`` and ``null_mean``), ``p_value`` (one-sided, against the
-        random directions), ``q_value`` (Benjamini-Hochberg over sources and targets), ``mean_probability``, ``n_dims``.
+        One row per source, target, method and step. ``step`` is the length of the change of expression, as a share of
+        ``distance``, that between the mean expressions of the two types on log-normalised values; ``n_sd`` the paper's
+        lambda. One of them is :attr:`unit` and the same for all cells, of the other there is the median. ``n_cells``,
+        ``n_converted``, ``converted`` (share, by the classifier), ``converted_at_0``; ``judged`` and ``nearest``
+        (shares by the judge's regression and by the nearest real cells), ``judged_at_0``; ``null_mean``, ``null_low``,
+        ``null_high`` (95 % of the random directions), ``null_judged``; ``excess`` (``converted`` minus the larger of
+        ``converted_at_0`` and ``null_mean``), ``p_value`` (one-sided, against the random directions), ``q_value``
+        (Benjamini-Hochberg over sources and targets), ``mean_probability``, ``n_dims``.
     trajectories
         (source, target, method) to the cells along that direction.
-    adata, model, classifier, groupby
-        The arguments of :func:`diffvae.tl.perturb`.
+    nulls
+        Source to its cells moved along random directions.
+    adata, model, classifier, judge, groupby
+        The arguments of :func:`diffvae.tl.perturb`, and the judge.
     data
         The cells as the models see them.
-    n_sd
+    unit
+        ``"step"`` or ``"n_sd"``: the unit of :attr:`steps`.
+    steps
         The steps, 0 among them.
     min_probability
         Least probability of a conversion.
@@ -111,18 +135,21 @@ class Perturbation:
 
     table: pd.DataFrame
     trajectories: dict[tuple[str, str, str], Trajectory]
+    nulls: dict[str, Null]
     adata: AnnData
     model: Model
     classifier: CellStateClassifier
+    judge: Judge
     data: Cells
     groupby: str
-    n_sd: tuple[float, ...]
+    unit: str
+    steps: tuple[float, ...]
     min_probability: float
     methods: tuple[str, ...]
 
     def __repr__(self) -> str:
         pairs = {(a, b) for a, b, _ in self.trajectories}
-        return f"Perturbation({len(pairs)} pairs of types, n_sd={self.n_sd}, methods={self.methods})"
+        return f"Perturbation({len(pairs)} pairs of types, {self.unit}={self.steps}, methods={self.methods})"
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -134,13 +161,11 @@ class Perturbation:
         """The target types."""
         return tuple(dict.fromkeys(b for _, b, _ in self.trajectories))
 
-    def step(self, n_sd: float | None) -> int:
-        """Return the index of a step in :attr:`n_sd`; None is the largest."""
-        if n_sd is None:
-            return len(self.n_sd) - 1
-        if float(n_sd) not in self.n_sd:
-            raise ValueError(f"n_sd is {n_sd}; this perturbation has {', '.join(f'{v:g}' for v in self.n_sd)}.")
-        return self.n_sd.index(float(n_sd))
+    def index(self, step: float) -> int:
+        """Return the index of a step in :attr:`steps`."""
+        if float(step) not in self.steps:
+            raise ValueError(f"step is {step}; this perturbation has {', '.join(f'{v:g}' for v in self.steps)}.")
+        return self.steps.index(float(step))
 
     def trajectory(self, target: str, source: str | None = None, method: str | None = None) -> Trajectory:
         """Return the cells of a source on the way to a target; the first source and method by default."""
@@ -150,28 +175,55 @@ class Perturbation:
             raise ValueError(f"{key[0]} to {key[1]} by {key[2]!r} was not tried; there are: {pairs}.")
         return self.trajectories[key]
 
-    def plasticity(self, n_sd: float | None = 1.0, *, value: str = "excess", method: str | None = None) -> pd.DataFrame:
+    def rows(self, target: str, source: str | None = None, method: str | None = None) -> pd.DataFrame:
+        """Return the rows of :attr:`table` of one trajectory, by step."""
+        source, method = source or self.sources[0], method or self.methods[0]
+        table = self.table
+        return table[(table["source"] == source) & (table["target"] == target) & (table["method"] == method)]
+
+    def reaching_step(self, target: str, *, source: str | None = None, method: str | None = None) -> float | None:
+        """Return the smallest step at which at least half of the cells convert, beyond chance; None if none does.
+
+        Classifier and judge must both call half of the cells, with q at most 0.05.
+        """
+        rows = self.rows(target, source, method)
+        half = (rows["converted"] >= HALF) & (rows["judged"] >= HALF) & (rows["q_value"] <= MAX_Q)
+        return float(rows.loc[half, self.unit].min()) if half.any() else None
+
+    def shown_step(self, target: str, *, source: str | None = None, method: str | None = None) -> float:
+        """Return the smallest step that reaches the target, or the largest step if none does."""
+        reaching = self.reaching_step(target, source=source, method=method)
+        return self.steps[-1] if reaching is None else reaching
+
+    @property
+    def mover(self) -> Mover:
+        """What moves cells, decodes them, and asks classifier and judge."""
+        return Mover(self.model, self.classifier, self.judge, self.data)
+
+    def plasticity(
+        self, step: float | None = None, *, value: str = "excess", method: str | None = None
+    ) -> pd.DataFrame:
         """Return the plasticity map, sources x targets: the share converted beyond the null.
 
         Parameters
         ----------
-        n_sd
+        step
             Step; None for the largest.
         value
             Column of :attr:`table`.
         method
             None for the first.
         """
-        step = self.n_sd[self.step(n_sd)]
+        at = self.steps[-1] if step is None else self.steps[self.index(step)]
         method = self.methods[0] if method is None else method
-        rows = self.table[(self.table["n_sd"] == step) & (self.table["method"] == method)]
+        rows = self.table[(self.table[self.unit] == at) & (self.table["method"] == method)]
         return rows.pivot(index="source", columns="target", values=value).reindex(self.sources, columns=self.targets)
 
     def cells(self, method: str | None = None) -> pd.DataFrame:
         """Return one row per source cell and target.
 
-        ``resistance`` is the smallest n_sd from which the cell stays converted, or infinity. ``converted_at`` lists the
-        steps at which it is converted, for example ``"1, 1.5"``. ``probability_at_0`` and ``probability_at_most`` are
+        ``resistance`` is the smallest step from which the cell stays converted, or infinity. ``converted_at`` lists the
+        steps at which it is converted, for example ``"0.75, 1"``. ``probability_at_0`` and ``probability_at_most`` are
         the probabilities of the target at 0 and at the largest step.
         """
         method = self.methods[0] if method is None else method
@@ -182,9 +234,9 @@ class Perturbation:
                     "cell": names[t.rows],
                     "source": a,
                     "target": b,
-                    "resistance": t.resistance(self.n_sd, self.min_probability),
+                    "resistance": t.resistance(self.steps, self.min_probability),
                     "converted_at": [
-                        ", ".join(f"{step:g}" for step, at in zip(self.n_sd, column, strict=True) if at)
+                        ", ".join(f"{step:g}" for step, at in zip(self.steps, column, strict=True) if at)
                         for column in t.converted(self.min_probability).T
                     ],
                     "probability_at_0": t.probability[0],
@@ -197,33 +249,34 @@ class Perturbation:
         return pd.concat(frames, ignore_index=True)
 
     def changed(
-        self, target: str, n_sd: float | None = 1.0, *, source: str | None = None, method: str | None = None
+        self, target: str, step: float | None = None, *, source: str | None = None, method: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return latent representation and expression of the source cells after the shift."""
+        """Return latent representation and expression of the source cells after a step; None for :meth:`shown_step`."""
         t = self.trajectory(target, source, method)
-        step = np.float32(self.n_sd[self.step(n_sd)])
-        if (method or self.methods[0]) == "expression_mean":
-            y = self.data.clip(self.data.x[t.rows] + step * t.direction.x)
+        step = self.shown_step(target, source=source, method=method) if step is None else step
+        factor = t.factor[self.index(step)][:, None]
+        if t.direction.x.any():
+            y = self.data.clip(self.data.x[t.rows] + factor * t.direction.x)
             return self.data.encode(self.model, y, t.rows), y
-        z = self.data.z[t.rows] + step * t.direction.z
+        z = (self.data.z[t.rows] + factor * t.direction.z).astype(np.float32)
         return z, self.data.decode(self.model, z, t.rows)
 
     def effects(
         self,
         target: str,
-        n_sd: float | None = 1.0,
+        step: float | None = None,
         *,
         source: str | None = None,
         method: str | None = None,
         method_genes: str = "effect",
         converted_only: bool = False,
     ) -> pd.DataFrame:
-        """Return the effect of the shift on each gene, largest change first.
+        """Return the effect of the step on each gene, largest change of log-normalised expression first.
 
         Parameters
         ----------
-        target, n_sd, source, method
-            Which perturbation.
+        target, step, source, method
+            Which perturbation, as in :meth:`changed`.
         method_genes
             ``"effect"``: decode(z + shift) - decode(z). ``"paper"``: decode(z + shift) - x, which adds the
             reconstruction error to the effect.
@@ -233,50 +286,49 @@ class Perturbation:
         Returns
         -------
         One row per gene: ``gene``, ``effect`` (mean change on the scale of the training layer), ``log_effect`` (the
-        same in log-normalised units, if the scaling is known), ``agreement`` (share of the cells in
+        same in log-normalised units, or the same if the layer has no scaling), ``agreement`` (share of the cells in
         which the change has this sign), ``direction`` ("up" or "down").
         """
         check(RULES, method_genes=method_genes)
         t = self.trajectory(target, source, method)
-        _, y = self.changed(target, n_sd, source=source, method=method)
+        step = self.shown_step(target, source=source, method=method) if step is None else step
+        _, y = self.changed(target, step, source=source, method=method)
         before = self.data.x[t.rows]
-        if method_genes == "effect" and (method or self.methods[0]) != "expression_mean":
+        if method_genes == "effect" and not t.direction.x.any():
             before = self.data.decode(self.model, self.data.z[t.rows], t.rows)
-        averaged = t.converted(self.min_probability)[self.step(n_sd)] if converted_only else np.ones(len(y), bool)
+        averaged = t.converted(self.min_probability)[self.index(step)] if converted_only else np.ones(len(y), bool)
         change = (y - before)[averaged]
         mean = change.mean(0) if len(change) else np.zeros(y.shape[1])
-        features = self.model.features
-        frame = pd.DataFrame({"gene": self.model.gene_names, "effect": mean})
-        if features.minimum is not None and features.maximum is not None:
-            frame["log_effect"] = mean * (features.maximum - features.minimum)
+        frame = pd.DataFrame({"gene": self.model.gene_names, "effect": mean, "log_effect": mean * self.data.scale})
         frame["agreement"] = (np.sign(change) == np.sign(mean)).mean(0) if len(change) else np.nan
         frame["direction"] = np.where(mean >= 0, "up", "down")
-        return frame.sort_values("effect", key=np.abs, ascending=False, kind="stable").reset_index(drop=True)
+        return frame.sort_values("log_effect", key=np.abs, ascending=False, kind="stable").reset_index(drop=True)
 
     def to_adata(
-        self, target: str, n_sd: float | None = 1.0, *, source: str | None = None, method: str | None = None
+        self, target: str, step: float | None = None, *, source: str | None = None, method: str | None = None
     ) -> AnnData:
         """Return the changed cells, placed on the t-SNE map of ``adata`` if there is one.
 
         Parameters
         ----------
-        target, n_sd, source, method
-            Which perturbation.
+        target, step, source, method
+            Which perturbation, as in :meth:`changed`.
 
         Returns
         -------
         AnnData with the training layer in ``layers``, log-normalised X, ``obsm["X_diffvae"]``, and in ``obs``
-        ``cell``, ``source``, ``target``, ``n_sd``, ``probability`` and ``converted``.
+        ``cell``, ``source``, ``target``, the step, ``probability`` and ``converted``.
         """
         t = self.trajectory(target, source, method)
-        step = self.step(n_sd)
-        z, y = self.changed(target, n_sd, source=source, method=method)
+        step = self.shown_step(target, source=source, method=method) if step is None else step
+        z, y = self.changed(target, step, source=source, method=method)
+        at = self.index(step)
         obs = {
             "source": self.sources[0] if source is None else source,
             "target": target,
-            "n_sd": self.n_sd[step],
-            "probability": t.probability[step],
-            "converted": t.converted(self.min_probability)[step],
+            self.unit: self.steps[at],
+            "probability": t.probability[at],
+            "converted": t.converted(self.min_probability)[at],
         }
         return changed_adata(self.adata, self.model, t.rows, y, z, obs)
 
@@ -315,56 +367,66 @@ def perturb(
     source: str | Sequence[str],
     target: str | Sequence[str] | None = None,
     groupby: str | None = None,
+    method: str | Sequence[str] = COMPARED,
+    step: Sequence[float] = STEPS,
+    n_sd: Sequence[float] | None = None,
     n_dims: int = 5,
-    n_sd: Sequence[float] = (0, 0.25, 0.5, 1, 1.5, 2),
     sd_from: str = "all",
     direction: str = "signed",
-    method: str | Sequence[str] = METHODS,
     min_probability: float = 0.5,
     n_random: int = 200,
     rng: _random.Rng = 0,
     progress: bool = True,
 ) -> Perturbation:
-    r"""Shift the latent dimensions of source cells towards a target type, decode, and count conversions.
+    r"""Move source cells through the latent space towards a target type, decode, and count conversions.
 
-    .. math:: z'_j = z_j + s_j \lambda \sigma_j \quad (j \in \mbox{the target's dimensions}), \qquad
-              y = decode(z'), \qquad \mbox{converted if } p(target \mid y) \ge p_{min}
+    .. math:: z' = z + f \Delta, \qquad y = decode(z'), \qquad
+              |y - decode(z)| = b \, |\bar{x}_T - \bar{x}_S|, \qquad
+              \mbox{converted if } T = \arg\max_c p(c \mid y) \mbox{ and } p(T \mid y) \ge p_{min}
 
-    with :math:`s_j` the sign that leads from the mean of the source to the mean of the target. Each share of converted
-    cells is compared with the share at :math:`\lambda = 0` (the effect of decoding alone) and with the shares under
-    random directions of equal length.
+    By default :math:`\Delta` is the difference between the latent means of the two types. The factor f is found for
+    each cell, so that its expression changes by the share b of the distance between the mean expressions of the types,
+    on log-normalised values. Methods and random directions are thus compared at equal change. A judge of another kind
+    (multinomial logistic regression on principal components, learnt on another split, and the 15 nearest real cells)
+    looks at every changed cell as well.
 
     Parameters
     ----------
     adata
-        Cells with labels; the source cells are shifted.
+        Cells with labels; the source cells are moved.
     model
         A trained model with a decoder.
     classifier
         Trained on the same genes and layer, with the source among its types.
     source
-        A type, or several.
+        A type, or several; ``"all"`` for every type.
     target
         A type, or several; None for all types but the source.
     groupby
         Key of the types in ``obs``; None for the key of the classifier.
-    n_dims
-        Dimensions to shift: those of :func:`latent_dimensions` for the target (the paper: 5).
-    n_sd
-        The values of lambda, in standard deviations (the paper: 0.5 and 1); 0 is always added.
-    sd_from
-        Cells whose standard deviation is used: ``"all"``, or ``"group"`` for the source (as in the released code).
-    direction
-        ``"signed"``: towards the target. ``"plus"``: always up, as in the paper.
     method
-        One or more of ``"shift"`` (the paper), ``"mean"`` (a step of the same length along the line between the latent
-        means of the two types, as in scGen), ``"expression_mean"`` (the same fraction of the line between their mean
-        expression, without a model) and ``"none"`` (decode only). The first is the default of the methods of
-        :class:`Perturbation`.
+        One or more directions; the first is the default of the methods of :class:`Perturbation`. ``"mean"``: the
+        difference of the latent means (scGen). ``"shift"``: the paper's, :math:`z'_j = z_j + s_j \lambda \sigma_j` in
+        the dimensions j that encode the target, with the sign :math:`s_j` that leads to it. ``"ot"``: for each cell
+        its own, by entropic optimal transport to the target's cells. ``"anchored"``: for each cell its own, the
+        smallest change that the classifier calls target, held near the difference of the means. ``"expression_mean"``:
+        the difference of the mean expressions added to the cell, without a model. ``"none"``: decode only.
+    step
+        The shares b; 0 is always added.
+    n_sd
+        The paper's lambda instead, in standard deviations (the paper: 0.5 and 1): the same factor for all cells. Other
+        directions are given the length of the shift.
+    n_dims
+        Dimensions of the shift: those of :func:`latent_dimensions` for the target (the paper: 5).
+    sd_from
+        Cells whose standard deviation the shift uses: ``"all"``, or ``"group"`` for the source (as in the released
+        code).
+    direction
+        Of the shift. ``"signed"``: towards the target. ``"plus"``: always up, as in the paper.
     min_probability
         Least calibrated probability of the target.
     n_random
-        Random directions per target. The smallest possible p-value is 1 / (n_random + 1).
+        Random directions per source. The smallest possible p-value is 1 / (n_random + 1).
     rng
         Seed or generator.
     progress
@@ -392,7 +454,7 @@ def perturb(
     >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
     >>> found = dv.tl.perturb(adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=10)
     >>> found.table.columns[:4].tolist()
-    ['source', 'target', 'method', 'n_sd']
+    ['source', 'target', 'method', 'step']
     """
     methods = one_or_more(method)
     for name in methods:
@@ -401,111 +463,238 @@ def perturb(
         RULES, n_dims=n_dims, sd_from=sd_from, direction=direction, min_probability=min_probability, n_random=n_random
     )  # fmt: skip
     groupby = classifier.groupby if groupby is None else groupby
-    grid = step_sizes(n_sd)
+    unit = "step" if n_sd is None else "n_sd"
+    grid = step_sizes(**{unit: step if n_sd is None else n_sd})
     cells = read_cells(adata, model, classifier, groupby)
     pairs = pairs_of(classifier, cells, source, target)
     chosen = enriched_dimensions(cells, model, n_dims)
-    _warn_if_not_enriched(chosen, [b for _, b in pairs])
+    if "shift" in methods:
+        _warn_if_not_enriched(chosen, [b for _, b in pairs])
     random = _random.generator(rng, "perturb")
+    judge = Judge.of(cells.x, cells.codes, cells.classes, cells.scale, rng)
+    move = Mover(model, classifier, judge, cells)
 
     rows: list[dict[str, Any]] = []
     trajectories: dict[tuple[str, str, str], Trajectory] = {}
+    nulls: dict[str, Null] = {}
     with progress_bar("perturbing", len(pairs), show=progress) as advance:
         for a, b in pairs:
-            sources = cells.of(a)
-            tried = (
-                sources if len(sources) <= NULL_CELLS else np.sort(random.choice(sources, NULL_CELLS, replace=False))
-            )
-            by_method = directions(cells, a, b, chosen, sd_from=sd_from, direction=direction)
-            nulls: dict[bool, np.ndarray] = {}  # shift and mean have the same length, so they share a null
-            for name in methods:
-                along = by_method[name]
-                in_genes = bool(along.x.any())
-                trajectory = follow(model, classifier, cells, sources, along, grid, b, name == "expression_mean")
-                if name != "none" and (along.z.any() or in_genes) and in_genes not in nulls:
-                    nulls[in_genes] = np.array(
-                        [
-                            follow(model, classifier, cells, tried, other, grid[1:], b, in_genes)
-                            .converted(min_probability)
-                            .mean(1)
-                            for other in random_directions(along, cells.z.std(0), n_random, random)
-                        ]
-                    )
-                null = nulls.get(in_genes) if name != "none" else None
+            if a not in nulls:
+                nulls[a] = Null.of(move, a, n_random, random)
+            distance = float(lengths(cells.x[cells.of(b)].mean(0) - cells.x[cells.of(a)].mean(0), cells.scale))
+            by_method = directions(
+                cells, a, b, chosen, methods=methods, sd_from=sd_from, direction=direction, anchored=move.anchored,
+                rng=random,
+            )  # fmt: skip
+            for name, along in by_method.items():
+                trajectory = move.follow(cells.of(a), along, grid, unit, b, distance)
                 trajectories[a, b, name] = trajectory
                 rows += [
                     {"source": a, "target": b, "method": name, **row}
-                    for row in _steps(trajectory, grid, min_probability, np.isin(sources, tried), null)
+                    for row in _rows(trajectory, grid, unit, distance, min_probability, nulls[a], move.code(b), name)
                 ]
             advance(f"{a} to {b}")
     table = pd.DataFrame(rows)
-    table["q_value"] = table.groupby(["method", "n_sd"])["p_value"].transform(_benjamini_hochberg)
+    table["q_value"] = table.groupby(["method", unit])["p_value"].transform(_benjamini_hochberg)
     results(adata)["perturbation"] = table
     results(adata)["perturbation_params"] = {
         "groupby": groupby,
         "n_dims": n_dims,
-        "n_sd": np.array(grid),
+        unit: np.array(grid),
         "sd_from": sd_from,
         "direction": direction,
         "min_probability": min_probability,
         "n_random": n_random,
     }
-    return Perturbation(table, trajectories, adata, model, classifier, cells, groupby, grid, min_probability, methods)
+    return Perturbation(
+        table,
+        trajectories,
+        nulls,
+        adata,
+        model,
+        classifier,
+        judge,
+        cells,
+        groupby,
+        unit,
+        grid,
+        min_probability,
+        methods,
+    )
 
 
-def follow(
-    model: Model,
-    classifier: CellStateClassifier,
-    cells: Cells,
-    rows: np.ndarray,
-    direction: Direction,
-    grid: Sequence[float],
-    target: str,
-    in_genes: bool = False,
-) -> Trajectory:
-    """Move cells along a direction and classify them at each step."""
-    steps = np.asarray(grid, np.float32)[:, None, None]
-    at_once = max(1, AT_ONCE // len(steps))
-    probability = []
-    for part in (rows[i : i + at_once] for i in range(0, len(rows), at_once)):
-        if in_genes:
-            moved = cells.clip((cells.x[part] + steps * direction.x).reshape(-1, cells.x.shape[1]))
+@dataclass(frozen=True)
+class Mover:
+    """Moves cells, decodes them, and asks classifier and judge."""
+
+    model: Model
+    classifier: CellStateClassifier
+    judge: Judge
+    cells: Cells
+
+    def code(self, name: str) -> int:
+        """Return the number of a type."""
+        return self.classifier.code(name)
+
+    def decode(self, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the expression of points, each in the batch of the cell in ``rows``."""
+        return self.cells.decode(self.model, np.require(z, np.float32), rows)
+
+    def anchored(self, rows: np.ndarray, delta: np.ndarray, target: str) -> np.ndarray:
+        """Return the anchored direction of each cell."""
+        return anchored(self.model, self.classifier, self.cells, rows, delta, target)
+
+    def follow(
+        self, rows: np.ndarray, along: Direction, grid: Sequence[float], unit: str, target: str, distance: float
+    ) -> Trajectory:
+        """Move cells along a direction and classify them at each step."""
+        cells, code = self.cells, self.code(target)
+        steps, in_genes = np.asarray(grid, np.float32), bool(along.x.any())
+        shape = (len(steps), len(rows))
+        if unit == "n_sd":
+            factor = np.broadcast_to(steps[:, None] / max(along.sd, 1e-12), shape)
+        elif in_genes or not along.z.any():
+            factor = np.broadcast_to(steps[:, None], shape)
         else:
-            z = (cells.z[part] + steps * direction.z).reshape(-1, cells.z.shape[1])
-            moved = cells.decode(model, z, np.tile(part, len(steps)))
-        called = classifier.predict_proba(moved)
-        probability.append(called.reshape(len(steps), len(part), -1))
-    p = np.concatenate(probability, axis=1)
-    code = classifier.code(target)
-    return Trajectory(rows, direction, p[:, :, code], p.argmax(2) == code)
+            curve = change_curve(self.decode, cells.z[rows], along.z, rows, cells.scale)
+            factor = factors_for(curve, distance * steps).T
+        columns: list[np.ndarray] = []
+        at_once = max(1, AT_ONCE // len(steps))
+        for start in range(0, len(rows), at_once):
+            part = slice(start, start + at_once)
+            own, f = rows[part], factor[:, part, None]
+            if in_genes:
+                y = cells.clip(cells.x[own] + f * along.x)
+                before = cells.x[own]
+            else:
+                z = cells.z[own] + f * along.part(part).z
+                y = self.decode(z.reshape(-1, z.shape[2]), np.tile(own, len(steps))).reshape(*f.shape[:2], -1)
+                before = y[0]
+            flat = y.reshape(-1, y.shape[2])
+            p = self.classifier.predict_proba(flat)
+            answers = (
+                p[:, code], p.argmax(1) == code, self.judge.probability(flat).argmax(1) == code,
+                self.judge.nearest(flat) == code, lengths(y - before, cells.scale).ravel() / max(distance, 1e-12),
+            )  # fmt: skip
+            columns.append(np.stack([a.reshape(f.shape[:2]) for a in answers]))
+        probability, is_top, judged, nearest, moved = np.concatenate(columns, axis=2)
+        return Trajectory(
+            rows, along, factor, probability, is_top.astype(bool), judged.astype(bool), nearest.astype(bool), moved
+        )
 
 
-def _steps(
+@dataclass(frozen=True)
+class Null:
+    """Source cells moved along random directions of the latent space: how their expression changes, and to what.
+
+    Attributes
+    ----------
+    curve
+        Length of the change, draws x cells x factors.
+    probability, judged
+        Probabilities of the types by the classifier and by the judge, draws x cells x factors x types.
+    tried
+        The cells, by their position in the source.
+    directions
+        Draws x latent dimensions.
+    """
+
+    curve: np.ndarray
+    probability: np.ndarray
+    judged: np.ndarray
+    tried: np.ndarray
+    directions: np.ndarray
+
+    @classmethod
+    def of(cls, move: Mover, source: str, n_random: int, rng: np.random.Generator) -> Null:
+        """Move some cells of the source along ``n_random`` directions."""
+        cells, sources = move.cells, move.cells.of(source)
+        tried = np.sort(rng.permutation(len(sources))[:NULL_CELLS])
+        rows = sources[tried]
+        drawn = random_directions(cells.z.std(0), n_random, rng)
+        at_once = max(1, AT_ONCE // (len(rows) * len(FACTORS)))
+        found: list[list[np.ndarray]] = [[], [], []]
+        for start in range(0, n_random, at_once):
+            steps = drawn[start : start + at_once, None, None] * FACTORS[:, None]  # draws x 1 x factors x dimensions
+            z = cells.z[rows][:, None] + steps
+            y = move.decode(z.reshape(-1, z.shape[-1]), np.tile(np.repeat(rows, len(FACTORS)), len(z)))
+            p, q = move.classifier.predict_proba(y), move.judge.probability(y)
+            y = y.reshape(*z.shape[:3], -1)
+            found[0].append(np.maximum.accumulate(lengths(y - y[:, :, :1], cells.scale), axis=2))
+            found[1].append(p.reshape(*z.shape[:3], -1))
+            found[2].append(q.reshape(*z.shape[:3], -1))
+        return cls(*(np.concatenate(part) for part in found), tried, drawn)
+
+    def moved(self, move: Mover, rows: np.ndarray, wanted: float) -> Iterator[np.ndarray]:
+        """Yield for each direction the cells moved by it until their expression changes as wanted; see ``rows``.
+
+        ``rows`` are the numbers of the cells that were tried. Each result is a change of decoded expression.
+        """
+        z = move.cells.z[rows]
+        before = move.decode(z, rows)
+        for curve, step in zip(self.curve, self.directions, strict=True):
+            factor = factors_for(curve, np.array([wanted]))
+            yield move.decode(z + factor * step, rows) - before
+
+    def shares(self, code: int, wanted: np.ndarray, min_probability: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the shares converted and judged to be a type at given changes, draws x steps each.
+
+        Probabilities between two factors are interpolated. A cell whose expression does not change as much counts with
+        its largest change.
+        """
+        n_draws, n_cells, n_factors = self.curve.shape
+        flat = self.curve.reshape(-1, n_factors)
+        at = np.stack([np.interp(wanted, row, np.arange(n_factors)) for row in flat]).reshape(n_draws, n_cells, -1)
+        low = np.minimum(at.astype(int), n_factors - 2)[..., None]
+        weight = at[..., None] - low
+
+        def between(p: np.ndarray) -> np.ndarray:
+            return (1 - weight) * np.take_along_axis(p, low, 2) + weight * np.take_along_axis(p, low + 1, 2)
+
+        p = between(self.probability)
+        converted = (p.argmax(3) == code) & (p[..., code] >= min_probability)
+        return converted.mean(1), (between(self.judged).argmax(3) == code).mean(1)
+
+
+def _rows(
     trajectory: Trajectory,
     grid: Sequence[float],
+    unit: str,
+    distance: float,
     min_probability: float,
-    tried: np.ndarray,
-    null: np.ndarray | None,
+    null: Null,
+    code: int,
+    method: str,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the row of the table of each step; ``tried`` marks the cells of the null, draws x steps without 0."""
+    """Yield the row of the table of each step."""
     converted = trajectory.converted(min_probability)
-    at_zero = float(converted[0].mean())
+    moved = np.median(trajectory.moved, axis=1)
+    wanted = distance * (np.asarray(grid[1:]) if unit == "step" else moved[1:])
+    draws, judged = null.shares(code, wanted, min_probability)
     for i, step in enumerate(grid):
-        draws = null[:, i - 1] if null is not None and i else None
-        share, mean, low, high, p_value = float(converted[i].mean()), np.nan, np.nan, np.nan, np.nan
-        if draws is not None:
-            mean, low, high = float(draws.mean()), *map(float, np.quantile(draws, (0.025, 0.975)))
-            p_value = (1 + int((draws >= converted[i, tried].mean()).sum())) / (1 + len(draws))
+        in_sd = float(np.median(trajectory.factor[i])) * trajectory.direction.sd
+        share, mean, low, high, p_value, by_judge = float(converted[i].mean()), *(np.nan,) * 5
+        if i and method != "none":
+            of_null = draws[:, i - 1]
+            mean, low, high = float(of_null.mean()), *map(float, np.quantile(of_null, (0.025, 0.975)))
+            p_value = (1 + int((of_null >= converted[i, null.tried].mean()).sum())) / (1 + len(of_null))
+            by_judge = float(judged[:, i - 1].mean())
         yield {
-            "n_sd": step,
+            "step": step if unit == "step" else float(moved[i]),
+            "n_sd": step if unit == "n_sd" else in_sd,
+            "distance": distance,
             "n_cells": converted.shape[1],
             "n_converted": int(converted[i].sum()),
             "converted": share,
-            "converted_at_0": at_zero,
+            "converted_at_0": float(converted[0].mean()),
+            "judged": float(trajectory.judged[i].mean()),
+            "judged_at_0": float(trajectory.judged[0].mean()),
+            "nearest": float(trajectory.nearest[i].mean()),
             "null_mean": mean,
             "null_low": low,
             "null_high": high,
-            "excess": share - max(at_zero, 0.0 if np.isnan(mean) else mean),
+            "null_judged": by_judge,
+            "excess": share - max(float(converted[0].mean()), 0.0 if np.isnan(mean) else mean),
             "p_value": p_value,
             "mean_probability": float(trajectory.probability[i].mean()),
             "n_dims": len(trajectory.direction.dimensions),
@@ -530,11 +719,12 @@ def _warn_if_not_enriched(chosen: pd.DataFrame, targets: Sequence[str]) -> None:
         )
 
 
-def step_sizes(n_sd: Sequence[float]) -> tuple[float, ...]:
-    """Return the sorted steps with 0 added."""
-    values = np.atleast_1d(np.asarray(n_sd, dtype=float))
+def step_sizes(**given: Sequence[float]) -> tuple[float, ...]:
+    """Return the sorted steps with 0 added; ``step=...`` or ``n_sd=...``."""
+    ((name, sizes),) = given.items()
+    values = np.atleast_1d(np.asarray(sizes, dtype=float))
     if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any():
-        raise ValueError(f"n_sd is {n_sd!r}; it must be finite numbers of 0 or more.")
+        raise ValueError(f"{name} is {sizes!r}; it must be finite numbers of 0 or more.")
     if not values.any():
-        raise ValueError(f"n_sd is {n_sd!r}; at least one step must be above 0.")
+        raise ValueError(f"{name} is {sizes!r}; at least one value must be above 0.")
     return tuple(sorted({0.0, *map(float, values)}))
