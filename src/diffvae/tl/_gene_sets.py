@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 128 * 2**20
 """Most bytes of pre-activations in memory at once."""
 ORDERS = ("effect", "greedy", "gradient")
+ALL_LENGTHS, LATER = 200, 10
+"""The cell is classified after each of the first 200 genes of a ranking, and after every tenth of the later ones.
+
+The later changes are small, and rarely is one of these lengths the answer.
+"""
 
 
 class IncrementalClassifier:
@@ -60,18 +65,23 @@ class IncrementalClassifier:
 
     @torch.no_grad()
     def prefixes(
-        self, x: np.ndarray, genes: np.ndarray, change: np.ndarray, target: int
+        self, x: np.ndarray, genes: np.ndarray, change: np.ndarray, target: int, lengths: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Classify a cell (genes) after the first 1, 2, ..., n of ``genes`` were changed by ``change``.
 
-        Returns p(target) and whether target is the most probable type, one value per prefix.
+        Returns p(target) and whether target is the most probable type, one value per prefix: all of them, or those of
+        the given lengths (ascending).
         """
+        lengths = np.arange(1, len(genes) + 1) if lengths is None else lengths
         hidden = self.hidden(x[None])[0].double()  # a long sum; in float64 its order does not matter
-        results = []
+        results, done = [], 0
         for rows, amount in self._blocks(genes, change):
             steps = (rows * amount).cumsum_(0)
-            results.append(self.classify((hidden + steps).float(), target))
+            at = lengths[(lengths > done) & (lengths <= done + len(rows))] - done - 1
+            if len(at):
+                results.append(self.classify((hidden + steps[torch.from_numpy(at)]).float(), target))
             hidden = hidden + steps[-1].double()
+            done += len(rows)
         probability, is_top = zip(*results, strict=True)
         return np.concatenate(probability), np.concatenate(is_top)
 
@@ -143,13 +153,15 @@ def smallest_set(
         return _greedy(classifier, x, change, candidates, target, min_probability)
     key = -np.abs(change * scale) if order == "effect" else -classifier.gradient(x[None], target)[0] * change
     ranked = candidates[key[candidates].argsort(kind="stable")]
-    probability, is_top = classifier.prefixes(x, ranked, change[ranked], target)
+    numbers = np.arange(1, len(ranked) + 1)
+    lengths = numbers[(numbers <= ALL_LENGTHS) | (numbers % LATER == 0) | (numbers == len(ranked))]
+    probability, is_top = classifier.prefixes(x, ranked, change[ranked], target, lengths)
     flipped = is_top & (probability >= min_probability)
     if not flipped.any():
         return None
-    n_first = int(flipped.argmax()) + 1
+    n_first = int(lengths[flipped.argmax()])
     stays = np.logical_and.accumulate(flipped[::-1])[::-1]
-    n_stable = int(stays.argmax()) + 1 if stays.any() else 0
+    n_stable = int(lengths[stays.argmax()]) if stays.any() else 0
     if order == "effect":
         n = n_stable if stable else n_first
         if not n:

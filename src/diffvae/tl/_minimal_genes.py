@@ -14,7 +14,7 @@ from scipy import stats
 
 from diffvae import _random
 from diffvae._core.anndata import results
-from diffvae._core.runtime import progress_bar
+from diffvae._core.runtime import in_one_thread, progress_bar, torch_in_one_thread
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl._gene_sets import ORDERS, Flip, IncrementalClassifier, smallest_set
@@ -354,6 +354,8 @@ def minimal_genes(
     )  # fmt: skip
 
 
+@in_one_thread
+@torch_in_one_thread
 def find_minimal(
     perturbation: Perturbation,
     target: str,

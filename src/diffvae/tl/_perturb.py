@@ -13,7 +13,7 @@ from scipy import stats
 
 from diffvae import _keys, _random
 from diffvae._core.anndata import results
-from diffvae._core.runtime import progress_bar
+from diffvae._core.runtime import in_one_thread, progress_bar, torch_in_one_thread
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae.tl._change import AT_ONCE, FACTORS, change_curve, factors_for, lengths
 from diffvae.tl._directions import (
@@ -359,6 +359,8 @@ def changed_adata(
     return changed
 
 
+@in_one_thread
+@torch_in_one_thread
 def perturb(
     adata: AnnData,
     model: Model,
