@@ -224,6 +224,18 @@ OTHERS = {
         ["train", "{}/cells.h5ad", "--out", "OUT", "--kind", "pca", "--preset", "code"],
         "only --kind diffvae has presets",
     ),
+    "a batch in each cell": (  # and no remark about genes that were chosen first
+        ["train", "{}/cells.h5ad", "--out", "OUT", "--batch-key", "pseudotime", "--n-top-genes", "20"],
+        "obs['pseudotime'] (--batch-key) holds numbers such as",
+    ),
+    "unknown covariate": (
+        ["train", "{}/cells.h5ad", "--out", "OUT", "--covariate", "sex"],
+        "obs has no column 'sex' (--covariate)",
+    ),
+    "adapt without batches": (
+        ["embed", "{}/cells.h5ad", "--model", "{}/model", "--out", "OUT.h5ad", "--adapt"],
+        "was trained without --batch-key, so there is nothing to adapt; leave out --adapt",
+    ),
     "rate zero": (["train", "{}/cells.h5ad", "--out", "OUT", "--kind", "vae", "--lr", "0"], "lr is 0.0"),
     "too many components": (
         ["train", "{}/cells.h5ad", "--out", "OUT", "--kind", "pca", "--n-latent", "500"],

@@ -49,6 +49,7 @@ def test_bad_input_ends_with_a_sentence_and_writes_nothing(diffvae, files, tmp_p
     for change, sentence in (
         (("--method", "tSNE"), "--method is 'tSNE'; the methods are"),
         (("--label-key", "kind"), "--label-key is"),
+        (("--batch-key", "kind"), "obs has no column 'kind' (--batch-key) in any data set; one has 'cell_type'"),
         (("--config", str(tmp_path / "none.json")), "does not exist"),
         (("--choose-k-of", "leiden"), "--choose-k-of is 'leiden', which is not among the clusterers kmeans; choose"),
         (("--choose-k", "--choose-k-of", "kmeans"), "give only one of the two"),

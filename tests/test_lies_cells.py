@@ -305,5 +305,5 @@ def test_batches():
     assert made.n_vars == 10
     missing = labelled()
     missing.obs.loc[missing.obs_names[:5], "type"] = np.nan
-    with pytest.raises(DataError, match=r"adata\.obs\['type'\] is missing for 5 cells"):
+    with pytest.raises(DataError, match=r"adata\.obs\['type'\] \(batch_key\) is missing for 5 cells"):
         dv.pp.prepare(missing, batch_key="type")

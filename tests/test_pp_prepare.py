@@ -269,7 +269,7 @@ def test_genes_constant_once_depth_is_gone():
         ({"validation_size": 1.0}, "validation_size is 1.0; it must be a number of at least 0 and below 1"),
         ({"validation_size": 0.99}, "leaves 1 of 80 cells for training"),
         ({"batch_key": "donor"}, "adata.obs has no column 'donor'"),
-        ({"batch_key": "gap"}, r"adata.obs\['gap'\] is missing for 1 cells"),
+        ({"batch_key": "gap"}, r"adata.obs\['gap'\] \(batch_key\) is missing for 1 cells"),
         ({"layer": "counts"}, r"adata.layers\['counts'\] is missing"),
         ({"rng": -1}, "rng is -1"),
     ],

@@ -17,6 +17,7 @@ import pandas as pd
 from diffvae import _keys, _random, metrics, pp
 from diffvae._core.information import alive_dimensions, informative
 from diffvae._core.io import read
+from diffvae._core.io.matrix import quoted
 from diffvae._errors import DataError
 from diffvae.benchmark._clusterers import KGiven, Partition, partitions
 from diffvae.benchmark._jobs import Training
@@ -84,7 +85,13 @@ def as_cells(
     keys = dict.fromkeys(datasets, label_key) if isinstance(label_key, str) else label_key
     if missing := [name for name in datasets if name not in keys]:
         raise ValueError(f"label_key names no column for {missing[0]!r}; it has {', '.join(map(repr, keys))}.")
-    return [_cells(str(name), data, keys[name], factors, batch_key) for name, data in datasets.items()]
+    cells = [_cells(str(name), data, keys[name], factors, batch_key) for name, data in datasets.items()]
+    if batch_key is not None and not any(batch_key in some.adata.obs for some in cells):
+        raise DataError(
+            f"obs has no column {batch_key!r} (batch_key) in any data set; {cells[0].name} has "
+            f"{quoted(cells[0].adata.obs.columns)}."
+        )
+    return cells
 
 
 def _cells(name: str, data: Any, label_key: str, factors: Sequence[str], batch_key: str | None) -> Cells:

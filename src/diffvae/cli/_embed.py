@@ -47,6 +47,10 @@ def command(
     if adapt:
         if backed:
             raise ValueError("--adapt needs the cells in memory; leave out --backed.")
+        if getattr(trained, "columns", {}).get("batch_key") is None:
+            raise ValueError(
+                f"{model} was trained without --batch-key, so there is nothing to adapt; leave out --adapt."
+            )
         backed = False
     if on_disk := stays_on_disk(o.one_or_several(data), backed, transpose=transpose):
         _console.note(on_disk)

@@ -82,7 +82,7 @@ def command(
             if share.size == 1:  # other processes may have started to write
                 folders.remove_leftovers(out.expanduser().resolve(), folders.WORK)
         checkpoints = CheckpointPaths(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
-        with _prepared(data, out, model, backed, transpose, **options) as cells:
+        with _prepared(data, out, model, backed, transpose, covariates, **options) as cells:
             try:
                 chosen.train(
                     cells,
@@ -116,13 +116,20 @@ def command(
 
 @contextmanager
 def _prepared(
-    data: list[Path], out: Path, kind: str, backed: bool | None, transpose: bool | None, **options: Any
+    data: list[Path],
+    out: Path,
+    kind: str,
+    backed: bool | None,
+    transpose: bool | None,
+    covariates: list[str] | None,
+    **options: Any,
 ) -> Iterator[Any]:
     """Yield prepared cells, in memory or on disk in a temporary file beside the model."""
     from diffvae import pp
     from diffvae._core.io import folders, read
     from diffvae._core.io.backed import open_store
     from diffvae._core.io.memory import stays_on_disk
+    from diffvae.pipeline._checks import require_columns
     from diffvae.pp._record import is_prepared, options_of
 
     asked = {name: options[name] for name in ("n_top_genes", "layer")}
@@ -132,6 +139,7 @@ def _prepared(
         if on_disk and (backed or len(data) > 1):
             raise ValueError("--kind is 'pca', which needs the cells in memory; choose diffvae, vae or ae.")
         adata = read.read(data[0], transpose=transpose)
+        require_columns(adata, options["batch_key"], covariates)
         if is_prepared(adata):
             options_of(adata, **asked)
         else:
@@ -141,6 +149,7 @@ def _prepared(
         return
     _console.note(on_disk)
     store = open_store(given)
+    require_columns(store, options["batch_key"], covariates)
     if is_prepared(store):
         options_of(store, **asked)
         with _console.warnings_as_notes():

@@ -44,7 +44,7 @@ class Covariates:
         covariates = (covariates,) if isinstance(covariates, str) else tuple(covariates)
         keys = dict.fromkeys(([] if batch_key is None else [batch_key]) + list(covariates))
         if batch_key is not None and batch_key in covariates:
-            raise ValueError(f"{batch_key!r} is given as batch_key and as a covariate; give it once.")
+            raise ValueError(f"{batch_key!r} (batch_key) is among the covariates as well; give it once.")
         if not keys:
             return None  # without reading obs, which may be on disk
         obs, levels, continuous = cells.obs, {}, {}
@@ -173,7 +173,7 @@ def _moments(column: pd.Series, key: str) -> tuple[float, float]:
 
 
 def _levels(column: pd.Series, key: str, argument: str) -> tuple[str, ...]:
-    if pd.api.types.is_float_dtype(column) and (column != column.round()).any():
+    if column.nunique() > 1 and pd.api.types.is_float_dtype(column) and (column != column.round()).any():
         example = column[column != column.round()].iloc[0]
         raise DataError(
             f"obs[{key!r}] ({argument}) holds numbers such as {example:.4g}, not names; give it as a covariate, or "

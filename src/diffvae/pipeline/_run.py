@@ -100,9 +100,9 @@ def run(
         See :func:`diffvae.pp.prepare`. Prepared cells are used as they are, and other values than those they were
         prepared with are refused.
     batch_key
-        Column of ``obs`` with the batches (donors, runs, labs). Variable genes are selected within each, the latent
-        representation is free of their effect, and links join cells of all batches alike. Of several files,
-        ``"file"`` takes each as a batch. See ``docs/how/integrate`` for when not to.
+        Column of ``obs`` with the batches (donors, runs, labs). Variable genes are selected within each, their
+        effect is removed from the latent representation, and the graph of links is balanced over them. Of several
+        files, ``"file"`` takes each as a batch. See ``docs/how/integrate`` for when not to.
     covariates
         Further columns of ``obs``, names or numbers, that encoder and decoder see.
     config

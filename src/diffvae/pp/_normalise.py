@@ -205,6 +205,6 @@ def batch_of(adata: AnnData | BackedAnnData, batch_key: str | None) -> pd.Series
         )
     if missing := int(adata.obs[batch_key].isna().sum()):
         raise DataError(
-            f"adata.obs[{batch_key!r}] is missing for {missing:,} cells; give them a batch, or leave batch_key out."
+            f"adata.obs[{batch_key!r}] (batch_key) is missing for {missing:,} cells; give them one, or leave it out."
         )
     return adata.obs[batch_key]

@@ -72,7 +72,8 @@ def prepare(
     layer
         Layer to start from; ``adata.X`` by default.
     batch_key
-        Column of ``adata.obs``: variable genes are then chosen within each batch and combined.
+        Column of ``adata.obs``: variable genes are then chosen within each batch and combined. The values stay as
+        they are; ``batch_key`` of a model's ``train`` removes batches.
     kind
         What the values are, if detection is wrong: ``"counts"``, ``"normalised"`` or ``"log"``.
     validation_size
