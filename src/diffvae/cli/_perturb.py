@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NAME = "perturb"
 EXAMPLE = (
     'Examples:  diffvae perturb results --source "CD34+"   ·   '
-    'diffvae perturb results --source GMP --target Monocyte --target Neutrophil --n-sd "0.5 1 2" --restrict tf.txt'
+    'diffvae perturb results --source GMP --target Monocyte --target Neutrophil --step "0.5 1" --restrict tf.txt'
 )
 Source = Annotated[str, typer.Option("--source", help="Type whose cells are perturbed, a progenitor for example.")]
 Target = Annotated[
@@ -31,17 +31,30 @@ def command(
     result: o.Result,
     source: Source,
     target: Target = None,
-    n_sd: Annotated[
+    method: Annotated[
+        str,
+        typer.Option("--method", help="Direction: mean, shift (the paper's), ot, anchored or expression_mean."),
+    ] = "mean",
+    step: Annotated[
         list[str] | None,
         typer.Option(
-            "--n-sd", help='Step sizes in standard deviations, such as "0.5 1 2"; genes are searched at the largest.'
+            "--step",
+            help='Steps as shares of the distance between the types, such as "0.5 1". Default: 0.25 to 1.5.',
         ),
+    ] = None,
+    n_sd: Annotated[
+        list[str] | None,
+        typer.Option("--n-sd", help='Steps in standard deviations instead, as in the paper, such as "0.5 1".'),
+    ] = None,
+    earlier: Annotated[
+        list[str] | None,
+        typer.Option("--earlier", help="Type that is upstream of the source; repeat the option for more."),
     ] = None,
     restrict: Annotated[
         str | None, typer.Option("--restrict", help="Text file with the genes that may change, one per line.")
     ] = None,
     groupby: o.GroupBy = None,
-    n_dims: Annotated[int, typer.Option("--n-dims", min=1, help="Number of latent dimensions to shift.")] = 5,
+    n_dims: Annotated[int, typer.Option("--n-dims", min=1, help="Number of latent dimensions of the shift.")] = 5,
     order: Annotated[
         str, typer.Option("--order", help="Order in which genes are tried: effect, gradient or greedy.")
     ] = "effect",
@@ -55,13 +68,15 @@ def command(
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Shift latent dimensions to turn cells of one type into others, compared with chance.
+    """Move cells of one type through the latent space towards others, compared with chance.
 
-    Trains a classifier of types, counts conversions, compares them with random directions of equal length and with
-    three baselines, and finds the smallest set of genes that converts each cell. Writes tables/, figures/, classifier/
-    and the changed cells.
+    Trains a classifier of types, counts conversions, lets a second judge look at them, compares them with random
+    directions of equal change and with baselines, and finds the smallest set of genes that converts each cell. Writes
+    tables/, figures/, classifier/ and the changed cells.
     """
-    options = o.arguments(locals(), n_sd=steps(n_sd) if n_sd else None)
+    sizes = {"step": steps("--step", step), "n_sd": steps("--n-sd", n_sd)}
+    options = o.arguments(locals(), **sizes)
+    del options["sizes"]
     from diffvae import pipeline
 
     _console.settings.writes(out or result / "perturbation", page=None if out else result)
@@ -72,35 +87,39 @@ def command(
     _console.say(f"Written to {changes.path}: tables, figures, classifier, changed_cells.h5ad, summary.json")
 
 
-def steps(texts: list[str]) -> list[float]:
-    """Read ``--n-sd``: numbers separated by spaces or commas, in one or several options."""
+def steps(option: str, texts: list[str] | None) -> list[float] | None:
+    """Read numbers separated by spaces or commas, in one or several options; None without any."""
+    if not texts:
+        return None
     words = " ".join(texts).replace(",", " ").split()
     try:
         return [float(word) for word in words]
     except ValueError:
-        raise ValueError(f'--n-sd is {" ".join(texts)!r}; give numbers, such as "0.5 1 2".') from None
+        raise ValueError(f'{option} is {" ".join(texts)!r}; give numbers, such as "0.5 1".') from None
 
 
 def show(changes: Changes) -> None:
     """Print conversions and genes, one row per target."""
-    targets = changes.targets
+    targets, unit = changes.targets, changes.perturbation.unit
     first = targets.iloc[0]
+    of = "of the distance to the target" if unit == "step" else "sd"
     _console.table(
-        f"{first['n_cells']} cells of {first['source']} shifted by {first['n_sd']:g} sd: converted cells, compared "
-        "with the null (random directions) and baselines, and the smallest sets of genes",
+        f"{first['n_cells']} cells of {first['source']}, each moved by the smallest step ({of}) that converts half of "
+        "them, or the largest",
         [
-            *("target", "converted", "without shift", "null", "q", "step to latent mean", "step to mean expression"),
-            *("genes (median)", "genes up", "genes down"),
+            *("target", "step", "converted", "judge", "chance", "q", "judge, no model", "way"),
+            *("genes", "genes up", "genes down"),
         ],
         (
             (
-                t.target,
+                t.target + (" (earlier)" if t.earlier else ""),
+                f"{getattr(t, unit):.2g}" + ("" if t.reached else " not reached"),
                 f"{t.converted:.0%}",
-                f"{t.converted_at_0:.0%}",
-                f"{t.null_mean:.1%}" if t.null_mean == t.null_mean else "",
+                f"{t.judged:.0%}",
+                f"{t.null_mean:.0%}" if t.null_mean == t.null_mean else "",
                 f"{t.q_value:.2g}" if t.q_value == t.q_value else "",
-                f"{t.converted_mean:.0%}",
-                f"{t.converted_expression_mean:.0%}",
+                f"{t.judged_expression_mean:.0%}",
+                f"{t.route:.1f}" + (f" by {t.passes}" if t.passes else ""),
                 f"{t.median_n_genes:g}" if t.n_flipped else "",
                 t.genes_up.replace(",", ""),
                 t.genes_down.replace(",", ""),

@@ -18,9 +18,11 @@ from diffvae._core.anndata import results
 from diffvae._core.io import folders
 from diffvae._core.runtime import StepLog, in_one_thread, versions
 from diffvae._core.validate import check
+from diffvae._errors import DataError
 from diffvae.pipeline._checks import RULES
 from diffvae.pipeline._folder import OpenedResult, Verdict, sentences, write_figures, write_summary, write_tables
 from diffvae.tl import _minimal_genes, _perturb
+from diffvae.tl._route import LONG
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -28,16 +30,43 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
     from diffvae.tl import MinimalGenes, Perturbation
 
-N_SD = (0.25, 0.5, 1.0, 1.5, 2.0)
 N_EFFECTS = 50
 """Genes per target in the table of effects."""
-OPTIONS = ("source", "target", "n_dims", "order", "direction", "restrict", "n_random", "seed")
+OPTIONS = (
+    "source",
+    "target",
+    "method",
+    "step",
+    "n_sd",
+    "n_dims",
+    "earlier",
+    "order",
+    "direction",
+    "restrict",
+    "n_random",
+    "seed",
+)
 """Parameters of :func:`perturb` that :func:`run_perturbation` takes as well."""
 
 VERDICT: Verdict = (
     (
-        lambda n: True,
-        "Targets with more conversions than by chance (q < 0.05; null: random directions of equal length): {beyond}.",
+        lambda n: n["reached"] != "",
+        "At least half of the cells convert, by classifier and judge and beyond chance (q < 0.1; null: random "
+        "directions of equal change), to {reached}.",
+    ),
+    (
+        lambda n: n["missed"] != "",
+        "No step up to {largest} does so for {missed}.",
+    ),
+    (
+        lambda n: n["far"] != "",
+        "The shortest way through cells that exist is more than twice as long as the straight line to {far}. On "
+        "simulated trees such ways lead to other branches only; in real data they may also lead through an "
+        "intermediate type to a fate of the source.",
+    ),
+    (
+        lambda n: n["upstream"] != "",
+        "{upstream} is earlier than the source, so a conversion means going back.",
     ),
     (
         lambda n: n["n_targets"] / (n["n_random"] + 1) >= 0.05,
@@ -45,14 +74,9 @@ VERDICT: Verdict = (
         "increase n_random.",
     ),
     (
-        lambda n: n["n_better_mean"] > 0,
-        "For {n_better_mean} of {n_targets} targets, a step of equal length towards the latent mean of the target "
-        "converts more cells than the shift.",
-    ),
-    (
-        lambda n: n["n_better_expression_mean"] > 0,
-        "For {n_better_expression_mean} of {n_targets} targets, an interpolation between the mean expressions of both "
-        "types, without a model, converts more cells than the shift.",
+        lambda n: n["n_better"] > 0,
+        "For {n_better} of {n_targets} targets, the difference of the mean expressions, without a model, converts more "
+        "cells at equal change by the judge.",
     ),
     (
         lambda n: n["by_de_genes"] != "",
@@ -107,8 +131,11 @@ def run_perturbation(
     source: str,
     target: Sequence[str] | None,
     groupby: str,
-    n_sd: Sequence[float] = N_SD,
+    method: str = "mean",
+    step: Sequence[float] | None = None,
+    n_sd: Sequence[float] | None = None,
     n_dims: int = 5,
+    earlier: Sequence[str] | None = None,
     order: str = "effect",
     direction: str = "both",
     restrict: Sequence[str] | str | PathLike[str] | None = None,
@@ -117,14 +144,18 @@ def run_perturbation(
     log: StepLog | None = None,
     progress: bool = True,
 ) -> Changes:
-    """Train the classifier, shift the source towards each target, and find the smallest sets of genes that do it."""
+    """Train the classifier, move the source towards each target, and find the smallest sets of genes that do it."""
     arguments = locals()
     parameters = {name: arguments[name] for name in ("groupby", *OPTIONS)}
     from diffvae.model import CellStateClassifier
 
     check(RULES, order=order, direction=direction, n_random=n_random, n_dims=n_dims, seed=seed)
-    _perturb.step_sizes(n_sd)
-    _minimal_genes.allowed_genes(model.gene_names, restrict)
+    check(_perturb.RULES, method=method)
+    if step is not None and n_sd is not None:
+        raise ValueError("step and n_sd are both given; they are two units of the same steps, so give one.")
+    size: dict[str, Any] = {"n_sd": n_sd} if n_sd is not None else {"step": step or _perturb.STEPS}
+    _perturb.step_sizes(**size)
+    allowed = _minimal_genes.allowed_genes(model.gene_names, restrict)
     log = log or StepLog(lambda step: None)
     with log.step("train the classifier"):
         classifier = CellStateClassifier()
@@ -133,55 +164,79 @@ def run_perturbation(
         log.warnings.append(
             f"{name} is left out: it has {n} cells, but the classifier needs at least {classifier.min_cells}."
         )
-    with log.step("shift latent dimensions"):
+    if unknown := sorted(set(earlier or ()) - set(adata.obs[groupby].astype(str))):
+        raise DataError(f"{unknown[0]!r} (earlier) is not a type of adata.obs[{groupby!r}].")
+    with log.step("move cells"):
+        methods = tuple(dict.fromkeys((method, *_perturb.COMPARED)))
         perturbation = tl.perturb(
-            adata, model, classifier, source=source, target=target, n_sd=n_sd, n_dims=n_dims, n_random=n_random,
-            rng=seed, progress=progress,
+            adata, model, classifier, source=source, target=target, method=methods, n_dims=n_dims, n_random=n_random,
+            rng=seed, progress=progress, **size,
         )  # fmt: skip
+    with log.step("look for ways through cells that exist"):
+        tl.embed(adata, model) if _keys.LATENT not in adata.obsm else None
+        ways = tl.route(adata, source, perturbation.targets, groupby=groupby, rng=seed)
     with log.step("find the fewest genes"):
         minimal = {
-            name: tl.minimal_genes(
-                adata, model, classifier, source=source, target=name, n_sd=max(n_sd), n_dims=n_dims, order=order,
-                direction=direction, restrict=restrict, n_random=n_random, rng=seed, progress=progress,
+            name: _minimal_genes.find_minimal(
+                perturbation, name, step=perturbation.steps[-1], allowed=allowed, order=order, direction=direction,
+                n_random=n_random, rng=seed, progress=progress,
             )
             for name in perturbation.targets
         }  # fmt: skip
     results(adata).pop("minimal_genes", None)  # of the last target only; the tables have all targets
-    targets = target_table(perturbation, minimal)
-    parameters["n_sd"] = [float(v) for v in perturbation.n_sd]
+    targets = target_table(perturbation, minimal, ways, earlier or ())
+    parameters |= {"step": None, "n_sd": None, perturbation.unit: [float(v) for v in perturbation.steps]}
     if restrict is not None:
-        n_allowed = max((int(m.params["n_allowed"]) for m in minimal.values()), default=0)
-        parameters["restrict"] = f"{n_allowed} of the model's genes"
+        parameters["restrict"] = f"{int(allowed.sum())} of the model's genes"
+    judge = {"accuracy": perturbation.judge.accuracy}
     summary = {
         "parameters": parameters,
         "classifier": classifier.evaluation.to_dict() | {"dropped": classifier.dropped},
+        "judge": judge,
         "targets": json.loads(targets.to_json(orient="records")),
-        "verdict": [str(classifier.evaluation), *verdict(targets, n_random)],
+        "verdict": [
+            str(classifier.evaluation),
+            f"The judge (logistic regression on principal components) is right for {judge['accuracy']:.1%} of held-out "
+            "cells.",
+            *verdict(targets, perturbation, n_random),
+        ],
     }
     return Changes(classifier, perturbation, minimal, targets, summary)
 
 
-def target_table(perturbation: Perturbation, minimal: dict[str, MinimalGenes]) -> pd.DataFrame:
-    """Return one row per target at the largest step: conversions, null and baselines, and the genes."""
-    table = perturbation.table
-    last = table[table["n_sd"] == max(perturbation.n_sd)].set_index(["target", "method"])
+def target_table(
+    perturbation: Perturbation, minimal: dict[str, MinimalGenes], ways: pd.DataFrame, earlier: Sequence[str]
+) -> pd.DataFrame:
+    """Return one row per target, at the smallest step that reaches it, or the largest: conversions, ways and genes."""
+    table, unit, source = perturbation.table, perturbation.unit, perturbation.sources[0]
+    routes = ways.set_index("target")
     rows = []
     for target, result in minimal.items():
-        shift = last.loc[(target, perturbation.methods[0])]
+        reaching = perturbation.reaching_step(target)
+        at = table[(table["target"] == target) & (table[unit] == perturbation.shown_step(target))].set_index("method")
+        shown = at.loc[perturbation.methods[0]]
         sizes, genes = result.cells["n_genes"], result.genes
-        flipped = result.baselines.set_index("genes")["flipped"]
+        by_genes = result.baselines.set_index("genes")
         rows.append(
             {
-                "source": shift["source"],
+                "source": source,
                 "target": target,
-                "n_sd": shift["n_sd"],
-                "n_cells": int(shift["n_cells"]),
-                **{name: shift[name] for name in ("converted", "converted_at_0", "null_mean", "q_value")},
-                **{f"converted_{m}": last.loc[(target, m), "converted"] for m in perturbation.methods[1:]},
+                "reached": reaching is not None,
+                **{name: shown[name] for name in ("step", "n_sd", "distance")},
+                "n_cells": int(shown["n_cells"]),
+                **{name: shown[name] for name in ("converted", "converted_at_0", "judged", "nearest")},
+                **{name: shown[name] for name in ("null_mean", "null_judged", "q_value")},
+                **{f"converted_{m}": at.loc[m, "converted"] for m in perturbation.methods[1:]},
+                **{f"judged_{m}": at.loc[m, "judged"] for m in perturbation.methods[1:]},
+                "route": routes.loc[target, "route"],
+                "passes": routes.loc[target, "passes"],
+                "earlier": target in earlier,
                 "n_flipped": len(sizes),
                 "median_n_genes": float(sizes.median()) if len(sizes) else np.nan,
-                "flipped_by_de_genes": flipped["differentially expressed"],
-                "flipped_by_random_genes": flipped["random"],
+                "median_n_first": float(result.cells["n_first"].median()) if len(sizes) else np.nan,
+                "sets_judged": float(result.cells["judged"].mean()) if len(sizes) else np.nan,
+                "flipped_by_de_genes": by_genes.loc["differentially expressed", "flipped"],
+                "flipped_by_random_genes": by_genes.loc["random", "flipped"],
                 "genes_up": ", ".join(genes.loc[genes["direction"] == "up", "gene"].head(5)),
                 "genes_down": ", ".join(genes.loc[genes["direction"] == "down", "gene"].head(5)),
             }
@@ -189,18 +244,33 @@ def target_table(perturbation: Perturbation, minimal: dict[str, MinimalGenes]) -
     return pd.DataFrame(rows)
 
 
-def verdict(targets: pd.DataFrame, n_random: int) -> list[str]:
-    """Say which conversions chance does not explain, and where a simpler method does as well."""
-    beyond = (targets["q_value"] < 0.05) & (targets["converted"] > targets["converted_at_0"])
+def verdict(targets: pd.DataFrame, perturbation: Perturbation, n_random: int) -> list[str]:
+    """Say which types are reached, which are jumps, and where a simpler method does as well."""
+    unit = "sd" if perturbation.unit == "n_sd" else "of the distance between the types"
+
+    def names(rows: pd.Series) -> str:
+        return ", ".join(targets.loc[rows, "target"])
+
+    steps = targets["n_sd" if perturbation.unit == "n_sd" else "step"]
+    reached = [f"{t} (step {s:g})" for t, s, r in zip(targets["target"], steps, targets["reached"], strict=True) if r]
+    simpler = "judged_expression_mean"
     numbers = {
-        "beyond": ", ".join(targets.loc[beyond, "target"]) or "none",
+        "reached": ", ".join(reached),
+        "missed": names(~targets["reached"]),
+        "largest": f"{perturbation.steps[-1]:g} {unit}",
+        "far": ", ".join(_ways(targets[targets["reached"] & (targets["route"] > LONG)])),
+        "upstream": names(targets["earlier"]),
         "n_targets": len(targets),
         "n_random": n_random,
-        "by_de_genes": ", ".join(targets.loc[targets["flipped_by_de_genes"] >= 1, "target"]),
+        "n_better": int((targets[simpler] > targets["judged"]).sum()) if simpler in targets else 0,
+        "by_de_genes": names(targets["flipped_by_de_genes"] >= 1),
     }
-    for method in ("mean", "expression_mean"):
-        numbers[f"n_better_{method}"] = int((targets[f"converted_{method}"] > targets["converted"]).sum())
     return sentences(VERDICT, numbers)
+
+
+def _ways(rows: pd.DataFrame) -> list[str]:
+    """Return each target with the type that the way to it leads through."""
+    return [f"{t}{f' (through {p})' if p else ''}" for t, p in zip(rows["target"], rows["passes"], strict=True)]
 
 
 @in_one_thread
@@ -211,8 +281,11 @@ def perturb(
     source: str,
     target: Sequence[str] | None = None,
     groupby: str | None = None,
+    method: str = "mean",
+    step: Sequence[float] | None = None,
     n_sd: Sequence[float] | None = None,
     n_dims: int = 5,
+    earlier: Sequence[str] | None = None,
     order: str = "effect",
     direction: str = "both",
     restrict: Sequence[str] | str | PathLike[str] | None = None,
@@ -237,9 +310,12 @@ def perturb(
     groupby
         Key in ``obs`` of the types; None for the reference labels of the run, or for the names of its clusters if it
         has none.
-    n_sd, n_dims, n_random
-        See :func:`diffvae.tl.perturb`; None for 0.25, 0.5, 1, 1.5 and 2 standard deviations. The smallest
-        sets of genes are searched at the largest ``n_sd``.
+    method, step, n_sd, n_dims, n_random
+        See :func:`diffvae.tl.perturb`; of ``step`` and ``n_sd`` at most one. The method is compared with the paper's
+        shift, the step between mean expressions and decoding alone. The smallest sets of genes are searched at the
+        largest step.
+    earlier
+        Types that are upstream of the source; conversions to them are marked as going back.
     order, direction, restrict
         See :func:`diffvae.tl.minimal_genes`.
     seed
@@ -270,7 +346,7 @@ def perturb(
         adata, model, run_summary = opened.read()
         options = {name: arguments[name] for name in OPTIONS}
         changes = run_perturbation(
-            adata, model, groupby=groupby or type_key(run_summary["parameters"]), n_sd=n_sd or N_SD, **options,
+            adata, model, groupby=groupby or type_key(run_summary["parameters"]), **options,
             log=opened.log, progress=progress,
         )  # fmt: skip
         changes.summary["command"] = opened.command("perturb", perturb, arguments)
@@ -295,7 +371,7 @@ def write_into(changes: Changes, folder: Path) -> None:
         "targets": changes.targets,
         "conversions": perturbation.table,
         "resistance": perturbation.cells(),
-        "effects": pd.concat([perturbation.effects(t, None).head(N_EFFECTS).assign(target=t) for t in targets]),
+        "effects": pd.concat([perturbation.effects(t).head(N_EFFECTS).assign(target=t) for t in targets]),
         "minimal_sets": pd.concat([m.cells.assign(target=name) for name, m in minimal.items()]),
         "minimal_genes": pd.concat([m.genes.assign(target=name) for name, m in minimal.items()]),
         "minimal_baselines": pd.concat([m.baselines.assign(target=name) for name, m in minimal.items()]),
@@ -304,7 +380,7 @@ def write_into(changes: Changes, folder: Path) -> None:
     }
     write_tables(tables, folder)
     changes.classifier.save(folder / "classifier")
-    changed = [perturbation.to_adata(t, None) for t in targets]
+    changed = [perturbation.to_adata(t) for t in targets]
     folders.write_h5ad(ad.concat(changed, merge="same", index_unique="_"), folder / "changed_cells.h5ad")
     flipped = {name: m for name, m in minimal.items() if len(m.cells)}
     if flipped:
@@ -312,7 +388,7 @@ def write_into(changes: Changes, folder: Path) -> None:
         folders.write_h5ad(edited, folder / "edited_cells.h5ad")
     figures: dict[str, Callable[[], Any]] = {
         "conversion_curves": lambda: pl.conversion_curves(perturbation),
-        "plasticity": lambda: pl.plasticity(perturbation, n_sd=max(perturbation.n_sd)),
+        "plasticity": lambda: pl.plasticity(perturbation),
         "gene_counts": lambda: pl.gene_counts(minimal),
     }
     if _keys.TSNE in perturbation.adata.obsm:

@@ -14,6 +14,7 @@ from diffvae.tl._minimal_genes import MinimalGenes, minimal_genes
 from diffvae.tl._neighbors import neighbors
 from diffvae.tl._passport import Passport, passport
 from diffvae.tl._perturb import Perturbation, perturb
+from diffvae.tl._route import route
 from diffvae.tl._tsne import tsne, tsne_transform
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "neighbors",
     "passport",
     "perturb",
+    "route",
     "tsne",
     "tsne_transform",
 ]

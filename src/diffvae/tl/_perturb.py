@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 NULL_CELLS = 20
 """Source cells on which the random directions are tried; directions differ far more than cells do."""
 MAX_Q = 0.05
-"""Largest q-value at which a dimension is enriched in a type, and at which conversions are beyond chance."""
+"""Largest q-value at which a dimension is enriched in a type."""
+BEYOND_CHANCE = 0.1
+"""Largest q-value at which conversions are beyond chance. Random directions lead from cells to where cells are, so that
+one in ten of them may lead to the target."""
 STEPS = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Shares of the distance between two types by which cells are moved."""
 HALF = 0.5
@@ -184,10 +187,10 @@ class Perturbation:
     def reaching_step(self, target: str, *, source: str | None = None, method: str | None = None) -> float | None:
         """Return the smallest step at which at least half of the cells convert, beyond chance; None if none does.
 
-        Classifier and judge must both call half of the cells, with q at most 0.05.
+        Classifier and judge must both call half of the cells, with q at most 0.1.
         """
         rows = self.rows(target, source, method)
-        half = (rows["converted"] >= HALF) & (rows["judged"] >= HALF) & (rows["q_value"] <= MAX_Q)
+        half = (rows["converted"] >= HALF) & (rows["judged"] >= HALF) & (rows["q_value"] <= BEYOND_CHANCE)
         return float(rows.loc[half, self.unit].min()) if half.any() else None
 
     def shown_step(self, target: str, *, source: str | None = None, method: str | None = None) -> float:
@@ -625,7 +628,8 @@ class Null:
             found[0].append(np.maximum.accumulate(lengths(y - y[:, :, :1], cells.scale), axis=2))
             found[1].append(p.reshape(*z.shape[:3], -1))
             found[2].append(q.reshape(*z.shape[:3], -1))
-        return cls(*(np.concatenate(part) for part in found), tried, drawn)
+        curve, probability, judged = (np.concatenate(part) for part in found)
+        return cls(curve, probability, judged, tried, drawn)
 
     def moved(self, move: Mover, rows: np.ndarray, wanted: float) -> Iterator[np.ndarray]:
         """Yield for each direction the cells moved by it until their expression changes as wanted; see ``rows``.
