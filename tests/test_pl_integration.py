@@ -25,7 +25,7 @@ def test_each_score_is_where_the_table_says():
     left, right = dv.pl.integration(TABLE)
     assert markers(left) == [[0.9, 0.1, 0.6], [1.0, 0.9, 0.98]]
     assert markers(right) == [[0.3, 0.95, 0.9]]
-    assert left.get_xlim() == right.get_xlim() == (-0.02, 1.02)
+    assert left.get_xlim() == right.get_xlim() == (-0.03, 1.03)
     assert left.get_ylim() == right.get_ylim()
     assert left.get_xlabel() == "better →"
     assert left.figure.get_suptitle() == "Batches mixed: 0.50 → 0.79, types kept: 0.95 → 0.90 (mean scores)"

@@ -12,7 +12,7 @@ N = 300
 
 
 def cells(latent="mixed", n=N, seed=0):
-    """Return two batches that lie far apart in X, with a latent space in which they are mixed, apart, or all is noise."""
+    """Return two batches that lie far apart in X; in the latent space they are mixed or apart, or all is noise."""
     rng = np.random.default_rng(seed)
     types, batch = rng.integers(3, size=n), rng.integers(2, size=n)
     x = rng.normal(size=(n, 60))
@@ -90,7 +90,7 @@ def test_small_batches_and_cells_without_a_type_are_left_out():
 
 def test_what_cannot_be_measured_is_refused():
     adata = cells()
-    with pytest.raises(DataError, match="obs.'donor'. is missing"):
+    with pytest.raises(DataError, match=r"obs\['donor'\] is missing"):
         tl.integration(adata, "donor")
     adata.obs["batch"] = np.where(np.arange(N) < 5, "x", "y")
     with pytest.raises(DataError, match="only one batch with at least 10 of 300 cells; there is nothing to mix"):

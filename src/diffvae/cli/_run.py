@@ -156,7 +156,11 @@ def show_integration(integration: dict[str, Any]) -> None:
         f"Integration over obs[{integration['batch_key']!r}] (0 to 1, 1 is best)",
         ["side", "score", "DiffVAE", "PCA, no integration", "permuted"],
         (
-            [row["side"], row["score"], *(f"{row[name]:.3f}" for name in ("latent", "pca", "permuted"))]
+            [
+                row["side"],
+                row["score"],
+                *("" if row[name] is None else f"{row[name]:.3f}" for name in ("latent", "pca", "permuted")),
+            ]
             for row in integration["scores"]
         ),
     )

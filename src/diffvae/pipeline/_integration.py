@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _keys, tl
+from diffvae import tl
+from diffvae._core.anndata import result, results
 from diffvae._core.runtime import StepLog
 from diffvae._errors import DataError
 from diffvae.pipeline._folder import Verdict, sentences
@@ -41,6 +42,7 @@ VERDICT: Verdict = (
 
 def measure(adata: AnnData, model: Model, label_key: str | None, seed: int, log: StepLog) -> dict[str, Any] | None:
     """Measure integration as a step of a run, and return its entry of the summary; None without batches."""
+    results(adata).pop("integration", None)  # of an earlier run
     batch_key = model.columns.get("batch_key")
     if batch_key is None or batch_key not in adata.obs:
         return None
@@ -50,7 +52,7 @@ def measure(adata: AnnData, model: Model, label_key: str | None, seed: int, log:
         except DataError as error:  # no two batches of enough cells
             log.warnings.append(f"Integration was not measured: {error}")
             return None
-    about = adata.uns[_keys.UNS]["integration"]["params"]
+    about: dict[str, Any] = result(adata, "integration")["params"]
     return about | {"scores": json.loads(table.to_json(orient="records")), "verdict": verdict(table)}
 
 

@@ -193,7 +193,7 @@ def _write(
     tables["cluster_separation"] = stored["cluster"]["separation"]
     if len(stored["batches"]):
         tables["batches"] = stored["batches"]
-    if result.summary["integration"] is not None:
+    if "integration" in stored:
         tables["integration"] = stored["integration"]["table"]
     if result.scores is not None:
         tables |= {"scores": result.scores, "overlap": _overlap(result.adata, label_key)}
@@ -248,7 +248,7 @@ def _figures(result: Result, label_key: str | None) -> dict[str, Callable[[], An
         groups = _keys.CELL_TYPE if named else _keys.CLUSTER
         figures["overlap"] = lambda: pl.overlap(adata, reference=label_key, groupby=groups)
     stored = adata.uns[_keys.UNS]
-    if result.summary["integration"] is not None:
+    if "integration" in stored:
         batch_key = stored["integration"]["params"]["batch_key"]
         figures["tsne_batches"] = lambda: pl.tsne(adata, color=batch_key)
         figures["integration"] = lambda: pl.integration(adata)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -78,13 +78,14 @@ def integration(data: AnnData | pd.DataFrame, *, title: str | None = None) -> np
 
 def _side(ax: Axes, table: pd.DataFrame, side: str, rows: int) -> None:
     """Draw the scores of one side."""
-    ax.set_xlim(-0.02, 1.02)
+    ax.set_xlim(-0.03, 1.03)
     ax.vlines([0.25, 0.5, 0.75, 1.0], -0.6, rows - 0.4, color="#E3E3E3", linewidth=0.7, zorder=0)
+    whole: dict[str, Any] = {"clip_on": False}  # a marker at 0 or 1
     for y, row in enumerate(table.to_dict("records")):
         ax.hlines(y, *sorted((row["pca"], row["latent"])), color=_LATENT, linewidth=2.2, alpha=0.45, zorder=1)
-        ax.plot(row["permuted"], y, ls="", marker="|", ms=13, mew=1.6, color=_style.INK, zorder=2)
-        ax.plot(row["pca"], y, ls="", marker="o", ms=7, mfc="white", mec=_PCA, mew=1.8, zorder=3)
-        ax.plot(row["latent"], y, ls="", marker="o", ms=8, color=_LATENT, zorder=4)
+        ax.plot(row["permuted"], y, ls="", marker="|", ms=13, mew=1.6, color=_style.INK, zorder=2, **whole)
+        ax.plot(row["pca"], y, ls="", marker="o", ms=7, mfc="white", mec=_PCA, mew=1.8, zorder=3, **whole)
+        ax.plot(row["latent"], y, ls="", marker="o", ms=8, color=_LATENT, zorder=4, **whole)
     _text.row_labels(ax, [str(name) for name in table["score"]], pitch=_PITCH, room=82)
     ax.set_ylim(rows - 0.4, -0.6)
     ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])

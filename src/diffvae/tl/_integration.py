@@ -67,8 +67,8 @@ def integration(
     -------
     One row per score that is defined, also written to ``uns["diffvae"]["integration"]`` unless ``copy``: ``side``
     ("batches mixed" or "types kept"), ``score``, ``pca``, ``latent``, and ``permuted``: the score of the representation
-    after a permutation. Batches are permuted within types, so that it is the best that mixing can reach; types are
-    permuted among all cells, so that it is what chance keeps.
+    after a permutation. Batches are permuted within types, which is about the best that mixing can reach; types are
+    permuted within batches, so that it is what chance keeps.
 
     Raises
     ------
@@ -102,12 +102,12 @@ def integration(
     mixed_at_random = metrics.integration(z[cells], _permuted(batch, labels, random), labels, rng=rng)
     permuted = _scores(mixed_at_random)
     if labels is not None:
-        kept_by_chance = metrics.integration(z[cells], batch, random.permutation(labels), rng=rng)
+        kept_by_chance = metrics.integration(z[cells], batch, _permuted(labels, batch, random), rng=rng)
         permuted |= {key: value for key, value in _scores(kept_by_chance).items() if key[0] == KEPT}
     before, after = (_scores(metrics.integration(x, batch, labels, rng=rng)) for x in (pca, z[cells]))
     rows = [(*key, before[key], after[key], permuted[key]) for key in after]
     table = pd.DataFrame(rows, columns=["side", "score", "pca", "latent", "permuted"])
-    table = table.dropna(subset=["pca", "latent"], ignore_index=True)
+    table = table.dropna(subset=["pca", "latent"], ignore_index=True).round(9)  # 1e-16 is 0
     if not copy:
         about = {"batch_key": batch_key, "n_cells": len(cells), "n_batches": len(np.unique(batch))}
         results(adata)["integration"] = {"table": table, "params": about}
@@ -133,13 +133,13 @@ def _cells(adata: AnnData, batch_key: str, label_key: str | None, most: int, rng
     return np.sort(chosen[batch.iloc[chosen].isin(large)])
 
 
-def _permuted(batch: np.ndarray, labels: np.ndarray | None, random: np.random.Generator) -> np.ndarray:
-    """Return the batches permuted among the cells of a type, or among all."""
-    if labels is None:
-        return random.permutation(batch)
-    types = np.unique(labels, return_inverse=True)[1]
-    shuffled = np.empty_like(batch)
-    shuffled[np.argsort(types, kind="stable")] = batch[np.lexsort((random.random(len(batch)), types))]
+def _permuted(names: np.ndarray, within: np.ndarray | None, random: np.random.Generator) -> np.ndarray:
+    """Return names permuted among the cells that are equal in ``within``, or among all."""
+    if within is None:
+        return random.permutation(names)
+    strata = np.unique(within, return_inverse=True)[1]
+    shuffled = np.empty_like(names)
+    shuffled[np.argsort(strata, kind="stable")] = names[np.lexsort((random.random(len(names)), strata))]
     return shuffled
 
 

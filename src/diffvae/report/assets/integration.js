@@ -4,21 +4,23 @@ if (data.integration) {
   const blue = "#0072b2", MOST = 3000;
 
   const wide = $("integration-scores").clientWidth >= 800;
-  const n = sides.length;
-  const layout = { showlegend: true, legend: { orientation: "h", y: -0.14, yanchor: "top", x: 0 }, margin: { l: 50, r: 16, t: 28, b: 60 }, annotations: [] };
+  const n = sides.length, most = Math.max(...sides.map((side) => side.rows.length));
+  $("integration-scores").style.height = `${wide ? 110 + 45 * most : 170 + n * (60 + 36 * most)}px`;
+  const layout = { showlegend: true, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 }, annotations: [],
+    margin: { l: 50, r: 16, t: 28, b: wide ? 70 : 110 } };
   const traces = sides.flatMap(({ title, rows }, k) => {
     const axis = k ? String(k + 1) : "";
     const names = rows.map((row) => plain(row.score));
     const at = (i, size) => (n === 1 ? [0, 1] : i ? [1 - size, 1] : [0, size]);
     layout[`xaxis${axis}`] = { range: [-0.02, 1.03], domain: wide ? at(k, 0.4) : [0, 1], anchor: `y${axis}`, fixedrange: true, zeroline: false,
       tickvals: [0, 0.25, 0.5, 0.75, 1], ticktext: ["0", "", "0.5", "", "1, best"] };
-    layout[`yaxis${axis}`] = { type: "category", autorange: "reversed", domain: wide ? [0, 1] : at(1 - k, 0.38), anchor: `x${axis}`, fixedrange: true, showgrid: false };
+    layout[`yaxis${axis}`] = { type: "category", range: [(wide ? most : rows.length) - 0.5, -0.5], dtick: 1, domain: wide ? [0, 1] : at(1 - k, 0.4), anchor: `x${axis}`, fixedrange: true, showgrid: false };
     layout.annotations.push({ text: `<b>${title[0].toUpperCase()}${title.slice(1)}</b>`, xref: `x${axis} domain`, yref: `y${axis} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false });
-    const on = { type: "scatter", xaxis: `x${axis}`, yaxis: `y${axis}`, y: names, mode: "markers", showlegend: k === 0 };
+    const on = { type: "scatter", xaxis: `x${axis}`, yaxis: `y${axis}`, y: names, mode: "markers", cliponaxis: false, showlegend: k === 0 };
     const said = (what) => `%{y}<br>${what}: %{x:.3f}<extra></extra>`;
     return [
       { ...on, mode: "lines", showlegend: false, hoverinfo: "skip", x: rows.flatMap((r) => [r.pca, r.latent, null]), y: names.flatMap((name) => [name, name, name]), line: { color: "#8fbfe0", width: 3 } },
-      { ...on, name: "permuted (see the table)", x: rows.map((r) => r.permuted), hovertemplate: said("permuted"), marker: { symbol: "line-ns-open", size: 15, color: INK, line: { width: 2 } } },
+      { ...on, name: n === 1 ? "permuted: best mixing" : "permuted: best mixing; for types, chance", x: rows.map((r) => r.permuted), hovertemplate: said("permuted"), marker: { symbol: "line-ns-open", size: 15, color: INK, line: { width: 2 } } },
       { ...on, name: "PCA, no integration", x: rows.map((r) => r.pca), hovertemplate: said("PCA"), marker: { size: 11, color: PAPER, line: { color: "#8a8a8a", width: 2.5 } } },
       { ...on, name: "latent space", x: rows.map((r) => r.latent), hovertemplate: said("latent space"), marker: { size: 12, color: blue } },
     ];
