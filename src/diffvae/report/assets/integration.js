@@ -12,9 +12,9 @@ if (data.integration) {
     const axis = k ? String(k + 1) : "";
     const names = rows.map((row) => plain(row.score));
     const at = (i, size) => (n === 1 ? [0, 1] : i ? [1 - size, 1] : [0, size]);
-    layout[`xaxis${axis}`] = { range: [-0.02, 1.03], domain: wide ? at(k, 0.4) : [0, 1], anchor: `y${axis}`, fixedrange: true, zeroline: false,
+    layout[`xaxis${axis}`] = { range: wide ? [-0.02, 1.03] : [-0.05, 1.05], domain: wide ? at(k, 0.4) : [0, 1], anchor: `y${axis}`, fixedrange: true, zeroline: false,
       tickvals: [0, 0.25, 0.5, 0.75, 1], ticktext: ["0", "", "0.5", "", "1, best"] };
-    layout[`yaxis${axis}`] = { type: "category", range: [(wide ? most : rows.length) - 0.5, -0.5], dtick: 1, domain: wide ? [0, 1] : at(1 - k, 0.4), anchor: `x${axis}`, fixedrange: true, showgrid: false };
+    layout[`yaxis${axis}`] = { type: "category", range: [most - 0.5, -0.5], dtick: 1, domain: wide ? [0, 1] : at(1 - k, 0.4), anchor: `x${axis}`, fixedrange: true, showgrid: false };
     layout.annotations.push({ text: `<b>${title[0].toUpperCase()}${title.slice(1)}</b>`, xref: `x${axis} domain`, yref: `y${axis} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false });
     const on = { type: "scatter", xaxis: `x${axis}`, yaxis: `y${axis}`, y: names, mode: "markers", cliponaxis: false, showlegend: k === 0 };
     const said = (what) => `%{y}<br>${what}: %{x:.3f}<extra></extra>`;
