@@ -7,6 +7,7 @@ import pytest
 SHARED = {
     **dict.fromkeys(("test_pipeline.py", "test_report.py", "test_report_browser.py"), "demo"),
     **dict.fromkeys(("test_changes.py", "test_linking.py"), "fork"),
+    "test_pipeline_integration.py": "demo",  # its folder is opened in the browser too
     **dict.fromkeys(("test_core_neighbors.py", "test_pp_cell_graph.py"), "neighbours"),
     **dict.fromkeys(("test_model_classifier.py", "test_tl_minimal_genes.py", "test_tl_perturb.py"), "states"),
     **dict.fromkeys(("test_pl_passport.py", "test_tl_passport.py"), "passport"),
@@ -93,6 +94,26 @@ def fork_folder(fork_cells, tmp_path_factory):
             n_clusters=3, cluster_method="kmeans", source="stem", links=False, progress=False,
         )  # fmt: skip
     return out
+
+
+@pytest.fixture(scope="session")
+def integrated(tmp_path_factory):
+    """Return the file of cells in three batches that lie apart, and the folder of a run that integrates them."""
+    import diffvae as dv
+
+    folder = tmp_path_factory.mktemp("integrated")
+    cells = dv.datasets.simulate_differentiation(
+        240, 80, tree={"stem": ["red", "white"]}, n_batches=3, batch_effect=1.0, missing={"batch_1": ["red"]}, rng=0
+    )
+    cells.obs["depth"] = cells.X.sum(axis=1)
+    cells.write_h5ad(folder / "cells.h5ad")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dv.pl, "save", lambda ax, path: ax.figure.savefig(path.with_suffix(".png"), dpi=40))
+        dv.pipeline.run(
+            folder / "cells.h5ad", folder / "out", label_key="cell_type", batch_key="batch", covariates=["depth"],
+            n_latent=6, max_epochs=20, n_clusters=3, cluster_method="kmeans", links=False, progress=False,
+        )  # fmt: skip
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """The comparison of representations: what is computed, and what is refused."""
 
+from types import SimpleNamespace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -122,6 +124,26 @@ def test_a_failing_method_is_reported_and_the_others_stay(few):
     with pytest.warns(UserWarning, match="picky on tree, n_latent=8: it wants counts; give some"):
         found = compare(few, {"picky": Picky(), "noise": Fixed()}, **ONE)
     assert set(found.table["method"]) == {"noise"}
+
+
+def test_held_out_cells_are_decoded_in_their_own_batch(cells):
+    adata = dv.pp.prepare(cells, copy=True)
+    unit = adata.layers["unit"]
+    unit = unit.toarray() if hasattr(unit, "toarray") else np.asarray(unit)
+
+    class OfBatches:
+        """A model whose batch of a cell holds all that its z lacks."""
+
+        features = SimpleNamespace(layer="unit")
+
+        def design(self):
+            return unit
+
+        def decode(self, z, *, batch):
+            return batch
+
+    z = np.zeros((adata.n_obs, 2), np.float32)
+    assert _tasks._reconstruction(OfBatches(), adata, z) == pytest.approx(1)
 
 
 def test_reconstruction_is_on_one_scale(cells):

@@ -438,7 +438,7 @@ def test_clusters_without_evidence_show_no_q(capsys, monkeypatch):
         }
     )
     summary = {"n_cells": 6, "source": "x.h5ad", "markers": "blood-human", "warnings": ["odd"], "verdict": []}
-    summary["diagnosis"] = {"messages": ["3 dimensions are dead."]}
+    summary |= {"integration": None, "diagnosis": {"messages": ["3 dimensions are dead."]}}
     show(pipeline.Result(None, None, clusters, None, summary))
     out, err = capsys.readouterr()
     assert out.startswith("6 cells of x.h5ad in 3 clusters, 2 named (markers: blood-human)")

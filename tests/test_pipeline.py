@@ -358,8 +358,9 @@ def test_what_is_left_of_a_named_batch_is_said_and_links_are_balanced(apart):
 
 def test_batches_too_small_for_their_share_leave_links_unbalanced(apart):
     cells = apart.copy()
-    cells.obs["batch"] = ["tiny"] + ["rest"] * (cells.n_obs - 1)
-    pp_options = {"links": True, "k": 4, "batch_key": "batch", "n_top_genes": None}
+    cells.obs["batch"] = ["tiny"] * 3 + ["rest"] * (cells.n_obs - 3)
+    pp_options = {"links": True, "k": 8, "batch_key": "batch", "n_top_genes": None}
     result = pipeline.run(cells, label_key="cell_type", **(TINY | GIVEN | pp_options))
     assert any(w.startswith("Links are not balanced over batches: Batch 'tiny'") for w in result.summary["warnings"])
     assert "balance_by" not in result.links.summary["graph"]
+    assert any(w.startswith("Integration was not measured") for w in result.summary["warnings"])

@@ -127,7 +127,7 @@ def test_hostile_names_are_text(hostile_report):
     assert "<script>document" not in text
     assert "<b>bold" not in text
     assert "<img src=x" not in text
-    assert text.count("<script") == 9
+    assert text.count("<script") == 10
     found = data_of(text)
     assert _encode.short(HOSTILE[0]) in [g["name"] for g in found["genes"]["stored"]]
     assert max(len(n) for n in found["cells"]["names"]) <= _encode.MAX_NAME

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import pandas as pd
 import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -65,6 +66,23 @@ def test_the_page_loads_in_silence_and_draws_everything(opened, report_folder):
     assert all(plot.locator(".main-svg").count() for plot in plots.all())
     assert all(plot.get_attribute("aria-label") for plot in plots.all())
     assert page.locator("#clusters tbody tr").count() == n_clusters(report_folder)
+
+
+def test_integration_shows_both_sides_and_the_cells_by_batch_and_type(opened, integrated):
+    page = opened(integrated / "out")
+    table = pd.read_csv(integrated / "out" / "tables" / "integration.csv")
+    latent = [x for k in (3, 7) for x in page.evaluate(f"document.getElementById('integration-scores').data[{k}].x")]
+    assert latent == pytest.approx(table["latent"].tolist(), abs=1e-6)
+    assert page.locator("#integration-batches-legend bdi").all_inner_texts() == ["batch_1", "batch_2", "batch_3"]
+    assert page.locator("#integration-types-legend bdi").count() == 3
+    assert len(set(marker(page, "integration-batches"))) == 3
+    places = [
+        page.evaluate(f"document.getElementById('integration-{which}').data[0].x") for which in ("batches", "types")
+    ]
+    assert places[0] == places[1]
+    assert "Batches explain" in page.inner_text("#dimension-batches")
+    page.select_option("#colour-group", "batch")
+    assert page.locator("#legend button").count() == 3
 
 
 def test_searching_a_gene_colours_the_map(opened, report_folder):

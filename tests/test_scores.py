@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from diffvae import metrics
-from diffvae.pipeline import _scores
+from diffvae._core.components import principal_components
 from diffvae.pipeline._scores import score_labels, verdict
 
 
@@ -96,7 +96,7 @@ def test_the_baseline_reads_log_expression_not_the_scaled_layer():
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
 def test_the_baseline_is_50_principal_components(shape, form):
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    components = _scores._baseline(form(x), 0)
+    components = principal_components(form(x), 0)
     u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
     assert components.shape == (len(x), 50)
     assert np.abs(components) == pytest.approx(np.abs(u * s)[:, :50], abs=1e-3)

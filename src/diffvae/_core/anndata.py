@@ -30,6 +30,7 @@ MADE_BY = {
     _keys.LATENT: "diffvae.tl.embed(adata, model)",
     _keys.CELL_GRAPH: "diffvae.pp.cell_graph(adata)",
     "batches": "diffvae.tl.batch_association(adata)",
+    "integration": "diffvae.tl.integration(adata, batch_key)",
     "link_table": "diffvae.tl.link_table(adata, groupby)",
     "latent_dimensions": "diffvae.tl.latent_dimensions(adata)",
     "high_weight_genes": "diffvae.tl.high_weight_genes(adata)",

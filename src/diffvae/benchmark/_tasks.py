@@ -274,13 +274,18 @@ def recurrence(*arguments: Any) -> list[dict[str, float | None]]:
 
 
 def _reconstruction(model: Any, adata: AnnData, z: np.ndarray) -> float:
-    """Return R^2 of held-out cells on the unit scale, whatever scale the model was trained on."""
+    """Return R^2 of held-out cells on the unit scale, whatever scale the model was trained on.
+
+    A model of batches decodes each cell in its own batch.
+    """
     held_out = (adata.obs[_keys.SPLIT] == "validation").to_numpy()
     if not held_out.any():
         return float("nan")
     unit = adata.layers[_keys.UNIT]
     low, high = (adata.var[key].to_numpy(np.float64) for key in (_keys.UNIT_MIN, _keys.UNIT_MAX))
-    decoded = model.decode(z[held_out]).astype(np.float64)
+    design = model.design() if hasattr(model, "design") else None
+    own = {} if design is None else {"batch": design[held_out]}
+    decoded = model.decode(z[held_out], **own).astype(np.float64)
     if model.features.layer is None:
         decoded = (decoded - low) / np.where(high > low, high - low, 1.0)
     mean = np.asarray(unit[~held_out].mean(axis=0)).ravel()

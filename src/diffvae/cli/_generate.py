@@ -17,6 +17,12 @@ def command(
     model: o.Model,
     out: o.OutFile,
     n_cells: Annotated[int, typer.Option("--n-cells", "-n", min=1, help="Number of cells.")] = 100,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch", help="Batch of the cells, of a model trained with --batch-key. Default: an average batch."
+        ),
+    ] = None,
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
 ) -> None:
@@ -28,6 +34,6 @@ def command(
     from diffvae._core.io import folders
 
     o.refuse_file(out, overwrite)
-    artificial = models.load(model).sample(n_cells, rng=seed)
+    artificial = models.load(model).sample(n_cells, batch=batch, rng=seed)
     folders.write_h5ad(artificial, out)
     _console.say(f"Written to {out}: {artificial.n_obs:,} artificial cells x {artificial.n_vars:,} genes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -119,7 +119,11 @@ def show(result: Result) -> None:
     )
     if result.scores is not None:
         show_scores(result)
-    for message in [*summary["warnings"], *summary["diagnosis"]["messages"], *summary["verdict"]]:
+    integration = summary["integration"]
+    if integration is not None:
+        show_integration(integration)
+    said = [] if integration is None else integration["verdict"]
+    for message in [*summary["warnings"], *summary["diagnosis"]["messages"], *summary["verdict"], *said]:
         _console.note(message)
     if result.changes is not None:
         show_changes(result.changes)
@@ -143,4 +147,20 @@ def show_scores(result: Result) -> None:
         f"Agreement with obs[{result.summary['parameters']['label_key']!r}] (mean ± sd over repeats)",
         ["score", *methods],
         ([score, *(values.get(m, "") for m in methods)] for score, values in wide.items()),
+    )
+
+
+def show_integration(integration: dict[str, Any]) -> None:
+    """Print both sides of integration, beside PCA without it."""
+    _console.table(
+        f"Integration over obs[{integration['batch_key']!r}] (0 to 1, 1 is best)",
+        ["side", "score", "DiffVAE", "PCA, no integration", "permuted"],
+        (
+            [
+                row["side"],
+                row["score"],
+                *("" if row[name] is None else f"{row[name]:.3f}" for name in ("latent", "pca", "permuted")),
+            ]
+            for row in integration["scores"]
+        ),
     )

@@ -12,7 +12,7 @@ from diffvae._core.io import folders
 from diffvae._core.io.folders import one_writer
 from diffvae._core.runtime import StepLog, in_one_thread
 from diffvae._errors import DataError
-from diffvae.pipeline import _checks, _folder, _result, _scores
+from diffvae.pipeline import _checks, _folder, _integration, _result, _scores
 from diffvae.pipeline._result import Result
 from diffvae.tl._annotate import disagreement
 from diffvae.tl._batches import candidates, sentence
@@ -161,14 +161,15 @@ def identify_again(
     _checks.require_labels(adata, label_key)
     _checks.require_cells(adata, n_clusters)
     identify(adata, model, **options, log=log)
-    notice_batches(adata, label_key, summary["parameters"].get("batch_key"), seed=seed, log=log)
+    notice_batches(adata, label_key, model.columns.get("batch_key"), seed=seed, log=log)
     scores = _scores.score(adata, label_key, seed, log)
+    integration = _integration.measure(adata, model, label_key, seed, log)
     command = None
     if out is not None:
         words = ["identify", Path(path).resolve().name, "--out", Path(out).resolve().name]
         command = _folder.command_line(words, identify_again, arguments, without=("n_dims", "n_genes", "precision"))
     return _result.finish(
         adata, model, about={name: summary[name] for name in _keys.ABOUT},
-        parameters=summary["parameters"] | options | {"label_key": label_key}, log=log, scores=scores, out=out,
-        overwrite=overwrite, command=command,
+        parameters=summary["parameters"] | options | {"label_key": label_key}, log=log, scores=scores,
+        integration=integration, out=out, overwrite=overwrite, command=command,
     )  # fmt: skip

@@ -82,6 +82,7 @@ def finish(
     parameters: dict[str, Any],
     log: StepLog,
     scores: pd.DataFrame | None,
+    integration: dict[str, Any] | None,
     out: str | PathLike[str] | None,
     overwrite: bool,
     command: str | None,
@@ -107,6 +108,7 @@ def finish(
         "batches": json.loads(stored["batches"].to_json(orient="records")),
         "markers": stored["annotation_params"]["markers"],
         "scores": None if scores is None else json.loads(scores.to_json(orient="records")),
+        "integration": integration,
         "verdict": [] if scores is None else _scores.verdict(scores),
         "warnings": log.warnings,
         "parameters": {k: v if _plain(v) else NOT_WRITTEN for k, v in parameters.items() if k != "target"},
@@ -127,6 +129,8 @@ def _finite(value: Any) -> Any:
 
 
 def _plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):  # of covariates
+        return all(map(_plain, value))
     return value is None or isinstance(value, str | int | float | bool)
 
 
@@ -189,6 +193,8 @@ def _write(
     tables["cluster_separation"] = stored["cluster"]["separation"]
     if len(stored["batches"]):
         tables["batches"] = stored["batches"]
+    if "integration" in stored:
+        tables["integration"] = stored["integration"]["table"]
     if result.scores is not None:
         tables |= {"scores": result.scores, "overlap": _overlap(result.adata, label_key)}
     with folders.new_folder(out, overwrite=overwrite) as folder:
@@ -242,6 +248,10 @@ def _figures(result: Result, label_key: str | None) -> dict[str, Callable[[], An
         groups = _keys.CELL_TYPE if named else _keys.CLUSTER
         figures["overlap"] = lambda: pl.overlap(adata, reference=label_key, groupby=groups)
     stored = adata.uns[_keys.UNS]
+    if "integration" in stored:
+        batch_key = stored["integration"]["params"]["batch_key"]
+        figures["tsne_batches"] = lambda: pl.tsne(adata, color=batch_key)
+        figures["integration"] = lambda: pl.integration(adata)
     chosen = stored["latent_dimensions"].loc[stored["latent_dimensions"]["chosen"], "group"]
     if len(chosen):
         figures["latent_dimensions"] = lambda: pl.latent_dimensions(adata)

@@ -14,7 +14,7 @@ from diffvae._core.io.folders import one_writer
 from diffvae._core.io.memory import stays_on_disk
 from diffvae._core.runtime import StepLog, in_one_thread
 from diffvae._errors import DataError
-from diffvae.pipeline import _checks, _folder, _links, _perturb, _result, _scores
+from diffvae.pipeline import _checks, _folder, _integration, _links, _perturb, _result, _scores
 from diffvae.pipeline._cells import BackedRun, InMemoryRun
 from diffvae.pipeline._config import RunConfig
 from diffvae.pipeline._identify import identify, notice_batches
@@ -173,9 +173,10 @@ def run(
     with log.step("t-SNE"):
         tl.tsne(adata, rng=seed)
     identify(adata, model, **options.identification, log=log)
-    notice_batches(adata, options.label_key, parameters["batch_key"], seed=seed, log=log)
+    notice_batches(adata, options.label_key, batch_key, seed=seed, log=log)
     strategy.finish(adata, log)
     scores = _scores.score(adata, options.label_key, seed, log)
+    integration = _integration.measure(adata, model, options.label_key, seed, log)
     preparation = adata.uns[_keys.UNS]["prepare"]
     about = {
         "source": strategy.origin,
@@ -191,9 +192,9 @@ def run(
         training = options.checkpoints.training(".links")
         graph = _links.links_of_run(adata, parameters, log=log, progress=progress, training=training)
     return _result.finish(
-        adata, model, about=about, parameters=parameters, log=log, scores=scores, out=out, overwrite=overwrite,
-        command=_command(strategy, arguments), changes=changes, links=graph, cells=strategy,
-        after_writing=options.checkpoints.done,
+        adata, model, about=about, parameters=parameters, log=log, scores=scores, integration=integration,
+        out=out, overwrite=overwrite, command=_command(strategy, arguments), changes=changes, links=graph,
+        cells=strategy, after_writing=options.checkpoints.done,
     )  # fmt: skip
 
 

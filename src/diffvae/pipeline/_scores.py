@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random, metrics
 from diffvae._core.anndata import groups
+from diffvae._core.components import principal_components
 from diffvae._core.io.matrix import matrix_of
 from diffvae._core.runtime import StepLog
 from diffvae.pipeline._folder import Verdict, sentences
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 N_SEEDS = 10
 N_NEIGHBORS = 15
-N_COMPONENTS = 50
-"""Principal components of the baseline; the default of scanpy."""
 
 VERDICT: Verdict = (
     (lambda n: n["PCA"] >= n["DiffVAE"], "PCA scores at least as well on '{score}': {PCA:.3f} against {DiffVAE:.3f}."),
@@ -59,7 +58,7 @@ def score_labels(adata: AnnData, label_key: str, *, layer: str | None = None, rn
     k = len(labels.categories)
     z = np.asarray(adata.obsm[_keys.LATENT])
     rows = []
-    for method, x in (("DiffVAE", z), ("PCA", _baseline(matrix_of(adata, layer), rng))):
+    for method, x in (("DiffVAE", z), ("PCA", principal_components(matrix_of(adata, layer), rng))):
         rows += [(method, name, *_summary(values)) for name, values in _of_space(x[labelled], names, k, rng).items()]
     clusters = np.asarray(groups(adata, _keys.CLUSTER))[labelled]
     permuter = _random.generator(rng, "permuted labels")
@@ -68,16 +67,6 @@ def score_labels(adata: AnnData, label_key: str, *, layer: str | None = None, rn
         for name, function in _OF_CLUSTERS.items():
             rows.append((method, name, *_summary([function(r, clusters) for r in references])))
     return pd.DataFrame(rows, columns=["method", "score", "mean", "sd", "n"])
-
-
-def _baseline(x: Any, rng: _random.Rng) -> np.ndarray:
-    """Return the first 50 principal components, or fewer if the data have fewer."""
-    import scanpy as sc
-
-    # the covariance is faster with fewer genes than cells; Lanczos avoids the matrix of genes x genes
-    solver = "covariance_eigh" if x.shape[0] > x.shape[1] else "arpack"
-    seed = _random.seed(rng, "PCA of the scores") % 2**31
-    return sc.pp.pca(x, min(N_COMPONENTS, min(x.shape) - 1), svd_solver=solver, random_state=seed)
 
 
 _OF_CLUSTERS = {

@@ -17,6 +17,7 @@ from diffvae.pl._conversion import conversion_curves, conversions, converted, pl
 from diffvae.pl._dimensions import dimension_composition, latent_dimensions
 from diffvae.pl._genes import gene_heatmap
 from diffvae.pl._history import history
+from diffvae.pl._integration import integration
 from diffvae.pl._links import link_table, links
 from diffvae.pl._minimal_genes import gene_counts, minimal_genes
 from diffvae.pl._overlap import overlap
@@ -37,6 +38,7 @@ __all__ = [
     "gene_heatmap",
     "history",
     "importance",
+    "integration",
     "latent_dimensions",
     "link_table",
     "links",

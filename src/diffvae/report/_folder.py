@@ -33,6 +33,17 @@ RUN = {
     "kind": str,
     "diagnosis": {"messages": [str]},
     "clustering": {"chosen_by": str},
+    "integration": (
+        {
+            "batch_key": str,
+            **dict.fromkeys(("n_cells", "n_batches"), int),
+            "scores": [
+                {"side": str, "score": str, **dict.fromkeys(("pca", "latent", "permuted"), (*NUMBER, type(None)))}
+            ],
+            "verdict": [str],
+        },
+        None,
+    ),
     "clusters": [
         {
             **dict.fromkeys(("cluster", "cell_type"), (str, int)),
@@ -72,7 +83,7 @@ SUMMARIES: dict[str, dict[str, Any]] = {
 }
 """What the summary of each command must hold: types, entries of dictionaries (``str``: of all entries), and lists.
 
-A list in a tuple with None may be missing: a run without labels has no scores, one of an earlier version no batches.
+What is in a tuple with None may be missing: a run without labels has no scores, one of an earlier version no batches.
 """
 
 
@@ -182,11 +193,12 @@ def _misfit(value: Any, form: Any, place: str) -> str:
             return f"{place} is no dictionary"
         if str in form:
             form = dict.fromkeys(value, form[str])
-        if missing := [name for name in form if name not in value]:
+        optional = {name for name, inner in form.items() if isinstance(inner, tuple) and None in inner}
+        if missing := [name for name in form if name not in {*value, *optional}]:
             return f"{place} has no {missing[0]}"
-        problems = (_misfit(value[name], inner, f"{place}.{name}") for name, inner in form.items())
+        problems = (_misfit(value.get(name), inner, f"{place}.{name}") for name, inner in form.items())
         return next(filter(None, problems), "")
-    if isinstance(form, tuple) and isinstance(form[0], list):
+    if isinstance(form, tuple) and None in form:
         return "" if value is None else _misfit(value, form[0], place)
     if isinstance(form, list):
         if not isinstance(value, list):

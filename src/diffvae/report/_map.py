@@ -93,7 +93,7 @@ def _cap(count: np.ndarray, most: int) -> int:
     return low
 
 
-def data(cells: Cells, label_key: str | None) -> dict[str, Any]:
+def data(cells: Cells, label_key: str | None, batch_key: str | None = None) -> dict[str, Any]:
     """Return map, names, groups and latent values of the drawn cells."""
     adata, rows = cells.adata, cells.rows
     map_ = np.asarray(adata.obsm[_keys.TSNE], np.float32)[rows]
@@ -105,7 +105,7 @@ def data(cells: Cells, label_key: str | None) -> dict[str, Any]:
         "x": packed(map_[:, 0]),
         "y": packed(map_[:, 1]),
         "weight": packed(cells.weight) if len(rows) < adata.n_obs else None,
-        "groups": _groups(adata, rows, label_key),
+        "groups": _groups(adata, rows, label_key, batch_key),
         "latent": [{"values": packed(c.values), "low": c.low, "high": c.high} for c in latent],
     }
 
@@ -126,10 +126,12 @@ def categories(adata: AnnData, key: str) -> list[str]:
     return [*named, "NA"] if column.isna().any() and "NA" not in named else named
 
 
-def _groups(adata: AnnData, rows: np.ndarray, label_key: str | None) -> list[dict[str, Any]]:
+def _groups(adata: AnnData, rows: np.ndarray, label_key: str | None, batch_key: str | None) -> list[dict[str, Any]]:
     titles = {_keys.CELL_TYPE: "cell type (named by markers)", _keys.CLUSTER: "cluster"}
     if label_key is not None and label_key in adata.obs:
         titles[label_key] = f"reference label ({short(label_key)})"
+    if batch_key is not None:
+        titles.setdefault(batch_key, f"batch ({short(batch_key)})")
     if _keys.COMMITMENT in adata.obs:
         titles[_keys.COMMITMENT] = "commitment of progenitors"
     shared = type_colours(adata, label_key)

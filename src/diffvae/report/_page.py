@@ -13,7 +13,7 @@ from diffvae import _keys
 from diffvae._core.io import folders, read
 from diffvae._errors import DataError
 from diffvae.pl._style import GREY
-from diffvae.report import _changes, _compared, _encode, _links, _made, _map, _types
+from diffvae.report import _changes, _compared, _encode, _integration, _links, _made, _map, _types
 from diffvae.report._folder import DamagedError, Folder
 from diffvae.report._map import Cells
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 NAME = "report.html"
-SCRIPTS = ("base", "map", "types", "changes", "links", "compared", "made")
+SCRIPTS = ("base", "map", "integration", "types", "changes", "links", "compared", "made")
 PARTS = {
     "changes": (_keys.PERTURBATION_FOLDER, "perturb"),
     "links": (_keys.LINKS_FOLDER, "links"),
@@ -129,13 +129,15 @@ def _page_of_run(folder: Folder, adata: AnnData | None) -> str:
         if missing := [key for key in keys if key not in getattr(adata, place)]:
             raise DamagedError(f"{_keys.RESULTS} has no {place}[{missing[0]!r}]")
     label_key = folder.summary["parameters"]["label_key"]
+    batch_key = (folder.summary.get("integration") or {}).get("batch_key")
     cells = Cells.of(adata)
     shown = _types.shown(adata)
     parts = _read_parts(folder, cells, shown)
     data = {
-        "cells": _map.data(cells, label_key),
+        "cells": _map.data(cells, label_key, batch_key),
+        "integration": _integration.data(folder.summary, adata),
         "genes": _types.gene_data(cells, [*_genes_in_tables(folder), *parts.genes], shown),
-        "types": _types.data(folder, adata, shown, _map.type_colours(adata, label_key)),
+        "types": _types.data(folder, adata, shown, _map.type_colours(adata, label_key), batch_key),
         **parts.data,
         "made": _made.curves_of({"DiffVAE": folder}) | parts.curves,
     }

@@ -10,11 +10,12 @@ import pandas as pd
 from scipy import sparse
 
 from diffvae import _keys
-from diffvae._core.anndata import posterior
+from diffvae._core.anndata import groups, posterior
 from diffvae._core.information import informative
 from diffvae.pl._style import GREY
 from diffvae.report._encode import deflated, distinct, levels, short
 from diffvae.report._folder import DamagedError
+from diffvae.tl._passport import batches_of_dimensions
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,7 +86,11 @@ N_GENES = 10
 
 
 def data(
-    folder: Folder, adata: AnnData, genes_shown: Mapping[str, str], palette: Mapping[str, str]
+    folder: Folder,
+    adata: AnnData,
+    genes_shown: Mapping[str, str],
+    palette: Mapping[str, str],
+    batch_key: str | None = None,
 ) -> dict[str, Any] | None:
     """Return the heat map of dimensions and clusters, and the genes of both."""
     table = folder.table("tables/latent_dimensions")
@@ -93,16 +98,16 @@ def data(
     genes = folder.table("tables/high_weight_genes")
     if table is None or clusters is None or genes is None:
         return None
-    groups = clusters["cluster"].tolist()
-    if set(groups) != set(adata.obs[_keys.CLUSTER].astype(str)):
+    names = clusters["cluster"].tolist()
+    if set(names) != set(adata.obs[_keys.CLUSTER].astype(str)):
         raise DamagedError("tables/clusters.csv has other clusters than the cells")
-    dimensions = _ordered(table, groups, informative(*posterior(adata, _keys.LATENT)))
+    dimensions = _ordered(table, names, informative(*posterior(adata, _keys.LATENT)))
     wide = {
-        column: table.pivot(index="group", columns="dimension", values=column).reindex(groups)[dimensions]
+        column: table.pivot(index="group", columns="dimension", values=column).reindex(names)[dimensions]
         for column in ("share", "share_high", "share_low", "odds_ratio", "q_value", "side", "chosen")
     }
     return {
-        "clusters": distinct(groups),
+        "clusters": distinct(names),
         "types": clusters["cell_type"].map(short).tolist(),
         "colours": [palette.get(t, GREY) for t in clusters["cell_type"]],
         "dimensions": dimensions,
@@ -113,9 +118,10 @@ def data(
         "q_value": _significant(wide["q_value"].to_numpy(float)),
         "side": wide["side"].to_numpy(object).tolist(),
         "chosen": wide["chosen"].eq(True).to_numpy(bool),
-        "boxes": _boxes(adata, groups),
+        "boxes": _boxes(adata, names),
+        "batches": _batches(adata, batch_key),
         "of_dimension": _of_dimensions(adata, genes_shown),
-        "of_cluster": [_of_cluster(genes, group, genes_shown) for group in groups],
+        "of_cluster": [_of_cluster(genes, group, genes_shown) for group in names],
     }
 
 
@@ -138,6 +144,18 @@ def _boxes(adata: AnnData, groups: list[str]) -> list[list[list[float]]]:
     latent, cluster = np.asarray(adata.obsm[_keys.LATENT], float), adata.obs[_keys.CLUSTER].astype(str).to_numpy()
     found = [np.quantile(latent[cluster == g], QUANTILES, axis=0) for g in groups]
     return np.stack(found).transpose(2, 0, 1).round(4).tolist()
+
+
+def _batches(adata: AnnData, batch_key: str | None) -> list[list[float]]:
+    """Return for each dimension the share of what clusters leave that batches explain, and that by chance."""
+    if batch_key is None or batch_key not in adata.obs or adata.obs[batch_key].isna().any():
+        return []
+    z = np.asarray(adata.obsm[_keys.LATENT], np.float64)
+    batch, clusters = groups(adata, batch_key), groups(adata, _keys.CLUSTER)
+    if len(batch.categories) < 2:
+        return []
+    table = batches_of_dimensions(z, np.ones(z.shape[1], dtype=bool), batch, clusters)
+    return table[["batch_eta2", "null_eta2"]].to_numpy().round(5).tolist()
 
 
 def _of_dimensions(adata: AnnData, shown: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from diffvae.tl._commitment import commitment
 from diffvae.tl._dimensions import latent_dimensions
 from diffvae.tl._embed import embed
 from diffvae.tl._gene_weights import gene_weights, high_weight_genes
+from diffvae.tl._integration import integration
 from diffvae.tl._link_table import link_table
 from diffvae.tl._links import links
 from diffvae.tl._markers import load_markers
@@ -28,6 +29,7 @@ __all__ = [
     "embed",
     "gene_weights",
     "high_weight_genes",
+    "integration",
     "latent_dimensions",
     "link_table",
     "links",

@@ -131,7 +131,8 @@ if (cells) {
   $("colour-group").addEventListener("change", (e) => e.target.value && colourByGroup(e.target.value));
   $("colour-dimension").addEventListener("change", (e) => e.target.value && colourByDimension(Number(e.target.value)));
   $("colour-gene").addEventListener("change", (e) => e.target.value && colourByGene(e.target.value.trim()));
-  colourByGroup(cells.groups[0].key).then(() => {
+  const first = cells.groups.find((g) => !g.unassigned.every(Boolean)) || cells.groups[0]; // not all in grey
+  colourByGroup(first.key).then(() => {
     $("map-plot").on("plotly_selected", (event) => event && showSelection(event.points.filter((p) => p.customdata !== undefined).map((p) => p.customdata)));
     $("map-plot").on("plotly_deselect", () => showSelection([]));
   });

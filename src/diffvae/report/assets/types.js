@@ -12,6 +12,8 @@ if (data.types) {
     const high = types.share_high[row][column] || 0, low = types.share_low[row][column] || 0;
     const both = Math.min(high, low) > Math.max(high, low) / 2;
     $("dimension-title").textContent = `Dimension ${d} and cluster ${titles[row]}: ${percent(high)} of the cells far above its mean and ${percent(low)} of the cells far below it belong to the cluster${both ? " (both sides)" : ""}; odds ratio ${number(types.odds_ratio[row][column])}, q ${number(types.q_value[row][column])}${chosen ? "" : " (not chosen for the cluster)"}`;
+    const [explained, chance] = types.batches[d] || [];
+    $("dimension-batches").textContent = explained === undefined ? "" : `Batches explain ${percent(explained)} of what the clusters leave of this dimension (${percent(chance)} by chance).`;
     const genes = types.of_dimension[d] || { up: [], down: [] };
     const [up, down] = side > 0 ? [genes.up, genes.down] : [genes.down, genes.up];
     for (const [id, list] of [["dimension-up", up], ["dimension-down", down]])
