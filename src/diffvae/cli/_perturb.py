@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NAME = "perturb"
 EXAMPLE = (
     'Examples:  diffvae perturb results --source "CD34+"   ·   '
-    'diffvae perturb results --source GMP --target Monocyte --target Neutrophil --step "0.5 1" --restrict tf.txt'
+    'diffvae perturb results --source GMP --target Monocyte --target Neutrophil --step "0.5 1" --restrict tf'
 )
 Source = Annotated[str, typer.Option("--source", help="Type whose cells are perturbed, a progenitor for example.")]
 Target = Annotated[
@@ -51,7 +51,10 @@ def command(
         typer.Option("--earlier", help="Type that is upstream of the source; repeat the option for more."),
     ] = None,
     restrict: Annotated[
-        str | None, typer.Option("--restrict", help="Text file with the genes that may change, one per line.")
+        str | None,
+        typer.Option(
+            "--restrict", help="Genes that may change: tf (transcription factors), or a file with one per line."
+        ),
     ] = None,
     groupby: o.GroupBy = None,
     n_dims: Annotated[int, typer.Option("--n-dims", min=1, help="Number of latent dimensions of the shift.")] = 5,

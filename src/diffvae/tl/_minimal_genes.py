@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl._gene_sets import ORDERS, Flip, IncrementalClassifier, smallest_set
 from diffvae.tl._perturb import METHOD_GENES, Perturbation, changed_adata, perturb
+from diffvae.tl._regulators import read_genes, transcription_factors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,6 +106,7 @@ def recurrence(
             "n_cells": count[used],
             "share": share,
             "direction": np.where(mean >= 0, "up", "down"),
+            "is_tf": transcription_factors(names[used]),
             "mean_change": mean,
             "mean_log_change": in_log,
             "null_share": null[:, used].mean(0) if len(null) else np.nan,
@@ -172,7 +173,7 @@ class MinimalGenes:
         log-normalised values, before and after the edit).
     genes
         One row per gene in any set, those with large changes in many cells first: ``n_cells``, ``share``,
-        ``direction``, ``mean_change`` (on the scale of the training layer), ``mean_log_change`` (on log-normalised
+        ``direction``, ``is_tf`` (a transcription factor), ``mean_change`` (on the scale of the training layer), ``mean_log_change`` (on log-normalised
         values), ``null_share`` (``share`` under random directions), ``p_value``, ``q_value``
         (Benjamini-Hochberg over genes in at least 5 % of the sets; NaN for the orders ``"gradient"`` and ``"greedy"``).
     baselines
@@ -290,8 +291,8 @@ def minimal_genes(
     direction
         Change genes in ``"both"`` directions, or only ``"up"`` or ``"down"``.
     restrict
-        Genes that may change: a list, or a text file with one gene per line, for example transcription factors
-        (AnimalTFDB for human and mouse, humantfs.ccbr.utoronto.ca for human).
+        Genes that may change: ``"tf"`` for transcription factors (a bundled list for human, mouse and zebrafish), a
+        list, or a text file with one gene per line or with a column of symbols, as AnimalTFDB and humantfs publish.
     stable
         Under ``"effect"``, take the length from which the cell stays flipped, not the length at which it first flips.
     eliminate
@@ -453,20 +454,14 @@ def find_minimal(
 
 
 def allowed_genes(genes: pd.Index, restrict: Sequence[str] | str | PathLike[str] | None) -> np.ndarray:
-    """Return which genes may change."""
+    """Return which genes may change: all, transcription factors (``"tf"``), or those of a list or a file."""
     if restrict is None:
         return np.ones(len(genes), bool)
-    if isinstance(restrict, str | PathLike):
-        path = Path(restrict).expanduser()
-        if not path.is_file():
-            raise DataError(
-                f"restrict is {str(restrict)!r}, and there is no such file; give a list of genes, or a text file with "
-                "one per line (transcription factors: AnimalTFDB, or humantfs.ccbr.utoronto.ca for human)."
-            )
-        restrict = [
-            line.split()[0].strip(",;\"'") for line in path.read_text(encoding="utf-8").splitlines() if line.split()
-        ]
-    allowed = np.asarray(genes.isin([str(g) for g in restrict]))
+    if isinstance(restrict, str) and restrict == "tf":
+        allowed, n = transcription_factors(genes), "transcription factors"
+    else:
+        named = read_genes(restrict) if isinstance(restrict, str | PathLike) else [str(g) for g in restrict]
+        allowed, n = np.asarray(genes.isin(named)), f"{len(named)} genes of restrict"
     if not allowed.any():
-        raise DataError(f"None of the {len(restrict)} genes of restrict is among the model's {len(genes)} genes.")
+        raise DataError(f"None of the {n} is among the model's {len(genes)} genes, such as {genes[0]!r}.")
     return allowed

@@ -30,6 +30,7 @@ from diffvae.tl._directions import (
     read_cells,
 )
 from diffvae.tl._judge import Judge
+from diffvae.tl._regulators import transcription_factors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -290,7 +291,7 @@ class Perturbation:
         -------
         One row per gene: ``gene``, ``effect`` (mean change on the scale of the training layer), ``log_effect`` (the
         same in log-normalised units, or the same if the layer has no scaling), ``agreement`` (share of the cells in
-        which the change has this sign), ``direction`` ("up" or "down").
+        which the change has this sign), ``direction`` ("up" or "down"), ``is_tf`` (a transcription factor).
         """
         check(RULES, method_genes=method_genes)
         t = self.trajectory(target, source, method)
@@ -305,6 +306,7 @@ class Perturbation:
         frame = pd.DataFrame({"gene": self.model.gene_names, "effect": mean, "log_effect": mean * self.data.scale})
         frame["agreement"] = (np.sign(change) == np.sign(mean)).mean(0) if len(change) else np.nan
         frame["direction"] = np.where(mean >= 0, "up", "down")
+        frame["is_tf"] = transcription_factors(frame["gene"])
         return frame.sort_values("log_effect", key=np.abs, ascending=False, kind="stable").reset_index(drop=True)
 
     def to_adata(
