@@ -52,9 +52,7 @@ def command(
     ] = None,
     restrict: Annotated[
         str | None,
-        typer.Option(
-            "--restrict", help="Genes that may change: tf (transcription factors), or a file with one per line."
-        ),
+        typer.Option("--restrict", help="Genes that may change: tf (transcription factors), or a file, one per line."),
     ] = None,
     groupby: o.GroupBy = None,
     n_dims: Annotated[int, typer.Option("--n-dims", min=1, help="Number of latent dimensions of the shift.")] = 5,

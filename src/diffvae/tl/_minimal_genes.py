@@ -173,9 +173,10 @@ class MinimalGenes:
         log-normalised values, before and after the edit).
     genes
         One row per gene in any set, those with large changes in many cells first: ``n_cells``, ``share``,
-        ``direction``, ``is_tf`` (a transcription factor), ``mean_change`` (on the scale of the training layer), ``mean_log_change`` (on log-normalised
-        values), ``null_share`` (``share`` under random directions), ``p_value``, ``q_value``
-        (Benjamini-Hochberg over genes in at least 5 % of the sets; NaN for the orders ``"gradient"`` and ``"greedy"``).
+        ``direction``, ``is_tf`` (a transcription factor), ``mean_change`` (on the scale of the training layer),
+        ``mean_log_change`` (on log-normalised values), ``null_share`` (``share`` under random directions), ``p_value``,
+        ``q_value`` (Benjamini-Hochberg over genes in at least 5 % of the sets; NaN for the orders ``"gradient"`` and
+        ``"greedy"``).
     baselines
         Share of the cells that flip when the same number of other genes is set to the perturbed values, by classifier
         and judge.

@@ -69,8 +69,8 @@ def read_genes(path: str | PathLike[str]) -> list[str]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise DataError(
-            f"restrict is {str(path)!r}, and there is no such file; give 'tf', a list of genes, or a text file with one "
-            "per line (transcription factors: AnimalTFDB, or humantfs.ccbr.utoronto.ca for human)."
+            f"restrict is {str(path)!r}, and there is no such file; give 'tf', a list of genes, or a text file with "
+            "one per line (transcription factors: AnimalTFDB, or humantfs.ccbr.utoronto.ca for human)."
         )
     lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip() and line[0] != "#"]
     if not lines:
