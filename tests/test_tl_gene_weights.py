@@ -5,8 +5,9 @@ import pytest
 from scipy import sparse
 
 import diffvae as dv
-from diffvae import tl
+from diffvae import _keys, tl
 from diffvae.pp import DataError
+from diffvae.tl._gene_weights import scaled_weights
 
 GENES = ["g0", "g1", "g2", "g3", "g4"]
 OMEGA = np.array([[3.0, -2, 1, 0, 0], [0, 4, 0, -5, 1], [2, 0, 0, 0, -9]])
@@ -218,3 +219,33 @@ def test_what_does_not_fit_is_refused():
     adata.uns["diffvae"]["latent_dimensions_params"] = {"groupby": "diffvae_cluster"}
     with pytest.raises(DataError, match=r"ranked for 'diffvae_cluster'; run diffvae.tl.latent_dimensions\(adata, 'gr"):
         tl.high_weight_genes(adata, "group")
+
+
+def test_weights_rank_on_the_scale_of_expression():
+    """Times the range of the gene, and omega times the slope that it ignores: worked out by hand."""
+    adata = ad.AnnData(np.ones((4, 3), np.float32), var=pd.DataFrame(index=["rare", "common", "wide"]))
+    adata.varm[_keys.GENE_WEIGHTS] = np.array([[100.0], [4.0], [2.0]])
+    adata.varm[_keys.GENE_JACOBIAN] = np.array([[0.1], [1.0], [0.9]])
+    assert scaled_weights(adata, _keys.GENE_WEIGHTS)[:, 0].tolist() == [100, 4, 2]
+    adata.var[_keys.UNIT_MIN], adata.var[_keys.UNIT_MAX] = [0.0, 1.0, 0.0], [1.0, 2.0, 5.0]
+    adata.var[_keys.GENE_SLOPE] = [0.01, 0.25, 0.25]
+    assert scaled_weights(adata, _keys.GENE_WEIGHTS)[:, 0].tolist() == [1, 1, 2.5]
+    assert scaled_weights(adata, _keys.GENE_JACOBIAN)[:, 0].tolist() == [0.1, 1.0, 4.5]
+
+
+def test_top_genes_of_omega_follow_their_dimension():
+    adata = dv.datasets.simulate_differentiation(400, 200, rng=0)
+    dv.pp.prepare(adata, n_top_genes=None)
+    model = dv.model.DiffVAE(n_latent=10).train(adata, max_epochs=10, progress=False)
+    dv.tl.embed(adata, model)
+    dv.tl.gene_weights(adata, model)
+    x, z = adata.X.toarray() if hasattr(adata.X, "toarray") else np.asarray(adata.X), adata.obsm["X_diffvae"]
+    r = np.abs(np.nan_to_num(np.corrcoef(np.c_[x, z].T)[: adata.n_vars, adata.n_vars :]))
+    strong = np.argsort(-z.var(axis=0))[:5]
+
+    def followed(weights):
+        top = np.argsort(-np.abs(weights[:, strong]), axis=0)[:10]
+        return np.take_along_axis(r[:, strong], top, axis=0).mean()
+
+    raw = np.asarray(adata.varm["diffvae_gene_weights"])
+    assert followed(scaled_weights(adata, "diffvae_gene_weights")) > 1.5 * followed(raw)

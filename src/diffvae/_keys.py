@@ -55,6 +55,8 @@ GENE_WEIGHTS: Final = "diffvae_gene_weights"
 """``varm``: omega, genes x latent dimensions."""
 GENE_JACOBIAN: Final = "diffvae_gene_jacobian"
 """``varm``: mean Jacobian of the decoder on real cells, genes x latent dimensions."""
+GENE_SLOPE: Final = "diffvae_slope"
+"""``var``: slope of the likelihood's mean (the logistic function) at the mean of each gene, which omega ignores."""
 UNS: Final = "diffvae"
 """``uns``: dictionary with parameters and tidy tables, one entry per step."""
 

@@ -15,6 +15,7 @@ from diffvae._core.information import informative
 from diffvae.pl._style import GREY
 from diffvae.report._encode import deflated, distinct, levels, short
 from diffvae.report._folder import DamagedError
+from diffvae.tl._gene_weights import scaled_weights
 from diffvae.tl._passport import batches_of_dimensions
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _of_dimensions(adata: AnnData, shown: Mapping[str, str]) -> list[dict[str, A
     """Return, for each dimension, the genes that the decoder raises and lowers most as the dimension increases."""
     if _keys.GENE_JACOBIAN not in adata.varm:
         return []
-    jacobian = np.asarray(adata.varm[_keys.GENE_JACOBIAN])
+    jacobian = scaled_weights(adata, _keys.GENE_JACOBIAN)
     names = np.array([shown.get(str(n), short(n)) for n in adata.var_names], object)
     found = []
     for column in jacobian.T:

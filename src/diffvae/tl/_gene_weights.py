@@ -22,6 +22,35 @@ RULES: dict[str, Rule] = {"n_cells": Whole(1), "n_compared": Whole(1), "n_dims":
 RANKINGS = {"weights": _keys.GENE_WEIGHTS, "jacobian": _keys.GENE_JACOBIAN}
 
 
+def scaled_weights(adata: AnnData, key: str) -> np.ndarray:
+    """Return the weights ``varm[key]`` on the scale of log-normalised expression, genes x dimensions.
+
+    On [0, 1] a gene whose highest value is one count has as large weights as one that rises a hundredfold, so weights
+    are multiplied by the range of each gene. Omega ignores the logistic function as well, whose slope is smallest for
+    rarely expressed genes: it is multiplied by the slope at the mean of each gene. Without this its top genes are seen
+    in hardly any cell.
+    """
+    weights = np.asarray(adata.varm[key], np.float64)
+    if {_keys.UNIT_MIN, _keys.UNIT_MAX} <= set(adata.var):
+        weights = weights * (adata.var[_keys.UNIT_MAX] - adata.var[_keys.UNIT_MIN]).to_numpy(np.float64)[:, None]
+    if key == _keys.GENE_WEIGHTS and _keys.GENE_SLOPE in adata.var:
+        weights = weights * adata.var[_keys.GENE_SLOPE].to_numpy(np.float64)[:, None]
+    return weights
+
+
+def _slopes(adata: AnnData, model: Model) -> np.ndarray:
+    """Return the slope of the likelihood's mean at the mean of each gene; 1 for a linear model."""
+    import torch
+
+    from diffvae.model._features import gene_means, match_new
+
+    likelihood = getattr(model, "_likelihood", None)
+    if likelihood is None or likelihood.slope is None or likelihood.link is None:
+        return np.ones(adata.n_vars)
+    means = gene_means(match_new(adata, model.features, 0.0))
+    return likelihood.slope(likelihood.link(torch.from_numpy(means.astype(np.float32)))).numpy().astype(np.float64)
+
+
 def gene_weights(
     adata: AnnData,
     model: Model,
@@ -57,7 +86,7 @@ def gene_weights(
     Returns
     -------
     None, or the copy. Writes ``varm["diffvae_gene_weights"]`` and ``varm["diffvae_gene_jacobian"]`` (genes x
-    dimensions; signed) and ``uns["diffvae"]["gene_weights"]``: the Spearman correlation of the two readings in
+    dimensions; signed), ``var["diffvae_slope"]`` (slope of the logistic function at the mean of each gene) and ``uns["diffvae"]["gene_weights"]``: the Spearman correlation of the two readings in
     each dimension, and the share of top genes (by absolute value) in common. Costs n_cells x D forward passes of the
     decoder and less than 256 MiB.
 
@@ -92,7 +121,9 @@ def gene_weights(
     adata = adata.copy() if copy else adata
     adata.varm[_keys.GENE_WEIGHTS] = np.ascontiguousarray(omega.T)
     adata.varm[_keys.GENE_JACOBIAN] = np.ascontiguousarray(jacobian.T)
-    results(adata)["gene_weights"] = _agreement(omega, jacobian, n_compared)
+    adata.var[_keys.GENE_SLOPE] = _slopes(adata, model)
+    scaled = (scaled_weights(adata, key).T for key in RANKINGS.values())
+    results(adata)["gene_weights"] = _agreement(*scaled, n_compared)
     return adata if copy else None
 
 
@@ -118,9 +149,10 @@ def high_weight_genes(
     r"""List the genes with the largest weights in the latent dimensions that encode each group.
 
     Each chosen dimension of a group (:func:`latent_dimensions`) contributes the ``n_genes`` genes with the largest
-    :math:`|\omega|`. The direction of a gene is the sign of its weight times the side of the dimension on which the
-    group lies, so "up" means higher in the group. ``n_dims`` counts the dimensions that share a gene; the paper reports
-    the genes that all dimensions share.
+    :math:`|\omega|` on the scale of log-normalised expression: times the range of the gene before scaling, and the
+    slope of the logistic function at its mean. The direction of a gene is the sign of its weight times the side of the
+    dimension on which the group lies, so "up" means higher in the group. ``n_dims`` counts the dimensions that share a
+    gene; the paper reports the genes that all dimensions share.
 
     Parameters
     ----------
@@ -176,7 +208,9 @@ def high_weight_genes(
         dimensions = chosen[chosen["group"] == group]
         sides = np.where(dimensions["side"] == "+", 1.0, -1.0)
         for ranking, key in RANKINGS.items():
-            signed = adata.varm[key][:, dimensions["dimension"].to_numpy()] * sides  # genes x chosen dimensions
+            signed = (
+                scaled_weights(adata, key)[:, dimensions["dimension"].to_numpy()] * sides
+            )  # genes x chosen dimensions
             counts = _recurrence(signed, dimensions, adata.var_names, n_genes)
             counts.insert(0, "group", group)
             counts.insert(1, "ranking", ranking)

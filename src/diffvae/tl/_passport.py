@@ -16,7 +16,7 @@ from diffvae._core.information import alive_dimensions
 from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl._dimensions import enrichment, outlying
-from diffvae.tl._gene_weights import RANKINGS
+from diffvae.tl._gene_weights import RANKINGS, scaled_weights
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -70,7 +70,7 @@ def genes_of_directions(adata: AnnData, z: np.ndarray, alive: np.ndarray, n_gene
     names = adata.var_names.to_numpy(dtype=object)
     parts = []
     for reading, key in RANKINGS.items():
-        weights = np.asarray(adata.varm[key], np.float64)
+        weights = scaled_weights(adata, key)
         for d in np.flatnonzero(alive):
             for direction, signed in zip(DIRECTIONS, (weights[:, d], -weights[:, d]), strict=True):
                 genes = np.argsort(-signed, kind="stable")[:n_genes]
