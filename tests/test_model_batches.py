@@ -352,6 +352,15 @@ def test_numbers_are_names_of_batches():
     assert DiffVAE(**TINY).train(adata, **BATCH, **QUICK).decode(np.zeros((1, 4)), batch=2).shape == (1, 40)
 
 
+def test_the_loss_has_the_mmd_between_batches():
+    model = _small()
+    c, h = model.config, model.history
+    weights = {"nll": 1, "kl": c.kl_weight, "mmd": c.mmd_weight, "covariance": c.covariance_weight, "batch_mmd": 100}
+    assert h["train_batch_mmd"].abs().min() * 100 > 0.05
+    expected = sum(weight * h[f"train_{name}"] for name, weight in weights.items())
+    np.testing.assert_allclose(h["train_loss"], expected, atol=0.01)
+
+
 def test_whole_numbers_have_one_name():
     adata = prepared()
     adata.obs["batch"] = (np.arange(100) % 2 + 1).astype(float)
