@@ -211,6 +211,20 @@ def test_a_damaged_model_is_refused(tmp_path, damage):
         dv.model.load(tmp_path / "model")
 
 
+def test_a_damaged_reference_is_refused(tmp_path):
+    from diffvae.model._neural import REFERENCE
+
+    model = dv.model.load(_saved(tmp_path / "model"))
+    model._reference = model._reference[:, :2]
+    with pytest.raises(DataError, match=f"{REFERENCE} has the shape .*; it must be cells x 4"):
+        dv.model.load(_saved(tmp_path / "other", model))
+
+
+def _saved(path, model=None):
+    (_small() if model is None else model).save(path)
+    return path
+
+
 def test_cells_on_disk_are_trained_on_and_embedded_as_those_in_memory(tmp_path):
     adata = in_batches()
     adata.write_h5ad(tmp_path / "cells.h5ad")
@@ -287,7 +301,9 @@ def test_adapt_does_not_take_other_covariates_for_the_batch():
     dv.pp.prepare(old)
     model = DiffVAE(n_latent=20).train(old, **BATCH, covariates=["sex"], max_epochs=40, progress=False)
     z = model.get_latent_representation(old)[male[~new]]
-    both = np.r_[z, model.adapt(third).get_latent_representation(third)]
+    adapted = model.adapt(third)
+    both = np.r_[z, adapted.get_latent_representation(third)]
+    np.testing.assert_allclose(adapted.reconstruct(old), model.reconstruct(old), atol=1e-5)
     assert explained_by_batch(both, np.repeat(["old", "new"], [len(z), new.sum()])) < 0.02  # 0.03 if they are
 
 

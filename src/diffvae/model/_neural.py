@@ -283,6 +283,8 @@ class NeuralModel(Model, abstract=True):
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         self._reference = arrays.get(REFERENCE)
+        if self._reference is not None and self._reference.shape[1:] != (self.n_latent,):
+            raise ValueError(f"{REFERENCE} has the shape {self._reference.shape}; it must be cells x {self.n_latent}")
         arrays = {name: array for name, array in arrays.items() if name != REFERENCE}
         width = 0 if self._covariates is None else self._covariates.width
         self._module = with_arrays(lambda: self._build(len(self.features.gene_names), 0, width), arrays)
