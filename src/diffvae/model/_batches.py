@@ -27,7 +27,7 @@ class Partners:
 
     def __init__(self, codes: np.ndarray, partners: np.ndarray, device: torch.device) -> None:
         self.codes = torch.from_numpy(codes.astype(np.int64)).to(device)
-        self.partners = torch.from_numpy(partners.astype(np.float32)).to(device)
+        self.partners = torch.from_numpy(partners.astype(np.float32, copy=False)).to(device)
 
     def __call__(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the batches of the given cells, and their partners in each batch."""

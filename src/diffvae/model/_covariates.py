@@ -88,7 +88,7 @@ class Covariates:
         design, start = self.average(len(obs)), 0
         for key, levels in self.levels.items():
             if key in obs:
-                values = obs[key].astype(str)
+                values = names_of(obs[key])
                 codes = pd.Index(levels).get_indexer(pd.Index(values))
                 known = np.flatnonzero(codes >= 0)
                 design[known, start : start + len(levels)] = 0
@@ -105,7 +105,7 @@ class Covariates:
             start += len(levels)
         for key, (mean, sd) in self.continuous.items():
             if key in obs:
-                design[:, start] = np.nan_to_num((obs[key].to_numpy(np.float64, na_value=np.nan) - mean) / sd)
+                design[:, start] = np.nan_to_num((_numbers(obs[key], key) - mean) / sd)
             start += 1
         if missing := [key for key in self.keys if key not in obs]:
             warnings.warn(
@@ -116,27 +116,34 @@ class Covariates:
             )
         return design
 
+    def in_average_batch(self, obs: pd.DataFrame) -> np.ndarray:
+        """Return the numbers of cells as :meth:`design` does, but of the average batch."""
+        design = self.design(obs.assign(**{str(self.batch_key): self.batches[0]}))
+        design[:, : len(self.batches)] = 1 / len(self.batches)
+        return design
+
     def codes(self, design: np.ndarray) -> np.ndarray | None:
         """Return the number of each cell's batch; None without batches."""
         return None if self.batch_key is None else design[:, : len(self.batches)].argmax(axis=1)
 
-    def of_batch(self, batch: Any, n: int) -> np.ndarray:
-        """Return the numbers of n cells of a named batch, or of one named batch per cell, average in all else.
+    def of_batch(self, batch: Any, n: int, own: np.ndarray | None = None) -> np.ndarray:
+        """Return the numbers of n cells of a named batch, or of one named batch per cell.
 
-        A float array is taken as the numbers themselves.
+        All else is average, or as in the numbers ``own`` of the cells. A float array is taken as the numbers
+        themselves.
         """
         if isinstance(batch, np.ndarray) and batch.dtype.kind == "f":
             if batch.shape != (n, self.width):
                 raise ValueError(f"batch has the shape {batch.shape}; it must be {n} points x {self.width} covariates.")
-            return batch
-        names = [str(name) for name in ([batch] * n if np.ndim(batch) == 0 else batch)]
+            return batch.astype(np.float32, copy=False)
+        names = names_of(pd.Series([batch] * n if np.ndim(batch) == 0 else list(batch))).tolist()
         if len(names) != n:
             raise ValueError(f"batch names {len(names)} batches for {n} points; give one, or one for each point.")
         if unknown := sorted(set(names) - set(self.batches)):
             raise ValueError(
                 f"{unknown[0]!r} is not a batch of this model; its batches are {quoted(self.batches) or 'none'}."
             )
-        design = self.average(n)
+        design = self.average(n) if own is None else own.copy()
         design[:, : len(self.batches)] = np.equal.outer(np.array(names, object), np.array(self.batches, object))
         return design
 
@@ -159,17 +166,37 @@ class Covariates:
         return cls(batch_key, levels, continuous)
 
 
+def names_of(column: pd.Series) -> pd.Series:
+    """Return the values of a column as names: 1.0 is 1, since pandas reads whole numbers as either."""
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        column = column.astype(object).infer_objects()  # categories may be numbers
+    if pd.api.types.is_float_dtype(column.dtype):
+        return column.map("{:.15g}".format)
+    return column.astype(str)
+
+
 def _is_continuous(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 def _moments(column: pd.Series, key: str) -> tuple[float, float]:
-    values = column.to_numpy(np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"obs[{key!r}] (covariates) holds infinite values; replace them.")
+    values = _numbers(column, key)
     if values.std() == 0:
         raise DataError(f"obs[{key!r}] (covariates) is {values[0]:g} in every cell; leave it out.")
     return float(values.mean()), float(values.std())
+
+
+def _numbers(column: pd.Series, key: str) -> np.ndarray:
+    """Return a continuous covariate as numbers, NaN where it is missing."""
+    try:
+        values = column.to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"obs[{key!r}] (covariates) must hold numbers, as in the training of the model ({error})."
+        ) from None
+    if np.isinf(values).any():
+        raise DataError(f"obs[{key!r}] (covariates) holds infinite values; replace them.")
+    return values
 
 
 def _levels(column: pd.Series, key: str, argument: str) -> tuple[str, ...]:
@@ -179,8 +206,7 @@ def _levels(column: pd.Series, key: str, argument: str) -> tuple[str, ...]:
             f"obs[{key!r}] ({argument}) holds numbers such as {example:.4g}, not names; give it as a covariate, or "
             "name the column of the batches."
         )
-    sizes = column.astype(str).value_counts()
-    sizes = sizes[sizes > 0]
+    sizes = names_of(column).value_counts()
     if len(sizes) < 2:
         raise DataError(f"obs[{key!r}] ({argument}) is {sizes.index[0]!r} in every cell; leave it out.")
     if len(sizes) > len(column) / MIN_CELLS:
