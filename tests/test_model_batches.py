@@ -200,6 +200,8 @@ def test_saved_and_loaded(tmp_path):
         {"batch_key": "other"},
         {"continuous": {"depth": [0, 0]}},
         {"continuous": {"depth": [0]}},
+        {"n_trained": 4},
+        {"n_trained": None},
     ],
 )
 def test_a_damaged_model_is_refused(tmp_path, damage):
@@ -212,11 +214,11 @@ def test_a_damaged_model_is_refused(tmp_path, damage):
 
 
 def test_a_damaged_reference_is_refused(tmp_path):
-    from diffvae.model._neural import REFERENCE
+    from diffvae.model._neural import REFERENCE_NAME
 
     model = dv.model.load(_saved(tmp_path / "model"))
     model._reference = model._reference[:, :2]
-    with pytest.raises(DataError, match=f"{REFERENCE} has the shape .*; it must be cells x 4"):
+    with pytest.raises(DataError, match=f"{REFERENCE_NAME} has the shape .*; it must be cells x 4"):
         dv.model.load(_saved(tmp_path / "other", model))
 
 
@@ -287,6 +289,7 @@ def test_an_adapted_model_maps_a_new_batch_onto_the_old_ones():
     both, is_new = adapted.get_latent_representation(third), np.repeat(["old", "new"], [len(z), new.sum()])
     assert explained_by_batch(np.r_[z, both], is_new) < 0.3 * explained_by_batch(np.r_[z, average], is_new)
     assert adapted.columns == model.columns
+    np.testing.assert_array_equal(adapted.decode(z[:5]), model.decode(z[:5]))  # the average batch stays as it is
     assert adapted.decode(z[:1], batch="batch_3").shape == (1, 300)
 
 

@@ -103,7 +103,9 @@ def _with_batches(model: NeuralModel, names: list[str], shift: np.ndarray, mean:
             old = array[:, :n_old]
             added = columns.get(name)
             # relative to the average batch, in which the network was asked for the reference
-            column = old.mean(axis=1, keepdims=True) + (0.0 if added is None else added.T.numpy())
+            column = old[:, : covariates.n_trained].mean(axis=1, keepdims=True) + (
+                0.0 if added is None else added.T.numpy()
+            )
             arrays[name] = np.concatenate([old, np.broadcast_to(column, (len(old), len(names))), array[:, n_old:]], 1)
     adapted._set_arrays(arrays)
     adapted._module = adapted.module.to(next(module.parameters()).device)

@@ -32,11 +32,15 @@ class Covariates:
         Categorical column to its levels; that of the batches comes first.
     continuous
         Continuous column to mean and standard deviation over the cells of the training.
+    n_trained
+        Number of batches of the training; those to which a model was adapted later come after them, and do not count in
+        the average. None without batches.
     """
 
     batch_key: str | None
     levels: Mapping[str, tuple[str, ...]]
     continuous: Mapping[str, tuple[float, float]]
+    n_trained: int | None = None
 
     @classmethod
     def of(cls, cells: Any, batch_key: str | None, covariates: Sequence[str] = ()) -> Covariates | None:
@@ -61,7 +65,7 @@ class Covariates:
                 continuous[key] = _moments(column, key)
             else:
                 levels[key] = _levels(column, key, argument)
-        return cls(batch_key, levels, continuous)
+        return cls(batch_key, levels, continuous, None if batch_key is None else len(levels[batch_key]))
 
     @property
     def batches(self) -> tuple[str, ...]:
@@ -81,6 +85,8 @@ class Covariates:
     def average(self, n: int) -> np.ndarray:
         """Return the numbers of n average cells, cells x :attr:`width`."""
         shares = [np.full(len(levels), 1 / len(levels)) for levels in self.levels.values()]
+        if self.n_trained is not None:
+            shares[0] = np.where(np.arange(len(self.batches)) < self.n_trained, 1 / self.n_trained, 0.0)
         return np.tile(np.concatenate([*shares, np.zeros(len(self.continuous))]).astype(np.float32), (n, 1))
 
     def design(self, obs: pd.DataFrame) -> np.ndarray:
@@ -149,7 +155,12 @@ class Covariates:
 
     def as_json(self) -> dict[str, Any]:
         """Return what a saved model holds."""
-        return {"batch_key": self.batch_key, "levels": dict(self.levels), "continuous": dict(self.continuous)}
+        return {
+            "batch_key": self.batch_key,
+            "levels": dict(self.levels),
+            "continuous": dict(self.continuous),
+            "n_trained": self.n_trained,
+        }
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Covariates:
@@ -163,7 +174,10 @@ class Covariates:
             raise ValueError("levels of a covariate are missing or occur more than once")
         if not np.isfinite([*continuous.values()]).all() or any(sd <= 0 for _, sd in continuous.values()):
             raise ValueError("the moments of a covariate are not finite")
-        return cls(batch_key, levels, continuous)
+        n_trained = table["n_trained"]
+        if (n_trained is None) != (batch_key is None) or (n_trained and not 1 <= n_trained <= len(levels[batch_key])):
+            raise ValueError("the number of batches of the training does not fit the batches")
+        return cls(batch_key, levels, continuous, n_trained)
 
 
 def names_of(column: pd.Series) -> pd.Series:

@@ -57,7 +57,7 @@ DECODE_BLOCK = 4096
 """Cells per forward pass outside the training; bounds the memory of activations."""
 DIAGNOSED = 16_384
 """Cells that a diagnosis draws from those on disk."""
-REFERENCE = "batches.reference"
+REFERENCE_NAME = "batches.reference"
 """Name of the array of latent means that a model with batches keeps."""
 RULES: dict[str, Rule] = {
     "max_epochs": Optional(Whole(1)),
@@ -270,7 +270,7 @@ class NeuralModel(Model, abstract=True):
         return rng.standard_normal((n, self.n_latent), dtype=np.float32)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        reference = {} if self._reference is None else {REFERENCE: self._reference}
+        reference = {} if self._reference is None else {REFERENCE_NAME: self._reference}
         return arrays_of(self.module) | reference
 
     def _state(self) -> dict[str, Any]:
@@ -282,10 +282,12 @@ class NeuralModel(Model, abstract=True):
         self._covariates = Covariates.from_json(state["covariates"]) if "covariates" in state else None
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._reference = arrays.get(REFERENCE)
+        self._reference = arrays.get(REFERENCE_NAME)
         if self._reference is not None and self._reference.shape[1:] != (self.n_latent,):
-            raise ValueError(f"{REFERENCE} has the shape {self._reference.shape}; it must be cells x {self.n_latent}")
-        arrays = {name: array for name, array in arrays.items() if name != REFERENCE}
+            raise ValueError(
+                f"{REFERENCE_NAME} has the shape {self._reference.shape}; it must be cells x {self.n_latent}"
+            )
+        arrays = {name: array for name, array in arrays.items() if name != REFERENCE_NAME}
         width = 0 if self._covariates is None else self._covariates.width
         self._module = with_arrays(lambda: self._build(len(self.features.gene_names), 0, width), arrays)
 
