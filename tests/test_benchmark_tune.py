@@ -540,3 +540,12 @@ def test_random_values_show_no_importance_beyond_chance():
     assert (table["importance"] < table["chance_95"]).all()
     assert (table["chance"] < table["chance_95"]).all()
     assert table["chance"].sum() == pytest.approx(1)
+
+
+def test_batches_that_cannot_be_trained_on_are_refused_before_cells_are_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr(_tune.pp, "prepare", lambda *args, **kwargs: pytest.fail("the cells were prepared"))
+    adata = cells()
+    adata.obs["batch"] = ["a"] * 58 + ["b"] * 2
+    with pytest.raises(ValueError, match="is 'b' in only 2 cells"):
+        dv.benchmark.tune(adata, batch_key="batch", n_trials=1, progress=False, out=tmp_path / "search")
+    assert not (tmp_path / "search").exists()

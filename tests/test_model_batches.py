@@ -11,7 +11,7 @@ from _model_data import QUICK, TINY, counts, prepared
 
 import diffvae as dv
 from diffvae import metrics
-from diffvae._errors import DataError
+from diffvae._errors import CheckpointError, DataError
 from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
 from diffvae.model._batches import mutual_neighbors, offsets, partners_of
 from diffvae.model._covariates import Covariates
@@ -200,6 +200,8 @@ def test_saved_and_loaded(tmp_path):
         {"batch_key": "other"},
         {"continuous": {"depth": [0, 0]}},
         {"continuous": {"depth": [0]}},
+        {"n_trained": 4},
+        {"n_trained": None},
     ],
 )
 def test_a_damaged_model_is_refused(tmp_path, damage):
@@ -209,6 +211,20 @@ def test_a_damaged_model_is_refused(tmp_path, damage):
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match="is a damaged model"):
         dv.model.load(tmp_path / "model")
+
+
+def test_a_damaged_reference_is_refused(tmp_path):
+    from diffvae.model._neural import REFERENCE_NAME
+
+    model = dv.model.load(_saved(tmp_path / "model"))
+    model._reference = model._reference[:, :2]
+    with pytest.raises(DataError, match=f"{REFERENCE_NAME} has the shape .*; it must be cells x 4"):
+        dv.model.load(_saved(tmp_path / "other", model))
+
+
+def _saved(path, model=None):
+    (_small() if model is None else model).save(path)
+    return path
 
 
 def test_cells_on_disk_are_trained_on_and_embedded_as_those_in_memory(tmp_path):
@@ -273,11 +289,31 @@ def test_an_adapted_model_maps_a_new_batch_onto_the_old_ones():
     both, is_new = adapted.get_latent_representation(third), np.repeat(["old", "new"], [len(z), new.sum()])
     assert explained_by_batch(np.r_[z, both], is_new) < 0.3 * explained_by_batch(np.r_[z, average], is_new)
     assert adapted.columns == model.columns
+    np.testing.assert_array_equal(adapted.decode(z[:5]), model.decode(z[:5]))  # the average batch stays as it is
     assert adapted.decode(z[:1], batch="batch_3").shape == (1, 300)
 
 
-def test_adapt_refuses_what_it_cannot_do():
+def test_adapt_does_not_take_other_covariates_for_the_batch():
+    raw = dv.datasets.simulate_differentiation(900, 300, n_batches=3, batch_effect=0.3, rng=1)
+    rng, new = np.random.default_rng(0), (raw.obs["batch"] == "batch_3").to_numpy()
+    male = new | (rng.random(900) < 0.5)  # all cells of the new batch
+    effect = np.exp(0.8 * rng.standard_normal(300))
+    raw.X = np.where(male[:, None], rng.poisson(raw.X.toarray() * effect), raw.X.toarray()).astype(np.float32)
+    raw.obs["sex"] = np.where(male, "m", "f")
+    old, third = raw[~new].copy(), raw[new].copy()
+    dv.pp.prepare(old)
+    model = DiffVAE(n_latent=20).train(old, **BATCH, covariates=["sex"], max_epochs=40, progress=False)
+    z = model.get_latent_representation(old)[male[~new]]
+    adapted = model.adapt(third)
+    both = np.r_[z, adapted.get_latent_representation(third)]
+    np.testing.assert_allclose(adapted.reconstruct(old), model.reconstruct(old), atol=1e-5)
+    assert explained_by_batch(both, np.repeat(["old", "new"], [len(z), new.sum()])) < 0.02  # 0.03 if they are
+
+
+def test_adapt_refuses_what_it_cannot_do(tmp_path):
     adata, model = in_batches(), _small()
+    with pytest.raises(DataError, match="These cells are on disk"):
+        model.adapt(tmp_path / "cells.h5ad")
     with pytest.raises(DataError, match="The model knows all batches of the cells"):
         model.adapt(adata)
     with pytest.raises(ValueError, match="trained without batch_key"):
@@ -333,6 +369,60 @@ def test_numbers_are_names_of_batches():
     adata.obs["batch"] = np.arange(100) % 2 + 1
     assert Covariates.of(adata, "batch").batches == ("1", "2")
     assert DiffVAE(**TINY).train(adata, **BATCH, **QUICK).decode(np.zeros((1, 4)), batch=2).shape == (1, 40)
+
+
+def test_the_loss_has_the_mmd_between_batches():
+    model = _small()
+    c, h = model.config, model.history
+    weights = {"nll": 1, "kl": c.kl_weight, "mmd": c.mmd_weight, "covariance": c.covariance_weight, "batch_mmd": 100}
+    assert h["train_batch_mmd"].abs().min() * 100 > 0.05
+    expected = sum(weight * h[f"train_{name}"] for name, weight in weights.items())
+    np.testing.assert_allclose(h["train_loss"], expected, atol=0.01)
+
+
+def test_whole_numbers_have_one_name():
+    adata = prepared()
+    adata.obs["batch"] = (np.arange(100) % 2 + 1).astype(float)
+    model = DiffVAE(**TINY).train(adata, **BATCH, **QUICK)
+    z, expected = model.get_latent_representation(adata), model.decode(np.zeros((1, 4)), batch=2.0)
+    assert model.design(adata).max() == 1
+    for kind in (int, object, "category", "Int64"):
+        adata.obs["batch"] = adata.obs["batch"].astype(kind)
+        np.testing.assert_array_equal(model.get_latent_representation(adata), z)
+    np.testing.assert_array_equal(model.decode(np.zeros((1, 4)), batch=2), expected)
+
+
+def test_numbers_of_cells_are_taken_in_any_precision():
+    model = _small()
+    z, design = np.zeros((2, 4), np.float32), model.design()[:2]
+    np.testing.assert_array_equal(model.decode(z, batch=design.astype(float)), model.decode(z, batch=design))
+
+
+@pytest.mark.parametrize(("value", "sentence"), [(np.inf, "holds infinite values"), ("deep", "must hold numbers")])
+def test_bad_covariates_of_new_cells_are_refused(value, sentence):
+    adata = in_batches()
+    adata.obs["depth"] = np.random.default_rng(0).normal(size=100)
+    model = DiffVAE(**TINY).train(adata, covariates="depth", **QUICK)
+    adata.obs["depth"] = [value, *adata.obs["depth"][1:]]
+    with pytest.raises(DataError, match=rf"obs\['depth'\] \(covariates\) {sentence}"):
+        model.get_latent_representation(adata)
+
+
+def test_a_checkpoint_of_other_columns_is_refused(tmp_path):
+    adata, file = in_batches(), tmp_path / "checkpoint"
+    adata.obs["other"] = np.roll(adata.obs["batch"].astype(str), 1)
+    DiffVAE(**TINY).train(adata, **BATCH, **QUICK, checkpoint=file)
+    for columns in ({}, {"batch_key": "other"}, {"covariates": ["batch"]}):  # the last has the same design
+        with pytest.raises(CheckpointError, match="belongs to another training"):
+            DiffVAE(**TINY).train(adata, **columns, **QUICK, checkpoint=file, resume=True)
+
+
+def test_a_cell_keeps_its_other_covariates_in_another_batch():
+    adata = in_batches()
+    adata.obs["sex"] = np.random.default_rng(0).choice(["f", "m"], 100)
+    model = DiffVAE(**TINY).train(adata, **BATCH, covariates=["sex"], **QUICK)
+    of_b = np.flatnonzero(adata.obs["batch"] == "b")
+    np.testing.assert_allclose(model.reconstruct(adata, batch="b")[of_b], model.reconstruct(adata)[of_b], atol=1e-6)
 
 
 def test_same_seed_same_model_and_the_names_of_batches_do_not_matter():

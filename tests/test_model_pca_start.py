@@ -165,3 +165,90 @@ def test_the_noise_of_fewer_cells_than_components_is_their_last_component():
     module = Autoencoder(40, (8,), N_LATENT, linear_skip=True).eval()
     start_at_components(module, components, dense(components.values), LIKELIHOODS["bernoulli"])
     assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def parts_in_batches():
+    """Return the parts of cells in three batches, their batches, and components without the offsets of these."""
+    adata = prepared()
+    codes = np.arange(adata.n_obs) % 3
+    unit = dense(adata.layers["unit"])
+    shift = np.random.default_rng(0).normal(0, 0.1, (3, unit.shape[1]))
+    adata.layers["unit"] = (unit + shift[codes]).clip(0, 1).astype(np.float32)
+    matrix, features, train_rows, validation_rows = parts(adata)
+    return matrix, features, codes, validation_rows, principal_components(matrix, features, train_rows, 4, 0, codes)
+
+
+def test_components_of_batches_are_those_without_their_offsets():
+    matrix, _, codes, _, components = parts_in_batches()
+    assert np.abs(components.offsets).max() > 0.05
+    values = dense(matrix) - components.offsets[codes]
+    np.testing.assert_allclose(components.values, values[components.rows], atol=1e-6)
+    expected = SklearnPCA(4, svd_solver="full").fit(values[components.rows] * components.scale)
+    np.testing.assert_allclose(components.singular_values[:4], expected.singular_values_, rtol=1e-3)
+    scores = components.scores(matrix, codes)[:, :4]
+    np.testing.assert_allclose(np.abs(scores), np.abs(expected.transform(values * components.scale)), atol=2e-3)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_neighbours_of_other_batches_are_carried_into_the_batch_of_the_cell(resident, monkeypatch):
+    if not resident:
+        monkeypatch.setattr(_pca_start, "RESIDENT_LIMIT", 0)
+    matrix, _, codes, validation_rows, components = parts_in_batches()
+    weights = neighbor_weights(matrix, components, 5, codes)
+    x, scores = dense(matrix), components.scores(matrix, codes)[:, :50]
+    left = 0
+    of = [NeighborMean(matrix, components, weights, torch.device("cpu"), codes, unit_interval=u) for u in (True, False)]
+    for row in (components.rows[0], components.rows[-1], *validation_rows):
+        others = components.rows[components.rows != row]
+        nearest = others[np.argsort(np.linalg.norm(scores[others] - scores[row], axis=1))[:5]]
+        carried = x[nearest] - components.offsets[codes[nearest]] + components.offsets[codes[row]]
+        expected = (x[row] + carried.sum(0)) / 6
+        rows, left = np.array([row]), left + (np.abs(expected - 0.5) > 0.51).sum()
+        clipped, free = (means(rows, torch.from_numpy(x[rows]).float()).numpy()[0] for means in of)
+        np.testing.assert_allclose(free, expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(clipped, expected.clip(0, 1), rtol=1e-4, atol=1e-5)
+    assert left  # some targets had to be clipped
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "mse"])
+def test_the_start_takes_the_offset_from_a_cell_and_gives_it_back(likelihood):
+    matrix, _, codes, _, components = parts_in_batches()
+    module = Autoencoder(40, (8,), 4, linear_skip=True, n_covariates=4).eval()
+    start_at_components(module, components, dense(components.values), LIKELIHOODS[likelihood])
+    of_batch = torch.eye(4)[codes[components.rows]]  # three batches and another covariate
+    x, values = (torch.from_numpy(dense(some)).float() for some in (matrix[components.rows], components.values))
+    with torch.no_grad():
+        plain, none = module.encoder(values, None, torch.zeros(len(values), 4))
+        mu, logvar = module.encoder(x, None, of_batch)
+        module.decoder.linears[-1].weight.zero_()
+        output = module.decoder(torch.zeros(4, 4), torch.eye(4))
+        mean = torch.sigmoid(output) if likelihood == "bernoulli" else output
+    np.testing.assert_allclose(mu, plain, atol=1e-4)
+    np.testing.assert_allclose(logvar, none, atol=1e-4)
+    center = dense(components.values).mean(0)
+    np.testing.assert_allclose(mean[:3], (center + components.offsets).clip(1e-4, 1 - 1e-4), atol=5e-4)
+    np.testing.assert_allclose(mean[3], center, atol=5e-4)
+
+
+def test_other_than_reference_cells_have_the_partners_of_their_neighbours_in_their_batch():
+    partners = np.array([[0.0, 2.0], [0.0, 4.0], [6.0, 0.0]], np.float32)
+    components = _pca_start.Components(None, np.array([0, 1, 2]), *[np.zeros(1)] * 4, None, partners)
+    weights = sp.csr_matrix(np.array([[0, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 0], [0, 1, 1], [1, 1, 0]], float) / 3)
+    codes = np.array([0, 0, 1, 0, 1, 1])  # the last has no neighbour in its batch
+    found = _pca_start.partners_of_all(components, weights, codes)
+    np.testing.assert_allclose(found, [*partners, [0, 3], [6, 0], [0, 0]], rtol=1e-6)
+
+
+def test_partners_are_searched_where_cells_of_one_batch_differ(monkeypatch):
+    monkeypatch.setattr(_pca_start, "N_COMPONENTS", 1)
+    rng = np.random.default_rng(0)
+    codes = np.arange(100) % 2
+    types = rng.random(100) < np.array([0.2, 0.8])[codes]
+    adata = prepared()[:, :10].copy()
+    adata.layers["unit"] = rng.normal(0.1, 0.01, (100, 10)).astype(np.float32)
+    adata.layers["unit"][:, 0] += 0.3 * types
+    adata.layers["unit"][:, 1] += 0.6 * codes  # more than types differ
+    adata.var["unit_min"], adata.var["unit_max"] = 0.0, 1.0
+    matrix, features, _, _ = parts(adata)
+    found = principal_components(matrix, features, np.arange(100), 1, 0, codes).offsets
+    np.testing.assert_allclose(found[1] - found[0], [0, 0.6, *[0] * 8], atol=0.02)

@@ -178,3 +178,18 @@ def test_batches_out_of_reach_give_nothing():
     partners = torch.zeros(6, 2)
     partners[0, 1] = partners[5, 0] = 1
     assert batch_mmd(z, torch.tensor([0, 0, 0, 1, 1, 1]), partners, imq_kernel(2)).item() == 0
+
+
+def test_a_batch_whose_partners_are_not_among_the_cells_gives_nothing():
+    z, codes = points(0, 0.1, 5, 5.1), torch.tensor([0, 0, 1, 1])
+    partners = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    assert batch_mmd(z, codes, partners, imq_kernel(1)).item() == 0
+
+
+def test_partners_are_compared_in_single_precision():
+    g = torch.Generator().manual_seed(0)
+    z, codes = draws(N, D), torch.randint(3, (N,), generator=g)
+    partners = torch.rand(N, 3, generator=g) * (1 - torch.nn.functional.one_hot(codes, 3))
+    value = batch_mmd(z, codes, partners, imq_kernel(D))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(batch_mmd(z, codes, partners, imq_kernel(D)), value)

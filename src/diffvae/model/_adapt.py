@@ -15,7 +15,7 @@ from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.matrix import quoted
 from diffvae._errors import DataError
 from diffvae.model._batches import mutual_neighbors, offsets
-from diffvae.model._covariates import MIN_CELLS, Covariates
+from diffvae.model._covariates import MIN_CELLS, Covariates, names_of
 from diffvae.model._features import Matrix, dense
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def new_levels(covariates: Covariates, obs: pd.DataFrame) -> list[str]:
         raise DataError(f"obs has no column {key!r}, which names the batches of this model; add it to the new cells.")
     if missing := int(obs[key].isna().sum()):
         raise DataError(f"obs[{key!r}] is missing for {missing:,} cells; give them a batch.")
-    sizes = obs[key].astype(str).value_counts()
-    sizes = sizes[(sizes > 0) & ~sizes.index.isin(covariates.batches)]
+    sizes = names_of(obs[key]).value_counts()
+    sizes = sizes[~sizes.index.isin(covariates.batches)]
     if sizes.empty:
         raise DataError(f"The model knows all batches of the cells ({quoted(covariates.batches)}); use it as it is.")
     if sizes.min() < MIN_CELLS:
@@ -63,15 +63,18 @@ def adapt(model: NeuralModel, matrix: Matrix, obs: pd.DataFrame) -> Any:
     names = new_levels(covariates, obs)
     n_old, n_new = len(covariates.batches), len(names)
     x, reference = dense(matrix), model._reference
-    codes = pd.Index(names).get_indexer(pd.Index(obs[covariates.batch_key].astype(str)))
-    x, codes = x[codes >= 0], codes[codes >= 0]
+    codes = pd.Index(names).get_indexer(pd.Index(names_of(obs[covariates.batch_key])))
+    is_new = codes >= 0
+    x, codes = x[is_new], codes[is_new]
+    design = covariates.in_average_batch(obs[is_new])
     both = np.r_[np.zeros(len(reference), int), codes + 1]
     at_reference = model.decode(reference)
     shift = np.zeros((n_new, x.shape[1]), np.float32)
     for _ in range(N_ROUNDS):
-        z = model._posterior(x - shift[codes])[0]
+        z = model._posterior(x - shift[codes], design)[0]
         partners = mutual_neighbors(np.r_[reference, z], both, 1 + n_new) @ np.eye(1 + n_new, dtype=np.float32)[both]
-        found = offsets(np.r_[at_reference, x], partners, both)
+        of_covariates = model.decode(z, batch=design) - model.decode(z)
+        found = offsets(np.r_[at_reference, x - of_covariates], partners, both)
         shift = (found[1:] - found[0]).astype(np.float32)
     return _with_batches(model, names, shift, at_reference.mean(axis=0), n_old)
 
@@ -100,7 +103,9 @@ def _with_batches(model: NeuralModel, names: list[str], shift: np.ndarray, mean:
             old = array[:, :n_old]
             added = columns.get(name)
             # relative to the average batch, in which the network was asked for the reference
-            column = old.mean(axis=1, keepdims=True) + (0.0 if added is None else added.T.numpy())
+            column = old[:, : covariates.n_trained].mean(axis=1, keepdims=True) + (
+                0.0 if added is None else added.T.numpy()
+            )
             arrays[name] = np.concatenate([old, np.broadcast_to(column, (len(old), len(names))), array[:, n_old:]], 1)
     adapted._set_arrays(arrays)
     adapted._module = adapted.module.to(next(module.parameters()).device)

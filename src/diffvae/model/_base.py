@@ -348,11 +348,11 @@ class Model(Estimator, abstract=True):
         """
         return None
 
-    def _design_of_batch(self, batch: Any, n: int) -> np.ndarray | None:
-        """Return the covariates of n points in a batch; None for the average batch."""
+    def _design_of_batch(self, batch: Any, n: int, own: np.ndarray | None = None) -> np.ndarray | None:
+        """Return the covariates of n points in a batch, otherwise average or ``own``; ``own`` without a batch."""
         if batch is not None:
             raise ValueError("This model was trained without batches; leave batch out, or train with batch_key=....")
-        return None
+        return own
 
     @abstractmethod
     def decode(self, z: np.ndarray, *, batch: Any = None) -> np.ndarray:
@@ -464,13 +464,13 @@ class Model(Estimator, abstract=True):
             Cells, as in :meth:`get_latent_representation`; None for the training cells.
         batch
             Batch in which to express the cells, as in :meth:`decode`: their expression had they been measured there.
-            None for their own.
+            None for their own. Other covariates stay those of the cells.
         max_missing
             Largest share of the model's genes that may be missing.
         """
         z = self.get_latent_representation(adata, max_missing=max_missing)
-        own = self.design(adata) if batch is None else batch
-        return self.decode(z) if own is None else self.decode(z, batch=own)
+        design = self._design_of_batch(batch, len(z), self.design(adata))
+        return self.decode(z) if design is None else self.decode(z, batch=design)
 
     def sample(self, n: int, *, batch: Any = None, rng: _random.Rng = 0) -> AnnData:
         """Return artificial cells: draws from the prior and their expected expression.

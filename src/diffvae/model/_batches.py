@@ -27,7 +27,7 @@ class Partners:
 
     def __init__(self, codes: np.ndarray, partners: np.ndarray, device: torch.device) -> None:
         self.codes = torch.from_numpy(codes.astype(np.int64)).to(device)
-        self.partners = torch.from_numpy(partners.astype(np.float32)).to(device)
+        self.partners = torch.from_numpy(partners.astype(np.float32, copy=False)).to(device)
 
     def __call__(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the batches of the given cells, and their partners in each batch."""
@@ -89,7 +89,6 @@ def partners_of(y: np.ndarray, codes: np.ndarray, n_batches: int) -> np.ndarray:
     """Return the number of partners of each cell in each batch, cells x batches; y are scores on components."""
     y = np.asarray(y, np.float64)
     member = np.eye(n_batches, dtype=np.float32)[codes]
-    for _ in range(N_ROUNDS):
-        partners = mutual_neighbors(y, codes, n_batches) @ member
-        y = y - offsets(y, partners, codes)[codes]
-    return partners
+    for _ in range(N_ROUNDS - 1):
+        y = y - offsets(y, mutual_neighbors(y, codes, n_batches) @ member, codes)[codes]
+    return mutual_neighbors(y, codes, n_batches) @ member

@@ -32,11 +32,15 @@ class Covariates:
         Categorical column to its levels; that of the batches comes first.
     continuous
         Continuous column to mean and standard deviation over the cells of the training.
+    n_trained
+        Number of batches of the training; those to which a model was adapted later come after them, and do not count in
+        the average. None without batches.
     """
 
     batch_key: str | None
     levels: Mapping[str, tuple[str, ...]]
     continuous: Mapping[str, tuple[float, float]]
+    n_trained: int | None = None
 
     @classmethod
     def of(cls, cells: Any, batch_key: str | None, covariates: Sequence[str] = ()) -> Covariates | None:
@@ -61,7 +65,7 @@ class Covariates:
                 continuous[key] = _moments(column, key)
             else:
                 levels[key] = _levels(column, key, argument)
-        return cls(batch_key, levels, continuous)
+        return cls(batch_key, levels, continuous, None if batch_key is None else len(levels[batch_key]))
 
     @property
     def batches(self) -> tuple[str, ...]:
@@ -81,6 +85,8 @@ class Covariates:
     def average(self, n: int) -> np.ndarray:
         """Return the numbers of n average cells, cells x :attr:`width`."""
         shares = [np.full(len(levels), 1 / len(levels)) for levels in self.levels.values()]
+        if self.n_trained is not None:
+            shares[0] = np.where(np.arange(len(self.batches)) < self.n_trained, 1 / self.n_trained, 0.0)
         return np.tile(np.concatenate([*shares, np.zeros(len(self.continuous))]).astype(np.float32), (n, 1))
 
     def design(self, obs: pd.DataFrame) -> np.ndarray:
@@ -88,7 +94,7 @@ class Covariates:
         design, start = self.average(len(obs)), 0
         for key, levels in self.levels.items():
             if key in obs:
-                values = obs[key].astype(str)
+                values = names_of(obs[key])
                 codes = pd.Index(levels).get_indexer(pd.Index(values))
                 known = np.flatnonzero(codes >= 0)
                 design[known, start : start + len(levels)] = 0
@@ -105,7 +111,7 @@ class Covariates:
             start += len(levels)
         for key, (mean, sd) in self.continuous.items():
             if key in obs:
-                design[:, start] = np.nan_to_num((obs[key].to_numpy(np.float64, na_value=np.nan) - mean) / sd)
+                design[:, start] = np.nan_to_num((_numbers(obs[key], key) - mean) / sd)
             start += 1
         if missing := [key for key in self.keys if key not in obs]:
             warnings.warn(
@@ -116,33 +122,45 @@ class Covariates:
             )
         return design
 
+    def in_average_batch(self, obs: pd.DataFrame) -> np.ndarray:
+        """Return the numbers of cells as :meth:`design` does, but of the average batch."""
+        design = self.design(obs.assign(**{str(self.batch_key): self.batches[0]}))
+        design[:, : len(self.batches)] = 1 / len(self.batches)
+        return design
+
     def codes(self, design: np.ndarray) -> np.ndarray | None:
         """Return the number of each cell's batch; None without batches."""
         return None if self.batch_key is None else design[:, : len(self.batches)].argmax(axis=1)
 
-    def of_batch(self, batch: Any, n: int) -> np.ndarray:
-        """Return the numbers of n cells of a named batch, or of one named batch per cell, average in all else.
+    def of_batch(self, batch: Any, n: int, own: np.ndarray | None = None) -> np.ndarray:
+        """Return the numbers of n cells of a named batch, or of one named batch per cell.
 
-        A float array is taken as the numbers themselves.
+        All else is average, or as in the numbers ``own`` of the cells. A float array is taken as the numbers
+        themselves.
         """
         if isinstance(batch, np.ndarray) and batch.dtype.kind == "f":
             if batch.shape != (n, self.width):
                 raise ValueError(f"batch has the shape {batch.shape}; it must be {n} points x {self.width} covariates.")
-            return batch
-        names = [str(name) for name in ([batch] * n if np.ndim(batch) == 0 else batch)]
+            return batch.astype(np.float32, copy=False)
+        names = names_of(pd.Series([batch] * n if np.ndim(batch) == 0 else list(batch))).tolist()
         if len(names) != n:
             raise ValueError(f"batch names {len(names)} batches for {n} points; give one, or one for each point.")
         if unknown := sorted(set(names) - set(self.batches)):
             raise ValueError(
                 f"{unknown[0]!r} is not a batch of this model; its batches are {quoted(self.batches) or 'none'}."
             )
-        design = self.average(n)
+        design = self.average(n) if own is None else own.copy()
         design[:, : len(self.batches)] = np.equal.outer(np.array(names, object), np.array(self.batches, object))
         return design
 
     def as_json(self) -> dict[str, Any]:
         """Return what a saved model holds."""
-        return {"batch_key": self.batch_key, "levels": dict(self.levels), "continuous": dict(self.continuous)}
+        return {
+            "batch_key": self.batch_key,
+            "levels": dict(self.levels),
+            "continuous": dict(self.continuous),
+            "n_trained": self.n_trained,
+        }
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> Covariates:
@@ -156,7 +174,19 @@ class Covariates:
             raise ValueError("levels of a covariate are missing or occur more than once")
         if not np.isfinite([*continuous.values()]).all() or any(sd <= 0 for _, sd in continuous.values()):
             raise ValueError("the moments of a covariate are not finite")
-        return cls(batch_key, levels, continuous)
+        n_trained = table["n_trained"]
+        if (n_trained is None) != (batch_key is None) or (n_trained and not 1 <= n_trained <= len(levels[batch_key])):
+            raise ValueError("the number of batches of the training does not fit the batches")
+        return cls(batch_key, levels, continuous, n_trained)
+
+
+def names_of(column: pd.Series) -> pd.Series:
+    """Return the values of a column as names: 1.0 is 1, since pandas reads whole numbers as either."""
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        column = column.astype(object).infer_objects()  # categories may be numbers
+    if pd.api.types.is_float_dtype(column.dtype):
+        return column.map("{:.15g}".format)
+    return column.astype(str)
 
 
 def _is_continuous(column: pd.Series) -> bool:
@@ -164,12 +194,23 @@ def _is_continuous(column: pd.Series) -> bool:
 
 
 def _moments(column: pd.Series, key: str) -> tuple[float, float]:
-    values = column.to_numpy(np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"obs[{key!r}] (covariates) holds infinite values; replace them.")
+    values = _numbers(column, key)
     if values.std() == 0:
         raise DataError(f"obs[{key!r}] (covariates) is {values[0]:g} in every cell; leave it out.")
     return float(values.mean()), float(values.std())
+
+
+def _numbers(column: pd.Series, key: str) -> np.ndarray:
+    """Return a continuous covariate as numbers, NaN where it is missing."""
+    try:
+        values = column.to_numpy(np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"obs[{key!r}] (covariates) must hold numbers, as in the training of the model ({error})."
+        ) from None
+    if np.isinf(values).any():
+        raise DataError(f"obs[{key!r}] (covariates) holds infinite values; replace them.")
+    return values
 
 
 def _levels(column: pd.Series, key: str, argument: str) -> tuple[str, ...]:
@@ -179,8 +220,7 @@ def _levels(column: pd.Series, key: str, argument: str) -> tuple[str, ...]:
             f"obs[{key!r}] ({argument}) holds numbers such as {example:.4g}, not names; give it as a covariate, or "
             "name the column of the batches."
         )
-    sizes = column.astype(str).value_counts()
-    sizes = sizes[sizes > 0]
+    sizes = names_of(column).value_counts()
     if len(sizes) < 2:
         raise DataError(f"obs[{key!r}] ({argument}) is {sizes.index[0]!r} in every cell; leave it out.")
     if len(sizes) > len(column) / MIN_CELLS:

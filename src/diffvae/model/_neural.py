@@ -28,6 +28,7 @@ from diffvae.model._features import (
     Matrix,
     about,
     dense,
+    in_memory_only,
     layer_matrix,
     read_counts,
     read_features,
@@ -56,7 +57,7 @@ DECODE_BLOCK = 4096
 """Cells per forward pass outside the training; bounds the memory of activations."""
 DIAGNOSED = 16_384
 """Cells that a diagnosis draws from those on disk."""
-REFERENCE = "batches.reference"
+REFERENCE_NAME = "batches.reference"
 """Name of the array of latent means that a model with batches keeps."""
 RULES: dict[str, Rule] = {
     "max_epochs": Optional(Whole(1)),
@@ -192,10 +193,10 @@ class NeuralModel(Model, abstract=True):
         mean = self._likelihood.mean
         return self._decode(z, mean or (lambda output: output), self._design_of_batch(batch, len(z)))
 
-    def _design_of_batch(self, batch: Any, n: int) -> np.ndarray | None:
+    def _design_of_batch(self, batch: Any, n: int, own: np.ndarray | None = None) -> np.ndarray | None:
         if self._covariates is None or batch is None:
-            return super()._design_of_batch(batch, n)
-        return self._covariates.of_batch(batch, n)
+            return super()._design_of_batch(batch, n, own)
+        return self._covariates.of_batch(batch, n, own)
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -269,7 +270,7 @@ class NeuralModel(Model, abstract=True):
         return rng.standard_normal((n, self.n_latent), dtype=np.float32)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        reference = {} if self._reference is None else {REFERENCE: self._reference}
+        reference = {} if self._reference is None else {REFERENCE_NAME: self._reference}
         return arrays_of(self.module) | reference
 
     def _state(self) -> dict[str, Any]:
@@ -281,8 +282,12 @@ class NeuralModel(Model, abstract=True):
         self._covariates = Covariates.from_json(state["covariates"]) if "covariates" in state else None
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._reference = arrays.get(REFERENCE)
-        arrays = {name: array for name, array in arrays.items() if name != REFERENCE}
+        self._reference = arrays.get(REFERENCE_NAME)
+        if self._reference is not None and self._reference.shape[1:] != (self.n_latent,):
+            raise ValueError(
+                f"{REFERENCE_NAME} has the shape {self._reference.shape}; it must be cells x {self.n_latent}"
+            )
+        arrays = {name: array for name, array in arrays.items() if name != REFERENCE_NAME}
         width = 0 if self._covariates is None else self._covariates.width
         self._module = with_arrays(lambda: self._build(len(self.features.gene_names), 0, width), arrays)
 
@@ -318,6 +323,12 @@ class NeuralModel(Model, abstract=True):
             compute, and only the rows of a batch are made dense.
         layer
             Layer of the expression values; None for X.
+        batch_key
+            Column of ``obs`` with the batches (donors, runs, labs), whose effect is removed from the latent
+            representation; numbers are taken as names. Of several files, ``"file"`` takes each as a batch.
+        covariates
+            Further columns of ``obs`` that encoder and decoder see. Text, categories and True/False are one number per
+            level; other numbers are continuous.
         max_epochs
             Passes over the training cells. None for the paper's 100, or more where 100 epochs have fewer than
             ``min_steps`` steps (400 in the default preset).
@@ -362,8 +373,9 @@ class NeuralModel(Model, abstract=True):
         Raises
         ------
         DataError
-            If the layer is missing, not finite, or outside [0, 1] under the Bernoulli likelihood; or if the checkpoint
-            is of another training.
+            If the layer is missing, not finite, or outside [0, 1] under the Bernoulli likelihood; if a column of
+            batches or covariates is missing or has missing values, only one level, or a level of fewer than three
+            cells; or if the checkpoint is of another training.
         TrainingError
             If the loss diverges. An untrained model then has the weights and history of the last epoch before the
             divergence (of the best epoch under early stopping). A trained model stays as it was.
@@ -402,7 +414,7 @@ class NeuralModel(Model, abstract=True):
             objective.covariates = lambda rows: on_device[torch.from_numpy(rows).to(target)]
         self._start_at_pca(module, objective, matrix, features, likelihood, train_rows, codes, target, rng, progress)
         module = module.to(target)
-        batches = {} if seen is None else {"covariates": fingerprint(design)}
+        batches = {} if seen is None else {"batch_key": batch_key, "covariates": fingerprint(design)}
         try:
             history = fit(
                 module,
@@ -514,8 +526,9 @@ class NeuralModel(Model, abstract=True):
         >>> model.adapt(new).get_latent_representation(new).shape[1]
         10
         """
-        matrix = self._matrix(adata, max_missing=0.2)
-        return adapt(self, matrix, adata.obs)
+        if is_on_disk(adata):
+            raise in_memory_only()
+        return adapt(self, self._matrix(adata, max_missing=0.2), adata.obs)
 
     def diagnose(self, adata: AnnData | OnDisk | None = None, *, rng: _random.Rng = 0) -> Diagnosis:
         """Examine what the model has learnt, which dimensions carry it, and whether each term of the loss acts.

@@ -299,14 +299,12 @@ def neighbor_weights(
 def partners_of_all(components: Components, weights: sparse.csr_matrix, codes: np.ndarray) -> np.ndarray:
     """Return the number of partners of all cells in each batch: of other than reference cells, that of neighbours."""
     assert components.partners is not None
-    of_batch = np.eye(components.partners.shape[1], dtype=np.float32)[codes]
-    same = of_batch[components.rows]
-    # partners in a batch, averaged over the neighbours of the cell's own batch
-    total = np.zeros_like(of_batch)
-    for b in range(of_batch.shape[1]):
-        cells = codes == b
-        near = weights[cells] @ same[:, b]
-        total[cells] = (weights[cells] @ (same[:, [b]] * components.partners)) / np.maximum(near, 1e-6)[:, None]
+    n_batches = components.partners.shape[1]
+    total = np.zeros((len(codes), n_batches), np.float32)
+    for b in range(n_batches):
+        of_batch, same = np.flatnonzero(codes == b), np.flatnonzero(codes[components.rows] == b)
+        near = weights[of_batch][:, same]  # their neighbours of the same batch
+        total[of_batch] = (near @ components.partners[same]) / np.maximum(near.sum(axis=1), 1e-6)
     total[components.rows] = components.partners
     return total
 

@@ -242,8 +242,9 @@ def batch_mmd(z: Tensor, codes: Tensor, partners: Tensor, kernel: Kernel) -> Ten
     one_side, evidence = _shares(member * partners.sum(1, keepdim=True))
     other, _ = _shares(partners * (1 - member))
     k = kernel(squared_distances(z, z)).reshape(len(z), len(z))
-    mmd = _mean_of_pairs(one_side, k) + _mean_of_pairs(other, k) - 2 * (one_side * (k @ other)).sum(0)
-    counted = (one_side.square().sum(0) < 1) & (other.square().sum(0) < 1) & (evidence > 0)
+    with torch.autocast(z.device.type, enabled=False):  # a small difference of means needs float32
+        mmd = _mean_of_pairs(one_side, k) + _mean_of_pairs(other, k) - 2 * (one_side * (k @ other)).sum(0)
+    counted = _has_pairs(one_side) & _has_pairs(other)
     evidence = torch.where(counted, evidence, 0.0)
     return (torch.where(counted, mmd, 0.0) * evidence).sum() / evidence.sum().clamp_min(1e-12)
 
@@ -252,6 +253,11 @@ def _shares(weights: Tensor) -> tuple[Tensor, Tensor]:
     """Divide the columns by their sums; return both."""
     sums = weights.sum(0)
     return weights / sums.clamp_min(1e-12), sums
+
+
+def _has_pairs(shares: Tensor) -> Tensor:
+    """Return for each column whether at least two cells have a share."""
+    return (shares > 0).sum(0) > 1
 
 
 def _mean_of_pairs(shares: Tensor, k: Tensor) -> Tensor:

@@ -223,6 +223,7 @@ def tune(
     seed = _random.seed(rng, "tune") if isinstance(rng, np.random.Generator) else int(rng)
     if objective == "ari":
         _checks.require_labels(adata, label_key)
+    _checks.require_columns(adata, batch_key, None)
     folder = None if out is None else _search_folder(out)
     log = StepLog(on_step)
     preparation: dict[str, Any] = {"layer": layer, "n_top_genes": n_top_genes, "batch_key": batch_key}
