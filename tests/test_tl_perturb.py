@@ -1,5 +1,7 @@
 """Perturbation: directions by hand, steps, the nulls, the baselines, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -218,13 +220,26 @@ def test_the_null_at_a_change_is_that_of_cells_moved_by_it(stepped):
 
 
 def test_smallest_step_that_reaches(stepped):
-    table = stepped.rows(RED)
-    reached = table[(table["converted"] >= 0.5) & (table["judged"] >= 0.5) & (table["q_value"] <= 0.1)]["step"]
-    assert stepped.reaching_step(RED) == stepped.shown_step(RED) == reached.min() > 0
+    own = (stepped.table["target"] == RED) & (stepped.table["method"] == "mean")
+    steps = ["converted", "judged", "q_value"]
+
+    def reached(*rows):
+        table = stepped.table.copy()
+        table.loc[own, steps] = [(0, 0, np.nan), *rows]
+        changed = replace(stepped, table=table)
+        return changed.reaching_step(RED), changed.shown_step(RED)
+
+    none, yes = (0.1, 0.1, 0.9), (0.5, 0.5, 0.1)
+    assert reached(none, none, yes, yes, none) == (0.75, 0.75)
+    assert reached(yes, none, none, none, yes) == (0.25, 0.25)
+    assert reached(none, none, none, none, none) == (None, 1.5)
+    for almost in ((0.49, 1, 0.01), (1, 0.49, 0.01), (1, 1, 0.11), (1, 1, np.nan)):
+        assert reached(almost, almost, almost, yes, yes) == (1.0, 1.0)
     assert stepped.reaching_step(RED, method="none") is None
     assert stepped.shown_step(RED, method="none") == 1.5
-    z, _ = stepped.changed(RED)
-    np.testing.assert_array_equal(z, stepped.changed(RED, stepped.shown_step(RED))[0])
+    np.testing.assert_array_equal(
+        stepped.changed(RED)[0], stepped.changed(RED, stepped.shown_step(RED))[0]
+    )
 
 
 def test_p_values_of_a_random_direction_are_uniform():
