@@ -1,15 +1,15 @@
 """Perturbations and minimal gene sets, compared with the truth of simulated trees.
 
-For each seed the script simulates cells (``simulate_differentiation``), trains a DiffVAE and a classifier, and moves two
-progenitor types towards their children and towards leaves of other branches. It prints:
+For each seed the script simulates cells (``simulate_differentiation``), trains a DiffVAE and a classifier, and moves
+two progenitor types towards their children and towards leaves of other branches. It prints:
 
 1. per method, at a change of 75 % of the distance between the types: the share of the cells that the classifier, the
    judge and the nearest real cells call target; and the share of true drivers (gene and direction) among the 20 and the
    50 genes with the largest effect, beside those of a t-test;
 2. the area under the ROC curve for true against absent branches, by the judge at one absolute change for all targets of
    a source, and by the length of the way through cells that exist;
-3. the minimal sets: share of the cells that flip, of the sets that the judge confirms, number of genes, and true drivers
-   among the first 20.
+3. the minimal sets: share of the cells that flip, of the sets that the judge confirms, number of genes, and true
+   drivers among the first 20.
 
     python benchmarks/perturbation_truth.py [--seeds 5]
 """
@@ -87,7 +87,9 @@ def run(seed: int, n_cells: int, n_genes: int) -> tuple[list[dict], list[dict]]:
                     effects = found.effects(target, STEP, method=method)
                     row |= {f"right of {n}": right(effects, right_genes, n) for n in (20, 50)}
                 rows.append(row)
-            rows.append(about | {"method": "t-test"} | {f"right of {n}": right(tested, right_genes, n) for n in (20, 50)})
+            rows.append(
+                about | {"method": "t-test"} | {f"right of {n}": right(tested, right_genes, n) for n in (20, 50)}
+            )
             if target not in true:
                 continue
             for method in ("mean", "shift", "expression_mean"):

@@ -83,9 +83,7 @@ def test_change_is_equal_for_every_method(found, method):
     _, y = found.changed(RED, 0.75, method=method)
     before = found.data.x[t.rows] if method == "expression_mean" else found.model.decode(found.data.z[t.rows])
     distance = found.rows(RED)["distance"].iloc[0]
-    np.testing.assert_allclose(
-        lengths(y - before, found.data.scale) / distance, t.moved[found.index(0.75)], atol=1e-4
-    )
+    np.testing.assert_allclose(lengths(y - before, found.data.scale) / distance, t.moved[found.index(0.75)], atol=1e-4)
 
 
 def test_distance_is_that_of_the_mean_log_expression(found):

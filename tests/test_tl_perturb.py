@@ -106,17 +106,13 @@ def test_the_means_are_moved_to_the_means():
     cells = read_cells(*states(), "cell_type")
     _, by_method = ways(cells, ["mean", "expression_mean", "shift", "none"])
     mean = by_method["mean"]
-    np.testing.assert_allclose(
-        cells.z[cells.of(SOURCE)].mean(0) + mean.z, cells.z[cells.of(RED)].mean(0), atol=1e-5
-    )
+    np.testing.assert_allclose(cells.z[cells.of(SOURCE)].mean(0) + mean.z, cells.z[cells.of(RED)].mean(0), atol=1e-5)
     in_genes = by_method["expression_mean"]
     np.testing.assert_allclose(
         cells.x[cells.of(SOURCE)].mean(0) + in_genes.x, cells.x[cells.of(RED)].mean(0), atol=1e-5
     )
     # so many standard deviations that the shift is as long
-    np.testing.assert_allclose(
-        np.linalg.norm(mean.z) / mean.sd, np.linalg.norm(by_method["shift"].z), rtol=1e-5
-    )
+    np.testing.assert_allclose(np.linalg.norm(mean.z) / mean.sd, np.linalg.norm(by_method["shift"].z), rtol=1e-5)
     assert not by_method["none"].z.any()
     assert not by_method["none"].x.any()
 
@@ -237,9 +233,7 @@ def test_smallest_step_that_reaches(stepped):
         assert reached(almost, almost, almost, yes, yes) == (1.0, 1.0)
     assert stepped.reaching_step(RED, method="none") is None
     assert stepped.shown_step(RED, method="none") == 1.5
-    np.testing.assert_array_equal(
-        stepped.changed(RED)[0], stepped.changed(RED, stepped.shown_step(RED))[0]
-    )
+    np.testing.assert_array_equal(stepped.changed(RED)[0], stepped.changed(RED, stepped.shown_step(RED))[0])
 
 
 def test_p_values_of_a_random_direction_are_uniform():

@@ -278,7 +278,9 @@ def anchored(
     """
     import torch
 
-    if not hasattr(model, "module"):
+    from diffvae.model import NeuralModel
+
+    if not isinstance(model, NeuralModel):
         raise ValueError(f"method='anchored' needs gradients of the decoder, which {type(model).__name__} lacks.")
     code, device = classifier.code(target), next(model.module.parameters()).device
     sd = torch.from_numpy(np.maximum(cells.z.std(0), 1e-6).astype(np.float32)).to(device)

@@ -232,13 +232,11 @@ def _conversions(value: dict[str, Any], subject: Subject) -> Any:
 
     table = pd.DataFrame(value["conversions"])
     unused: Any = None
-    trajectories = {
-        (str(subject.source), one["target"], "shift"): Trajectory(
-            np.array(one["rows"]), unused, unused, np.array(one["probability"]), np.array(one["first"], bool),
-            unused, unused, unused,
-        )  # fmt: skip
-        for one in value["trajectories"]
-    }
+    trajectories = {}
+    for one in value["trajectories"]:
+        rows, probability, first = np.array(one["rows"]), np.array(one["probability"]), np.array(one["first"], bool)
+        path = Trajectory(rows, unused, unused, probability, first, unused, unused, unused)
+        trajectories[str(subject.source), one["target"], "shift"] = path
     steps = tuple(sorted(float(s) for s in table["n_sd"].unique()))
     stored = Perturbation(
         table, trajectories, {}, _cells(subject, value["map"]), unused, unused, unused, unused,

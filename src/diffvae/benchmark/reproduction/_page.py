@@ -309,9 +309,9 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
         ),
         Section(
             "Simpler steps of equal length",
-            "Share converted at the largest lambda, mean over targets. mean: towards the target's mean in the latent, by "
-            "the length of the shift; expression_mean: the same share of the way towards its mean expression, without "
-            "a model.",
+            "Share converted at the largest lambda, mean over targets. mean: towards the target's mean in the latent, "
+            "by the length of the shift; expression_mean: the same share of the way towards its mean expression, "
+            "without a model.",
             simple, ["method"], ["converted"], ["preset"],
         ),
         Section(
