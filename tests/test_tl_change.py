@@ -100,6 +100,7 @@ def test_random_directions_change_as_much(found):
     wanted = 0.75 * found.table["distance"].iloc[0]
     for curve, change in zip(null.curve, null.moved(found.mover, rows, wanted), strict=True):
         able = curve[:, -1] > wanted
-        moved = lengths(change, found.data.scale)[able]
-        assert np.abs(moved / wanted - 1).max(initial=0) < 0.1
-    assert (null.curve[:, :, -1] > wanted).mean() > 0.8
+        moved = lengths(change, found.data.scale)
+        assert np.abs(moved[able] / wanted - 1).max(initial=0) < 0.1
+        assert (moved[~able] <= wanted).all()  # cells that cannot change as much
+    assert (null.curve[:, :, -1] > wanted).mean() > 0.5

@@ -476,7 +476,6 @@ def perturb(
     chosen = enriched_dimensions(cells, model, n_dims)
     if "shift" in methods:
         _warn_if_not_enriched(chosen, [b for _, b in pairs])
-    random = _random.generator(rng, "perturb")
     judge = Judge.of(cells.x, cells.codes, cells.classes, cells.scale, rng)
     move = Mover(model, classifier, judge, cells)
 
@@ -486,11 +485,11 @@ def perturb(
     with progress_bar("perturbing", len(pairs), show=progress) as advance:
         for a, b in pairs:
             if a not in nulls:
-                nulls[a] = Null.of(move, a, n_random, random)
+                nulls[a] = Null.of(move, a, n_random, _random.generator(rng, "perturb", a))
             distance = float(lengths(cells.x[cells.of(b)].mean(0) - cells.x[cells.of(a)].mean(0), cells.scale))
             by_method = directions(
                 cells, a, b, chosen, methods=methods, sd_from=sd_from, direction=direction, anchored=move.anchored,
-                rng=random,
+                rng=_random.generator(rng, "perturb", a, b),
             )  # fmt: skip
             for name, along in by_method.items():
                 trajectory = move.follow(cells.of(a), along, grid, unit, b, distance)
