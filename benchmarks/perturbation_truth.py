@@ -1,10 +1,15 @@
-"""Perturbations and minimal gene sets, compared with the truth of simulated trees, in one table over seeds.
+"""Perturbations and minimal gene sets, compared with the truth of simulated trees.
 
-For each seed the script simulates cells (``simulate_differentiation``), trains a DiffVAE and a classifier, and perturbs
-two progenitor types towards their children and towards leaves of other branches. Prints the classifier's held-out
-accuracy; the number of true and absent branches that convert beyond chance (q < 0.05); the area under the ROC curve of
-the excess over chance for true against absent branches; and the share of true drivers (gene and direction) among the 20
-genes in most minimal sets, and among the top differentially expressed genes.
+For each seed the script simulates cells (``simulate_differentiation``), trains a DiffVAE and a classifier, and moves
+two progenitor types towards their children and towards leaves of other branches. It prints:
+
+1. per method, at a change of 75 % of the distance between the types: the share of the cells that the classifier, the
+   judge and the nearest real cells call target; and the share of true drivers (gene and direction) among the 20 and the
+   50 genes with the largest effect, beside those of a t-test;
+2. the area under the ROC curve for true against absent branches, by the judge at one absolute change for all targets of
+   a source, and by the length of the way through cells that exist;
+3. the minimal sets: share of the cells that flip, of the sets that the judge confirms, number of genes, and true
+   drivers among the first 20.
 
     python benchmarks/perturbation_truth.py [--seeds 5]
 """
@@ -24,94 +29,120 @@ CASES = {  # source: true targets, absent targets
     "MEP": (("Erythrocyte", "Thrombocyte"), ("Neutrophil", "Monocyte", "Lymphocyte")),
     "GMP": (("Neutrophil", "Monocyte"), ("Erythrocyte", "Thrombocyte", "Lymphocyte")),
 }
-TOP = 20
+METHODS = ("mean", "shift", "ot", "anchored", "expression_mean", "none")
+STEP = 0.75
+OPINIONS = ["converted", "judged", "nearest"]
 
 
-def drivers(adata, source: str, target: str) -> set[tuple[str, str]]:
+def drivers(adata, target: str) -> set[tuple[str, str]]:
     """Return the true drivers of the target's branch, and their direction."""
     table = adata.uns["diffvae_truth"]["drivers"]
-    own = table[table["branch"] == target]
-    return set(own[["gene", "direction"]].itertuples(index=False, name=None))
+    return set(table.loc[table["branch"] == target, ["gene", "direction"]].itertuples(index=False, name=None))
 
 
-def differential(adata, source: str, target: str) -> list[tuple[str, str]]:
-    """Return the genes with the largest t between source and target, and their direction."""
-    x = adata.layers["unit"]
+def right(genes: pd.DataFrame, true: set[tuple[str, str]], n: int) -> float:
+    """Return the share of true drivers among the first n genes."""
+    return np.mean([pair in true for pair in genes[["gene", "direction"]].head(n).itertuples(index=False, name=None)])
+
+
+def by_test(adata, source: str, target: str) -> pd.DataFrame:
+    """Return the genes by t between source and target."""
+    x, of = adata.layers["unit"], adata.obs["cell_type"].to_numpy()
     x = x.toarray() if hasattr(x, "toarray") else x
-    of = adata.obs["cell_type"].to_numpy()
     t = np.nan_to_num(stats.ttest_ind(x[of == target], x[of == source], equal_var=False).statistic)
-    top = np.argsort(-np.abs(t))[:TOP]
-    return [(adata.var_names[i], "up" if t[i] > 0 else "down") for i in top]
+    table = pd.DataFrame({"gene": adata.var_names, "direction": np.where(t > 0, "up", "down")})
+    return table.iloc[np.argsort(-np.abs(t), kind="stable")]
 
 
-def run(seed: int, n_cells: int, n_genes: int, n_sd: float) -> tuple[list[dict], float]:
+def at_one_change(rows: pd.DataFrame, change: float) -> float:
+    """Return the share that the judge calls target at an absolute change of expression."""
+    return float(np.interp(change, rows["step"] * rows["distance"], rows["judged"]))
+
+
+def run(seed: int, n_cells: int, n_genes: int) -> tuple[list[dict], list[dict]]:
+    """Return one row per source, target and method, and one per minimal set."""
     adata = dv.datasets.simulate_differentiation(n_cells, n_genes, rng=seed)
     dv.pp.prepare(adata, rng=seed)
     model = dv.model.DiffVAE().train(adata, rng=seed, progress=False)
+    dv.tl.embed(adata, model)
     classifier = dv.model.CellStateClassifier().train(adata, "cell_type", rng=seed, progress=False)
-    rows = []
+    rows, sets = [], []
     for source, (true, absent) in CASES.items():
+        targets = [*true, *absent]
         found = dv.tl.perturb(
-            adata, model, classifier, source=source, target=[*true, *absent], n_sd=(1, n_sd), rng=seed, progress=False
+            adata, model, classifier, source=source, target=targets, method=METHODS, rng=seed, progress=False
         )
-        last = found.table[found.table["n_sd"] == n_sd].set_index(["target", "method"])
-        half = found.table[found.table["n_sd"] == 1].set_index(["target", "method"])
-        for target in (*true, *absent):
-            row = last.loc[(target, "shift")]
+        ways = dv.tl.route(adata, source, targets, groupby="cell_type").set_index("target")["route"]
+        change = STEP * np.mean([found.rows(t)["distance"].iloc[0] for t in true])
+        for target in targets:
+            right_genes = drivers(adata, target)
+            tested = by_test(adata, source, target)
+            about = {"seed": seed, "source": source, "target": target, "true": target in true, "way": ways[target]}
+            for method in METHODS:
+                table = found.rows(target, method=method)
+                own = table[table["step"] == STEP].iloc[0]
+                row = about | {"method": method, **own[["null_mean", "q_value", *OPINIONS]]}
+                row["judged at one change"] = at_one_change(table, change)
+                if method != "none":
+                    effects = found.effects(target, STEP, method=method)
+                    row |= {f"right of {n}": right(effects, right_genes, n) for n in (20, 50)}
+                rows.append(row)
             rows.append(
-                {
-                    "seed": seed, "source": source, "target": target, "branch": "true" if target in true else "absent",
-                    "at 1 sd": half.loc[(target, "shift"), "converted"], "converted": row["converted"],
-                    "excess": row["excess"],
-                    "chance": row["null_mean"], "beyond chance": row["q_value"] < 0.05,
-                    "to mean": last.loc[(target, "mean"), "converted"],
-                    "in genes": last.loc[(target, "expression_mean"), "converted"],
-                }
-            )  # fmt: skip
+                about | {"method": "t-test"} | {f"right of {n}": right(tested, right_genes, n) for n in (20, 50)}
+            )
             if target not in true:
                 continue
-            right = drivers(adata, source, target)
-            rows[-1]["DE right"] = np.mean([pair in right for pair in differential(adata, source, target)])
-            for order in ("effect", "gradient"):
+            for method in ("mean", "shift", "expression_mean"):
                 genes = dv.tl.minimal_genes(
-                    adata, model, classifier, source=source, target=target, n_sd=n_sd, order=order, n_random=20,
-                    rng=seed, progress=False,
+                    adata, model, classifier, source=source, target=target, method=method, n_random=20, rng=seed,
+                    progress=False,
                 )  # fmt: skip
-                top = genes.genes.head(TOP)
-                rows[-1][f"{order}: genes"] = genes.cells["n_genes"].median()
-                if len(top) == TOP:
-                    pairs = top[["gene", "direction"]].itertuples(index=False, name=None)
-                    rows[-1][f"{order}: right"] = np.mean([pair in right for pair in pairs])
-    return rows, classifier.evaluation.accuracy
+                flipped = genes.counts["flipped"]
+                sets.append(
+                    {
+                        "method": method,
+                        "flipped": flipped / genes.counts["source"],
+                        "judged": genes.cells["judged"].mean() if flipped else np.nan,
+                        "median genes": genes.cells["n_genes"].median() if flipped else np.nan,
+                        "first flip": genes.cells["n_first"].median() if flipped else np.nan,
+                        "right of 20": right(genes.genes, right_genes, 20) if flipped else np.nan,
+                        "as many DE genes flip": genes.baselines["flipped"].iloc[1],
+                        "random genes flip": genes.baselines["flipped"].iloc[2],
+                    }
+                )
+    return rows, sets
+
+
+def auc(table: pd.DataFrame, column: str) -> float:
+    """Return the area under the ROC curve of a column for true against absent branches."""
+    u = stats.mannwhitneyu(table.loc[table["true"], column], table.loc[~table["true"], column]).statistic
+    return u / (table["true"].sum() * (~table["true"]).sum())
 
 
 def main() -> None:
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cells", type=int, default=2000)
     parser.add_argument("--genes", type=int, default=1000)
-    parser.add_argument("--n-sd", type=float, default=2.0)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    rows, accuracy = [], []
+    rows, sets = [], []
     for seed in range(arguments.seeds):
-        found, right = run(seed, arguments.cells, arguments.genes, arguments.n_sd)
-        rows += found
-        accuracy.append(right)
-    table = pd.DataFrame(rows)
-    print(table.round(2).to_string(index=False))
-    print(f"\nclassifier: held-out accuracy {np.mean(accuracy):.3f} ± {np.std(accuracy, ddof=1):.3f} over seeds")
-    print(
-        table.groupby("branch")[["at 1 sd", "converted", "chance", "beyond chance", "to mean", "in genes"]]
-        .mean()
-        .round(2)
-    )
-    true = table["branch"] == "true"
-    for name in ("at 1 sd", "excess", "to mean", "in genes"):
-        u = stats.mannwhitneyu(table.loc[true, name], table.loc[~true, name])
-        print(f"true against absent branches by {name!r}: AUC {u.statistic / (true.sum() * (~true).sum()):.2f}")
-    shown = ["DE right", "effect: right", "gradient: right", "effect: genes", "gradient: genes"]
-    print(table.loc[true, shown].agg(["mean", "std", "count"]).round(2))
+        for all_rows, new in zip((rows, sets), run(seed, arguments.cells, arguments.genes), strict=True):
+            all_rows += new
+    table, sets = pd.DataFrame(rows), pd.DataFrame(sets)
+    by_method = table[table["true"]].groupby("method", sort=False)
+    shown = by_method[[*OPINIONS, "null_mean", "right of 20", "right of 50"]].mean()
+    shown.insert(2, "judged: se", by_method["judged"].sem())
+    print(f"true branches, at {STEP:.0%} of the distance\n{shown.round(2).to_string()}\n")
+    print("true against absent branches: AUC by the judge at one absolute change, and shares beyond chance at q < 0.1")
+    for name, own in table[table["method"].isin(METHODS[:-1])].groupby("method", sort=False):
+        beyond = (own["q_value"] < 0.1).groupby(own["true"]).mean()
+        print(f"{name:16} {auc(own, 'judged at one change'):.2f}   true {beyond[True]:.2f}, absent {beyond[False]:.2f}")
+    ways = table[table["method"] == "mean"]
+    print(f"{'way':16} {1 - auc(ways, 'way'):.2f}\n")
+    print(f"minimal sets, at the distance\n{sets.groupby('method', sort=False).mean().round(2).to_string()}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ SHARED = {
     **dict.fromkeys(("test_changes.py", "test_linking.py"), "fork"),
     "test_pipeline_integration.py": "demo",  # its folder is opened in the browser too
     **dict.fromkeys(("test_core_neighbors.py", "test_pp_cell_graph.py"), "neighbours"),
-    **dict.fromkeys(("test_model_classifier.py", "test_tl_minimal_genes.py", "test_tl_perturb.py"), "states"),
+    **dict.fromkeys(
+        ("test_model_classifier.py", "test_tl_change.py", "test_tl_minimal_genes.py", "test_tl_perturb.py"), "states"
+    ),
     **dict.fromkeys(("test_pl_passport.py", "test_tl_passport.py"), "passport"),
 }
 """Files that run in one process, because they share a slow result or slowly compiled code."""

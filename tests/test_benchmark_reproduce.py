@@ -98,6 +98,14 @@ def test_tables_fit_together(fish):
     assert set(conversions["n_sd"]) == {0.0, 0.5, 1.0}
     assert set(conversions["target"]) == set(SIZES) - {"HSPC"}
     assert set(conversions["preset"]) == set(PRESETS)
+    keys = ["preset", "training", "target"]
+    shifted = conversions[(conversions["method"] == "shift") & (conversions["n_sd"] == 1)].set_index(keys)[
+        "n_converted"
+    ]
+    minimal = tables["minimal_genes"].set_index(keys)
+    assert len(minimal) == len(shifted)
+    assert (minimal["flipped"] <= minimal["converted"]).all()
+    assert (minimal["converted"] <= shifted[minimal.index]).all()  # the genes belong to the same shift
     assert set(tables["links"]["preset"]) == {"paper", "default"}
     assert tables["link_figures"].set_index("preset").loc["default", "within_input"].min() > 0.5
     assert set(tables["table2_runs"]["method"]) >= {"DiffVAE", "DiffVAE (code)", "VAE", "AE", "PCA (unit)"}

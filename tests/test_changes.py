@@ -29,6 +29,12 @@ def test_run_with_a_source_writes_the_second_part_too(fork_folder):
     summary = json.loads((part / "summary.json").read_text())
     assert summary["parameters"]["source"] == "stem"
     assert summary["verdict"][0].startswith("Accuracy ")
+    judge = f"The judge (logistic regression on principal components) is right for {summary['judge']['accuracy']:.1%}"
+    assert summary["verdict"][1].startswith(judge)
+    assert summary["parameters"]["step"] == [0, 0.25, 0.5, 0.75, 1, 1.5]
+    assert summary["parameters"]["n_sd"] is None
+    assert targets["judged_expression_mean"].between(0, 1).all()
+    assert (targets["route"] >= 1).all()
     classifier = dv.model.load(part / "classifier")
     assert classifier.classes == ("red", "stem", "white")
     assert "perturbation" in ad.read_h5ad(fork_folder / "results.h5ad").uns["diffvae"]
@@ -42,7 +48,11 @@ def test_perturb_goes_on_from_a_result(fork_folder, tmp_path):
         tmp_path / "b" / "tables" / "minimal_sets.csv"
     ).read_text()
     pd.testing.assert_frame_equal(a.targets, b.targets)
-    assert a.targets["n_sd"].tolist() == [3]
+    assert a.summary["parameters"]["n_sd"] == [0, 1, 3]
+    assert a.summary["parameters"]["step"] is None
+    reached = a.perturbation.reaching_step("red")
+    assert a.targets["n_sd"].tolist() == [3 if reached is None else reached]
+    assert a.targets["reached"].tolist() == [reached is not None]
     assert a.path == tmp_path / "a"
 
 
@@ -53,6 +63,10 @@ def test_perturb_goes_on_from_a_result(fork_folder, tmp_path):
         ({"source": "stem", "target": ["stem"]}, "source and target"),
         ({"source": "stem", "restrict": ["nope"]}, "None of the 1 genes of restrict"),
         ({"source": "stem", "groupby": "nothing"}, "is missing"),
+        (
+            {"source": "stem", "earlier": ["blue"]},
+            r"earlier names 'blue', which is not a type of adata.obs\['cell_type'\]",
+        ),
     ],
 )
 def test_what_is_refused_writes_nothing(fork_folder, tmp_path, options, message):
@@ -87,18 +101,33 @@ def test_a_source_that_no_cluster_was_named_does_not_lose_the_run(fork_cells):
 
 def test_the_command(fork_folder, tmp_path, monkeypatch, capsys):
     arguments = ["perturb", fork_folder, "--source", "stem", "--target", "white", "--n-sd", "1, 3", "--n-random", "10"]
+    arguments += ["--earlier", "white"]
     monkeypatch.setattr(sys, "argv", ["diffvae", *map(str, arguments), "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as left:
         main()
     said = capsys.readouterr()
     assert left.value.code == 0
     assert "white" in said.out
-    assert "shifted by 3 sd" in said.out
-    assert "Targets with more conversions than by chance" in said.err
+    assert "each moved by the smallest step (sd)" in said.out
+    assert "(earlier)" in said.out
+    assert "white is earlier than the source, so a conversion means going back." in " ".join(said.err.split())
     assert (tmp_path / "out" / "summary.json").is_file()
 
 
 def test_steps_are_read_however_they_come():
-    assert steps(["0.5", "1"]) == steps(["0.5 1"]) == steps(["0.5,1"]) == [0.5, 1.0]
+    assert steps("--step", ["0.5", "1"]) == steps("--step", ["0.5 1"]) == steps("--step", ["0.5,1"]) == [0.5, 1.0]
+    assert steps("--step", None) is None
     with pytest.raises(ValueError, match="--n-sd is 'one'; give numbers"):
-        steps(["one"])
+        steps("--n-sd", ["one"])
+
+
+def test_one_unit_at_a_time(fork_folder, tmp_path):
+    with pytest.raises(ValueError, match="step and n_sd are both given"):
+        pipeline.perturb(fork_folder, tmp_path / "out", source="stem", step=[1], n_sd=[1], progress=False)
+
+
+def test_the_step_between_means_can_be_the_method(fork_folder, tmp_path):
+    options = {"source": "stem", "target": ["red"], "n_random": 5, "progress": False}
+    found = pipeline.perturb(fork_folder, tmp_path / "out", method="expression_mean", step=[1], **options).targets
+    assert found["judged"].tolist() == found["judged_expression_mean"].tolist()
+    assert {"judged_mean", "judged_shift", "judged_none"} <= set(found)

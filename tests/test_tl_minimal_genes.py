@@ -3,13 +3,16 @@
 import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 from _states import RED, SOURCE, states
 
 import diffvae as dv
 from diffvae.pp import DataError
 from diffvae.tl._directions import read_cells
-from diffvae.tl._gene_sets import IncrementalClassifier
+from diffvae.tl._gene_sets import IncrementalClassifier, smallest_set
+from diffvae.tl._judge import Judge
+from diffvae.tl._minimal_genes import find_minimal
 
 
 def searched(**options):
@@ -83,18 +86,110 @@ def test_cells_flip_and_every_set_is_classified_again(found):
     assert found.edited.max() <= 1
 
 
-def test_no_gene_can_be_left_out_where_elimination_ran(found):
-    if found.params["order"] == "effect":
-        assert (found.cells["n_stable"] == found.cells["n_genes"]).all()
-        assert (found.cells["n_first"] <= found.cells["n_stable"]).all()
-        return
+def test_every_gene_is_needed(found):
     classifier = states()[2]
-    for i in range(5):
+    for i in range(40):
         genes = found.cells["genes"].iloc[i].split(", ")
-        if len(genes) == 1:
-            continue
-        called = classifier.predict(np.stack([edit(found, i, drop=g) for g in genes]))
-        assert (called != RED).all()
+        p = classifier.predict_proba(np.stack([edit(found, i, drop=g) for g in genes]))
+        code = classifier.code(RED)
+        assert not ((p.argmax(1) == code) & (p[:, code] >= 0.5)).any()
+
+
+def test_first_and_stable_length_belong_to_the_ranking(found):
+    cells = found.cells
+    assert (cells["n_genes"] <= cells["n_first"]).all() or found.params["order"] == "effect"
+    if found.params["order"] == "greedy":
+        assert (cells["n_stable"] == 0).all()
+    else:
+        stays = cells[cells["n_stable"] > 0]
+        assert (stays["n_first"] <= stays["n_stable"]).all()
+    if found.params["order"] == "effect":
+        assert (cells["n_genes"] <= cells["n_stable"]).all()
+
+
+def test_without_elimination_a_set_is_the_beginning_of_the_ranking():
+    cells = searched(eliminate=False).cells
+    assert (cells["n_genes"] == cells["n_stable"]).all()
+    reduced = by_order("effect").cells.set_index("cell").reindex(cells["cell"])
+    assert (reduced["n_genes"].to_numpy() <= cells["n_genes"].to_numpy()).all()
+    assert reduced["n_genes"].sum() < cells["n_genes"].sum()
+    assert (reduced["n_first"].to_numpy() == cells["n_first"].to_numpy()).all()
+
+
+def test_effects_are_ranked_in_log_units():
+    """Of two genes with the same effect on the unit scale the one with the larger range comes first."""
+
+    class Counting:
+        def prefixes(self, x, genes, change, target, lengths):
+            self.ranked = genes.tolist()
+            return np.ones(len(lengths)), lengths >= 2
+
+    change, scale = np.array([0.1, 0.1, -0.2, 0.0]), np.array([1.0, 3.0, 1.0, 100.0])
+    seen = Counting()
+    options = {"order": "effect", "stable": True, "min_probability": 0.5, "eliminate": False}
+    flip = smallest_set(seen, np.zeros(4), change, 0, scale=scale, **options)
+    assert seen.ranked == [1, 2, 0]
+    assert (flip.genes.tolist(), flip.n_first, flip.n_stable) == ([1, 2], 2, 2)
+
+
+def test_judge_and_neighbours_look_at_the_edited_cells(found):
+    adata, model, classifier = states()
+    cells = read_cells(adata, model, classifier, "cell_type")
+    judge = Judge.of(cells.x, cells.codes, cells.classes, cells.scale, 0)
+    code = classifier.code(RED)
+    np.testing.assert_array_equal(found.cells["judged"], judge.probability(found.edited).argmax(1) == code)
+    np.testing.assert_array_equal(found.cells["nearest"], judge.nearest(found.edited) == code)
+    assert found.cells["judged"].dtype == bool
+
+
+def test_distances_before_and_after(found):
+    cells = read_cells(*states(), "cell_type")
+    real = cells.x[cells.of(RED)] * cells.scale
+    for column, x in (("distance_before", cells.x[found.rows]), ("distance", found.edited)):
+        all_ = np.sort(np.linalg.norm(x[:3, None] * cells.scale - real, axis=2), axis=1)
+        np.testing.assert_allclose(found.cells[column].head(3), all_[:, :5].mean(1), rtol=1e-3)
+
+
+def test_genes_of_many_cells_and_large_changes_come_first(found):
+    weight = found.genes["share"] * found.genes["mean_log_change"].abs()
+    assert weight.is_monotonic_decreasing
+    span = found.model.features.maximum - found.model.features.minimum
+    scale = pd.Series(span, found.model.gene_names)[found.genes["gene"]].to_numpy()
+    np.testing.assert_allclose(found.genes["mean_log_change"], found.genes["mean_change"] * scale, rtol=1e-5)
+
+
+def test_sets_belong_to_the_perturbation_that_is_given():
+    adata, model, classifier = states()
+    options = {"source": SOURCE, "method": "shift", "n_sd": (1, 3), "n_random": 20, "progress": False}
+    plus = dv.tl.perturb(adata.copy(), model, classifier, direction="plus", sd_from="group", **options)
+    allowed = np.ones(len(model.gene_names), bool)
+    for target in plus.targets:
+        found = find_minimal(plus, target, step=3, allowed=allowed, progress=False)
+        converted = plus.trajectory(target).converted(0.5)[plus.index(3)]
+        assert found.counts["converted"] == (converted.sum() - (converted & _called(found, target)).sum())
+        assert set(found.rows) <= set(plus.trajectory(target).rows[converted])
+    own = searched(method="shift", shift_direction="plus", sd_from="group", target=target)
+    assert own.cells["genes"].tolist() == found.cells["genes"].tolist()
+
+
+def _called(found, target):
+    adata, model, classifier = states()
+    cells = read_cells(adata, model, classifier, "cell_type")
+    p = classifier.predict_proba(cells.x[cells.of(SOURCE)])
+    code = classifier.code(target)
+    return (p.argmax(1) == code) & (p[:, code] >= 0.5)
+
+
+def test_the_callers_perturbation_stays():
+    adata, model, classifier = states()
+    adata = adata.copy()
+    options = {"source": SOURCE, "target": RED, "n_random": 3, "progress": False}
+    table = dv.tl.perturb(adata, model, classifier, **options).table
+    dv.tl.minimal_genes(adata, model, classifier, **options)
+    assert adata.uns["diffvae"]["perturbation"] is table
+    del adata.uns["diffvae"]["perturbation"], adata.uns["diffvae"]["perturbation_params"]
+    dv.tl.minimal_genes(adata, model, classifier, **options)
+    assert "perturbation" not in adata.uns["diffvae"]
 
 
 def test_searches_find_smaller_sets_than_the_ranking():
@@ -103,7 +198,7 @@ def test_searches_find_smaller_sets_than_the_ranking():
 
 
 def test_first_flip_is_no_later_than_the_stable_one():
-    first, stable = searched(stable=False), by_order("effect")
+    first, stable = searched(stable=False, eliminate=False), searched(eliminate=False)
     assert (first.cells["n_genes"] == first.cells["n_first"]).all()
     assert first.cells["n_genes"].sum() <= stable.cells.set_index("cell").reindex(first.cells["cell"])["n_genes"].sum()
 
@@ -161,7 +256,7 @@ def test_same_seed_same_tables():
 
 
 def test_nothing_converted_is_an_answer():
-    found = searched(n_sd=1e-6)
+    found = searched(step=1e-6, n_sd=None)
     assert found.counts["flipped"] == 0
     assert found.genes.empty
     assert found.curve().empty
@@ -175,6 +270,8 @@ def test_nothing_converted_is_an_answer():
         ({"target": "blue"}, DataError, "'blue' is not a type of the classifier"),
         ({"n_sd": np.inf}, ValueError, "n_sd is inf; it must be a number above 0"),
         ({"n_sd": 0}, ValueError, "n_sd is 0"),
+        ({"n_sd": None, "step": 0}, ValueError, "step is 0; it must be a number above 0"),
+        ({"method": ("mean", "shift")}, ValueError, r"method is \('mean', 'shift'\); it must be 'mean', 'shift'"),
         ({"order": "size"}, ValueError, "order is 'size'; it must be 'effect', 'greedy' or 'gradient'"),
         ({"direction": "sideways"}, ValueError, "direction is 'sideways'; it must be 'both', 'up' or 'down'"),
         ({"restrict": ["no gene"]}, DataError, "None of the 1 genes of restrict is among the model's 120 genes"),

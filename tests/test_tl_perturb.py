@@ -1,13 +1,24 @@
-"""Perturbation: the shift by hand, the nulls, the baselines, and what is refused."""
+"""Perturbation: directions by hand, steps, the nulls, the baselines, and what is refused."""
+
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from _states import RED, SOURCE, WHITE, states
 
 import diffvae as dv
 from diffvae.pp import DataError
-from diffvae.tl._directions import directions, enriched_dimensions, random_directions, read_cells
-from diffvae.tl._perturb import Trajectory
+from diffvae.tl._directions import (
+    anchored,
+    directions,
+    enriched_dimensions,
+    random_directions,
+    read_cells,
+    transport,
+)
+from diffvae.tl._judge import Judge
+from diffvae.tl._perturb import Mover, Null, Trajectory
 
 
 def perturbed(**options):
@@ -19,7 +30,19 @@ def perturbed(**options):
 
 @pytest.fixture(scope="module")
 def found():
-    return perturbed(n_sd=(0.5, 1, 2, 3))
+    return perturbed(n_sd=(0.5, 1, 2, 3), method=("shift", "mean", "expression_mean", "none"))
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    return perturbed()
+
+
+def ways(cells, methods, **options):
+    model = states()[1]
+    options = {"sd_from": "all", "direction": "signed", "rng": np.random.default_rng(0)} | options
+    chosen = enriched_dimensions(cells, model, 3)
+    return chosen, directions(cells, SOURCE, RED, chosen, methods=methods, anchored=None, **options)
 
 
 def test_lambda_zero_converts_what_is_called_target_after_decoding(found):
@@ -35,7 +58,8 @@ def test_lambda_zero_converts_what_is_called_target_after_decoding(found):
 def test_every_target_and_method_has_a_row_per_step(found):
     assert found.targets == (RED, WHITE)
     assert len(found.table) == 2 * 4 * 5
-    assert found.n_sd == (0.0, 0.5, 1.0, 2.0, 3.0)
+    assert found.unit == "n_sd"
+    assert found.steps == (0.0, 0.5, 1.0, 2.0, 3.0)
     assert found.adata.uns["diffvae"]["perturbation"] is found.table
     none = found.table[found.table["method"] == "none"]
     assert none.groupby("target")["converted"].nunique().eq(1).all()
@@ -45,36 +69,115 @@ def test_every_target_and_method_has_a_row_per_step(found):
     assert p.between(1 / 21, 1).all()
 
 
+def test_by_default_every_method_has_the_same_steps(stepped):
+    assert stepped.unit == "step"
+    assert stepped.steps == (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
+    assert stepped.methods == ("mean", "shift", "expression_mean", "none")
+    by_step = stepped.table.groupby(["target", "method"])["step"].agg(tuple)
+    assert (by_step == stepped.steps).all()
+    none = stepped.table[stepped.table["method"] == "none"]
+    assert (none["n_sd"] == 0).all()
+    assert none["q_value"].isna().all()
+
+
+def test_the_two_units_agree():
+    """The steps that n_sd reports lead to that n_sd."""
+    by_sd = perturbed(n_sd=(1, 2), method="shift", target=RED, n_random=2).table
+    steps = by_sd["step"].iloc[1:].tolist()
+    assert by_sd["n_sd"].tolist() == [0, 1, 2]
+    back = perturbed(step=steps, method="shift", target=RED, n_random=2).table
+    np.testing.assert_allclose(back["n_sd"], [0, 1, 2], rtol=0.1)
+
+
 def test_the_shift_moves_the_chosen_dimensions_by_their_sd_towards_the_target():
-    adata, model, classifier = states()
-    cells = read_cells(adata, model, classifier, "cell_type")
-    chosen = enriched_dimensions(cells, model, 3)
-    shift = directions(cells, SOURCE, RED, chosen, sd_from="all", direction="signed")["shift"]
+    cells = read_cells(*states(), "cell_type")
+    chosen, by_method = ways(cells, ["shift"])
+    shift = by_method["shift"]
     dimensions = chosen.loc[chosen["group"] == RED, "dimension"].to_numpy()
     assert set(np.flatnonzero(shift.z)) == set(dimensions)
     delta = cells.z[cells.of(RED)].mean(0) - cells.z[cells.of(SOURCE)].mean(0)
     expected = np.sign(delta[dimensions]) * cells.z.std(0)[dimensions]
     np.testing.assert_allclose(shift.z[dimensions], expected, rtol=1e-6)
-    plus = directions(cells, SOURCE, RED, chosen, sd_from="group", direction="plus")["shift"]
+    plus = ways(cells, ["shift"], sd_from="group", direction="plus")[1]["shift"]
     np.testing.assert_allclose(plus.z[dimensions], cells.z[cells.of(SOURCE)].std(0)[dimensions], rtol=1e-6)
 
 
-def test_other_ways_are_as_long():
+def test_the_means_are_moved_to_the_means():
+    cells = read_cells(*states(), "cell_type")
+    _, by_method = ways(cells, ["mean", "expression_mean", "shift", "none"])
+    mean = by_method["mean"]
+    np.testing.assert_allclose(cells.z[cells.of(SOURCE)].mean(0) + mean.z, cells.z[cells.of(RED)].mean(0), atol=1e-5)
+    in_genes = by_method["expression_mean"]
+    np.testing.assert_allclose(
+        cells.x[cells.of(SOURCE)].mean(0) + in_genes.x, cells.x[cells.of(RED)].mean(0), atol=1e-5
+    )
+    # so many standard deviations that the shift is as long
+    np.testing.assert_allclose(np.linalg.norm(mean.z) / mean.sd, np.linalg.norm(by_method["shift"].z), rtol=1e-5)
+    assert not by_method["none"].z.any()
+    assert not by_method["none"].x.any()
+
+
+def test_random_directions_are_as_long_as_the_standard_deviations():
+    sd = np.array([3.0, 4.0, 0.0])
+    drawn = random_directions(sd, 4000, np.random.default_rng(0))
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 5, rtol=1e-5)
+    assert (drawn[:, 2] == 0).all()
+    assert drawn[:, 1].std() > drawn[:, 0].std()
+    np.testing.assert_allclose(drawn.mean(0), 0, atol=0.2)
+
+
+def test_transport_by_hand():
+    """Two pairs of points far from each other: each goes to its own partner."""
+    source = np.array([[0.0, 0.0], [10.0, 0.0]])
+    target = np.array([[10.0, 1.0], [0.0, 1.0]])
+    step = transport(source, target, np.ones(2), np.random.default_rng(0))
+    np.testing.assert_allclose(step, [[0, 1], [0, 1]], atol=1e-6)
+    # uniform margins: cells at one place are shared by both targets, and each goes to their mean
+    step = transport(np.zeros((4, 1)), np.array([[1.0], [3.0]]), np.ones(1), np.random.default_rng(0))
+    np.testing.assert_allclose(step, 2, atol=1e-6)
+    # sd: the second dimension is so wide that the distance in it does not count
+    step = transport(
+        np.array([[0.0, 0], [1, 0]]), np.array([[0.0, 9], [1, -9]]), np.array([0.1, 1e3]), np.random.default_rng(0)
+    )
+    np.testing.assert_allclose(step, [[0, 9], [0, -9]], atol=1e-3)
+
+
+def test_transport_in_parts_is_nearly_the_same(monkeypatch):
+    random = np.random.default_rng(0)
+    source, target = random.normal(size=(301, 2)), random.normal(size=(300, 2)) + 5
+    whole = transport(source, target, np.ones(2), random)
+    monkeypatch.setattr("diffvae.tl._directions.MOST_TRANSPORTED", 300)
+    parts = transport(source, target, np.ones(2), random)
+    # a part of one cell would send it to the mean of the target
+    assert np.linalg.norm(parts - whole, axis=1).max() < 1.5
+    assert np.linalg.norm(parts - whole, axis=1).mean() < 0.3
+
+
+def test_anchored_directions_convert_and_stay_near_the_mean():
     adata, model, classifier = states()
     cells = read_cells(adata, model, classifier, "cell_type")
-    by_method = directions(cells, SOURCE, RED, enriched_dimensions(cells, model, 3), sd_from="all", direction="signed")
-    length = np.linalg.norm(by_method["shift"].z)
-    assert np.linalg.norm(by_method["mean"].z) == pytest.approx(length, rel=1e-5)
-    for way in random_directions(by_method["shift"], cells.z.std(0), 5, np.random.default_rng(0)):
-        assert np.linalg.norm(way.z) == pytest.approx(length, rel=1e-5)
-    in_genes = by_method["expression_mean"]
-    for way in random_directions(in_genes, cells.z.std(0), 2, np.random.default_rng(0)):
-        np.testing.assert_allclose(np.sort(way.x), np.sort(in_genes.x))
+    rows = cells.of(SOURCE)
+    delta = cells.z[cells.of(RED)].mean(0) - cells.z[rows].mean(0)
+    found = anchored(model, classifier, cells, rows, delta, RED)
+    code = classifier.code(RED)
+    before = classifier.predict_proba(model.decode(cells.z[rows]))[:, code]
+    after = classifier.predict_proba(model.decode(cells.z[rows] + found))[:, code]
+    assert np.median(after) > 0.5 > np.median(before)
+    cosine = found @ delta / np.linalg.norm(found, axis=1) / np.linalg.norm(delta)
+    assert np.median(cosine) > 0.5
+
+
+def test_anchored_needs_gradients():
+    adata, _, classifier = states()
+    model = dv.model.PCA(n_latent=5).train(adata)
+    with pytest.raises(ValueError, match="method='anchored' needs gradients of the decoder, which PCA lacks"):
+        dv.tl.perturb(adata.copy(), model, classifier, source=SOURCE, method="anchored", n_random=2, progress=False)
 
 
 def test_resistance_is_where_a_cell_flips_and_stays():
     probability = np.array([[0.1, 0.9, 0.9, 0.1], [0.6, 0.2, 0.9, 0.1], [0.7, 0.8, 0.9, 0.2]])
-    trajectory = Trajectory(np.arange(4), None, probability, probability > 0.5)
+    unused = None
+    trajectory = Trajectory(np.arange(4), unused, unused, probability, probability > 0.5, unused, unused, unused)
     assert trajectory.resistance((0.0, 1.0, 2.0), 0.5).tolist() == [1.0, 2.0, 0.0, np.inf]
 
 
@@ -82,6 +185,70 @@ def test_true_descendants_convert_beyond_chance(found):
     own = found.table.query("method == 'shift' and n_sd == 3").set_index("target")
     assert (own["converted"] > own["null_mean"] + 0.2).all()
     assert (own["converted"] > own["converted_at_0"]).all()
+
+
+def test_the_table_is_what_its_columns_say(stepped):
+    t, table = stepped.trajectory(RED), stepped.rows(RED)
+    np.testing.assert_allclose(table["converted"], t.converted(0.5).mean(1))
+    np.testing.assert_allclose(table["judged"], t.judged.mean(1))
+    np.testing.assert_allclose(table["nearest"], t.nearest.mean(1))
+    _, y = stepped.changed(RED, 0.75)
+    code = stepped.classifier.code(RED)
+    assert table.set_index("step").loc[0.75, "judged"] == (stepped.judge.probability(y).argmax(1) == code).mean()
+    assert table.set_index("step").loc[0.75, "nearest"] == (stepped.judge.nearest(y) == code).mean()
+    base = table[["converted_at_0", "null_mean"]].max(axis=1)  # NaN at 0
+    np.testing.assert_allclose(table["excess"], table["converted"] - base)
+
+
+def test_the_null_at_a_change_is_that_of_cells_moved_by_it(stepped):
+    null, code = stepped.nulls[SOURCE], stepped.classifier.code(RED)
+    rows = stepped.data.of(SOURCE)[null.tried]
+    distance = stepped.table.query("target == @RED")["distance"].iloc[0]
+    converted, judged = null.shares(code, np.array([0.75 * distance]), 0.5)
+    before = stepped.model.decode(stepped.data.z[rows])
+    by_hand = []
+    for change in null.moved(stepped.mover, rows, 0.75 * distance):
+        p = stepped.classifier.predict_proba(before + change)
+        by_hand.append(((p.argmax(1) == code) & (p[:, code] >= 0.5)).mean())
+    assert converted.shape == judged.shape == (20, 1)
+    np.testing.assert_allclose(converted[:, 0], by_hand, atol=0.2)
+    assert abs(converted.mean() - np.mean(by_hand)) < 0.02
+
+
+def test_smallest_step_that_reaches(stepped):
+    own = (stepped.table["target"] == RED) & (stepped.table["method"] == "mean")
+    steps = ["converted", "judged", "q_value"]
+
+    def reached(*rows):
+        table = stepped.table.copy()
+        table.loc[own, steps] = [(0, 0, np.nan), *rows]
+        changed = replace(stepped, table=table)
+        return changed.reaching_step(RED), changed.shown_step(RED)
+
+    none, yes = (0.1, 0.1, 0.9), (0.5, 0.5, 0.1)
+    assert reached(none, none, yes, yes, none) == (0.75, 0.75)
+    assert reached(yes, none, none, none, yes) == (0.25, 0.25)
+    assert reached(none, none, none, none, none) == (None, 1.5)
+    for almost in ((0.49, 1, 0.01), (1, 0.49, 0.01), (1, 1, 0.11), (1, 1, np.nan)):
+        assert reached(almost, almost, almost, yes, yes) == (1.0, 1.0)
+    assert stepped.reaching_step(RED, method="none") is None
+    assert stepped.shown_step(RED, method="none") == 1.5
+    np.testing.assert_array_equal(stepped.changed(RED)[0], stepped.changed(RED, stepped.shown_step(RED))[0])
+
+
+def test_p_values_of_a_random_direction_are_uniform():
+    """A direction that is drawn as those of the null is no better than they are."""
+    adata, model, classifier = states()
+    cells = read_cells(adata, model, classifier, "cell_type")
+    judge = Judge.of(cells.x, cells.codes, cells.classes, cells.scale, 0)
+    null = Null.of(Mover(model, classifier, judge, cells), SOURCE, 199, np.random.default_rng(0))
+    distance = np.linalg.norm((cells.x[cells.of(RED)].mean(0) - cells.x[cells.of(SOURCE)].mean(0)) * cells.scale)
+    shares = null.shares(classifier.code(RED), np.array([distance]), 0.5)[0][:, 0]
+    others = Null.of(Mover(model, classifier, judge, cells), SOURCE, 199, np.random.default_rng(1))
+    tried = others.shares(classifier.code(RED), np.array([distance]), 0.5)[0][:, 0]
+    p = (1 + (shares[None] >= tried[:, None]).sum(1)) / 200
+    for level in (0.05, 0.1, 0.25):
+        assert (p <= level).mean() < level + 3 * np.sqrt(level * (1 - level) / 199)
 
 
 def test_permuted_labels_convert_nothing_beyond_chance():
@@ -92,6 +259,8 @@ def test_permuted_labels_convert_nothing_beyond_chance():
     with pytest.warns(UserWarning, match="No latent dimension is enriched in red, white; those with"):
         found = dv.tl.perturb(adata, model, classifier, source=SOURCE, n_random=40, progress=False)
     assert not (found.table["q_value"] < 0.05).any()
+    assert all(found.reaching_step(t) is None for t in found.targets)
+    assert found.judge.accuracy < 0.6
 
 
 def test_plasticity_and_cells(found):
@@ -112,7 +281,12 @@ def test_effects_are_what_decoding_gives(found):
     model = found.model
     difference = model.decode(found.data.z[t.rows] + 2 * t.direction.z) - model.decode(found.data.z[t.rows])
     np.testing.assert_allclose(effects.loc[model.gene_names, "effect"], difference.mean(0), atol=1e-6)
-    assert effects["effect"].abs().is_monotonic_decreasing
+    span = model.features.maximum - model.features.minimum
+    np.testing.assert_allclose(effects.loc[model.gene_names, "log_effect"], difference.mean(0) * span, atol=1e-5)
+    assert effects["log_effect"].abs().is_monotonic_decreasing
+    assert not effects["effect"].abs().is_monotonic_decreasing  # on the unit scale the order is another
+    agreement = (np.sign(difference) == np.sign(difference.mean(0))).mean(0)
+    np.testing.assert_allclose(effects.loc[model.gene_names, "agreement"], agreement, atol=0.02)
     paper = found.effects(RED, 2, method_genes="paper").set_index("gene")
     expected = (model.decode(found.data.z[t.rows] + 2 * t.direction.z) - found.data.x[t.rows]).mean(0)
     np.testing.assert_allclose(paper.loc[model.gene_names, "effect"], expected, atol=1e-6)
@@ -123,9 +297,10 @@ def test_changed_cells_come_back_and_find_a_place_on_the_map():
     adata = adata.copy()
     dv.tl.tsne(adata, n_iter=50)
     found = dv.tl.perturb(adata, model, classifier, source=SOURCE, target=RED, n_random=2, progress=False)
-    changed = found.to_adata(RED, 2)
+    changed = found.to_adata(RED, 1)
+    assert (changed.obs["step"] == 1).all()
     assert changed.obsm["X_diffvae_tsne"].shape == (changed.n_obs, 2)
-    assert changed.obs["converted"].sum() == found.trajectory(RED).converted(0.5)[found.step(2)].sum()
+    assert changed.obs["converted"].sum() == found.trajectory(RED).converted(0.5)[found.index(1)].sum()
     np.testing.assert_allclose(changed.layers["unit"], model.decode(changed.obsm["X_diffvae"]), atol=1e-6)
     assert changed.obs["cell"].isin(adata.obs_names).all()
 
@@ -166,8 +341,9 @@ def test_same_seed_same_table():
         ({"source": "blue"}, DataError, "'blue' is not a type of the classifier; its types are red, stem, white"),
         ({"target": SOURCE}, DataError, "'stem' is source and target at once; name another target"),
         ({"n_sd": (0.5, np.nan)}, ValueError, "it must be finite numbers of 0 or more"),
-        ({"n_sd": (0,)}, ValueError, "at least one step must be above 0"),
-        ({"method": "magic"}, ValueError, "method is 'magic'; it must be 'shift', 'mean', 'expression_mean' or 'none'"),
+        ({"n_sd": (0,)}, ValueError, r"n_sd is \(0,\); at least one value must be above 0"),
+        ({"step": (-1, 1)}, ValueError, r"step is \(-1, 1\); it must be finite numbers of 0 or more"),
+        ({"method": "magic"}, ValueError, "method is 'magic'; it must be 'mean', 'shift', 'ot', 'anchored', 'expr"),
         ({"groupby": "nothing"}, DataError, r"adata.obs\['nothing'\] is missing"),
         ({"n_dims": 0}, ValueError, "n_dims is 0"),
         ({"direction": "up"}, ValueError, "direction is 'up'; it must be 'signed' or 'plus'"),
@@ -190,6 +366,77 @@ def test_a_type_of_one_cell_is_refused():
     with pytest.raises(DataError, match="'stem' has 1 cells in these data; it needs at least two"):
         dv.tl.perturb(one, model, classifier, source=SOURCE, progress=False)
     assert "perturbation" not in one.uns.get("diffvae", {})
+
+
+def test_types_of_two_cells():
+    adata, model, classifier = states()
+    of = adata.obs["cell_type"].to_numpy()
+    two = np.concatenate([np.flatnonzero(of == SOURCE)[:2], np.flatnonzero(of == RED)[:2], np.flatnonzero(of == WHITE)])
+    two = adata[np.sort(two)].copy()
+    methods = ("mean", "shift", "ot", "anchored", "expression_mean", "none")
+    with pytest.warns(UserWarning, match="No latent dimension is enriched in red"):
+        found = dv.tl.perturb(
+            two, model, classifier, source=SOURCE, target=RED, method=methods, n_random=5, progress=False
+        )
+    assert (found.table["n_cells"] == 2).all()
+    assert found.table[["converted", "judged", "nearest"]].notna().all(axis=None)
+    np.testing.assert_allclose(found.trajectory(RED).moved[:, 0], found.steps, atol=0.1)
+    assert len(found.nulls[SOURCE].tried) == 2
+
+
+def test_a_single_type_has_no_target():
+    adata, model, classifier = states()
+    one = adata[adata.obs["cell_type"] == SOURCE].copy()
+    for source in (SOURCE, "all"):
+        with pytest.raises(DataError, match="There is no other type with at least two cells to be a target"):
+            dv.tl.perturb(one, model, classifier, source=source, progress=False)
+
+
+def test_several_sources_and_all():
+    several = perturbed(source=(SOURCE, RED), target=(RED, WHITE), method="mean", step=1, n_random=5)
+    assert list(several.trajectories) == [(SOURCE, RED, "mean"), (SOURCE, WHITE, "mean"), (RED, WHITE, "mean")]
+    every = perturbed(source="all", method="mean", step=1, n_random=5)
+    assert every.sources == (RED, SOURCE, WHITE)
+    map_ = every.plasticity()
+    assert map_.isna().to_numpy().sum() == 3  # a type to itself
+    one = perturbed(source=RED, target=WHITE, method="mean", step=1, n_random=5).rows(WHITE)
+    own = every.rows(WHITE, source=RED)
+    same = ["judged", "converted", "null_mean", "p_value"]  # whatever other types are moved
+    pd.testing.assert_frame_equal(own[same].reset_index(drop=True), one[same].reset_index(drop=True))
+    assert every.table["q_value"].max() <= 1
+
+
+def test_a_pca_model_and_a_layer_without_scaling():
+    adata, _, _ = states()
+    adata = adata.copy()
+    model = dv.model.PCA(n_latent=8).train(adata, layer=None)
+    classifier = dv.model.CellStateClassifier((16,)).train(
+        adata, "cell_type", layer=None, max_epochs=20, progress=False
+    )
+    found = dv.tl.perturb(
+        adata, model, classifier, source=SOURCE, target=RED, method=("mean", "ot"), n_random=5, progress=False
+    )
+    assert (found.data.scale == 1).all()
+    t = found.trajectory(RED)
+    np.testing.assert_allclose(np.median(t.moved, axis=1), found.steps, atol=0.02)
+    effects = found.effects(RED, 1)
+    np.testing.assert_array_equal(effects["effect"], effects["log_effect"])
+
+
+def test_cells_stay_in_their_batch():
+    adata, _, _ = states()
+    adata = adata.copy()
+    adata.obs["lab"] = np.where(np.arange(adata.n_obs) % 2, "one", "two")
+    model = dv.model.DiffVAE(n_latent=4, hidden=(16,)).train(adata, batch_key="lab", max_epochs=5, progress=False)
+    classifier = states()[2]
+    methods = ("mean", "anchored")
+    found = dv.tl.perturb(
+        adata, model, classifier, source=SOURCE, target=RED, method=methods, n_random=3, progress=False
+    )
+    for method in methods:
+        z, y = found.changed(RED, 1, method=method)
+        rows = found.trajectory(RED, method=method).rows
+        np.testing.assert_allclose(y, model.decode(z, batch=model.design(adata)[rows]), atol=1e-6)
 
 
 def test_models_that_do_not_fit_together_are_refused():

@@ -156,6 +156,8 @@ def run_perturbation(
     size: dict[str, Any] = {"n_sd": n_sd} if n_sd is not None else {"step": step or _perturb.STEPS}
     _perturb.step_sizes(**size)
     allowed = _minimal_genes.allowed_genes(model.gene_names, restrict)
+    if groupby in adata.obs and (unknown := sorted(set(earlier or ()) - set(adata.obs[groupby].astype(str)))):
+        raise DataError(f"earlier names {unknown[0]!r}, which is not a type of adata.obs[{groupby!r}].")
     log = log or StepLog(lambda step: None)
     with log.step("train the classifier"):
         classifier = CellStateClassifier()
@@ -164,8 +166,6 @@ def run_perturbation(
         log.warnings.append(
             f"{name} is left out: it has {n} cells, but the classifier needs at least {classifier.min_cells}."
         )
-    if unknown := sorted(set(earlier or ()) - set(adata.obs[groupby].astype(str))):
-        raise DataError(f"{unknown[0]!r} (earlier) is not a type of adata.obs[{groupby!r}].")
     with log.step("move cells"):
         methods = tuple(dict.fromkeys((method, *_perturb.COMPARED)))
         perturbation = tl.perturb(
@@ -173,7 +173,8 @@ def run_perturbation(
             rng=seed, progress=progress, **size,
         )  # fmt: skip
     with log.step("look for ways through cells that exist"):
-        tl.embed(adata, model) if _keys.LATENT not in adata.obsm else None
+        if _keys.LATENT not in adata.obsm:
+            tl.embed(adata, model)
         ways = tl.route(adata, source, perturbation.targets, groupby=groupby, rng=seed)
     with log.step("find the fewest genes"):
         minimal = {
@@ -226,8 +227,8 @@ def target_table(
                 "n_cells": int(shown["n_cells"]),
                 **{name: shown[name] for name in ("converted", "converted_at_0", "judged", "nearest")},
                 **{name: shown[name] for name in ("null_mean", "null_judged", "q_value")},
-                **{f"converted_{m}": at.loc[m, "converted"] for m in perturbation.methods[1:]},
-                **{f"judged_{m}": at.loc[m, "judged"] for m in perturbation.methods[1:]},
+                **{f"converted_{m}": at.loc[m, "converted"] for m in perturbation.methods},
+                **{f"judged_{m}": at.loc[m, "judged"] for m in perturbation.methods},
                 "route": routes.loc[target, "route"],
                 "passes": routes.loc[target, "passes"],
                 "earlier": target in earlier,

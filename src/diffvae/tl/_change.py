@@ -12,7 +12,7 @@ AT_ONCE = 4096
 """Cells that are decoded at once; limits the memory."""
 
 Decode = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Maps points of the latent space, and the cells from which they come, to expression."""
+"""Maps points of the latent space (or of expression), and the cells from which they come, to expression."""
 
 
 def lengths(change: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -28,9 +28,9 @@ def change_curve(decode: Decode, z: np.ndarray, delta: np.ndarray, rows: np.ndar
     decode
         See :data:`Decode`.
     z
-        Cells x latent dimensions.
+        Cells x dimensions.
     delta
-        The direction, one for all cells or one for each.
+        The direction, one for all cells (dimensions) or one for each (cells x dimensions).
     rows
         Numbers of the cells, for ``decode``.
     scale
@@ -51,6 +51,8 @@ def change_curve(decode: Decode, z: np.ndarray, delta: np.ndarray, rows: np.ndar
 def factors_for(curve: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the factors at which the changes are as wanted, cells x steps, by linear interpolation.
 
-    A cell that does not change as much at the largest factor gets that one.
+    A cell that does not change as much at the largest factor gets that one. No change is always the factor 0, also
+    for a cell that does not change along the direction.
     """
-    return np.stack([np.interp(wanted, row, FACTORS) for row in curve]).astype(np.float32).reshape(len(curve), -1)
+    factors = np.stack([np.interp(wanted, row, FACTORS) for row in curve])
+    return np.where(np.asarray(wanted) > 0, factors, 0).astype(np.float32)

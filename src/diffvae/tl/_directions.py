@@ -117,6 +117,8 @@ def pairs_of(
             if b != a or (target is not None and len(sources) == 1):
                 check_pair(classifier, cells, a, b)
                 pairs.append((a, b))
+    if not pairs:
+        raise DataError("There is no other type with at least two cells to be a target; give cells of several types.")
     return pairs
 
 
@@ -232,7 +234,7 @@ def transport(source: np.ndarray, target: np.ndarray, sd: np.ndarray, rng: np.ra
 
     with uniform margins, c the squared distance on dimensions divided by their standard deviation, and
     :math:`\epsilon` a twentieth of the median cost (Sinkhorn's iterations in the log domain). Of more than 500 target
-    cells, 500 at random.
+    cells, 500 at random; more than 500 source cells are moved in equal parts.
 
     References
     ----------
@@ -244,9 +246,10 @@ def transport(source: np.ndarray, target: np.ndarray, sd: np.ndarray, rng: np.ra
     if len(target) > MOST_TRANSPORTED:
         target = target[np.sort(rng.choice(len(target), MOST_TRANSPORTED, replace=False))]
     sd = np.where(sd > 0, sd, 1)
-    steps = []
-    for start in range(0, len(source), MOST_TRANSPORTED):
-        block = source[start : start + MOST_TRANSPORTED]
+    steps = np.zeros_like(source)
+    n_parts = -(-len(source) // MOST_TRANSPORTED)
+    for part in range(n_parts):
+        block = source[part::n_parts]
         cost = cdist(block / sd, target / sd, "sqeuclidean")
         log_k = -cost / max(REGULARISATION * float(np.median(cost)), 1e-12)
         v = np.zeros(len(target))
@@ -256,8 +259,8 @@ def transport(source: np.ndarray, target: np.ndarray, sd: np.ndarray, rng: np.ra
             if np.abs(v - before).max() < 1e-4:
                 break
         plan = np.exp(log_k + u[:, None] + v)
-        steps.append(plan @ target / plan.sum(axis=1, keepdims=True) - block)
-    return np.concatenate(steps).astype(source.dtype)
+        steps[part::n_parts] = plan @ target / plan.sum(axis=1, keepdims=True) - block
+    return steps
 
 
 ANCHOR_STEPS = 60
@@ -275,7 +278,9 @@ def anchored(
     """
     import torch
 
-    if not hasattr(model, "module"):
+    from diffvae.model import NeuralModel
+
+    if not isinstance(model, NeuralModel):
         raise ValueError(f"method='anchored' needs gradients of the decoder, which {type(model).__name__} lacks.")
     code, device = classifier.code(target), next(model.module.parameters()).device
     sd = torch.from_numpy(np.maximum(cells.z.std(0), 1e-6).astype(np.float32)).to(device)
@@ -292,7 +297,8 @@ def anchored(
         v = torch.zeros_like(z, requires_grad=True)
         adam = torch.optim.Adam([t, v], lr=0.05)
         for _ in range(ANCHOR_STEPS):
-            y = mean(model.module.decoder(z + t * step + sd * v, seen)).clamp(low, high)
+            y = mean(model.module.decoder(z + t * step + sd * v, seen))
+            y = y if low is None else y.clamp(low, high)
             log_p = torch.log_softmax(classifier.module(y) / classifier.temperature, dim=1)[:, code]
             loss = (-log_p + v.square().sum(1) + size * t[:, 0].square()).sum()
             adam.zero_grad()

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from diffvae import _random
 from diffvae._core.runtime import in_one_thread
 
 N_COMPONENTS = 30
 N_NEIGHBORS = 15
-FIT_CELLS = 20_000
-"""Largest number of cells from which the judge learns."""
+FIT_CELLS, RARE = 20_000, 50
+"""Of more cells than the first the judge learns from a sample, with at least the second of each type."""
+LEARN = 0.7
+"""Share of each type from which the regression learns; the rest is held out."""
 BLOCK = 4096
 
 
@@ -26,7 +29,7 @@ class Judge:
     classes
         Names of the types.
     accuracy
-        Share of held-out cells whose type the regression finds.
+        Share of held-out cells whose type the regression finds; NaN if the types are too small to hold out any.
     """
 
     classes: tuple[str, ...]
@@ -63,19 +66,24 @@ class Judge:
         from sklearn.neighbors import NearestNeighbors
 
         random = _random.generator(rng, "judge")
-        rows = random.permutation(np.flatnonzero(codes >= 0))[:FIT_CELLS]
+        rows = random.permutation(np.flatnonzero(codes >= 0))
+        place = pd.Series(rows).groupby(codes[rows]).cumcount().to_numpy()  # of a cell within its type
+        size = np.bincount(codes[rows], minlength=len(classes))
+        rows = rows[place < np.maximum(size * min(1.0, FIT_CELLS / len(rows)), RARE)[codes[rows]]]
         values, types = x[rows] * scale, codes[rows]
         n = min(N_COMPONENTS, len(rows) - 1, x.shape[1])
         pca = PCA(n, svd_solver="randomized", random_state=int(random.integers(2**31))).fit(values)
         scores = (values - pca.mean_) @ pca.components_.T
-        held_out = np.arange(len(rows)) >= 0.7 * len(rows)
-        axes = pca.components_.T / scores.std(axis=0).max()  # of size one, for the solver
+        place = pd.Series(types).groupby(types).cumcount().to_numpy()
+        held_out = place >= np.ceil(LEARN * np.bincount(types, minlength=len(classes)))[types]  # every type is learnt
+        axes = pca.components_.T / max(scores.std(axis=0).max(), 1e-12)  # of size one, for the solver
         scores = (values - pca.mean_) @ axes
         regression = LogisticRegression(max_iter=500).fit(scores[~held_out], types[~held_out])
-        right = regression.predict(scores[held_out]) == types[held_out]
+        right = regression.predict(scores)[held_out] == types[held_out]
         search = NearestNeighbors(n_neighbors=min(N_NEIGHBORS, len(rows)), algorithm="brute").fit(scores)
         offset = (pca.mean_ @ axes).astype(np.float32)
-        return cls(classes, float(right.mean()), scale, offset, axes.astype(np.float32), regression, search, types)
+        accuracy = float(right.mean()) if len(right) else np.nan
+        return cls(classes, accuracy, scale, offset, axes.astype(np.float32), regression, search, types)
 
     def scores(self, y: np.ndarray) -> np.ndarray:
         """Return changed cells on the components."""

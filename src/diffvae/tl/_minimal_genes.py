@@ -16,6 +16,7 @@ from diffvae._core.anndata import results
 from diffvae._core.runtime import in_one_thread, progress_bar, torch_in_one_thread
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
+from diffvae.tl._directions import METHODS
 from diffvae.tl._gene_sets import ORDERS, Flip, IncrementalClassifier, smallest_set
 from diffvae.tl._perturb import METHOD_GENES, Perturbation, changed_adata, perturb
 from diffvae.tl._regulators import read_genes, transcription_factors
@@ -35,6 +36,7 @@ RULES: dict[str, Rule] = {
     "n_sd": Number("(0, inf)"),
     "order": Choice(*ORDERS),
     "direction": Choice("both", "up", "down"),
+    "method": Choice(*METHODS),
     "method_genes": METHOD_GENES,
     "n_random": Whole(1),
 }
@@ -338,7 +340,7 @@ def minimal_genes(
     size = {"step": step} if n_sd is None else {"n_sd": n_sd}
     check(RULES, **size)
     options = {"order": order, "direction": direction, "method_genes": method_genes}
-    check(RULES, **options, n_random=n_random)
+    check(RULES, **options, method=method, n_random=n_random)
     allowed = allowed_genes(model.gene_names, restrict)
     before = dict(results(adata))
     perturbation = perturb(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.special import softmax
 
 from diffvae import _keys, _random
 from diffvae._core.anndata import results
@@ -477,7 +478,6 @@ def perturb(
     chosen = enriched_dimensions(cells, model, n_dims)
     if "shift" in methods:
         _warn_if_not_enriched(chosen, [b for _, b in pairs])
-    random = _random.generator(rng, "perturb")
     judge = Judge.of(cells.x, cells.codes, cells.classes, cells.scale, rng)
     move = Mover(model, classifier, judge, cells)
 
@@ -487,11 +487,11 @@ def perturb(
     with progress_bar("perturbing", len(pairs), show=progress) as advance:
         for a, b in pairs:
             if a not in nulls:
-                nulls[a] = Null.of(move, a, n_random, random)
+                nulls[a] = Null.of(move, a, n_random, _random.generator(rng, "perturb", a))
             distance = float(lengths(cells.x[cells.of(b)].mean(0) - cells.x[cells.of(a)].mean(0), cells.scale))
             by_method = directions(
                 cells, a, b, chosen, methods=methods, sd_from=sd_from, direction=direction, anchored=move.anchored,
-                rng=random,
+                rng=_random.generator(rng, "perturb", a, b),
             )  # fmt: skip
             for name, along in by_method.items():
                 trajectory = move.follow(cells.of(a), along, grid, unit, b, distance)
@@ -560,11 +560,14 @@ class Mover:
         shape = (len(steps), len(rows))
         if unit == "n_sd":
             factor = np.broadcast_to(steps[:, None] / max(along.sd, 1e-12), shape)
-        elif in_genes or not along.z.any():
-            factor = np.broadcast_to(steps[:, None], shape)
-        else:
+        elif in_genes:
+            curve = change_curve(lambda x, _: cells.clip(x), cells.x[rows], along.x, rows, cells.scale)
+            factor = factors_for(curve, distance * steps).T
+        elif along.z.any():
             curve = change_curve(self.decode, cells.z[rows], along.z, rows, cells.scale)
             factor = factors_for(curve, distance * steps).T
+        else:
+            factor = np.zeros(shape, np.float32)
         columns: list[np.ndarray] = []
         at_once = max(1, AT_ONCE // len(steps))
         for start in range(0, len(rows), at_once):
@@ -647,8 +650,8 @@ class Null:
     def shares(self, code: int, wanted: np.ndarray, min_probability: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the shares converted and judged to be a type at given changes, draws x steps each.
 
-        Probabilities between two factors are interpolated. A cell whose expression does not change as much counts with
-        its largest change.
+        Log probabilities between two factors are interpolated: they are nearly linear along a direction, while
+        probabilities jump. A cell whose expression does not change as much counts with its largest change.
         """
         n_draws, n_cells, n_factors = self.curve.shape
         flat = self.curve.reshape(-1, n_factors)
@@ -657,7 +660,9 @@ class Null:
         weight = at[..., None] - low
 
         def between(p: np.ndarray) -> np.ndarray:
-            return (1 - weight) * np.take_along_axis(p, low, 2) + weight * np.take_along_axis(p, low + 1, 2)
+            log_p = np.log(np.maximum(p, 1e-30))
+            log_p = (1 - weight) * np.take_along_axis(log_p, low, 2) + weight * np.take_along_axis(log_p, low + 1, 2)
+            return softmax(log_p, axis=3)
 
         p = between(self.probability)
         converted = (p.argmax(3) == code) & (p[..., code] >= min_probability)

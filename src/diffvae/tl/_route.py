@@ -13,6 +13,7 @@ from diffvae import _keys, _random
 from diffvae._core.anndata import representation, results
 from diffvae._core.validate import Rule, Whole, check
 from diffvae._errors import DataError
+from diffvae.tl._directions import one_or_more
 from diffvae.tl._neighbors import nearest_neighbors
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def route(
     with :math:`d_G` the length of the shortest path in the symmetric graph of the 15 nearest cells, whose edges have
     the length of the distance in the latent space, and :math:`T^*` the half of the target's cells nearest to its mean.
     Where cells lie all the way, the path is hardly longer than the straight line. Where it must go around, through
-    other types, it is.
+    other types, it is. If no path leads from half of the source's cells, :math:`r_T` is infinite.
 
     Parameters
     ----------
@@ -69,6 +70,11 @@ def route(
     neither of the source nor of the target) and ``passes`` (the type of most of them, or ""). Written to
     ``uns["diffvae"]["route"]``.
 
+    Raises
+    ------
+    DataError
+        If a type has fewer than two cells, or is source and target at once.
+
     Examples
     --------
     >>> import diffvae as dv
@@ -85,7 +91,9 @@ def route(
     if groupby not in adata.obs:
         raise DataError(f"adata.obs[{groupby!r}] is missing; the columns are: {', '.join(adata.obs) or 'none'}.")
     types = adata.obs[groupby].astype("string").fillna("").to_numpy(object)  # a path may lead through unnamed cells
-    targets = sorted(set(types) - {"", source}) if target is None else [target] if isinstance(target, str) else target
+    targets = one_or_more(sorted(set(types) - {"", source}) if target is None else target)
+    if source in targets:
+        raise DataError(f"{source!r} is source and target at once; name another target.")
     for name in (source, *targets):
         if (types == name).sum() < MIN_CELLS:
             raise DataError(
@@ -107,17 +115,17 @@ def route(
         length, before, end = dijkstra(graph, directed=False, indices=inner, min_only=True, return_predecessors=True)
         reached = sources[np.isfinite(length[sources])]
         straight = np.linalg.norm(z[reached] - z[end[reached]], axis=1)
-        between = _on_the_way(reached, before, types, {source, name})
+        through, passes = _on_the_way(reached, before, types, {source, name})
         rows.append(
             {
                 "target": name,
                 "length": float(np.median(length[sources])),
                 "straight": float(np.median(straight)) if len(reached) else np.nan,
-                "route": float(np.median(length[sources[np.isfinite(length[sources])]] / straight.clip(1e-9)))
+                "route": float(np.median(length[reached] / straight.clip(1e-9)))
                 if 2 * len(reached) > len(sources)
                 else np.inf,
-                "through": between[0],
-                "passes": between[1],
+                "through": through,
+                "passes": passes,
             }
         )
     table = pd.DataFrame(rows)

@@ -229,7 +229,7 @@ def _larger_shift(rows: pd.DataFrame, preset: str, subject: Subject) -> Measured
 
 
 @claim(
-    "More cells convert than by random directions of equal length or by decoding alone", "not in the paper", "",
+    "More cells convert than by random directions of equal change or by decoding alone", "not in the paper", "",
     "conversions", has_source,
     rule=f"for every target in most trainings (q < {SIGNIFICANT}, and more than at lambda = 0)",
 )  # fmt: skip

@@ -232,20 +232,19 @@ def _conversions(value: dict[str, Any], subject: Subject) -> Any:
 
     table = pd.DataFrame(value["conversions"])
     unused: Any = None
-    trajectories = {
-        (str(subject.source), one["target"], "shift"): Trajectory(
-            np.array(one["rows"]), unused, np.array(one["probability"]), np.array(one["first"], bool)
-        )
-        for one in value["trajectories"]
-    }
+    trajectories = {}
+    for one in value["trajectories"]:
+        rows, probability, first = np.array(one["rows"]), np.array(one["probability"]), np.array(one["first"], bool)
+        path = Trajectory(rows, unused, unused, probability, first, unused, unused, unused)
+        trajectories[str(subject.source), one["target"], "shift"] = path
     steps = tuple(sorted(float(s) for s in table["n_sd"].unique()))
     stored = Perturbation(
-        table, trajectories, _cells(subject, value["map"]), unused, unused, unused, str(subject.label_key), steps,
-        MIN_PROBABILITY, ("shift",),
+        table, trajectories, {}, _cells(subject, value["map"]), unused, unused, unused, unused,
+        str(subject.label_key), "n_sd", steps, MIN_PROBABILITY, ("shift",),
     )  # fmt: skip
     last = table[(table["n_sd"] == steps[-1]) & (table["method"] == "shift")].set_index("target")["n_converted"]
     targets = [str(t) for t in last.sort_values(ascending=False, kind="stable").index[:MOST_TARGETS]]
-    return pl.conversions(stored, target=targets, n_sd=steps[1:])
+    return pl.conversions(stored, target=targets, step=steps[1:])
 
 
 def _adjacency(value: dict[str, Any], subject: Subject, seed: int) -> Any:

@@ -303,14 +303,15 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
         Section(
             f"Conversions of {subject.source} (Figure 3)",
             "Share of the progenitors that a shift of the target's 5 top dimensions by n_sd standard deviations "
-            "(lambda) converts; mean of random directions of equal length; decoding alone (lambda = 0). The presets "
-            "paper and code always shift upwards, default shifts towards the target.",
+            "(lambda) converts; mean of random directions that change expression as much; decoding alone (lambda = "
+            "0). The presets paper and code always shift upwards, default shifts towards the target.",
             conversions, ["n_sd", "target"], ["converted", "null_mean", "converted_at_0"], ["preset"],
         ),
         Section(
             "Simpler steps of equal length",
-            "Share converted at the largest lambda, mean over targets. mean: towards the target's mean in the latent; "
-            "expression_mean: towards its mean expression, without a model.",
+            "Share converted at the largest lambda, mean over targets. mean: towards the target's mean in the latent, "
+            "by the length of the shift; expression_mean: the same share of the way towards its mean expression, "
+            "without a model.",
             simple, ["method"], ["converted"], ["preset"],
         ),
         Section(

@@ -16,6 +16,7 @@ from diffvae._core.graphs import edges_of
 from diffvae._errors import DataError
 from diffvae.benchmark.reproduction._subject import Subject
 from diffvae.pipeline import _links
+from diffvae.tl import _minimal_genes
 from diffvae.train import TrainingError
 
 if TYPE_CHECKING:
@@ -44,8 +45,13 @@ SHIFT: dict[str, dict[str, Any]] = {
     "default": {"direction": "signed", "sd_from": "all"},
 }
 """Sign and standard deviation of the shift: the paper always shifts upwards; its code uses the progenitors' sd."""
-GENES = {"paper": "paper", "code": "paper", "default": "effect"}
-"""What is copied into a cell: the decoded values, or the effect of the shift."""
+GENES: dict[str, dict[str, Any]] = {
+    "paper": {"method_genes": "paper", "stable": False, "eliminate": False},
+    "code": {"method_genes": "paper", "stable": False, "eliminate": False},
+    "default": {"method_genes": "effect"},
+}
+"""What is copied into a cell, the decoded values or the effect of the shift, and how many genes: the paper counts those
+at which the cell first flips; by default genes that the cell does not need are removed."""
 
 K = {"paper": 1, "default": _links.K}
 """Number of most similar cells to which each cell is joined."""
@@ -193,10 +199,10 @@ def run_perturbation(
     found["classifier"] = {name: getattr(classifier.evaluation, name) for name in scores}
     found["conversions"] = _records(shifted.table)
     for target in shifted.targets:
-        # p-values of single genes are not reported, so one random direction is enough
-        least = tl.minimal_genes(
-            adata, model, classifier, target=target, n_sd=max(STEPS), sd_from=SHIFT[preset]["sd_from"],
-            method_genes=GENES[preset], n_random=1, **asked,
+        # on the same shifted cells, so that conversions and genes belong together
+        least = _minimal_genes.find_minimal(
+            shifted, target, step=max(STEPS), allowed=_minimal_genes.allowed_genes(model.gene_names, None), rng=seed,
+            progress=False, **GENES[preset],
         )  # fmt: skip
         flipped = {row["genes"]: row["flipped"] for row in _records(least.baselines)}
         found["minimal"].append(
