@@ -1,6 +1,7 @@
 """Perturbation: directions by hand, steps, the nulls, the baselines, and what is refused."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from diffvae.tl._directions import (
     transport,
 )
 from diffvae.tl._judge import Judge
-from diffvae.tl._perturb import Mover, Null, Trajectory
+from diffvae.tl._perturb import Mover, Null, Trajectory, _agreed
 
 
 def perturbed(**options):
@@ -217,23 +218,30 @@ def test_the_null_at_a_change_is_that_of_cells_moved_by_it(stepped):
 
 def test_smallest_step_that_reaches(stepped):
     own = (stepped.table["target"] == RED) & (stepped.table["method"] == "mean")
-    steps = ["converted", "judged", "q_value"]
 
-    def reached(*rows):
+    def reached(*shares):
         table = stepped.table.copy()
-        table.loc[own, steps] = [(0, 0, np.nan), *rows]
+        table.loc[own, "excess_agreed"] = [0, *shares]
         changed = replace(stepped, table=table)
         return changed.reaching_step(RED), changed.shown_step(RED)
 
-    none, yes = (0.1, 0.1, 0.9), (0.5, 0.5, 0.1)
-    assert reached(none, none, yes, yes, none) == (0.75, 0.75)
-    assert reached(yes, none, none, none, yes) == (0.25, 0.25)
-    assert reached(none, none, none, none, none) == (None, 1.5)
-    for almost in ((0.49, 1, 0.01), (1, 0.49, 0.01), (1, 1, 0.11), (1, 1, np.nan)):
-        assert reached(almost, almost, almost, yes, yes) == (1.0, 1.0)
+    assert reached(0.1, 0.49, 0.5, 0.6, 0.1) == (0.75, 0.75)
+    assert reached(0.9, 0.1, 0.1, 0.1, 0.9) == (0.25, 0.25)
+    assert reached(0.1, 0.1, 0.1, 0.1, 0.49) == (None, 1.5)
     assert stepped.reaching_step(RED, method="none") is None
     assert stepped.shown_step(RED, method="none") == 1.5
     np.testing.assert_array_equal(stepped.changed(RED)[0], stepped.changed(RED, stepped.shown_step(RED))[0])
+
+
+def test_two_of_three_judges_decide():
+    """The median of the three shares, each beyond its own chance; worked out by hand."""
+    calls = [np.array([[0, 0, 0, 0], flips], bool) for flips in ([1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0])]
+    trajectory = SimpleNamespace(judged=calls[1], nearest=calls[2])
+    assert _agreed(trajectory, calls[0], 1, 0.4, 0.1) == pytest.approx(0.6)  # 1 - .4, .75 - .1, 0 - .1
+    trajectory = SimpleNamespace(judged=calls[1], nearest=calls[1])
+    assert _agreed(trajectory, calls[2], 1, 0.0, 0.1) == pytest.approx(0.65)  # the classifier alone sees nothing
+    before = SimpleNamespace(judged=calls[1][::-1], nearest=calls[1][::-1])
+    assert _agreed(before, calls[0], 1, 0.0, 0.0) == pytest.approx(-0.75)  # they were so before the step
 
 
 def test_p_values_of_a_random_direction_are_uniform():

@@ -51,12 +51,12 @@ OPTIONS = (
 VERDICT: Verdict = (
     (
         lambda n: n["reached"] != "",
-        "At least half of the cells convert, by classifier and judge and beyond chance (q < 0.1; null: random "
-        "directions of equal change), to {reached}.",
+        "Beyond chance (random directions of equal change), two of three judges (classifier, regression, nearest real "
+        "cells) see at least half of the cells convert to {reached}.",
     ),
     (
         lambda n: n["missed"] != "",
-        "No step up to {largest} does so for {missed}.",
+        "No step up to {largest} does so to {missed}.",
     ),
     (
         lambda n: n["far"] != "",

@@ -86,9 +86,9 @@ def gene_weights(
     Returns
     -------
     None, or the copy. Writes ``varm["diffvae_gene_weights"]`` and ``varm["diffvae_gene_jacobian"]`` (genes x
-    dimensions; signed), ``var["diffvae_slope"]`` (slope of the logistic function at the mean of each gene) and ``uns["diffvae"]["gene_weights"]``: the Spearman correlation of the two readings in
-    each dimension, and the share of top genes (by absolute value) in common. Costs n_cells x D forward passes of the
-    decoder and less than 256 MiB.
+    dimensions; signed), ``var["diffvae_slope"]`` (slope of the logistic function at the mean of each gene) and
+    ``uns["diffvae"]["gene_weights"]``: the Spearman correlation of the two readings in each dimension, and the share of
+    top genes (by absolute value) in common. Costs n_cells x D forward passes of the decoder and less than 256 MiB.
 
     Raises
     ------

@@ -43,9 +43,6 @@ NULL_CELLS = 20
 """Source cells on which the random directions are tried; directions differ far more than cells do."""
 MAX_Q = 0.05
 """Largest q-value at which a dimension is enriched in a type."""
-BEYOND_CHANCE = 0.1
-"""Largest q-value at which conversions are beyond chance. Random directions lead from cells to where cells are, so that
-one in ten of them may lead to the target."""
 STEPS = (0.25, 0.5, 0.75, 1.0, 1.5)
 """Shares of the distance between two types by which cells are moved."""
 HALF = 0.5
@@ -105,8 +102,10 @@ class Perturbation:
         ``n_converted``, ``converted`` (share, by the classifier), ``converted_at_0``; ``judged`` and ``nearest``
         (shares by the judge's regression and by the nearest real cells), ``judged_at_0``; ``null_mean``, ``null_low``,
         ``null_high`` (95 % of the random directions), ``null_judged``; ``excess`` (``converted`` minus the larger of
-        ``converted_at_0`` and ``null_mean``), ``p_value`` (one-sided, against the random directions), ``q_value``
-        (Benjamini-Hochberg over sources and targets), ``mean_probability``, ``n_dims``.
+        ``converted_at_0`` and ``null_mean``), ``excess_agreed`` (the median of this over the three judges), ``p_value``
+        (one-sided, against the random directions), ``q_value`` (Benjamini-Hochberg over sources and targets),
+        ``mean_probability``, ``n_dims``. Random directions lead to where cells are, so that one in ten of them may lead
+        to the target: then no p-value is small, however many cells convert.
     trajectories
         (source, target, method) to the cells along that direction.
     nulls
@@ -187,12 +186,13 @@ class Perturbation:
         return table[(table["source"] == source) & (table["target"] == target) & (table["method"] == method)]
 
     def reaching_step(self, target: str, *, source: str | None = None, method: str | None = None) -> float | None:
-        """Return the smallest step at which at least half of the cells convert, beyond chance; None if none does.
+        """Return the smallest step at which half of the cells convert beyond chance; None if none does.
 
-        Classifier and judge must both call half of the cells, with q at most 0.1.
+        This is what two of the three judges say (classifier, regression, nearest real cells), each after its share
+        under random directions, or without a step, is taken off: ``excess_agreed``.
         """
         rows = self.rows(target, source, method)
-        half = (rows["converted"] >= HALF) & (rows["judged"] >= HALF) & (rows["q_value"] <= BEYOND_CHANCE)
+        half = (rows[self.unit] > 0) & (rows["excess_agreed"] >= HALF)
         return float(rows.loc[half, self.unit].min()) if half.any() else None
 
     def shown_step(self, target: str, *, source: str | None = None, method: str | None = None) -> float:
@@ -669,6 +669,12 @@ class Null:
         return converted.mean(1), (between(self.judged).argmax(3) == code).mean(1)
 
 
+def _agreed(trajectory: Trajectory, converted: np.ndarray, i: int, chance: float, judged_by_chance: float) -> float:
+    """Return the median over the three judges of the share at a step beyond chance, and beyond that without a step."""
+    chances = ((converted, chance), (trajectory.judged, judged_by_chance), (trajectory.nearest, judged_by_chance))
+    return float(np.median([calls[i].mean() - max(float(calls[0].mean()), by_chance) for calls, by_chance in chances]))
+
+
 def _rows(
     trajectory: Trajectory,
     grid: Sequence[float],
@@ -703,11 +709,13 @@ def _rows(
             "judged": float(trajectory.judged[i].mean()),
             "judged_at_0": float(trajectory.judged[0].mean()),
             "nearest": float(trajectory.nearest[i].mean()),
+            "nearest_at_0": float(trajectory.nearest[0].mean()),
             "null_mean": mean,
             "null_low": low,
             "null_high": high,
             "null_judged": by_judge,
-            "excess": share - max(float(converted[0].mean()), 0.0 if np.isnan(mean) else mean),
+            "excess": share - max(float(converted[0].mean()), np.nan_to_num(mean)),
+            "excess_agreed": _agreed(trajectory, converted, i, np.nan_to_num(mean), np.nan_to_num(by_judge)),
             "p_value": p_value,
             "mean_probability": float(trajectory.probability[i].mean()),
             "n_dims": len(trajectory.direction.dimensions),
