@@ -206,7 +206,7 @@ def _write(ax: Axes, sentence: str) -> None:
     """Write a sentence into otherwise empty Axes."""
     ax.set_axis_off()
     room = _style.slot(ax, 0)[0] - 20
-    lines = "\n".join(_text.wrap(line, room, lines=3) for line in sentence.split("\n"))
+    lines = "\n".join(_text.wrap(line, room, lines=3, size=10) for line in sentence.split("\n"))
     ax.text(0, 0.95, _text.plain(lines), va="top", fontsize=10, transform=ax.transAxes)
 
 

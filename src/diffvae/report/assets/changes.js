@@ -65,9 +65,9 @@ if (data.changes) {
       : pair.reached ? " (the smallest step that reaches the type)" : " (the largest step; none reaches the type)";
     const said = [`At ${sizeOf(step)}${start}, the classifier calls ${Math.round(share[step] * pair.n_cells)} of ${pair.n_cells} ${pair.source} cells (${percent(share[step])}) ${pair.target}`
       + `${pair.judged ? `, the judge ${percent(pair.judged[step])}` : ""}${pair.nearest ? `, and the nearest real cells ${percent(pair.nearest[step])}` : ""}.`];
-    if (step) said.push(`Without a step, the classifier calls ${percent(share[0])} so.`);
     if (pair.null_mean && pair.null_mean[step] !== null)
       said.push(`That is ${q !== null && q <= max_q ? "" : "not "}more than chance (q ${number(q)}): random directions of equal change convert ${percent(pair.null_mean[step])}.`);
+    if (step) said.push(`Without a step, the classifier calls ${percent(share[0])} so.`);
     if (pair.way) said.push(pair.way);
     if (pair.cells.length < pair.n_cells) said.push(`${pair.cells.length} cells are drawn.`);
     return said.join(" ");
