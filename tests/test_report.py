@@ -119,13 +119,13 @@ def conversions(*converted):
 @pytest.mark.parametrize(
     ("converted", "options", "said"),
     [
-        ((0, 0, 0), {}, 'No cell of A becomes B, even at the largest step, 1 of the distance between the types. What to '
-         'do: try larger steps (--step "1.5 2"), or a source nearer to B.'),
-        ((0, 0.25, 0.5, 0), {}, "No cell of A becomes B there, but 10 do at 1: the largest step leads past the type. What "
-         'to do: leave it out (--step "0.5 1").'),
+        ((0, 0, 0), {}, 'No cell of A becomes B, even at the largest step, 1 of the distance between the types. What '
+         'to do: try larger steps (--step "1.5 2"), or a source nearer to B.'),
+        ((0, 0.25, 0.5, 0), {}, "No cell of A becomes B there, but 10 do at 1: the largest step leads past the type. "
+         'What to do: leave it out (--step "0.5 1").'),
         ((0.5, 0.5), {}, "10 cells of A are called B before any step, and no more after it"),
-        ((0, 0.5), {"restrict": "3 genes"}, "10 cells become B, but no set of genes alone does it. What to do: let other "
-         "genes change as well, by a longer list or without --restrict."),
+        ((0, 0.5), {"restrict": "3 genes"}, "10 cells become B, but no set of genes alone does it. What to do: let "
+         "other genes change as well, by a longer list or without --restrict."),
         ((0, 0.5), {"direction": "up"}, "What to do: let genes change in both directions, without --direction."),
         ((0, 0.5), {}, 'What to do: try larger steps (--step "0.75 1"), or a source nearer to B.'),
     ],
@@ -148,8 +148,8 @@ def test_an_empty_result_in_the_unit_of_the_paper():
          "through Pre."),
         ({"route": 1.2, "passes": "", "earlier": False}, "The shortest way through cells that exist is 1.2 times the "
          "straight line."),
-        ({"route": np.inf, "passes": "", "earlier": np.True_}, "No way leads there through cells that exist. B is earlier "
-         "than the source: this means going back."),
+        ({"route": np.inf, "passes": "", "earlier": np.True_}, "No way leads there through cells that exist. B is "
+         "earlier than the source: this means going back."),
     ],
 )  # fmt: skip
 def test_ways_in_words(row, said):
