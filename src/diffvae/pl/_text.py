@@ -50,7 +50,7 @@ def shorten(text: str, room: float, size: float = TEXT, weight: str = "normal") 
     """
     if width(text, size, weight) <= room:
         return text
-    for n in range(len(text) - 1, 1, -1):
+    for n in range(min(len(text) - 1, int(room)), 1, -1):  # a letter is wider than a point
         short = f"{text[: (n + 1) // 2]}…{text[len(text) - n // 2 :]}"
         if width(short, size, weight) <= room:
             return short
