@@ -79,7 +79,7 @@ def wrap(text: str, room: float, *, lines: int = 2, size: float = TEXT, weight: 
 
 def title(ax: Axes, text: str, pad: float = 6.0) -> None:
     """Set the title `pad` points above `ax`, wrapped to the grid cell of `ax`."""
-    ax.set_title(plain(text), loc="left", pad=pad)
+    ax.set_title("", loc="left")  # a long title in one line would leave no room for the Axes
     figure = ax.figure
     lay_out(figure.figure)  # sets the left edge of the Axes
     spec = ax.get_subplotspec()

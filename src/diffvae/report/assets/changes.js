@@ -21,7 +21,7 @@ if (data.changes) {
     const still = pair.cells.filter((i) => !lit.has(i));
     const moved = step === pair.start ? pair.placed : []; // of one step only, the map has the places
     caption("change-map", moved.length
-      ? `${pair.source} on the map: converted cells are triangles where their changed expression belongs, and rings where they were; black cells stay`
+      ? `${pair.source} on the map: cells that become ${pair.target} are triangles where their changed expression belongs, and rings where they were; black cells do not convert`
       : `${pair.source} on the map, where the cells are now: orange cells become ${pair.target} at ${sizeOf(step)}, black cells do not`);
     const was = moved.length ? { symbol: "circle-open", size: size + 2, color: LIT, opacity: 0.6 } : { size: size + 4, color: LIT, line: { width: 1, color: INK } };
     draw("change-map", [layer(others, { size, color: GREY, opacity: 0.35 }),
