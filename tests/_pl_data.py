@@ -96,9 +96,16 @@ def cells(groupby: str = "diffvae_cluster") -> AnnData:
 
 
 def perturbation(
-    shares=(0.0, 0.0, 0.25, 0.75), methods=("shift", "mean", "none"), targets=("B", "C long name"), sources=("A",)
+    shares=(0.0, 0.25, 0.75, 0.8),
+    methods=("mean", "shift", "none"),
+    targets=("B", "C long name"),
+    sources=("A",),
+    unit="step",
 ) -> Perturbation:
-    """Return forty cells, twenty per source; the same share converts to each target."""
+    """Return forty cells, twenty per source; the same shares convert to each target, and the judge calls 0.1 fewer.
+
+    A share above one half is beyond chance. By default all targets are reached at step 1.
+    """
     adata = AnnData(np.ones((40, 1)), obsm={"X_diffvae_tsne": np.random.default_rng(0).normal(size=(40, 2))})
     trajectories, rows = {}, []
     for source in sources:
@@ -108,20 +115,28 @@ def perturbation(
             for method in methods:
                 share = np.zeros(len(STEPS)) if method == "none" else np.array(shares)
                 probability = (np.arange(20) < 20 * share[:, None]).astype(float)
-                trajectories[source, target, method] = Trajectory(np.arange(20), None, probability, probability > 0)
+                called, judged = probability > 0, np.maximum(share - 0.1, 0)
+                trajectories[source, target, method] = Trajectory(
+                    np.arange(20), None, probability, probability, called, called, called, probability
+                )
                 for i, step in enumerate(STEPS):
                     null = np.nan if method == "none" or not i else 0.1
-                    q = np.nan if np.isnan(null) else 0.01 if share[i] > 0.5 else 0.5
+                    q = np.nan if np.isnan(null) else 0.07 if share[i] > 0.5 else 0.5
+                    other = 10 * step  # the other unit
                     rows.append(
-                        (source, target, method, step, 20, int(20 * share[i]), share[i], null, 0 * null, 2 * null,
-                         share[i] - np.nan_to_num(null), q)
+                        (source, target, method, step, other, 20, int(20 * share[i]), share[i], judged[i], null,
+                         0 * null, 2 * null, share[i] - np.nan_to_num(null), q)
                     )  # fmt: skip
-    names = "source target method n_sd n_cells n_converted converted null_mean null_low null_high excess q_value"
-    table = pd.DataFrame(rows, columns=names.split())
-    return Perturbation(table, trajectories, adata, None, None, None, "type", STEPS, 0.5, methods)
+    others = {"step": "n_sd", "n_sd": "step"}
+    names = "n_cells n_converted converted judged null_mean null_low null_high excess q_value"
+    columns = ["source", "target", "method", unit, others[unit], *names.split()]
+    return Perturbation(
+        pd.DataFrame(rows, columns=columns), trajectories, {}, adata, None, None, None, None, "type", unit, STEPS, 0.5,
+        methods,
+    )  # fmt: skip
 
 
-def minimal(sizes=(1, 2, 2, 4), converted=5, target="B") -> MinimalGenes:
+def minimal(sizes=(1, 2, 2, 4), converted=5, target="B", **size) -> MinimalGenes:
     """Return cells that flip with `sizes` genes; G0 goes up in all cells, G1 down in half, G2 up in a quarter."""
     genes = pd.DataFrame(
         {
@@ -140,7 +155,7 @@ def minimal(sizes=(1, 2, 2, 4), converted=5, target="B") -> MinimalGenes:
     baselines = pd.DataFrame({"genes": kinds, "flipped": [1.0, 0.25, 0.004], "sd": np.nan})
     counts = {"source": 20, "already_target": 0, "converted": converted, "flipped": len(sizes)}
     cells = pd.DataFrame({"n_genes": np.array(sizes, dtype=int)})
-    params = {"source": "A", "target": target, "n_sd": 2.0}
+    params = {"source": "A", "target": target, **(size or {"step": 1.5})}
     genes = genes if sizes else genes[:0]
     return MinimalGenes(cells, genes, baselines, counts, params, AnnData(), None, np.array([]), np.array([]))
 

@@ -17,85 +17,120 @@ def written(ax):
     return [t.get_text() for t in ax.texts]
 
 
-def test_one_map_per_target_and_step():
+def test_one_map_per_target_at_the_step_that_reaches_it():
     axes = dv.pl.conversions(perturbation())
-    assert axes.shape == (2, 3)
-    assert title(axes[0, 1]) == "B, 1 sd:\n5 of 20 (chance 10%)"
-    assert title(axes[1, 2]) == "C long name, 2 sd:\n15 of 20 (chance 10%)"
-    assert [len(c.get_offsets()) for c in axes[0, 1].collections] == [20, 15, 5]
-    assert heading(axes[0, 0]) == "A: cells converted by each shift"
+    assert axes.shape == (2, 1)
+    assert [title(ax) for ax in axes.flat] == [
+        "B, step 1: 15 of 20 (chance 10%)", "C long name, step 1:\n15 of 20 (chance 10%)",
+    ]  # fmt: skip
+    assert [len(c.get_offsets()) for c in axes[0, 0].collections] == [20, 5, 15]
+    assert heading(axes[0, 0]) == "A: cells converted by the smallest step that reaches each type"
     assert_legible(axes[0, 0])
+
+
+def test_types_that_are_not_reached_are_said():
+    found = perturbation(targets=("B", "C"))
+    found.table.loc[found.table["target"] == "C", "judged"] = 0.4  # the judge does not agree
+    axes = dv.pl.conversions(found)
+    assert title(axes[1, 0]) == "C, not reached: 16 of 20 (chance 10%)"  # at the largest step
+    assert heading(axes[0, 0]).endswith("each type, or by the largest step, 2 of the distance")
+    found.table["judged"] = 0.4
+    assert heading(dv.pl.conversions(found)[0, 0]) == "A: no type is reached by the largest step, 2 of the distance"
 
 
 def test_maps_that_are_asked_for():
     many = perturbation(targets=tuple("BCDE"))
-    axes = dv.pl.conversions(many, target=["D", "B"], n_sd=2)
-    assert [title(ax).split(":")[0] for ax in axes.flat] == ["D, 2 sd", "B, 2 sd"]
-    axes = dv.pl.conversions(many, n_sd=1)  # two a row, not three and one
-    assert axes.shape == (4, 1)
+    axes = dv.pl.conversions(many, target=["D", "B"], step=2)
+    assert [title(ax).split(":")[0] for ax in axes.flat] == ["D, step 2", "B, step 2"]
+    axes = dv.pl.conversions(many, step=(0.5, 2))
+    assert axes.shape == (4, 2)
+    assert [len(ax.collections[2].get_offsets()) for ax in axes[0]] == [5, 16]
+    axes = dv.pl.conversions(many, step=1)  # two a row, not three and one
     assert axes[0, 0].get_subplotspec().get_gridspec().get_geometry() == (2, 2)
-    assert dv.pl.conversions(many, n_sd=1, ncols=3)[0, 0].get_subplotspec().get_gridspec().ncols == 3
+    assert dv.pl.conversions(many, step=1, ncols=3)[0, 0].get_subplotspec().get_gridspec().ncols == 3
 
 
 def test_one_map():
     ax = dv.pl.converted(perturbation(), "B", 2)
-    assert title(ax) == "A to B, 2 sd: 15 of 20 (chance 10%)"
+    assert title(ax) == "A to B, step 2: 16 of 20 (chance 10%)"
     assert [t.get_text() for t in ax.get_legend().get_texts()] == [
-        "converts (15)", "doesn't convert (5)", "other types (20)",
+        "converts (16)", "doesn't convert (4)", "other types (20)",
     ]  # fmt: skip
     assert_legible(ax)
-    assert title(dv.pl.converted(perturbation(methods=("none",)), "B", None, title=None)) == "A to B, 2 sd: 0 of 20"
+    assert title(dv.pl.converted(perturbation(), "B")) == "A to B, step 1: 15 of 20 (chance 10%)"
+    assert title(dv.pl.converted(perturbation(methods=("none",)), "B", title=None)) == "A to B, step 2: 0 of 20"
 
 
-def test_curves_have_lines_stars_and_the_null():
+def test_curves_have_lines_a_judge_stars_and_the_null():
     axes = dv.pl.conversion_curves(perturbation())
     assert axes.shape == (2,)
     assert [title(ax) for ax in axes] == ["B", "C long name"]
     lines = {line.get_color(): line for line in axes[0].lines if line.get_marker() == "None"}
-    np.testing.assert_allclose(lines["#D55E00"].get_ydata(), [0, 0, 0.25, 0.75])
+    np.testing.assert_allclose(lines["#D55E00"].get_ydata(), [0, 0.25, 0.75, 0.8])
     np.testing.assert_allclose(lines["#777777"].get_ydata(), [0.1, 0.1, 0.1])
-    stars = [line.get_xdata().tolist() for line in axes[0].lines if line.get_marker() == "*"]
-    assert stars == [[], [2.0], [2.0]]  # nothing is tested without a shift
+    assert lines["#D55E00"].get_linewidth() > 2 * lines["#0072B2"].get_linewidth()  # the first method is bold
+    (judge,) = (line for line in axes[0].lines if line.get_marker() == "o")
+    np.testing.assert_allclose(judge.get_ydata(), [0, 0.15, 0.65, 0.7])
+    (stars,) = (line for line in axes[0].lines if line.get_marker() == "*")
+    assert stars.get_xdata().tolist() == [1.0, 2.0]
     (band,) = axes[0].collections
     assert band.get_datalim(axes[0].transData).bounds == pytest.approx((0.5, 0, 1.5, 0.2))
-    assert len(axes[0].figure.legends[0].get_texts()) == 5
+    assert len(axes[0].figure.legends[0].get_texts()) == 6
     assert_legible(axes[0])
 
 
 def test_curves_of_one_target_without_a_null():
     (ax,) = dv.pl.conversion_curves(perturbation(methods=("none",)), targets="B")
     assert not ax.collections
-    assert [t.get_text() for t in ax.figure.legends[0].get_texts()] == ["decoded only, no shift"]
+    assert [t.get_text() for t in ax.figure.legends[0].get_texts()] == [
+        "decoded only, no step", "the same, by the judge",
+    ]  # fmt: skip
     assert_legible(ax)
+
+
+def test_labels_follow_the_unit():
+    in_sd = perturbation(unit="n_sd")
+    for found, label in ((perturbation(), "share of the distance to the target"), (in_sd, "shift (sd)")):
+        axes = dv.pl.conversion_curves(found)
+        assert axes[0].get_xlabel() == label
+        assert axes[0].lines[0].get_xdata().tolist() == [0, 0.5, 1, 2]
+    assert title(dv.pl.conversions(in_sd)[0, 0]) == "B, 1 sd: 15 of 20 (chance 10%)"
+    assert title(dv.pl.converted(in_sd, "B", 2)) == "A to B, 2 sd: 16 of 20 (chance 10%)"
+    assert title(dv.pl.plasticity(in_sd, step=0.5)) == "Cells converted beyond chance by 0.5 sd, in %"
 
 
 def test_no_cell_converts():
     nothing = perturbation(shares=(0, 0, 0, 0))
     axes = dv.pl.conversions(nothing)
-    assert heading(axes[0, 0]) == "A: no shift converts any cell"
-    assert title(axes[0, 2]) == "B, 2 sd:\n0 of 20 (chance 10%)"
+    assert heading(axes[0, 0]) == "A: no step converts any cell"
+    assert title(axes[0, 0]) == "B, not reached: 0 of 20 (chance 10%)"
     curves = dv.pl.conversion_curves(nothing)
-    assert heading(curves[0]) == "A: no shift converts any cell"
+    assert heading(curves[0]) == "A: no step converts any cell"
     ax = dv.pl.plasticity(nothing)
-    assert title(ax) == "No cells converted beyond chance by 1 sd"
+    assert title(ax) == "No cells converted beyond chance by any step"
     assert written(ax) == ["−10", "−10"]
     for drawn in (axes[0, 0], curves[0], ax):
         assert_legible(drawn)
 
 
 def test_plasticity_has_numbers_stars_and_a_diagonal():
-    ax = dv.pl.plasticity(perturbation(sources=("A", "B"), targets=("B", "A", "C")), n_sd=2)
+    found = perturbation(sources=("A", "B"), targets=("B", "A", "C"))
+    ax = dv.pl.plasticity(found, step=2)
     assert [t.get_text() for t in ax.get_xticklabels()] == ["A", "B", "C"]
-    assert written(ax) == ["65*"] * 4
+    assert written(ax) == ["70*"] * 4
     assert sorted(p.get_xy() for p in ax.patches) == [(-0.5, -0.5), (0.5, 0.5)]
-    assert title(ax) == "Cells converted beyond chance by 2 sd, in %"
+    assert title(ax) == "Cells converted beyond chance by 2 of the distance, in %"
     assert "hatched: not tried" in ax.get_xlabel()
     assert_legible(ax)
+    found.table.loc[(found.table["source"] == "B") & (found.table["step"] == 1), "judged"] = 0  # reached at 2 only
+    ax = dv.pl.plasticity(found)
+    assert written(ax) == ["65*", "65*", "70*", "70*"]
+    assert "smallest step that reaches the type" in title(ax).replace("\n", " ")
 
 
 def test_plasticity_of_many_types_keeps_the_stars():
     names = tuple(f"progenitor-like cell {i}" for i in range(18))
-    ax = dv.pl.plasticity(perturbation(sources=names, targets=names, methods=("shift",)), n_sd=2)
+    ax = dv.pl.plasticity(perturbation(sources=names, targets=names, methods=("mean",)), step=2)
     assert set(written(ax)) == {"*"}
     assert_legible(ax)
 
@@ -103,9 +138,11 @@ def test_plasticity_of_many_types_keeps_the_stars():
 @pytest.mark.parametrize(
     ("draw", "sentence"),
     [
-        (lambda p: dv.pl.converted(p, "Z"), "A to Z by 'shift' was not tried; there are: A to B, A to C long name"),
-        (lambda p: dv.pl.conversion_curves(p, source="Z"), "Z to B by 'shift' was not tried"),
-        (lambda p: dv.pl.conversions(p, n_sd=0.7), "n_sd is 0.7; this perturbation has 0, 0.5, 1, 2"),
+        (lambda p: dv.pl.converted(p, "Z"), "A to Z by 'mean' was not tried; there are: A to B, A to C long name"),
+        (lambda p: dv.pl.conversion_curves(p, source="Z"), "Z to B by 'mean' was not tried"),
+        (lambda p: dv.pl.conversions(p, step=0.7), "step is 0.7; this perturbation has 0, 0.5, 1, 2"),
+        (lambda p: dv.pl.converted(p, "B", 0.7), "step is 0.7; this perturbation has 0, 0.5, 1, 2"),
+        (lambda p: dv.pl.plasticity(p, step=0.7), "step is 0.7; this perturbation has 0, 0.5, 1, 2"),
         (lambda p: dv.pl.conversions(p, ncols=0), "ncols is 0; it must be None or a whole number of 1 or more"),
     ],
 )

@@ -19,32 +19,33 @@ def legend(ax):
 
 def test_curve_its_middle_and_the_baselines():
     ax = dv.pl.gene_counts(minimal())
-    curve, dot, half = ax.lines
+    curve, dot = ax.lines
     np.testing.assert_allclose(curve.get_xdata(), [1, 1, 2, 4, 4.2])
     np.testing.assert_allclose(curve.get_ydata(), [0, 0.2, 0.6, 0.8, 0.8])
-    assert (list(dot.get_xdata()), list(dot.get_ydata())) == ([2], [0.5])
-    assert list(half.get_ydata()) == [0.5, 0.5]
-    assert title(ax) == "Half of the converted A cells become B with at most 2 genes"
+    assert (list(dot.get_xdata()), list(dot.get_ydata())) == ([2], [0.4])  # half of the cells that flip
+    assert title(ax) == "A median of 2 genes turn a converted A cell into B"
     assert legend(ax) == [
-        "B: 4 of 5 cells flip, half with 2 genes\n"
-        "with equally many other genes: differentially expressed 25%, random <1%"
+        "B: 4 of 5 cells flip, median 2 genes\nwith equally many other genes: differentially expressed 25%, random <1%"
     ]
     assert ax.get_xscale() == "linear"
     assert_legible(ax)
 
 
-def test_half_is_not_reached():
-    ax = dv.pl.gene_counts(minimal(converted=20))
-    assert len(ax.lines) == 1
-    assert title(ax) == "Fewer than half of the converted A cells flip to B"
-    assert "4 of 20 cells flip, fewer than half" in legend(ax)[0]
+def test_the_median_is_that_of_the_table():
+    result = minimal(sizes=(3, 8, 9, 40), converted=20)  # most of the converted cells do not flip
+    ax = dv.pl.gene_counts(result)
+    assert ax.lines[1].get_xdata()[0] == result.cells["n_genes"].median() == 8.5
+    assert ax.lines[1].get_ydata()[0] == pytest.approx(0.1)
+    assert title(ax) == "A median of 8.5 genes turn a converted A cell into B"
+    assert "4 of 20 cells flip, median 8.5 genes" in legend(ax)[0]
+    assert title(dv.pl.gene_counts(minimal(sizes=(1, 1)))) == "A median of 1 gene turns a converted A cell into B"
 
 
 def test_several_curves_one_of_them_empty():
     ax = dv.pl.gene_counts({"B": minimal(), "C": minimal((10, 300), 3, "C"), "D": minimal((), 0, "D")})
     assert len({line.get_color() for line in ax.lines[:3:2]}) == 2
     assert title(ax) == "How many genes turn A into other types"
-    assert legend(ax)[2] == "D: No cell of A converts to D at 2 sd."
+    assert legend(ax)[2] == "D: No cell of A converts to D at step 1.5."
     assert ax.get_xscale() == "log"
     assert_legible(ax)
 
@@ -82,13 +83,21 @@ def test_many_genes_with_long_names():
 
 @pytest.mark.parametrize("draw", [dv.pl.gene_counts, dv.pl.minimal_genes])
 @pytest.mark.parametrize(
-    ("converted", "sentence"),
-    [(0, "No cell of A converts to B at 2 sd."), (7, "7 cells convert to B, but no set of genes flips any of them.")],
+    ("size", "converted", "sentence"),
+    [
+        ({"n_sd": 2.0}, 0, "No cell of A converts to B at 2 sd. Try another step, or a nearer source."),
+        ({"step": 1.5}, 0, "No cell of A converts to B at step 1.5. Try another step, or a nearer source."),
+        (
+            {},
+            7,
+            "7 cells convert to B, but no set of genes flips any of them. Let more genes change, or try a larger step.",
+        ),
+    ],
 )
-def test_nothing_found(draw, converted, sentence):
-    ax = draw(minimal((), converted))
+def test_nothing_found_is_explained(draw, size, converted, sentence):
+    ax = draw(minimal((), converted, **size))
     assert title(ax) == "No genes turn A into B"
-    assert [t.get_text() for t in ax.texts] == [sentence]
+    assert [t.get_text().replace("\n", " ") for t in ax.texts] == [sentence]
     assert_legible(ax)
 
 

@@ -13,7 +13,7 @@ import diffvae as dv
 from diffvae import report
 from diffvae._core.io import read
 from diffvae.pp import DataError
-from diffvae.report import _encode, _links, _made, _map, _types
+from diffvae.report import _changes, _encode, _links, _made, _map, _types
 from diffvae.report._folder import Folder
 
 
@@ -58,9 +58,102 @@ def test_each_step_lights_as_many_cells_as_the_curve_says(report_folder):
     assert [p["target"] for p in found["pairs"]] == ["Dendritic", "CD19+ B"]
     for pair in found["pairs"]:
         lit = [len(rows) / pair["n_cells"] for rows in pair["converted"]]
-        assert lit == pytest.approx(pair["curves"]["shift"], abs=1e-4)
-        assert len(pair["cells"]) == len(pair["placed"]) == pair["n_cells"]
+        assert lit == pytest.approx(pair["curves"]["mean"], abs=1e-4)
+        assert len(pair["cells"]) == pair["n_cells"]
+        moved = [pair["cells"][i] for i in pair["converted"][pair["start"]]]  # converted cells move, others stay
+        assert [cell for cell, _, _ in pair["placed"]] == moved
     assert max(len(rows) for p in found["pairs"] for rows in p["converted"]) > 0
+
+
+def test_the_slider_starts_where_the_table_of_targets_says(report_folder):
+    found = data_of((report_folder / "report.html").read_text(encoding="utf-8"))["changes"]
+    table = pd.read_csv(report_folder / "perturbation" / "tables" / "targets.csv").set_index("target")
+    assert (found["unit"], found["default"]) == ("step", "mean")
+    for pair in found["pairs"]:
+        row = table.loc[pair["target"]]
+        assert found["steps"][pair["start"]] == row["step"]
+        assert pair["reached"] == row["reached"]
+        for name in ("judged", "nearest"):
+            assert pair[name][pair["start"]] == pytest.approx(row[name], abs=1e-4)
+        assert f"{row['route']:.1f} times the straight line" in pair["way"]
+        assert bool(pair["empty"]) == (row["n_flipped"] == 0)
+
+
+def in_sd(folder):
+    """Make a perturbation one of an earlier version: in standard deviations, without a judge and without ways."""
+    tables = folder / "tables"
+    for name in ("conversions", "targets"):
+        table = pd.read_csv(tables / f"{name}.csv")
+        table["n_sd"] = 2 * table["step"]
+        new = ("step", "judged", "nearest", "reached", "route", "passes", "earlier")
+        table.drop(columns=[c for c in new if c in table]).to_csv(tables / f"{name}.csv", index=False)
+    cells = pd.read_csv(tables / "resistance.csv", keep_default_na=False, dtype=str)
+    doubled = [", ".join(f"{2 * float(s):g}" for s in text.split(", ") if s) for text in cells["converted_at"]]
+    cells.assign(converted_at=doubled).to_csv(tables / "resistance.csv", index=False)
+    for name, column in (("effects", "log_effect"), ("minimal_genes", "mean_log_change")):
+        pd.read_csv(tables / f"{name}.csv").drop(columns=column).to_csv(tables / f"{name}.csv", index=False)
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["parameters"]["n_sd"] = [2 * s for s in summary["parameters"].pop("step")]
+    (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def test_a_perturbation_of_an_earlier_version_is_shown(report_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(report_folder, copy)
+    in_sd(copy / "perturbation")
+    report.write(copy)
+    old, new = (data_of((f / "report.html").read_text(encoding="utf-8"))["changes"] for f in (copy, report_folder))
+    assert (old["unit"], old["steps"]) == ("n_sd", [2 * s for s in new["steps"]])
+    for before, now in zip(old["pairs"], new["pairs"], strict=True):
+        assert before["converted"] == now["converted"]
+        assert before["start"] == now["start"]
+        assert (before["judged"], before["nearest"], before["reached"], before["way"]) == (None, None, None, "")
+        assert [row[0] for row in before["minimal"]] == [row[0] for row in now["minimal"]]
+
+
+def conversions(*converted):
+    steps = pd.Index([0.0, 0.5, 1.0, 1.5][: len(converted)])
+    return pd.DataFrame({"converted": converted, "n_cells": 20}, index=steps)
+
+
+@pytest.mark.parametrize(
+    ("converted", "options", "said"),
+    [
+        ((0, 0, 0), {}, 'No cell of A becomes B, even at the largest step, 1 of the distance between the types. What '
+         'to do: try larger steps (--step "1.5 2"), or a source nearer to B.'),
+        ((0, 0.25, 0.5, 0), {}, "No cell of A becomes B there, but 10 do at 1: the largest step leads past the type. "
+         'What to do: leave it out (--step "0.5 1").'),
+        ((0.5, 0.5), {}, "10 cells of A are called B before any step, and no more after it"),
+        ((0, 0.5), {"restrict": "3 genes"}, "10 cells become B, but no set of genes alone does it. What to do: let "
+         "other genes change as well, by a longer list or without --restrict."),
+        ((0, 0.5), {"direction": "up"}, "What to do: let genes change in both directions, without --direction."),
+        ((0, 0.5), {}, 'What to do: try larger steps (--step "0.75 1"), or a source nearer to B.'),
+    ],
+)  # fmt: skip
+def test_an_empty_result_says_why_and_what_to_do(converted, options, said):
+    assert said in _changes._why_empty(conversions(*converted), "step", options, "A", "B")
+
+
+def test_an_empty_result_in_the_unit_of_the_paper():
+    said = _changes._why_empty(conversions(0, 0), "n_sd", {}, "A", "B")
+    assert 'largest step, 0.5 sd. What to do: try larger steps (--n-sd "0.75 1")' in said
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({}, ""),
+        ({"route": np.nan, "passes": ""}, ""),
+        ({"route": 3.04, "passes": "Pre"}, "The shortest way through cells that exist is 3.0 times the straight line, "
+         "through Pre."),
+        ({"route": 1.2, "passes": "", "earlier": False}, "The shortest way through cells that exist is 1.2 times the "
+         "straight line."),
+        ({"route": np.inf, "passes": "", "earlier": np.True_}, "No way leads there through cells that exist. B is "
+         "earlier than the source: this means going back."),
+    ],
+)  # fmt: skip
+def test_ways_in_words(row, said):
+    assert _changes._way(row, "B") == said
 
 
 def test_links_of_the_page_are_the_called_links(report_folder):
@@ -200,8 +293,6 @@ def test_links_of_cells_that_are_not_drawn_are_counted(report_folder):
 
 
 def test_steps_that_are_no_round_numbers_light_their_cells(report_folder):
-    from diffvae.report import _changes
-
     cells = _map.Cells.of(read.read(report_folder / "results.h5ad"))
     own = pd.DataFrame({"cell": cells.names[:2], "converted_at": ["0.333333, 0.3", ""]})
     found = _changes._converted(own, cells, [0.0, 0.1 * 3, 1 / 3])

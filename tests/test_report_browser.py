@@ -7,6 +7,8 @@ import shutil
 import pandas as pd
 import pytest
 
+from diffvae import report
+
 sync_api = pytest.importorskip("playwright.sync_api")
 BROWSER = os.environ.get("DIFFVAE_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
@@ -150,14 +152,36 @@ def test_the_slider_lights_converted_cells(opened, report_folder):
     page = opened(report_folder)
     pair = "data.changes.pairs[Number(document.getElementById('change-target').value)]"
     converted = page.evaluate(f"{pair}.converted.map((c) => c.length)")
-    assert converted[0] != converted[-1]  # else the test would see nothing
-    for step in (0, len(converted) - 1):
+    start = page.evaluate(f"{pair}.start")
+    assert page.input_value("#change-step") == str(start)
+    assert converted[0] != converted[start]  # else the test would see nothing
+    assert drawn(page, "change-map")[2:] == [converted[start]] * 2  # where they were, and where they moved
+    assert page.evaluate("document.getElementById('change-map').data[3].marker.symbol") == "triangle-up"
+    for step in {0, len(converted) - 1} - {start}:
         page.locator("#change-step").focus()
         page.keyboard.press("Home" if step == 0 else "End")
-        assert drawn(page, "change-map")[-1] == converted[step]
-    assert page.inner_text("#change-value") == "2"
+        assert drawn(page, "change-map")[2:] == [converted[step]]
+    page.locator("#change-step").focus()
+    page.keyboard.press("End")
+    assert page.inner_text("#change-value") == "1.5"
     page.select_option("#change-target", label="CD19+ B")
     assert "CD19+ B" in page.inner_text("#change-map-caption")
+
+
+def test_an_empty_result_is_a_sentence_not_an_empty_figure(opened, report_folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(report_folder, copy)
+    sets = copy / "perturbation" / "tables" / "minimal_sets.csv"
+    table = pd.read_csv(sets)
+    table[table["target"] != "Dendritic"].to_csv(sets, index=False)
+    report.write(copy)
+    page = opened(copy)
+    for target, is_empty in (("Dendritic", True), ("CD19+ B", len(table[table["target"] == "CD19+ B"]) == 0)):
+        page.select_option("#change-target", label=target)
+        assert page.is_visible("#change-empty") == is_empty
+        assert page.is_visible("#change-counts") == page.is_visible("#change-minimal") == (not is_empty)
+    page.select_option("#change-target", label="Dendritic")
+    assert "What to do: " in page.inner_text("#change-empty")
 
 
 def test_links_of_a_chosen_cell_are_drawn(opened, report_folder):
@@ -200,7 +224,10 @@ def test_dark_and_light(opened, report_folder):
 
 def test_figures_have_keys_and_no_way_out_of_the_page(opened, report_folder):
     page = opened(report_folder)
-    assert page.locator("#change-curve .legendtext").count() == 5
+    # four methods, the judge, the random directions, and stars if a step is beyond chance
+    pair = "data.changes.pairs[Number(document.getElementById('change-target').value)]"
+    stars = page.evaluate(f"{pair}.q_value.some((q) => q !== null && q <= data.changes.max_q)")
+    assert page.locator("#change-curve .legendtext").count() == 6 + stars
     assert page.locator("#curves-1 .legendtext").count() == 10  # five terms
     titles = page.locator(".modebar-btn").evaluate_all("(all) => all.map((b) => b.dataset.title)")
     assert titles

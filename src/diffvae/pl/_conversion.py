@@ -1,4 +1,4 @@
-"""Perturbations: which cells convert, at which shift, and between which types."""
+"""Perturbations: which cells convert, at which step, and between which types."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from diffvae.pl import _data, _style, _text
 if TYPE_CHECKING:
     from diffvae.tl import Perturbation
 
-_STEPS = (0.5, 1.0, 2.0)
 RULES: dict[str, Rule] = {"ncols": Optional(Whole(1))}
 # Converted cells stand out, also for colour-blind readers.
 _CONVERTS, _STAYS, _REST = "#D55E00", "#7BA3CC", "#DADADA"
-_METHODS = {
-    "shift": ("shift of the target's dimensions", _style.CATEGORIES[5], "-"),
-    "mean": ("towards the target's latent mean", _style.CATEGORIES[0], (0, (5, 1.5))),
-    "expression_mean": ("towards its mean expression, no model", _style.CATEGORIES[2], (0, (1, 1))),
-    "none": ("decoded only, no shift", _style.INK, (0, (4, 1.5, 1, 1.5))),
+METHODS = {
+    "mean": ("to the target's latent mean", _style.CATEGORIES[5], "-"),
+    "shift": ("along the target's dimensions (paper)", _style.CATEGORIES[0], (0, (5, 1.5))),
+    "ot": ("to matched cells of the target", _style.CATEGORIES[3], (0, (3, 1, 1, 1, 1, 1))),
+    "anchored": ("least change for the classifier", _style.CATEGORIES[1], (0, (8, 2))),
+    "expression_mean": ("by the mean expressions, no model", _style.CATEGORIES[2], (0, (1, 1))),
+    "none": ("decoded only, no step", _style.INK, (0, (4, 1.5, 1, 1.5))),
 }
+"""Words, colour and line of each method."""
+_THICK, _THIN = 2.6, 1.2
+_UNITS = {"step": "share of the distance to the target", "n_sd": "shift (sd)"}
 
 
 @_style.styled
@@ -36,11 +40,11 @@ def conversions(
     perturbation: Perturbation,
     *,
     target: str | Sequence[str] | None = None,
-    n_sd: float | Sequence[float] | None = None,
+    step: float | Sequence[float] | None = None,
     source: str | None = None,
     ncols: int | None = None,
 ) -> np.ndarray:
-    """Draw which cells of a type convert, with a map per target and step (Figure 3 of the paper).
+    """Draw which cells of a type convert, with a map per target (Figure 3 of the paper).
 
     Parameters
     ----------
@@ -48,17 +52,18 @@ def conversions(
         From ``diffvae.tl.perturb``; its cells need ``obsm["X_diffvae_tsne"]``, from ``diffvae.tl.tsne``.
     target
         One target or several; None for all.
-    n_sd
-        One step or several; None for those of 0.5, 1 and 2 standard deviations that were tried.
+    step
+        One step or several, each with a map. None: for each target the smallest step that reaches it, or the largest
+        (:meth:`diffvae.tl.Perturbation.shown_step`).
     source
-        Type of the shifted cells; None for the first.
+        Type of the moved cells; None for the first.
     ncols
         Number of columns. None: one per step, or up to three if there is one step.
 
     Returns
     -------
     Array of Axes, targets x steps, of a new figure; save it with ``diffvae.pl.save(axes[0, 0], "path")``. Titles give
-    the number of converted cells and, as "chance", the share converted by random directions of equal length.
+    the number of converted cells and, as "chance", the share converted by random directions of equal change.
 
     Examples
     --------
@@ -76,39 +81,49 @@ def conversions(
     """
     check(RULES, ncols=ncols)
     source, targets = _pairs(perturbation, source, target)
-    steps = _steps(perturbation, n_sd)
+    given = None if step is None else [perturbation.steps[perturbation.index(float(v))] for v in np.atleast_1d(step)]
+    pairs = [(t, s) for t in targets for s in given or [perturbation.shown_step(t, source=source)]]
+    n_steps = len(pairs) // len(targets)
     if ncols is None:  # with one step at most three columns, in rows of about equal length
-        ncols = len(steps) if len(steps) > 1 else -(-len(targets) // -(-len(targets) // 3))
-    pairs = [(t, step) for t in targets for step in steps]
+        ncols = n_steps if n_steps > 1 else -(-len(targets) // -(-len(targets) // 3))
     figure, panels = _style.new_figure(len(pairs), ncols, 0.92 * _style.WIDTH / ncols + 0.4)
-    for i, (panel, (t, step)) in enumerate(zip(panels, pairs, strict=True)):
-        _cells(panel, perturbation, source, t, step)
+    missed = [given is None and perturbation.reaching_step(t, source=source) is None for t, _ in pairs]
+    for i, (panel, (t, size)) in enumerate(zip(panels, pairs, strict=True)):
+        _cells(panel, perturbation, source, t, size)
         if i != ncols * ((len(pairs) - 1) // ncols):  # only the lower left panel has axis names
             panel.set(xlabel="", ylabel="")
-        head, tail = f", {step:g} sd:", _count(perturbation, source, t, step)
+        head = ", not reached:" if missed[i] else f", {_size(perturbation, size)}:"
+        tail = _count(perturbation, source, t, size)
         room = _style.slot(panel, 0)[0] - 8
         parts = [_text.shorten(t, room - _text.width(head, 10), 10) + head, tail]
         gap = " " if _text.width(" ".join(parts), 10) <= room else "\n"
         _style.panel_title(panel, gap.join(parts))
-    n = [int(_row(perturbation, source, t, step)["n_converted"]) for t, step in pairs]
-    caption = f"{source}: cells converted by each shift" if any(n) else f"{source}: no shift converts any cell"
+    caption = f"{source}: cells converted by each step"
+    if given is None:
+        largest = f"the largest step, {_of(perturbation, perturbation.steps[-1])}"
+        caption = f"{source}: cells converted by the smallest step that reaches each type"
+        caption += f", or by {largest}" * any(missed)
+        if all(missed):
+            caption = f"{source}: no type is reached by {largest}"
+    if not any(_row(perturbation, source, t, size)["n_converted"] for t, size in pairs):
+        caption = f"{source}: no step converts any cell"
     _style.finish(
         figure, caption, [_dot(c) for c in (_CONVERTS, _STAYS, _REST)], ["converts", "doesn't convert", "other types"]
     )
-    return _style.array(panels).reshape(len(targets), len(steps))
+    return _style.array(panels).reshape(len(targets), n_steps)
 
 
 @_style.styled
 def converted(
     perturbation: Perturbation,
     target: str,
-    n_sd: float | None = 1.0,
+    step: float | None = None,
     *,
     source: str | None = None,
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw which cells of a type are converted by one shift, on the map of all cells.
+    """Draw which cells of a type are converted by one step, on the map of all cells.
 
     Parameters
     ----------
@@ -116,10 +131,10 @@ def converted(
         From ``diffvae.tl.perturb``; its cells need ``obsm["X_diffvae_tsne"]``, from ``diffvae.tl.tsne``.
     target
         Target type.
-    n_sd
-        Step; None for the largest.
+    step
+        Step; None for the smallest that reaches the target, or the largest.
     source
-        Type of the shifted cells; None for the first.
+        Type of the moved cells; None for the first.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
 
@@ -139,10 +154,12 @@ def converted(
     >>> perturbation = dv.tl.perturb(
     ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
     ... )
-    >>> ax = dv.pl.converted(perturbation, "CD14+ Monocyte", n_sd=2)
+    >>> ax = dv.pl.converted(perturbation, "CD14+ Monocyte")
     """
     source, _ = _pairs(perturbation, source, target)
-    step = perturbation.n_sd[perturbation.step(n_sd)]
+    step = (
+        perturbation.shown_step(target, source=source) if step is None else perturbation.steps[perturbation.index(step)]
+    )
     row = _row(perturbation, source, target, step)
     n, most = int(row["n_converted"]), int(row["n_cells"])
     rest = perturbation.adata.n_obs - most
@@ -150,7 +167,7 @@ def converted(
     _cells(ax, perturbation, source, target, step)
     names = [f"converts ({n:,})", f"doesn't convert ({most - n:,})", f"other types ({rest:,})"]
     _text.group_legend(ax, names, [_CONVERTS, _STAYS, _REST])
-    caption = f"{source} to {target}, {step:g} sd: {_count(perturbation, source, target, step)}"
+    caption = f"{source} to {target}, {_size(perturbation, step)}: {_count(perturbation, source, target, step)}"
     _text.title(ax, title if title is not None else caption)
     return ax
 
@@ -163,7 +180,7 @@ def conversion_curves(
     source: str | None = None,
     ncols: int = 2,
 ) -> np.ndarray:
-    """Draw the share of converted cells against the size of the shift: a panel per target, a line per method.
+    """Draw the share of converted cells against the size of the step: a panel per target, a line per method.
 
     Parameters
     ----------
@@ -172,15 +189,16 @@ def conversion_curves(
     targets
         One target or several; None for all.
     source
-        Type of the shifted cells; None for the first.
+        Type of the moved cells; None for the first.
     ncols
         Number of columns.
 
     Returns
     -------
-    Array of Axes, one per target, of a new figure; save it with ``diffvae.pl.save(axes[0], "path")``. The grey band
-    holds 95 % of the random directions (of the first method that has any), and the dashed line is their mean. A star
-    marks a step at which a method converts more cells than its random directions do (q < 0.05).
+    Array of Axes, one per target, of a new figure; save it with ``diffvae.pl.save(axes[0], "path")``. The first method
+    has a thick line by the classifier, and a thin one with rings by the judge, which is a second opinion of another
+    kind. The grey band holds 95 % of the random directions of equal change, and the dashed grey line is their mean. A
+    star marks a step at which the first method converts more cells than they do (q at most 0.1).
 
     Examples
     --------
@@ -195,34 +213,40 @@ def conversion_curves(
     >>> dv.pl.conversion_curves(perturbation).size
     1
     """
+    from diffvae.tl._perturb import BEYOND_CHANCE  # imports torch
+
     check(RULES, ncols=ncols)
     source, wanted = _pairs(perturbation, source, targets)
     ncols = min(2 if ncols is None else ncols, len(wanted))
     figure, panels = _style.new_figure(len(wanted), ncols, 1.95)
     table = perturbation.table[perturbation.table["source"] == source]
     shown = table[table["target"].isin(wanted)]
-    top = float(np.nanmax(shown[["converted", "null_high"]].to_numpy(float), initial=0.05))
+    top = float(np.nanmax(shown[["converted", "judged", "null_high"]].to_numpy(float), initial=0.05))
     for i, (panel, target) in enumerate(zip(panels, wanted, strict=True)):
-        _curves(panel, shown[shown["target"] == target], perturbation.methods)
+        _curves(panel, shown[shown["target"] == target], perturbation.methods, perturbation.unit, BEYOND_CHANCE)
         panel.set(ylim=(-0.03 * top, min(1.1 * top, 1.04)))
         panel.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         _style.panel_title(panel, _text.shorten(target, _style.slot(panel, 0)[0] - 50, 10))
         if i + ncols >= len(wanted):
-            panel.set_xlabel("shift (sd)")
+            panel.set_xlabel(_UNITS[perturbation.unit])
         if i % ncols == 0:
             panel.set_ylabel("cells converted")
+    first, *others = perturbation.methods
+    words, colour, line = METHODS[first]
     keys: list[Line2D | tuple[Patch, Line2D]] = [
-        Line2D([], [], color=_METHODS[m][1], ls=_METHODS[m][2]) for m in perturbation.methods
+        Line2D([], [], color=colour, ls=line, lw=_THICK),
+        Line2D([], [], color=colour, lw=_THIN, marker="o", mfc="white", ms=4),
+        *(Line2D([], [], color=METHODS[m][1], ls=METHODS[m][2], lw=_THIN) for m in others),
     ]
-    names = [_METHODS[m][0] for m in perturbation.methods]
+    names = [words, "the same, by the judge", *(METHODS[m][0] for m in others)]
     if shown["null_mean"].notna().any():
         keys.append((Patch(color=_REST), Line2D([], [], color="#777777", ls="--", lw=1.2)))
         keys.append(Line2D([], [], ls="", marker="*", color=_style.INK, ms=9, mew=0))
-        names += ["random directions: 95% and mean", f"more than chance (q < {_style.MAX_Q:g})"]
-    caption = "cells converted as the shift grows"
+        names += ["random directions: 95% and mean", f"more than chance (q ≤ {BEYOND_CHANCE:g})"]
+    caption = "cells converted as the step grows"
     if not shown["n_converted"].any():
-        caption = "no shift converts any cell"
+        caption = "no step converts any cell"
     _style.finish(figure, f"{source}: {caption}", keys, names)
     return _style.array(panels)
 
@@ -231,7 +255,7 @@ def conversion_curves(
 def plasticity(
     perturbation: Perturbation,
     *,
-    n_sd: float | None = 1.0,
+    step: float | None = None,
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
@@ -241,14 +265,14 @@ def plasticity(
     ----------
     perturbation
         From ``diffvae.tl.perturb``, preferably with several sources.
-    n_sd
-        Step; None for the largest.
+    step
+        Step; None for the smallest that reaches each target, or the largest.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
 
     Returns
     -------
-    The Axes. A star marks q < 0.05. Numbers are left out if they do not fit.
+    The Axes. A star marks q at most 0.1. Numbers are left out if they do not fit.
 
     Examples
     --------
@@ -260,15 +284,22 @@ def plasticity(
     >>> perturbation = dv.tl.perturb(
     ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
     ... )
-    >>> [label.get_text() for label in dv.pl.plasticity(perturbation, n_sd=2).get_yticklabels()]
+    >>> [label.get_text() for label in dv.pl.plasticity(perturbation).get_yticklabels()]
     ['CD34+']
     """
+    from diffvae.tl._perturb import BEYOND_CHANCE  # imports torch
+
     _check(perturbation)
-    step = perturbation.n_sd[perturbation.step(n_sd)]
-    frame = perturbation.plasticity(step)
+    rows = _at(perturbation, step)
+
+    def matrix(value: str) -> pd.DataFrame:
+        wide = rows.pivot(index="source", columns="target", values=value)
+        return wide.reindex(perturbation.sources, columns=perturbation.targets)
+
+    frame = matrix("excess")
     # Types that are sources and targets have the same order in both, which puts same-type pairs on the diagonal.
     frame = frame[[s for s in frame.index if s in frame] + [t for t in frame if t not in frame.index]]
-    starred = (perturbation.plasticity(step, value="q_value")[frame.columns] < _style.MAX_Q).to_numpy()
+    starred = (matrix("q_value")[frame.columns] <= BEYOND_CHANCE).to_numpy()
     values = frame.to_numpy(float)
     sources, targets = list(map(str, frame.index)), list(map(str, frame.columns))
     ax, height = _style.matrix_axes(ax, len(sources))
@@ -293,13 +324,15 @@ def plasticity(
             colour = _style.ink_on((red, green, blue))
             ax.text(x, y, text, color=colour, ha="center", va="center", weight=weight, in_layout=False)
     key = "* more than chance" if starred.any() else "none is significantly more than chance"
-    key += f" (q < {_style.MAX_Q:g})" + "   hatched: not tried" * bool(np.isnan(values).any())
+    key += f" (q ≤ {BEYOND_CHANCE:g})" + "   hatched: not tried" * bool(np.isnan(values).any())
     ax.set_xlabel(f"target\n{key}", linespacing=1.3)
     ax.spines[:].set_visible(False)
     _style.colour_bar(ax, image, "cells converted beyond chance", percent=True)
-    caption = f"Cells converted beyond chance by {step:g} sd, in %"
+    by = "the smallest step that reaches the type, or the largest"
+    by = by if step is None else _of(perturbation, step)
+    caption = f"Cells converted beyond chance by {by}, in %"
     if not (values > 0).any():
-        caption = f"No cells converted beyond chance by {step:g} sd"
+        caption = f"No cells converted beyond chance by {'any step' if step is None else by}"
     _text.title(ax, title if title is not None else caption)
     _style.fit_height(ax, height)
     return ax
@@ -321,17 +354,30 @@ def _pairs(perturbation: Perturbation, source: str | None, target: str | Sequenc
     return source, wanted or tried
 
 
-def _steps(perturbation: Perturbation, n_sd: float | Sequence[float] | None) -> list[float]:
-    if n_sd is None:
-        return [v for v in _STEPS if v in perturbation.n_sd] or list(perturbation.n_sd[1:][-3:])
-    return [perturbation.n_sd[perturbation.step(float(v))] for v in np.atleast_1d(n_sd)]
+def _size(perturbation: Perturbation, step: float) -> str:
+    return f"{step:g} sd" if perturbation.unit == "n_sd" else f"step {step:g}"
+
+
+def _of(perturbation: Perturbation, step: float) -> str:
+    return f"{step:g} sd" if perturbation.unit == "n_sd" else f"{step:g} of the distance"
+
+
+def _at(perturbation: Perturbation, step: float | None) -> pd.DataFrame:
+    """Return the rows of the table for the first method, at a step, or at the shown step of each pair."""
+    if step is not None:
+        perturbation.index(step)  # raises if it was not tried
+    table = perturbation.table[perturbation.table["method"] == perturbation.methods[0]]
+    shown = [
+        step if step is not None else perturbation.shown_step(b, source=a)
+        for a, b in zip(table["source"], table["target"], strict=True)
+    ]
+    return table[table[perturbation.unit] == shown]
 
 
 def _row(perturbation: Perturbation, source: str, target: str, step: float) -> pd.Series:
     """Return the row of the table for the first method."""
-    t = perturbation.table
-    matches = (t["source"] == source) & (t["target"] == target) & (t["n_sd"] == step)
-    return t[matches & (t["method"] == perturbation.methods[0])].iloc[0]
+    rows = perturbation.rows(target, source)
+    return rows[rows[perturbation.unit] == step].iloc[0]
 
 
 def _count(perturbation: Perturbation, source: str, target: str, step: float) -> str:
@@ -344,7 +390,7 @@ def _cells(ax: Axes, perturbation: Perturbation, source: str, target: str, step:
     """Draw the map: other types first, then cells that do not convert, then those that do."""
     xy = _data.positions(perturbation.adata, _keys.TSNE)
     trajectory = perturbation.trajectory(target, source)
-    converts = trajectory.converted(perturbation.min_probability)[perturbation.step(step)]
+    converts = trajectory.converted(perturbation.min_probability)[perturbation.index(step)]
     rest = np.delete(xy, trajectory.rows, axis=0)
     stays, converted = xy[trajectory.rows[~converts]], xy[trajectory.rows[converts]]
     area = float(np.clip(0.33 * min(_style.slot(ax, 4.6)) ** 2 / len(xy), 0.5, 40))
@@ -355,23 +401,24 @@ def _cells(ax: Axes, perturbation: Perturbation, source: str, target: str, step:
     _text.map_axes(ax, _keys.TSNE)
 
 
-def _curves(ax: Axes, table: pd.DataFrame, methods: Sequence[str]) -> None:
-    """Draw one target: the random directions, then a line with stars per method."""
-    tested = [m for m in methods if table.loc[table["method"] == m, "null_mean"].notna().any()]
-    if tested:
-        null = table[(table["method"] == tested[0]) & table["null_mean"].notna()]
-        ax.fill_between(null["n_sd"], null["null_low"], null["null_high"], color=_REST, linewidth=0, zorder=1)
-        ax.plot(null["n_sd"], null["null_mean"], color="#777777", ls="--", lw=1.2, zorder=2)
-    for method in reversed(methods):
-        rows = table[table["method"] == method].sort_values("n_sd")
-        _, colour, line = _METHODS[method]
-        ax.plot(rows["n_sd"], rows["converted"], color=colour, ls=line, zorder=3)
-        significant = rows[rows["q_value"] < _style.MAX_Q]
-        ax.plot(
-            significant["n_sd"], significant["converted"], ls="", marker="*", color=colour, ms=9, mec="white", mew=0.5,
-            zorder=4, clip_on=False, in_layout=False,
-        )  # fmt: skip
-    ax.xaxis.set_major_locator(MaxNLocator(5))
+def _curves(ax: Axes, table: pd.DataFrame, methods: Sequence[str], unit: str, max_q: float) -> None:
+    """Draw one target: the random directions, a line per method, and for the first the judge and stars."""
+    for method in reversed(methods):  # the first on top
+        rows = table[table["method"] == method].sort_values(unit)
+        _, colour, line = METHODS[method]
+        width = _THICK if method == methods[0] else _THIN
+        ax.plot(rows[unit], rows["converted"], color=colour, ls=line, lw=width, zorder=3)
+    null = rows[rows["null_mean"].notna()]
+    if len(null):
+        ax.fill_between(null[unit], null["null_low"], null["null_high"], color=_REST, linewidth=0, zorder=1)
+        ax.plot(null[unit], null["null_mean"], color="#777777", ls="--", lw=1.2, zorder=2)
+    ax.plot(rows[unit], rows["judged"], color=colour, lw=_THIN, marker="o", mfc="white", ms=4, zorder=3.5)
+    sure = rows[rows["q_value"] <= max_q]
+    ax.plot(
+        sure[unit], sure["converted"], ls="", marker="*", color=colour, ms=10, mec="white", mew=0.5, zorder=4,
+        clip_on=False, in_layout=False,
+    )  # fmt: skip
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
 def _dot(colour: str) -> Line2D:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -44,8 +43,8 @@ def gene_counts(
 
     Returns
     -------
-    The Axes. A dot marks the number of genes at which half of the converted cells flip. The legend gives baselines: the
-    share of the flipped cells that also flip with equally many differentially expressed genes, or random genes.
+    The Axes. A dot marks the median number of genes of the cells that flip. The legend gives baselines: the share of
+    the flipped cells that also flip with equally many differentially expressed genes, or random genes.
 
     Examples
     --------
@@ -55,7 +54,7 @@ def gene_counts(
     >>> model = dv.model.PCA(n_latent=10).train(adata)
     >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
     >>> minimal = dv.tl.minimal_genes(
-    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
     ... )
     >>> ax = dv.pl.gene_counts(minimal)
     """
@@ -68,7 +67,7 @@ def gene_counts(
     labels = [_label(name, m, _style.slot(ax, 0)[0] - 40) for name, m in several.items()]
     if not any(m.counts["flipped"] for m in several.values()):
         ax = _style.axes_or_new(ax, 1.4)
-        _write(ax, "\n".join(dict.fromkeys(_why_empty(m) for m in several.values())))
+        _write(ax, "\n".join(dict.fromkeys(" ".join(_why_empty(m)) for m in several.values())))
         _text.title(ax, title if title is not None else _caption(several))
         return ax
     ax = _style.axes_or_new(ax, 6)
@@ -77,7 +76,7 @@ def gene_counts(
     wide = bool(numbers.max() > 20 * numbers.min())
     right = 1.05 * numbers.max()
     keys = []
-    for i, curve in enumerate(curves):
+    for i, (curve, result) in enumerate(zip(curves, several.values(), strict=True)):
         colour, line = _style.CATEGORIES[i % len(_style.CATEGORIES)], _LINES[i % len(_LINES)]
         keys.append(Line2D([], [], color=colour, ls=line))
         if curve.empty:
@@ -85,10 +84,8 @@ def gene_counts(
         # The curve ends below 100 % if no set of genes flips some cells.
         x = [curve["n_genes"].iloc[0], *curve["n_genes"], right]
         ax.plot(x, [0.0, *curve["share"], curve["share"].iloc[-1]], drawstyle="steps-post", color=colour, ls=line)
-        if (n := _half(curve)) is not None:
-            ax.plot([n], [0.5], ls="", marker="o", color=colour, mec="white", mew=1.0, ms=8, zorder=4)
-    if any(_half(c) is not None for c in curves):
-        ax.axhline(0.5, color="#777777", ls=":", lw=1.0, zorder=1)
+        middle = 0.5 * curve["share"].iloc[-1]
+        ax.plot([_median(result)], [middle], ls="", marker="o", color=colour, mec="white", mew=1.0, ms=8, zorder=4)
     ax.set(xlim=(max(1.0, 0.9 * numbers.min()) if wide else 0, right), ylim=(0, 1.02))
     if wide:
         ax.set_xscale("log")
@@ -124,9 +121,9 @@ def minimal_genes(
 
     Returns
     -------
-    The Axes. A grey tick is the share of sets with the gene under random directions. A star after the change marks a
-    share above that (q < 0.05). Changes are in log-normalised units if the scaling of the model is known, otherwise on
-    the scale of the training layer.
+    The Axes. Genes that change much in many cells come first. A grey tick is the share of sets with the gene under
+    random directions. A star after the change marks a share above that (q < 0.05). Changes are in log-normalised units
+    if the scaling of the model is known, otherwise on the scale of the training layer.
 
     Examples
     --------
@@ -136,7 +133,7 @@ def minimal_genes(
     >>> model = dv.model.PCA(n_latent=10).train(adata)
     >>> classifier = dv.model.CellStateClassifier().train(adata, "cell_type", max_epochs=5, progress=False)
     >>> minimal = dv.tl.minimal_genes(
-    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_sd=2, n_random=5, progress=False
+    ...     adata, model, classifier, source="CD34+", target="CD14+ Monocyte", n_random=5, progress=False
     ... )
     >>> ax = dv.pl.minimal_genes(minimal, n_genes=10)
     """
@@ -146,7 +143,7 @@ def minimal_genes(
     ax = _style.axes_or_new(ax, _ROW * len(table) / 72 + 4 if len(table) else 1.4)
     source, target = minimal.params["source"], minimal.params["target"]
     if table.empty:
-        _write(ax, _why_empty(minimal))
+        _write(ax, " ".join(_why_empty(minimal)))
         _text.title(ax, title if title is not None else f"No genes turn {source} into {target}")
         return ax
     ys = np.arange(len(table))
@@ -190,24 +187,26 @@ def _check(minimal: object) -> None:
         raise ValueError(f"minimal is a {type(minimal).__name__}; pass the result of diffvae.tl.minimal_genes.")
 
 
-def _half(curve: pd.DataFrame) -> int | None:
-    """Return the smallest number of genes with which half of the converted cells flip."""
-    reached = curve.loc[curve["share"] >= 0.5, "n_genes"]
-    return int(reached.iloc[0]) if len(reached) else None
+def _median(minimal: MinimalGenes) -> float:
+    """Return the median size of the sets, as in tables and summary."""
+    return float(minimal.cells["n_genes"].median())
 
 
-def _why_empty(minimal: MinimalGenes) -> str:
+def _why_empty(minimal: MinimalGenes) -> tuple[str, str]:
+    """Return why there are no sets, and what to do."""
     p, c = minimal.params, minimal.counts
-    if not c["converted"]:
-        return f"No cell of {p['source']} converts to {p['target']} at {p['n_sd']:g} sd."
-    return f"{_data.cells(c['converted'])} convert to {p['target']}, but no set of genes flips any of them."
+    if c["converted"]:
+        why = f"{_data.cells(c['converted'])} convert to {p['target']}, but no set of genes flips any of them."
+        return why, "Let more genes change, or try a larger step."
+    step = f"{p['n_sd']:g} sd" if "n_sd" in p else f"step {p['step']:g}"
+    return f"No cell of {p['source']} converts to {p['target']} at {step}.", "Try another step, or a nearer source."
 
 
 def _write(ax: Axes, sentence: str) -> None:
     """Write a sentence into otherwise empty Axes."""
     ax.set_axis_off()
     room = _style.slot(ax, 0)[0] - 20
-    lines = "\n".join(_text.wrap(line, room, lines=3) for line in sentence.split("\n"))
+    lines = "\n".join(_text.wrap(line, room, lines=3, size=10) for line in sentence.split("\n"))
     ax.text(0, 0.95, _text.plain(lines), va="top", fontsize=10, transform=ax.transAxes)
 
 
@@ -217,21 +216,20 @@ def _caption(several: Mapping[str, MinimalGenes]) -> str:
     if len(several) > 1:
         return f"How many genes turn {source} into other types"
     (minimal,) = several.values()
-    target, n = minimal.params["target"], _half(minimal.curve())
-    if n is not None:
-        return f"Half of the converted {source} cells become {target} with at most {n:,} gene{'s' * (n != 1)}"
-    if not minimal.counts["flipped"]:
+    target, c = minimal.params["target"], minimal.counts
+    if not c["flipped"]:
         return f"No genes turn {source} into {target}"
-    return f"Fewer than half of the converted {source} cells flip to {target}"
+    n = _median(minimal)
+    return f"A median of {n:g} gene{'s' * (n != 1)} turn{'s' * (n == 1)} a converted {source} cell into {target}"
 
 
 def _label(name: str, minimal: MinimalGenes, room: float) -> str:
-    """Return a legend entry: the flipped cells, the number of genes for half of them, and the baselines."""
-    c, n = minimal.counts, _half(minimal.curve())
+    """Return a legend entry: the flipped cells, the median number of genes, and the baselines."""
+    c = minimal.counts
     if not c["flipped"]:
-        return _text.wrap(f"{name}: {_why_empty(minimal)}", room, lines=2)
+        return _text.wrap(f"{name}: {_why_empty(minimal)[0]}", room, lines=2)
     first = f"{name}: {c['flipped']:,} of {c['converted']:,} cells flip"
-    first += f", half with {n:,} gene{'s' * (n != 1)}" if n is not None else ", fewer than half"
+    first += f", median {_median(minimal):g} gene{'s' * (_median(minimal) != 1)}"
     flipped = minimal.baselines.set_index("genes")["flipped"]
     kinds = [kind for kind in ("differentially expressed", "random") if kind in flipped]
     second = "with equally many other genes: " + ", ".join(f"{kind} {_style.share(flipped[kind])}" for kind in kinds)

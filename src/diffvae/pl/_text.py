@@ -50,7 +50,7 @@ def shorten(text: str, room: float, size: float = TEXT, weight: str = "normal") 
     """
     if width(text, size, weight) <= room:
         return text
-    for n in range(len(text) - 1, 1, -1):
+    for n in range(min(len(text) - 1, int(room)), 1, -1):  # a letter is wider than a point
         short = f"{text[: (n + 1) // 2]}…{text[len(text) - n // 2 :]}"
         if width(short, size, weight) <= room:
             return short
@@ -79,7 +79,7 @@ def wrap(text: str, room: float, *, lines: int = 2, size: float = TEXT, weight: 
 
 def title(ax: Axes, text: str, pad: float = 6.0) -> None:
     """Set the title `pad` points above `ax`, wrapped to the grid cell of `ax`."""
-    ax.set_title(plain(text), loc="left", pad=pad)
+    ax.set_title("", loc="left")  # a long title in one line would leave no room for the Axes
     figure = ax.figure
     lay_out(figure.figure)  # sets the left edge of the Axes
     spec = ax.get_subplotspec()

@@ -10,54 +10,76 @@ import pandas as pd
 from anndata.io import read_elem
 
 from diffvae import _keys
+from diffvae.pl._conversion import METHODS
 from diffvae.report._encode import distinct, short
 from diffvae.report._folder import DamagedError, stored_in
+from diffvae.tl._perturb import BEYOND_CHANCE
 
 if TYPE_CHECKING:
     from diffvae.report._folder import Folder
     from diffvae.report._map import Cells
 
 N_GENES = 15
-METHODS = {
-    "shift": "shift of the target's dimensions",
-    "mean": "step to the target's latent mean",
-    "expression_mean": "step between mean expressions, no model",
-    "none": "decoding without a shift",
+GENE_TABLES = {
+    "effects": (["log_effect", "effect"], ["agreement"]),
+    "minimal_genes": (["mean_log_change", "mean_change"], ["share", "null_share", "q_value"]),
 }
-GENE_TABLES = {"effects": ["effect", "agreement"], "minimal_genes": ["share", "null_share", "q_value"]}
-"""Tables of genes, and their columns on the page after gene and direction."""
+"""Tables of genes, and their columns on the page after gene and direction: the first change that there is, and more."""
 
 
 def data(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the curve, the converted cells of each step and the genes, for each source and target."""
+    """Return the curves, the converted cells of each step and the genes, for each source and target."""
     conversions, resistance = folder.table("tables/conversions"), folder.table("tables/resistance")
     if conversions is None or resistance is None:
         return None
+    parameters = folder.summary["parameters"]
+    unit = "step" if parameters.get("step") and "step" in conversions else "n_sd"
+    if conversions.duplicated(["source", "target", "method", unit]).any():
+        raise DamagedError(f"{str(folder.path)!r} has two conversions with the same source, target, method and {unit}")
     targets, sets = folder.table("tables/targets"), folder.table("tables/minimal_sets")
     genes = {name: folder.table(f"tables/{name}") for name in GENE_TABLES}
-    places = _places(folder)
-    steps = sorted(conversions["n_sd"].unique().tolist())
+    places = _places(folder, cells)
+    steps = sorted(conversions[unit].unique().tolist())
+    default = str(conversions["method"].iloc[0])
     names = {side: list(dict.fromkeys(conversions[side])) for side in ("source", "target")}
     titles = {side: dict(zip(values, distinct(values), strict=True)) for side, values in names.items()}
     pairs = []
     for (source, target), rows in conversions.groupby(["source", "target"], sort=False):
         moved = resistance[(resistance["source"] == source) & (resistance["target"] == target)]
-        numbers = None if targets is None else targets[targets["target"] == target]
+        known = targets[targets["target"] == target] if targets is not None else pd.DataFrame()
+        row = {} if known.empty else known.iloc[0].to_dict()
+        own = rows[rows["method"] == default].set_index(unit).reindex(steps)
+        at = row.get(unit, np.nan)
+        start = len(steps) - 1 if np.isnan(at) else int(np.abs(np.array(steps) - at).argmin())
+        a, b = titles["source"][source], titles["target"][target]
+        n_genes = [] if sets is None else sets.loc[sets["target"] == target, "n_genes"].dropna().to_numpy(int)
         pairs.append(
             {
-                "source": titles["source"][source],
-                "target": titles["target"][target],
+                "source": a,
+                "target": b,
                 "n_cells": int(rows["n_cells"].iloc[0]),
-                "curves": _curves(rows, steps),
+                "start": start,
+                "reached": bool(row["reached"]) if "reached" in row else None,
+                "curves": {
+                    str(method): _column(of.set_index(unit).reindex(steps), "converted")
+                    for method, of in rows.groupby("method", sort=False)
+                },
+                **{name: _column(own, name) for name in ("judged", "nearest")},
+                **{name: _column(own, name) for name in ("null_mean", "null_low", "null_high", "q_value")},
                 **_converted(moved, cells, steps),
+                "placed": places.get((str(source), str(target)), []),
+                "way": _way(row, b),
                 "effects": _top_genes(genes["effects"], "effects", target, shown),
                 "minimal": _top_genes(genes["minimal_genes"], "minimal_genes", target, shown),
-                "n_genes": [] if sets is None else sets.loc[sets["target"] == target, "n_genes"].dropna().to_numpy(int),
-                "placed": places.get((str(source), str(target)), []),
-                "numbers": None if numbers is None or numbers.empty else _numbers(numbers.iloc[0]),
+                "n_genes": n_genes,
+                "empty": "" if len(n_genes) else _why_empty(own, unit, parameters, a, b),
+                "numbers": _numbers(row) if row else None,
             }
         )
-    return {"steps": steps, "pairs": pairs, "methods": METHODS}
+    methods = {name: [words, colour] for name, (words, colour, _) in METHODS.items()}
+    return {
+        "unit": unit, "steps": steps, "pairs": pairs, "methods": methods, "default": default, "max_q": BEYOND_CHANCE,
+    }  # fmt: skip
 
 
 def genes(folder: Folder) -> list[str]:
@@ -67,15 +89,9 @@ def genes(folder: Folder) -> list[str]:
     return [gene for top in tops for gene in top if gene]
 
 
-def _curves(rows: pd.DataFrame, steps: list[float]) -> dict[str, Any]:
-    curves: dict[str, Any] = {}
-    for method, of_method in rows.groupby("method", sort=False):
-        by_step = of_method.set_index("n_sd").reindex(steps)
-        curves[str(method)] = by_step["converted"].to_numpy(float).round(4)
-        if method == "shift":
-            for column in ("null_mean", "null_low", "null_high", "q_value"):
-                curves[column] = by_step[column].to_numpy(float).round(4)
-    return curves
+def _column(by_step: pd.DataFrame, name: str) -> np.ndarray | None:
+    """Return a number per step; None if an earlier version did not write it."""
+    return by_step[name].to_numpy(float).round(4) if name in by_step else None
 
 
 def _converted(resistance: pd.DataFrame, cells: Cells, steps: list[float]) -> dict[str, Any]:
@@ -86,8 +102,8 @@ def _converted(resistance: pd.DataFrame, cells: Cells, steps: list[float]) -> di
     return {"cells": place[drawn], "converted": [[i for i, s in enumerate(at) if f"{step:g}" in s] for step in steps]}
 
 
-def _places(folder: Folder) -> dict[tuple[str, str], np.ndarray]:
-    """Return the places of the changed cells on the map at the largest step, by source and target: cells x 2."""
+def _places(folder: Folder, cells: Cells) -> dict[tuple[str, str], list[list[Any]]]:
+    """Return the drawn cells that are converted, each with its place after the change, by source and target."""
     file = folder.path / "changed_cells.h5ad"
     if not file.is_file():
         return {}
@@ -96,20 +112,72 @@ def _places(folder: Folder) -> dict[tuple[str, str], np.ndarray]:
             return {}
         obs, shape = read_elem(stored["obs"]), stored[f"obsm/{_keys.TSNE}"].shape
         places = read_elem(stored[f"obsm/{_keys.TSNE}"]) if shape == (len(obs), 2) else None
-    if places is None or not {"source", "target"} <= set(obs):
-        raise DamagedError(f"{str(file)!r} has a map of shape {shape} for {len(obs)} cells, or no source and target")
-    pairs = obs.reset_index(drop=True).groupby(["source", "target"], observed=True).indices
-    return {(str(a), str(b)): np.asarray(places, float)[rows].round(2) for (a, b), rows in pairs.items()}
+    if places is None or not {"cell", "source", "target", "converted"} <= set(obs):
+        raise DamagedError(
+            f"{str(file)!r} has a map of shape {shape} for {len(obs)} cells, or no cell, source, target and converted"
+        )
+    own = cells.place(obs["cell"])
+    moved = pd.DataFrame({"source": obs["source"].astype(str), "target": obs["target"].astype(str)}).reset_index()
+    moved = moved[(own >= 0) & obs["converted"].to_numpy(bool)]
+    xy = np.asarray(places, float).round(2)
+    pairs: dict[tuple[str, str], list[list[Any]]] = {}
+    for row, source, target in zip(moved.index, moved["source"], moved["target"], strict=True):
+        pairs.setdefault((source, target), []).append([own[row], *xy[row]])
+    return pairs
+
+
+def _way(row: Mapping[str, Any], target: str) -> str:
+    """Say how the target lies to the source: along which way, and whether earlier; empty if it isn't known."""
+    said = []
+    if not np.isnan(route := row.get("route", np.nan)):
+        if np.isinf(route):
+            said.append("No way leads there through cells that exist.")
+        else:
+            through = f", through {short(row['passes'])}" if row.get("passes") else ""
+            said.append(f"The shortest way through cells that exist is {route:.1f} times the straight line{through}.")
+    if bool(row.get("earlier", False)):
+        said.append(f"{target} is earlier than the source: this means going back.")
+    return " ".join(said)
+
+
+def _why_empty(own: pd.DataFrame, unit: str, parameters: Mapping[str, Any], source: str, target: str) -> str:
+    """Say why no set of genes was found at the largest step, and what to do."""
+    counts = (own["converted"] * own["n_cells"]).fillna(0).round().astype(int)
+    largest, best, before, converted = counts.index[-1], counts.idxmax(), counts.iloc[0], counts.iloc[-1]
+    option = "--n-sd" if unit == "n_sd" else "--step"
+    step = f"{largest:g} sd" if unit == "n_sd" else f"{largest:g} of the distance between the types"
+    larger = f'try larger steps ({option} "{1.5 * largest:g} {2 * largest:g}"), or a source nearer to {target}'
+    if not counts.iloc[1:].any():
+        return f"No cell of {source} becomes {target}, even at the largest step, {step}. What to do: {larger}."
+    if not converted:
+        return (
+            f"Sets are searched at the largest step, {step}. No cell of {source} becomes {target} there, but "
+            f"{counts[best]} do at {best:g}: the largest step leads past the type. What to do: leave it out "
+            f'({option} "{" ".join(f"{s:g}" for s in counts.index if 0 < s <= best)}").'
+        )
+    if before >= converted:
+        return (
+            f"{before} cells of {source} are called {target} before any step, and no more after it, so no gene needs "
+            "to change. What to do: look at how often the classifier confuses the two types "
+            "(classifier_confusion.csv)."
+        )
+    if parameters.get("restrict"):
+        larger = "let other genes change as well, by a longer list or without --restrict"
+    elif parameters.get("direction", "both") != "both":
+        larger = "let genes change in both directions, without --direction"
+    return f"{converted} cells become {target}, but no set of genes alone does it. What to do: {larger}."
 
 
 def _top_genes(table: pd.DataFrame | None, name: str, target: Any, shown: Mapping[str, str]) -> list[list[Any]]:
     if table is None:
         return []
+    changes, more = GENE_TABLES[name]
+    change = next(c for c in changes if c in table)
     top = table[table["target"] == target].head(N_GENES)
-    columns = top[["gene", "direction", *GENE_TABLES[name]]].itertuples(index=False)
+    columns = top[["gene", "direction", change, *more]].itertuples(index=False)
     return [[shown.get(gene, short(gene)), *values] for gene, *values in columns]
 
 
-def _numbers(row: pd.Series) -> dict[str, Any]:
-    names = ("n_sd", "n_flipped", "median_n_genes", "flipped_by_de_genes", "flipped_by_random_genes", "q_value")
+def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("n_flipped", "median_n_genes", "flipped_by_de_genes", "flipped_by_random_genes")
     return {name: None if not np.isfinite(row[name]) else float(row[name]) for name in names}

@@ -77,13 +77,14 @@ RUN = {
 }
 SUMMARIES: dict[str, dict[str, Any]] = {
     "run": RUN,
-    "perturb": {"verdict": [str], "parameters": {"n_sd": [NUMBER]}},
+    "perturb": {"verdict": [str], "parameters": {"n_sd": ([NUMBER], None), "step": ([NUMBER], None)}},
     "links": {"verdict": [str], "parameters": {"groupby": str}},
     "benchmark": {"verdict": [str], "reference": str, "methods": [str], "versions": {"diffvae": str}},
 }
 """What the summary of each command must hold: types, entries of dictionaries (``str``: of all entries), and lists.
 
-What is in a tuple with None may be missing: a run without labels has no scores, one of an earlier version no batches.
+What is in a tuple with None may be missing: a run without labels has no scores, one of an earlier version no batches,
+a perturbation of an earlier version no steps as shares of a distance.
 """
 
 
@@ -91,7 +92,8 @@ What is in a tuple with None may be missing: a run without labels has no scores,
 class Columns:
     """Columns that a table must have, separated by spaces; a name such as "NA" or "1" in ``text`` stays text.
 
-    No two rows may agree in all columns of ``unique``; ``other`` columns may hold anything.
+    A column with "?" may be missing, as in tables of an earlier version. No two rows may agree in all columns of
+    ``unique``; ``other`` columns may hold anything.
     """
 
     text: str = ""
@@ -99,6 +101,11 @@ class Columns:
     flags: str = ""
     other: str = ""
     unique: str = ""
+
+    def of(self, kind: str) -> list[str]:
+        """Return the names of a kind of columns, ``"numbers"`` for example, those that may be missing among them."""
+        names: str = getattr(self, kind)
+        return names.replace("?", "").split()
 
 
 TABLES = {
@@ -111,15 +118,16 @@ TABLES = {
     ),
     "tables/history": Columns(numbers="epoch"),
     "tables/conversions": Columns(
-        "source target method", "n_sd n_cells converted null_mean null_low null_high q_value",
-        unique="source target method n_sd",
+        "source target method", "n_sd step? n_cells converted judged? nearest? null_mean null_low null_high q_value"
     ),
     "tables/resistance": Columns("source target cell converted_at"),
     "tables/targets": Columns(
-        "target", "n_sd n_flipped median_n_genes flipped_by_de_genes flipped_by_random_genes q_value"
+        "target passes?",
+        "n_sd step? route? n_flipped median_n_genes flipped_by_de_genes flipped_by_random_genes q_value",
+        "earlier? reached?",
     ),
-    "tables/effects": Columns("target gene direction", "effect agreement"),
-    "tables/minimal_genes": Columns("target gene direction", "share null_share q_value"),
+    "tables/effects": Columns("target gene direction", "effect log_effect? agreement"),
+    "tables/minimal_genes": Columns("target gene direction", "mean_change mean_log_change? share null_share q_value"),
     "tables/minimal_sets": Columns("target", "n_genes"),
     "tables/called_links": Columns("cell_1 cell_2", "probability", "new"),
     "tables/link_table": Columns("graph type_1 type_2", "n_links expected z q_value"),
@@ -157,7 +165,7 @@ class Folder:
         if not file.is_file():
             return None
         columns = TABLES[name]
-        text = dict.fromkeys(columns.text.split(), str)
+        text = dict.fromkeys(columns.of("text"), str)
         try:
             if not file.read_bytes().strip():
                 return None
@@ -165,14 +173,14 @@ class Folder:
             table = pd.read_csv(file, dtype=text, keep_default_na=False, na_values=[""], low_memory=False)
         except (OSError, ValueError) as error:
             raise DamagedError(f"{str(file)!r} can't be read ({clean(error)[:MAX_QUOTED]})") from error
-        required = [c for group in (columns.text, columns.numbers, columns.flags, columns.other) for c in group.split()]
-        if missing := [c for c in required if c not in table]:
+        required = " ".join((columns.text, columns.numbers, columns.flags, columns.other)).split()
+        if missing := [c for c in required if not c.endswith("?") and c not in table]:
             raise DamagedError(f"{str(file)!r} lacks the column {missing[0]!r}")
         curves = [c for c in table if c.startswith(("train_", "validation_"))]
-        for column in (*columns.numbers.split(), *curves):
+        for column in table.columns.intersection([*columns.of("numbers"), *curves]):
             if len(table) and not pd.api.types.is_numeric_dtype(table[column]):
                 raise DamagedError(f"{str(file)!r} has text in the column {column!r}")
-        for column in columns.flags.split():
+        for column in table.columns.intersection(columns.of("flags")):
             if not table[column].dropna().isin((True, False)).all():
                 raise DamagedError(f"{str(file)!r} has values other than True and False in the column {column!r}")
         if columns.unique and table.duplicated(columns.unique.split()).any():

@@ -1,9 +1,14 @@
 // Perturbation: all steps are precomputed, and the slider looks them up.
 if (data.changes) {
-  const { steps, pairs, methods } = data.changes;
+  const { unit, steps, pairs, methods, default: first, max_q } = data.changes;
   const sources = [...new Set(pairs.map((p) => p.source))];
-  const DASHES = { shift: "solid", mean: "dash", expression_mean: "dot", none: "dashdot" };
-  const COLOURS = { shift: "#d55e00", mean: "#0072b2", expression_mean: "#009e73", none: "#7d8794" };
+  const DASHES = { mean: "solid", shift: "dash", ot: "dashdot", anchored: "longdash", expression_mean: "dot", none: "longdashdot" };
+  const LIT = "#e8760a";
+  const axisTitle = unit === "step" ? "step (share of the distance to the target)" : "step (standard deviations)";
+  const sizeOf = (step) => (unit === "step" ? `step ${steps[step]}` : `${steps[step]} sd`);
+  $("change-unit").textContent = unit === "step"
+    ? "A step of 1 changes a cell's expression as much as the two types differ on average."
+    : "Steps are in standard deviations of the latent dimensions (λ of the paper).";
 
   const current = () => pairs[Number($("change-target").value)];
 
@@ -14,41 +19,64 @@ if (data.changes) {
       { marker, ...(status ? { text: index.map((i) => hover(i, status)), hoverinfo: "text" } : {}) });
     const others = [...cells.x.keys()].filter((i) => !sourceCells.has(i));
     const still = pair.cells.filter((i) => !lit.has(i));
-    const last = step === steps.length - 1 && pair.placed.length;
-    caption("change-map", `${pair.source} on the map: orange cells become ${pair.target} at λ = ${steps[step]}, black cells do not${last ? "; triangles are the changed cells" : ""}`);
+    const moved = step === pair.start ? pair.placed : []; // of one step only, the map has the places
+    caption("change-map", moved.length
+      ? `${pair.source} on the map: cells that become ${pair.target} are triangles where their changed expression belongs, and rings where they were; black cells do not convert`
+      : `${pair.source} on the map, where the cells are now: orange cells become ${pair.target} at ${sizeOf(step)}, black cells do not`);
+    const was = moved.length ? { symbol: "circle-open", size: size + 2, color: LIT, opacity: 0.6 } : { size: size + 4, color: LIT, line: { width: 1, color: INK } };
     draw("change-map", [layer(others, { size, color: GREY, opacity: 0.35 }),
       layer(still, { size: size + 3, color: INK, opacity: 0.9, line: { width: 1, color: PAPER } }, "not converted"),
-      ...(last ? [{ type: "scatter", mode: "markers", x: pair.placed.map((p) => p[0]), y: pair.placed.map((p) => p[1]), text: pair.placed.map(() => "changed cell"), hoverinfo: "text",
-        marker: { symbol: "triangle-up", size: size + 4, color: "#e8760a", line: { width: 1, color: INK } } }] : []),
-      layer([...lit], { size: size + 4, color: "#e8760a", line: { width: 1, color: INK } }, "converted")],
+      layer([...lit], was, "converted"),
+      ...(moved.length ? [points(moved.map((p) => p[1]), moved.map((p) => p[2]), { text: moved.map((p) => hover(p[0], "converted, moved here")), hoverinfo: "text",
+        marker: { symbol: "triangle-up", size: size + 4, color: LIT, line: { width: 0.7, color: INK } } })] : [])],
     onMap({ uirevision: "change" }));
   };
 
   const drawCurve = (pair, step) => {
     const { curves } = pair;
-    caption("change-curve", `Share of ${pair.n_cells} ${pair.source} cells classified as ${pair.target}, by step; band: 95 % of random directions`);
+    caption("change-curve", `Share of ${pair.n_cells} ${pair.source} cells called ${pair.target}, by step. Thick line: classifier, rings: judge, band: 95 % of random directions, stars: more than chance (q ≤ ${max_q})`);
     const traces = [];
-    if (curves.null_low) {
-      const known = steps.map((_, i) => i).filter((i) => curves.null_low[i] !== null);
-      traces.push({ x: known.map((i) => steps[i]), y: known.map((i) => curves.null_low[i]), mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false },
-        { x: known.map((i) => steps[i]), y: known.map((i) => curves.null_high[i]), mode: "lines", line: { width: 0 }, fill: "tonexty",
+    const known = steps.map((_, i) => i).filter((i) => pair.null_low && pair.null_low[i] !== null);
+    if (known.length)
+      traces.push({ x: known.map((i) => steps[i]), y: known.map((i) => pair.null_low[i]), mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false },
+        { x: known.map((i) => steps[i]), y: known.map((i) => pair.null_high[i]), mode: "lines", line: { width: 0 }, fill: "tonexty",
           fillcolor: "rgba(130,140,155,0.35)", name: "random directions", showlegend: true, hoverinfo: "skip" });
+    for (const key of Object.keys(curves).filter((k) => k !== first).concat(first)) { // the first method on top
+      const [name, colour] = methods[key] || [key, INK];
+      traces.push({ x: steps, y: curves[key], mode: key === first ? "lines+markers" : "lines", name, showlegend: true, line: { dash: DASHES[key], color: colour, width: key === first ? 4 : 1.6 }, marker: { size: 7 },
+        hovertemplate: `${name}<br>%{x}: %{y:.0%}<extra></extra>` });
     }
-    for (const [key, name] of Object.entries(methods))
-      if (curves[key]) traces.push({ x: steps, y: curves[key], mode: "lines+markers", name, showlegend: true, line: { dash: DASHES[key], color: COLOURS[key], width: key === "shift" ? 3 : 1.6 }, marker: { size: 6 },
-        hovertemplate: `${name}<br>λ %{x}: %{y:.0%}<extra></extra>` });
-    draw("change-curve", traces, { showlegend: true, xaxis: { title: { text: "step λ (standard deviations)" } },
-        yaxis: { title: { text: "cells converted" }, tickformat: ".0%", range: [-0.03, 1.05] }, legend: { orientation: "h", y: -0.24 },
-        margin: { l: 58, r: 12, t: 10, b: 60 },
+    const colour = (methods[first] || [first, INK])[1];
+    if (pair.judged) traces.push({ x: steps, y: pair.judged, mode: "lines+markers", name: "by the judge", showlegend: true, line: { color: colour, width: 1.4 },
+      marker: { symbol: "circle-open", size: 8 }, hovertemplate: "judge<br>%{x}: %{y:.0%}<extra></extra>" });
+    const sure = steps.map((_, i) => i).filter((i) => pair.q_value && pair.q_value[i] !== null && pair.q_value[i] <= max_q);
+    traces.push({ x: sure.map((i) => steps[i]), y: sure.map((i) => curves[first][i]), mode: "markers", name: "more than chance", showlegend: sure.length > 0, hoverinfo: "skip",
+      marker: { symbol: "star", size: 14, color: colour, line: { width: 1, color: PAPER } } });
+    draw("change-curve", traces, { showlegend: true, xaxis: { title: { text: axisTitle } },
+        yaxis: { title: { text: "cells converted" }, tickformat: ".0%", range: [-0.03, 1.05] }, legend: { orientation: "h", y: 1.03, yanchor: "bottom", font: { size: 12 }, traceorder: "normal" },
+        margin: { l: 58, r: 12, t: 10, b: 52 },
         shapes: [{ type: "line", x0: steps[step], x1: steps[step], y0: 0, y1: 1, line: { color: INK, width: 1, dash: "dot" } }] });
   };
 
+  // what the note says of one step, a sentence each
+  const told = (pair, step) => {
+    const share = pair.curves[first], q = pair.q_value && pair.q_value[step];
+    const start = pair.reached === null || step !== pair.start ? ""
+      : pair.reached ? " (the smallest step that reaches the type)" : " (the largest step; none reaches the type)";
+    const said = [`At ${sizeOf(step)}${start}, the classifier calls ${Math.round(share[step] * pair.n_cells)} of ${pair.n_cells} ${pair.source} cells (${percent(share[step])}) ${pair.target}`
+      + `${pair.judged ? `, the judge ${percent(pair.judged[step])}` : ""}${pair.nearest ? `, and the nearest real cells ${percent(pair.nearest[step])}` : ""}.`];
+    if (pair.null_mean && pair.null_mean[step] !== null)
+      said.push(`That is ${q !== null && q <= max_q ? "" : "not "}more than chance (q ${number(q)}): random directions of equal change convert ${percent(pair.null_mean[step])}.`);
+    if (step) said.push(`Without a step, the classifier calls ${percent(share[0])} so.`);
+    if (pair.way) said.push(pair.way);
+    if (pair.cells.length < pair.n_cells) said.push(`${pair.cells.length} cells are drawn.`);
+    return said.join(" ");
+  };
+
   const show = () => {
-    const pair = current(), step = Number($("change-step").value), { curves } = pair;
+    const pair = current(), step = Number($("change-step").value);
     $("change-value").textContent = String(steps[step]);
-    const q = curves.q_value ? curves.q_value[step] : null;
-    const baseline = curves.null_mean && curves.null_mean[step] !== null ? `; random directions of this length ${percent(curves.null_mean[step])}` : "";
-    $("change-note").textContent = `At λ = ${steps[step]}, ${Math.round(curves.shift[step] * pair.n_cells)} of ${pair.n_cells} ${pair.source} cells (${percent(curves.shift[step])}) are classified as ${pair.target} (${percent(curves.shift[0])} at λ = 0${baseline}${q === null ? "" : `; q ${number(q)}, ${q < 0.05 ? "beyond chance" : "not beyond chance"}`}).${pair.cells.length < pair.n_cells ? ` ${pair.cells.length} of them are drawn.` : ""}`;
+    $("change-note").textContent = told(pair, step);
     drawMap(pair, step);
     drawCurve(pair, step);
   };
@@ -56,28 +84,31 @@ if (data.changes) {
   const showGenes = () => {
     const pair = current(), { numbers } = pair;
     rows("change-effects", pair.effects.map(([gene, ...rest]) => [{ gene }, ...rest]), [2, 3]);
-    rows("change-minimal", pair.minimal.map(([gene, ...rest]) => [{ gene }, ...rest]), [2, 3, 4]);
+    caption("change-effects", `Genes that change most on the way to ${pair.target}, at ${sizeOf(pair.start)}`);
+    $("change-empty").textContent = pair.empty;
+    $("change-empty").hidden = !pair.empty;
+    $("change-sets").hidden = Boolean(pair.empty);
+    if (pair.empty) return;
+    rows("change-minimal", pair.minimal.map(([gene, ...rest]) => [{ gene }, ...rest]), [2, 3, 4, 5]);
     const baseline = numbers && numbers.flipped_by_de_genes !== null ? `; equally many top differentially expressed genes flip ${percent(numbers.flipped_by_de_genes)} of them, random ones ${percent(numbers.flipped_by_random_genes)}` : "";
     const median = numbers && numbers.median_n_genes !== null ? `; median ${number(numbers.median_n_genes)}${baseline}` : "";
-    caption("change-counts", pair.n_genes.length
-      ? `Genes that must change in each of ${pair.n_genes.length} cells that flip to ${pair.target}${median}`
-      : `No cell flips to ${pair.target} by changing genes in the shift's direction`);
+    caption("change-counts", `Genes that must change in each of ${pair.n_genes.length} cells that flip to ${pair.target}${median}`);
     draw("change-counts", [{ type: "histogram", x: pair.n_genes, marker: { color: "#0072b2" }, hovertemplate: "%{x} genes: %{y} cells<extra></extra>" }],
       { xaxis: { title: { text: "genes changed" }, rangemode: "tozero" }, yaxis: { title: { text: "cells" } }, bargap: 0.06 });
   };
 
+  const start = () => { $("change-step").value = String(current().start); show(); showGenes(); };
   const targets = () => {
     const own = [...pairs.keys()].filter((i) => pairs[i].source === sources[Number($("change-source").value)]);
     fill($("change-target"), own.map((i) => [String(i), pairs[i].target]));
-    $("change-target").value = String(own.reduce((a, b) => (pairs[b].curves.shift.at(-1) > pairs[a].curves.shift.at(-1) ? b : a), own[0]));
+    const share = (i) => pairs[i].curves[first][pairs[i].start] + (pairs[i].reached ? 1 : 0);
+    $("change-target").value = String(own.reduce((a, b) => (share(b) > share(a) ? b : a), own[0]));
   };
   fill($("change-source"), sources.map((s, i) => [String(i), s]));
-  targets();
   $("change-step").max = String(steps.length - 1);
-  $("change-step").value = String(steps.length - 1);
-  $("change-source").addEventListener("change", () => { targets(); show(); showGenes(); });
-  $("change-target").addEventListener("change", () => { show(); showGenes(); });
+  targets();
+  start();
+  $("change-source").addEventListener("change", () => { targets(); start(); });
+  $("change-target").addEventListener("change", start);
   $("change-step").addEventListener("input", show);
-  show();
-  showGenes();
 }
