@@ -130,8 +130,10 @@ def perturbation(
     others = {"step": "n_sd", "n_sd": "step"}
     names = "n_cells n_converted converted judged null_mean null_low null_high excess q_value"
     columns = ["source", "target", "method", unit, others[unit], *names.split()]
+    table = pd.DataFrame(rows, columns=columns)
+    table["excess_agreed"] = table["excess"]
     return Perturbation(
-        pd.DataFrame(rows, columns=columns), trajectories, {}, adata, None, None, None, None, "type", unit, STEPS, 0.5,
+        table, trajectories, {}, adata, None, None, None, None, "type", unit, STEPS, 0.5,
         methods,
     )  # fmt: skip
 

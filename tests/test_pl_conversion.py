@@ -30,11 +30,11 @@ def test_one_map_per_target_at_the_step_that_reaches_it():
 
 def test_types_that_are_not_reached_are_said():
     found = perturbation(targets=("B", "C"))
-    found.table.loc[found.table["target"] == "C", "judged"] = 0.4  # the judge does not agree
+    found.table.loc[found.table["target"] == "C", "excess_agreed"] = 0.4  # the judges do not agree
     axes = dv.pl.conversions(found)
     assert title(axes[1, 0]) == "C, not reached: 16 of 20 (chance 10%)"  # at the largest step
     assert heading(axes[0, 0]).endswith("each type, or by the largest step, 2 of the distance")
-    found.table["judged"] = 0.4
+    found.table["excess_agreed"] = 0.4
     assert heading(dv.pl.conversions(found)[0, 0]) == "A: no type is reached by the largest step, 2 of the distance"
 
 
@@ -122,7 +122,9 @@ def test_plasticity_has_numbers_stars_and_a_diagonal():
     assert title(ax) == "Cells converted beyond chance by 2 of the distance, in %"
     assert "hatched: not tried" in ax.get_xlabel()
     assert_legible(ax)
-    found.table.loc[(found.table["source"] == "B") & (found.table["step"] == 1), "judged"] = 0  # reached at 2 only
+    found.table.loc[(found.table["source"] == "B") & (found.table["step"] == 1), "excess_agreed"] = (
+        0  # reached at 2 only
+    )
     ax = dv.pl.plasticity(found)
     assert written(ax) == ["65*", "65*", "70*", "70*"]
     assert "smallest step that reaches the type" in title(ax).replace("\n", " ")

@@ -19,6 +19,8 @@ from diffvae.pl import _data, _style, _text
 if TYPE_CHECKING:
     from diffvae.tl import Perturbation
 
+BEYOND_CHANCE = 0.1
+"""Largest q-value of a star. Random directions lead to where cells are, so that one in ten may lead to the target."""
 RULES: dict[str, Rule] = {"ncols": Optional(Whole(1))}
 # Converted cells stand out, also for colour-blind readers.
 _CONVERTS, _STAYS, _REST = "#D55E00", "#7BA3CC", "#DADADA"
@@ -213,8 +215,6 @@ def conversion_curves(
     >>> dv.pl.conversion_curves(perturbation).size
     1
     """
-    from diffvae.tl._perturb import BEYOND_CHANCE  # imports torch
-
     check(RULES, ncols=ncols)
     source, wanted = _pairs(perturbation, source, targets)
     ncols = min(2 if ncols is None else ncols, len(wanted))
@@ -223,7 +223,7 @@ def conversion_curves(
     shown = table[table["target"].isin(wanted)]
     top = float(np.nanmax(shown[["converted", "judged", "null_high"]].to_numpy(float), initial=0.05))
     for i, (panel, target) in enumerate(zip(panels, wanted, strict=True)):
-        _curves(panel, shown[shown["target"] == target], perturbation.methods, perturbation.unit, BEYOND_CHANCE)
+        _curves(panel, shown[shown["target"] == target], perturbation.methods, perturbation.unit)
         panel.set(ylim=(-0.03 * top, min(1.1 * top, 1.04)))
         panel.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -287,8 +287,6 @@ def plasticity(
     >>> [label.get_text() for label in dv.pl.plasticity(perturbation).get_yticklabels()]
     ['CD34+']
     """
-    from diffvae.tl._perturb import BEYOND_CHANCE  # imports torch
-
     _check(perturbation)
     rows = _at(perturbation, step)
 
@@ -401,7 +399,7 @@ def _cells(ax: Axes, perturbation: Perturbation, source: str, target: str, step:
     _text.map_axes(ax, _keys.TSNE)
 
 
-def _curves(ax: Axes, table: pd.DataFrame, methods: Sequence[str], unit: str, max_q: float) -> None:
+def _curves(ax: Axes, table: pd.DataFrame, methods: Sequence[str], unit: str) -> None:
     """Draw one target: the random directions, a line per method, and for the first the judge and stars."""
     for method in reversed(methods):  # the first on top
         rows = table[table["method"] == method].sort_values(unit)
@@ -413,7 +411,7 @@ def _curves(ax: Axes, table: pd.DataFrame, methods: Sequence[str], unit: str, ma
         ax.fill_between(null[unit], null["null_low"], null["null_high"], color=_REST, linewidth=0, zorder=1)
         ax.plot(null[unit], null["null_mean"], color="#777777", ls="--", lw=1.2, zorder=2)
     ax.plot(rows[unit], rows["judged"], color=colour, lw=_THIN, marker="o", mfc="white", ms=4, zorder=3.5)
-    sure = rows[rows["q_value"] <= max_q]
+    sure = rows[rows["q_value"] <= BEYOND_CHANCE]
     ax.plot(
         sure[unit], sure["converted"], ls="", marker="*", color=colour, ms=10, mec="white", mew=0.5, zorder=4,
         clip_on=False, in_layout=False,

@@ -10,10 +10,9 @@ import pandas as pd
 from anndata.io import read_elem
 
 from diffvae import _keys
-from diffvae.pl._conversion import METHODS
+from diffvae.pl._conversion import BEYOND_CHANCE, METHODS
 from diffvae.report._encode import distinct, short
 from diffvae.report._folder import DamagedError, stored_in
-from diffvae.tl._perturb import BEYOND_CHANCE
 
 if TYPE_CHECKING:
     from diffvae.report._folder import Folder
