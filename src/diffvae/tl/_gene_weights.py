@@ -122,8 +122,8 @@ def gene_weights(
     adata.varm[_keys.GENE_WEIGHTS] = np.ascontiguousarray(omega.T)
     adata.varm[_keys.GENE_JACOBIAN] = np.ascontiguousarray(jacobian.T)
     adata.var[_keys.GENE_SLOPE] = _slopes(adata, model)
-    scaled = (scaled_weights(adata, key).T for key in RANKINGS.values())
-    results(adata)["gene_weights"] = _agreement(*scaled, n_compared)
+    by_weights, by_jacobian = (scaled_weights(adata, key).T for key in RANKINGS.values())
+    results(adata)["gene_weights"] = _agreement(by_weights, by_jacobian, n_compared)
     return adata if copy else None
 
 
