@@ -119,10 +119,9 @@ def conversions(*converted):
 @pytest.mark.parametrize(
     ("converted", "options", "said"),
     [
-        ((0, 0, 0), {}, 'No cell of A becomes B, even at the largest step, 1 of the distance between the types. What '
-         'to do: try larger steps (--step "1.5 2"), or a source nearer to B.'),
-        ((0, 0.25, 0.5, 0), {}, "No cell of A becomes B there, but 10 do at 1: the largest step leads past the type. "
-         'What to do: leave it out (--step "0.5 1").'),
+        ((0, 0, 0), {}, 'The classifier calls no cell of A B at any step up to 1 of the distance between the types, so '
+         'no genes are searched. What to do: try larger steps (--step "1.5 2"), or a source nearer to B.'),
+        ((0, 0.25, 0.5, 0), {}, "10 cells become B, but no set of genes alone does it."),
         ((0.5, 0.5), {}, "10 cells of A are called B before any step, and no more after it"),
         ((0, 0.5), {"restrict": "3 genes"}, "10 cells become B, but no set of genes alone does it. What to do: let "
          "other genes change as well, by a longer list or without --restrict."),
@@ -136,7 +135,7 @@ def test_an_empty_result_says_why_and_what_to_do(converted, options, said):
 
 def test_an_empty_result_in_the_unit_of_the_paper():
     said = _changes._why_empty(conversions(0, 0), "n_sd", {}, "A", "B")
-    assert 'largest step, 0.5 sd. What to do: try larger steps (--n-sd "0.75 1")' in said
+    assert 'any step up to 0.5 sd, so no genes are searched. What to do: try larger steps (--n-sd "0.75 1")' in said
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def run_perturbation(
     with log.step("find the fewest genes"):
         minimal = {
             name: _minimal_genes.find_minimal(
-                perturbation, name, step=perturbation.steps[-1], allowed=allowed, order=order, direction=direction,
+                perturbation, name, step=perturbation.gene_step(name), allowed=allowed, order=order, direction=direction,
                 n_random=n_random, rng=seed, progress=progress,
             )
             for name in perturbation.targets
@@ -232,6 +232,7 @@ def target_table(
                 "route": routes.loc[target, "route"],
                 "passes": routes.loc[target, "passes"],
                 "earlier": target in earlier,
+                "gene_step": perturbation.gene_step(target),
                 "n_flipped": len(sizes),
                 "median_n_genes": float(sizes.median()) if len(sizes) else np.nan,
                 "median_n_first": float(result.cells["n_first"].median()) if len(sizes) else np.nan,
@@ -314,7 +315,7 @@ def perturb(
     method, step, n_sd, n_dims, n_random
         See :func:`diffvae.tl.perturb`; of ``step`` and ``n_sd`` at most one. The method is compared with the paper's
         shift, the step between mean expressions and decoding alone. The smallest sets of genes are searched at the
-        largest step.
+        largest step that converts as many cells as any other.
     earlier
         Types that are upstream of the source; conversions to them are marked as going back.
     order, direction, restrict

@@ -55,7 +55,7 @@ def conversions(
     target
         One target or several; None for all.
     step
-        One step or several, each with a map. None: for each target the smallest step that reaches it, or the largest
+        One step or several, each with a map. None: for each target the smallest step that reaches it, or comes nearest
         (:meth:`diffvae.tl.Perturbation.shown_step`).
     source
         Type of the moved cells; None for the first.
@@ -102,11 +102,10 @@ def conversions(
         _style.panel_title(panel, gap.join(parts))
     caption = f"{source}: cells converted by each step"
     if given is None:
-        largest = f"the largest step, {_of(perturbation, perturbation.steps[-1])}"
         caption = f"{source}: cells converted by the smallest step that reaches each type"
-        caption += f", or by {largest}" * any(missed)
+        caption += ", or comes nearest" * any(missed)
         if all(missed):
-            caption = f"{source}: no type is reached by {largest}"
+            caption = f"{source}: no type is reached by steps up to {_of(perturbation, perturbation.steps[-1])}"
     if not any(_row(perturbation, source, t, size)["n_converted"] for t, size in pairs):
         caption = f"{source}: no step converts any cell"
     _style.finish(
@@ -134,7 +133,7 @@ def converted(
     target
         Target type.
     step
-        Step; None for the smallest that reaches the target, or the largest.
+        Step; None for the smallest that reaches the target, or comes nearest.
     source
         Type of the moved cells; None for the first.
     ax, title
@@ -266,7 +265,7 @@ def plasticity(
     perturbation
         From ``diffvae.tl.perturb``, preferably with several sources.
     step
-        Step; None for the smallest that reaches each target, or the largest.
+        Step; None for the smallest that reaches each target, or comes nearest.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
 
@@ -326,7 +325,7 @@ def plasticity(
     ax.set_xlabel(f"target\n{key}", linespacing=1.3)
     ax.spines[:].set_visible(False)
     _style.colour_bar(ax, image, "cells converted beyond chance", percent=True)
-    by = "the smallest step that reaches the type, or the largest"
+    by = "the smallest step that reaches the type, or comes nearest"
     by = by if step is None else _of(perturbation, step)
     caption = f"Cells converted beyond chance by {by}, in %"
     if not (values > 0).any():

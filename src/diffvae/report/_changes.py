@@ -140,19 +140,16 @@ def _way(row: Mapping[str, Any], target: str) -> str:
 
 
 def _why_empty(own: pd.DataFrame, unit: str, parameters: Mapping[str, Any], source: str, target: str) -> str:
-    """Say why no set of genes was found at the largest step, and what to do."""
+    """Say why no set of genes was found, and what to do."""
     counts = (own["converted"] * own["n_cells"]).fillna(0).round().astype(int)
-    largest, best, before, converted = counts.index[-1], counts.idxmax(), counts.iloc[0], counts.iloc[-1]
+    largest, before, converted = counts.index[-1], counts.iloc[0], counts.iloc[1:].max()
     option = "--n-sd" if unit == "n_sd" else "--step"
     step = f"{largest:g} sd" if unit == "n_sd" else f"{largest:g} of the distance between the types"
     larger = f'try larger steps ({option} "{1.5 * largest:g} {2 * largest:g}"), or a source nearer to {target}'
-    if not counts.iloc[1:].any():
-        return f"No cell of {source} becomes {target}, even at the largest step, {step}. What to do: {larger}."
     if not converted:
         return (
-            f"Sets are searched at the largest step, {step}. No cell of {source} becomes {target} there, but "
-            f"{counts[best]} do at {best:g}: the largest step leads past the type. What to do: leave it out "
-            f'({option} "{" ".join(f"{s:g}" for s in counts.index if 0 < s <= best)}").'
+            f"The classifier calls no cell of {source} {target} at any step up to {step}, so no genes are searched. What "
+            f"to do: {larger}."
         )
     if before >= converted:
         return (

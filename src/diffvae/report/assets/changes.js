@@ -62,11 +62,11 @@ if (data.changes) {
   const told = (pair, step) => {
     const share = pair.curves[first], q = pair.q_value && pair.q_value[step];
     const start = pair.reached === null || step !== pair.start ? ""
-      : pair.reached ? " (the smallest step that reaches the type)" : " (the largest step; none reaches the type)";
+      : pair.reached ? " (the smallest step that reaches the type)" : " (the step that comes nearest; none reaches the type)";
     const said = [`At ${sizeOf(step)}${start}, the classifier calls ${Math.round(share[step] * pair.n_cells)} of ${pair.n_cells} ${pair.source} cells (${percent(share[step])}) ${pair.target}`
       + `${pair.judged ? `, the judge ${percent(pair.judged[step])}` : ""}${pair.nearest ? `, and the nearest real cells ${percent(pair.nearest[step])}` : ""}.`];
     if (pair.null_mean && pair.null_mean[step] !== null)
-      said.push(`That is ${q !== null && q <= max_q ? "" : "not "}more than chance (q ${number(q)}): random directions of equal change convert ${percent(pair.null_mean[step])}.`);
+      said.push(`Random directions of equal change convert ${percent(pair.null_mean[step])} by the classifier (q ${number(q)} for as many as here).`);
     if (step) said.push(`Without a step, the classifier calls ${percent(share[0])} so.`);
     if (pair.way) said.push(pair.way);
     if (pair.cells.length < pair.n_cells) said.push(`${pair.cells.length} cells are drawn.`);
