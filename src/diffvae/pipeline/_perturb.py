@@ -179,8 +179,8 @@ def run_perturbation(
     with log.step("find the fewest genes"):
         minimal = {
             name: _minimal_genes.find_minimal(
-                perturbation, name, step=perturbation.gene_step(name), allowed=allowed, order=order, direction=direction,
-                n_random=n_random, rng=seed, progress=progress,
+                perturbation, name, step=perturbation.gene_step(name), allowed=allowed, order=order,
+                direction=direction, n_random=n_random, rng=seed, progress=progress,
             )
             for name in perturbation.targets
         }  # fmt: skip

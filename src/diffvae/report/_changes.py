@@ -148,8 +148,8 @@ def _why_empty(own: pd.DataFrame, unit: str, parameters: Mapping[str, Any], sour
     larger = f'try larger steps ({option} "{1.5 * largest:g} {2 * largest:g}"), or a source nearer to {target}'
     if not converted:
         return (
-            f"The classifier calls no cell of {source} {target} at any step up to {step}, so no genes are searched. What "
-            f"to do: {larger}."
+            f"The classifier calls no cell of {source} {target} at any step up to {step}, so no genes are searched. "
+            f"What to do: {larger}."
         )
     if before >= converted:
         return (

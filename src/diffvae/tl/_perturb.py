@@ -202,7 +202,7 @@ class Perturbation:
             return reaching
         rows = self.rows(target, source, method)
         rows = rows[rows[self.unit] > 0]
-        return float(rows.loc[rows["excess_agreed"].idxmax(), self.unit])
+        return float(rows.loc[rows["excess_agreed"] == rows["excess_agreed"].max(), self.unit].max())
 
     def gene_step(self, target: str, *, source: str | None = None, method: str | None = None) -> float:
         """Return the step at which the fewest genes are searched: the largest that converts as many cells as any.
