@@ -164,6 +164,7 @@ def test_cells_that_can_not_be_compared_leave_a_batch_empty():
     assert (found.indices[:56, 0] >= 0).all()
 
 
+@pytest.mark.large  # it compiles another search, for a minute or two
 def test_approximate_per_batch_is_close_and_repeats():
     x, batch = clusters(500), np.arange(500) % 2
     exact = nearest_per_batch(x, 4, batch, metric="euclidean")
