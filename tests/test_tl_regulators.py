@@ -70,3 +70,10 @@ def test_restrict_is_tf_a_list_or_a_file():
     with pytest.raises(DataError, match="there is no such file; give 'tf', a list of genes"):
         allowed_genes(genes, "nope.txt")
     assert isinstance(allowed_genes(genes, np.array(["HBB"])), np.ndarray)
+
+
+def test_the_terminal_marks_factors():
+    from diffvae.cli._perturb import marked
+
+    assert marked("Gata1, Hbb, Klf1") == "Gata1* Hbb Klf1*"
+    assert marked("") == ""

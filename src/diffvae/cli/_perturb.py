@@ -99,6 +99,14 @@ def steps(option: str, texts: list[str] | None) -> list[float] | None:
         raise ValueError(f'{option} is {" ".join(texts)!r}; give numbers, such as "0.5 1".') from None
 
 
+def marked(genes: str) -> str:
+    """Return genes with a star behind transcription factors."""
+    from diffvae.tl._regulators import transcription_factors
+
+    names = genes.split(", ") if genes else []
+    return " ".join(n + "*" * bool(tf) for n, tf in zip(names, transcription_factors(names), strict=True))
+
+
 def show(changes: Changes) -> None:
     """Print conversions and genes, one row per target."""
     targets, unit = changes.targets, changes.perturbation.unit
@@ -109,7 +117,7 @@ def show(changes: Changes) -> None:
         "them, or the largest",
         [
             *("target", "step", "converted", "judge", "chance", "q", "judge, no model", "way"),
-            *("genes", "genes up", "genes down"),
+            *("genes", "genes up (* TF)", "genes down"),
         ],
         (
             (
@@ -122,8 +130,8 @@ def show(changes: Changes) -> None:
                 f"{t.judged_expression_mean:.0%}",
                 f"{t.route:.1f}" + (f" by {t.passes}" if t.passes else ""),
                 f"{t.median_n_genes:g}" if t.n_flipped else "",
-                t.genes_up.replace(",", ""),
-                t.genes_down.replace(",", ""),
+                marked(t.genes_up),
+                marked(t.genes_down),
             )
             for t in targets.itertuples()
         ),

@@ -13,6 +13,7 @@ from diffvae import _keys
 from diffvae.pl._conversion import BEYOND_CHANCE, METHODS
 from diffvae.report._encode import distinct, short
 from diffvae.report._folder import DamagedError, stored_in
+from diffvae.tl._regulators import transcription_factors
 
 if TYPE_CHECKING:
     from diffvae.report._folder import Folder
@@ -171,7 +172,8 @@ def _top_genes(table: pd.DataFrame | None, name: str, target: Any, shown: Mappin
     change = next(c for c in changes if c in table)
     top = table[table["target"] == target].head(N_GENES)
     columns = top[["gene", "direction", change, *more]].itertuples(index=False)
-    return [[shown.get(gene, short(gene)), *values] for gene, *values in columns]
+    factors = np.where(transcription_factors(top["gene"]), "TF", "")
+    return [[shown.get(gene, short(gene)), *values, tf] for (gene, *values), tf in zip(columns, factors, strict=True)]
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
