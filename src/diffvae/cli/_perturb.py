@@ -113,22 +113,22 @@ def show(changes: Changes) -> None:
     first = targets.iloc[0]
     of = "of the distance to the target" if unit == "step" else "sd"
     _console.table(
-        f"{first['n_cells']} cells of {first['source']}, each moved by the smallest step ({of}) that converts half of "
-        "them, or the largest",
+        f"{first['n_cells']} cells of {first['source']}, moved by the smallest step ({of}) that converts half of them "
+        "(? if none does)",
         [
-            *("target", "step", "converted", "judge", "chance", "q", "judge, no model", "way"),
+            *("target", "step", "converted", "judge", "chance", "q", "no model", "way"),
             *("genes", "genes up (* TF)", "genes down"),
         ],
         (
             (
                 t.target + (" (earlier)" if t.earlier else ""),
-                f"{getattr(t, unit):.2g}" + ("" if t.reached else " not reached"),
+                f"{getattr(t, unit):.2g}" + ("" if t.reached else " ?"),
                 f"{t.converted:.0%}",
                 f"{t.judged:.0%}",
                 f"{t.null_mean:.0%}" if t.null_mean == t.null_mean else "",
                 f"{t.q_value:.2g}" if t.q_value == t.q_value else "",
                 f"{t.judged_expression_mean:.0%}",
-                f"{t.route:.1f}" + (f" by {t.passes}" if t.passes else ""),
+                f"{t.route:.1f}",
                 f"{t.median_n_genes:g}" if t.n_flipped else "",
                 marked(t.genes_up),
                 marked(t.genes_down),
