@@ -275,7 +275,7 @@ def test_nothing_converted_is_an_answer():
         ({"order": "size"}, ValueError, "order is 'size'; it must be 'effect', 'greedy' or 'gradient'"),
         ({"direction": "sideways"}, ValueError, "direction is 'sideways'; it must be 'both', 'up' or 'down'"),
         ({"restrict": ["no gene"]}, DataError, "None of the 1 genes of restrict is among the model's 120 genes"),
-        ({"restrict": "tf"}, DataError, "restrict is 'tf', and there is no such file; give a list of genes"),
+        ({"restrict": "tf"}, DataError, "None of the transcription factors is among the model's"),
     ],
 )
 def test_what_is_refused(options, error, message):
