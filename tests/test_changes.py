@@ -108,7 +108,7 @@ def test_the_command(fork_folder, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert left.value.code == 0
     assert "white" in said.out
-    assert "each moved by the smallest step (sd)" in said.out
+    assert "moved by the smallest step (sd)" in said.out
     assert "(earlier)" in said.out
     assert "white is earlier than the source, so a conversion means going back." in " ".join(said.err.split())
     assert (tmp_path / "out" / "summary.json").is_file()
