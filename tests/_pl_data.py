@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 from sklearn.cluster import KMeans
 
+from diffvae.tl._conversions import Trajectory
 from diffvae.tl._minimal_genes import MinimalGenes
-from diffvae.tl._perturb import Perturbation, Trajectory
+from diffvae.tl._perturb import Perturbation
 
 STEPS = (0.0, 0.5, 1.0, 2.0)
 

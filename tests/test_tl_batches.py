@@ -73,7 +73,7 @@ def test_a_donor_of_each_type_is_confounded():
     assert found.set_index("key")["confounded"].to_dict() == {"donor": True, "batch": False}
     assert not found["clear"].any()
     said = sentence(found, "cell_type")
-    assert "Nearly all cells of each obs['cell_type'] are of one obs['donor']" in said
+    assert "Almost every type in obs['cell_type'] comes from a single value of obs['donor']" in said
     assert "--batch-key" not in said
 
 

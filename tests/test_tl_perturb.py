@@ -10,6 +10,7 @@ from _states import RED, SOURCE, WHITE, states
 
 import diffvae as dv
 from diffvae.pp import DataError
+from diffvae.tl._conversions import Mover, Null, Trajectory, agreed
 from diffvae.tl._directions import (
     anchored,
     directions,
@@ -19,7 +20,6 @@ from diffvae.tl._directions import (
     transport,
 )
 from diffvae.tl._judge import Judge
-from diffvae.tl._perturb import Mover, Null, Trajectory, _agreed
 
 
 def perturbed(**options):
@@ -237,11 +237,11 @@ def test_two_of_three_judges_decide():
     """The median of the three shares, each beyond its own chance; worked out by hand."""
     calls = [np.array([[0, 0, 0, 0], flips], bool) for flips in ([1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0])]
     trajectory = SimpleNamespace(judged=calls[1], nearest=calls[2])
-    assert _agreed(trajectory, calls[0], 1, 0.4, 0.1) == pytest.approx(0.6)  # 1 - .4, .75 - .1, 0 - .1
+    assert agreed(trajectory, calls[0], 1, 0.4, 0.1) == pytest.approx(0.6)  # 1 - .4, .75 - .1, 0 - .1
     trajectory = SimpleNamespace(judged=calls[1], nearest=calls[1])
-    assert _agreed(trajectory, calls[2], 1, 0.0, 0.1) == pytest.approx(0.65)  # the classifier alone sees nothing
+    assert agreed(trajectory, calls[2], 1, 0.0, 0.1) == pytest.approx(0.65)  # the classifier alone sees nothing
     before = SimpleNamespace(judged=calls[1][::-1], nearest=calls[1][::-1])
-    assert _agreed(before, calls[0], 1, 0.0, 0.0) == pytest.approx(-0.75)  # they were so before the step
+    assert agreed(before, calls[0], 1, 0.0, 0.0) == pytest.approx(-0.75)  # they were so before the step
 
 
 def test_p_values_of_a_random_direction_are_uniform():
@@ -314,7 +314,7 @@ def test_changed_cells_come_back_and_find_a_place_on_the_map():
 
 
 def test_cells_in_blocks_give_the_same(found, monkeypatch):
-    monkeypatch.setattr("diffvae.tl._perturb.AT_ONCE", 8)
+    monkeypatch.setattr("diffvae.tl._conversions.AT_ONCE", 8)
     again = perturbed(n_sd=(0.5, 1, 2, 3), method="shift", n_random=1).table["mean_probability"]
     expected = found.table.query("method == 'shift'")["mean_probability"]
     np.testing.assert_allclose(again, expected, atol=1e-5)

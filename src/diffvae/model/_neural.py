@@ -200,25 +200,14 @@ class NeuralModel(Model, abstract=True):
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The arguments ``batch_key`` and ``covariates`` of the training; empty for a model without covariates."""
+        """The arguments ``batch_key`` and ``covariates`` of the training; see :attr:`Model.columns`."""
         if self._covariates is None:
             return {}
         batch_key = self._covariates.batch_key
         return {"batch_key": batch_key, "covariates": [key for key in self._covariates.keys if key != batch_key]}
 
     def design(self, adata: AnnData | OnDisk | None = None) -> np.ndarray | None:
-        """Return the covariates of cells as the network sees them, for ``batch`` of :meth:`decode`.
-
-        Parameters
-        ----------
-        adata
-            Cells with the columns of ``obs`` on which the model was trained; None for the training cells. Cells of an
-            unknown batch, and cells without the column, are taken as average, with a warning.
-
-        Returns
-        -------
-        Cells x covariates, float32; None from a model without covariates.
-        """
+        """Return the covariates of cells, cells x covariates; see :meth:`Model.design`."""
         if self._covariates is None:
             return None
         if adata is not None:

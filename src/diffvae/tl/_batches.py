@@ -99,7 +99,7 @@ def batch_association(
     ``copy``: ``key``; ``n_batches``, ``n_cells``; ``share`` (:math:`R^2`), ``null_share``, ``excess_share``; ``own``
     (S), ``null_own``, ``excess_own``; ``dimension`` (the one of which batches explain most), ``dimension_share``,
     ``null_dimension_share`` (the null of the largest share of any dimension); ``confounded`` (at least 99 % of the
-    cells are in the main batch of their type: type and batch can't be told apart, and the null is that of all cells);
+    cells are in the main batch of their type, so that no null within types exists, and that of all cells is given);
     ``clear`` (not confounded, ``excess_own`` above 0.2, and above every permutation).
 
     Raises
@@ -279,8 +279,8 @@ def sentence(table: pd.DataFrame, label_key: str | None = None, batch_key: str |
     if table["confounded"].any():
         key = table.loc[table["confounded"], "key"].iloc[0]
         return (
-            f"Nearly all cells of each obs[{label_key!r}] are of one obs[{key!r}], so that batch and biology cannot be "
-            "told apart: do not remove it, and do not read a difference between types as biology."
+            f"Almost every type in obs[{label_key!r}] comes from a single value of obs[{key!r}], so a difference "
+            "between types may be one of batches. Do not remove this batch, and do not read such a difference as biology."
         )
     return None
 

@@ -228,7 +228,7 @@ def _conversions(value: dict[str, Any], subject: Subject) -> Any:
     """Draw from the stored rows; the figure needs neither expression nor models."""
     from diffvae import pl
     from diffvae.tl import Perturbation
-    from diffvae.tl._perturb import Trajectory
+    from diffvae.tl._conversions import Trajectory
 
     table = pd.DataFrame(value["conversions"])
     unused: Any = None
