@@ -280,7 +280,8 @@ def sentence(table: pd.DataFrame, label_key: str | None = None, batch_key: str |
         key = table.loc[table["confounded"], "key"].iloc[0]
         return (
             f"Almost every type in obs[{label_key!r}] comes from a single value of obs[{key!r}], so a difference "
-            "between types may be one of batches. Do not remove this batch, and do not read such a difference as biology."
+            "between types may be one of batches. Do not remove this batch, and do not read such a difference as "
+            "biology."
         )
     return None
 
