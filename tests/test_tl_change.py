@@ -11,7 +11,13 @@ WEIGHTS = np.array([[3.0, 0.0, 4.0], [0.0, 2.0, 0.0]])  # |w| = 5 and 2
 ONE = np.ones(3)
 
 
-def linear(z, rows):
+def along(decode, z, delta):
+    """Return the cells moved by factors: what `change_curve` takes."""
+    delta = np.broadcast_to(delta, z.shape)
+    return lambda cells, f: decode(z[cells, None] + f[:, :, None] * delta[cells, None])
+
+
+def linear(z):
     return z @ WEIGHTS
 
 
@@ -22,30 +28,28 @@ def test_lengths_are_on_the_scale_of_the_genes():
 
 def test_curve_of_a_linear_decoder_is_a_line():
     z = np.random.default_rng(0).normal(size=(5, 2))
-    curve = change_curve(linear, z, np.array([1.0, 0.0]), np.arange(5), ONE)
+    curve = change_curve(along(linear, z, np.array([1.0, 0.0])), 5, ONE)
     np.testing.assert_allclose(curve, np.tile(5 * FACTORS, (5, 1)), rtol=1e-6)
-    each = change_curve(linear, z, np.tile([[0.0, 1.0], [1.0, 0.0]], (3, 1))[:5], np.arange(5), ONE)
+    each = change_curve(along(linear, z, np.tile([[0.0, 1.0], [1.0, 0.0]], (3, 1))[:5]), 5, ONE)
     np.testing.assert_allclose(each[:, 6], [2, 5, 2, 5, 2])  # at the factor 1
-    scaled = change_curve(linear, z, np.array([1.0, 0.0]), np.arange(5), np.array([2.0, 1.0, 0.0]))
+    scaled = change_curve(along(linear, z, np.array([1.0, 0.0])), 5, np.array([2.0, 1.0, 0.0]))
     np.testing.assert_allclose(scaled[:, 6], 6)
 
 
 def test_curve_never_falls():
-    def returns(z, rows):
+    def returns(z):
         return np.sin(z)  # at 2 nearer to where it began than at 1.5
 
-    curve = change_curve(returns, np.zeros((1, 1)), np.ones(1), np.arange(1), np.ones(1))[0]
+    curve = change_curve(along(returns, np.zeros((1, 1)), np.ones(1)), 1, np.ones(1))[0]
     assert np.sin(2) < np.sin(1.5)
     assert curve[8] == curve[7] == pytest.approx(np.sin(1.5))
     assert (np.diff(curve) >= 0).all()
 
 
-def test_each_cell_is_decoded_with_its_own_row(monkeypatch):
-    def in_batch(z, rows):
-        return z * (1 + rows[:, None])
-
+def test_blocks_of_cells_keep_their_order(monkeypatch):
+    own = np.array([4, 0, 2, 1, 3])
     monkeypatch.setattr("diffvae.tl._change.AT_ONCE", 2 * len(FACTORS))  # two cells at once
-    curve = change_curve(in_batch, np.zeros((5, 1)), np.ones(1), np.array([4, 0, 2, 1, 3]), np.ones(1))
+    curve = change_curve(lambda cells, f: (f * (1 + own[cells, None]))[:, :, None], 5, np.ones(1))
     np.testing.assert_allclose(curve[:, 6], [5, 1, 3, 2, 4])
 
 

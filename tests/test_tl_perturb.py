@@ -43,7 +43,11 @@ def ways(cells, methods, **options):
     model = states()[1]
     options = {"sd_from": "all", "direction": "signed", "rng": np.random.default_rng(0)} | options
     chosen = enriched_dimensions(cells, model, 3)
-    return chosen, directions(cells, SOURCE, RED, chosen, methods=methods, anchored=None, **options)
+
+    def decode(z, rows):
+        return cells.decode(model, z, rows)
+
+    return chosen, directions(cells, SOURCE, RED, chosen, methods=methods, decode=decode, anchored=None, **options)
 
 
 def test_lambda_zero_converts_what_is_called_target_after_decoding(found):
@@ -106,14 +110,19 @@ def test_the_shift_moves_the_chosen_dimensions_by_their_sd_towards_the_target():
 def test_the_means_are_moved_to_the_means():
     cells = read_cells(*states(), "cell_type")
     _, by_method = ways(cells, ["mean", "expression_mean", "shift", "none"])
-    mean = by_method["mean"]
-    np.testing.assert_allclose(cells.z[cells.of(SOURCE)].mean(0) + mean.z, cells.z[cells.of(RED)].mean(0), atol=1e-5)
+    mean, rows, goal = by_method["mean"], cells.of(SOURCE), cells.of(RED)
+    start, end = cells.z[rows], cells.z[rows] + mean.z
+    np.testing.assert_allclose(end.mean(0), cells.z[goal].mean(0), atol=1e-5)
+    np.testing.assert_allclose(end - end.mean(0), (start - start.mean(0)) / 2, atol=1e-5)  # half of the differences stay
+    model = states()[1]
+    left = [(cells.x[r] - model.decode(cells.z[r])).mean(0) for r in (goal, rows)]
+    np.testing.assert_allclose(mean.x, left[0] - left[1], atol=1e-6)
     in_genes = by_method["expression_mean"]
     np.testing.assert_allclose(
         cells.x[cells.of(SOURCE)].mean(0) + in_genes.x, cells.x[cells.of(RED)].mean(0), atol=1e-5
     )
     # so many standard deviations that the shift is as long
-    np.testing.assert_allclose(np.linalg.norm(mean.z) / mean.sd, np.linalg.norm(by_method["shift"].z), rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(mean.z.mean(0)) / mean.sd, np.linalg.norm(by_method["shift"].z), rtol=1e-5)
     assert not by_method["none"].z.any()
     assert not by_method["none"].x.any()
 
@@ -309,7 +318,9 @@ def test_changed_cells_come_back_and_find_a_place_on_the_map():
     assert (changed.obs["step"] == 1).all()
     assert changed.obsm["X_diffvae_tsne"].shape == (changed.n_obs, 2)
     assert changed.obs["converted"].sum() == found.trajectory(RED).converted(0.5)[found.index(1)].sum()
-    np.testing.assert_allclose(changed.layers["unit"], model.decode(changed.obsm["X_diffvae"]), atol=1e-6)
+    t = found.trajectory(RED)
+    decoded = model.decode(changed.obsm["X_diffvae"]) + t.factor[found.index(1)][:, None] * t.direction.x
+    np.testing.assert_allclose(changed.layers["unit"], decoded.clip(0, 1), atol=1e-5)
     assert changed.obs["cell"].isin(adata.obs_names).all()
 
 
@@ -437,7 +448,7 @@ def test_cells_stay_in_their_batch():
     adata.obs["lab"] = np.where(np.arange(adata.n_obs) % 2, "one", "two")
     model = dv.model.DiffVAE(n_latent=4, hidden=(16,)).train(adata, batch_key="lab", max_epochs=5, progress=False)
     classifier = states()[2]
-    methods = ("mean", "anchored")
+    methods = ("shift", "anchored")
     found = dv.tl.perturb(
         adata, model, classifier, source=SOURCE, target=RED, method=methods, n_random=3, progress=False
     )

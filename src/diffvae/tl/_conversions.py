@@ -66,6 +66,15 @@ class Mover:
         """Return the expression of points, each in the batch of the cell in ``rows``."""
         return self.cells.decode(self.model, np.require(z, np.float32), rows)
 
+    def moved(self, rows: np.ndarray, along: Direction, factor: np.ndarray) -> np.ndarray:
+        """Return the expression of cells moved by factors (cells x steps), cells x steps x genes."""
+        cells, f = self.cells, np.asarray(factor, np.float32)[:, :, None]
+        if not along.decoded:
+            return cells.clip(cells.x[rows][:, None] + f * along.x)
+        z = cells.z[rows][:, None] + f * along.z.reshape(-1, 1, cells.z.shape[1])
+        y = self.decode(z.reshape(-1, z.shape[2]), np.repeat(rows, f.shape[1])).reshape(*f.shape[:2], -1)
+        return cells.clip(y + f * along.x) if along.x.any() else y
+
     def anchored(self, rows: np.ndarray, delta: np.ndarray, target: str) -> np.ndarray:
         """Return the anchored direction of each cell."""
         return anchored(self.model, self.classifier, self.cells, rows, delta, target)
@@ -74,38 +83,26 @@ class Mover:
         self, rows: np.ndarray, along: Direction, grid: Sequence[float], unit: str, target: str, distance: float
     ) -> Trajectory:
         """Move cells along a direction and classify them at each step."""
-        cells, code = self.cells, self.code(target)
-        steps, in_genes = np.asarray(grid, np.float32), bool(along.x.any())
-        shape = (len(steps), len(rows))
+        code, scale, steps = self.code(target), self.cells.scale, np.asarray(grid, np.float32)
         if unit == "n_sd":
-            factor = np.broadcast_to(steps[:, None] / max(along.sd, 1e-12), shape)
-        elif in_genes:
-            curve = change_curve(lambda x, _: cells.clip(x), cells.x[rows], along.x, rows, cells.scale)
-            factor = factors_for(curve, distance * steps).T
-        elif along.z.any():
-            curve = change_curve(self.decode, cells.z[rows], along.z, rows, cells.scale)
+            factor = np.broadcast_to(steps[:, None] / max(along.sd, 1e-12), (len(steps), len(rows)))
+        elif along.z.any() or along.x.any():
+            curve = change_curve(lambda cells, f: self.moved(rows[cells], along.part(cells), f), len(rows), scale)
             factor = factors_for(curve, distance * steps).T
         else:
-            factor = np.zeros(shape, np.float32)
+            factor = np.zeros((len(steps), len(rows)), np.float32)
         columns: list[np.ndarray] = []
         at_once = max(1, AT_ONCE // len(steps))
         for start in range(0, len(rows), at_once):
             part = slice(start, start + at_once)
-            own, f = rows[part], factor[:, part, None]
-            if in_genes:
-                y = cells.clip(cells.x[own] + f * along.x)
-                before = cells.x[own]
-            else:
-                z = cells.z[own] + f * along.part(part).z
-                y = self.decode(z.reshape(-1, z.shape[2]), np.tile(own, len(steps))).reshape(*f.shape[:2], -1)
-                before = y[0]
+            y = self.moved(rows[part], along.part(part), factor[:, part].T)
             flat = y.reshape(-1, y.shape[2])
             p = self.classifier.predict_proba(flat)
             answers = (
                 p[:, code], p.argmax(1) == code, self.judge.probability(flat).argmax(1) == code,
-                self.judge.nearest(flat) == code, lengths(y - before, cells.scale).ravel() / max(distance, 1e-12),
+                self.judge.nearest(flat) == code, lengths(y - y[:, :1], scale).ravel() / max(distance, 1e-12),
             )  # fmt: skip
-            columns.append(np.stack([a.reshape(f.shape[:2]) for a in answers]))
+            columns.append(np.stack([a.reshape(y.shape[:2]).T for a in answers]))
         probability, is_top, judged, nearest, moved = np.concatenate(columns, axis=2)
         return Trajectory(
             rows, along, factor, probability, is_top.astype(bool), judged.astype(bool), nearest.astype(bool), moved

@@ -135,14 +135,17 @@ COMPARED = ("mean", "shift", "expression_mean", "none")
 """The methods that :func:`diffvae.tl.perturb` compares unless it is told others."""
 JACOBIAN_CELLS = 200
 """Cells over which the Jacobian of the decoder is averaged."""
+KEPT = 0.5
+"""Share of its difference from the mean of its type that a cell keeps at the mean of the target."""
 MIN_INFLUENCE = 0.1
 """Smallest influence of a dimension on expression, relative to the strongest, at which it is shifted."""
 
 
 @dataclass(frozen=True)
 class Direction:
-    """A direction in the latent space (z) or in expression (x): one for all cells of the source, or one for each.
+    """A step in the latent space (z), one for all cells of the source or one for each, and what it adds to expression.
 
+    A cell at the factor f has the expression decode(cell + f z) + f x, or cell + f x if ``decoded`` is False.
     ``dimensions`` are those of the paper's shift. ``sd`` is the number of the paper's standard deviations to which one
     direction corresponds by its length.
     """
@@ -151,6 +154,7 @@ class Direction:
     z: np.ndarray
     x: np.ndarray
     sd: float = 1.0
+    decoded: bool = True
 
     def part(self, cells: slice | np.ndarray) -> Direction:
         """Return the direction of some cells of the source."""
@@ -188,12 +192,14 @@ def directions(
     methods: Sequence[str],
     sd_from: str,
     direction: str,
+    decode: Callable[[np.ndarray, np.ndarray], np.ndarray],
     anchored: Callable[[np.ndarray, np.ndarray, str], np.ndarray],
     rng: np.random.Generator,
 ) -> dict[str, Direction]:
     """Return the direction of each method from one type to another; see :func:`diffvae.tl.perturb`.
 
-    ``anchored`` maps the cells of the source, the difference of the means and the target to directions of the cells.
+    ``decode`` maps points of the latent space, and the numbers of their cells, to expression. ``anchored`` maps the
+    cells of the source, the difference of the means and the target to directions of the cells.
     """
     sources, targets = cells.of(source), cells.of(target)
     table = chosen.loc[chosen["group"] == target, ["dimension", "rank", "share", "odds_ratio", "q_value"]]
@@ -207,14 +213,21 @@ def directions(
     delta_x = cells.x[targets].mean(0) - cells.x[sources].mean(0)
     nothing = np.zeros_like(delta_x)
     in_sd = float(np.linalg.norm(delta)) / max(float(np.linalg.norm(shift)), 1e-12)
+
+    def missed(rows: np.ndarray) -> np.ndarray:
+        """Return the mean expression of cells without that of their reconstructions."""
+        return (cells.x[rows] - decode(cells.z[rows], rows)).mean(0)
+
+    def corrected(z: np.ndarray) -> Direction:
+        """Add what the decoder misses; one that denoises draws similar types together."""
+        return Direction(table, z.astype(np.float32), missed(targets) - missed(sources), in_sd)
+
     make: dict[str, Callable[[], Direction]] = {
-        "mean": lambda: Direction(table, delta, nothing, in_sd),
+        "mean": lambda: corrected(delta - (1 - KEPT) * (cells.z[sources] - cells.z[sources].mean(0))),
         "shift": lambda: Direction(table, shift, nothing),
-        "ot": lambda: Direction(
-            table, transport(cells.z[sources], cells.z[targets], cells.z.std(0), rng), nothing, in_sd
-        ),
+        "ot": lambda: corrected(transport(cells.z[sources], cells.z[targets], cells.z.std(0), rng)),
         "anchored": lambda: Direction(table, anchored(sources, delta, target), nothing, in_sd),
-        "expression_mean": lambda: Direction(table, np.zeros_like(shift), delta_x, in_sd),
+        "expression_mean": lambda: Direction(table, np.zeros_like(shift), delta_x, in_sd, decoded=False),
         "none": lambda: Direction(table, np.zeros_like(shift), nothing),
     }
     return {name: make[name]() for name in methods}

@@ -396,7 +396,7 @@ def find_minimal(
     chosen = converted & ~already
     rows = sources[chosen]
     after = perturbation.changed(target, step)[1][chosen]
-    in_genes = trajectory.direction.x.any() or method_genes == "paper"
+    in_genes = not trajectory.direction.decoded or method_genes == "paper"
     before = cells.x[rows] if in_genes else cells.decode(model, cells.z[rows], rows)
     change = allowed_change(cells.x[rows], after - before)
     flips: dict[int, Flip] = {}

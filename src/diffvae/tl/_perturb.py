@@ -240,11 +240,10 @@ class Perturbation:
         t = self.trajectory(target, source, method)
         step = self.shown_step(target, source=source, method=method) if step is None else step
         factor = t.factor[self.index(step)][:, None]
-        if t.direction.x.any():
-            y = self.data.clip(self.data.x[t.rows] + factor * t.direction.x)
+        y = self.mover.moved(t.rows, t.direction, factor)[:, 0]
+        if not t.direction.decoded:
             return self.data.encode(self.model, y, t.rows), y
-        z = (self.data.z[t.rows] + factor * t.direction.z).astype(np.float32)
-        return z, self.data.decode(self.model, z, t.rows)
+        return (self.data.z[t.rows] + factor * t.direction.z).astype(np.float32), y
 
     def effects(
         self,
@@ -279,7 +278,7 @@ class Perturbation:
         step = self.shown_step(target, source=source, method=method) if step is None else step
         _, y = self.changed(target, step, source=source, method=method)
         before = self.data.x[t.rows]
-        if method_genes == "effect" and not t.direction.x.any():
+        if method_genes == "effect" and t.direction.decoded:
             before = self.data.decode(self.model, self.data.z[t.rows], t.rows)
         averaged = t.converted(self.min_probability)[self.index(step)] if converted_only else np.ones(len(y), bool)
         change = (y - before)[averaged]
@@ -368,13 +367,15 @@ def perturb(
 ) -> Perturbation:
     r"""Move source cells through the latent space towards a target type, decode, and count conversions.
 
-    .. math:: z' = z + f \Delta, \qquad y = decode(z'), \qquad
+    .. math:: z' = z + f \delta, \qquad y = decode(z') + f r, \qquad
               |y - decode(z)| = b \, |\bar{x}_T - \bar{x}_S|, \qquad
               \mbox{converted if } T = \arg\max_c p(c \mid y) \mbox{ and } p(T \mid y) \ge p_{min}
 
-    By default :math:`\Delta` is the difference between the latent means of the two types. The factor f is found for
-    each cell, so that its expression changes by the share b of the distance between the mean expressions of the types,
-    on log-normalised values. Methods and random directions are thus compared at equal change. A judge of another kind
+    By default the cells move by the difference between the latent means of the two types and keep half of their
+    differences from each other: :math:`\delta = \bar{z}_T - \bar{z}_S - (z - \bar{z}_S) / 2`. A decoder that denoises draws
+    similar types together, and r adds what it misses: :math:`r = r_T - r_S` with the mean of x - decode(z) over the
+    cells of a type. The factor f is found for each cell, so that its expression changes by the share b of the distance
+    between the mean expressions of the types, on log-normalised values. Methods and random directions are thus compared at equal change. A judge of another kind
     (multinomial logistic regression on principal components, learnt on another split, and the 15 nearest real cells)
     looks at every changed cell as well.
 
@@ -393,12 +394,13 @@ def perturb(
     groupby
         Key of the types in ``obs``; None for the key of the classifier.
     method
-        One or more directions; the first is the default of the methods of :class:`Perturbation`. ``"mean"``: the
-        difference of the latent means (scGen). ``"shift"``: the paper's, :math:`z'_j = z_j + s_j \lambda \sigma_j` in
-        the dimensions j that encode the target, with the sign :math:`s_j` that leads to it. ``"ot"``: for each cell
-        its own, by entropic optimal transport to the target's cells. ``"anchored"``: for each cell its own, the
-        smallest change that the classifier calls target, held near the difference of the means. ``"expression_mean"``:
-        the difference of the mean expressions added to the cell, without a model. ``"none"``: decode only.
+        One or more directions; the first is the default of the methods of :class:`Perturbation`. ``"mean"``: as above;
+        scGen moves by the same difference, without r. ``"shift"``: the paper's,
+        :math:`z'_j = z_j + s_j \lambda \sigma_j` in the dimensions j that encode the target, with the sign :math:`s_j`
+        that leads to it. ``"ot"``: for each cell its own :math:`\delta`, by entropic optimal transport to the target's
+        cells, with r. ``"anchored"``: for each cell its own, the smallest change that the classifier calls target, held
+        near the difference of the means. ``"expression_mean"``: the difference of the mean expressions added to the
+        cell, without a model. ``"none"``: decode only.
     step
         The shares b; 0 is always added.
     n_sd
@@ -470,8 +472,8 @@ def perturb(
                 nulls[a] = Null.of(move, a, n_random, _random.generator(rng, "perturb", a))
             distance = float(lengths(cells.x[cells.of(b)].mean(0) - cells.x[cells.of(a)].mean(0), cells.scale))
             by_method = directions(
-                cells, a, b, chosen, methods=methods, sd_from=sd_from, direction=direction, anchored=move.anchored,
-                rng=_random.generator(rng, "perturb", a, b),
+                cells, a, b, chosen, methods=methods, sd_from=sd_from, direction=direction, decode=move.decode,
+                anchored=move.anchored, rng=_random.generator(rng, "perturb", a, b),
             )  # fmt: skip
             for name, along in by_method.items():
                 trajectory = move.follow(cells.of(a), along, grid, unit, b, distance)
