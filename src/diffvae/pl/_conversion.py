@@ -324,7 +324,7 @@ def plasticity(
             weight = "bold" if starred[y, x] else "normal"
             colour = _style.ink_on((red, green, blue))
             ax.text(x, y, text, color=colour, ha="center", va="center", weight=weight, in_layout=False)
-    key = "* half of the cells, at some step" if starred.any() else "no step converts half of the cells"
+    key = "* reached by some step" if starred.any() else "no step reaches a target"
     key += "   hatched: not tried" * bool(np.isnan(values).any())
     ax.set_xlabel(f"target\n{key}", linespacing=1.3)
     ax.spines[:].set_visible(False)

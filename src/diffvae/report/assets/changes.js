@@ -107,7 +107,6 @@ if (data.changes) {
   // with several sources: the map of all pairs, whose fields choose the pair
   const drawPlasticity = () => {
     const { sources: from, targets: to, share, reached, within, change } = plasticity;
-    $("change-all").hidden = false;
     $("change-size").textContent = number(change);
     $("change-plasticity").style.height = `${Math.max(300, 130 + 30 * from.length)}px`;
     const room = ($("change-plasticity").clientWidth - 150) / to.length;
@@ -116,7 +115,7 @@ if (data.changes) {
       : `${percent(share[i][j])} beyond chance${within[i][j] ? "" : " (at the largest step, a smaller change)"}${reached[i][j] ? ", reached by some step" : ", not reached"}`);
     const grid = (of) => from.map((_, i) => to.map((_, j) => of(i, j)));
     const most = Math.max(0.05, ...share.flat().filter((v) => v !== null).map(Math.abs));
-    caption("change-plasticity", `Share of cells (%) that convert beyond chance from each source (rows) to each target (columns), at a change of ${number(change)}; * reached by some step`);
+    caption("change-plasticity", `Share of cells (%) that convert beyond chance from each source (rows) to each target (columns), at a change of ${number(change)}; * reached by some step, white: not tried`);
     draw("change-plasticity", [{ type: "heatmap", z: share, x: to.map((_, j) => j), y: from.map((_, i) => i), zmin: -most, zmax: most, xgap: 1, ygap: 1,
       colorscale: [[0, "#2b6ca3"], [0.5, "#f4f4f4"], [1, "#c2410c"]], text: grid(field), texttemplate: "%{text}",
       customdata: grid((i, j) => `${plain(from[i])} to ${plain(to[j])}<br>${says(i, j)}`), hovertemplate: "%{customdata}<extra></extra>", hoverongaps: false,
