@@ -1,6 +1,7 @@
 """Perturbation of several sources: tables, files, the plasticity map, and what the page and the terminal show."""
 
 import json
+import os
 import re
 import shutil
 
@@ -11,7 +12,9 @@ import pytest
 
 import diffvae as dv
 from diffvae import pipeline, report
+from diffvae._core.runtime import StepLog
 from diffvae.cli._perturb import WIDTH, as_many, show
+from diffvae.pipeline import _links
 from diffvae.pipeline._targets import one_or_several
 from diffvae.pp import DataError
 from diffvae.tl._route import LONG
@@ -238,3 +241,54 @@ def test_a_run_takes_several_sources(fork_cells, no_figures):
     pairs = [("stem", "red"), ("stem", "white"), ("red", "white")]
     assert list(zip(result.changes.targets["source"], result.changes.targets["target"], strict=True)) == pairs
     assert result.summary["parameters"]["source"] == ["stem", "red"]
+
+
+@pytest.mark.parametrize("source", [["stem", "red"], "all"])
+def test_links_call_no_progenitors_of_several_sources(fork_cells, source, monkeypatch):
+    monkeypatch.setattr(_links, "run_links", lambda adata, **options: options)
+    log = StepLog(lambda step: None)
+    parameters = {"source": source, "target": None, "label_key": "cell_type", "k": 5, "device": "cpu", "seed": 0}
+    options = _links.links_of_run(fork_cells, parameters, log=log, progress=False)
+    assert (options["source"], options["target"]) == (None, None)
+    assert [w.split(":")[0] for w in log.warnings] == ["No progenitors were called by links"]
+
+
+def test_the_command_takes_several_sources(diffvae, run_folder, tmp_path, no_figures):
+    options = ("--target", "Erythrocyte", "--step", "1", "--n-random", "5", "--out", tmp_path / "out")
+    code, said, _ = diffvae("perturb", run_folder, "--source", "HSPC", "--source", "MEP", *options)
+    assert code == 0
+    assert [line.split()[0] for line in said.splitlines() if line.split()[:1] in (["HSPC"], ["MEP"])] == ["HSPC", "MEP"]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["parameters"]["source"] == ["HSPC", "MEP"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_field_of_the_map_chooses_the_pair(every, width):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = os.environ.get("DIFFVAE_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium here; name one in DIFFVAE_BROWSER")
+    said = []
+    with sync_api.sync_playwright() as playwright:
+        options = ("--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-background-networking")
+        browser = playwright.chromium.launch(executable_path=program, args=options)
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((every[1] / "report.html").as_uri())
+        page.wait_for_function("document.querySelectorAll('#change-plasticity .main-svg').length > 0")
+        page.locator("#change-plasticity").scroll_into_view_if_needed()
+        box = page.locator("#change-plasticity .nsewdrag").first.bounding_box()
+        sources = list(every[0].perturbation.sources)
+        row, column = 5, 1  # a field in its middle; from the top and from the left
+        x, y = ((i + 0.5) / len(sources) for i in (column, row))
+        page.mouse.click(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+        chosen = "() => document.querySelector('#change-source option:checked').textContent"
+        page.wait_for_function(f"(name) => ({chosen})() === name", arg=sources[row])
+        assert page.locator("#change-target option:checked").inner_text() == sources[column]
+        assert page.locator("#change-target option").count() == len(sources) - 1
+        assert f"{sources[row]} on the map" in page.inner_text("#change-map-caption")
+        page.select_option("#change-source", label=sources[0])
+        assert f"{sources[0]} on the map" in page.inner_text("#change-map-caption")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()
+    assert said == []
