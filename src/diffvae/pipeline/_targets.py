@@ -80,7 +80,8 @@ VERDICT_OF_SEVERAL: Verdict = (
     ),
     (
         lambda n: n["n_beyond"] > 0,
-        "{n_beyond} pairs are so near that no step changes their cells as much; the map has their largest step.",
+        "In {n_beyond} of {n_pairs} pairs the types are so near that no step changes cells as much; the map has the "
+        "largest step.",
     ),
     (
         lambda n: True,
