@@ -107,7 +107,9 @@ def test_no_cell_converts():
     curves = dv.pl.conversion_curves(nothing)
     assert heading(curves[0]) == "A: no step converts any cell"
     ax = dv.pl.plasticity(nothing)
-    assert title(ax) == "No cells converted beyond chance by any step"
+    said = "No cells converted beyond chance by a change of expression of 4"
+    assert title(ax).replace("\n", " ") == said
+    assert "no step reaches a target" in ax.get_xlabel()
     assert written(ax) == ["−10", "−10"]
     for drawn in (axes[0, 0], curves[0], ax):
         assert_legible(drawn)
@@ -122,12 +124,15 @@ def test_plasticity_has_numbers_stars_and_a_diagonal():
     assert title(ax) == "Cells converted beyond chance by 2 of the distance, in %"
     assert "hatched: not tried" in ax.get_xlabel()
     assert_legible(ax)
-    found.table.loc[(found.table["source"] == "B") & (found.table["step"] == 1), "excess_agreed"] = (
-        0  # reached at 2 only
-    )
+    # of B, only step 2 reaches the targets; the map is at the change of step 1
+    found.table.loc[(found.table["source"] == "B") & (found.table["step"] <= 1), "excess_agreed"] = 0
     ax = dv.pl.plasticity(found)
-    assert written(ax) == ["65*", "65*", "70*", "70*"]
-    assert "smallest step that reaches the type" in title(ax).replace("\n", " ")
+    assert written(ax) == ["65*", "65*", "0*", "0*"]
+    said = "Cells converted beyond chance by a change of expression of 4, in %"
+    assert title(ax).replace("\n", " ") == said
+    assert "* reached by some step" in ax.get_xlabel()
+    found.table.loc[found.table["source"] == "B", "excess_agreed"] = 0
+    assert written(dv.pl.plasticity(found, change=3)) == ["40*", "40*", "0", "0"]
 
 
 def test_plasticity_of_many_types_keeps_the_stars():
@@ -145,6 +150,8 @@ def test_plasticity_of_many_types_keeps_the_stars():
         (lambda p: dv.pl.conversions(p, step=0.7), "step is 0.7; this perturbation has 0, 0.5, 1, 2"),
         (lambda p: dv.pl.converted(p, "B", 0.7), "step is 0.7; this perturbation has 0, 0.5, 1, 2"),
         (lambda p: dv.pl.plasticity(p, step=0.7), "step is 0.7; this perturbation has 0, 0.5, 1, 2"),
+        (lambda p: dv.pl.plasticity(p, change=0), "change is 0; it must be None or a number above 0"),
+        (lambda p: dv.pl.plasticity(p, change=1, step=1), "change and step are both given; give one of them"),
         (lambda p: dv.pl.conversions(p, ncols=0), "ncols is 0; it must be None or a whole number of 1 or more"),
     ],
 )

@@ -281,12 +281,16 @@ def test_permuted_labels_convert_nothing_beyond_chance():
 
 
 def test_plasticity_and_cells(found):
-    map_ = found.plasticity(3)
-    assert map_.index.tolist() == [SOURCE]
-    assert map_.columns.tolist() == [RED, WHITE]
+    map_ = found.plasticity(step=3)
+    assert map_["source"].tolist() == [SOURCE] * 2
+    map_ = map_.set_index("target")
+    assert map_.index.tolist() == [RED, WHITE]
     own = found.table.query("method == 'shift' and n_sd == 3").set_index("target")
     base = own[["converted_at_0", "null_mean"]].max(axis=1)
-    np.testing.assert_allclose(map_.loc[SOURCE], own["converted"] - base)
+    np.testing.assert_allclose(own["excess"], own["converted"] - base)
+    np.testing.assert_allclose(map_["excess_agreed"], own["excess_agreed"])
+    np.testing.assert_allclose(map_["change"], own["step"] * own["distance"])
+    assert [found.reaching_step(t) is not None for t in (RED, WHITE)] == map_["reached"].tolist()
     cells = found.cells()
     assert len(cells) == 2 * own["n_cells"].iloc[0]
     assert set(cells["resistance"]) <= {0.0, 0.5, 1.0, 2.0, 3.0, np.inf}
@@ -411,13 +415,43 @@ def test_a_single_type_has_no_target():
             dv.tl.perturb(one, model, classifier, source=source, progress=False)
 
 
+def test_plasticity_compares_pairs_at_one_change(stepped):
+    steps = stepped.rows(RED)["step"].to_numpy()
+    table = stepped.table.copy()
+    table.loc[table["target"] == RED, "distance"] = 4.0
+    table.loc[table["target"] == WHITE, "distance"] = 1.0
+    table["excess_agreed"] = table["step"] / 2
+    found = replace(stepped, table=table)
+    assert steps.tolist() == [0, 0.25, 0.5, 0.75, 1, 1.5]
+    map_ = found.plasticity().set_index("target")
+    # 1, 2, 3, 4, 6 to red and .25, .5, .75, 1, 1.5 to white: the median is 1.25
+    assert map_["change"].tolist() == [1.25, 1.25]
+    assert map_["excess_agreed"].tolist() == [1.25 / 4 / 2, 1.25 / 2]
+    assert map_["within"].tolist() == [True, True]
+    assert map_["reaching_step"].tolist() == [1.0, 1.0]
+    map_ = found.plasticity(change=3).set_index("target")
+    assert map_["excess_agreed"].tolist() == [0.375, 0.75]  # no step goes so far towards white
+    assert map_["within"].tolist() == [True, False]
+    at_step = found.plasticity(step=0.5).set_index("target")
+    assert at_step["change"].tolist() == [2, 0.5]
+    assert at_step["excess_agreed"].tolist() == [0.25, 0.25]
+    with pytest.raises(ValueError, match="change is -1; it must be None or a number above 0"):
+        found.plasticity(-1)
+    with pytest.raises(ValueError, match="change and step are both given"):
+        found.plasticity(1, step=1)
+    with pytest.raises(ValueError, match="by 'ot' was not tried"):
+        found.plasticity(method="ot")
+
+
 def test_several_sources_and_all():
     several = perturbed(source=(SOURCE, RED), target=(RED, WHITE), method="mean", step=1, n_random=5)
     assert list(several.trajectories) == [(SOURCE, RED, "mean"), (SOURCE, WHITE, "mean"), (RED, WHITE, "mean")]
     every = perturbed(source="all", method="mean", step=1, n_random=5)
     assert every.sources == (RED, SOURCE, WHITE)
     map_ = every.plasticity()
-    assert map_.isna().to_numpy().sum() == 3  # a type to itself
+    assert len(map_) == 6  # no type to itself
+    assert map_["change"].nunique() == 1
+    assert list(zip(map_["source"], map_["target"], strict=True)) == [(a, b) for a, b, _ in every.trajectories]
     one = perturbed(source=RED, target=WHITE, method="mean", step=1, n_random=5).rows(WHITE)
     own = every.rows(WHITE, source=RED)
     same = ["judged", "converted", "null_mean", "p_value"]  # whatever other types are moved

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +18,14 @@ if TYPE_CHECKING:
 NAME = "perturb"
 EXAMPLE = (
     'Examples:  diffvae perturb results --source "CD34+"   ·   '
-    'diffvae perturb results --source GMP --target Monocyte --target Neutrophil --step "0.5 1" --restrict tf'
+    'diffvae perturb results --source GMP --target Monocyte --target Neutrophil --step "0.5 1" --restrict tf   ·   '
+    "diffvae perturb results --source all"
 )
-Source = Annotated[str, typer.Option("--source", help="Type whose cells are perturbed, a progenitor for example.")]
+SOURCE = "repeat the option for more, or give all for every type."
+Source = Annotated[
+    list[str],
+    typer.Option("--source", help=f"Type whose cells are perturbed, a progenitor for example; {SOURCE}"),
+]
 Target = Annotated[
     list[str] | None,
     typer.Option(
@@ -69,11 +76,12 @@ def command(
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Move cells of one type through the latent space towards others, compared with chance.
+    """Move cells of one or several types through the latent space towards others, compared with chance.
 
     Trains a classifier of types, counts conversions, lets a second judge look at them, compares them with random
-    directions of equal change and with baselines, and finds the smallest set of genes that converts each cell. Writes
-    tables/, figures/, classifier/ and the changed cells.
+    directions of equal change and with baselines, and finds the smallest set of genes that converts each cell; of
+    several sources, only where the type is reached and the way is no jump. Writes tables/, figures/, classifier/ and
+    the changed cells.
     """
     sizes = {"step": steps("--step", step), "n_sd": steps("--n-sd", n_sd)}
     options = o.arguments(locals(), **sizes)
@@ -107,8 +115,59 @@ def marked(genes: str) -> str:
     return " ".join(n + "*" * bool(tf) for n, tf in zip(names, transcription_factors(names), strict=True))
 
 
+WIDTH = 100
+"""Number of characters of a line."""
+MAX_NAME = 24
+"""Longest name of a source in a table."""
+
+
 def show(changes: Changes) -> None:
-    """Print conversions and genes, one row per target."""
+    """Print conversions and genes: one row per target, or per source if there are several; then the verdict."""
+    (show_targets if len(changes.perturbation.sources) == 1 else show_sources)(changes)
+    for sentence in changes.summary["verdict"]:
+        _console.note("\n  ".join(textwrap.wrap(sentence, WIDTH - 2, break_on_hyphens=False)))
+
+
+def show_sources(changes: Changes) -> None:
+    """Print how many types are reached from each source, and which are nearest."""
+    from diffvae.tl._route import LONG
+
+    map_ = changes.perturbation.plasticity().sort_values("excess_agreed", ascending=False, kind="stable")
+    targets = changes.targets.set_index(["source", "target"])
+    rows = []
+    for source in changes.perturbation.sources:
+        own = map_[(map_["source"] == source) & map_["reached"]]
+        near = targets.loc[[source]]
+        n_near = int((near["reached"] & (near["route"] <= LONG)).sum())
+        said = [f"{t.target} {t.excess_agreed:.0%}" for t in own.itertuples()]
+        name = source if len(source) <= MAX_NAME else f"{source[: MAX_NAME - 1]}…"
+        counts = (f"{len(own)} of {len(near)}", n_near)
+        rows.append([name, int(near["n_cells"].iloc[0]), *counts, as_many(said, WIDTH - MAX_NAME - 32)])
+    change = f"{map_['change'].iloc[0]:.3g}"
+    _console.table(
+        f"Types that half of the cells reach, with the share beyond chance at a change of {change}",
+        ["source", "cells", "reached", "no jump", "types"],
+        rows,
+    )
+
+
+def as_many(words: Sequence[str], room: int) -> str:
+    """Return words in one line of a given length, and how many are left out.
+
+    Examples
+    --------
+    >>> as_many(["Erythrocyte 90%", "GMP 50%", "HSC 20%"], 30)
+    'Erythrocyte 90%, GMP 50%, +1'
+    """
+    for n in range(len(words), 0, -1):
+        left = f", +{len(words) - n}" if n < len(words) else ""
+        if len(line := ", ".join(words[:n]) + left) <= room:
+            return line
+    return "" if not words else f"{words[0][: room - 6]}…" + (f", +{len(words) - 1}" if len(words) > 1 else "")
+
+
+def show_targets(changes: Changes) -> None:
+    """Print conversions and genes of one source, one row per target."""
     targets, unit = changes.targets, changes.perturbation.unit
     first = targets.iloc[0]
     of = "of the distance to the target" if unit == "step" else "sd"
@@ -136,5 +195,3 @@ def show(changes: Changes) -> None:
             for t in targets.itertuples()
         ),
     )
-    for sentence in changes.summary["verdict"]:
-        _console.note(sentence)

@@ -11,7 +11,7 @@ from diffvae.cli import _console
 from diffvae.cli import _options as o
 from diffvae.cli._links import K
 from diffvae.cli._links import show as show_links
-from diffvae.cli._perturb import Target
+from diffvae.cli._perturb import SOURCE, Target
 from diffvae.cli._perturb import show as show_changes
 
 if TYPE_CHECKING:
@@ -62,8 +62,10 @@ def command(
     cluster_method: o.ClusterMethod = "leiden",
     cluster_on: o.ClusterOn = "latent",
     source: Annotated[
-        str | None,
-        typer.Option("--source", help="Cell type to perturb, a progenitor for example; see 'diffvae perturb'."),
+        list[str] | None,
+        typer.Option(
+            "--source", help=f"Cell type to perturb, a progenitor for example (see 'diffvae perturb'); {SOURCE}"
+        ),
     ] = None,
     target: Target = None,
     links: Annotated[

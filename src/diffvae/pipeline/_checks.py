@@ -9,6 +9,7 @@ from diffvae._core.validate import Choice, Either, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl import _annotate, _markers
 from diffvae.tl._cluster import CLUSTERERS, check_options
+from diffvae.tl._directions import one_or_more
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -84,7 +85,10 @@ def require_cells(adata: AnnData | BackedAnnData, n_clusters: int | str, n_sampl
 
 
 def require_types(
-    adata: AnnData | BackedAnnData, label_key: str | None, source: str | None, target: Sequence[str] | None
+    adata: AnnData | BackedAnnData,
+    label_key: str | None,
+    source: str | Sequence[str] | None,
+    target: Sequence[str] | None,
 ) -> None:
     """Refuse a source or target that is not among the labels; without labels the types are not known yet."""
     if source is None:
@@ -95,7 +99,9 @@ def require_types(
         return
     labels = adata.obs[label_key].dropna().astype(str)
     sizes = labels.value_counts()
-    for name in (source, *(target or ())):
+    named = one_or_more(source)
+    sources = () if named == ("all",) and "all" not in sizes else named
+    for name in (*sources, *(target or ())):
         if name not in sizes:
             types = ", ".join(sorted(sizes.index))
             raise DataError(f"{name!r} is not a type of adata.obs[{label_key!r}]; the types are: {types}.")
@@ -103,5 +109,5 @@ def require_types(
             raise DataError(
                 f"{name!r} has {sizes[name]} cells, but the classifier needs at least {MIN_TYPE}; name another type."
             )
-    if target and source in target:
-        raise DataError(f"{source!r} is both source and target; name another target.")
+    if target and len(sources) == 1 and sources[0] in target:
+        raise DataError(f"{sources[0]!r} is both source and target; name another target.")

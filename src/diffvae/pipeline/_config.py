@@ -15,6 +15,7 @@ from diffvae._core.validate import check
 from diffvae.pipeline import _settings
 from diffvae.pipeline._checks import RULES, check_identification
 from diffvae.pipeline._settings import Config
+from diffvae.pipeline._targets import one_or_several
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,7 +62,7 @@ class RunConfig:
     cluster_on: str
     n_dims: int
     n_genes: int
-    source: str | None
+    source: str | Sequence[str] | None
     target: Sequence[str] | None
     links: bool
     k: int
@@ -86,6 +87,7 @@ class RunConfig:
         self.model = _settings.model_of(self._settings)
         self.training = {"batch_size": self.model.config.batch_size} | _settings.training_of(self._settings)
         self.covariates = list(self.covariates or ())
+        self.source = None if self.source is None else one_or_several(self.source)
         if self.data is None and self.label_key is None:
             self.label_key = _keys.LABEL
 

@@ -352,7 +352,13 @@ def links_of_run(
     """Predict links at the end of a run; if that is impossible, add a warning and return None, so the run is kept."""
     source, target = parameters["source"], parameters["target"]
     groupby = type_key(adata, parameters)
-    if source is not None and not {source, *(target or ())} <= set(adata.obs[groupby].astype(str)):
+    types = set(adata.obs[groupby].astype(str))
+    if isinstance(source, list) or (source == "all" and "all" not in types):
+        log.warnings.append(
+            "No progenitors were called by links: that takes one source. Run 'diffvae links' on this result with one."
+        )
+        source = target = None
+    if source is not None and not {source, *(target or ())} <= types:
         log.warnings.append(f"No progenitors were called by links: not all types are in adata.obs[{groupby!r}].")
         source = target = None
     try:

@@ -1,16 +1,16 @@
-"""Perturbation: which types the cells of a source turn into, and through which genes, compared with chance."""
+"""Perturbation: which types the cells of the sources turn into, and through which genes, compared with chance."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from diffvae import _keys, tl
@@ -20,7 +20,16 @@ from diffvae._core.runtime import StepLog, in_one_thread, versions
 from diffvae._core.validate import check
 from diffvae._errors import DataError
 from diffvae.pipeline._checks import RULES
-from diffvae.pipeline._folder import OpenedResult, Verdict, sentences, write_figures, write_summary, write_tables
+from diffvae.pipeline._folder import OpenedResult, write_figures, write_summary, write_tables
+from diffvae.pipeline._targets import (
+    Pair,
+    of_source,
+    one_or_several,
+    pairs_of,
+    target_table,
+    verdict,
+    verdict_of_several,
+)
 from diffvae.tl import _minimal_genes, _perturb
 from diffvae.tl._route import LONG
 
@@ -31,7 +40,9 @@ if TYPE_CHECKING:
     from diffvae.tl import MinimalGenes, Perturbation
 
 N_EFFECTS = 50
-"""Genes per target in the table of effects."""
+"""Genes per pair in the table of effects."""
+MAX_FILE = 80
+"""Longest part of a file name that one type takes: file systems allow 255 bytes."""
 OPTIONS = (
     "source",
     "target",
@@ -48,56 +59,20 @@ OPTIONS = (
 )
 """Parameters of :func:`perturb` that :func:`run_perturbation` takes as well."""
 
-VERDICT: Verdict = (
-    (
-        lambda n: n["reached"] != "",
-        "Beyond chance (random directions of equal change), two of three judges (classifier, regression, nearest real "
-        "cells) see at least half of the cells convert to {reached}.",
-    ),
-    (
-        lambda n: n["missed"] != "",
-        "No step up to {largest} does so to {missed}.",
-    ),
-    (
-        lambda n: n["far"] != "",
-        "The shortest way through cells that exist is more than twice as long as the straight line to {far}. On "
-        "simulated trees such ways lead to other branches only; in real data they may also lead through an "
-        "intermediate type to a fate of the source.",
-    ),
-    (
-        lambda n: n["upstream"] != "",
-        "{upstream} is earlier than the source, so a conversion means going back.",
-    ),
-    (
-        lambda n: n["n_targets"] / (n["n_random"] + 1) >= 0.05,
-        "With {n_random} random directions and {n_targets} targets, a single conversion cannot reach q < 0.05; "
-        "increase n_random.",
-    ),
-    (
-        lambda n: n["n_better"] > 0,
-        "For {n_better} of {n_targets} targets, the difference of the mean expressions, without a model, converts more "
-        "cells at equal change by the judge.",
-    ),
-    (
-        lambda n: n["by_de_genes"] != "",
-        "For {by_de_genes}, an equal number of top differentially expressed genes flips all of these cells as well.",
-    ),
-)
-"""Conditions on the numbers of a result, and the sentences that they add."""
-
 
 @dataclass
 class Changes:
-    """The result of a perturbation of one source towards all targets.
+    """The result of a perturbation of one or several sources towards all targets.
 
     Attributes
     ----------
     classifier, perturbation
         See :class:`diffvae.model.CellStateClassifier` and :func:`diffvae.tl.perturb`.
     minimal
-        Result of :func:`diffvae.tl.minimal_genes` by target.
+        (source, target) to the result of :func:`diffvae.tl.minimal_genes`. Of several sources, only pairs that are
+        reached along a way that is not long have one.
     targets
-        One row per target: conversions, by chance and by the baselines, and the genes.
+        One row per source and target: conversions, by chance and by the baselines, and the genes.
     summary
         Parameters, evaluation of the classifier, verdict.
     path
@@ -117,7 +92,7 @@ class Changes:
 
     classifier: CellStateClassifier
     perturbation: Perturbation
-    minimal: dict[str, MinimalGenes]
+    minimal: dict[Pair, MinimalGenes]
     targets: pd.DataFrame
     summary: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
@@ -128,7 +103,7 @@ def run_perturbation(
     adata: AnnData,
     model: Model,
     *,
-    source: str,
+    source: str | Sequence[str],
     target: Sequence[str] | None,
     groupby: str,
     method: str = "mean",
@@ -144,7 +119,8 @@ def run_perturbation(
     log: StepLog | None = None,
     progress: bool = True,
 ) -> Changes:
-    """Train the classifier, move the source towards each target, and find the smallest sets of genes that do it."""
+    """Train the classifier, move each source towards each target, and find the smallest sets of genes that do it."""
+    source = one_or_several(source)
     arguments = locals()
     parameters = {name: arguments[name] for name in ("groupby", *OPTIONS)}
     from diffvae.model import CellStateClassifier
@@ -175,16 +151,19 @@ def run_perturbation(
     with log.step("look for ways through cells that exist"):
         if _keys.LATENT not in adata.obsm:
             tl.embed(adata, model)
-        ways = tl.route(adata, source, perturbation.targets, groupby=groupby, rng=seed)
+        ways = _ways_of(adata, perturbation, groupby, seed)
+    pairs = pairs_of(perturbation)
+    several = len(perturbation.sources) > 1
+    searched = [pair for pair in pairs if not several or _is_reached_without_jump(perturbation, ways, pair)]
+    minimal: dict[Pair, MinimalGenes] = {}
     with log.step("find the fewest genes"):
-        minimal = {
-            name: _minimal_genes.find_minimal(
-                perturbation, name, step=perturbation.gene_step(name), allowed=allowed, order=order,
-                direction=direction, n_random=n_random, rng=seed, progress=progress,
-            )
-            for name in perturbation.targets
-        }  # fmt: skip
-    results(adata).pop("minimal_genes", None)  # of the last target only; the tables have all targets
+        for a, b in searched:
+            of_a = of_source(perturbation, a)
+            minimal[a, b] = _minimal_genes.find_minimal(
+                of_a, b, step=of_a.gene_step(b), allowed=allowed, order=order, direction=direction, n_random=n_random,
+                rng=seed, progress=progress,
+            )  # fmt: skip
+    results(adata).pop("minimal_genes", None)  # of the last pair only; the tables have all pairs
     targets = target_table(perturbation, minimal, ways, earlier or ())
     parameters |= {"step": None, "n_sd": None, perturbation.unit: [float(v) for v in perturbation.steps]}
     if restrict is not None:
@@ -199,80 +178,27 @@ def run_perturbation(
             str(classifier.evaluation),
             f"The judge (logistic regression on principal components) is right for {judge['accuracy']:.1%} of held-out "
             "cells.",
-            *verdict(targets, perturbation, n_random),
+            *(verdict_of_several if several else verdict)(targets, perturbation, n_random),
         ],
     }
     return Changes(classifier, perturbation, minimal, targets, summary)
 
 
-def target_table(
-    perturbation: Perturbation, minimal: dict[str, MinimalGenes], ways: pd.DataFrame, earlier: Sequence[str]
-) -> pd.DataFrame:
-    """Return one row per target, at the smallest step that reaches it, or the largest: conversions, ways and genes."""
-    table, unit, source = perturbation.table, perturbation.unit, perturbation.sources[0]
-    routes = ways.set_index("target")
-    rows = []
-    for target, result in minimal.items():
-        reaching = perturbation.reaching_step(target)
-        at = table[(table["target"] == target) & (table[unit] == perturbation.shown_step(target))].set_index("method")
-        shown = at.loc[perturbation.methods[0]]
-        sizes, genes = result.cells["n_genes"], result.genes
-        by_genes = result.baselines.set_index("genes")
-        rows.append(
-            {
-                "source": source,
-                "target": target,
-                "reached": reaching is not None,
-                **{name: shown[name] for name in ("step", "n_sd", "distance")},
-                "n_cells": int(shown["n_cells"]),
-                **{name: shown[name] for name in ("converted", "converted_at_0", "judged", "nearest")},
-                **{name: shown[name] for name in ("null_mean", "null_judged", "q_value")},
-                **{f"converted_{m}": at.loc[m, "converted"] for m in perturbation.methods},
-                **{f"judged_{m}": at.loc[m, "judged"] for m in perturbation.methods},
-                "route": routes.loc[target, "route"],
-                "passes": routes.loc[target, "passes"],
-                "earlier": target in earlier,
-                "gene_step": perturbation.gene_step(target),
-                "n_flipped": len(sizes),
-                "median_n_genes": float(sizes.median()) if len(sizes) else np.nan,
-                "median_n_first": float(result.cells["n_first"].median()) if len(sizes) else np.nan,
-                "sets_judged": float(result.cells["judged"].mean()) if len(sizes) else np.nan,
-                "flipped_by_de_genes": by_genes.loc["differentially expressed", "flipped"],
-                "flipped_by_random_genes": by_genes.loc["random", "flipped"],
-                "genes_up": ", ".join(genes.loc[genes["direction"] == "up", "gene"].head(5)),
-                "genes_down": ", ".join(genes.loc[genes["direction"] == "down", "gene"].head(5)),
-            }
-        )
-    return pd.DataFrame(rows)
+def _ways_of(adata: AnnData, perturbation: Perturbation, groupby: str, seed: int) -> pd.DataFrame:
+    """Return the ways of all pairs, as :func:`diffvae.tl.route` has them, with the source."""
+    ways = []
+    for a in perturbation.sources:
+        of_a = tl.route(adata, a, of_source(perturbation, a).targets, groupby=groupby, rng=seed)
+        of_a.insert(0, "source", a)
+        ways.append(of_a)
+    table = pd.concat(ways, ignore_index=True)
+    results(adata)["route"] = table
+    return table.set_index(["source", "target"])
 
 
-def verdict(targets: pd.DataFrame, perturbation: Perturbation, n_random: int) -> list[str]:
-    """Say which types are reached, which are jumps, and where a simpler method does as well."""
-    unit = "sd" if perturbation.unit == "n_sd" else "of the distance between the types"
-
-    def names(rows: pd.Series) -> str:
-        return ", ".join(targets.loc[rows, "target"])
-
-    steps = targets["n_sd" if perturbation.unit == "n_sd" else "step"]
-    reached = [f"{t} (step {s:g})" for t, s, r in zip(targets["target"], steps, targets["reached"], strict=True) if r]
-    simpler = "judged_expression_mean"
-    numbers = {
-        "reached": ", ".join(reached),
-        "missed": names(~targets["reached"]),
-        "largest": f"{perturbation.steps[-1]:g} {unit}",
-        "far": ", ".join(_ways(targets[targets["reached"] & (targets["route"] > LONG)])),
-        "upstream": names(targets["earlier"]),
-        "n_targets": len(targets),
-        "n_random": n_random,
-        "n_better": int((targets[simpler] > targets["judged"]).sum()) if simpler in targets else 0,
-        "by_de_genes": names(targets["flipped_by_de_genes"] >= 1),
-    }
-    return sentences(VERDICT, numbers)
-
-
-def _ways(rows: pd.DataFrame) -> list[str]:
-    """Return each target with the type that the way to it leads through."""
-    return [f"{t}{f' (through {p})' if p else ''}" for t, p in zip(rows["target"], rows["passes"], strict=True)]
+def _is_reached_without_jump(perturbation: Perturbation, ways: pd.DataFrame, pair: Pair) -> bool:
+    source, target = pair
+    return perturbation.reaching_step(target, source=source) is not None and ways.loc[pair, "route"] <= LONG
 
 
 @in_one_thread
@@ -280,7 +206,7 @@ def perturb(
     path: str | PathLike[str],
     out: str | PathLike[str] | None = None,
     *,
-    source: str,
+    source: str | Sequence[str],
     target: Sequence[str] | None = None,
     groupby: str | None = None,
     method: str = "mean",
@@ -306,7 +232,8 @@ def perturb(
     out
         Output folder; None for ``perturbation`` in ``path``.
     source
-        Type whose cells are shifted.
+        Type whose cells are shifted, or several; ``"all"`` for every type. Of several, genes are searched and changed
+        cells are written only for pairs that are reached along a way at most twice as long as the straight line.
     target
         Types that they should turn into; None for all other types.
     groupby
@@ -368,37 +295,81 @@ def write_into(changes: Changes, folder: Path) -> None:
     from diffvae import pl
 
     perturbation, minimal = changes.perturbation, changes.minimal
-    targets, evaluation = perturbation.targets, changes.classifier.evaluation
+    pairs, evaluation = pairs_of(perturbation), changes.classifier.evaluation
+    names = file_names(pairs)
     tables = {
         "targets": changes.targets,
         "conversions": perturbation.table,
+        "plasticity": perturbation.plasticity(),
         "resistance": perturbation.cells(),
-        "effects": pd.concat([perturbation.effects(t).head(N_EFFECTS).assign(target=t) for t in targets]),
-        "minimal_sets": pd.concat([m.cells.assign(target=name) for name, m in minimal.items()]),
-        "minimal_genes": pd.concat([m.genes.assign(target=name) for name, m in minimal.items()]),
-        "minimal_baselines": pd.concat([m.baselines.assign(target=name) for name, m in minimal.items()]),
+        "effects": _stack({(a, b): perturbation.effects(b, source=a).head(N_EFFECTS) for a, b in pairs}),
         "classifier_types": evaluation.per_type.rename_axis("type").reset_index(),
         "classifier_confusion": evaluation.confusion.rename_axis("type").reset_index(),
     }
+    if minimal:
+        tables |= {
+            "minimal_sets": _stack({pair: m.cells for pair, m in minimal.items()}),
+            "minimal_genes": _stack({pair: m.genes for pair, m in minimal.items()}),
+            "minimal_baselines": _stack({pair: m.baselines for pair, m in minimal.items()}),
+        }
     write_tables(tables, folder)
     changes.classifier.save(folder / "classifier")
-    changed = [perturbation.to_adata(t) for t in targets]
-    folders.write_h5ad(ad.concat(changed, merge="same", index_unique="_"), folder / "changed_cells.h5ad")
-    flipped = {name: m for name, m in minimal.items() if len(m.cells)}
+    changed = [perturbation.to_adata(b, source=a) for a, b in minimal]
+    if changed:
+        folders.write_h5ad(ad.concat(changed, merge="same", index_unique="_"), folder / "changed_cells.h5ad")
+    flipped = {pair: m for pair, m in minimal.items() if len(m.cells)}
     if flipped:
         edited = ad.concat([m.to_adata() for m in flipped.values()], merge="same", index_unique="_")
         folders.write_h5ad(edited, folder / "edited_cells.h5ad")
-    figures: dict[str, Callable[[], Any]] = {
-        "conversion_curves": lambda: pl.conversion_curves(perturbation),
-        "plasticity": lambda: pl.plasticity(perturbation),
-        "gene_counts": lambda: pl.gene_counts(minimal),
-    }
-    if _keys.TSNE in perturbation.adata.obsm:
-        figures["conversions"] = lambda: pl.conversions(perturbation)
-    for name, m in flipped.items():
-        figures[f"minimal_genes_{file_name(name)}"] = partial(pl.minimal_genes, m)
+    figures: dict[str, Callable[[], Any]] = {"plasticity": lambda: pl.plasticity(perturbation)}
+    ends = dict.fromkeys(perturbation.sources, "")
+    if len(ends) > 1:
+        ends = {a: f"_{name}" for a, name in zip(ends, distinct_names(map(file_name, ends)), strict=True)}
+    for a, end in ends.items():
+        figures[f"conversion_curves{end}"] = partial(pl.conversion_curves, perturbation, source=a)
+        if _keys.TSNE in perturbation.adata.obsm:
+            figures[f"conversions{end}"] = partial(pl.conversions, perturbation, source=a)
+        if own := {target: m for (source, target), m in minimal.items() if source == a}:
+            figures[f"gene_counts{end}"] = partial(pl.gene_counts, own)
+    for pair, m in flipped.items():
+        figures[f"minimal_genes_{names[pair]}"] = partial(pl.minimal_genes, m)
     write_figures(figures, folder)
     write_summary(changes.summary | {"versions": versions()}, folder)
+
+
+def _stack(tables: Mapping[Pair, pd.DataFrame]) -> pd.DataFrame:
+    """Return the tables of all pairs in one, with source and target."""
+    return pd.concat([table.assign(source=a, target=b) for (a, b), table in tables.items()])
+
+
+def file_names(pairs: Sequence[Pair]) -> dict[Pair, str]:
+    """Return each pair as part of a file name: the target, and the source if there are several.
+
+    Examples
+    --------
+    >>> file_names([("MEP", "T cell"), ("GMP", "T cell")])
+    {('MEP', 'T cell'): 'MEP_to_T_cell', ('GMP', 'T cell'): 'GMP_to_T_cell'}
+    """
+    if len({a for a, _ in pairs}) == 1:
+        return {(a, b): file_name(b) for a, b in pairs}
+    names = distinct_names(f"{file_name(a)[:MAX_FILE]}_to_{file_name(b)[:MAX_FILE]}" for a, b in pairs)
+    return dict(zip(pairs, names, strict=True))
+
+
+def distinct_names(names: Iterable[str]) -> list[str]:
+    """Return names for files, cut if they are long and numbered from the second on if they agree.
+
+    Examples
+    --------
+    >>> distinct_names(["B_1", "B_1", "C"])
+    ['B_1', 'B_1_2', 'C']
+    """
+    taken: list[str] = []
+    for name in names:
+        short = name[: 2 * MAX_FILE + 4]
+        same = (f"{short}_{i}" for i in itertools.count(2))
+        taken.append(short if short not in taken else next(n for n in same if n not in taken))
+    return taken
 
 
 def file_name(target: str) -> str:

@@ -54,7 +54,7 @@ def run(
     cluster_on: str = "latent",
     n_dims: int = 10,
     n_genes: int = 3,
-    source: str | None = None,
+    source: str | Sequence[str] | None = None,
     target: Sequence[str] | None = None,
     links: bool = True,
     k: int = _links.K,
@@ -119,11 +119,11 @@ def run(
     n_dims, n_genes
         See :func:`diffvae.tl.high_weight_genes`.
     source, target
-        Type whose cells are perturbed, and types that they should turn into (None for all others): see
-        :func:`perturb`. Types are those of ``label_key``, or the names of the clusters.
+        Type whose cells are perturbed (or several; ``"all"`` for every type), and types that they should turn into
+        (None for all others): see :func:`perturb`. Types are those of ``label_key``, or the names of the clusters.
     links, k
         Predict links between cells with Graph-DiffVAE, on a graph of the k most similar cells of each: see
-        :func:`links`. With a source, its cells are called by their links.
+        :func:`links`. With one source, its cells are called by their links.
     seed
         Seed of all random numbers: the same seed gives the same tables.
     overwrite

@@ -254,6 +254,7 @@ def conversion_curves(
 def plasticity(
     perturbation: Perturbation,
     *,
+    change: float | None = None,
     step: float | None = None,
     ax: Axes | None = None,
     title: str | None = None,
@@ -264,14 +265,18 @@ def plasticity(
     ----------
     perturbation
         From ``diffvae.tl.perturb``, preferably with several sources.
+    change
+        Length of the change of expression, the same for all pairs; None for the median over all pairs and steps
+        (:meth:`diffvae.tl.Perturbation.plasticity`).
     step
-        Step; None for the smallest that reaches each target, or comes nearest.
+        A step instead: each pair at this share of its own distance.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
 
     Returns
     -------
-    The Axes. A star marks q at most 0.1. Numbers are left out if they do not fit.
+    The Axes. A star marks a target that some step reaches (:meth:`diffvae.tl.Perturbation.reaching_step`). Numbers are
+    left out if they do not fit.
 
     Examples
     --------
@@ -287,16 +292,15 @@ def plasticity(
     ['CD34+']
     """
     _check(perturbation)
-    rows = _at(perturbation, step)
-
-    def matrix(value: str) -> pd.DataFrame:
-        wide = rows.pivot(index="source", columns="target", values=value)
-        return wide.reindex(perturbation.sources, columns=perturbation.targets)
-
-    frame = matrix("excess")
+    pairs = perturbation.plasticity(change, step=step)
+    frame = pairs.pivot(index="source", columns="target", values="excess_agreed")
+    frame = frame.reindex(perturbation.sources, columns=perturbation.targets)
     # Types that are sources and targets have the same order in both, which puts same-type pairs on the diagonal.
     frame = frame[[s for s in frame.index if s in frame] + [t for t in frame if t not in frame.index]]
-    starred = (matrix("q_value")[frame.columns] <= BEYOND_CHANCE).to_numpy()
+    reached = pairs.assign(reached=pairs["reached"].astype(float)).pivot(
+        index="source", columns="target", values="reached"
+    )
+    starred = (reached.reindex(frame.index, columns=frame.columns) == 1).to_numpy()
     values = frame.to_numpy(float)
     sources, targets = list(map(str, frame.index)), list(map(str, frame.columns))
     ax, height = _style.matrix_axes(ax, len(sources))
@@ -320,16 +324,15 @@ def plasticity(
             weight = "bold" if starred[y, x] else "normal"
             colour = _style.ink_on((red, green, blue))
             ax.text(x, y, text, color=colour, ha="center", va="center", weight=weight, in_layout=False)
-    key = "* more than chance" if starred.any() else "none is significantly more than chance"
-    key += f" (q ≤ {BEYOND_CHANCE:g})" + "   hatched: not tried" * bool(np.isnan(values).any())
+    key = "* reached by some step" if starred.any() else "no step reaches a target"
+    key += "   hatched: not tried" * bool(np.isnan(values).any())
     ax.set_xlabel(f"target\n{key}", linespacing=1.3)
     ax.spines[:].set_visible(False)
     _style.colour_bar(ax, image, "cells converted beyond chance", percent=True)
-    by = "the smallest step that reaches the type, or comes nearest"
-    by = by if step is None else _of(perturbation, step)
+    by = f"a change of expression of {pairs['change'].iloc[0]:.3g}" if step is None else _of(perturbation, step)
     caption = f"Cells converted beyond chance by {by}, in %"
     if not (values > 0).any():
-        caption = f"No cells converted beyond chance by {'any step' if step is None else by}"
+        caption = f"No cells converted beyond chance by {by}"
     _text.title(ax, title if title is not None else caption)
     _style.fit_height(ax, height)
     return ax
@@ -357,18 +360,6 @@ def _size(perturbation: Perturbation, step: float) -> str:
 
 def _of(perturbation: Perturbation, step: float) -> str:
     return f"{step:g} sd" if perturbation.unit == "n_sd" else f"{step:g} of the distance"
-
-
-def _at(perturbation: Perturbation, step: float | None) -> pd.DataFrame:
-    """Return the rows of the table for the first method, at a step, or at the shown step of each pair."""
-    if step is not None:
-        perturbation.index(step)  # raises if it was not tried
-    table = perturbation.table[perturbation.table["method"] == perturbation.methods[0]]
-    shown = [
-        step if step is not None else perturbation.shown_step(b, source=a)
-        for a, b in zip(table["source"], table["target"], strict=True)
-    ]
-    return table[table[perturbation.unit] == shown]
 
 
 def _row(perturbation: Perturbation, source: str, target: str, step: float) -> pd.Series:

@@ -46,13 +46,13 @@ def data(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> dict[str, An
     pairs = []
     for (source, target), rows in conversions.groupby(["source", "target"], sort=False):
         moved = resistance[(resistance["source"] == source) & (resistance["target"] == target)]
-        known = targets[targets["target"] == target] if targets is not None else pd.DataFrame()
+        known = _of(targets, source, target)
         row = {} if known.empty else known.iloc[0].to_dict()
         own = rows[rows["method"] == default].set_index(unit).reindex(steps)
         at = row.get(unit, np.nan)
         start = len(steps) - 1 if np.isnan(at) else int(np.abs(np.array(steps) - at).argmin())
         a, b = titles["source"][source], titles["target"][target]
-        n_genes = [] if sets is None else sets.loc[sets["target"] == target, "n_genes"].dropna().to_numpy(int)
+        n_genes = [] if sets is None else _of(sets, source, target)["n_genes"].dropna().to_numpy(int)
         pairs.append(
             {
                 "source": a,
@@ -69,23 +69,60 @@ def data(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> dict[str, An
                 **_converted(moved, cells, steps),
                 "placed": places.get((str(source), str(target)), []),
                 "way": _way(row, b),
-                "effects": _top_genes(genes["effects"], "effects", target, shown),
-                "minimal": _top_genes(genes["minimal_genes"], "minimal_genes", target, shown),
+                "effects": _top_genes(_of(genes["effects"], source, target), "effects", shown),
+                "minimal": _top_genes(_of(genes["minimal_genes"], source, target), "minimal_genes", shown),
                 "n_genes": n_genes,
-                "empty": "" if len(n_genes) else _why_empty(own, unit, parameters, a, b),
+                "empty": "" if len(n_genes) else _why_empty(own, unit, parameters, a, b, row.get("searched", True)),
                 "numbers": _numbers(row) if row else None,
             }
         )
     methods = {name: [words, colour] for name, (words, colour, _) in METHODS.items()}
     return {
         "unit": unit, "steps": steps, "pairs": pairs, "methods": methods, "default": default, "max_q": BEYOND_CHANCE,
+        "plasticity": _plasticity(folder, titles) if len(names["source"]) > 1 else None,
     }  # fmt: skip
+
+
+def _of(table: pd.DataFrame | None, source: str, target: str) -> pd.DataFrame:
+    """Return the rows of a pair; an earlier version had one source and wrote it into some tables only."""
+    if table is None:
+        return pd.DataFrame()
+    own = table["target"] == target
+    return table[own & (table["source"] == source)] if "source" in table else table[own]
+
+
+def _plasticity(folder: Folder, titles: Mapping[str, Mapping[str, str]]) -> dict[str, Any] | None:
+    """Return the share of each source converted beyond chance to each target, at one change of expression."""
+    table = folder.table("tables/plasticity")
+    if table is None:
+        return None
+    sources, targets = list(titles["source"]), list(titles["target"])
+    targets = [t for t in sources if t in targets] + [t for t in targets if t not in sources]  # a diagonal
+    wide = {
+        name: table.assign(**{name: table[name].astype(float)})
+        .pivot(index="source", columns="target", values=name)
+        .reindex(sources, columns=targets)
+        .to_numpy(float)
+        for name in ("excess_agreed", "reached", "within")
+    }
+    return {
+        "sources": [titles["source"][s] for s in sources],
+        "targets": [titles["target"][t] for t in targets],
+        "change": float(table["change"].median()),
+        "share": wide["excess_agreed"].round(4),
+        **{name: wide[name] == 1 for name in ("reached", "within")},
+    }
 
 
 def genes(folder: Folder) -> list[str]:
     """Return the genes in the tables of a perturbation, in the order of the page."""
     tables = [folder.table(f"tables/{name}") for name in GENE_TABLES]
-    tops = [t.groupby("target", sort=False).head(N_GENES)["gene"].tolist() for t in tables if t is not None]
+    pair = ["source", "target"]
+    tops = [
+        t.groupby([c for c in pair if c in t], sort=False).head(N_GENES)["gene"].tolist()
+        for t in tables
+        if t is not None
+    ]
     return [gene for top in tops for gene in top if gene]
 
 
@@ -140,8 +177,20 @@ def _way(row: Mapping[str, Any], target: str) -> str:
     return " ".join(said)
 
 
-def _why_empty(own: pd.DataFrame, unit: str, parameters: Mapping[str, Any], source: str, target: str) -> str:
+def _why_empty(
+    own: pd.DataFrame,
+    unit: str,
+    parameters: Mapping[str, Any],
+    source: str,
+    target: str,
+    searched: bool = True,
+) -> str:
     """Say why no set of genes was found, and what to do."""
+    if not searched:
+        return (
+            f"No genes are searched from {source} to {target}: with several sources only for pairs that are reached "
+            f'and are no jump. What to do: give this pair alone (--source "{source}" --target "{target}").'
+        )
     counts = (own["converted"] * own["n_cells"]).fillna(0).round().astype(int)
     largest, before, converted = counts.index[-1], counts.iloc[0], counts.iloc[1:].max()
     option = "--n-sd" if unit == "n_sd" else "--step"
@@ -165,12 +214,12 @@ def _why_empty(own: pd.DataFrame, unit: str, parameters: Mapping[str, Any], sour
     return f"{converted} cells become {target}, but no set of genes alone does it. What to do: {larger}."
 
 
-def _top_genes(table: pd.DataFrame | None, name: str, target: Any, shown: Mapping[str, str]) -> list[list[Any]]:
-    if table is None:
+def _top_genes(table: pd.DataFrame, name: str, shown: Mapping[str, str]) -> list[list[Any]]:
+    if table.empty:
         return []
     changes, more = GENE_TABLES[name]
     change = next(c for c in changes if c in table)
-    top = table[table["target"] == target].head(N_GENES)
+    top = table.head(N_GENES)
     columns = top[["gene", "direction", change, *more]].itertuples(index=False)
     factors = np.where(transcription_factors(top["gene"]), "TF", "")
     return [[shown.get(gene, short(gene)), *values, tf] for (gene, *values), tf in zip(columns, factors, strict=True)]

@@ -122,13 +122,16 @@ TABLES = {
     ),
     "tables/resistance": Columns("source target cell converted_at"),
     "tables/targets": Columns(
-        "target passes?",
+        "source? target passes?",
         "n_sd step? route? n_flipped median_n_genes flipped_by_de_genes flipped_by_random_genes q_value",
-        "earlier? reached?",
+        "earlier? reached? searched?",
     ),
-    "tables/effects": Columns("target gene direction", "effect log_effect? agreement"),
-    "tables/minimal_genes": Columns("target gene direction", "mean_change mean_log_change? share null_share q_value"),
-    "tables/minimal_sets": Columns("target", "n_genes"),
+    "tables/effects": Columns("source? target gene direction", "effect log_effect? agreement"),
+    "tables/minimal_genes": Columns(
+        "source? target gene direction", "mean_change mean_log_change? share null_share q_value"
+    ),
+    "tables/minimal_sets": Columns("source? target", "n_genes"),
+    "tables/plasticity": Columns("source target", "change excess_agreed", "within reached", unique="source target"),
     "tables/called_links": Columns("cell_1 cell_2", "probability", "new"),
     "tables/link_table": Columns("graph type_1 type_2", "n_links expected z q_value"),
     "tables/commitment": Columns("cell call call_pearson", "confidence"),

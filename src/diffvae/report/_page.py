@@ -238,6 +238,7 @@ def _words_of_run(folder: Folder, cells: Cells, parts: Parts) -> dict[str, Any]:
         "thinned": len(cells.rows) < cells.adata.n_obs,
         "n_shown": len(cells.rows),
         "changed": parts.verdicts.get("changes"),
+        "has_plasticity": bool(parts.data.get("changes", {}).get("plasticity")),
         "linked": parts.verdicts.get("links"),
         "comparison": _markdown(parts.verdicts.get("compared", [])),
         "commands": _made.commands(folder, parts.damaged),

@@ -28,6 +28,7 @@ from diffvae.tl._directions import (
     read_cells,
 )
 from diffvae.tl._judge import Judge
+from diffvae.tl._plasticity import plasticity_table
 from diffvae.tl._regulators import transcription_factors
 
 if TYPE_CHECKING:
@@ -186,23 +187,29 @@ class Perturbation:
         return Mover(self.model, self.classifier, self.judge, self.data)
 
     def plasticity(
-        self, step: float | None = None, *, value: str = "excess", method: str | None = None
+        self, change: float | None = None, *, step: float | None = None, method: str | None = None
     ) -> pd.DataFrame:
-        """Return the plasticity map, sources x targets: the share converted beyond the null.
+        """Return the plasticity map: the share of each source that converts beyond chance to each target.
+
+        Types lie at different distances, so that equal steps are unequal changes. All pairs are therefore compared at
+        one change of expression, with linear interpolation between the steps.
 
         Parameters
         ----------
+        change
+            Length of the change on log-normalised values; None for the median over all pairs and steps above 0.
         step
-            Step; None for the largest.
-        value
-            Column of :attr:`table`.
+            A step instead: each pair at this share of its own distance.
         method
             None for the first.
+
+        Returns
+        -------
+        One row per source and target: ``change``, ``distance``, ``excess_agreed`` at this change, ``within`` (whether
+        the steps go so far; if not, the share is that of the largest), ``reached`` and ``reaching_step`` (or
+        ``reaching_n_sd``), as :meth:`reaching_step` has it.
         """
-        at = self.steps[-1] if step is None else self.steps[self.index(step)]
-        method = self.methods[0] if method is None else method
-        rows = self.table[(self.table[self.unit] == at) & (self.table["method"] == method)]
-        return rows.pivot(index="source", columns="target", values=value).reindex(self.sources, columns=self.targets)
+        return plasticity_table(self, change, step, method)
 
     def cells(self, method: str | None = None) -> pd.DataFrame:
         """Return one row per source cell and target.

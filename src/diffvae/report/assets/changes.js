@@ -1,6 +1,6 @@
 // Perturbation: all steps are precomputed, and the slider looks them up.
 if (data.changes) {
-  const { unit, steps, pairs, methods, default: first, max_q } = data.changes;
+  const { unit, steps, pairs, methods, default: first, max_q, plasticity } = data.changes;
   const sources = [...new Set(pairs.map((p) => p.source))];
   const DASHES = { mean: "solid", shift: "dash", ot: "dashdot", anchored: "longdash", expression_mean: "dot", none: "longdashdot" };
   const LIT = "#e8760a";
@@ -104,6 +104,36 @@ if (data.changes) {
     const share = (i) => pairs[i].curves[first][pairs[i].start] + (pairs[i].reached ? 1 : 0);
     $("change-target").value = String(own.reduce((a, b) => (share(b) > share(a) ? b : a), own[0]));
   };
+  // with several sources: the map of all pairs, whose fields choose the pair
+  const drawPlasticity = () => {
+    const { sources: from, targets: to, share, reached, within, change } = plasticity;
+    $("change-size").textContent = number(change);
+    $("change-plasticity").style.height = `${Math.max(300, 130 + 30 * from.length)}px`;
+    const room = ($("change-plasticity").clientWidth - 150) / to.length;
+    const field = (i, j) => (share[i][j] === null ? "" : `${room > 34 ? Math.round(100 * share[i][j]) : ""}${reached[i][j] ? "*" : ""}`);
+    const says = (i, j) => (share[i][j] === null ? "not tried"
+      : `${percent(share[i][j])} beyond chance${within[i][j] ? "" : " (at the largest step, a smaller change)"}${reached[i][j] ? ", reached by some step" : ", not reached"}`);
+    const grid = (of) => from.map((_, i) => to.map((_, j) => of(i, j)));
+    const most = Math.max(0.05, ...share.flat().filter((v) => v !== null).map(Math.abs));
+    caption("change-plasticity", `Share of cells (%) that convert beyond chance from each source (rows) to each target (columns), at a change of ${number(change)}; * reached by some step, white: not tried`);
+    draw("change-plasticity", [{ type: "heatmap", z: share, x: to.map((_, j) => j), y: from.map((_, i) => i), zmin: -most, zmax: most, xgap: 1, ygap: 1,
+      colorscale: [[0, "#2b6ca3"], [0.5, "#f4f4f4"], [1, "#c2410c"]], text: grid(field), texttemplate: "%{text}",
+      customdata: grid((i, j) => `${plain(from[i])} to ${plain(to[j])}<br>${says(i, j)}`), hovertemplate: "%{customdata}<extra></extra>", hoverongaps: false,
+      colorbar: { thickness: 10, outlinewidth: 0, tickformat: ".0%" } }],
+    { xaxis: { title: { text: "target" }, tickvals: [...to.keys()], ticktext: to.map(brief), tickangle: -45, showgrid: false, zeroline: false },
+      yaxis: { title: { text: "source" }, tickvals: [...from.keys()], ticktext: from.map(brief), autorange: "reversed", showgrid: false, zeroline: false }, margin: { l: 60, r: 8, t: 8, b: 60 } });
+    $("change-plasticity").on("plotly_click", ({ points: [field] }) => {
+      const pressed = pairs.findIndex((p) => p.source === from[field.y] && p.target === to[field.x]);
+      if (pressed < 0) return;
+      $("change-source").value = String(sources.indexOf(from[field.y]));
+      targets();
+      $("change-target").value = String(pressed);
+      start();
+    });
+  };
+  const brief = (name) => plain(name.length > 22 ? `${name.slice(0, 21)}…` : name);
+  if (plasticity) drawPlasticity();
+
   fill($("change-source"), sources.map((s, i) => [String(i), s]));
   $("change-step").max = String(steps.length - 1);
   targets();
