@@ -20,7 +20,7 @@ from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.model._base import Estimator
 from diffvae.model._config import Widths, plain
-from diffvae.model._features import Matrix, layer_matrix, read_features
+from diffvae.model._features import Matrix, dense, layer_matrix, read_features
 from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import RowSource, best_device, fit
 
@@ -166,6 +166,10 @@ def stratified(codes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
 
 BLOCK = 8192
 """Cells per pass of a prediction."""
+GENE_DROPOUT = 0.3
+"""Share of the genes of a cell that training sets to zero, so that no type hangs on a few genes."""
+N_COMPONENTS, COMPONENT_CELLS = 30, 20_000
+"""Principal components from which the first layer starts, and most training cells that give them."""
 MIN_CELLS = 10
 """Fewest cells of a type; two of them are for testing."""
 RULES: dict[str, Rule] = {
@@ -175,14 +179,34 @@ RULES: dict[str, Rule] = {
 }
 
 
+@torch.no_grad()
+def _start_from_components(
+    first: torch.nn.Linear, matrix: Matrix, rows: np.ndarray, scale: Tensor, rng: np.random.Generator
+) -> None:
+    """Make the first layer random combinations of principal components, on the scale of log-normalised expression."""
+    from sklearn.decomposition import PCA
+
+    if len(rows) > COMPONENT_CELLS:
+        rows = np.sort(rng.choice(rows, COMPONENT_CELLS, replace=False))
+    values = dense(matrix[rows]) * scale.cpu().numpy()
+    n = min(N_COMPONENTS, len(rows) - 1, values.shape[1])
+    pca = PCA(n, svd_solver="randomized", random_state=int(rng.integers(2**31))).fit(values)
+    mixture = 2 * rng.standard_normal((first.out_features, n)) / np.sqrt(n * max(pca.explained_variance_[0], 1e-12))
+    weight = (mixture @ pca.components_).astype(np.float32)
+    first.weight.copy_(torch.from_numpy(weight))
+    first.bias.copy_(torch.from_numpy(-weight @ pca.mean_.astype(np.float32)))
+
+
 class CellStateClassifier(Estimator):
     r"""Softmax network from the expression of a cell to its type, calibrated by a temperature.
 
     .. math:: p(c \mid x) = softmax(l(x) / T)_c, \qquad l = W_3 ReLU(W_2 ReLU(W_1 ReLU(W_0 x)))
 
     Every type is a class, progenitors included. Without progenitors every cell would be called mature, and unchanged
-    cells would count as converted. The temperature T is chosen on validation cells, and accuracy is measured on
-    further cells that took no part in the training.
+    cells would count as converted. The training sees log-normalised expression (the scaling of the layer is taken
+    back), starts from principal components, sets 30 % of the genes of each cell to zero, and weighs a type of n cells by
+    :math:`1 / \sqrt{n}` per cell. The temperature T is chosen on validation cells, and accuracy is measured on further
+    cells that took no part in the training.
 
     Parameters
     ----------
@@ -295,9 +319,19 @@ class CellStateClassifier(Estimator):
             module = nn.MLP(matrix.shape[1], self.hidden, len(classes)).to(target)
         source = RowSource(matrix, target)
         known = torch.from_numpy(codes).to(target)
+        scale = torch.ones(matrix.shape[1], device=target)
+        if features.minimum is not None and features.maximum is not None:
+            scale = torch.from_numpy((features.maximum - features.minimum).astype(np.float32)).to(target)
+        first = module.linears[0]
+        _start_from_components(first, matrix, train_rows, scale, _random.generator(rng, "classifier start"))
+        size = np.bincount(codes[train_rows], minlength=len(classes))
+        weight = torch.from_numpy((np.sqrt(size.mean() / size)).astype(np.float32)).to(target)
 
         def cross_entropy(module: Any, x: Tensor, rows: np.ndarray, generator: Any) -> dict[str, Tensor]:
-            return {"loss": F.cross_entropy(module(x).float(), known[torch.from_numpy(rows).to(target)])}
+            if module.training:
+                x = F.dropout(x, GENE_DROPOUT)
+            logits = module(x * scale).float()
+            return {"loss": F.cross_entropy(logits, known[torch.from_numpy(rows).to(target)], weight=weight)}
 
         history = fit(
             module,
@@ -313,6 +347,8 @@ class CellStateClassifier(Estimator):
             progress=progress,
             description="training classifier",
         )
+        with torch.no_grad():
+            first.weight.mul_(scale)  # from now on it takes the values of the layer
         self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
         self.classes, self.groupby, self.dropped = classes, groupby, dropped
         self.temperature = fit_temperature(self.logits(matrix[validation_rows]), codes[validation_rows])

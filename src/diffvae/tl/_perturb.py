@@ -465,7 +465,7 @@ def perturb(
     cells = read_cells(adata, model, classifier, groupby)
     pairs = pairs_of(classifier, cells, source, target)
     chosen = enriched_dimensions(cells, model, n_dims)
-    if "shift" in methods:
+    if methods[0] == "shift":  # not if it is only compared
         _warn_if_not_enriched(chosen, [b for _, b in pairs])
     judge = Judge.of(cells.x, cells.codes, cells.classes, cells.scale, rng)
     move = Mover(model, classifier, judge, cells)
