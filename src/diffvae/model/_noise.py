@@ -1,0 +1,239 @@
+"""What single cells have beyond their expected expression: zeros, spread and depth, measured on training cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Self
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+MAX_CELLS = 5000
+"""Training cells on which the noise is measured and from which artificial cells are drawn."""
+N_BINS, N_ABOVE, N_LEVELS = 10, 4, 17
+"""Bins of the share of zeros, bins of the values above, and quantiles in each of these."""
+CELLS_PER_BIN, ABOVE_PER_BIN = 40, 25
+MAX_FACTORS, N_ROUNDS = 30, 3
+BLOCK = 1024
+"""Cells whose noise is drawn at once."""
+NEVER = np.float32(3e38)
+"""Edge of a bin that no value reaches; the arrays of a saved model must be finite."""
+TINY = 1e-4
+
+
+@dataclass(frozen=True)
+class Noise:
+    r"""Latent posteriors of training cells, and the distribution of each gene given its decoded value.
+
+    A gene with the decoded value m is at its floor (0 for counts) with the probability :math:`p_g(m)`, and otherwise
+    has a quantile :math:`Q_g(w | m)` of the values above the floor. Both are tables over bins of m:
+
+    .. math:: x_{ig} = Q_g\!\left(\frac{u_{ig} - p}{1 - p} \Big| m\right) \text{ if } u_{ig} > p = p_g(m),
+        \quad u_{ig} = \Phi\!\left(f_i \cdot l_g + \sqrt{1 - |l_g|^2}\, \epsilon_{ig}\right)
+
+    The factors f are what genes share beyond z, such as the depth of a cell (a Gaussian copula). An artificial cell
+    takes z and f from the posteriors of one training cell, and :math:`\epsilon` anew.
+
+    Attributes
+    ----------
+    mean, sd
+        Posterior of z, cells x latent dimensions.
+    factors
+        Posterior means of f, cells x factors.
+    root
+        Root of the posterior covariance of f, factors x factors.
+    loadings
+        l, genes x factors.
+    floor
+        Smallest value of each gene.
+    zeros, edges
+        p, bins x genes, and the m between the bins.
+    above, above_edges
+        Q, bins x levels x genes, and the m between the bins.
+    """
+
+    mean: np.ndarray
+    sd: np.ndarray
+    factors: np.ndarray
+    root: np.ndarray
+    loadings: np.ndarray
+    floor: np.ndarray
+    zeros: np.ndarray
+    edges: np.ndarray
+    above: np.ndarray
+    above_edges: np.ndarray
+
+    @classmethod
+    def fit(
+        cls, x: np.ndarray, decoded: np.ndarray, mean: np.ndarray, sd: np.ndarray, rng: np.random.Generator
+    ) -> Self:
+        """Measure the noise of cells.
+
+        Parameters
+        ----------
+        x
+            Expression, cells x genes.
+        decoded
+            Decoded draws from the posteriors of the same cells, cells x genes.
+        mean, sd
+            These posteriors, cells x latent dimensions.
+        rng
+            Generator of ranks among equal values.
+        """
+        floor = x.min(axis=0)
+        is_above = x > floor
+        edges, zeros = _share_of_floor(decoded, is_above)
+        above, above_edges, rank = _values_above(x, decoded, is_above, rng)
+        share = np.clip(_of_bin(zeros, _bins(decoded, edges)), TINY, 1 - TINY)
+        factors, root, loadings = _shared(share, is_above, rank, rng)
+        arrays = (mean, sd, factors, root, loadings, floor, zeros, edges, above, above_edges)
+        return cls(*(np.asarray(array, np.float32) for array in arrays))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], n_latent: int, n_genes: int) -> Self | None:
+        """Return what :meth:`arrays` returned, None for a model that has none; arrays of another shape are refused."""
+        if not arrays:
+            return None
+        noise = cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        n_cells, n_factors = noise.factors.shape
+        expected = {
+            "mean": (n_cells, n_latent), "sd": (n_cells, n_latent), "root": (n_factors, n_factors),
+            "loadings": (n_genes, n_factors), "floor": (n_genes,), "zeros": (len(noise.edges) + 1, n_genes),
+            "edges": (len(noise.zeros) - 1, n_genes), "above": (N_ABOVE, N_LEVELS, n_genes),
+            "above_edges": (N_ABOVE - 1, n_genes),
+        }  # fmt: skip
+        for name, shape in expected.items():
+            if (found := getattr(noise, name).shape) != shape:
+                raise ValueError(f"{name} of the noise has the shape {found}; it must be {shape}")
+        return noise
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays by name, for saving."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return z and f of n artificial cells, each drawn from the posteriors of a training cell."""
+        cells = rng.integers(len(self.mean), size=n)
+        z = self.mean[cells] + self.sd[cells] * rng.standard_normal((n, self.mean.shape[1]), np.float32)
+        return z, self.factors[cells] + rng.standard_normal((n, len(self.root)), np.float32) @ self.root.T
+
+    def values(self, decoded: np.ndarray, factors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return expression of single cells for their decoded values and factors, cells x genes, float32."""
+        values = np.empty(decoded.shape, np.float32)
+        unique = _unique_sd(self.loadings)
+        genes = np.arange(decoded.shape[1])
+        for start in range(0, len(decoded), BLOCK):
+            m, f = decoded[start : start + BLOCK], factors[start : start + BLOCK]
+            u = ndtr(f @ self.loadings.T + unique * rng.standard_normal(m.shape, np.float32))
+            share = _of_bin(self.zeros, _bins(m, self.edges))
+            level = np.clip((u - share) / np.maximum(1 - share, TINY), 0, 1) * (N_LEVELS - 1)
+            lower = np.minimum(level.astype(np.intp), N_LEVELS - 2)
+            part, bins = level - lower, _bins(m, self.above_edges)
+            quantile = (1 - part) * self.above[bins, lower, genes] + part * self.above[bins, lower + 1, genes]
+            values[start : start + BLOCK] = np.where(u < share, self.floor, quantile)
+        return values
+
+
+def _bins(decoded: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Return the bin of each value, cells x genes; an edge belongs to the bin above."""
+    bins = np.zeros(decoded.shape, np.intp)
+    for edge in edges:
+        bins += decoded >= edge
+    return bins
+
+
+def _of_bin(table: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(table, bins, axis=0)
+
+
+def _share_of_floor(decoded: np.ndarray, is_above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the edges of bins with equally many cells, and the share of cells at the floor in each bin."""
+    n_bins = max(1, min(N_BINS, len(decoded) // CELLS_PER_BIN))
+    edges = np.quantile(decoded, np.arange(1, n_bins) / n_bins, axis=0).astype(np.float32)
+    bins = _bins(decoded, edges)
+    overall = 1 - is_above.mean(axis=0)
+    zeros = []
+    for number in range(n_bins):
+        n = (bins == number).sum(axis=0)
+        n_above = (is_above & (bins == number)).sum(axis=0)
+        zeros.append(np.where(n > 0, 1 - n_above / np.maximum(n, 1), overall))
+    return edges, np.stack(zeros)
+
+
+def _values_above(
+    x: np.ndarray, decoded: np.ndarray, is_above: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return quantiles of the values above the floor in bins of the decoded value, the edges, and the cells' ranks."""
+    n_genes = x.shape[1]
+    above, edges = np.tile(x.min(axis=0), (N_ABOVE, N_LEVELS, 1)), np.full((N_ABOVE - 1, n_genes), NEVER)
+    rank = np.zeros(x.shape, np.float32)
+    levels = np.linspace(0, 1, N_LEVELS)
+    for gene in range(n_genes):
+        cells = np.flatnonzero(is_above[:, gene])
+        if not len(cells):
+            continue
+        cells = cells[np.argsort(decoded[cells, gene], kind="stable")]
+        parts = np.array_split(cells, max(1, min(N_ABOVE, len(cells) // ABOVE_PER_BIN)))
+        for number in range(N_ABOVE):
+            part = parts[min(number, len(parts) - 1)]
+            above[number, :, gene] = np.quantile(x[part, gene], levels)
+            if number < len(parts):
+                place = np.lexsort((rng.random(len(part)), x[part, gene])).argsort()
+                rank[part, gene] = (place + 0.5) / len(part)
+                if number:
+                    edges[number - 1, gene] = decoded[part[0], gene]
+    return above, edges, rank
+
+
+def _unique_sd(loadings: np.ndarray) -> np.ndarray:
+    return np.sqrt(1 - np.square(loadings).sum(axis=1))
+
+
+def _shared(
+    share: np.ndarray, is_above: np.ndarray, rank: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return posterior means and root covariance of the factors, and the loadings, of the normal scores of the values.
+
+    The score of a value at the floor is only known to be below that of the share. It is drawn, first evenly and then
+    given the factors, from which new factors follow.
+    """
+    n_cells, n_genes = share.shape
+    known = ndtri(np.clip(share + (1 - share) * rank, TINY, 1 - TINY)).astype(np.float32)
+    limit = ndtri(share).astype(np.float32)
+    expected, unique = np.float32(0), np.ones(n_genes, np.float32)
+    factors: np.ndarray = np.zeros((n_cells, 0))
+    root: np.ndarray = np.zeros((0, 0))
+    loadings: np.ndarray = np.zeros((n_genes, 0))
+    for _ in range(N_ROUNDS):
+        below = ndtr((limit - expected) / unique) * rng.random(share.shape, np.float32)
+        scores = np.where(is_above, known, expected + unique * ndtri(np.clip(below, TINY**2, 1 - TINY)))
+        loadings = _loadings(scores.astype(np.float32), rng)
+        unique = _unique_sd(loadings).astype(np.float32)
+        weighted = loadings / np.square(unique)[:, None]
+        covariance = np.linalg.inv(np.eye(loadings.shape[1]) + loadings.T @ weighted)
+        root = np.linalg.cholesky(covariance) if len(covariance) else covariance
+        factors = scores @ weighted @ covariance
+        draws = factors + rng.standard_normal(factors.shape) @ root.T
+        expected = (draws @ loadings.T).astype(np.float32)
+    return factors, root, loadings
+
+
+def _loadings(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return loadings of the components above the noise edge of random scores, shrunk as in a spiked model."""
+    from sklearn.utils.extmath import randomized_svd
+
+    n_cells, n_genes = scores.shape
+    centred = scores - scores.mean(axis=0)
+    centred /= np.maximum(centred.std(axis=0), TINY)
+    n = min(MAX_FACTORS, n_cells - 1, n_genes - 1)
+    if n < 1:
+        return np.zeros((n_genes, 0))
+    _, singular, axes = randomized_svd(centred, n, random_state=int(rng.integers(2**31)))
+    variance, ratio = singular.astype(np.float64) ** 2 / n_cells, n_genes / n_cells
+    is_real = variance > 1.02 * (1 + np.sqrt(ratio)) ** 2
+    shifted = variance[is_real] + 1 - ratio
+    spike = (shifted + np.sqrt(np.maximum(shifted**2 - 4 * variance[is_real], 0))) / 2
+    loadings = axes[is_real].T.astype(np.float64) * np.sqrt(np.maximum(spike - 1, 0))
+    shared = np.square(loadings).sum(axis=1, keepdims=True)
+    return loadings * np.sqrt(np.minimum(shared, 0.95) / np.maximum(shared, TINY**2))
