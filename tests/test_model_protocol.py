@@ -260,6 +260,12 @@ def test_artificial_cells_have_the_zeros_and_the_spread_of_real_ones(model):
     assert np.median(smooth.X.std(axis=0) / spread) < 0.9
     low, high = model.features.minimum, model.features.maximum
     np.testing.assert_allclose(cells.X, low + cells.layers["unit"] * (high - low), rtol=1e-4, atol=1e-5)
+    drawn = cells.layers["counts"]
+    assert (drawn == np.rint(drawn)).all()
+    assert ((drawn == 0) == (cells.X == 0)).all()
+    total = prepared().layers["counts"].sum(axis=1)
+    assert drawn.sum(axis=1).mean() == pytest.approx(total.mean(), rel=0.1)
+    assert drawn.sum(axis=1).std() == pytest.approx(total.std(), rel=0.25)
     np.testing.assert_array_equal(model.sample(6, rng=3).X, model.sample(6, rng=3).X)
     assert not np.array_equal(model.sample(6, rng=4).X, model.sample(6, rng=3).X)
     with pytest.raises(ValueError, match="noise is 'much'; it must be True or False"):

@@ -133,7 +133,7 @@ def _auc(reference: np.ndarray, cells: np.ndarray, random_state: int) -> float:
             pca = PCA(n, svd_solver="randomized", random_state=random_state).fit(x[train])
         seen = np.concatenate([genes, pca.transform(x), of_cells], axis=1)
         trees = HistGradientBoostingClassifier(
-            max_iter=N_TREES, max_features=0.3, early_stopping=False, random_state=random_state
+            max_iter=N_TREES, max_bins=63, max_features=0.3, early_stopping=False, random_state=random_state
         ).fit(seen[train], group[train])
         probability[test] = trees.predict_proba(seen[test])[:, 1]
     return float(roc_auc_score(group, probability))

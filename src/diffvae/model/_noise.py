@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+Limits: TypeAlias = tuple[np.ndarray, np.ndarray] | None
+"""What the unit scale maps to 0 and to 1."""
 MAX_CELLS = 5000
 """Training cells on which the noise is measured and from which artificial cells are drawn."""
 N_BINS, N_ABOVE, N_LEVELS = 10, 4, 17
@@ -17,6 +19,8 @@ CELLS_PER_BIN, ABOVE_PER_BIN = 40, 25
 MAX_FACTORS, N_ROUNDS = 30, 3
 BLOCK = 1024
 """Cells whose noise is drawn at once."""
+MAX_SMALLEST, MAX_CLIPPED = 8, 0.001
+"""Largest count that may be the smallest of a cell, and the share of its values that may be clipped."""
 NEVER = np.float32(3e38)
 """Edge of a bin that no value reaches; the arrays of a saved model must be finite."""
 TINY = 1e-4
@@ -32,8 +36,9 @@ class Noise:
     .. math:: x_{ig} = Q_g\!\left(\frac{u_{ig} - p}{1 - p} \Big| m\right) \text{ if } u_{ig} > p = p_g(m),
         \quad u_{ig} = \Phi\!\left(f_i \cdot l_g + \sqrt{1 - |l_g|^2}\, \epsilon_{ig}\right)
 
-    The factors f are what genes share beyond z, such as the depth of a cell (a Gaussian copula). An artificial cell
-    takes z and f from the posteriors of one training cell, and :math:`\epsilon` anew.
+    The factors f are what genes share beyond z (a Gaussian copula). Where the values are scaled logs of counts, x are
+    the counts and m their expected number, for the depth of the cell: one value then tells how much another can be. An
+    artificial cell takes z and f from the posteriors of one training cell, with its depth, and :math:`\epsilon` anew.
 
     Attributes
     ----------
@@ -41,6 +46,8 @@ class Noise:
         Posterior of z, cells x latent dimensions.
     factors
         Posterior means of f, cells x factors.
+    size
+        Depth of each cell, counts per unit of normalised expression; empty if the values are not those of counts.
     root
         Root of the posterior covariance of f, factors x factors.
     loadings
@@ -56,6 +63,7 @@ class Noise:
     mean: np.ndarray
     sd: np.ndarray
     factors: np.ndarray
+    size: np.ndarray
     root: np.ndarray
     loadings: np.ndarray
     floor: np.ndarray
@@ -66,7 +74,13 @@ class Noise:
 
     @classmethod
     def fit(
-        cls, x: np.ndarray, decoded: np.ndarray, mean: np.ndarray, sd: np.ndarray, rng: np.random.Generator
+        cls,
+        x: np.ndarray,
+        decoded: np.ndarray,
+        mean: np.ndarray,
+        sd: np.ndarray,
+        limits: Limits,
+        rng: np.random.Generator,
     ) -> Self:
         """Measure the noise of cells.
 
@@ -78,16 +92,22 @@ class Noise:
             Decoded draws from the posteriors of the same cells, cells x genes.
         mean, sd
             These posteriors, cells x latent dimensions.
+        limits
+            Limits of each gene on the log scale; None if the values are on another scale.
         rng
             Generator of ranks among equal values.
         """
+        size = np.empty(0)
+        if limits is not None and (counted := counts_of(_logs(x, limits))) is not None:
+            x, size = counted
+            decoded = _expected(decoded, size, limits)
         floor = x.min(axis=0)
         is_above = x > floor
         edges, zeros = _share_of_floor(decoded, is_above)
         above, above_edges, rank = _values_above(x, decoded, is_above, rng)
         share = np.clip(_of_bin(zeros, _bins(decoded, edges)), TINY, 1 - TINY)
         factors, root, loadings = _shared(share, is_above, rank, rng)
-        arrays = (mean, sd, factors, root, loadings, floor, zeros, edges, above, above_edges)
+        arrays = (mean, sd, factors, size, root, loadings, floor, zeros, edges, above, above_edges)
         return cls(*(np.asarray(array, np.float32) for array in arrays))
 
     @classmethod
@@ -97,6 +117,8 @@ class Noise:
             return None
         noise = cls(**{field.name: arrays[field.name] for field in fields(cls)})
         n_cells, n_factors = noise.factors.shape
+        if len(noise.size) not in (0, n_cells):
+            raise ValueError(f"size of the noise has {len(noise.size)} values for {n_cells} cells")
         expected = {
             "mean": (n_cells, n_latent), "sd": (n_cells, n_latent), "root": (n_factors, n_factors),
             "loadings": (n_genes, n_factors), "floor": (n_genes,), "zeros": (len(noise.edges) + 1, n_genes),
@@ -112,14 +134,30 @@ class Noise:
         """Return the arrays by name, for saving."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return z and f of n artificial cells, each drawn from the posteriors of a training cell."""
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return z, f and depth of n artificial cells, each drawn from the posteriors of a training cell."""
         cells = rng.integers(len(self.mean), size=n)
         z = self.mean[cells] + self.sd[cells] * rng.standard_normal((n, self.mean.shape[1]), np.float32)
-        return z, self.factors[cells] + rng.standard_normal((n, len(self.root)), np.float32) @ self.root.T
+        factors = self.factors[cells] + rng.standard_normal((n, len(self.root)), np.float32) @ self.root.T
+        return z, factors, self.size[cells] if len(self.size) else None
 
-    def values(self, decoded: np.ndarray, factors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return expression of single cells for their decoded values and factors, cells x genes, float32."""
+    def values(
+        self,
+        decoded: np.ndarray,
+        factors: np.ndarray,
+        size: np.ndarray | None,
+        limits: Limits,
+        rng: np.random.Generator,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return expression of single cells on the scale of ``decoded``, and their counts if there are any."""
+        if size is None or limits is None:
+            return self._drawn(decoded, factors, rng), None
+        counts = np.rint(self._drawn(_expected(decoded, size, limits), factors, rng))
+        low, high = limits
+        span = np.where(high > low, high - low, 1)
+        return np.clip((np.log1p(counts / size[:, None]) - low) / span, 0, 1).astype(np.float32), counts
+
+    def _drawn(self, decoded: np.ndarray, factors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         values = np.empty(decoded.shape, np.float32)
         unique = _unique_sd(self.loadings)
         genes = np.arange(decoded.shape[1])
@@ -133,6 +171,51 @@ class Noise:
             quantile = (1 - part) * self.above[bins, lower, genes] + part * self.above[bins, lower + 1, genes]
             values[start : start + BLOCK] = np.where(u < share, self.floor, quantile)
         return values
+
+
+def counts_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the counts whose normalised logs are given, and the depth of each cell; None for logs of other values.
+
+    The smallest value of a cell is that of the count 1, of which all others are whole multiples; if they are not, it
+    is that of a slightly larger count.
+
+    Examples
+    --------
+    >>> counts = np.array([[0, 1, 3], [2, 0, 1]])
+    >>> counts_of(np.log1p(counts / np.array([[2.0], [0.5]])))
+    (array([[0., 1., 3.],
+           [2., 0., 1.]], dtype=float32), array([2. , 0.5], dtype=float32))
+    >>> counts_of(np.random.default_rng(0).random((5, 50))) is None
+    True
+    """
+    rates = np.expm1(x.astype(np.float64))
+    one = np.where(rates > TINY**2, rates, np.inf).min(axis=1)
+    if x.min() < -TINY or not np.isfinite(one).any():
+        return None
+    size = 1 / np.where(np.isfinite(one), one, np.median(one[np.isfinite(one)]))
+    of_one = size.copy()
+    for smallest in range(1, MAX_SMALLEST + 1):
+        counts = rates * size[:, None]
+        whole = np.rint(counts)
+        is_off = np.abs(counts - whole) > 0.1
+        # values that were clipped at the limits are off as well, but few
+        misfits = is_off.mean(axis=1) > MAX_CLIPPED
+        if not misfits.any() or smallest == MAX_SMALLEST:
+            break
+        size = np.where(misfits, (smallest + 1) * of_one, size)
+    if is_off.mean() > TINY:
+        return None
+    return whole.astype(np.float32), size.astype(np.float32)
+
+
+def _logs(unit: np.ndarray, limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    low, high = limits
+    return unit * (high - low) + low
+
+
+def _expected(unit: np.ndarray, size: np.ndarray, limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return expected counts for decoded values and depths."""
+    return (np.expm1(_logs(unit, limits)) * size[:, None]).astype(np.float32)
 
 
 def _bins(decoded: np.ndarray, edges: np.ndarray) -> np.ndarray:
