@@ -13,7 +13,7 @@ Limits: TypeAlias = tuple[np.ndarray, np.ndarray] | None
 """What the unit scale maps to 0 and to 1."""
 MAX_CELLS = 5000
 """Training cells on which the noise is measured and from which artificial cells are drawn."""
-N_BINS, N_ABOVE, N_LEVELS = 10, 4, 17
+N_BINS, N_ABOVE, N_LEVELS = 10, 8, 17
 """Bins of the share of zeros, bins of the values above, and quantiles in each of these."""
 CELLS_PER_BIN, ABOVE_PER_BIN = 40, 25
 MAX_FACTORS, N_ROUNDS = 30, 3
