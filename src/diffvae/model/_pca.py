@@ -34,8 +34,8 @@ class PCA(Model):
     Notes
     -----
     The components are exact. They are computed from the G x G covariance, which limits G to some thousands; a sparse
-    matrix is made dense one block of cells at a time. ``sample(noise=False)`` draws from the Gaussian with the variances
-    of the components, the generative model of probabilistic PCA without its noise.
+    matrix is made dense one block of cells at a time. ``sample(noise=False)`` draws from the Gaussian with the
+    variances of the components, the generative model of probabilistic PCA without its noise.
 
     Examples
     --------
