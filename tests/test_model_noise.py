@@ -83,3 +83,13 @@ def test_an_adapted_model_draws_cells(tmp_path):
     dv.pp.prepare(old)
     adapted = DiffVAE(**TINY).train(old, batch_key="batch", **QUICK).adapt(new)
     assert adapted.sample(5, batch="batch_3").shape == (5, old.n_vars)
+
+
+def test_tables_of_another_version_are_read(monkeypatch, tmp_path):
+    model = DiffVAE(**TINY).train(prepared(), **QUICK)
+    with monkeypatch.context() as other:
+        other.setattr("diffvae.model._noise.N_ABOVE", 3)
+        other.setattr("diffvae.model._noise.N_LEVELS", 5)
+        model.save(tmp_path / "model")
+        drawn = model.sample(20).X
+    np.testing.assert_array_equal(dv.model.load(tmp_path / "model").sample(20).X, drawn)

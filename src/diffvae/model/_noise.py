@@ -117,13 +117,14 @@ class Noise:
             return None
         noise = cls(**{field.name: arrays[field.name] for field in fields(cls)})
         n_cells, n_factors = noise.factors.shape
+        n_above, n_levels, _ = noise.above.shape  # another version may have other tables
         if len(noise.size) not in (0, n_cells):
             raise ValueError(f"size of the noise has {len(noise.size)} values for {n_cells} cells")
         expected = {
             "mean": (n_cells, n_latent), "sd": (n_cells, n_latent), "root": (n_factors, n_factors),
             "loadings": (n_genes, n_factors), "floor": (n_genes,), "zeros": (len(noise.edges) + 1, n_genes),
-            "edges": (len(noise.zeros) - 1, n_genes), "above": (N_ABOVE, N_LEVELS, n_genes),
-            "above_edges": (N_ABOVE - 1, n_genes),
+            "edges": (len(noise.zeros) - 1, n_genes), "above": (n_above, n_levels, n_genes),
+            "above_edges": (n_above - 1, n_genes),
         }  # fmt: skip
         for name, shape in expected.items():
             if (found := getattr(noise, name).shape) != shape:
@@ -160,13 +161,13 @@ class Noise:
     def _drawn(self, decoded: np.ndarray, factors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         values = np.empty(decoded.shape, np.float32)
         unique = _unique_sd(self.loadings)
-        genes = np.arange(decoded.shape[1])
+        genes, top = np.arange(decoded.shape[1]), self.above.shape[1] - 1
         for start in range(0, len(decoded), BLOCK):
             m, f = decoded[start : start + BLOCK], factors[start : start + BLOCK]
             u = ndtr(f @ self.loadings.T + unique * rng.standard_normal(m.shape, np.float32))
             share = _of_bin(self.zeros, _bins(m, self.edges))
-            level = np.clip((u - share) / np.maximum(1 - share, TINY), 0, 1) * (N_LEVELS - 1)
-            lower = np.minimum(level.astype(np.intp), N_LEVELS - 2)
+            level = np.clip((u - share) / np.maximum(1 - share, TINY), 0, 1) * top
+            lower = np.minimum(level.astype(np.intp), top - 1)
             part, bins = level - lower, _bins(m, self.above_edges)
             quantile = (1 - part) * self.above[bins, lower, genes] + part * self.above[bins, lower + 1, genes]
             values[start : start + BLOCK] = np.where(u < share, self.floor, quantile)
