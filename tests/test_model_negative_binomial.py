@@ -50,11 +50,11 @@ def test_dispersion_is_learnt_and_counts_are_drawn_with_it():
     model = DiffVAE(n_latent=3, likelihood="nb").train(adata, **options)
     alpha = np.exp(model.module.logvar_x.detach().numpy())
     assert 0.1 < np.median(alpha) < 0.6  # 1/4 in the simulation
-    artificial = model.sample(400, rng=0)
+    artificial = model.sample(400, noise=False, rng=0)
     drawn = artificial.layers["counts"]
     assert (drawn >= 0).all()
     assert (drawn == np.rint(drawn)).all()
-    again = model.sample(400, rng=0).layers["counts"]
+    again = model.sample(400, noise=False, rng=0).layers["counts"]
     np.testing.assert_array_equal(drawn, again)
     assert np.median(drawn.sum(1)) == pytest.approx(model.features.target_sum, rel=0.3)
 

@@ -76,20 +76,20 @@ def test_points_of_another_space_are_refused(model, shape):
 
 
 def test_sample(model):
-    cells = model.sample(6, rng=3)
+    cells = model.sample(6, noise=False, rng=3)
     assert cells.shape == (6, N_GENES)
     assert list(cells.var_names) == list(model.gene_names)
     np.testing.assert_allclose(cells.layers["unit"], model.decode(cells.obsm["X_diffvae"]), rtol=1e-4, atol=1e-6)
     low, high = model.features.minimum, model.features.maximum
     np.testing.assert_allclose(cells.X, low + cells.layers["unit"] * (high - low), rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(model.sample(6, rng=3).X, cells.X)
-    assert not np.array_equal(model.sample(6, rng=4).X, cells.X)
+    np.testing.assert_array_equal(model.sample(6, noise=False, rng=3).X, cells.X)
+    assert not np.array_equal(model.sample(6, noise=False, rng=4).X, cells.X)
     with pytest.raises(ValueError, match="n is 0; it must be a whole number of 1 or more"):
         model.sample(0)
 
 
 def test_draws_of_sample_have_the_spread_of_the_prior(model):
-    z = model.sample(4000).obsm["X_diffvae"]
+    z = model.sample(4000, noise=False).obsm["X_diffvae"]
     latent = model.get_latent_representation().astype(float)
     if isinstance(model, AutoEncoder):  # the Gaussian of the training cells
         mean, covariance = latent.mean(0), np.cov(latent.T)
@@ -245,6 +245,45 @@ def test_layer_none_is_x():
     model = VAE(n_latent=2, hidden=(8,), likelihood="gaussian").train(adata, layer=None, **QUICK)
     assert not model.features.scaled
     np.testing.assert_array_equal(model.get_latent_representation(adata), model.get_latent_representation())
-    cells = model.sample(3)
+    cells = model.sample(3, noise=False)
     assert not cells.layers
     np.testing.assert_array_equal(cells.X, model.decode(cells.obsm["X_diffvae"]))
+
+
+def test_artificial_cells_have_the_zeros_and_the_spread_of_real_ones(model):
+    real = dv.pp.unscale(prepared())
+    cells, smooth = model.sample(4000, rng=0), model.sample(4000, noise=False, rng=0)
+    zeros, spread = (real == 0).mean(axis=0), real.std(axis=0)
+    assert np.corrcoef((cells.X == 0).mean(axis=0), zeros)[0, 1] > 0.95
+    assert (smooth.X == 0).mean() < 0.01 < zeros.mean()
+    assert np.median(cells.X.std(axis=0) / spread) == pytest.approx(1, abs=0.1)
+    assert np.median(smooth.X.std(axis=0) / spread) < 0.9
+    low, high = model.features.minimum, model.features.maximum
+    np.testing.assert_allclose(cells.X, low + cells.layers["unit"] * (high - low), rtol=1e-4, atol=1e-5)
+    drawn = cells.layers["counts"]
+    assert (drawn == np.rint(drawn)).all()
+    assert ((drawn == 0) == (cells.X == 0)).all()
+    total = prepared().layers["counts"].sum(axis=1)
+    assert drawn.sum(axis=1).mean() == pytest.approx(total.mean(), rel=0.1)
+    assert drawn.sum(axis=1).std() == pytest.approx(total.std(), rel=0.25)
+    np.testing.assert_array_equal(model.sample(6, rng=3).X, model.sample(6, rng=3).X)
+    assert not np.array_equal(model.sample(6, rng=4).X, model.sample(6, rng=3).X)
+    with pytest.raises(ValueError, match="noise is 'much'; it must be True or False"):
+        model.sample(6, noise="much")
+
+
+def test_model_without_noise_says_so(model, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(model), "_noise_arrays", lambda self: {})  # as an earlier version saved it
+    model.save(tmp_path / "old")
+    old = load(tmp_path / "old")
+    assert old.sample(2, noise=False).shape == (2, N_GENES)
+    with pytest.raises(RuntimeError, match=f"This {name} has no noise of single cells.*noise=False"):
+        old.sample(2)
+
+
+def test_noise_of_other_genes_is_a_damaged_model(model, tmp_path, monkeypatch):
+    arrays = model._noise_arrays()
+    monkeypatch.setattr(type(model), "_noise_arrays", lambda self: arrays | {"floor": arrays["floor"][1:]})
+    model.save(tmp_path / "model")
+    with pytest.raises(dv.pp.DataError, match=r"damaged model.*floor of the noise has the shape"):
+        load(tmp_path / "model")

@@ -23,17 +23,22 @@ def command(
             "--batch", help="Batch of the cells, of a model trained with --batch-key. Default: an average batch."
         ),
     ] = None,
+    expected: Annotated[
+        bool,
+        typer.Option("--expected", help="Expected expression of draws from the prior, without the noise of cells."),
+    ] = False,
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Sample artificial cells from the prior of a saved model.
+    """Make artificial cells with a saved model.
 
-    X holds their expected log-normalised expression, obsm["X_diffvae"] the sampled latent values.
+    X holds log-normalised expression with the zeros and the spread of real cells, obsm["X_diffvae"] the latent values.
+    For a model in the folder of a result the cells are compared with its real cells: OUT_realism.csv.
     """
-    from diffvae import model as models
-    from diffvae._core.io import folders
+    from diffvae.pipeline._generate import generate, sentence
 
     o.refuse_file(out, overwrite)
-    artificial = models.load(model).sample(n_cells, batch=batch, rng=seed)
-    folders.write_h5ad(artificial, out)
+    artificial, table = generate(model, out, n_cells, noise=not expected, batch=batch, seed=seed)
+    if table is not None:
+        _console.say(sentence(table))
     _console.say(f"Written to {out}: {artificial.n_obs:,} artificial cells x {artificial.n_vars:,} genes")

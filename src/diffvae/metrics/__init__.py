@@ -21,6 +21,7 @@ from diffvae.metrics._partition import (
     normalized_mutual_info,
     overlap,
 )
+from diffvae.metrics._realism import realism
 from diffvae.metrics._reconstruction import active_dimensions, reconstruction_r2
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "mutual_information_gap",
     "normalized_mutual_info",
     "overlap",
+    "realism",
     "reconstruction_r2",
     "silhouette",
 ]

@@ -207,7 +207,7 @@ class AutoEncoder(NeuralModel):
 
     Notes
     -----
-    There is no prior, so :meth:`sample` draws from a Gaussian fitted to the latent of the training cells.
+    There is no prior, so ``sample(noise=False)`` draws from a Gaussian fitted to the latent of the training cells.
 
     Examples
     --------

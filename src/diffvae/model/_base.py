@@ -21,9 +21,10 @@ from diffvae._core.io.backed import OnDisk, is_on_disk, open_store
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.folders import new_folder
 from diffvae._core.runtime import versions
-from diffvae._core.validate import Whole, check
+from diffvae._core.validate import Flag, Whole, check
 from diffvae._errors import DataError
-from diffvae.model._features import Features, Matrix, in_memory_only, match_new
+from diffvae.model._features import Features, Matrix, dense, in_memory_only, match_new
+from diffvae.model._noise import MAX_CELLS, Noise
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -83,6 +84,13 @@ class Estimator(ABC):
     def _set_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most have none
         """Restore what :meth:`_state` returned; called before :meth:`_set_arrays`."""
 
+    def _noise_arrays(self) -> dict[str, np.ndarray]:
+        """Return what artificial cells need besides the weights."""
+        return {}
+
+    def _set_noise_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - only models have noise
+        """Restore what :meth:`_noise_arrays` returned."""
+
     @property
     def features(self) -> Features:
         """Genes, layer, scaling and fingerprint of the training data."""
@@ -138,7 +146,7 @@ class Estimator(ABC):
 
 CONFIG, WEIGHTS, HISTORY = "config.json", "weights.safetensors", "history.csv"
 FORMAT = 1
-_SCALING = "features."
+_SCALING, _NOISE = "features.", "noise."
 
 
 def save(model: Estimator, path: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -149,6 +157,7 @@ def save(model: Estimator, path: str | PathLike[str], *, overwrite: bool = False
     arrays = {k: np.ascontiguousarray(v) for k, v in model._arrays().items()}
     if features.minimum is not None and features.maximum is not None:
         arrays |= {_SCALING + "minimum": features.minimum, _SCALING + "maximum": features.maximum}
+    arrays |= {_NOISE + name: np.ascontiguousarray(array) for name, array in model._noise_arrays().items()}
     config = {
         "format": FORMAT,
         "model": type(model).__name__,
@@ -220,10 +229,11 @@ def load(path: str | PathLike[str]) -> Any:
     arrays, genes = _read_weights(folder)
     with _reading(folder, OSError, ValueError):
         history = pd.read_csv(folder / HISTORY, index_col="epoch", float_precision="round_trip")
+    noise = {name.removeprefix(_NOISE): arrays.pop(name) for name in list(arrays) if name.startswith(_NOISE)}
     minimum, maximum = (arrays.pop(_SCALING + side, None) for side in ("minimum", "maximum"))
     with _reading(folder, ValueError):
         _check_genes(config["features"]["gene_names"], genes, minimum, maximum)
-        _check_finite(arrays)
+        _check_finite(arrays | noise)
         if unknown := set(config["params"]) - set(signature(cls).parameters):
             raise ValueError(f"{cls.__name__} has no parameter {min(unknown)!r}")
         model = cls._from_params(config["params"])
@@ -234,6 +244,7 @@ def load(path: str | PathLike[str]) -> Any:
         model._set_state(config.get("state", {}))
     with _reading(folder, KeyError, ValueError, RuntimeError):  # an array is missing or has another shape
         model._set_arrays(arrays)
+        model._set_noise_arrays(noise)
     return model
 
 
@@ -320,6 +331,9 @@ class Model(Estimator, abstract=True):
 
     n_latent: int
     _reads_disk = True
+    _noise: Noise | None = None
+    _validation: np.ndarray | None = None
+    """Which cells of the training were held out."""
 
     @abstractmethod
     def train(self, adata: AnnData, *, layer: str | None, validation_size: float | None, rng: _random.Rng) -> Self:
@@ -472,13 +486,44 @@ class Model(Estimator, abstract=True):
         design = self._design_of_batch(batch, len(z), self.design(adata))
         return self.decode(z) if design is None else self.decode(z, batch=design)
 
-    def sample(self, n: int, *, batch: Any = None, rng: _random.Rng = 0) -> AnnData:
-        """Return artificial cells: draws from the prior and their expected expression.
+    def _measured_noise(self) -> Noise | None:
+        """Return the noise of the training cells, measured when it is first needed; None without cells."""
+        matrix = self._training_matrix
+        if self._noise is None and matrix is not None:
+            random = _random.generator(0, "noise")  # the same whether it is measured at the first draw or when saved
+            design = self.design()
+            rows = np.arange(matrix.shape[0])
+            if isinstance(matrix, BackedMatrix):
+                rows, matrix = matrix.sample(MAX_CELLS, random)
+            kept = np.ones(len(rows), bool) if self._validation is None else ~self._validation[rows]
+            chosen = np.flatnonzero(kept if kept.any() else ~kept)
+            chosen = np.sort(random.permutation(chosen)[:MAX_CELLS])
+            x = dense(matrix[chosen])
+            of_cells = None if design is None else design[rows[chosen]]
+            mean, sd = self._posterior(x, of_cells)
+            z = mean + sd * random.standard_normal(sd.shape, np.float32)
+            decoded = self.decode(z) if of_cells is None else self.decode(z, batch=of_cells)
+            self._noise = Noise.fit(x, decoded, mean, sd, self.features.limits, random)
+        return self._noise
+
+    def _noise_arrays(self) -> dict[str, np.ndarray]:
+        noise = self._measured_noise()
+        return {} if noise is None else noise.arrays()
+
+    def _set_noise_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._noise = Noise.from_arrays(arrays, self.n_latent, len(self.gene_names))
+
+    def sample(self, n: int, *, noise: bool = True, batch: Any = None, rng: _random.Rng = 0) -> AnnData:
+        """Return artificial cells, with the zeros and the spread of real ones.
 
         Parameters
         ----------
         n
             Number of cells.
+        noise
+            True: z is drawn from the posteriors of up to 5,000 training cells (the aggregate posterior), and expression
+            from the distribution of each gene given its decoded value, as measured on these cells. False: z is drawn
+            from the prior, and expression is its decoded mean, which is smoother than any cell.
         batch
             Batch in which to express the cells, as in :meth:`decode`; None for an average batch.
         rng
@@ -487,17 +532,52 @@ class Model(Estimator, abstract=True):
         Returns
         -------
         AnnData with the training layer (by default ``"unit"``) in ``layers``, X on the log-normalised scale where the
-        scaling is known, and the drawn z in ``obsm["X_diffvae"]``. Under ``likelihood="nb"`` ``layers["counts"]`` has
-        counts drawn from each cell's negative binomial, for a library size of the ``target_sum`` of ``pp.prepare``.
+        scaling is known, and the drawn z in ``obsm["X_diffvae"]``. With noise ``layers["counts"]`` has counts, if the
+        training cells were counts: X is their normalised log, for the depth of a training cell. Without noise only
+        ``likelihood="nb"`` has counts, from its negative binomial at the ``target_sum`` of ``pp.prepare``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is not trained, or was saved by an earlier version, without noise.
+
+        Notes
+        -----
+        Each artificial cell with noise has the latent state of a training cell up to the noise of its posterior. Such
+        cells show no states between or beyond those of the training, and protect nobody's privacy.
+        :func:`diffvae.metrics.realism` measures whether they can be told from real cells.
+
+        Examples
+        --------
+        >>> import diffvae as dv
+        >>> adata = dv.datasets.pbmc68k_reduced()
+        >>> dv.pp.prepare(adata)
+        >>> model = dv.model.PCA(n_latent=5).train(adata)
+        >>> smooth, cells = model.sample(500, noise=False), model.sample(500)
+        >>> bool((smooth.X == 0).mean() < 0.05), bool((cells.X == 0).mean() > 0.5)  # of the real values 0.67
+        (True, True)
         """
         import anndata as ad
 
-        check({"n": Whole(1)}, n=n)
+        check({"n": Whole(1), "noise": Flag()}, n=n, noise=noise)
         features = self.features
         random = _random.generator(rng, "sample")
-        z = self._draw_prior(n, random)
+        measured = self._measured_noise() if noise else None
+        if measured is not None:
+            z, factors, size = measured.draw(n, random)
+        elif noise:
+            raise NotTrainedError(
+                f"This {type(self).__name__} has no noise of single cells, since an earlier version saved it or its "
+                "training cells are gone; train it again, or ask for expected expression with noise=False."
+            )
+        else:
+            z = self._draw_prior(n, random)
         design = self._design_of_batch(batch, n)
         values = self.decode(z) if design is None else self.decode(z, batch=design)
+        if measured is not None:
+            values, counts = measured.values(values, factors, size, features.limits, random)
+        else:
+            counts = self._draw_counts(z, random, design)
         var = pd.DataFrame(index=self.gene_names)
         x = values
         if features.scaled:
@@ -509,6 +589,6 @@ class Model(Estimator, abstract=True):
         artificial = ad.AnnData(x, obs=obs, var=var, obsm={_keys.LATENT: z.astype(np.float32)})
         if features.layer is not None:
             artificial.layers[features.layer] = values
-        if (counts := self._draw_counts(z, random, design)) is not None:
+        if counts is not None:
             artificial.layers[_keys.COUNTS] = counts
         return artificial

@@ -48,6 +48,11 @@ class Features:
         return [] if self.minimum is None or self.maximum is None else [self.minimum.tolist(), self.maximum.tolist()]
 
     @property
+    def limits(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Lower and upper limits of the genes; None without a scaling."""
+        return None if self.minimum is None or self.maximum is None else (self.minimum, self.maximum)
+
+    @property
     def scaled(self) -> bool:
         """Whether the values are on the unit scale of ``pp.prepare``."""
         return self.minimum is not None

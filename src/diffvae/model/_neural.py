@@ -435,6 +435,8 @@ class NeuralModel(Model, abstract=True):
             self._reference = reference_of(self, matrix, design, train_rows, rng)
         self._validation = np.isin(np.arange(features.n_cells), validation_rows)
         self._split = fingerprint(self._validation)
+        if isinstance(matrix, BackedMatrix):  # the file may be gone when cells are drawn
+            self._measured_noise()
         return self
 
     def _start_at_pca(
@@ -479,6 +481,7 @@ class NeuralModel(Model, abstract=True):
         """Store the results of a training."""
         self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
         self._covariates, self._training_design = covariates, design
+        self._noise = self._validation = None
 
     def adapt(self, adata: AnnData) -> Self:
         """Return a copy of the model that knows the batches of new cells; all other weights stay as they are.
@@ -517,6 +520,7 @@ class NeuralModel(Model, abstract=True):
         """
         if is_on_disk(adata):
             raise in_memory_only()
+        self._measured_noise()  # the copy holds no cells
         return adapt(self, self._matrix(adata, max_missing=0.2), adata.obs)
 
     def diagnose(self, adata: AnnData | OnDisk | None = None, *, rng: _random.Rng = 0) -> Diagnosis:

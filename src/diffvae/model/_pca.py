@@ -34,8 +34,8 @@ class PCA(Model):
     Notes
     -----
     The components are exact. They are computed from the G x G covariance, which limits G to some thousands; a sparse
-    matrix is made dense one block of cells at a time. :meth:`sample` draws from the Gaussian with the variances of the
-    components, the generative model of probabilistic PCA without its noise.
+    matrix is made dense one block of cells at a time. ``sample(noise=False)`` draws from the Gaussian with the
+    variances of the components, the generative model of probabilistic PCA without its noise.
 
     Examples
     --------
@@ -103,7 +103,8 @@ class PCA(Model):
         components *= np.sign(components[np.abs(components).argmax(0), np.arange(self.n_latent)])
         self._components = components
         self._variances = variances[top].clip(min=0)
-        self._features, self._training_matrix = features, matrix
+        self._features, self._training_matrix, self._noise = features, matrix, None
+        self._validation = np.isin(np.arange(features.n_cells), validation_rows)
         record = {
             f"{split}_mse": self._squared_error(matrix[rows])
             for split, rows in (("train", train_rows), ("validation", validation_rows))
