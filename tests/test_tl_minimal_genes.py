@@ -49,7 +49,7 @@ def test_prefixes_equal_brute_force():
     edited = IncrementalClassifier(classifier)
     edited.block = 17  # several blocks
     code = classifier.code(RED)
-    probability, first = edited.prefixes(x[3], genes, change, code)
+    probability, first = edited.prefixes(edited.hidden(x[3:4])[0], genes, change, code)
     brute = np.repeat(x[3][None], len(genes), axis=0)
     for n in range(len(genes)):
         brute[n, genes[: n + 1]] += change[: n + 1]

@@ -113,7 +113,9 @@ def test_the_means_are_moved_to_the_means():
     mean, rows, goal = by_method["mean"], cells.of(SOURCE), cells.of(RED)
     start, end = cells.z[rows], cells.z[rows] + mean.z
     np.testing.assert_allclose(end.mean(0), cells.z[goal].mean(0), atol=1e-5)
-    np.testing.assert_allclose(end - end.mean(0), (start - start.mean(0)) / 2, atol=1e-5)  # half of the differences stay
+    np.testing.assert_allclose(
+        end - end.mean(0), (start - start.mean(0)) / 2, atol=1e-5
+    )  # half of the differences stay
     model = states()[1]
     left = [(cells.x[r] - model.decode(cells.z[r])).mean(0) for r in (goal, rows)]
     np.testing.assert_allclose(mean.x, left[0] - left[1], atol=1e-6)
@@ -122,7 +124,9 @@ def test_the_means_are_moved_to_the_means():
         cells.x[cells.of(SOURCE)].mean(0) + in_genes.x, cells.x[cells.of(RED)].mean(0), atol=1e-5
     )
     # so many standard deviations that the shift is as long
-    np.testing.assert_allclose(np.linalg.norm(mean.z.mean(0)) / mean.sd, np.linalg.norm(by_method["shift"].z), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(mean.z.mean(0)) / mean.sd, np.linalg.norm(by_method["shift"].z), rtol=1e-5
+    )
     assert not by_method["none"].z.any()
     assert not by_method["none"].x.any()
 

@@ -11,6 +11,7 @@ FACTORS = np.array([0, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4.5, 7], np.floa
 AT_ONCE = 4096
 """Cells that are decoded at once; limits the memory."""
 
+
 def lengths(change: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return the Euclidean length of changes of expression, on the scale of log-normalised values."""
     return np.linalg.norm(change * scale, axis=-1)

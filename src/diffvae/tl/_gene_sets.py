@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 128 * 2**20
 """Most bytes of pre-activations in memory at once."""
 ORDERS = ("effect", "greedy", "gradient")
-ALL_LENGTHS, LATER = 200, 10
-"""The cell is classified after each of the first 200 genes of a ranking, and after every tenth of the later ones.
+ALL_LENGTHS, GROWTH = 24, 1.125
+"""The cell is classified after each of the first 24 genes of a ranking, and then after one eighth more each time.
 
-The later changes are small, and rarely is one of these lengths the answer.
+Between the two lengths where it flips, it is classified after every gene.
 """
+N_REMOVALS = 16
+"""Numbers of dispensable genes that are tried at once."""
 
 
 class IncrementalClassifier:
@@ -65,15 +67,20 @@ class IncrementalClassifier:
 
     @torch.no_grad()
     def prefixes(
-        self, x: np.ndarray, genes: np.ndarray, change: np.ndarray, target: int, lengths: np.ndarray | None = None
+        self,
+        hidden: torch.Tensor,
+        genes: np.ndarray,
+        change: np.ndarray,
+        target: int,
+        lengths: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Classify a cell (genes) after the first 1, 2, ..., n of ``genes`` were changed by ``change``.
+        """Classify the cell of ``hidden`` after the first 1, 2, ..., n of ``genes`` were changed by ``change``.
 
         Returns p(target) and whether target is the most probable type, one value per prefix: all of them, or those of
         the given lengths (ascending).
         """
         lengths = np.arange(1, len(genes) + 1) if lengths is None else lengths
-        hidden = self.hidden(x[None])[0].double()  # a long sum; in float64 its order does not matter
+        hidden = hidden.double()  # a long sum; in float64 its order does not matter
         results, done = [], 0
         for rows, amount in self._blocks(genes, change):
             steps = (rows * amount).cumsum_(0)
@@ -153,15 +160,17 @@ def smallest_set(
         return _greedy(classifier, x, change, candidates, target, min_probability)
     key = -np.abs(change * scale) if order == "effect" else -classifier.gradient(x[None], target)[0] * change
     ranked = candidates[key[candidates].argsort(kind="stable")]
-    numbers = np.arange(1, len(ranked) + 1)
-    lengths = numbers[(numbers <= ALL_LENGTHS) | (numbers % LATER == 0) | (numbers == len(ranked))]
-    probability, is_top = classifier.prefixes(x, ranked, change[ranked], target, lengths)
-    flipped = is_top & (probability >= min_probability)
+    hidden, lengths = classifier.hidden(x[None])[0], lengths_tried(len(ranked))
+    flipped = _flipped(classifier, hidden, ranked, change, target, lengths, min_probability)
     if not flipped.any():
         return None
-    n_first = int(lengths[flipped.argmax()])
     stays = np.logical_and.accumulate(flipped[::-1])[::-1]
-    n_stable = int(lengths[stays.argmax()]) if stays.any() else 0
+    n_first, n_stable = (
+        _refined(classifier, hidden, ranked, change, target, lengths, int(found.argmax()), min_probability)
+        if found.any()
+        else 0
+        for found in (flipped, stays)
+    )
     if order == "effect":
         n = n_stable if stable else n_first
         if not n:
@@ -172,6 +181,45 @@ def smallest_set(
         )
     genes = _eliminate(classifier, x, change, ranked[:n_first], target, min_probability)
     return Flip(genes, n_first, n_stable)
+
+
+def lengths_tried(n_genes: int) -> np.ndarray:
+    """Return the lengths of a ranking at which a cell is classified, the whole ranking among them."""
+    n_later = max(0, int(np.ceil(np.log(max(n_genes, 1) / ALL_LENGTHS) / np.log(GROWTH))))
+    later = np.round(ALL_LENGTHS * GROWTH ** np.arange(1, n_later + 1)).astype(int)
+    return np.unique(np.minimum(np.concatenate([np.arange(1, ALL_LENGTHS + 1), later, [n_genes]]), n_genes))
+
+
+def _flipped(
+    classifier: IncrementalClassifier,
+    hidden: torch.Tensor,
+    ranked: np.ndarray,
+    change: np.ndarray,
+    target: int,
+    lengths: np.ndarray,
+    min_probability: float,
+) -> np.ndarray:
+    genes = ranked[: lengths[-1]]
+    probability, is_top = classifier.prefixes(hidden, genes, change[genes], target, lengths)
+    return is_top & (probability >= min_probability)
+
+
+def _refined(
+    classifier: IncrementalClassifier,
+    hidden: torch.Tensor,
+    ranked: np.ndarray,
+    change: np.ndarray,
+    target: int,
+    lengths: np.ndarray,
+    at: int,
+    min_probability: float,
+) -> int:
+    """Return the length from which the cell is flipped up to ``lengths[at]``, before which it was not."""
+    between = np.arange(lengths[at - 1] + 1 if at else 1, lengths[at] + 1)
+    if len(between) == 1:
+        return int(lengths[at])
+    flipped = _flipped(classifier, hidden, ranked, change, target, between, min_probability)
+    return int(between[np.logical_and.accumulate(flipped[::-1])[::-1].argmax()])
 
 
 def _greedy(
@@ -213,14 +261,16 @@ def _eliminate(
     while len(genes) > 1:
         edit = x.copy()
         edit[genes] += change[genes]
-        probability, is_top = classifier.singles(classifier.hidden(edit[None])[0], genes, -change[genes], target)
+        hidden = classifier.hidden(edit[None])[0]
+        probability, is_top = classifier.singles(hidden, genes, -change[genes], target)
         dispensable = is_top & (probability >= min_probability)
         if not dispensable.any():
             break
         # remove as many together as the cell can lose; the first alone is known to be dispensable
         order = np.argsort(np.where(dispensable, -probability, 1.0), kind="stable")[: dispensable.sum()]
-        together, is_top = classifier.prefixes(edit, genes[order], -change[genes[order]], target)
+        tried = np.unique(np.linspace(1, len(order), N_REMOVALS).astype(int))
+        together, is_top = classifier.prefixes(hidden, genes[order], -change[genes[order]], target, tried)
         survives = np.flatnonzero(is_top & (together >= min_probability))
-        n = max(1, min(int(survives[-1]) + 1 if len(survives) else 1, len(genes) - 1))
+        n = max(1, min(int(tried[survives[-1]]) if len(survives) else 1, len(genes) - 1))
         genes = np.delete(genes, order[:n])
     return genes
