@@ -10,7 +10,7 @@ from _states import RED, SOURCE, states
 import diffvae as dv
 from diffvae.pp import DataError
 from diffvae.tl._directions import read_cells
-from diffvae.tl._gene_sets import IncrementalClassifier, smallest_set
+from diffvae.tl._gene_sets import IncrementalClassifier, lengths_tried, smallest_set
 from diffvae.tl._judge import Judge
 from diffvae.tl._minimal_genes import find_minimal
 
@@ -116,11 +116,36 @@ def test_without_elimination_a_set_is_the_beginning_of_the_ranking():
     assert (reduced["n_first"].to_numpy() == cells["n_first"].to_numpy()).all()
 
 
+@pytest.mark.parametrize(("first", "stable", "n_genes"), [(3, 3, 10), (25, 25, 60), (100, 331, 700), (700, 700, 700)])
+def test_lengths_between_those_tried_are_found(first, stable, n_genes):
+    """A cell that flips at one length, loses it halfway and flips for good later."""
+    lost = (first + stable) // 2 if stable > first else None
+
+    class Known:
+        def hidden(self, x):
+            return x
+
+        def prefixes(self, hidden, genes, change, target, lengths):
+            assert len(genes) >= lengths[-1]
+            flipped = (lengths >= first) & ((lengths >= stable) | (lengths < lost if lost else False))
+            return np.ones(len(lengths)), flipped
+
+    options = {"order": "effect", "stable": True, "min_probability": 0.5, "eliminate": False}
+    flip = smallest_set(Known(), np.zeros(n_genes), np.linspace(2, 1, n_genes), 0, **options)
+    assert (flip.n_first, flip.n_stable, len(flip.genes)) == (first, stable, stable)
+    tried = lengths_tried(n_genes)
+    assert tried[-1] == n_genes
+    assert len(tried) < 60
+
+
 def test_effects_are_ranked_in_log_units():
     """Of two genes with the same effect on the unit scale the one with the larger range comes first."""
 
     class Counting:
-        def prefixes(self, x, genes, change, target, lengths):
+        def hidden(self, x):
+            return x
+
+        def prefixes(self, hidden, genes, change, target, lengths):
             self.ranked = genes.tolist()
             return np.ones(len(lengths)), lengths >= 2
 

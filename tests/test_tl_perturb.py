@@ -278,9 +278,11 @@ def test_permuted_labels_convert_nothing_beyond_chance():
     adata.obs["cell_type"] = np.random.default_rng(1).permutation(adata.obs["cell_type"])
     classifier = dv.model.CellStateClassifier((32, 16)).train(adata, "cell_type", max_epochs=60, progress=False)
     with pytest.warns(UserWarning, match="No latent dimension is enriched in red, white; those with"):
-        found = dv.tl.perturb(adata, model, classifier, source=SOURCE, n_random=40, progress=False)
+        found = dv.tl.perturb(
+            adata, model, classifier, source=SOURCE, method=("shift", "mean", "none"), n_random=40, progress=False
+        )
     assert not (found.table["q_value"] < 0.05).any()
-    assert all(found.reaching_step(t) is None for t in found.targets)
+    assert all(found.reaching_step(t, method=m) is None for t in found.targets for m in ("shift", "mean"))
     assert found.judge.accuracy < 0.6
 
 
@@ -400,7 +402,7 @@ def test_types_of_two_cells():
     of = adata.obs["cell_type"].to_numpy()
     two = np.concatenate([np.flatnonzero(of == SOURCE)[:2], np.flatnonzero(of == RED)[:2], np.flatnonzero(of == WHITE)])
     two = adata[np.sort(two)].copy()
-    methods = ("mean", "shift", "ot", "anchored", "expression_mean", "none")
+    methods = ("shift", "mean", "ot", "anchored", "expression_mean", "none")
     with pytest.warns(UserWarning, match="No latent dimension is enriched in red"):
         found = dv.tl.perturb(
             two, model, classifier, source=SOURCE, target=RED, method=methods, n_random=5, progress=False

@@ -22,6 +22,7 @@ from diffvae.model._base import Estimator
 from diffvae.model._config import Widths, plain
 from diffvae.model._features import Matrix, dense, layer_matrix, read_features
 from diffvae.nn._mlp import arrays_of, with_arrays
+from diffvae.nn._shared_batch import uniform
 from diffvae.train import RowSource, best_device, fit
 
 if TYPE_CHECKING:
@@ -204,9 +205,9 @@ class CellStateClassifier(Estimator):
 
     Every type is a class, progenitors included. Without progenitors every cell would be called mature, and unchanged
     cells would count as converted. The training sees log-normalised expression (the scaling of the layer is taken
-    back), starts from principal components, sets 30 % of the genes of each cell to zero, and weighs a type of n cells by
-    :math:`1 / \sqrt{n}` per cell. The temperature T is chosen on validation cells, and accuracy is measured on further
-    cells that took no part in the training.
+    back), starts from principal components, and sets 30 % of the genes of each cell to zero. A cell has the
+    weight :math:`1 / \sqrt{n}` for a type of n cells. The temperature T is chosen on validation cells, and accuracy is
+    measured on further cells that took no part in the training.
 
     Parameters
     ----------
@@ -329,7 +330,7 @@ class CellStateClassifier(Estimator):
 
         def cross_entropy(module: Any, x: Tensor, rows: np.ndarray, generator: Any) -> dict[str, Tensor]:
             if module.training:
-                x = F.dropout(x, GENE_DROPOUT)
+                x = x * (uniform(x.shape, generator, target) >= GENE_DROPOUT) / (1 - GENE_DROPOUT)
             logits = module(x * scale).float()
             return {"loss": F.cross_entropy(logits, known[torch.from_numpy(rows).to(target)], weight=weight)}
 

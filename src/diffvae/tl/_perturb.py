@@ -379,12 +379,12 @@ def perturb(
               \mbox{converted if } T = \arg\max_c p(c \mid y) \mbox{ and } p(T \mid y) \ge p_{min}
 
     By default the cells move by the difference between the latent means of the two types and keep half of their
-    differences from each other: :math:`\delta = \bar{z}_T - \bar{z}_S - (z - \bar{z}_S) / 2`. A decoder that denoises draws
-    similar types together, and r adds what it misses: :math:`r = r_T - r_S` with the mean of x - decode(z) over the
-    cells of a type. The factor f is found for each cell, so that its expression changes by the share b of the distance
-    between the mean expressions of the types, on log-normalised values. Methods and random directions are thus compared at equal change. A judge of another kind
-    (multinomial logistic regression on principal components, learnt on another split, and the 15 nearest real cells)
-    looks at every changed cell as well.
+    differences from each other: :math:`\delta = \bar{z}_T - \bar{z}_S - (z - \bar{z}_S) / 2`. A decoder that denoises
+    draws similar types together, and r adds what it misses: :math:`r = r_T - r_S` with the mean of x - decode(z) over
+    the cells of a type. The factor f is found for each cell, so that its expression changes by the share b of the
+    distance between the mean expressions of the types, on log-normalised values. Methods and random directions are
+    thus compared at equal change. A judge of another kind (multinomial logistic regression on principal components,
+    learnt on another split, and the 15 nearest real cells) looks at every changed cell as well.
 
     Parameters
     ----------
