@@ -409,7 +409,7 @@ def test_types_of_two_cells():
         )
     assert (found.table["n_cells"] == 2).all()
     assert found.table[["converted", "judged", "nearest"]].notna().all(axis=None)
-    np.testing.assert_allclose(found.trajectory(RED).moved[:, 0], found.steps, atol=0.1)
+    np.testing.assert_allclose(found.trajectory(RED, method="mean").moved[:, 0], found.steps, atol=0.1)
     assert len(found.nulls[SOURCE].tried) == 2
 
 
