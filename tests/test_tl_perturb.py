@@ -250,11 +250,14 @@ def test_two_of_three_judges_decide():
     """The median of the three shares, each beyond its own chance; worked out by hand."""
     calls = [np.array([[0, 0, 0, 0], flips], bool) for flips in ([1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0])]
     trajectory = SimpleNamespace(judged=calls[1], nearest=calls[2])
-    assert agreed(trajectory, calls[0], 1, 0.4, 0.1) == pytest.approx(0.6)  # 1 - .4, .75 - .1, 0 - .1
+    assert agreed(trajectory, calls[0], 1, 0.4, 0.1) == pytest.approx(0.65 / 0.9)  # (1 - .4) / .6 and (0 - .1) / .9
     trajectory = SimpleNamespace(judged=calls[1], nearest=calls[1])
-    assert agreed(trajectory, calls[2], 1, 0.0, 0.1) == pytest.approx(0.65)  # the classifier alone sees nothing
+    assert agreed(trajectory, calls[2], 1, 0.0, 0.1) == pytest.approx(0.65 / 0.9)  # the classifier alone sees nothing
     before = SimpleNamespace(judged=calls[1][::-1], nearest=calls[1][::-1])
-    assert agreed(before, calls[0], 1, 0.0, 0.0) == pytest.approx(-0.75)  # they were so before the step
+    assert agreed(before, calls[0], 1, 0.0, 0.0) == pytest.approx(-3)  # they were so before the step
+    assert agreed(before, calls[0], 1, 0.9, 0.0) == pytest.approx(-3)
+    few = SimpleNamespace(judged=calls[0], nearest=calls[0])
+    assert agreed(few, calls[0], 1, 0.9, 0.95) == pytest.approx(0.25)  # .05 / .2: hardly any cells are left
 
 
 def test_p_values_of_a_random_direction_are_uniform():

@@ -20,6 +20,10 @@ NULL_CELLS = 20
 """Source cells on which the random directions are tried; directions differ far more than cells do."""
 
 
+LEAST_REST = 0.2
+"""If chance converts more than four in five cells, few are left, and their share would be noise."""
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """Cells moved along a direction, each array steps x cells.
@@ -186,6 +190,15 @@ class Null:
 
 
 def agreed(trajectory: Trajectory, converted: np.ndarray, i: int, chance: float, judged_by_chance: float) -> float:
-    """Return the median over the three judges of the share at a step beyond chance, and beyond that without a step."""
+    r"""Return the share of the cells that a step converts, of those that chance does not: the median of three judges.
+
+    .. math:: \frac{p - c}{\max(1 - c, 0.2)}
+
+    with the share p, and for c the share under random directions, or without a step if that is larger.
+    """
     chances = ((converted, chance), (trajectory.judged, judged_by_chance), (trajectory.nearest, judged_by_chance))
-    return float(np.median([calls[i].mean() - max(float(calls[0].mean()), by_chance) for calls, by_chance in chances]))
+    shares = []
+    for calls, by_chance in chances:
+        least = max(float(calls[0].mean()), by_chance)
+        shares.append((float(calls[i].mean()) - least) / max(1 - least, LEAST_REST))
+    return float(np.median(shares))

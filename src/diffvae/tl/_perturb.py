@@ -69,10 +69,11 @@ class Perturbation:
         ``n_converted``, ``converted`` (share, by the classifier), ``converted_at_0``; ``judged`` and ``nearest``
         (shares by the judge's regression and by the nearest real cells), ``judged_at_0``; ``null_mean``, ``null_low``,
         ``null_high`` (95 % of the random directions), ``null_judged``; ``excess`` (``converted`` minus the larger of
-        ``converted_at_0`` and ``null_mean``), ``excess_agreed`` (the median of this over the three judges), ``p_value``
-        (one-sided, against the random directions), ``q_value`` (Benjamini-Hochberg over sources and targets),
-        ``mean_probability``, ``n_dims``. Random directions lead to where cells are, so that one in ten of them may lead
-        to the target: then no p-value is small, however many cells convert.
+        ``converted_at_0`` and ``null_mean``), ``excess_agreed`` (share that the step converts of the cells that chance
+        does not, the median of the three judges), ``p_value`` (one-sided, against the random directions), ``q_value``
+        (Benjamini-Hochberg over sources and targets), ``mean_probability``, ``n_dims``. Random directions lead to where
+        cells are, so that one in ten of them may lead to the target: then no p-value is small, however many cells
+        convert.
     trajectories
         (source, target, method) to the cells along that direction.
     nulls
@@ -155,8 +156,8 @@ class Perturbation:
     def reaching_step(self, target: str, *, source: str | None = None, method: str | None = None) -> float | None:
         """Return the smallest step at which half of the cells convert beyond chance; None if none does.
 
-        This is what two of the three judges say (classifier, regression, nearest real cells), each after its share
-        under random directions, or without a step, is taken off: ``excess_agreed``.
+        Two of the three judges (classifier, regression, nearest real cells) must say so. Cells that convert under
+        random directions, or without a step, count neither among the converted nor among all: ``excess_agreed``.
         """
         rows = self.rows(target, source, method)
         half = (rows[self.unit] > 0) & (rows["excess_agreed"] >= HALF)
