@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
 
 N_NEIGHBORS = 5
-N_DRAWS = 20
-"""Draws of random genes for the baseline."""
+N_DRAWS, DRAWN_CELLS = 20, 200
+"""Draws of random genes for the baseline, and most cells in which they are changed."""
 MIN_SHARE = 0.05
 """Share of the sets below which a gene is not tested. Such genes are not recurrent and would cost power."""
 RULES: dict[str, Rule] = {
@@ -142,8 +142,8 @@ def baselines(
         return table
     cells, code = perturbation.data, perturbation.classifier.code(target)
 
-    def flipped(choice: Sequence[np.ndarray]) -> tuple[float, float]:
-        edited = edit_cells(cells.x[rows], change, choice)
+    def flipped(choice: Sequence[np.ndarray], of: np.ndarray) -> tuple[float, float]:
+        edited = edit_cells(cells.x[rows[of]], change[of], choice)
         p, is_top = incremental.classify(incremental.hidden(edited), code)
         judged = perturbation.judge.probability(edited).argmax(1) == code
         return float((is_top & (p >= perturbation.min_probability)).mean()), float(judged.mean())
@@ -152,10 +152,14 @@ def baselines(
     t = stats.ttest_ind(cells.x[cells.of(target)], cells.x[cells.of(source)], equal_var=False).statistic
     by_t = np.argsort(-np.abs(np.nan_to_num(t)), kind="stable")
     expressed = [by_t[change[i, by_t] != 0][:n] for i, n in enumerate(sizes)]
+    every = np.arange(len(rows))
+    some = np.unique(np.linspace(0, len(rows) - 1, DRAWN_CELLS).astype(int))
+    may = [np.flatnonzero(change[i]) for i in some]
     random = [
-        flipped([rng.permutation(np.flatnonzero(change[i]))[:n] for i, n in enumerate(sizes)]) for _ in range(N_DRAWS)
+        flipped([rng.permutation(genes)[: sizes[i]] for i, genes in zip(some, may, strict=True)], some)
+        for _ in range(N_DRAWS)
     ]
-    table[["flipped", "judged"]] = [flipped(sets), flipped(expressed), np.mean(random, axis=0)]
+    table[["flipped", "judged"]] = [flipped(sets, every), flipped(expressed, every), np.mean(random, axis=0)]
     table["sd"] = [np.nan, np.nan, float(np.std([share for share, _ in random], ddof=1))]
     return table
 
