@@ -112,6 +112,38 @@ def test_tables_fit_together(fish):
     assert len(tables["table2_paired"]) == 3 * 3
 
 
+def test_classifier_of_the_mature_types_stands_beside_ours(fish):
+    found, _ = fish
+    table = found.tables["classifier"].set_index(["types", "preset", "training"]).sort_index()
+    assert len(table) == 2 * 3 * 2
+    sizes = table.groupby("types")["n_test"].unique()
+    assert sizes["with progenitors"].tolist() == [6 + 5 + 4 + 4 + 4]  # a fifth of each type
+    assert sizes["mature types alone"].tolist() == [5 + 4 + 4 + 4]  # without the progenitors
+    assert table.loc["mature types alone", "baseline"].tolist() == pytest.approx([5 / 17] * 6)
+    # a classifier sees expression, so that the presets share the paper's and the page has it once
+    numbers = ["n_test", "accuracy", "balanced_accuracy", "baseline"]
+    assert (table.loc["mature types alone"].groupby("training")[numbers].nunique() == 1).all(axis=None)
+    mean = table.loc["mature types alone", "accuracy"].mean()
+    assert mean > 0.8
+    lines = [line for line in found.page.splitlines() if line.startswith(("| mature types", "| with progenitors"))]
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    assert [row[:3] for row in rows] == [
+        ["mature types alone", "all", "17.0 ± 0.0"],
+        *(["with progenitors", preset, "23.0 ± 0.0"] for preset in PRESETS),
+    ]
+    assert rows[0][3].startswith(f"{mean:.3f} ± ")
+    assert "the paper's task (Neutrophils, Monocytes, Erythrocytes, Thrombocytes)" in found.page
+
+
+def test_a_single_mature_type_has_no_classifier(subject):
+    one = replace(subject, published=None)
+    one.adata.obs["two"] = np.where(one.adata.obs["cell_type"] == "HSPC", "HSPC", "other")
+    jobs, keys = plan(replace(one, label_key="two"), 1, None, 0)
+    del one.adata.obs["two"]
+    assert not [key for key in keys if key[0] == "mature-types"]
+    assert jobs
+
+
 def test_folder(fish):
     found, _ = fish
     out = found.path
@@ -143,7 +175,7 @@ def test_finished_parts_are_not_done_again(fish, monkeypatch):
     def never(*_):
         raise AssertionError("done again")
 
-    for name in ("train", "identify", "run_perturbation", "run_links"):
+    for name in ("train", "identify", "classify_mature", "run_perturbation", "run_links"):
         monkeypatch.setattr(_training, name, never)
     monkeypatch.setattr(_tasks, "train", never)
     monkeypatch.setattr("diffvae.benchmark.reproduction._reproduce.figures", lambda *_: {})
@@ -239,7 +271,7 @@ def test_rule_of_the_overlap(subject):
 
 def test_claims_that_apply(subject):
     known = [one.claim for one in CLAIMS if one.when(subject)]
-    assert len(known) == 17
+    assert len(known) == 18
     other = replace(subject, published=None)
     assert "The easiest target" not in of({}, other).index
     assert set(of({}, other)["published"]) == {""}
@@ -269,6 +301,39 @@ def conversions(shares, source="HSPC"):
     return pd.DataFrame(rows)
 
 
+def classifiers(mature, every):
+    rows = [("mature types alone", 17, mature, 0.29), ("with progenitors", 23, every, 0.26)]
+    return pd.DataFrame(rows, columns=["types", "n_test", "accuracy", "baseline"]).assign(preset="default", training=0)
+
+
+MATURE = "Accuracy of the classifier of the mature types"
+WITH_PROGENITORS = "The same with the progenitors as a type, which the conversions need"
+
+
+def test_rules_of_the_classifiers(subject):
+    held = of({"classifier": classifiers(0.991, 0.97)}, subject)
+    assert held.loc[MATURE, "default"] == "99.1% (17 held-out cells; always the most frequent type: 29.0%)"
+    assert held.loc[WITH_PROGENITORS, "default"] == "97.0% (23 held-out cells; always the most frequent type: 26.0%)"
+    assert held["holds_here"][[MATURE, WITH_PROGENITORS]].tolist() == ["yes", "no"]  # 99.5 % less 0.5 %
+    assert held["published"][[MATURE, WITH_PROGENITORS]].tolist() == ["99.5%", ""]
+    held = of({"classifier": classifiers(0.989, 0.991)}, subject)["holds_here"]
+    assert held[[MATURE, WITH_PROGENITORS]].tolist() == ["no", "yes"]
+    only_ours = classifiers(0.991, 0.97).query("types == 'with progenitors'")
+    assert of({"classifier": only_ours}, subject).loc[MATURE, "holds_here"] == "not testable"
+    # the paper has no accuracy for other cells, so that there is no verdict
+    others = of({"classifier": classifiers(0.991, 0.97)}, replace(subject, published=None))
+    found = others.loc[["Accuracy of the classifier of all types but the progenitors (HSPC)", WITH_PROGENITORS]]
+    assert found["holds_here"].tolist() == ["–", "–"]
+    assert found["default"].str[:5].tolist() == ["99.1%", "97.0%"]
+
+
+def test_mature_types(subject):
+    assert set(subject.mature) == set(SIZES) - {"HSPC"}
+    # of the paper's cells they are known, whatever is perturbed
+    assert set(replace(subject, source="Monocytes").mature) == set(SIZES) - {"HSPC"}
+    assert set(replace(subject, source="Monocytes", published=None).mature) == set(SIZES) - {"Monocytes"}
+
+
 def test_rules_of_the_changes(subject):
     # the made-up cells have 30 HSPC, the paper 245: shares are compared
     near = {"Erythrocytes": 0.65, "Monocytes": 0.3, "Thrombocytes": 0.3, "Neutrophils": 0.05}
@@ -279,12 +344,11 @@ def test_rules_of_the_changes(subject):
     tables = {
         "conversions": conversions(near),
         "minimal_genes": minimal,
-        "classifier": pd.DataFrame({"preset": ["default"], "accuracy": [0.991]}),
+        "classifier": classifiers(0.991, 0.97),
     }
     held = of(tables, subject)["holds_here"]
     assert held["How many HSPC convert at lambda = 1, by target"] == "yes"
     assert held["The easiest target"] == "yes"
-    assert held["Accuracy of the classifier"] == "yes"  # 99.5 % less 0.5 %
     assert held["Most genes that a cell needs to become Erythrocytes"] == "yes"
     assert held["Genes with which half of the cells become Thrombocytes"] == "no"
     assert held["Share of the genes that is needed to become Monocytes"] == "yes"  # 30 of 42
@@ -384,7 +448,7 @@ def test_foreign_folder(tmp_path):
 
 def test_every_part_has_a_key_of_its_own(subject):
     jobs, keys = plan(subject, 2, None, 0)
-    assert len(keys) == 2 * (3 + 3 + 2)
+    assert len(keys) == 2 * (3 + 3 + 2 + 1)
     assert all(jobs[key].keep for key in keys.values())
     assert len(set(keys.values())) == len(keys)
     other = plan(subject, 2, 5, 0)[1]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from _pl_data import assert_legible, perturbation
+from matplotlib.patches import FancyArrowPatch
 
 import diffvae as dv
 
@@ -59,6 +60,92 @@ def test_one_map():
     assert_legible(ax)
     assert title(dv.pl.converted(perturbation(), "B")) == "A to B, step 1: 15 of 20 (chance 10%)"
     assert title(dv.pl.converted(perturbation(methods=("none",)), "B", title=None)) == "A to B, step 2: 0 of 20"
+
+
+@pytest.fixture(scope="module")
+def stems():
+    """Stem cells that become either of two types, with a map of the latent representation."""
+    cells = dv.datasets.simulate_differentiation(120, 40, tree={"stem": ["red", "white"]}, effect=4)
+    dv.pp.prepare(cells)
+    model = dv.model.PCA(n_latent=5).train(cells)
+    dv.tl.embed(cells, model)
+    dv.tl.tsne(cells, n_iter=50, n_jobs=1)
+    classifier = dv.model.CellStateClassifier().train(cells, "cell_type", max_epochs=30, progress=False)
+    return dv.tl.perturb(
+        cells, model, classifier, source="stem", method="mean", step=(0.5, 1.0), n_random=5, progress=False
+    )
+
+
+def drawn(ax):
+    return [np.asarray(c.get_offsets()) for c in ax.collections]
+
+
+def arrows(ax):
+    return [p for p in ax.patches if isinstance(p, FancyArrowPatch)]
+
+
+def test_converted_cells_are_drawn_where_they_belong(stems):
+    axes = dv.pl.conversions(stems, step=1)
+    for ax, target in zip(axes.flat, stems.targets, strict=True):
+        changed = stems.to_adata(target, 1)
+        converts = changed.obs["converted"].to_numpy()
+        assert converts.sum() > 5
+        new = changed.obsm["X_diffvae_tsne"][converts]
+        old = stems.adata[changed.obs["cell"]].obsm["X_diffvae_tsne"]
+        rest, left, stays, placed = drawn(ax)
+        assert len(rest) == stems.adata.n_obs - len(converts)
+        np.testing.assert_allclose(left, old[converts])
+        np.testing.assert_allclose(stays, old[~converts])  # who does not convert stays
+        np.testing.assert_allclose(placed, new, rtol=1e-4, atol=1e-3)
+        goal = stems.adata[stems.adata.obs["cell_type"] == target].obsm["X_diffvae_tsne"].mean(0)
+        before, after = (np.linalg.norm(places.mean(0) - goal) for places in (left, placed))
+        assert after < before / 2  # they moved to their target
+        (arrow,) = arrows(ax)  # not one per cell
+        way = arrow.get_path().vertices
+        np.testing.assert_allclose(way[0], left.mean(0), atol=1e-3)
+        pixels = ax.transData.transform(way) - ax.transData.transform(new.mean(0))
+        assert np.linalg.norm(pixels, axis=1).min() < 5  # of the tip, whose outline has a width
+    names = [t.get_text() for t in axes[0, 0].figure.legends[0].get_texts()]
+    assert names[:2] == ["converts: new place", "converts: old place"]
+    assert names[2:] == ["doesn't convert", "other types", "mean way of the converted cells"]
+    assert_legible(axes[0, 0])
+
+
+def test_one_map_shows_the_new_places(stems):
+    ax = dv.pl.converted(stems, "red", 1)
+    np.testing.assert_array_equal(drawn(ax)[3], drawn(dv.pl.conversions(stems, target="red", step=1)[0, 0])[3])
+    names = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert names[0] == f"converts: new place ({len(drawn(ax)[3])})"
+    assert names[-1] == "mean way of the converted cells"
+    assert_legible(ax)
+
+
+def test_all_panels_are_placed_at_once(stems, monkeypatch):
+    place, sizes = dv.tl.tsne_transform, []
+
+    def counted(adata, new, **options):
+        sizes.append(len(new))
+        return place(adata, new, **options)
+
+    monkeypatch.setattr(dv.tl, "tsne_transform", counted)
+    axes = dv.pl.conversions(stems, step=(0.5, 1))
+    assert axes.shape == (2, 2)
+    assert sizes == [sum(len(drawn(ax)[3]) for ax in axes.flat if arrows(ax))]
+
+
+def test_on_another_map_cells_are_drawn_where_they_were(stems, monkeypatch):
+    made = stems.adata.uns["diffvae"]["tsne"]
+    monkeypatch.setitem(made, "use_rep", "X_pca")
+    before = dv.pl.conversions(stems, step=1)
+    monkeypatch.undo()
+    monkeypatch.setitem(stems.adata.uns["diffvae"], "tsne", made | {"mark": "of another representation"})
+    again = dv.pl.converted(stems, "red", 1)
+    xy = stems.adata.obsm["X_diffvae_tsne"]
+    for ax in (before[0, 0], again):
+        assert len(drawn(ax)) == 3
+        assert not arrows(ax)
+        assert all((place == xy).all(1).any() for places in drawn(ax) for place in places)
+    assert before[0, 0].figure.legends[0].get_texts()[0].get_text() == "converts"
 
 
 def test_curves_have_lines_a_judge_stars_and_the_null():

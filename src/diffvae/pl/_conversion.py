@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from diffvae import _keys
 from diffvae._core.validate import Optional, Rule, Whole, check
+from diffvae._errors import DataError
 from diffvae.pl import _data, _style, _text
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ BEYOND_CHANCE = 0.1
 RULES: dict[str, Rule] = {"ncols": Optional(Whole(1))}
 # Converted cells stand out, also for colour-blind readers.
 _CONVERTS, _STAYS, _REST = "#D55E00", "#7BA3CC", "#DADADA"
+_WAY, _LEFT = "#4D4D4D", "#F0B78C"
+"""Arrow from the old to the new place of converted cells, and their old places."""
 METHODS = {
     "mean": ("to the target's latent mean", _style.CATEGORIES[5], "-"),
     "shift": ("along the target's dimensions (paper)", _style.CATEGORIES[0], (0, (5, 1.5))),
@@ -34,6 +38,8 @@ METHODS = {
 }
 """Words, colour and line of each method."""
 _THICK, _THIN = 2.6, 1.2
+Places = dict[tuple[str, float], np.ndarray]
+"""Target and step to the new places of the converted cells."""
 _UNITS = {"step": "share of the distance to the target", "n_sd": "shift (sd)"}
 
 
@@ -65,7 +71,10 @@ def conversions(
     Returns
     -------
     Array of Axes, targets x steps, of a new figure; save it with ``diffvae.pl.save(axes[0, 0], "path")``. Titles give
-    the number of converted cells and, as "chance", the share converted by random directions of equal change.
+    the number of converted cells and, as "chance", the share converted by random directions of equal change. Converted
+    cells are drawn where their changed expression belongs on the map, and in a pale colour where they were; an arrow
+    joins the means of the old and the new places. If the map was not made from the latent representation, they are
+    drawn where they were.
 
     Examples
     --------
@@ -88,10 +97,11 @@ def conversions(
     n_steps = len(pairs) // len(targets)
     if ncols is None:  # with one step at most three columns, in rows of about equal length
         ncols = n_steps if n_steps > 1 else -(-len(targets) // -(-len(targets) // 3))
+    places = _places(perturbation, source, pairs)
     figure, panels = _style.new_figure(len(pairs), ncols, 0.92 * _style.WIDTH / ncols + 0.4)
     missed = [given is None and perturbation.reaching_step(t, source=source) is None for t, _ in pairs]
     for i, (panel, (t, size)) in enumerate(zip(panels, pairs, strict=True)):
-        _cells(panel, perturbation, source, t, size)
+        _cells(panel, perturbation, source, t, size, places.get((t, size)))
         if i != ncols * ((len(pairs) - 1) // ncols):  # only the lower left panel has axis names
             panel.set(xlabel="", ylabel="")
         head = ", not reached:" if missed[i] else f", {_size(perturbation, size)}:"
@@ -108,9 +118,8 @@ def conversions(
             caption = f"{source}: no type is reached by steps up to {_of(perturbation, perturbation.steps[-1])}"
     if not any(_row(perturbation, source, t, size)["n_converted"] for t, size in pairs):
         caption = f"{source}: no step converts any cell"
-    _style.finish(
-        figure, caption, [_dot(c) for c in (_CONVERTS, _STAYS, _REST)], ["converts", "doesn't convert", "other types"]
-    )
+    keys, names = _legend(bool(places))
+    _style.finish(figure, caption, keys, names)
     return _style.array(panels).reshape(len(targets), n_steps)
 
 
@@ -124,7 +133,7 @@ def converted(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw which cells of a type are converted by one step, on the map of all cells.
+    """Draw which cells of a type are converted by one step, and where they go on the map of all cells.
 
     Parameters
     ----------
@@ -141,7 +150,7 @@ def converted(
 
     Returns
     -------
-    The Axes.
+    The Axes. Converted cells are drawn at their new places, as in :func:`conversions`.
 
     Examples
     --------
@@ -165,9 +174,10 @@ def converted(
     n, most = int(row["n_converted"]), int(row["n_cells"])
     rest = perturbation.adata.n_obs - most
     ax = _style.axes_or_new(ax, 4.6)
-    _cells(ax, perturbation, source, target, step)
-    names = [f"converts ({n:,})", f"doesn't convert ({most - n:,})", f"other types ({rest:,})"]
-    _text.group_legend(ax, names, [_CONVERTS, _STAYS, _REST])
+    places = _places(perturbation, source, [(target, step)])
+    _cells(ax, perturbation, source, target, step, places.get((target, step)))
+    keys, names = _legend(bool(places), [n, most - n, rest])
+    _text.key_legend(ax, keys, names)
     caption = f"{source} to {target}, {_size(perturbation, step)}: {_count(perturbation, source, target, step)}"
     _text.title(ax, title if title is not None else caption)
     return ax
@@ -374,8 +384,39 @@ def _count(perturbation: Perturbation, source: str, target: str, step: float) ->
     return count if np.isnan(row["null_mean"]) else f"{count} (chance {_style.share(row['null_mean'])})"
 
 
-def _cells(ax: Axes, perturbation: Perturbation, source: str, target: str, step: float) -> None:
-    """Draw the map: other types first, then cells that do not convert, then those that do."""
+def _places(perturbation: Perturbation, source: str, pairs: Sequence[tuple[str, float]]) -> Places:
+    """Return where the changed expression of the converted cells belongs on the map, by target and step.
+
+    Returns
+    -------
+    Nothing if no cell converts, or if the map was not made from the latent representation as it is: then changed cells
+    have no place on it.
+    """
+    from diffvae.tl import tsne_transform
+
+    adata = perturbation.adata
+    made = adata.uns.get(_keys.UNS, {}).get("tsne", {})
+    if _keys.TSNE not in adata.obsm or made.get("use_rep") != _keys.LATENT:
+        return {}
+    changed = {}
+    for target, step in pairs:
+        converts = perturbation.trajectory(target, source).converted(perturbation.min_probability)
+        if (at := converts[perturbation.index(step)]).any():
+            changed[target, step] = perturbation.changed(target, step, source=source)[0][at]
+    if not changed:
+        return {}
+    try:  # all at once, because changed cells do not affect one another
+        xy = tsne_transform(adata, np.concatenate(list(changed.values())))
+    except DataError:  # the map is of another representation
+        return {}
+    ends = np.cumsum([len(z) for z in changed.values()])[:-1]
+    return dict(zip(changed, np.split(xy, ends), strict=True))
+
+
+def _cells(
+    ax: Axes, perturbation: Perturbation, source: str, target: str, step: float, new: np.ndarray | None = None
+) -> None:
+    """Draw the map: other types first, then cells that do not convert, then those that do, at their new places."""
     xy = _data.positions(perturbation.adata, _keys.TSNE)
     trajectory = perturbation.trajectory(target, source)
     converts = trajectory.converted(perturbation.min_probability)[perturbation.index(step)]
@@ -383,9 +424,17 @@ def _cells(ax: Axes, perturbation: Perturbation, source: str, target: str, step:
     stays, converted = xy[trajectory.rows[~converts]], xy[trajectory.rows[converts]]
     area = float(np.clip(0.33 * min(_style.slot(ax, 4.6)) ** 2 / len(xy), 0.5, 40))
     # A single converted cell must be visible on a small map, too.
-    sizes = (area, max(1.2 * area, 3), max(1.5 * area, 7))
-    for places, colour, size in zip((rest, stays, converted), (_REST, _STAYS, _CONVERTS), sizes, strict=True):
+    layers = [(rest, _REST, area), (stays, _STAYS, max(1.2 * area, 3)), (converted, _CONVERTS, max(1.5 * area, 7))]
+    if new is not None:
+        layers[1:] = [(converted, _LEFT, max(1.2 * area, 3)), layers[1], (new, _CONVERTS, layers[2][2])]
+    for places, colour, size in layers:
         ax.scatter(places[:, 0], places[:, 1], c=colour, s=size, linewidths=0, rasterized=True)
+    if new is not None:
+        way = FancyArrowPatch(
+            converted.mean(0), new.mean(0), arrowstyle="-|>", mutation_scale=9, color=_WAY, lw=1.2, shrinkA=0,
+            shrinkB=0, zorder=3, path_effects=[withStroke(linewidth=3, foreground="white")],
+        )  # fmt: skip
+        ax.add_artist(way)  # which leaves the limits of the map as they are
     _text.map_axes(ax, _keys.TSNE)
 
 
@@ -407,6 +456,20 @@ def _curves(ax: Axes, table: pd.DataFrame, methods: Sequence[str], unit: str) ->
         clip_on=False, in_layout=False,
     )  # fmt: skip
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _legend(placed: bool, counts: Sequence[int] | None = None) -> tuple[list[Line2D], list[str]]:
+    """Return keys and names of a map; if cells are placed, with their old places and the arrow."""
+    named = {"converts" + ": new place" * placed: _CONVERTS, "doesn't convert": _STAYS, "other types": _REST}
+    keys, names = [_dot(colour) for colour in named.values()], list(named)
+    if counts is not None:
+        names = [f"{name} ({n:,})" for name, n in zip(names, counts, strict=True)]
+    if placed:
+        keys.insert(1, _dot(_LEFT))
+        names.insert(1, "converts: old place")
+        keys.append(Line2D([], [], ls="", marker=r"$\rightarrow$", color=_WAY, ms=12, mew=0))
+        names.append("mean way of the converted cells")
+    return keys, names
 
 
 def _dot(colour: str) -> Line2D:

@@ -113,7 +113,11 @@ def column_labels(ax: Axes, names: Sequence[str], *, top: bool = False, room: fl
 
 def group_legend(ax: Axes, names: Sequence[str], colours: Sequence[str], marker: str = "o") -> None:
     """Draw a legend of groups to the right of `ax`, or below it if the names are long."""
-    keys = [Line2D([], [], ls="", marker=marker, color=c, ms=7) for c in colours]
+    key_legend(ax, [Line2D([], [], ls="", marker=marker, color=c, ms=7) for c in colours], names)
+
+
+def key_legend(ax: Axes, keys: Sequence[Any], names: Sequence[str]) -> None:
+    """Draw a legend of any keys to the right of `ax`, or below it if the names are long."""
     wide, tall = slot(ax, 0)
     columns = -(-len(names) // max(1, int((tall - 40) / LINE)))
     if columns * (max(map(width, names)) + _KEY) <= 0.4 * wide:

@@ -29,6 +29,8 @@ METHOD_OF: Final = {"paper": "DiffVAE (paper)", "code": "DiffVAE (code)", "defau
 PRESETS: Final = tuple(METHOD_OF)
 OTHERS: Final = {"VAE": "VAE", "AE": "AE", "PCA": "PCA (unit)"}
 """Baseline as the paper names it to the name of the method."""
+ALL_TYPES, MATURE_TYPES = "with progenitors", "mature types alone"
+"""The types of the classifier that conversions need, and of the paper's."""
 _TABLE_2: Final = """
 kmeans  20   .803 .771 .799 .633    .809 .738 .699 .717
 kmeans  50   .829 .775 .811 .629    .831 .801 .759 .709
@@ -68,7 +70,8 @@ class Published:
         Target with the most genes that a cell needs, with the number of genes that converts half of the cells, and with
         the share of all genes that is needed (text on Figure 3).
     accuracy
-        Of the classifier of mature types (section "Characterization of cell states").
+        Of the classifier of mature types, which are the targets in ``converted`` (section "Characterization of cell
+        states").
     ari
         Table 2: ``clusterer``, ``n_latent``, ``space``, ``method``, ``ari``.
     linked_to
@@ -203,6 +206,12 @@ class Subject:
     def targets(self) -> list[str]:
         """Types towards which the source is shifted: those with enough cells for the classifier."""
         return [t for t, n in self.types.items() if t != self.source and n >= _checks.MIN_TYPE]
+
+    @property
+    def mature(self) -> list[str]:
+        """Types of the paper's classifier, which has no progenitors; of other cells all types but the source."""
+        known = self.settings.converted
+        return [t for t, n in self.types.items() if t in known and n >= _checks.MIN_TYPE] or self.targets
 
     @property
     def settings(self) -> Published:

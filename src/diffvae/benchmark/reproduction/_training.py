@@ -22,7 +22,7 @@ from diffvae.train import TrainingError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from diffvae.model import DiffVAE
+    from diffvae.model import CellStateClassifier, DiffVAE
 
 N_PERMUTATIONS = 500
 WIDER = 20
@@ -39,6 +39,8 @@ N_RANDOM, PER_TARGET = 200, 25
 MIN_PROBABILITY = 0.5
 CLASSIFIER_EPOCHS = 300
 """The largest number of epochs, as in the paper."""
+SCORES = ("n_test", "accuracy", "balanced_accuracy", "baseline")
+"""Of a classifier on held-out cells: their number, and the accuracy of always the most frequent type (baseline)."""
 SHIFT: dict[str, dict[str, Any]] = {
     "paper": {"direction": "plus", "sd_from": "all"},
     "code": {"direction": "plus", "sd_from": "group"},
@@ -166,6 +168,40 @@ def _genes(
 
 
 @_quiet()
+def classify_mature(prepared: AnnData, subject: Subject, max_epochs: int | None, seed: int) -> dict[str, Any]:
+    """Train the paper's classifier, of the mature types alone.
+
+    It sees expression and no latent representation, so that it is the same for every preset.
+
+    Returns
+    -------
+    ``classifier`` (its :data:`SCORES`), and ``note`` if it could not be trained.
+    """
+    assert subject.label_key is not None
+    mature = prepared.obs[subject.label_key].astype("string").isin(subject.mature).to_numpy(dtype=bool)
+    try:
+        return {"classifier": _scores(_classifier(prepared[mature].copy(), subject, max_epochs, seed)), "note": ""}
+    except DataError as error:
+        return {"classifier": None, "note": f"No classifier of the mature types: {error}"}
+
+
+def _classifier(adata: AnnData, subject: Subject, max_epochs: int | None, seed: int) -> CellStateClassifier:
+    """Return a classifier of the types of these cells."""
+    from diffvae.model import CellStateClassifier
+
+    assert subject.label_key is not None
+    epochs = max_epochs or CLASSIFIER_EPOCHS
+    return CellStateClassifier().train(adata, subject.label_key, max_epochs=epochs, rng=seed, progress=False)
+
+
+def _scores(classifier: CellStateClassifier) -> dict[str, float]:
+    """Return the scores of a classifier on held-out cells."""
+    measured = classifier.evaluation
+    numbers: dict[str, float] = {"n_test": int(measured.per_type["n_test"].sum())}
+    return numbers | {name: getattr(measured, name) for name in SCORES[1:]}
+
+
+@_quiet()
 def run_perturbation(
     trained: tuple[AnnData, DiffVAE], subject: Subject, preset: str, max_epochs: int | None, seed: int, to_draw: bool
 ) -> dict[str, Any]:
@@ -173,30 +209,24 @@ def run_perturbation(
 
     Returns
     -------
-    ``classifier`` (accuracy on held-out cells), ``conversions`` (rows of :func:`diffvae.tl.perturb`), ``minimal`` (per
+    ``classifier`` (its :data:`SCORES`), ``conversions`` (rows of :func:`diffvae.tl.perturb`), ``minimal`` (per
     target the number of genes of each converted cell), ``trajectories`` and ``map`` if ``to_draw``, and ``note`` if
     something could not be computed.
     """
-    from diffvae.model import CellStateClassifier
-
     adata, model = trained
-    assert subject.label_key is not None
     assert subject.source is not None
     found: dict[str, Any] = {"classifier": None, "conversions": [], "minimal": [], "trajectories": [], "note": ""}
     asked: dict[str, Any] = {"source": subject.source, "n_dims": N_DIMS, "min_probability": MIN_PROBABILITY}
     asked |= {"rng": seed, "progress": False}
     try:
-        classifier = CellStateClassifier().train(
-            adata, subject.label_key, max_epochs=max_epochs or CLASSIFIER_EPOCHS, rng=seed, progress=False
-        )
+        classifier = _classifier(adata, subject, max_epochs, seed)
         shifted = tl.perturb(
             adata, model, classifier, target=subject.targets, n_sd=STEPS, method=("shift", "mean", "expression_mean"),
             n_random=n_random(subject), **SHIFT[preset], **asked,
         )  # fmt: skip
     except DataError as error:
         return found | {"note": f"Nothing was perturbed: {error}"}
-    scores = ("accuracy", "balanced_accuracy", "baseline")
-    found["classifier"] = {name: getattr(classifier.evaluation, name) for name in scores}
+    found["classifier"] = _scores(classifier)
     found["conversions"] = _records(shifted.table)
     for target in shifted.targets:
         # on the same shifted cells, so that conversions and genes belong together
