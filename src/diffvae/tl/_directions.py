@@ -135,8 +135,8 @@ COMPARED = ("mean", "shift", "expression_mean", "none")
 """The methods that :func:`diffvae.tl.perturb` compares unless it is told others."""
 JACOBIAN_CELLS = 200
 """Cells over which the Jacobian of the decoder is averaged."""
-KEPT = 0.5
-"""Share of its difference from the mean of its type that a cell keeps at the mean of the target."""
+HALF_WAY = 0.5
+"""Share of the way to the target's latent mean that leads through the decoder; the rest is a change of expression."""
 MIN_INFLUENCE = 0.1
 """Smallest influence of a dimension on expression, relative to the strongest, at which it is shifted."""
 
@@ -214,18 +214,24 @@ def directions(
     nothing = np.zeros_like(delta_x)
     in_sd = float(np.linalg.norm(delta)) / max(float(np.linalg.norm(shift)), 1e-12)
 
+    start = cells.z[sources]
+
+    def decoded_change(z: np.ndarray) -> np.ndarray:
+        return (decode(start + z, sources) - decode(start, sources)).mean(0)
+
     def missed(rows: np.ndarray) -> np.ndarray:
         """Return the mean expression of cells without that of their reconstructions."""
         return (cells.x[rows] - decode(cells.z[rows], rows)).mean(0)
 
-    def corrected(z: np.ndarray) -> Direction:
-        """Add what the decoder misses; one that denoises draws similar types together."""
-        return Direction(table, z.astype(np.float32), missed(targets) - missed(sources), in_sd)
+    def arriving(z: np.ndarray, sd: float) -> Direction:
+        """Add what lacks for the mean of the source to arrive at the target, each cell in its own batch."""
+        whole = decoded_change(cells.z[targets].mean(0) - start) + missed(targets) - missed(sources)
+        return Direction(table, z.astype(np.float32), whole - decoded_change(z), sd)
 
     make: dict[str, Callable[[], Direction]] = {
-        "mean": lambda: corrected(delta - (1 - KEPT) * (cells.z[sources] - cells.z[sources].mean(0))),
+        "mean": lambda: arriving(HALF_WAY * (cells.z[targets].mean(0) - start), HALF_WAY * in_sd),
         "shift": lambda: Direction(table, shift, nothing),
-        "ot": lambda: corrected(transport(cells.z[sources], cells.z[targets], cells.z.std(0), rng)),
+        "ot": lambda: arriving(transport(start, cells.z[targets], cells.z.std(0), rng), in_sd),
         "anchored": lambda: Direction(table, anchored(sources, delta, target), nothing, in_sd),
         "expression_mean": lambda: Direction(table, np.zeros_like(shift), delta_x, in_sd, decoded=False),
         "none": lambda: Direction(table, np.zeros_like(shift), nothing),

@@ -379,13 +379,13 @@ def perturb(
               |y - decode(z)| = b \, |\bar{x}_T - \bar{x}_S|, \qquad
               \mbox{converted if } T = \arg\max_c p(c \mid y) \mbox{ and } p(T \mid y) \ge p_{min}
 
-    By default the cells move by the difference between the latent means of the two types and keep half of their
-    differences from each other: :math:`\delta = \bar{z}_T - \bar{z}_S - (z - \bar{z}_S) / 2`. A decoder that denoises
-    draws similar types together, and r adds what it misses: :math:`r = r_T - r_S` with the mean of x - decode(z) over
-    the cells of a type. The factor f is found for each cell, so that its expression changes by the share b of the
-    distance between the mean expressions of the types, on log-normalised values. Methods and random directions are
-    thus compared at equal change. A judge of another kind (multinomial logistic regression on principal components,
-    learnt on another split, and the 15 nearest real cells) looks at every changed cell as well.
+    By default each cell moves half of the way to the latent mean of the target, :math:`\delta = (\bar{z}_T - z) / 2`,
+    and r is the rest of the change of expression: at f = 1 the mean of the source is the mean of the target. A decoder
+    that denoises draws similar types together, and r adds what it misses, too. The factor f is found for each cell, so
+    that its expression changes by the share b of the distance between the mean expressions of the types, on
+    log-normalised values. Methods and random directions are thus compared at equal change. A judge of another kind
+    (multinomial logistic regression on principal components, learnt on another split, and the 15 nearest real cells)
+    looks at every changed cell as well.
 
     Parameters
     ----------
@@ -403,7 +403,7 @@ def perturb(
         Key of the types in ``obs``; None for the key of the classifier.
     method
         One or more directions; the first is the default of the methods of :class:`Perturbation`. ``"mean"``: as above;
-        scGen moves by the same difference, without r. ``"shift"``: the paper's,
+        scGen moves all cells by the difference of the latent means, without r. ``"shift"``: the paper's,
         :math:`z'_j = z_j + s_j \lambda \sigma_j` in the dimensions j that encode the target, with the sign :math:`s_j`
         that leads to it. ``"ot"``: for each cell its own :math:`\delta`, by entropic optimal transport to the target's
         cells, with r. ``"anchored"``: for each cell its own, the smallest change that the classifier calls target, held
