@@ -118,7 +118,14 @@ def perturbation(
                 probability = (np.arange(20) < 20 * share[:, None]).astype(float)
                 called, judged = probability > 0, np.maximum(share - 0.1, 0)
                 trajectories[source, target, method] = Trajectory(
-                    np.arange(20), None, probability, probability, called, called, called, probability
+                    np.arange(20),
+                    None,
+                    probability,
+                    probability,
+                    called,
+                    called,
+                    called,
+                    np.repeat(np.array(STEPS)[:, None], 20, axis=1),
                 )
                 for i, step in enumerate(STEPS):
                     null = np.nan if method == "none" or not i else 0.1

@@ -142,7 +142,8 @@ def test_the_plasticity_table_is_the_method(every):
     assert table["change"].unique().tolist() == [pytest.approx((moved["step"] * moved["distance"]).median())]
     for row in table.iloc[[0, 20, 41]].itertuples():
         own = changes.perturbation.rows(row.target, row.source)
-        expected = np.interp(row.change, own["step"] * own["distance"], own["excess_agreed"])
+        moved = np.median(changes.perturbation.trajectory(row.target, row.source).moved, axis=1)
+        expected = np.interp(row.change, moved * own["distance"], own["excess_agreed"])
         assert row.excess_agreed == pytest.approx(expected)
 
 
@@ -292,3 +293,13 @@ def test_a_field_of_the_map_chooses_the_pair(every, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         browser.close()
     assert said == []
+
+
+def test_files_of_types_with_like_names_are_distinct():
+    from diffvae.pipeline._perturb import file_names
+
+    assert list(file_names([("A", "T cell"), ("A", "T/cell")]).values()) == ["T_cell", "T_cell_2"]
+    long = ["λ" * 90, "λ" * 90 + "x"]
+    names = list(file_names([(a, b) for a in long for b in long if a != b]).values())
+    assert len(set(names)) == 2
+    assert max(len(f"minimal_genes_{name}.png".encode()) for name in names) <= 255

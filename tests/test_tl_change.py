@@ -42,7 +42,7 @@ def test_curve_never_falls():
 
     curve = change_curve(along(returns, np.zeros((1, 1)), np.ones(1)), 1, np.ones(1))[0]
     assert np.sin(2) < np.sin(1.5)
-    assert curve[8] == curve[7] == pytest.approx(np.sin(1.5))
+    assert curve[9] == curve[8] == pytest.approx(np.sin(1.5))
     assert (np.diff(curve) >= 0).all()
 
 

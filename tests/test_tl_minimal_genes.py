@@ -138,6 +138,22 @@ def test_lengths_between_those_tried_are_found(first, stable, n_genes):
     assert len(tried) < 60
 
 
+def test_first_flip_is_the_first_of_those_between():
+    """Flips at 25, not at 26, and for good from 27 on: 27 is the next length that is tried after 24."""
+
+    class Known:
+        def hidden(self, x):
+            return x
+
+        def prefixes(self, hidden, genes, change, target, lengths):
+            return np.ones(len(lengths)), (lengths == 25) | (lengths >= 27)
+
+    options = {"order": "effect", "stable": True, "min_probability": 0.5, "eliminate": False}
+    flip = smallest_set(Known(), np.zeros(60), np.linspace(2, 1, 60), 0, **options)
+    assert lengths_tried(60)[23:25].tolist() == [24, 27]
+    assert (flip.n_first, flip.n_stable) == (25, 27)
+
+
 def test_effects_are_ranked_in_log_units():
     """Of two genes with the same effect on the unit scale the one with the larger range comes first."""
 

@@ -104,7 +104,8 @@ def require_types(
     for name in (*sources, *(target or ())):
         if name not in sizes:
             types = ", ".join(sorted(sizes.index))
-            raise DataError(f"{name!r} is not a type of adata.obs[{label_key!r}]; the types are: {types}.")
+            alone = " 'all' stands alone." if name == "all" else ""
+            raise DataError(f"{name!r} is not a type of adata.obs[{label_key!r}]; the types are: {types}.{alone}")
         if sizes[name] < MIN_TYPE:
             raise DataError(
                 f"{name!r} has {sizes[name]} cells, but the classifier needs at least {MIN_TYPE}; name another type."

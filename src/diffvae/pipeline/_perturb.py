@@ -19,7 +19,7 @@ from diffvae._core.io import folders
 from diffvae._core.runtime import StepLog, in_one_thread, versions
 from diffvae._core.validate import check
 from diffvae._errors import DataError
-from diffvae.pipeline._checks import RULES
+from diffvae.pipeline._checks import RULES, require_types
 from diffvae.pipeline._folder import OpenedResult, write_figures, write_summary, write_tables
 from diffvae.pipeline._targets import (
     Pair,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 N_EFFECTS = 50
 """Genes per pair in the table of effects."""
 MAX_FILE = 80
-"""Longest part of a file name that one type takes: file systems allow 255 bytes."""
+"""Most bytes of a file name that one type takes; file systems allow 255 for the name."""
 OPTIONS = (
     "source",
     "target",
@@ -121,6 +121,7 @@ def run_perturbation(
 ) -> Changes:
     """Train the classifier, move each source towards each target, and find the smallest sets of genes that do it."""
     source = one_or_several(source)
+    require_types(adata, groupby if groupby in adata.obs else None, source, target)
     arguments = locals()
     parameters = {name: arguments[name] for name in ("groupby", *OPTIONS)}
     from diffvae.model import CellStateClassifier
@@ -350,14 +351,13 @@ def file_names(pairs: Sequence[Pair]) -> dict[Pair, str]:
     >>> file_names([("MEP", "T cell"), ("GMP", "T cell")])
     {('MEP', 'T cell'): 'MEP_to_T_cell', ('GMP', 'T cell'): 'GMP_to_T_cell'}
     """
-    if len({a for a, _ in pairs}) == 1:
-        return {(a, b): file_name(b) for a, b in pairs}
-    names = distinct_names(f"{file_name(a)[:MAX_FILE]}_to_{file_name(b)[:MAX_FILE]}" for a, b in pairs)
-    return dict(zip(pairs, names, strict=True))
+    one = len({a for a, _ in pairs}) == 1
+    names = (file_name(b) if one else f"{file_name(a)}_to_{file_name(b)}" for a, b in pairs)
+    return dict(zip(pairs, distinct_names(names), strict=True))
 
 
 def distinct_names(names: Iterable[str]) -> list[str]:
-    """Return names for files, cut if they are long and numbered from the second on if they agree.
+    """Return names for files, numbered from the second on if they agree.
 
     Examples
     --------
@@ -366,18 +366,18 @@ def distinct_names(names: Iterable[str]) -> list[str]:
     """
     taken: list[str] = []
     for name in names:
-        short = name[: 2 * MAX_FILE + 4]
-        same = (f"{short}_{i}" for i in itertools.count(2))
-        taken.append(short if short not in taken else next(n for n in same if n not in taken))
+        same = (f"{name}_{i}" for i in itertools.count(2))
+        taken.append(name if name not in taken else next(n for n in same if n not in taken))
     return taken
 
 
 def file_name(target: str) -> str:
-    """Return a type as part of a file name.
+    """Return a type as part of a file name, cut if it is long.
 
     Examples
     --------
     >>> file_name("CD34+ B")
     'CD34pos_B'
     """
-    return "".join(c if c.isalnum() else {"+": "pos", "-": "neg"}.get(c, "_") for c in target)
+    name = "".join(c if c.isalnum() else {"+": "pos", "-": "neg"}.get(c, "_") for c in target)
+    return name.encode()[:MAX_FILE].decode(errors="ignore")

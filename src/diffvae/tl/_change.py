@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-FACTORS = np.array([0, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 4.5, 7], np.float32)
+FACTORS = np.array([0, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4.5, 7], np.float32)
 """Multiples of a direction at which cells are decoded."""
 AT_ONCE = 4096
 """Cells that are decoded at once; limits the memory."""

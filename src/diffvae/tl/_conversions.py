@@ -192,7 +192,7 @@ class Null:
 def agreed(trajectory: Trajectory, converted: np.ndarray, i: int, chance: float, judged_by_chance: float) -> float:
     r"""Return the share of the cells that a step converts, of those that chance does not: the median of three judges.
 
-    .. math:: \frac{p - c}{\max(1 - c, 0.2)}
+    .. math:: \frac{p - c}{\max(1 - c, 0.2)} \mbox{ if } p \ge c, \mbox{ else } \frac{p - c}{\max(c, 0.2)}
 
     with the share p, and for c the share under random directions, or without a step if that is larger.
     """
@@ -200,5 +200,6 @@ def agreed(trajectory: Trajectory, converted: np.ndarray, i: int, chance: float,
     shares = []
     for calls, by_chance in chances:
         least = max(float(calls[0].mean()), by_chance)
-        shares.append((float(calls[i].mean()) - least) / max(1 - least, LEAST_REST))
+        share = float(calls[i].mean())
+        shares.append((share - least) / max(1 - least if share >= least else least, LEAST_REST))
     return float(np.median(shares))

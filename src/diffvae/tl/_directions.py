@@ -109,7 +109,9 @@ def pairs_of(
 ) -> list[tuple[str, str]]:
     """Return the pairs of source and target; without targets, all other types."""
     present = tuple(c for c in classifier.classes if len(cells.of(c)) > 1)
-    sources = present if source == "all" and "all" not in present else one_or_more(source)
+    sources = one_or_more(source)
+    if sources == ("all",) and "all" not in present:
+        sources = present
     pairs = []
     for a in sources:
         classifier.code(a)

@@ -18,7 +18,8 @@ ORDERS = ("effect", "greedy", "gradient")
 ALL_LENGTHS, GROWTH = 24, 1.125
 """The cell is classified after each of the first 24 genes of a ranking, and then after one eighth more each time.
 
-Between the two lengths where it flips, it is classified after every gene.
+Before the length at which it flips, and the one from which it stays so, it is classified after every gene back to the
+length tried before. A flip that ends between two lengths is not seen.
 """
 N_REMOVALS = 16
 """Numbers of dispensable genes that are tried at once."""
@@ -165,12 +166,11 @@ def smallest_set(
     if not flipped.any():
         return None
     stays = np.logical_and.accumulate(flipped[::-1])[::-1]
-    n_first, n_stable = (
-        _refined(classifier, hidden, ranked, change, target, lengths, int(found.argmax()), min_probability)
-        if found.any()
-        else 0
-        for found in (flipped, stays)
-    )
+    between = _between(classifier, hidden, ranked, change, target, lengths, int(flipped.argmax()), min_probability)
+    n_first, n_stable = int(between[0]), 0
+    if stays.any():
+        between = _between(classifier, hidden, ranked, change, target, lengths, int(stays.argmax()), min_probability)
+        n_stable = int(between[np.flatnonzero(np.diff(between, prepend=-1) > 1)[-1]])
     if order == "effect":
         n = n_stable if stable else n_first
         if not n:
@@ -204,7 +204,7 @@ def _flipped(
     return is_top & (probability >= min_probability)
 
 
-def _refined(
+def _between(
     classifier: IncrementalClassifier,
     hidden: torch.Tensor,
     ranked: np.ndarray,
@@ -213,13 +213,12 @@ def _refined(
     lengths: np.ndarray,
     at: int,
     min_probability: float,
-) -> int:
-    """Return the length from which the cell is flipped up to ``lengths[at]``, before which it was not."""
+) -> np.ndarray:
+    """Return the lengths at which the cell is flipped after ``lengths[at - 1]``, up to ``lengths[at]``."""
     between = np.arange(lengths[at - 1] + 1 if at else 1, lengths[at] + 1)
     if len(between) == 1:
-        return int(lengths[at])
-    flipped = _flipped(classifier, hidden, ranked, change, target, between, min_probability)
-    return int(between[np.logical_and.accumulate(flipped[::-1])[::-1].argmax()])
+        return between
+    return between[_flipped(classifier, hidden, ranked, change, target, between, min_probability)]
 
 
 def _greedy(

@@ -244,14 +244,19 @@ class Perturbation:
     def changed(
         self, target: str, step: float | None = None, *, source: str | None = None, method: str | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return latent representation and expression of the source cells after a step; None for :meth:`shown_step`."""
+        """Return latent representation and expression of the source cells after a step; None for :meth:`shown_step`.
+
+        If expression changes beside the decoder, the representation is z + encode(y) - encode(y at step 0).
+        """
         t = self.trajectory(target, source, method)
         step = self.shown_step(target, source=source, method=method) if step is None else step
-        factor = t.factor[self.index(step)][:, None]
+        z, factor = self.data.z[t.rows], t.factor[self.index(step)][:, None]
         y = self.mover.moved(t.rows, t.direction, factor)[:, 0]
-        if not t.direction.decoded:
-            return self.data.encode(self.model, y, t.rows), y
-        return (self.data.z[t.rows] + factor * t.direction.z).astype(np.float32), y
+        if not t.direction.x.any():
+            return (z + factor * t.direction.z).astype(np.float32), y
+        before = self.mover.moved(t.rows, t.direction, 0 * factor)[:, 0]
+        encoded = [self.data.encode(self.model, part, t.rows) for part in (y, before)]
+        return (z + encoded[0] - encoded[1]).astype(np.float32), y
 
     def effects(
         self,
@@ -270,7 +275,7 @@ class Perturbation:
         target, step, source, method
             Which perturbation, as in :meth:`changed`.
         method_genes
-            ``"effect"``: decode(z + shift) - decode(z). ``"paper"``: decode(z + shift) - x, which adds the
+            ``"effect"``: y - decode(z), with y as in :func:`perturb`. ``"paper"``: y - x, which adds the
             reconstruction error to the effect.
         converted_only
             Mean over the converted cells only.
@@ -504,20 +509,9 @@ def perturb(
         "n_random": n_random,
     }
     return Perturbation(
-        table,
-        trajectories,
-        nulls,
-        adata,
-        model,
-        classifier,
-        judge,
-        cells,
-        groupby,
-        unit,
-        grid,
-        min_probability,
+        table, trajectories, nulls, adata, model, classifier, judge, cells, groupby, unit, grid, min_probability,
         methods,
-    )
+    )  # fmt: skip
 
 
 def _rows(

@@ -39,10 +39,11 @@ def plasticity_table(
         change = median_change(perturbation.table[perturbation.table["method"] == method])
     rows = []
     for source, target in dict.fromkeys((a, b) for a, b, _ in perturbation.trajectories):
-        perturbation.trajectory(target, source, method)  # raises if the method was not tried
+        moved = perturbation.trajectory(target, source, method).moved
         own = perturbation.rows(target, source, method)
         distance = float(own["distance"].iloc[0])
-        tried = own["step"].to_numpy(float) * distance
+        # not the step: some cells cannot change as much
+        tried = np.median(moved, axis=1) * distance
         if step is not None:
             at = float(tried[perturbation.index(step)])
             share = float(own["excess_agreed"].iloc[perturbation.index(step)])
@@ -58,7 +59,7 @@ def plasticity_table(
                 "change": at,
                 "distance": distance,
                 "excess_agreed": share,
-                "within": bool(at <= tried.max() * (1 + 1e-9)),
+                "within": bool(at <= tried.max() * 1.05),
                 "reached": reaching is not None,
                 f"reaching_{unit}": np.nan if reaching is None else reaching,
             }
