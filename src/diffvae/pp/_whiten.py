@@ -104,7 +104,9 @@ def whiten(
     else:
         types = groups(adata, groupby)
         if unknown := [name for name in without if name not in types.categories]:
-            raise DataError(f"without has {quoted(unknown)}, but adata.obs[{groupby!r}] has {quoted(types.categories)}.")
+            raise DataError(
+                f"without has {quoted(unknown)}, but adata.obs[{groupby!r}] has {quoted(types.categories)}."
+            )
         codes, within = np.asarray(types.codes), ~np.isin(np.asarray(types, dtype=object), list(without))
     y, shrinkage = whitened(x, codes, within)
     adata = adata.copy() if copy else adata

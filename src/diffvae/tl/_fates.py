@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -191,12 +191,13 @@ def _made(
     return neighbor_graph(x, k, rng)
 
 
-def neighbor_graph(x: np.ndarray, k: int, rng: _random.Rng = 0, metric: str = "euclidean") -> sparse.csr_matrix:
+def neighbor_graph(x: Any, k: int, rng: _random.Rng = 0, metric: str = "euclidean") -> sparse.csr_matrix:
     """Return the symmetric graph of ones that joins each row to its k nearest others."""
-    k = min(k, len(x) - 1)
+    n = x.shape[0]
+    k = min(k, n - 1)
     indices = nearest(x, k, metric=metric, rng=rng).indices
-    pairs = np.stack([np.repeat(np.arange(len(x)), k), indices.ravel()], axis=1)[indices.ravel() >= 0]
-    return graphs.graph_of(pairs, len(x))
+    pairs = np.stack([np.repeat(np.arange(n), k), indices.ravel()], axis=1)[indices.ravel() >= 0]
+    return graphs.graph_of(pairs, n)
 
 
 def absorption(
