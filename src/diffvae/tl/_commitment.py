@@ -103,7 +103,7 @@ def commitment(
     ``call_links``
         The same by the links of Graph-DiffVAE, if :func:`links` has run.
 
-    It is also in ``uns["diffvae"]["commitment"]``. ``"commitment_types"`` there has, for each progenitor and target, the
+    It is also in ``uns["diffvae"]["commitment"]``. ``"commitment_types"`` there has, for each progenitor and target,
     ``posterior`` and ``progress``, and per graph (``pca``, ``predicted``) the links as evidence: ``n_links``,
     ``expected``, ``share``, ``p_value``, ``q_value``. ``"commitment_params"`` has the parameters and ``core_share``,
     ``at_limit`` (whether it was kept at ``min_core``), ``variance``, ``expected_false`` (share of the calls) and

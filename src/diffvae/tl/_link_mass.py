@@ -51,10 +51,10 @@ def name_cells(table: dict[str, np.ndarray], targets: Sequence[str], max_q: floa
     """Return call, confidence and strongest type of each progenitor, from :func:`link_mass`."""
     calls, confidence, strongest = [], [], []
     for q, n_links in zip(table["q_value"], table["n_links"], strict=True):
-        called = np.flatnonzero(q < max_q)  # in the order of the targets: A/B and B/A are one call
+        called = [int(i) for i in np.flatnonzero(q < max_q)]  # in the order of the targets: A/B and B/A are one call
         prefix = {0: "uncommitted", 1: "biased: ", 2: "bipotent: "}.get(len(called), "multipotent: ")
         calls.append(prefix + "/".join(targets[i] for i in called))
-        confidence.append(1 - max(q[i] for i in called) if len(called) else np.nan)
+        confidence.append(1 - max(q[i] for i in called) if called else np.nan)
         strongest.append(targets[int(np.argmin(q))] if n_links.any() else "")
     # categorical, because h5ad cannot store NaN among strings
     types = pd.Categorical(strongest, categories=list(targets))
