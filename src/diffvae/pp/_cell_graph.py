@@ -182,7 +182,8 @@ def cell_graph(
     ``uns["diffvae"][key_added]``: the parameters and ``n_edges``, ``n_components`` (pieces of the graph; an isolated
     cell is one), ``n_isolated`` (cells without an edge), ``hub_share`` (share of the edges that touch the 1 % of the
     cells with most), ``n_prior_edges``, ``n_dropped`` (edges left out by ``drop``), ``approximate``, and ``recall``:
-    the share of the true neighbours that the approximate search found for 500 random cells, NaN where the search was exact.
+    the share of the true neighbours that the approximate search found for 500 random cells, NaN where the search was
+    exact.
 
     Raises
     ------
