@@ -1,11 +1,15 @@
 """Which progenitors have begun towards a type? Ranks and calls, compared with the branches of simulated trees.
 
     python benchmarks/commitment_truth.py [standard|easy|hard] [--seeds 5] [--without-model]
+    python benchmarks/commitment_truth.py --merged paul15.h5ad
 
 A progenitor has begun if it lies on the branch of a later type. Ranks: average precision and AUROC within the
 progenitors of a type, per next branch, of a score that is summed over the types below the branch. Calls: right if they
 name a type on the branch or below it. The null has the same cells without those that have begun; its components,
 whitening and calls are made anew.
+
+``--merged`` takes the cells of Paul et al. 2015, gives MEP and GMP one label, and asks which of the two a cell was: the
+AUROC of the summed scores of the erythroid types, and of the myeloid types.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -35,6 +40,8 @@ BRANCHES = {
 EARLIER = {"HSPC": [], "MEP": ["HSPC"], "GMP": ["HSPC"]}
 VARIANTS = {"standard": {}, "easy": {"noise": 0.0, "effect": 3.0}, "hard": {"effect": 1.0, "library_size": 1000.0}}
 KEY = "cell_type"
+LINEAGES = {"MEP": ["Ery", "Mk"], "GMP": ["Mo", "Neu", "Baso", "Eos", "DC"]}
+"""Pools of Paul et al. 2015 and the types after them."""
 
 
 def main() -> None:
@@ -42,7 +49,11 @@ def main() -> None:
     parser.add_argument("variant", nargs="?", choices=list(VARIANTS), default="standard")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--without-model", action="store_true", help="leave out what Graph-DiffVAE predicts")
+    parser.add_argument("--merged", help="file of Paul et al. 2015; prints the ranks in its merged pools instead")
     options = parser.parse_args()
+    if options.merged:
+        _merged(ad.read_h5ad(options.merged))
+        return
     ranks, calls = [], []
     for seed in range(options.seeds):
         adata = dv.datasets.simulate_differentiation(2000, 1000, rng=seed, **VARIANTS[options.variant])
@@ -116,6 +127,42 @@ def _ranks(adata):
                 score, begun = values[:, [names.index(t) for t in below]].sum(axis=1), truth == branch
                 area = roc_auc_score(begun, score)
                 yield name, source, branch, average_precision_score(begun, score), area, begun.mean()
+
+
+def _merged(adata):
+    dv.pp.prepare(adata)
+    truth = adata.obs[KEY].astype(str)
+    adata.obs["merged"] = truth.where(~truth.isin(list(LINEAGES)), "pool")
+    types = adata.obs["merged"].to_numpy()
+    rows, others = np.flatnonzero(types == "pool"), sorted(set(types) - {"pool"})
+    member = (types[:, None] == np.array(others)).astype(np.int64)
+    spaces = _spaces(adata)
+    scores = {f"{n}: links": (link_mass(x, m, 15, rows, member)["share"], others) for n, (x, m) in spaces.items()}
+    graphs = {
+        "Pearson, k = 30": neighbor_graph(adata.layers["unit"], 30, metric="pearson"),
+        "PCA, k = 30": neighbor_graph(spaces["PCA"][0], 30),
+    }
+    for name, graph in graphs.items():
+        scores[f"{name}: absorption"] = (absorption(graph, types == "pool", member.astype(float)), others)
+    fates = dv.tl.fates(adata, "pool", "merged")
+    scores["whitened PCA, k = 30: absorption (tl.fates)"] = (fates.to_numpy(), list(fates))
+    clusters = dv.tl.fates(dv.pp.whiten(adata, copy=True), "pool", "merged", use_rep="X_white")
+    scores["whitened within clusters, k = 30: absorption"] = (clusters.to_numpy(), list(clusters))
+    dv.tl.commitment(adata, "pool", "merged")
+    found = adata.uns["diffvae"]["commitment_types"]
+    found = found[found["graph"] == "pca"].pivot(index="cell", columns="type", values="posterior")
+    scores["path mixture (tl.commitment)"] = (found.loc[adata.obs_names[rows], others].to_numpy(), others)
+    areas = {
+        name: {
+            pool: roc_auc_score(truth.iloc[rows] == pool, values[:, [names.index(t) for t in after]].sum(axis=1))
+            for pool, after in LINEAGES.items()
+        }
+        for name, (values, names) in scores.items()
+    }
+    table = pd.DataFrame(areas).T
+    print(table.assign(mean=table.mean(axis=1)).round(3).to_string())
+    calls = adata.uns["diffvae"]["commitment"]["call"]
+    print(pd.crosstab(calls.to_numpy(), truth.iloc[rows].to_numpy(), rownames=["call"], colnames=["was"]).to_string())
 
 
 def _calls(adata):

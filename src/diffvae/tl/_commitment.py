@@ -55,13 +55,13 @@ def commitment(
 
     A cell has one posterior per path. Cells are listed by the posterior of their most probable path, and the longest
     list is called whose mean of 1 - posterior, the expected share of false calls, is at most ``max_q``. A cell on the
-    path to a type in ``earlier`` is not called: ancestors resemble young progenitors, but are no fates.
+    path to a type in ``earlier`` is on the list, but not called: ancestors resemble young progenitors, but are no fates.
 
-    On simulated trees 95 % of the calls are right and 29 % of the cells that have begun are found; of progenitors among
-    which nobody has begun .3 % are called (``benchmarks/commitment_truth.py``). Name all types upstream of the source,
-    and choose as targets the types that can follow it. Where cells have weak signals, few or none are called, and the
-    share of false calls may be twice ``max_q``. A call says that expression has moved towards a type; it does not prove
-    a fate. To rank cells use :func:`fates`.
+    On simulated trees 97 % of the calls are right and 29 % of the cells that have begun are found; of progenitors among
+    which nobody has begun .4 % are called (``benchmarks/commitment_truth.py``). Name all types upstream of the source,
+    and choose as targets the types that can follow it: with every other type as a target 4 % are called where nobody
+    has begun, and 39 % in one such pool. Where signals are weak, few or no cells are called. A call says that
+    expression has moved towards a type; it does not prove a fate. To rank cells use :func:`fates`.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def commitment(
     It is also in ``uns["diffvae"]["commitment"]``. ``"commitment_types"`` there has, for each progenitor and target,
     ``posterior`` and ``progress``, and per graph (``pca``, ``predicted``) the links as evidence: ``n_links``,
     ``expected``, ``share``, ``p_value``, ``q_value``. ``"commitment_params"`` has the parameters and ``core_share``,
-    ``at_limit`` (whether it was kept at ``min_core``), ``variance``, ``expected_false`` (share of the calls) and
+    ``at_limit`` (whether it was kept at ``min_core``), ``variance``, ``expected_false`` (among the calls) and
     ``null_called``: the mean share that the same steps call in 10 pools drawn from the fitted core and the paths to
     earlier types. ``obs["diffvae_commitment"]`` and ``obs["diffvae_commitment_posterior"]`` have NaN for other cells.
 
