@@ -82,9 +82,9 @@ VERDICT: Verdict = (
         "calls {expected_false:.0%}); by their PCA neighbours alone {n_called_pca} are called.",
     ),
     (
-        lambda n: "n_progenitors" in n and not n["earlier"],
-        "No earlier types were named: if progenitors have ancestors among the types, name them (earlier), or cells "
-        "that resemble their ancestors are called.",
+        lambda n: "n_progenitors" in n and not (n["earlier"] and n["named"]),
+        "Name the types upstream of the progenitors (earlier) and those that can follow (target): otherwise cells that "
+        "resemble another type are called.",
     ),
     (
         lambda n: n.get("at_limit", False),
@@ -192,7 +192,7 @@ def run_links(
         "links": numbers,
         "calls": None if commitment is None else _counts(commitment),
         "types": None if types is None else json.loads(types.to_json(orient="records")),
-        "verdict": sentences(VERDICT, numbers | _pairs(types) | _said_of(adata, commitment)),
+        "verdict": sentences(VERDICT, numbers | _pairs(types) | _said_of(adata, commitment) | {"named": bool(target)}),
     }
     return Links(adata, model, called, types, commitment, summary)
 

@@ -55,7 +55,7 @@ def commitment(
 
     A cell has one posterior per path. Cells are listed by the posterior of their most probable path, and the longest
     list is called whose mean of 1 - posterior, the expected share of false calls, is at most ``max_q``. A cell on the
-    path to a type in ``earlier`` is on the list, but not called: ancestors resemble young progenitors, but are no fates.
+    path to a type in ``earlier`` is on the list but not called: ancestors resemble young progenitors, but are no fates.
 
     On simulated trees 97 % of the calls are right and 29 % of the cells that have begun are found; of progenitors among
     which nobody has begun .4 % are called (``benchmarks/commitment_truth.py``). Name all types upstream of the source,
