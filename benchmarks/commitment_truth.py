@@ -1,6 +1,6 @@
 """Which progenitors have begun towards a type? Ranks and calls, compared with the branches of simulated trees.
 
-    python benchmarks/commitment_truth.py [standard|easy|hard] [--seeds 5] [--without-model]
+    python benchmarks/commitment_truth.py [standard|easy|hard] [--seeds 5] [--first 0] [--without-model]
     python benchmarks/commitment_truth.py --merged paul15.h5ad
 
 A progenitor has begun if it lies on the branch of a later type. Ranks: average precision and AUROC within the
@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variant", nargs="?", choices=list(VARIANTS), default="standard")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
     parser.add_argument("--without-model", action="store_true", help="leave out what Graph-DiffVAE predicts")
     parser.add_argument("--merged", help="file of Paul et al. 2015; prints the ranks in its merged pools instead")
     options = parser.parse_args()
@@ -55,7 +56,7 @@ def main() -> None:
         _merged(ad.read_h5ad(options.merged))
         return
     ranks, calls = [], []
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         adata = dv.datasets.simulate_differentiation(2000, 1000, rng=seed, **VARIANTS[options.variant])
         dv.pp.prepare(adata, rng=seed)
         if not options.without_model:
@@ -214,7 +215,8 @@ def _in_clusters(cells, source, later, earlier):
     y = dv.pp.whiten(cells, copy=True).obsm["X_white"].astype(float)
     paths = [*later, *earlier]
     fit = fit_paths(*projected(y[types == source], path_ends(y, types, source, paths)), 0.6)
-    return [f"biased: {paths[i]}" if 0 <= i < len(later) else "uncommitted" for i in most_cells(fit.posterior, 0.1)]
+    called = most_cells(fit.posterior, 0.1, len(later))
+    return [f"biased: {paths[i]}" if i >= 0 else "uncommitted" for i in called]
 
 
 if __name__ == "__main__":

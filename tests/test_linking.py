@@ -158,6 +158,7 @@ def test_verdict_says_what_a_trivial_way_gives(found):
     )
     assert sum(one.startswith("Name the types upstream of the progenitors (earlier)") for one in said) == 1
     assert any("kept at its lower limit" in one for one in said) == parameters["at_limit"]
+    assert any("vary more (variance" in one for one in said) == (parameters["variance"] > _links.WIDE_CORE)
 
 
 def test_the_map_of_the_run_stays_the_one_for_new_cells(found):
@@ -347,3 +348,15 @@ def test_numbers_of_numpy_have_a_place_in_the_summary(found, tmp_path, no_figure
     _links.write_into(links, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["links"].pop("odd") == 0.5
     del links.summary["links"]["odd"]
+
+
+def test_verdict_doubts_a_wide_core_and_asks_for_roles():
+    said = {"n_progenitors": 9, "n_called_progenitors": 3, "n_called_pca": 2, "expected_false": 0.08, "core_share": 0.6}
+    said |= {"scheme": "x", "n_components": 1, "n_components_input": 1, "earlier": ["old"], "named": True}
+    plain = _folder.sentences(_links.VERDICT, said | {"variance": 0.9, "at_limit": False})
+    assert plain[-1].startswith("3 of 9 progenitors are on a path to a later type (expected share of false calls 8%)")
+    doubted = _folder.sentences(_links.VERDICT, said | {"variance": 1.7, "at_limit": True, "named": False})
+    assert doubted[: len(plain)] == plain
+    assert [one.split(" ")[0] for one in doubted[len(plain) :]] == ["Name", "Uncommitted", "The"]
+    assert "variance 1.7" in doubted[-2]
+    assert "60%" in doubted[-1]

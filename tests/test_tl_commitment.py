@@ -44,6 +44,7 @@ def test_planted_fates_are_called():
     assert calls.columns.tolist() == COLUMNS
     fate, named = fates_of(adata, calls), (calls["call"] != "uncommitted").to_numpy()
     right = calls["call"].to_numpy() == "biased: " + fate.astype(object)
+    assert adata.uns["diffvae"]["commitment_params"]["expected_false"] <= 0.1
     assert right[named].mean() > 0.8  # of some 60 calls, a tenth may be wrong
     assert right[fate != "stem"].mean() > 0.8
     assert (calls["strongest"].astype(str).to_numpy()[named] == calls["call"].str.removeprefix("biased: ")[named]).all()
@@ -128,9 +129,10 @@ def test_shares_centre_and_variance_are_found():
 
 def test_the_longest_list_by_hand():
     posterior = np.array([[0.98, 0.01], [0.1, 0.85], [0.85, 0.1], [0.5, 0.1]])  # wrong: .02, .15, .15, .5
-    assert most_cells(posterior, 0.1).tolist() == [0, 1, -1, -1]  # means: .02, .085, .107, .205
-    assert most_cells(posterior, 0.11).tolist() == [0, 1, 0, -1]
-    assert most_cells(posterior, 0.01).tolist() == [-1] * 4
+    assert most_cells(posterior, 0.1, 2).tolist() == [0, 1, -1, -1]  # means: .02, .085, .107, .205
+    assert most_cells(posterior, 0.11, 2).tolist() == [0, 1, 0, -1]
+    assert most_cells(posterior, 0.11, 1).tolist() == [0, -1, 0, -1]  # the second path leads to an earlier type
+    assert most_cells(posterior, 0.01, 2).tolist() == [-1] * 4
 
 
 def test_ends_are_the_nearest_fifth_of_each_type():

@@ -54,8 +54,8 @@ def commitment(
     and the core may swap.
 
     A cell has one posterior per path. Cells are listed by the posterior of their most probable path, and the longest
-    list is called whose mean of 1 - posterior, the expected share of false calls, is at most ``max_q``. A cell on the
-    path to a type in ``earlier`` is on the list but not called: ancestors resemble young progenitors, but are no fates.
+    list is called whose mean of 1 - posterior, the expected share of false calls, is at most ``max_q``. A cell whose
+    most probable path leads to a type in ``earlier`` is not listed: it resembles an ancestor, which is no fate.
 
     On simulated trees 97 % of the calls are right and 29 % of the cells that have begun are found; of progenitors among
     which nobody has begun .4 % are called (``benchmarks/commitment_truth.py``). Name all types upstream of the source,
@@ -135,9 +135,8 @@ def commitment(
     y = whitened(x, np.asarray(types.codes), np.ones(len(x), dtype=bool))[0]
     pool, ends = projected(y[rows], path_ends(y, names, source, paths, rng))
     fit = fit_paths(pool, ends, min_core)
-    found = most_cells(fit.posterior, max_q)
-    strongest = fit.posterior.argmax(axis=1)
-    later = (found >= 0) & (found < len(to))
+    found = most_cells(fit.posterior, max_q, len(to))
+    strongest, later = fit.posterior.argmax(axis=1), found >= 0
     calls = pd.DataFrame(
         {
             "cell": cells,
@@ -176,8 +175,7 @@ def _null_called(fit: Paths, n: int, n_targets: int, max_q: float, min_core: flo
     shares = []
     for _ in range(N_NULL):
         null = fit_paths(fit.drawn_without_fate(n, n_targets, draw), fit.ends, min_core)
-        found = most_cells(null.posterior, max_q)
-        shares.append(((found >= 0) & (found < n_targets)).mean())
+        shares.append((most_cells(null.posterior, max_q, n_targets) >= 0).mean())
     return float(np.mean(shares))
 
 

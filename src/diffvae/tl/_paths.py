@@ -120,13 +120,17 @@ def fit_paths(x: np.ndarray, ends: np.ndarray, min_core: float) -> Paths:
     return Paths(posterior, progress, float(shares[0]), at_limit, variance, centre, ends, shares[1:])
 
 
-def most_cells(posterior: np.ndarray, max_q: float) -> np.ndarray:
-    """Return the path of each called cell, and -1: the longest list whose expected false share is at most max_q."""
-    wrong = 1 - posterior.max(axis=1)
-    order = np.argsort(wrong, kind="stable")
-    allowed = np.flatnonzero(np.cumsum(wrong[order]) <= max_q * np.arange(1, len(wrong) + 1))
-    called = np.full(len(wrong), -1)
+def most_cells(posterior: np.ndarray, max_q: float, n_targets: int) -> np.ndarray:
+    """Return the path of each called cell, and -1: the longest list whose expected false share is at most max_q.
+
+    Only cells whose most probable path is one of the first ``n_targets`` are listed.
+    """
+    best, wrong = posterior.argmax(axis=1), 1 - posterior.max(axis=1)
+    candidates = np.flatnonzero(best < n_targets)
+    order = candidates[np.argsort(wrong[candidates], kind="stable")]
+    allowed = np.flatnonzero(np.cumsum(wrong[order]) <= max_q * np.arange(1, len(order) + 1))
+    called = np.full(len(posterior), -1)
     if len(allowed):
         listed = order[: allowed[-1] + 1]
-        called[listed] = posterior[listed].argmax(axis=1)
+        called[listed] = best[listed]
     return called
