@@ -73,7 +73,7 @@ VERDICT: Verdict = (
         lambda n: n.get("hub_share", 0) > MAX_HUB_SHARE,
         "{hub_share:.0%} of the called links involve the most linked 1 % of the cells ({hub_share_input:.0%} in the "
         "input graph). Such hubs are often the most deeply sequenced cells. diffvae.pp.cell_graph makes fewer hubs "
-        "with mutual=True or use_rep='X_pca'.",
+        "with use_rep='X_pca', metric='cosine'.",
     ),
     (
         lambda n: n["n_components"] > n["n_components_input"],
