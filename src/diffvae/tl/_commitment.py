@@ -57,11 +57,12 @@ def commitment(
     list is called whose mean of 1 - posterior, the expected share of false calls, is at most ``max_q``. A cell whose
     most probable path leads to a type in ``earlier`` is not listed: it resembles an ancestor, which is no fate.
 
-    On simulated trees 97 % of the calls are right and 29 % of the cells that have begun are found; of progenitors among
-    which nobody has begun .4 % are called (``benchmarks/commitment_truth.py``). Name all types upstream of the source,
+    On simulated trees 97 % of the calls are right and 26 % of the cells that have begun are found; of progenitors among
+    which nobody has begun .2 % are called (``benchmarks/commitment_truth.py``). Name all types upstream of the source,
     and choose as targets the types that can follow it: with every other type as a target 4 % are called where nobody
-    has begun, and 39 % in one such pool. Where signals are weak, few or no cells are called. A call says that
-    expression has moved towards a type; it does not prove a fate. To rank cells use :func:`fates`.
+    has begun, and 38 % in one such pool. Where signals are weak, few or no cells are called, and with
+    thousands of progenitors the share of false calls may be twice ``max_q``. A call says that expression has moved
+    towards a type; it does not prove a fate. To rank cells use :func:`fates`.
 
     Parameters
     ----------
