@@ -51,13 +51,13 @@ def _linked(types: Sequence[str], size: int) -> AnnData:
     return adata
 
 
-def called(calls: Sequence[str], pearson: Sequence[str], types: Sequence[str] = ("a", "b", "c")) -> AnnData:
+def called(calls: Sequence[str], pca: Sequence[str], types: Sequence[str] = ("a", "b", "c")) -> AnnData:
     """Return cells with these calls of commitment for the cells of the first type."""
     adata = _linked(types, len(calls))
     source = np.arange(len(calls))
     adata.obs["diffvae_commitment"] = pd.Series(list(calls), index=adata.obs_names[source]).reindex(adata.obs_names)
     adata.obs["diffvae_commitment"] = adata.obs["diffvae_commitment"].astype("category")
     results = adata.uns["diffvae"]
-    results["commitment"] = pd.DataFrame({"cell": adata.obs_names[source], "call": calls, "call_pearson": pearson})
+    results["commitment"] = pd.DataFrame({"cell": adata.obs_names[source], "call": calls, "call_pca": pca})
     results["commitment_params"] = {"source": types[0], "groupby": "type"}
     return adata

@@ -124,8 +124,8 @@ def test_summary_is_json_without_nan(found, fork_folder):
     assert summary["links"]["n_new"] == links.called["new"].sum()
     assert 0 <= summary["links"]["validation_auc"] <= 1
     assert summary["links"]["pearson_auc"] > 0.8  # the graph was made of it
-    assert summary["calls"]["predicted"] == links.commitment["call"].value_counts().to_dict()
-    assert summary["calls"]["pearson"] == links.commitment["call_pearson"].value_counts().to_dict()
+    for rule, column in (("paths", "call"), ("pca", "call_pca"), ("predicted", "call_links")):
+        assert summary["calls"][rule] == links.commitment[column].value_counts().to_dict()
     assert len(summary["types"]) == 12  # pairs of three types, in two graphs
     assert summary["verdict"] == links.summary["verdict"]
 
@@ -143,9 +143,22 @@ def test_verdict_says_what_a_trivial_way_gives(found):
     pieces = f"{stored['n_components']} connected components, the input graph {stored['n_components_input']}"
     assert any(pieces in one for one in said) == (stored["n_components"] > stored["n_components_input"])
     assert any("the most linked 1 % of the cells" in one for one in said) == (stored["hub_share"] > 0.3)
-    assert said[-2].startswith("Different types linked beyond chance (null keeps the degrees, q < 0.05): ")
+    assert any(
+        one.startswith("Different types linked beyond chance (null keeps the degrees, q < 0.05): ") for one in said
+    )
     called = (links.commitment["call"] != "uncommitted").sum()
-    assert said[-1].startswith(f"{called} of {len(links.commitment)} progenitors are linked to a mature type")
+    n_pca = (links.commitment["call_pca"] != "uncommitted").sum()
+    parameters = links.adata.uns["diffvae"]["commitment_params"]
+    assert any(
+        one.startswith(
+            f"{called} of {len(links.commitment)} progenitors are on a path to a later type (expected share of"
+        )
+        and f"{parameters['expected_false']:.0%}); by their PCA neighbours alone {n_pca} are called." in one
+        for one in said
+    )
+    assert sum(one.startswith("Name the types upstream of the progenitors (earlier)") for one in said) == 1
+    assert any("kept at its lower limit" in one for one in said) == parameters["at_limit"]
+    assert any("vary more (variance" in one for one in said) == (parameters["variance"] > _links.WIDE_CORE)
 
 
 def test_the_map_of_the_run_stays_the_one_for_new_cells(found):
@@ -312,7 +325,7 @@ def test_the_command(fork_folder, tmp_path, diffvae, no_figures, quick_steps):
     assert code == 0
     said = " ".join(said.split())  # titles are folded
     assert "links called, " in said
-    assert "Calls of progenitors by predicted links, and by Pearson neighbours" in said
+    assert "Calls of progenitors by paths to later types; beside them by PCA neighbours" in said
     assert "uncommitted" in said
     assert said.endswith(f"Written to {out}: model, tables, figures, cells.h5ad, summary.json")
     assert told.startswith("· read\n· join similar cells\n· train Graph-DiffVAE\n")
@@ -335,3 +348,15 @@ def test_numbers_of_numpy_have_a_place_in_the_summary(found, tmp_path, no_figure
     _links.write_into(links, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["links"].pop("odd") == 0.5
     del links.summary["links"]["odd"]
+
+
+def test_verdict_doubts_a_wide_core_and_asks_for_roles():
+    said = {"n_progenitors": 9, "n_called_progenitors": 3, "n_called_pca": 2, "expected_false": 0.08, "core_share": 0.6}
+    said |= {"scheme": "x", "n_components": 1, "n_components_input": 1, "earlier": ["old"], "named": True}
+    plain = _folder.sentences(_links.VERDICT, said | {"variance": 0.9, "at_limit": False})
+    assert plain[-1].startswith("3 of 9 progenitors are on a path to a later type (expected share of false calls 8%)")
+    doubted = _folder.sentences(_links.VERDICT, said | {"variance": 1.7, "at_limit": True, "named": False})
+    assert doubted[: len(plain)] == plain
+    assert [one.split(" ")[0] for one in doubted[len(plain) :]] == ["Name", "Uncommitted", "The"]
+    assert "variance 1.7" in doubted[-2]
+    assert "60%" in doubted[-1]

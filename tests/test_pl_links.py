@@ -89,7 +89,7 @@ def test_all_figures_are_legible(n, name):
 def test_commitment_counts_the_calls_beside_those_of_raw_neighbours():
     adata = called(["biased: b"] * 3 + ["uncommitted"], ["uncommitted"] * 2 + ["biased: c"] * 2)
     places, bars = dv.pl.commitment(adata)
-    assert places.figure.get_suptitle() == "a: links call 3 of 4 cells committed, raw correlation 2"
+    assert places.figure.get_suptitle() == "a: 3 of 4 cells called; 2 by PCA neighbours"
     assert [t.get_text() for t in bars.get_yticklabels()] == ["biased: b", "biased: c", "uncommitted"]
     assert [bar.get_width() for bar in bars.patches] == [3, 0, 1, 0, 2, 2]
     assert [t.get_text() for t in bars.texts] == ["3", "0", "1", "0", "2", "2"]

@@ -1,261 +1,223 @@
+"""Calls of progenitors by a mixture of paths: planted fates, nulls, and what is written."""
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
-from scipy.spatial.distance import cdist
 
-import diffvae as dv
 from diffvae import tl
-from diffvae.pp import DataError
+from diffvae.tl._paths import fit_paths, most_cells, path_ends, projected
 
-TARGETS = ["blue", "green", "red"]
-COLUMNS = ["cell", "call", "confidence", "strongest", "call_pearson", "confidence_pearson", "strongest_pearson"]
-PLAIN, BIASED, BIPOTENT = 40, 6, 3  # progenitors without a fate, with one (red), and with two (red and blue)
+COLUMNS = ["cell", "call", "strongest", "posterior", "progress", "call_pca"]
+N, D = 120, 8  # cells of each type, dimensions
 
 
-def cells(places, types, k, *, seed=0) -> ad.AnnData:
-    """Return cells with these places, as diffvae.tl.links leaves them, and expression that says nothing."""
-    names = [f"cell {i}" for i in range(len(types))]
-    adata = ad.AnnData(np.random.default_rng(seed).random((len(types), 30)).astype(np.float32))
-    adata.obs = pd.DataFrame({"type": pd.Categorical(types)}, index=names)
-    adata.layers["unit"] = adata.X.copy()
-    adata.obsm["X_diffvae_link"] = np.asarray(places, dtype=np.float32)
-    adata.uns["diffvae"] = {"links": {"top_k": k}}
+def planted(seed=0, n_red=30, n_blue=20, n_old=0) -> ad.AnnData:
+    """Return progenitors around 0, of which the last have begun towards red, blue, or from old, 10 sd away."""
+    rng = np.random.default_rng(seed)
+    ends = {"blue": np.eye(D)[0], "old": np.eye(D)[1], "red": np.eye(D)[2]}
+    places, types = [rng.normal(size=(N, D))], ["stem"] * (N + n_red + n_blue + n_old)
+    fate = ["stem"] * N + ["red"] * n_red + ["blue"] * n_blue + ["old"] * n_old
+    for name in fate[N:]:
+        places.append(10 * rng.uniform(0.4, 0.8) * ends[name] + rng.normal(size=(1, D)))
+    for name, end in ends.items():
+        places.append(10 * end + rng.normal(size=(N, D)))
+        types, fate = types + [name] * N, fate + [name] * N
+    x = np.concatenate(places)
+    obs = pd.DataFrame({"type": pd.Categorical(types), "fate": fate}, index=[f"cell {i}" for i in range(len(x))])
+    adata = ad.AnnData(rng.random((len(x), 20)).astype(np.float32), obs=obs)
+    adata.obsm["X_mine"] = x
     return adata
 
 
-def planted(seed=0) -> ad.AnnData:
-    """Return progenitors around one place, three types around others, and some progenitors among the types."""
-    rng = np.random.default_rng(seed)
-    stem, red, blue, green = np.eye(12)[:4]
-    places = [stem] * PLAIN + [red + 0.05 * stem] * BIASED + [red + blue] * BIPOTENT
-    places += [red] * 20 + [blue] * 20 + [green] * 20
-    # those between red and blue see both: half of either type lies on their side
-    places = np.array(places) + 0.05 * rng.normal(size=(len(places), 12))
-    start = PLAIN + BIASED + BIPOTENT
-    places[start : start + 6] += 0.8 * blue
-    places[start + 20 : start + 26] += 0.8 * red
-    types = ["stem"] * start + ["red"] * 20 + ["blue"] * 20 + ["green"] * 20
-    return cells(places, types, 8)
+def call(adata, **options):
+    return tl.commitment(adata, "stem", "type", **{"use_rep": "X_mine", **options})
 
 
-def by_chance(seed, n_stem=60, n_others=140) -> ad.AnnData:
-    """Return cells whose places and expression have nothing to do with their types."""
-    rng = np.random.default_rng(seed)
-    types = ["stem"] * n_stem + list(rng.choice(TARGETS, n_others))
-    return cells(rng.normal(size=(n_stem + n_others, 6)), types, 15, seed=seed)
-
-
-def types_of(adata, graph="predicted"):
-    table = adata.uns["diffvae"]["commitment_types"]
-    return table[table["graph"] == graph]
+def fates_of(adata, calls):
+    return adata.obs.loc[calls["cell"], "fate"].to_numpy()
 
 
 def test_planted_fates_are_called():
     adata = planted()
-    calls = tl.commitment(adata, "stem", "type")
+    calls = call(adata, earlier=["old"])
     assert calls.columns.tolist() == COLUMNS
-    assert calls["cell"].tolist() == [f"cell {i}" for i in range(PLAIN + BIASED + BIPOTENT)]
-    plain, biased, both = np.split(calls["call"].to_numpy(), [PLAIN, PLAIN + BIASED])
-    assert set(plain) == {"uncommitted"}
-    assert set(biased) == {"biased: red"}
-    assert set(both) <= {"bipotent: red/blue", "bipotent: blue/red"}
-    named = calls["call"] != "uncommitted"
-    assert calls["confidence"].notna().equals(named)
-    assert (calls["confidence"][named] > 0.95).all()
-    assert (calls["strongest"][PLAIN : PLAIN + BIASED] == "red").all()
-    # expression says nothing here, and a type is called on purpose only
-    assert (calls["call_pearson"] == "uncommitted").mean() > 0.9
+    fate, named = fates_of(adata, calls), (calls["call"] != "uncommitted").to_numpy()
+    right = calls["call"].to_numpy() == "biased: " + fate.astype(object)
+    assert adata.uns["diffvae"]["commitment_params"]["expected_false"] <= 0.1
+    assert right[named].mean() > 0.8  # of some 60 calls, a tenth may be wrong
+    assert right[fate != "stem"].mean() > 0.8
+    assert (calls["strongest"].astype(str).to_numpy()[named] == calls["call"].str.removeprefix("biased: ")[named]).all()
+    assert calls["posterior"].between(0, 1).all()
+    assert calls["progress"].between(0, 1).all()
+
+
+def test_progress_follows_the_place_on_the_path():
+    adata = planted(n_red=60, n_blue=60)
+    calls = call(adata, earlier=["old"], min_core=0.4)
+    red = (calls["call"] == "biased: red").to_numpy()
+    place = adata.obsm["X_mine"][: len(calls), 2]
+    assert np.corrcoef(place[red], calls["progress"][red])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nobody_is_called_where_nobody_has_begun(seed):
+    adata = planted(seed, 0, 0)
+    calls = call(adata, earlier=["old"])
+    assert (calls["call"] != "uncommitted").mean() <= 0.01
+    assert adata.uns["diffvae"]["commitment_params"]["null_called"] <= 0.01
+
+
+def test_the_expected_share_of_false_calls_is_kept():
+    wrong = n = 0
+    for seed in range(6):
+        adata = planted(seed)
+        calls = call(adata, earlier=["old"])
+        named = (calls["call"] != "uncommitted").to_numpy()
+        wrong += (calls["call"].to_numpy()[named] != "biased: " + fates_of(adata, calls)[named].astype(object)).sum()
+        n += named.sum()
+    assert n > 6 * 30
+    assert wrong / n < 0.15
+
+
+def test_ancestors_are_no_fates():
+    adata = planted(n_old=30)
+    named = call(adata, earlier=["old"])
+    old = fates_of(adata, named) == "old"
+    assert set(named["call"][old]) == {"uncommitted"}
+    assert (named["strongest"][old] == "old").mean() > 0.8
+    assert (call(adata)["call"][old] == "biased: old").mean() > 0.8  # if nobody says that it is earlier
+
+
+def test_targets_may_be_some_of_the_types():
+    adata = planted()
+    calls = call(adata, targets=["blue", "blue"], earlier=["old"])
+    assert adata.uns["diffvae"]["commitment_params"]["targets"] == ["blue"]
+    assert set(calls["call"]) == {"uncommitted", "biased: blue"}
+
+
+def test_a_larger_q_calls_no_fewer():
+    numbers = [(call(planted(), earlier=["old"], max_q=q)["call"] != "uncommitted").sum() for q in (1e-9, 0.1, 0.5)]
+    assert numbers == sorted(numbers)
+    assert numbers[0] < numbers[-1]
+
+
+def test_the_core_share_is_kept():
+    adata = planted(n_red=100, n_blue=60)
+    call(adata, earlier=["old"], min_core=0.7)
+    parameters = adata.uns["diffvae"]["commitment_params"]
+    assert parameters["core_share"] == pytest.approx(0.7)
+    assert parameters["at_limit"]
+    call(adata, earlier=["old"], min_core=0.2)
+    parameters = adata.uns["diffvae"]["commitment_params"]
+    assert 0.2 < parameters["core_share"] < 120 / 280 + 0.06
+    assert not parameters["at_limit"]
+
+
+def test_shares_centre_and_variance_are_found():
+    rng = np.random.default_rng(0)
+    ends = np.array([[12.0, 0], [0, 12.0]])
+    s = rng.random(2000)
+    x = np.concatenate([np.tile([1.0, 1.0], (6000, 1)), [1, 1] + s[:, None] * (ends[0] - 1)])
+    fit = fit_paths(x + np.sqrt(0.6) * rng.normal(size=x.shape), ends, 0.5)
+    assert fit.core == pytest.approx(0.75, abs=0.02)
+    assert fit.shares == pytest.approx([0.25, 0], abs=0.02)
+    assert fit.centre == pytest.approx([1, 1], abs=0.05)
+    assert fit.variance == pytest.approx(0.6, abs=0.03)
+    assert np.corrcoef(fit.progress[6000:, 0], s)[0, 1] > 0.95
+
+
+def test_the_longest_list_by_hand():
+    posterior = np.array([[0.98, 0.01], [0.1, 0.85], [0.85, 0.1], [0.5, 0.1]])  # wrong: .02, .15, .15, .5
+    assert most_cells(posterior, 0.1, 2).tolist() == [0, 1, -1, -1]  # means: .02, .085, .107, .205
+    assert most_cells(posterior, 0.11, 2).tolist() == [0, 1, 0, -1]
+    assert most_cells(posterior, 0.11, 1).tolist() == [0, -1, 0, -1]  # the second path leads to an earlier type
+    assert most_cells(posterior, 0.01, 2).tolist() == [-1] * 4
+
+
+def test_ends_are_the_nearest_fifth_of_each_type():
+    rng = np.random.default_rng(0)
+    along = np.concatenate([np.zeros(50), rng.permutation(np.linspace(5, 15, 400))])
+    y = np.column_stack([along, 0.01 * rng.normal(size=450)])
+    end = path_ends(y, np.repeat(["stem", "red"], [50, 400]).astype(object), "stem", ["red"])
+    assert end[0] == pytest.approx([6, 0], abs=0.05)  # the mean of 5 to 7
+    pool, ends = projected(y[:50], end)
+    assert pool.shape == (50, 1)
+    assert abs(ends[0, 0] - pool.mean()) == pytest.approx(6, abs=0.05)
 
 
 def test_what_is_written_and_where(tmp_path):
     adata = planted()
     before = adata.copy()
-    calls = tl.commitment(adata, "stem", "type", max_q=0.1)
-    assert set(adata.obs) - set(before.obs) == {"diffvae_commitment", "diffvae_commitment_confidence"}
+    calls = call(adata, earlier=["old"])
+    assert set(adata.obs) - set(before.obs) == {"diffvae_commitment", "diffvae_commitment_posterior"}
     own = adata.obs["type"] == "stem"
     assert adata.obs["diffvae_commitment"][own].tolist() == calls["call"].tolist()
-    assert isinstance(adata.obs["diffvae_commitment"].dtype, pd.CategoricalDtype)
     assert adata.obs["diffvae_commitment"][~own].isna().all()
-    assert adata.obs["diffvae_commitment_confidence"][~own].isna().all()
-    assert adata.obs["diffvae_commitment_confidence"][own].equals(
-        pd.Series(calls["confidence"].to_numpy(), index=calls["cell"])
-    )
+    assert adata.obs["diffvae_commitment_posterior"][own].tolist() == calls["posterior"].tolist()
     stored = adata.uns["diffvae"]
     pd.testing.assert_frame_equal(stored["commitment"], calls)
-    assert stored["commitment_params"] == {"source": "stem", "groupby": "type", "targets": TARGETS, "max_q": 0.1}
     table = stored["commitment_types"]
-    assert len(table) == 2 * len(calls) * 3
-    assert table["graph"].unique().tolist() == ["predicted", "pearson"]
-    assert table["type"].tolist() == TARGETS * (2 * len(calls))
-    assert (adata.X == before.X).all()
-    assert set(adata.obsm) == set(before.obsm)
-    assert calls["strongest"].isna().any()  # a cell without links to any type
+    assert len(table) == 2 * len(calls)
+    assert table["graph"].unique().tolist() == ["pca"]
+    assert table["type"].tolist() == ["blue", "red"] * len(calls)
+    assert {"posterior", "progress", "n_links", "expected", "q_value"} <= set(table)
+    assert set(adata.obsm) == {"X_mine"}
     adata.write_h5ad(tmp_path / "cells.h5ad")
     again = ad.read_h5ad(tmp_path / "cells.h5ad")
     for name in ("commitment", "commitment_types"):
         pd.testing.assert_frame_equal(
             again.uns["diffvae"][name], stored[name], check_dtype=False, check_index_type=False
         )
-    assert list(again.uns["diffvae"]["commitment_params"]["targets"]) == TARGETS
-    pd.testing.assert_frame_equal(again.obs, adata.obs)
+    assert list(again.uns["diffvae"]["commitment_params"]["earlier"]) == ["old"]
 
 
-def test_links_expectation_and_p_by_hand():
-    # six cells on a circle, in degrees; each chooses the one nearest: 0-1, 2-3, 4-3, 5-4
-    angles = np.deg2rad([0, 5, 90, 100, 115, 135])
-    places = np.column_stack([np.cos(angles), np.sin(angles)])
-    # how long a place is, a cell's popularity, says nothing of its direction
-    adata = cells(places * [[1], [9], [1], [2], [5], [1]], ["stem", "red", "stem", "red", "stem", "blue"], 1)
-    tl.commitment(adata, "stem", "type")
-    table = types_of(adata).set_index(["cell", "type"])
-    # progenitors are 0 (linked to 1), 2 (to 3) and 4 (to 3 and 5): M = 4 links, S_red = 3, S_blue = 1
-    assert table["n_links"].unstack()[["red", "blue"]].values.tolist() == [[1, 0], [1, 0], [1, 1]]
-    assert table["expected"].unstack()[["red", "blue"]].to_numpy() == pytest.approx(
-        np.array([[0.75, 0.25], [0.75, 0.25], [1.5, 0.5]])
-    )
-    assert table["share"].unstack()[["red", "blue"]].values.tolist() == [[1, 0], [1, 0], [0.5, 0.5]]
-    # cell 4 has 2 of the 4 links: both miss the one to blue in C(3, 2) of C(4, 2) = 6 deals, 1 - 3/6; red is sure
-    p = table["p_value"].unstack()[["red", "blue"]]
-    assert p.to_numpy() == pytest.approx(np.array([[0.75, 1], [0.75, 1], [1, 0.5]]))
-    q = stats.false_discovery_control(types_of(adata)["p_value"])
-    assert table["q_value"].to_numpy() == pytest.approx(q)
-
-
-def test_hypergeometric_p_of_every_cell():
-    adata = by_chance(3)
-    tl.commitment(adata, "stem", "type")
-    places = adata.obsm["X_diffvae_link"]
-    distance = cdist(places, places, "cosine")
-    np.fill_diagonal(distance, np.inf)
-    links = np.zeros(distance.shape, bool)
-    np.put_along_axis(links, np.argsort(distance, axis=1)[:, :15], True, axis=1)
-    links = (links | links.T)[:60]
-    n_links = np.stack([links[:, adata.obs["type"] == t].sum(1) for t in TARGETS], axis=1)
-    table = types_of(adata)
-    assert table["n_links"].to_numpy().reshape(60, 3).tolist() == n_links.tolist()
-    degree = links.sum(1)
-    for row, (cell, name) in enumerate([(i, t) for i in range(60) for t in range(3)]):
-        expected = stats.hypergeom(degree.sum(), n_links[:, name].sum(), degree[cell]).sf(n_links[cell, name] - 1)
-        assert table["p_value"].iloc[row] == pytest.approx(expected, abs=1e-12)
-    assert table["p_value"].between(0, 1).all()
-    total = table.groupby("type")[["n_links", "expected"]].sum()
-    assert total["expected"].to_numpy() == pytest.approx(total["n_links"].to_numpy())
-
-
-def test_pearson_neighbours_are_of_the_layer():
+def test_links_stand_beside_the_calls():
     adata = planted()
-    adata.layers["mine"] = adata.X * 0
-    adata.layers["mine"][:, :12] = adata.obsm["X_diffvae_link"]  # expression that says what the places say
-    calls = tl.commitment(adata, "stem", "type", layer="mine")
-    assert set(calls["call_pearson"][:PLAIN]) == {"uncommitted"}
-    assert set(calls["call_pearson"][PLAIN : PLAIN + BIASED]) == {"biased: red"}
-    adata.X = adata.layers["mine"]
-    pd.testing.assert_frame_equal(tl.commitment(adata, "stem", "type", layer=None), calls)
-
-
-def test_chance_gives_few_false_calls():
-    tables = [tl.commitment(by_chance(seed), "stem", "type") for seed in range(8)]
-    false = pd.concat(tables)
-    assert len(false) == 8 * 60
-    assert (false["call"] != "uncommitted").mean() < 0.01
-    assert (false["call_pearson"] != "uncommitted").mean() < 0.01
-
-
-def test_targets_may_be_some_of_the_types():
-    adata = planted()
-    tl.commitment(adata, "stem", "type")
-    every = types_of(adata).set_index(["cell", "type"])
-    calls = tl.commitment(adata, "stem", "type", targets=["blue", "green", "blue"])
-    assert adata.uns["diffvae"]["commitment_params"]["targets"] == ["blue", "green"]
-    some = types_of(adata).set_index(["cell", "type"])
-    assert some.index.get_level_values("type").unique().tolist() == ["blue", "green"]
-    same = ["n_links", "expected", "share", "p_value"]  # q-values are over other tests
-    pd.testing.assert_frame_equal(some[same].sort_index(), every.loc[some.index, same].sort_index())
-    assert set(calls["call"][PLAIN : PLAIN + BIASED]) == {"uncommitted"}
-    assert "biased: blue" in set(calls["call"][PLAIN + BIASED :])
-    assert not calls["call"].str.contains("red").any()
-
-
-def test_a_larger_q_calls_no_fewer():
-    adata = planted()
-    strict, lenient = (tl.commitment(adata, "stem", "type", max_q=q)["call"] for q in (1e-9, 0.5))
-    assert set(strict) == {"uncommitted"}
-    assert (lenient != "uncommitted").sum() >= BIASED + BIPOTENT
-
-
-def test_multipotent():
-    rng = np.random.default_rng(0)
-    stem, *types = np.eye(20)[:4]
-    places = np.array([stem] * 60 + [sum(types)] + [sum(types) + t for t in types for _ in range(6)])
-    names = ["stem"] * 61 + list(np.repeat(TARGETS, 6))
-    adata = cells(places + 0.02 * rng.normal(size=places.shape), names, 18)
-    calls = tl.commitment(adata, "stem", "type")
-    assert calls["call"].iloc[60].startswith("multipotent: ")
-    assert sorted(calls["call"].iloc[60].removeprefix("multipotent: ").split("/")) == TARGETS
+    adata.obsm["X_diffvae_link"] = adata.obsm["X_mine"].astype(np.float32)
+    adata.uns["diffvae"] = {"links": {"top_k": 10}}
+    calls = call(adata, earlier=["old"])
+    assert calls.columns.tolist() == [*COLUMNS, "call_links"]
+    assert adata.uns["diffvae"]["commitment_types"]["graph"].unique().tolist() == ["pca", "predicted"]
+    assert (calls["call_links"] == "biased: red").any()
 
 
 def test_permuted_cells_have_permuted_calls():
     adata = planted()
-    calls = tl.commitment(adata, "stem", "type").set_index("cell")
+    calls = call(adata, earlier=["old"]).set_index("cell")
     other = planted()[np.random.default_rng(1).permutation(adata.n_obs)].copy()
-    again = tl.commitment(other, "stem", "type").set_index("cell")
+    again = call(other, earlier=["old"]).set_index("cell")
     assert again.index.tolist() != calls.index.tolist()
-    pd.testing.assert_frame_equal(again.loc[calls.index], calls)
-    assert (
-        adata.obs["diffvae_commitment"]
-        .astype(object)
-        .equals(other.obs["diffvae_commitment"].astype(object)[adata.obs_names])
-    )
+    assert again.loc[calls.index, "call"].tolist() == calls["call"].tolist()
+    assert again.loc[calls.index, "posterior"].to_numpy() == pytest.approx(calls["posterior"].to_numpy(), abs=1e-6)
 
 
-def test_progenitors_linked_to_each_other_only_are_uncommitted():
-    rng = np.random.default_rng(0)
-    places = np.repeat(np.eye(6)[:2], [20, 20], axis=0) + 0.05 * rng.normal(size=(40, 6))
-    calls = tl.commitment(cells(places, ["stem"] * 20 + ["red"] * 20, 5), "stem", "type")
-    assert set(calls["call"]) == {"uncommitted"}
-    assert calls["confidence"].isna().all()
-    assert calls["strongest"].isna().all()
+def test_few_cells():
     adata = planted()
-    adata.uns["diffvae"]["links"]["top_k"] = 1000  # all are linked to all
-    assert set(tl.commitment(adata, "stem", "type")["call"]) == {"uncommitted"}
+    few = adata[[0, 150, *range(170, adata.n_obs)]].copy()
+    assert set(call(few, earlier=["old"])["call"]) <= {"uncommitted", "biased: red", "biased: blue"}
+    one = adata[[0, *range(170, 300), adata.n_obs - 1]].copy()  # a single progenitor, and a single red cell
+    assert call(one, earlier=["old"])["call"].tolist() == ["uncommitted"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "sentence"),
+    ("options", "sentence"),
     [
-        (("stem", "kind"), {}, r"obs\['kind'\] is missing; there are: type"),
-        (("root", "type"), {}, "'root' is not a type of adata.obs.'type'.; the types are: blue, green, red, stem"),
-        (("stem", "type"), {"targets": ["pink"]}, "'pink' is not a type"),
-        (
-            ("stem", "type"),
-            {"targets": ["stem"]},
-            "targets is .'stem'.; it must be one or more types other than 'stem'",
-        ),
-        (("stem", "type"), {"targets": []}, "it must be one or more types other than"),
-        (("stem", "type"), {"max_q": 0}, "max_q is 0; it must be a number above 0 and below 1"),
-        (("stem", "type"), {"max_q": 1.0}, "max_q is 1.0"),
-        (("stem", "type"), {"layer": "spliced"}, "spliced"),
+        ({"groupby": "kind"}, r"obs\['kind'\] is missing; there are: type"),
+        ({"source": "root"}, "'root' is not a type of adata.obs.'type'.; the types are: blue, old, red, stem"),
+        ({"targets": ["pink"]}, "'pink' is not a type"),
+        ({"targets": ["stem"]}, "targets is .'stem'.; it must be one or more types other than 'stem'"),
+        ({"targets": []}, "it must be one or more types other than"),
+        ({"earlier": ["red"], "targets": ["red"]}, "earlier has 'red', which is also the source or a target"),
+        ({"earlier": "old"}, "targets and earlier are lists of types"),
+        ({"max_q": 0}, "max_q is 0; it must be a number above 0 and below 1"),
+        ({"min_core": 1.0}, "min_core is 1.0"),
+        ({"use_rep": None, "layer": "spliced"}, "spliced"),
     ],
 )
-def test_errors_are_sentences_and_write_nothing(arguments, options, sentence):
+def test_errors_are_sentences_and_write_nothing(options, sentence):
     adata = planted()
     with pytest.raises(ValueError, match=sentence):
-        tl.commitment(adata, *arguments, **options)
-    assert list(adata.obs) == ["type"]
-    assert list(adata.uns["diffvae"]) == ["links"]
-
-
-def test_links_come_first():
-    adata = planted()
-    del adata.obsm["X_diffvae_link"]
-    with pytest.raises(DataError, match=r"'X_diffvae_link'\] is missing; run diffvae.tl.links\(adata, model\) first"):
-        tl.commitment(adata, "stem", "type")
-    with pytest.raises(DataError, match=r"\['links'\] is missing; run diffvae.tl.links\(adata, model\) first"):
-        tl.commitment(dv.pp.prepare(dv.datasets.pbmc68k_reduced(), copy=True), "CD34+", "cell_type")
-    adata = planted()
-    adata.obs["type"] = adata.obs["type"].astype(object)
-    adata.obs.loc["cell 3", "type"] = None
-    with pytest.raises(DataError, match="1 cells without a value; name or drop them"):
-        tl.commitment(adata, "stem", "type")
+        tl.commitment(adata, **{"source": "stem", "groupby": "type", "use_rep": "X_mine", **options})
+    assert list(adata.obs) == ["type", "fate"]
+    assert not adata.uns

@@ -23,6 +23,8 @@ MADE_BY = {
     ),
     **dict.fromkeys((_keys.GENE_WEIGHTS, _keys.GENE_JACOBIAN, "gene_weights"), "diffvae.tl.gene_weights(adata, model)"),
     **dict.fromkeys((_keys.COMMITMENT, "commitment"), "diffvae.tl.commitment(adata, source, groupby)"),
+    **dict.fromkeys((_keys.FATES, "fates"), "diffvae.tl.fates(adata, source, groupby)"),
+    _keys.WHITE: "diffvae.pp.whiten(adata, groupby)",
     **dict.fromkeys((_keys.CELL_TYPE, "annotation"), "diffvae.tl.annotate(adata)"),
     **dict.fromkeys((_keys.CLUSTER, "cluster"), "diffvae.tl.cluster(adata)"),
     **dict.fromkeys((_keys.TSNE, "tsne"), "diffvae.tl.tsne(adata)"),

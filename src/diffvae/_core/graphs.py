@@ -42,6 +42,16 @@ def graph_of(edges: np.ndarray, n_cells: int) -> sparse.csr_matrix:
     return undirected(sparse.csr_matrix((ones, (edges[:, 0], edges[:, 1])), (n_cells, n_cells)))
 
 
+def hub_share(links: sparse.csr_matrix) -> float:
+    """Return the share of links that touch the 1 % of the cells with most links; NaN without links."""
+    pairs = edges_of(links)
+    if not len(pairs):
+        return float("nan")
+    degree = np.asarray(links.sum(1)).ravel()
+    hubs = np.argsort(-degree, kind="stable")[: max(1, len(degree) // 100)]
+    return float(np.isin(pairs, hubs).any(1).mean())
+
+
 def keys(pairs: np.ndarray, n_cells: int) -> np.ndarray:
     """Return one number per unordered pair."""
     return pairs.min(1) * np.int64(n_cells) + pairs.max(1)

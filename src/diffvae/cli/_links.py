@@ -26,11 +26,15 @@ def command(
     result: o.Result,
     k: K = 5,
     source: Annotated[
-        str | None, typer.Option("--source", help="Progenitor type whose cells are called by their links.")
+        str | None, typer.Option("--source", help="Progenitor type: which of its cells have begun to commit?")
     ] = None,
     target: Annotated[
         list[str] | None,
         typer.Option("--target", help="Mature type; repeat the option for more. Default: all other types."),
+    ] = None,
+    earlier: Annotated[
+        list[str] | None,
+        typer.Option("--earlier", help="Type that is upstream of the source; repeat the option for more."),
     ] = None,
     groupby: o.GroupBy = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Number of most probable links to store per cell.")] = 15,
@@ -49,7 +53,7 @@ def command(
     """Predict links between cells with Graph-DiffVAE, compared with chance and with Pearson's correlation.
 
     Joins similar cells, trains on this graph with 10 % of its edges hidden, predicts links with calibrated
-    probabilities, counts links between types, and calls each progenitor uncommitted, biased or bipotent.
+    probabilities, counts links between types, and calls progenitors that are on a path to a later type.
     """
     options = o.arguments(locals())
     from diffvae import pipeline
@@ -78,11 +82,11 @@ def show(links: Links) -> None:
             ),
         )
     if calls is not None:
-        names = sorted({*calls["predicted"], *calls["pearson"]}, key=lambda n: (-calls["predicted"].get(n, 0), n))
+        names = sorted(set().union(*calls.values()), key=lambda n: (-calls["paths"].get(n, 0), n))
         _console.table(
-            "Calls of progenitors by predicted links, and by Pearson neighbours without a model",
-            ["call", "cells", "cells (Pearson)"],
-            ((name, calls["predicted"].get(name, 0), calls["pearson"].get(name, 0)) for name in names),
+            "Calls of progenitors by paths to later types; beside them by PCA neighbours and by predicted links",
+            ["call", "cells", "cells (PCA)", "cells (links)"],
+            ((name, *(calls[rule].get(name, 0) for rule in ("paths", "pca", "predicted"))) for name in names),
         )
     for sentence in links.summary["verdict"]:
         _console.note(sentence)

@@ -123,7 +123,7 @@ def run(
         (None for all others): see :func:`perturb`. Types are those of ``label_key``, or the names of the clusters.
     links, k
         Predict links between cells with Graph-DiffVAE, on a graph of the k most similar cells of each: see
-        :func:`links`. With one source, its cells are called by their links.
+        :func:`links`. With one source, its cells that have begun to commit are called.
     seed
         Seed of all random numbers: the same seed gives the same tables.
     overwrite

@@ -1,4 +1,4 @@
-"""Commitment calls of progenitors by their predicted links, compared with calls by raw correlation."""
+"""Commitment calls of progenitors, compared with calls by their neighbours."""
 
 from __future__ import annotations
 
@@ -52,18 +52,16 @@ def commitment(
     Array of two Axes of a new figure, map and bars; save it with ``diffvae.pl.save(axes[0], "path")``. The marker next
     to a bar is that of its cells on the map: a circle in the colour of the type towards which cells are biased, a
     diamond for two types (filled with the first, outlined with the second), a triangle for more types, a cross for
-    none. Rare calls share one row per kind. Grey bars count calls by raw Pearson neighbours, without a model.
+    none. Rare calls share one row per kind. Grey bars count calls by PCA neighbours.
 
     Examples
     --------
     >>> import diffvae as dv
     >>> adata = dv.datasets.pbmc68k_reduced()
     >>> dv.pp.prepare(adata)
-    >>> dv.pp.cell_graph(adata, k=3)
-    >>> model = dv.model.GraphDiffVAE(n_latent=10, hidden=32).train(adata, max_epochs=5, progress=False)
-    >>> _ = dv.tl.links(adata, model)
+    >>> dv.pp.whiten(adata, "cell_type")
     >>> _ = dv.tl.commitment(adata, "CD34+", "cell_type")
-    >>> axes = dv.pl.commitment(adata, use_rep="X_diffvae_graph")  # the first two latent dimensions
+    >>> axes = dv.pl.commitment(adata, use_rep="X_white")  # the first two dimensions
     >>> [label.get_text() for label in axes[1].get_xticklabels()][0]
     '0'
     """
@@ -81,7 +79,7 @@ def commitment(
             f"run diffvae.tl.commitment(adata, {source!r}, {groupby!r}) again."
         )
     xy = _data.positions(adata, use_rep)
-    counts = pd.DataFrame({k: table[k].astype(str).value_counts() for k in ("call", "call_pearson")})
+    counts = pd.DataFrame({k: table[k].astype(str).value_counts() for k in ("call", "call_pca")})
     counts = counts.fillna(0).astype(int)
     rows = _rows(counts)
     looks = {
@@ -108,7 +106,7 @@ def commitment(
     keys = [Patch(color=_style.INK), Patch(color=_RAW), Line2D([], [], ls="", marker="o", color=_REST, ms=7)]
     _style.finish(
         figure, title if title is not None else _caption(source, table), keys,
-        ["by predicted links", "by raw Pearson neighbours", "other cells"],
+        ["by paths to later types", "by PCA neighbours", "other cells"],
     )  # fmt: skip
     return _style.array(panels)
 
@@ -155,7 +153,7 @@ def _look(row: str, of: dict[str, str]) -> dict[str, Any]:
 def _bars(ax: Axes, numbers: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> None:
     """Draw two bars per row with their numbers, and the row's marker next to its name."""
     n = len(numbers)
-    for column, shift, colour in (("call", -0.2, _style.INK), ("call_pearson", 0.2, _RAW)):
+    for column, shift, colour in (("call", -0.2, _style.INK), ("call_pca", 0.2, _RAW)):
         ax.barh(np.arange(n) + shift, numbers[column], height=0.36, color=colour)
         for y, v in enumerate(numbers[column]):
             ax.annotate(
@@ -175,5 +173,5 @@ def _bars(ax: Axes, numbers: pd.DataFrame, looks: dict[str, dict[str, Any]]) -> 
 
 
 def _caption(source: str, table: pd.DataFrame) -> str:
-    ours, raw = (int((table[k].astype(str) != "uncommitted").sum()) for k in ("call", "call_pearson"))
-    return f"{source}: links call {ours:,} of {_data.cells(len(table))} committed, raw correlation {raw:,}"
+    ours, raw = (int((table[k].astype(str) != "uncommitted").sum()) for k in ("call", "call_pca"))
+    return f"{source}: {ours:,} of {_data.cells(len(table))} called; {raw:,} by PCA neighbours"

@@ -7,6 +7,7 @@ from diffvae.pp._new import align_genes, prepare_new
 from diffvae.pp._prepare import prepare
 from diffvae.pp._scale import from_unit, to_unit, unscale
 from diffvae.pp._split_links import LinkSplit, split_links
+from diffvae.pp._whiten import whiten
 
 __all__ = [
     "DataError",
@@ -21,4 +22,5 @@ __all__ = [
     "split_links",
     "to_unit",
     "unscale",
+    "whiten",
 ]

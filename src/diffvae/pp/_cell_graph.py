@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from diffvae import _keys
 from diffvae._core.anndata import balancing, groups, representation, results
+from diffvae._core.graphs import hub_share
 from diffvae._core.io.matrix import matrix_of, quoted, source
 from diffvae._core.neighbors import Neighbours, nearest, nearest_per_batch
 from diffvae._core.validate import Choice, Rule, Whole, check
@@ -179,9 +180,10 @@ def cell_graph(
     -------
     None, or the copy. Writes ``obsp[key_added]`` (symmetric CSR of ones, float32, cells x cells) and
     ``uns["diffvae"][key_added]``: the parameters and ``n_edges``, ``n_components`` (pieces of the graph; an isolated
-    cell is one), ``n_isolated`` (cells without an edge), ``n_prior_edges``, ``n_dropped`` (edges left out by ``drop``),
-    ``approximate``, and ``recall``: the share of the true neighbours that the approximate search found for 500 random
-    cells, NaN where the search was exact.
+    cell is one), ``n_isolated`` (cells without an edge), ``hub_share`` (share of the edges that touch the 1 % of the
+    cells with most), ``n_prior_edges``, ``n_dropped`` (edges left out by ``drop``), ``approximate``, and ``recall``:
+    the share of the true neighbours that the approximate search found for 500 random cells, NaN where the search was
+    exact.
 
     Raises
     ------
@@ -243,6 +245,7 @@ def cell_graph(
         "n_edges": graph.nnz // 2,
         "n_components": int(sp.csgraph.connected_components(graph, directed=False, return_labels=False)),
         "n_isolated": int((np.diff(graph.indptr) == 0).sum()),
+        "hub_share": hub_share(graph),
         "n_prior_edges": known.nnz // 2,
         "n_dropped": n_dropped,
     }

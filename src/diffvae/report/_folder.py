@@ -134,7 +134,7 @@ TABLES = {
     "tables/plasticity": Columns("source target", "change excess_agreed", "within reached", unique="source target"),
     "tables/called_links": Columns("cell_1 cell_2", "probability", "new"),
     "tables/link_table": Columns("graph type_1 type_2", "n_links expected z q_value"),
-    "tables/commitment": Columns("cell call call_pearson", "confidence"),
+    "tables/commitment": Columns("cell call call_pca? call_links?", "posterior? progress? confidence?"),
     "summary": Columns("metric method dataset", "n_latent mean sd", other="space clusterer k_given"),
     "paired": Columns("metric method", "n_latent difference low high", other="space clusterer k_given"),
 }  # fmt: skip

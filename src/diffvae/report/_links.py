@@ -121,8 +121,13 @@ def _pairs(table: pd.DataFrame | None) -> list[list[Any]]:
 def _calls(table: pd.DataFrame | None, cells: Cells) -> list[list[Any]]:
     if table is None:
         return []
-    table = table.sort_values("confidence", ascending=False, kind="stable", na_position="last")
+    if "posterior" not in table:  # of an earlier version
+        table = table.assign(posterior=table.get("confidence", np.nan))
+    columns = ["progress", "call_pca", "call_links"]
+    table = table.assign(**{name: np.nan if name == "progress" else "" for name in columns if name not in table})
+    called = table["call"] != "uncommitted"
+    table = table.assign(called=called).sort_values(["called", "posterior"], ascending=False, kind="stable")
     return [
-        [int(place), short(r.cell), short(r.call), r.confidence, short(r.call_pearson)]
+        [int(place), short(r.cell), short(r.call), r.posterior, r.progress, short(r.call_pca), short(r.call_links)]
         for place, r in zip(cells.place(table["cell"]), table.itertuples(), strict=True)
     ]

@@ -6,6 +6,7 @@ from diffvae.tl._cluster import cluster
 from diffvae.tl._commitment import commitment
 from diffvae.tl._dimensions import latent_dimensions
 from diffvae.tl._embed import embed
+from diffvae.tl._fates import fates
 from diffvae.tl._gene_weights import gene_weights, high_weight_genes
 from diffvae.tl._integration import integration
 from diffvae.tl._link_table import link_table
@@ -27,6 +28,7 @@ __all__ = [
     "cluster",
     "commitment",
     "embed",
+    "fates",
     "gene_weights",
     "high_weight_genes",
     "integration",

@@ -1,4 +1,4 @@
-"""Which progenitors are committed to a type, by their links?"""
+"""Which progenitors have begun to change into a type?"""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control, hypergeom
 
 from diffvae import _keys, _random
-from diffvae._core import graphs, neighbors
-from diffvae._core.anndata import groups, representation, require_unique_names, result, results
-from diffvae._core.io.matrix import matrix_of
+from diffvae._core.anndata import representation, require_unique_names, results
 from diffvae._core.validate import Number, Rule, check
-from diffvae._errors import DataError
+from diffvae.pp._whiten import components, whitened
+from diffvae.tl._fates import roles
+from diffvae.tl._link_mass import link_mass, name_cells
+from diffvae.tl._paths import Paths, fit_paths, most_cells, path_ends, projected
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-RULES: dict[str, Rule] = {"max_q": Number("(0, 1)")}
+NEIGHBORS = 15
+"""Neighbours by PCA whose calls stand beside those of the paths."""
+LINK_Q = 0.05
+"""Types with a smaller q-value give a call by neighbours or links."""
+N_NULL = 10
+"""Pools without any begun cell on which the calls are tested."""
+RULES: dict[str, Rule] = {"max_q": Number("(0, 1)"), "min_core": Number("(0, 1)")}
 
 
 def commitment(
@@ -28,143 +34,154 @@ def commitment(
     groupby: str,
     *,
     targets: Sequence[str] | None = None,
-    layer: str | None = _keys.UNIT,
-    max_q: float = 0.05,
+    earlier: Sequence[str] = (),
+    use_rep: str | None = None,
+    layer: str | None = None,
+    max_q: float = 0.1,
+    min_core: float = 0.6,
     rng: _random.Rng = 0,
 ) -> pd.DataFrame:
-    r"""Call each progenitor by the types to which Graph-DiffVAE links it: the paper's closing hypothesis, tested.
+    r"""Call the progenitors that have begun to change into a type, with an expected share of false calls.
 
-    A call says that a progenitor has more links to a type than progenitors usually have. The links of a cell are its
-    ``top_k`` cells (:func:`links`) with the largest :math:`\cos(z^*_i, z^*_j)`, in both directions. The length of z*
-    reflects how many links a cell has, not its fate, and is left out. The null permutes the links of all progenitors
-    and keeps the number of links of each progenitor and type. If progenitors have M links, S_T of them to type T, and
-    one progenitor has d links, k_T of them to type T, then
+    Progenitors y are a mixture of an uncommitted core and of cells on straight paths from it to each type,
 
-    .. math:: p_T = P(K \ge k_T), \qquad K \sim \mathrm{Hypergeometric}(M,\; S_T,\; d)
+    .. math:: y \sim \pi_0 N(m_0, \tau I) + \sum_T \pi_T \int_0^1 N(m_0 + s (F_T - m_0), \tau I) \, ds
 
-    with Benjamini-Hochberg over all progenitors and types. The types with q below ``max_q`` give the call:
-    ``uncommitted`` (none), ``biased: T``, ``bipotent: T1/T2``, ``multipotent: T1/T2/T3``, ordered by share of links.
+    in principal components that are whitened within types (:func:`diffvae.pp.whiten`) and projected on the span of the
+    directions :math:`F_T - m`, where m is the mean of the progenitors. :math:`F_T` is the mean of the fifth of T's
+    cells (at least 10) that are nearest to the progenitors. Shares, :math:`m_0` and :math:`\tau` (at least .25) are
+    fitted by EM, with 10 midpoints of s. The core share :math:`\pi_0` is kept at ``min_core`` or more: otherwise a path
+    and the core may swap.
 
-    The null assumes independent links, but links of a kNN graph are correlated: about a tenth of the progenitors from
-    one Gaussian cloud next to another type are called although they have no fate. A single progenitor is never called.
+    A cell has one posterior per path. Cells are listed by the posterior of their most probable path, and the longest
+    list is called whose mean of 1 - posterior, the expected share of false calls, is at most ``max_q``. A cell whose
+    most probable path leads to a type in ``earlier`` is not listed: it resembles an ancestor, which is no fate.
 
-    The same calls are made without a model, on the graph of the ``top_k`` cells with the highest Pearson correlation.
-    On simulated cells the model finds twice as many committed cells as Pearson at the same false discovery rate;
-    neighbours by PCA find the same number with fewer false calls (``benchmarks/commitment_truth.py``). Links show that
-    expression is similar; they do not prove a fate.
+    On simulated trees 97 % of the calls are right and 26 % of the cells that have begun are found; of progenitors among
+    which nobody has begun .2 % are called (``benchmarks/commitment_truth.py``). Name all types upstream of the source,
+    and choose as targets the types that can follow it: with every other type as a target 4 % are called where nobody
+    has begun, and 38 % in one such pool. Where signals are weak, few or no cells are called, and with
+    thousands of progenitors the share of false calls may be twice ``max_q``. A call says that expression has moved
+    towards a type; it does not prove a fate. To rank cells use :func:`fates`.
 
     Parameters
     ----------
     adata
-        After :func:`links`.
+        Cells prepared by :func:`diffvae.pp.prepare`, or any log-normalised cells. After :func:`links`, the calls by
+        predicted links stand beside these.
     source
         Progenitor type.
     groupby
         Types in ``obs``.
     targets
-        Mature types; None for all types but the source.
+        Later types; None for all but ``source`` and ``earlier``.
+    earlier
+        Types upstream of the source.
+    use_rep
+        Key in ``obsm`` to whiten; None for the principal components of ``layer``.
     layer
-        Expression for the Pearson neighbours; None for X.
+        Expression for the principal components; None for X.
     max_q
-        Types with a smaller q-value give the call.
+        Highest expected share of false calls.
+    min_core
+        Least share of uncommitted progenitors.
     rng
-        Seed of the approximate neighbour search above 20,000 cells.
+        Seed of the components, of the approximate neighbours above 20,000 cells, and of the null.
 
     Returns
     -------
-    One row per progenitor: ``cell``, ``call``, ``confidence`` (1 - the largest q in the call; NaN if
-    uncommitted), ``strongest`` (the type with the smallest q, significant or not; NaN without links to a type), and the
-    same for the Pearson neighbours: ``call_pearson``, ``confidence_pearson``, ``strongest_pearson``. Also written to
-    ``uns["diffvae"]["commitment"]``; ``"commitment_types"`` has ``n_links``, ``expected``, ``share``, ``p_value`` and
-    ``q_value`` of each progenitor, type and graph. ``obs["diffvae_commitment"]`` and
-    ``obs["diffvae_commitment_confidence"]`` have the calls, and NaN for other cells.
+    One row per progenitor:
+
+    ``cell``
+        Name.
+    ``call``
+        ``uncommitted`` or ``biased: T``.
+    ``strongest``, ``posterior``, ``progress``
+        The most probable path (it may lead to an earlier type), its posterior, and the expected s on it from 0 to 1.
+    ``call_pca``
+        The call by the 15 nearest cells by the cosine of the principal components: the types to which a cell has more
+        links than progenitors usually have (hypergeometric, q < .05; may be ``bipotent: T1/T2``).
+    ``call_links``
+        The same by the links of Graph-DiffVAE, if :func:`links` has run.
+
+    It is also in ``uns["diffvae"]["commitment"]``. ``"commitment_types"`` there has, for each progenitor and target,
+    ``posterior`` and ``progress``, and per graph (``pca``, ``predicted``) the links as evidence: ``n_links``,
+    ``expected``, ``share``, ``p_value``, ``q_value``. ``"commitment_params"`` has the parameters and ``core_share``,
+    ``at_limit`` (whether it was kept at ``min_core``), ``variance``, ``expected_false`` (among the calls) and
+    ``null_called``: the mean share that the same steps call in 10 pools drawn from the fitted core and the paths to
+    earlier types. ``obs["diffvae_commitment"]`` and ``obs["diffvae_commitment_posterior"]`` have NaN for other cells.
 
     Raises
     ------
     DataError
-        If the links or a type are missing.
+        If a type is missing or has two roles.
 
     Examples
     --------
     >>> import diffvae as dv
-    >>> adata = dv.datasets.pbmc68k_reduced()
+    >>> adata = dv.datasets.simulate_differentiation(600, 200)
     >>> dv.pp.prepare(adata)
-    >>> dv.pp.cell_graph(adata, k=3)
-    >>> model = dv.model.GraphDiffVAE(n_latent=10, hidden=32).train(adata, max_epochs=5, progress=False)
-    >>> _ = dv.tl.links(adata, model)
-    >>> len(dv.tl.commitment(adata, "CD34+", "cell_type"))
-    13
+    >>> calls = dv.tl.commitment(adata, "MEP", "cell_type", targets=["Erythrocyte", "Thrombocyte"], earlier=["HSPC"])
+    >>> calls.columns.tolist()
+    ['cell', 'call', 'strongest', 'posterior', 'progress', 'call_pca']
     """
-    check(RULES, max_q=max_q)
+    check(RULES, max_q=max_q, min_core=min_core)
     require_unique_names(adata)
-    types = groups(adata, groupby)
-    names = [str(c) for c in types.categories]
-    to = [t for t in names if t != source] if targets is None else list(dict.fromkeys(targets))
-    for name in (source, *to):
-        if name not in names:
-            raise DataError(f"{name!r} is not a type of adata.obs[{groupby!r}]; the types are: {', '.join(names)}.")
-    if source in to or not to:
-        raise DataError(f"targets is {to}; it must be one or more types other than {source!r}.")
-    rows = np.flatnonzero(types.codes == names.index(source))
-    member = np.asarray(types.codes[:, None] == [names.index(t) for t in to], dtype=np.int64)
-    k = result(adata, "links")["top_k"]
-    spaces = {
-        "predicted": (representation(adata, _keys.LINK_PLACES), "cosine"),
-        "pearson": (matrix_of(adata, layer), "pearson"),
-    }
-    tables = {name: link_mass(x, metric, k, rows, member, rng) for name, (x, metric) in spaces.items()}
-    calls = pd.DataFrame({"cell": adata.obs_names[rows]})
-    for suffix, table in zip(("", "_pearson"), tables.values(), strict=True):
-        for column, values in name_cells(table, to, max_q).items():
-            calls[column + suffix] = values
-    long = [_tidy(name, calls["cell"], to, table) for name, table in tables.items()]
-    for key, column in ((_keys.COMMITMENT, "call"), (_keys.COMMITMENT_CONFIDENCE, "confidence")):
-        adata.obs[key] = pd.Series(calls[column].to_numpy(), index=adata.obs_names[rows]).reindex(adata.obs_names)
+    types, to = roles(adata, source, groupby, targets, earlier)
+    before = list(dict.fromkeys(earlier))
+    paths, names = [*to, *before], np.asarray(types, dtype=object)
+    rows = np.flatnonzero(names == source)
+    cells = adata.obs_names[rows]
+    x = components(adata, use_rep, layer, rng=rng)
+    y = whitened(x, np.asarray(types.codes), np.ones(len(x), dtype=bool))[0]
+    pool, ends = projected(y[rows], path_ends(y, names, source, paths, rng))
+    fit = fit_paths(pool, ends, min_core)
+    found = most_cells(fit.posterior, max_q, len(to))
+    strongest, later = fit.posterior.argmax(axis=1), found >= 0
+    calls = pd.DataFrame(
+        {
+            "cell": cells,
+            "call": [f"biased: {paths[i]}" if one else "uncommitted" for i, one in zip(found, later, strict=True)],
+            "strongest": pd.Categorical([paths[i] for i in strongest], categories=paths),
+            "posterior": fit.posterior.max(axis=1),
+            "progress": np.take_along_axis(fit.progress, strongest[:, None], axis=1)[:, 0],
+        }
+    )
+    spaces: dict[str, tuple[str, Any, int]] = {"pca": ("call_pca", x, NEIGHBORS)}
+    if _keys.LINK_PLACES in adata.obsm and "links" in results(adata):
+        spaces["predicted"] = ("call_links", representation(adata, _keys.LINK_PLACES), results(adata)["links"]["top_k"])
+    member = (names[:, None] == np.array(to, dtype=object)).astype(np.int64)
+    evidence = []
+    for name, (column, places, k) in spaces.items():
+        table = link_mass(places, "cosine", min(int(k), len(x) - 1), rows, member, rng)
+        calls[column] = name_cells(table, to, LINK_Q)["call"]
+        evidence.append(_tidy(name, cells, to, fit, table))
+    for key, column in ((_keys.COMMITMENT, "call"), (_keys.COMMITMENT_POSTERIOR, "posterior")):
+        adata.obs[key] = pd.Series(calls[column].to_numpy(), index=cells).reindex(adata.obs_names)
     adata.obs[_keys.COMMITMENT] = adata.obs[_keys.COMMITMENT].astype("category")
-    results(adata)["commitment"] = calls
-    results(adata)["commitment_types"] = pd.concat(long, ignore_index=True)
-    results(adata)["commitment_params"] = {"source": source, "groupby": groupby, "targets": to, "max_q": max_q}
+    stored = results(adata)
+    stored["commitment"], stored["commitment_types"] = calls, pd.concat(evidence, ignore_index=True)
+    stored["commitment_params"] = {
+        "source": source, "groupby": groupby, "targets": to, "earlier": before, "max_q": max_q, "min_core": min_core,
+        "core_share": fit.core, "at_limit": fit.at_limit, "variance": fit.variance,
+        "expected_false": float(1 - calls["posterior"][later].mean()) if later.any() else 0.0,
+        "null_called": _null_called(fit, len(pool), len(to), max_q, min_core, rng),
+    }  # fmt: skip
     return calls
 
 
-def link_mass(
-    x: Any, metric: str, k: int, rows: np.ndarray, member: np.ndarray, rng: _random.Rng = 0
-) -> dict[str, np.ndarray]:
-    """Return the links to the k nearest cells and their significance, each an array progenitors x targets.
-
-    ``rows`` are the progenitors; ``member`` is 1 for the cells of each target, cells x targets.
-    """
-    indices = neighbors.nearest(x, k, metric=metric, rng=rng).indices
-    n = len(indices)
-    pairs = np.stack([np.repeat(np.arange(n), k), indices.ravel()], axis=1)[indices.ravel() >= 0]
-    links = graphs.graph_of(pairs, n)[rows].astype(np.int64)
-    degree = np.asarray(links.sum(1)).reshape(-1, 1)
-    n_links = np.asarray(links @ member)
-    total, reached = int(degree.sum()), n_links.sum(0)[None, :]
-    p = np.where(n_links > 0, hypergeom.sf(n_links - 1, total, reached, degree), 1.0)
-    return {
-        "n_links": n_links,
-        "expected": degree * reached / max(total, 1),
-        "share": n_links / np.maximum(degree, 1),
-        "p_value": p,
-        "q_value": false_discovery_control(p.ravel()).reshape(p.shape),
-    }
+def _null_called(fit: Paths, n: int, n_targets: int, max_q: float, min_core: float, rng: _random.Rng) -> float:
+    """Return the mean share of called cells in pools of the fitted core and of paths to earlier types."""
+    draw = _random.generator(rng, "commitment", "null")
+    shares = []
+    for _ in range(N_NULL):
+        null = fit_paths(fit.drawn_without_fate(n, n_targets, draw), fit.ends, min_core)
+        shares.append((most_cells(null.posterior, max_q, n_targets) >= 0).mean())
+    return float(np.mean(shares))
 
 
-def name_cells(table: dict[str, np.ndarray], targets: Sequence[str], max_q: float) -> dict[str, Any]:
-    """Return call, confidence and strongest type of each progenitor, from :func:`link_mass`."""
-    calls, confidence, strongest = [], [], []
-    for share, q, n_links in zip(table["share"], table["q_value"], table["n_links"], strict=True):
-        called = [i for i in np.argsort(-share, kind="stable") if q[i] < max_q]
-        prefix = {0: "uncommitted", 1: "biased: ", 2: "bipotent: "}.get(len(called), "multipotent: ")
-        calls.append(prefix + "/".join(targets[i] for i in called))
-        confidence.append(1 - max(q[i] for i in called) if called else np.nan)
-        strongest.append(targets[int(np.argmin(q))] if n_links.any() else "")
-    # categorical, because h5ad cannot store NaN among strings
-    types = pd.Categorical(strongest, categories=list(targets))
-    return {"call": calls, "confidence": confidence, "strongest": types}
-
-
-def _tidy(graph: str, cells: pd.Series, targets: Sequence[str], table: dict[str, np.ndarray]) -> pd.DataFrame:
-    frame = pd.DataFrame({"graph": graph, "cell": np.repeat(cells, len(targets)), "type": np.tile(targets, len(cells))})
+def _tidy(graph: str, cells: pd.Index, targets: list[str], fit: Paths, table: dict[str, np.ndarray]) -> pd.DataFrame:
+    n = len(targets)
+    frame = pd.DataFrame({"graph": graph, "cell": np.repeat(cells, n), "type": np.tile(targets, len(cells))})
+    table = {"posterior": fit.posterior[:, :n], "progress": fit.progress[:, :n], **table}
     return frame.assign(**{name: values.ravel() for name, values in table.items()}).reset_index(drop=True)

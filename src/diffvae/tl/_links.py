@@ -123,7 +123,7 @@ def links(
     ).sort_values("probability", ascending=False, ignore_index=True, kind="stable")
     for stale in ("commitment", "commitment_types", "commitment_params", "link_table", "link_table_params"):
         results(adata).pop(stale, None)
-    for stale in (_keys.COMMITMENT, _keys.COMMITMENT_CONFIDENCE):
+    for stale in (_keys.COMMITMENT, _keys.COMMITMENT_POSTERIOR):
         adata.obs.drop(columns=stale, inplace=True, errors="ignore")
     adata.obsm[_keys.GRAPH_LATENT], adata.obsm[_keys.LINK_PLACES] = latent, places
     adata.obsp[_keys.LINKS] = top
@@ -144,21 +144,11 @@ def links(
         "n_input": given.nnz // 2,
         "n_called": len(table),
         "n_new": int(table["new"].sum()),
-        "hub_share": _hub_share(adata.obsp[_keys.CALLED_LINKS]),
-        "hub_share_input": _hub_share(given),
+        "hub_share": graphs.hub_share(adata.obsp[_keys.CALLED_LINKS]),
+        "hub_share_input": graphs.hub_share(given),
         "n_components": int(connected_components(top, directed=False)[0]),
         "n_components_input": int(connected_components(given, directed=False)[0]),
         "scheme": model.scheme,
         **({} if validation.empty else {k: float(v) for k, v in validation.iloc[-1].items()}),
     }
     return table
-
-
-def _hub_share(links: sparse.csr_matrix) -> float:
-    """Return the share of links that touch the 1 % of the cells with most links."""
-    pairs = graphs.edges_of(links)
-    if not len(pairs):
-        return float("nan")
-    degree = np.asarray(links.sum(1)).ravel()
-    hubs = np.argsort(-degree, kind="stable")[: max(1, len(degree) // 100)]
-    return float(np.isin(pairs, hubs).any(1).mean())

@@ -59,7 +59,7 @@ if (data.links) {
   };
 
   rows("link-pairs", links.pairs, [2, 3, 4, 5]);
-  rows("link-calls", links.progenitors.map((p) => p.slice(1)), [2]);
+  rows("link-calls", links.progenitors.map((p) => p.slice(1)), [2, 3]);
   if (!links.progenitors.length) $("link-calls-block").remove();
   // without progenitors, offer the cells with most links
   const own = links.progenitors.map((p) => p[0]).filter((i) => i >= 0);
