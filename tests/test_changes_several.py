@@ -251,7 +251,7 @@ def test_links_call_no_progenitors_of_several_sources(fork_cells, source, monkey
     parameters = {"source": source, "target": None, "label_key": "cell_type", "k": 5, "device": "cpu", "seed": 0}
     options = _links.links_of_run(fork_cells, parameters, log=log, progress=False)
     assert (options["source"], options["target"]) == (None, None)
-    assert [w.split(":")[0] for w in log.warnings] == ["No progenitors were called by links"]
+    assert [w.split(":")[0] for w in log.warnings] == ["No progenitors were called"]
 
 
 def test_the_command_takes_several_sources(diffvae, run_folder, tmp_path, no_figures):
