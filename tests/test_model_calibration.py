@@ -1,8 +1,11 @@
 """Probabilities that mean shares of real pairs, and the threshold of the best F1."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from diffvae.metrics import expected_calibration_error
 from diffvae.model import Calibration
@@ -32,7 +35,9 @@ def test_a_known_curve_is_recovered_from_a_balanced_sample(slope, intercept):
     assert found.slope == pytest.approx(slope, rel=0.05)
     assert found.intercept == pytest.approx(intercept, abs=0.05)
     assert expected_calibration_error(found(scores), truth) < 0.003
-    assert found(scores).mean() == pytest.approx(truth.mean(), rel=0.02)  # not the half of a balanced sample
+    logistic = dataclasses.replace(found, knots=(), levels=())
+    assert logistic(scores).mean() == pytest.approx(truth.mean(), rel=0.02)  # not the half of a balanced sample
+    assert found(scores).mean() == pytest.approx(truth.mean(), rel=0.03)  # a curve of many levels has more noise
     assert found.n_held_out == len(linked)
 
 
@@ -99,3 +104,48 @@ def test_another_density_moves_the_odds_and_what_is_not_known_is_nan():
     assert q / (1 - q) == pytest.approx(odds * p / (1 - p))
     assert moved.threshold / (1 - moved.threshold) == pytest.approx(odds * 0.25)
     assert np.isnan([moved.precision, moved.recall, moved.precision_unknown]).all()
+
+
+def bent(rng, n):
+    """Return scores, and whether pairs are linked with a probability that is no logistic curve of the score."""
+    scores = rng.normal(size=n)
+    return scores, rng.random(n) < 0.3 * np.clip(scores - 0.5, 0, 1) ** 2
+
+
+def test_a_curve_that_is_not_logistic_is_followed_and_judged_on_other_pairs():
+    rng = np.random.default_rng(0)
+    scores, truth = bent(rng, 100_000)
+    fitted = calibrate(scores[truth], scores[~truth], n_edges=int(truth.sum()), n_pairs=100_000)
+    other, linked = bent(rng, 100_000)
+    size = {"n_edges": int(linked.sum()), "n_pairs": 100_000}
+    judged = fitted.measured(other[linked], other[~linked], **size)
+    logistic = dataclasses.replace(fitted, knots=(), levels=()).measured(other[linked], other[~linked], **size)
+    assert judged.reliability_error < 0.03 < logistic.reliability_error
+    called = fitted(other) >= fitted.threshold
+    assert judged.precision == pytest.approx(linked[called].mean())
+    assert judged.recall == pytest.approx(called[linked].mean())
+    assert (judged.threshold, judged.knots) == (fitted.threshold, fitted.knots)
+
+
+def test_precision_on_other_pairs_by_hand():
+    # of 4 linked pairs, each for 2 edges, 3 are called; of 5 others, each for 10 pairs, 1
+    curve = Calibration(1.0, 0.0, 0.45, 1.0, 1.0, 4)
+    linked, unlinked = logit([0.9, 0.8, 0.5, 0.4]), logit([0.6, 0.4, 0.02, 0.01, 0.01])
+    found = curve.measured(linked, unlinked, n_edges=8, n_pairs=58)
+    assert found.recall == 0.75
+    assert found.precision == pytest.approx(6 / 16)
+    assert found.precision_unknown == pytest.approx(3 / 13)
+    # bins of pairs with p >= .05, 28 by weight: .4 (12 pairs: 2 - 4.8), .5 (2 - 1), .6 (0 - 6), .8 and .9
+    assert found.reliability_error == pytest.approx((2.8 + 1 + 6 + 0.4 + 0.2) / 28)
+
+
+def test_the_isotonic_curve_moves_with_the_density_and_survives_a_file():
+    curve = calibrate(np.array([3.0, 2.0, 1.0]), np.array([1.5, 0.0, -1.0, 0.5]), n_edges=4, n_pairs=40)
+    moved, odds = curve.at(0.4), (0.4 / 0.6) / (0.1 / 0.9)
+    p, q = curve(np.array([1.2]))[0], moved(np.array([1.2]))[0]
+    assert 0 < p < 1
+    assert q / (1 - q) == pytest.approx(odds * p / (1 - p))
+    assert curve(np.array([-1e9]))[0] == 0
+    assert (np.diff(curve(np.linspace(-5, 5, 50))) > 0).all()  # no two scores have one probability
+    judged = curve.measured(np.array([2.5]), np.array([0.2, 1.2]), n_edges=4, n_pairs=40)
+    assert Calibration(**json.loads(json.dumps(judged.to_dict()))) == judged

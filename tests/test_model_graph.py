@@ -1,5 +1,6 @@
 """Graph-DiffVAE on a hundred cells: what it learns, that it is what its equations say, and what it refuses."""
 
+import json
 from functools import cache
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_it_learns_and_says_how():
     seen = history.index[history["validation_loss"].notna()]
     assert list(seen) == [1, *range(4, 61, 4)]
     assert model.scheme == "all 4,950 pairs of cells in every step"
-    assert str(model) == "GraphDiffVAE(n_latent=4, hidden=16, conv='gcn', decoder='graphite'; trained on 100 cells)"
+    assert str(model) == "GraphDiffVAE(n_latent=4, hidden=16, conv='gcn', decoder='direction'; trained on 100 cells)"
     assert model.get_latent_representation().shape == model.get_link_representation().shape == (N_CELLS, 4)
     assert not model.module.training
 
@@ -164,6 +165,31 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
         again.predict_links(PAIRS)
 
 
+def test_links_are_scored_by_the_direction_and_popularity_is_the_length():
+    direction, graphite = trained(), train(max_epochs=60, decoder="graphite")
+    np.testing.assert_array_equal(direction.get_latent_representation(), graphite.get_latent_representation())
+    unit, places = direction.get_link_representation(), graphite.get_link_representation()
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(unit * direction.get_popularity()[:, None], places, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(direction.get_popularity(), graphite.get_popularity())
+    assert {GRAPH_PRESETS[name].get("decoder") for name in ("paper", "code")} == {"graphite"}
+
+
+def test_a_model_that_was_saved_before_predicts_as_before(tmp_path):
+    adata, model = linked(), train(decoder="graphite")
+    model.save(tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    for name in ("knots", "levels", "reliability_error"):  # what version 0.1 did not have
+        del config["state"]["calibration"][name]
+    file.write_text(json.dumps(config))
+    again = GraphDiffVAE.load(tmp_path / "model")
+    places, curve = model.get_link_representation(), model.calibration
+    scores = (places[PAIRS[:, 0]].astype(float) * places[PAIRS[:, 1]]).sum(1)
+    expected = expit(curve.slope * scores + curve.intercept)
+    np.testing.assert_allclose(again.predict_links(PAIRS, adata), expected, rtol=1e-4)
+
+
 def test_links_by_number_by_name_and_with_or_without_calibration():
     model, adata = trained(), linked()
     places = model.get_link_representation().astype(float)
@@ -171,7 +197,7 @@ def test_links_by_number_by_name_and_with_or_without_calibration():
     np.testing.assert_allclose(model.predict_links(PAIRS, calibrated=False), expit(scores), rtol=1e-5)
     curve = model.calibration
     found = model.predict_links(PAIRS)
-    np.testing.assert_allclose(found, expit(curve.slope * scores + curve.intercept), rtol=1e-5)
+    np.testing.assert_allclose(found, curve(scores), rtol=1e-5)
     np.testing.assert_allclose(model.predict_links(PAIRS[:, ::-1].tolist()), found, rtol=1e-6)
     names = adata.obs_names.to_numpy()[PAIRS]
     for pairs in (names, pd.DataFrame(names), names.tolist(), pd.DataFrame(PAIRS)):

@@ -16,6 +16,8 @@ from diffvae._random import Rng, generator
 
 BLOCK = 4096
 """Pairs of cells whose expression is in memory at once."""
+PRODUCTS = 65_536
+"""Pairs of cells whose places are in memory at once."""
 NEGATIVES = ("uniform", "degree", "within_type")
 
 
@@ -128,7 +130,11 @@ def sample_negatives(
 
 def inner_products(places: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Return z_i . z_j of pairs of cells, in double precision."""
-    return np.einsum("pd,pd->p", places[pairs[:, 0]], places[pairs[:, 1]]).astype(np.float64)
+    found = np.empty(len(pairs))
+    for start in range(0, len(pairs), PRODUCTS):
+        i, j = pairs[start : start + PRODUCTS].T
+        found[start : start + PRODUCTS] = np.einsum("pd,pd->p", places[i].astype(np.float64), places[j])
+    return found
 
 
 def pearson(matrix: Any, pairs: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ from diffvae.metrics import link_auc, link_average_precision
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from diffvae.model import GraphDiffVAE
+
 Scorer: TypeAlias = Callable[[np.ndarray], np.ndarray]
 """Takes pairs of cell numbers (pairs x 2) and returns a score for each."""
 Method: TypeAlias = Callable[["AnnData", _random.Rng], Scorer]
@@ -158,6 +160,7 @@ def link_methods() -> dict[str, Method]:
         "DiffVAE, distance": diffvae_distance,
         "common neighbours": common_neighbours,
         "popularity": popularity,
+        "GraphDiffVAE, logit": graph_diffvae_logit,
     }
 
 
@@ -253,7 +256,7 @@ def pca_cosine(adata: AnnData, rng: _random.Rng) -> Scorer:
     """Score by the cosine in the same components."""
     x = principal_components(adata, rng)
     unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    return lambda pairs: graphs.inner_products(unit, pairs)
+    return _inner(unit)
 
 
 def diffvae_distance(adata: AnnData, rng: _random.Rng) -> Scorer:
@@ -276,12 +279,19 @@ def popularity(adata: AnnData, rng: _random.Rng) -> Scorer:
 
 
 def graph_diffvae(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
-    """Score by Graph-DiffVAE's logit."""
+    """Score by Graph-DiffVAE as it predicts links: by the cosine of Z*."""
+    return _inner(_trained(adata, rng, params).get_link_representation())
+
+
+def graph_diffvae_logit(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
+    """Score by Graph-DiffVAE's logit, in which popularity counts too."""
+    return _inner(_trained(adata, rng, {"decoder": "graphite", **params}).get_link_representation())
+
+
+def _trained(adata: AnnData, rng: _random.Rng, params: Mapping[str, Any]) -> GraphDiffVAE:
     from diffvae.model import GraphDiffVAE
 
-    model = GraphDiffVAE(**params).train(adata, graph_key=KNOWN, rng=rng, progress=False)
-    z = model.get_link_representation()
-    return lambda pairs: graphs.inner_products(z, pairs)
+    return GraphDiffVAE(**params).train(adata, graph_key=KNOWN, rng=rng, progress=False)
 
 
 def principal_components(adata: AnnData, rng: _random.Rng) -> np.ndarray:
@@ -294,3 +304,7 @@ def principal_components(adata: AnnData, rng: _random.Rng) -> np.ndarray:
 
 def _distance(x: np.ndarray) -> Scorer:
     return lambda pairs: -np.linalg.norm(x[pairs[:, 0]] - x[pairs[:, 1]], axis=1)
+
+
+def _inner(x: np.ndarray) -> Scorer:
+    return lambda pairs: graphs.inner_products(x, pairs)

@@ -57,7 +57,7 @@ RULES: dict[str, Rule] = {
     "min_steps": Whole(0),
     "early_stopping": Flag(),
     "conv": Choice(*CONVOLUTIONS),
-    "decoder": Choice("graphite", "inner"),
+    "decoder": Choice("direction", "graphite", "inner"),
     "kl_warmup": Number("[0, 1]"),
     "link_loss": Choice("bernoulli", "categorical"),
     "positive_weight": Optional(Number("(0, inf)")),
@@ -182,7 +182,7 @@ class GraphConfig(Config):
     n_latent: int = 50
     hidden: int = 512
     conv: str = "gcn"
-    decoder: str = "graphite"
+    decoder: str = "direction"
     kl_weight: float = 1.0
     kl_warmup: float = 0.5
     link_loss: str = "bernoulli"
@@ -204,10 +204,11 @@ GRAPH_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": {},
         # Eqs 14-22 as printed: the plain Bernoulli likelihood of all pairs, Adam at 1e-4 for 200 epochs.
-        "paper": {"positive_weight": 1.0, "kl_warmup": 0.0, "lr": 1e-4},
+        "paper": {"decoder": "graphite", "positive_weight": 1.0, "kl_warmup": 0.0, "lr": 1e-4},
         # The released code: one categorical distribution over all pairs, a graph that is not normalised and has no
         # self-loops, and a KL term averaged over cells beside a sum over links.
         "code": {
+            "decoder": "graphite",
             "link_loss": "categorical",
             "normalize": False,
             "self_loops": False,

@@ -30,9 +30,11 @@ from diffvae.model._graph_training import (
     GraphObjective,
     HeldOut,
     PartedGraph,
+    Placed,
     WholeGraph,
     cell_numbers,
     encode,
+    scored,
 )
 from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import Checkpoint, RowSource, best_device, optimise
@@ -58,7 +60,11 @@ class GraphDiffVAE(Estimator):
     Graph convolutions encode each cell with its neighbours, the Graphite decoder refines the latent representation on
     the graph, and two cells are linked with probability
 
-    .. math:: p(A_{ij} = 1) = \sigma(z^{*\top}_i z^*_j)
+    .. math:: p(A_{ij} = 1) = \sigma(z^{*\top}_i z^*_j), \qquad
+              z^{*\top}_i z^*_j = |z^*_i| \, |z^*_j| \cos(z^*_i, z^*_j)
+
+    The length of :math:`z^*` says how readily a cell is linked with any other. By default links are predicted by the
+    cosine alone, with probabilities fitted to held-out edges: links by the inner product crowd on popular cells.
 
     Arguments that are None are taken from the preset.
 
@@ -75,7 +81,8 @@ class GraphDiffVAE(Estimator):
     conv
         Convolutions of the encoder: ``"gcn"``, ``"gat"`` (see :meth:`attention`) or ``"sage"``.
     decoder
-        ``"graphite"``, or ``"inner"`` for the plain inner product.
+        ``"graphite"``: the paper's decoder; links are scored by the inner product of Z*. ``"direction"``: the same
+        network, whose links are scored by the cosine of Z*, apart from popularity. ``"inner"``: the inner product of Z.
     kl_weight
         Weight of the KL term; 1 is eq 22.
     kl_warmup
@@ -137,7 +144,7 @@ class GraphDiffVAE(Estimator):
         self.calibration: Calibration | None = None
         self._module: GraphAutoencoder | None = None
         self._graph: sparse.csr_matrix | None = None
-        self._places: tuple[np.ndarray, np.ndarray] | None = None
+        self._places: Placed | None = None
         self._held_out: HeldOut | None = None
 
     def __repr__(self) -> str:
@@ -257,7 +264,7 @@ class GraphDiffVAE(Estimator):
 
         def validate() -> dict[str, float]:
             due = early_stopping or epoch % validate_every == 0 or epoch in (1, epochs)
-            return held_out.scores(encode(module, source, adjacency)[1]) if due and held_out else {}
+            return held_out.scores(encode(module, source, adjacency)[1], c.decoder) if due and held_out else {}
 
         with for_steps(size, module):
             history = optimise(
@@ -284,7 +291,8 @@ class GraphDiffVAE(Estimator):
                     | {"cells per step": size, "validate_every": validate_every}
                 ),
             )
-        self.calibration = held_out.calibrate(encode(module, source, adjacency)[1], rng) if held_out else None
+        placed = scored(*encode(module, source, adjacency), c.decoder)
+        self.calibration = held_out.calibrate(placed.places, rng) if held_out else None
         self._module, self._features, self._history = module, features, history
         self._training_matrix, self._graph, self._places = matrix, graph, None
         self.graph_key, self.scheme, self._held_out = graph_key, str(batches), held_out
@@ -313,14 +321,23 @@ class GraphDiffVAE(Estimator):
         max_missing
             See :meth:`diffvae.model.Model.get_latent_representation`.
         """
-        return self._placed(adata, max_missing)[0]
+        return self._placed(adata, max_missing).latent
 
     def get_link_representation(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
-        """Return Z*, whose inner products are the logits of links: cells x latent dimensions.
+        """Return Z*, whose inner products are the scores of links: cells x latent dimensions.
 
-        It is computed from the posterior mean. Parameters as in :meth:`get_latent_representation`.
+        With ``decoder="direction"`` its rows have length one, so that the score of a pair is its cosine;
+        :meth:`get_popularity` has the lengths. It is computed from the posterior mean. Parameters as in
+        :meth:`get_latent_representation`.
         """
-        return self._placed(adata, max_missing)[1]
+        return self._placed(adata, max_missing).places
+
+    def get_popularity(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
+        """Return the length of Z*, one number per cell: how readily it is linked with any cell of its direction.
+
+        Parameters as in :meth:`get_latent_representation`.
+        """
+        return self._placed(adata, max_missing).popularity
 
     @torch_in_one_thread
     @torch.no_grad()
@@ -408,8 +425,9 @@ class GraphDiffVAE(Estimator):
     ) -> sparse.csr_matrix:
         near = neighbors.nearest(places, min(k, len(places) - 1), metric="inner", rng=rng, exact_limit=EXACT_NEIGHBORS)
         rows, positions = np.nonzero(near.indices >= 0)
-        values = self.probabilities(near.scores[rows, positions], adata, calibrated=calibrated)
-        entries = values, (rows, near.indices[rows, positions])
+        pairs = np.column_stack([rows, near.indices[rows, positions]])
+        # in double precision, as in predict_links: curves can be steep
+        entries = self.probabilities(graphs.inner_products(places, pairs), adata, calibrated=calibrated), pairs.T
         top = sparse.csr_matrix(entries, shape=(len(places), len(places)), dtype=np.float32)
         top = sparse.csr_matrix(top.maximum(top.T))
         top.sort_indices()
@@ -443,12 +461,12 @@ class GraphDiffVAE(Estimator):
             return matrix, self._graph
         return matrix, graph_in(adata, self.graph_key)
 
-    def _placed(self, adata: AnnData | None, max_missing: float) -> tuple[np.ndarray, np.ndarray]:
+    def _placed(self, adata: AnnData | None, max_missing: float) -> Placed:
         if adata is None and self._places is not None:
             return self._places
         matrix, graph = self._cells(adata, max_missing)
         source = RowSource(matrix, self._device(), resident_limit=0)
-        places = encode(self.module, source, self._adjacency(graph))
+        places = scored(*encode(self.module, source, self._adjacency(graph)), self.config.decoder)
         if adata is None:
             self._places = places
         return places

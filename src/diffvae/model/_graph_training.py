@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -151,7 +151,7 @@ class GraphAutoencoder(torch.nn.Module):
         n, hidden = config.n_latent, config.hidden
         self.encoder = nn.GraphEncoder(n_genes, hidden, n, conv=config.conv, dropout=config.dropout)
         self.decoder: nn.GraphiteDecoder | nn.InnerProductDecoder = (
-            nn.GraphiteDecoder(n, n_genes, hidden) if config.decoder == "graphite" else nn.InnerProductDecoder()
+            nn.InnerProductDecoder() if config.decoder == "inner" else nn.GraphiteDecoder(n, n_genes, hidden)
         )
         self.expression = nn.Decoder(n, (hidden // 2, hidden), n_genes) if config.joint_weight else None
 
@@ -206,6 +206,32 @@ PER_CELL = 40
 """Pairs without an edge for the calibration: N_UNLINKED, or PER_CELL for each cell if that is more."""
 
 
+class Placed(NamedTuple):
+    """Cells as a model sees them.
+
+    Attributes
+    ----------
+    latent
+        Posterior means, cells x latent dimensions.
+    places
+        What the scores of links are inner products of, cells x latent dimensions: Z*, or its direction.
+    popularity
+        Length of Z*, one number per cell.
+    """
+
+    latent: np.ndarray
+    places: np.ndarray
+    popularity: np.ndarray
+
+
+def scored(latent: np.ndarray, places: np.ndarray, decoder: str) -> Placed:
+    """Return cells with the places by which a decoder scores links."""
+    length = np.linalg.norm(places.astype(np.float64), axis=1)
+    if decoder == "direction":
+        places = (places / np.maximum(length, 1e-12)[:, None]).astype(np.float32)
+    return Placed(latent, places, length.astype(np.float32))
+
+
 @torch_in_one_thread
 @torch.no_grad()
 def encode(module: GraphAutoencoder, source: RowSource, adjacency: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -246,12 +272,15 @@ class HeldOut:
     def __bool__(self) -> bool:
         return len(self.linked) > 0 and len(self.unlinked) > 0
 
-    def scores(self, places: np.ndarray) -> dict[str, float]:
-        """Return the balanced link loss, AUC and average precision of the held-out pairs."""
+    def scores(self, places: np.ndarray, decoder: str) -> dict[str, float]:
+        """Return the balanced link loss of the inner products of Z*, and AUC and average precision of the scores."""
         linked, unlinked = graphs.inner_products(places, self.linked), graphs.inner_products(places, self.unlinked)
         if not (np.isfinite(linked).all() and np.isfinite(unlinked).all()):
             return {"validation_loss": float("nan")}
         loss = 0.5 * (np.logaddexp(0, -linked).mean() + np.logaddexp(0, unlinked).mean())
+        if decoder == "direction":
+            places = scored(places, places, decoder).places
+            linked, unlinked = graphs.inner_products(places, self.linked), graphs.inner_products(places, self.unlinked)
         return {
             "validation_loss": float(loss),
             "validation_auc": link_auc(linked, unlinked),
@@ -263,11 +292,17 @@ class HeldOut:
         return graphs.pearson(matrix, self.linked), graphs.pearson(matrix, self.unlinked)
 
     def calibrate(self, places: np.ndarray, rng: _random.Rng) -> Calibration:
-        """Fit probabilities and threshold to the held-out pairs."""
+        """Fit probabilities and threshold to half of the held-out pairs; measure precision and recall on the others."""
         n = min(max(N_UNLINKED, PER_CELL * self.n_cells), (self.n_pairs - self.n_edges) // 2)
         unlinked = graphs.sample_negatives(self.graph, n, _random.generator(rng, "unlinked pairs"))
-        linked = graphs.inner_products(places, self.linked)
-        return calibrate(linked, graphs.inner_products(places, unlinked), n_edges=self.n_edges, n_pairs=self.n_pairs)
+        chance = _random.generator(rng, "halves of held-out pairs")
+        pairs = [graphs.inner_products(places, chance.permutation(pairs)) for pairs in (self.linked, unlinked)]
+        if min(map(len, pairs)) < 2:  # a single pair can't be on both sides
+            return calibrate(*pairs, n_edges=self.n_edges, n_pairs=self.n_pairs)
+        fitted, other = ([scores[start::2] for scores in pairs] for start in (0, 1))
+        curve = calibrate(*fitted, n_edges=self.n_edges, n_pairs=self.n_pairs)
+        curve = curve.measured(*other, n_edges=self.n_edges, n_pairs=self.n_pairs)
+        return replace(curve, n_held_out=len(self.linked))
 
 
 def cell_numbers(pairs: Any, adata: AnnData | None, n_cells: int) -> np.ndarray:

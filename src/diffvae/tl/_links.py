@@ -34,11 +34,12 @@ def links(
 ) -> pd.DataFrame:
     r"""Predict the links between cells: their probabilities, and the graph of those above a threshold.
 
-    .. math:: p_{ij} = \sigma(a\, z^{*\top}_i z^*_j + b)
+    .. math:: p_{ij} = f(\cos(z^*_i, z^*_j))
 
-    with a and b fitted to edges that were hidden from the training and to pairs without an edge, at the density of the
-    graph: a fifth of all pairs with p = 0.2 are edges, and far fewer of those that are not known edges. The
-    probabilities describe the input graph, not biology.
+    with a rising curve f, fitted to edges that were hidden from the training and to pairs without an edge, at the
+    density of the graph: a fifth of all pairs with p = 0.2 are edges, and far fewer of those that are not known edges.
+    The probabilities describe the input graph, not biology. The length of z*, which says how popular a cell is, has no
+    part in them by default: see ``decoder`` of :class:`diffvae.model.GraphDiffVAE`.
 
     Parameters
     ----------
@@ -68,8 +69,10 @@ def links(
     ``obsp["diffvae_called_links"]``
         The called links, as a graph of ones: pairs among the ``top_k`` whose probability reaches the threshold.
     ``uns["diffvae"]["links"]``
-        Threshold, and precision and recall at the threshold on the hidden edges; ``precision_unknown`` among pairs that
-        are not known edges (these are over all pairs, not only ``top_k``, and NaN for cells outside the training);
+        Threshold; precision and recall at the threshold, on other hidden edges than those that gave curve and
+        threshold; ``precision_unknown`` among pairs that are not known edges, and ``reliability_error`` of the
+        probabilities, see :class:`diffvae.model.Calibration` (all of these are over all pairs, not only ``top_k``, and
+        NaN for cells outside the training);
         numbers of links; and how the model was trained. ``hub_share`` is the share of called links that touch the 1 %
         of the cells with most links; ``n_components`` is the number of components of ``diffvae_links`` (``sc.tl.dpt``
         needs one); the suffix ``_input`` marks the same of the input graph.
@@ -105,7 +108,7 @@ def links(
         )
     curve = model.curve(adata)
     given = graph(adata, model.graph_key)
-    latent, places = model._placed(adata, max_missing)
+    latent, places, _ = model._placed(adata, max_missing)
     top = model._top_links(places, top_k, adata, calibrated=curve is not None, rng=rng)
     if threshold is None:
         assert curve is not None
@@ -141,6 +144,7 @@ def links(
         "precision": np.nan if curve is None else curve.precision,
         "precision_unknown": np.nan if curve is None else curve.precision_unknown,
         "recall": np.nan if curve is None else curve.recall,
+        "reliability_error": np.nan if curve is None else curve.reliability_error,
         "n_input": given.nnz // 2,
         "n_called": len(table),
         "n_new": int(table["new"].sum()),
