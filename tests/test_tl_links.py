@@ -246,6 +246,22 @@ def test_planted_types_are_linked():
     assert same[table["new"]].mean() > 0.95
 
 
+def test_called_links_do_not_crowd_on_popular_cells():
+    adata = planted().copy()
+    rng = np.random.default_rng(0)
+    graph = adata.obsp["cell_graph"].tolil()
+    for hub in range(4):  # the top hundredth: each is linked with most cells, whatever their type
+        others = rng.choice(np.arange(4, 400), 300, replace=False)
+        graph[hub, others] = graph[others, hub] = 1
+    adata.obsp["cell_graph"] = sparse.csr_matrix(graph)
+    share = {}
+    for decoder in ("graphite", "direction"):
+        tl.links(adata, train(adata, n_latent=12, hidden=32, max_epochs=60, decoder=decoder))
+        share[decoder] = adata.uns["diffvae"]["links"]["hub_share"]
+    assert share["direction"] < 0.1
+    assert share["graphite"] > 0.2
+
+
 def test_a_model_worse_than_chance_is_refused_and_stale_calls_go():
     adata, good = linked().copy(), model()
     bad = dataclasses.replace(good.calibration, slope=-1.0)
