@@ -64,7 +64,7 @@ VERDICT: Verdict = (
         "diffvae.benchmark.links.",
     ),
     (
-        lambda n: "validation_auc" in n,
+        lambda n: "precision_unknown" in n,
         "At the threshold {threshold:.2g}, {recall:.0%} of the edges of the graph are called, and {precision:.0%} of "
         "all called pairs are edges. Of the called pairs that were not edges in training, {precision_unknown:.1%} are "
         "hidden edges.",

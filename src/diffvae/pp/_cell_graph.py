@@ -205,8 +205,8 @@ def cell_graph(
         scanpy.pp.pca(adata)
         diffvae.pp.cell_graph(adata, k=15, use_rep="X_pca", metric="cosine")
 
-    With half of the counts, 35 % of the edges touch the top 1 % of the cells of Paul et al. (2015) by Pearson's r (k = 5),
-    8 % by principal components (k = 15); in the mouse pancreas (Bastidas-Ponce et al. 2019) 43 % and 7 %.
+    With half of the counts, 35 % of the edges touch the top 1 % of the cells of Paul et al. (2015) by Pearson's r
+    (k = 5), 8 % by principal components (k = 15); in the mouse pancreas (Bastidas-Ponce et al. 2019) 43 % and 7 %.
 
     References
     ----------
