@@ -83,6 +83,9 @@ class GraphDiffVAE(Estimator):
     decoder
         ``"graphite"``: the paper's decoder; links are scored by the inner product of Z*. ``"direction"``: the same
         network, whose links are scored by the cosine of Z*, apart from popularity. ``"inner"``: the inner product of Z.
+        In a graph with hubs, such as one by Pearson's r, many edges follow from popularity, and the cosine finds few of
+        them: in the mouse pancreas (k = 5) 1.7 % of the called pairs are edges, 27 % with ``"graphite"``, but 5 % and
+        89 % of the called links touch the top 1 % of the cells. See the notes of :func:`diffvae.pp.cell_graph`.
     kl_weight
         Weight of the KL term; 1 is eq 22.
     kl_warmup
