@@ -407,9 +407,9 @@ def test_depleted_pairs_are_not_printed_under_more_links_than_by_chance(found, c
     links, _ = found
     table = links.types.copy()
     last = table["graph"] == "diffvae_called_links"
-    table.loc[last, "z"] = -3.0
+    table.loc[last, ["z", "q_value"]] = -3.0, 0.001
     red = last & (table["type_1"] == "stem") & (table["type_2"] == "red")
-    table.loc[red, ["z", "n_links"]] = 7.5, 77
+    table.loc[red, ["z", "n_links", "q_value"]] = 7.5, 77, 0.01
     show(replace(links, types=table))
     said = capsys.readouterr().out
     above = said.split("Calls of progenitors")[0]

@@ -51,10 +51,12 @@ def test_a_cell_leans_to_the_fate_most_above_the_mean():
     # the first fate is the most probable of all three, and yet the last leans to the second
     found = leaning(np.array([[0.9, 0.0], [0.5, 0.0], [0.4, 0.3], [np.nan, np.nan]]), 0.9)
     assert found.fate.tolist() == [0, -1, 1, -2]
-    assert found.strength.tolist() == pytest.approx([1, 0, 0.2 / 0.8, 0])
+    assert found.strength.tolist() == pytest.approx([0.3 / 0.9, 0, 0.2 / 0.9, 0])
     # the mean over progenitors only
     own = np.array([True, True, False, False])
-    assert leaning(np.array([[0.9, 0], [0.1, 0], [0.9, 0.9], [0, 0.0]]), 0.9, own).strength[0] == pytest.approx(1)
+    assert leaning(np.array([[0.9, 0], [0.1, 0], [0.9, 0.9], [0, 0.0]]), 0.9, own).strength[0] == pytest.approx(
+        0.4 / 0.9
+    )
     assert leaning(np.full((3, 1), 0.4), 0.9).fate.tolist() == [-1] * 3
 
 
@@ -63,14 +65,13 @@ def test_the_map_has_the_colours_of_the_types_and_grey_where_nothing_is_above_th
     axes = dv.pl.fates(adata)
     of, xy = colours(["a", "b", "c"]), np.round(adata.obsm["X_diffvae_tsne"], 6)
     colour, rings = drawn(axes[0])
-    assert colour[tuple(xy[0])] == of["b"]  # every walk ends there
-    part = to_hex(colour_of(of["c"], np.array([(0.5 - 0.2) / (0.9 - 0.2)]))[0])
-    assert colour[tuple(xy[1])] == part
+    for cell, fate, above in ((0, "b", 0.9 - 0.3), (1, "c", 0.5 - 0.2)):  # less the mean of the four
+        assert colour[tuple(xy[cell])] == to_hex(colour_of(of[fate], np.array([above / 0.9]))[0])
     assert colour[tuple(xy[2])] == colour[tuple(xy[3])] == to_hex(_NONE)
     assert len(colour) == 4
     assert rings == {tuple(xy[0])}
     labels = [t.get_text() for t in axes[0].figure.legends[0].get_texts()]
-    assert labels[:3] == ["towards b", "towards c", "uncommitted"]
+    assert labels[:3] == ["towards b", "towards c", "uncommitted: none above mean"]
     assert_legible(axes[0])
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from diffvae.pipeline import Links
 
 NAME = "links"
+MAX_Q = 0.05
+"""Pairs of types with a smaller q-value and more links than expected are printed."""
 EXAMPLE = (
     'Examples:  diffvae links results --overwrite --source "CD34+"   ·   '
     "diffvae links results --k 1 --out links_k1   ·   "
@@ -70,7 +72,8 @@ def show(links: Links) -> None:
     numbers, types, calls = links.summary["links"], links.types, links.summary["calls"]
     if types is not None and numbers["n_called"]:
         predicted = types[types["graph"] == types["graph"].iloc[-1]]
-        pairs = predicted[(predicted["type_1"] != predicted["type_2"]) & (predicted["z"] > 0)]
+        more = (predicted["z"] > 0) & (predicted["q_value"] < MAX_Q)
+        pairs = predicted[(predicted["type_1"] != predicted["type_2"]) & more]
         _console.table(
             f"{numbers['n_called']:,} links called, {numbers['n_new']:,} of them new (input graph: "
             f"{numbers['n_input']:,} edges); pairs of types with more links than by chance, the clearest first",

@@ -30,13 +30,13 @@ class Leaning(NamedTuple):
     fate: np.ndarray
     """Column of the fate that is most above its mean over the progenitors; -1 for none, -2 for cells without values."""
     strength: np.ndarray
-    """From 0, the mean, to 1, the largest possible probability."""
+    """How far its probability is above the mean, as a share of the largest possible probability."""
 
 
 def leaning(fates: np.ndarray, alpha: float, source: np.ndarray | None = None) -> Leaning:
     r"""Return the fate towards which each cell leans, and how much.
 
-    .. math:: c_i = \max_T \frac{B_{iT} - \bar B_T}{\alpha - \bar B_T}
+    .. math:: c_i = \max_T (B_{iT} - \bar B_T) / \alpha
 
     The most probable fate itself says little where one type is near to all progenitors: it is the same for all.
 
@@ -57,7 +57,7 @@ def leaning(fates: np.ndarray, alpha: float, source: np.ndarray | None = None) -
     known = np.isfinite(fates).all(axis=1)
     own = known if source is None else known & source
     mean = fates[own].mean(axis=0)
-    above = (np.where(known[:, None], fates, 0) - mean) / np.maximum(alpha - mean, 1e-9)
+    above = (np.where(known[:, None], fates, 0) - mean) / alpha
     best, strength = above.argmax(axis=1), np.clip(above.max(axis=1, initial=-np.inf), 0, 1)
     fate = np.where(strength > 1e-9, best, -1)
     return Leaning(np.where(known, fate, -2), np.where(known, strength, 0))
@@ -97,9 +97,8 @@ def fates(
     Array of two Axes of a new figure, map and bars; save it with ``diffvae.pl.save(axes[0], "path")``.
 
     On the map the colour of a progenitor is that of the type T whose probability :math:`B_T` is most above its mean
-    over the progenitors, as a share of the largest possible rise, :math:`(B_T - \bar B_T) / (\alpha - \bar B_T)`. The
-    colour is full where this share is 1 and grey where no fate is above its mean: an uncommitted cell. A dark ring
-    marks the cells that ``diffvae.tl.commitment`` calls.
+    over the progenitors. It is the fuller the larger :math:`(B_T - \bar B_T) / \alpha`, and grey where no fate is above
+    its mean: an uncommitted cell. A dark ring marks the cells that ``diffvae.tl.commitment`` calls.
 
     Bars are means over each group, the most probable fates first, with standard errors over the bootstraps. A diamond
     is the same by PCA neighbours, a line the mean of all progenitors, which a random group would have.
@@ -155,7 +154,7 @@ def fates(
         Line2D([], [], ls="", marker="D", mfc="white", mec=_style.INK, ms=5),
         Line2D([], [], ls="", marker="|", color=_style.INK, mew=1.6, ms=9),
     ]
-    labels += ["uncommitted", "other cells", "called", "by PCA neighbours", "mean of all progenitors"]
+    labels += ["uncommitted: none above mean", "other cells", "called", "by PCA neighbours", "mean of all progenitors"]
     _style.finish(
         figure, title if title is not None else f"{source}: where random walks among the cells end", keys, labels
     )
@@ -236,4 +235,4 @@ def _bars(
     ax.set_xticks([0, 0.5, 1])
     ax.set_xlabel("mean probability")
     rest = table.index.get_level_values("group").nunique() - len(groups)
-    _style.panel_title(ax, "By call" + (f", {rest} rare calls not drawn" if rest > 0 else ""))
+    _style.panel_title(ax, "By call" + (f", {rest} rare one{'s' * (rest > 1)} not drawn" if rest > 0 else ""))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BINS = 240
 """Maximum number of rows and columns of a drawn graph."""
 MAX_LINKS = 200_000
-MAX_PAIRS = 20
+MAX_PAIRS, MAX_Q = 20, 0.05
 
 
 def data(folder: Folder, cells: Cells) -> dict[str, Any] | None:
@@ -108,10 +108,10 @@ def _links(called: pd.DataFrame, cells: Cells) -> dict[str, Any]:
 
 
 def _pairs(table: pd.DataFrame | None) -> list[list[Any]]:
-    """Return the pairs of different types with most links compared with chance, in the last graph of the table."""
+    """Return the pairs of different types with more links than by chance, in the last graph of the table."""
     if table is None:
         return []
     last = table["graph"] == table["graph"].iloc[-1]
-    pairs = table[last & (table["type_1"] != table["type_2"]) & (table["z"] > 0)]
+    pairs = table[last & (table["type_1"] != table["type_2"]) & (table["z"] > 0) & (table["q_value"] < MAX_Q)]
     top = pairs.sort_values("z", ascending=False, kind="stable").head(MAX_PAIRS)
     return [[short(r.type_1), short(r.type_2), r.n_links, r.expected, r.z, r.q_value] for r in top.itertuples()]

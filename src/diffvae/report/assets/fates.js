@@ -13,7 +13,7 @@ if (data.fates) {
     const all = [...cells.x.keys()], own = all.filter((i) => fate[i] !== 255).sort((a, b) => strength[a] - strength[b]);
     const ring = (i) => called.has(i) && called.get(i) !== "uncommitted";
     own.sort((a, b) => ring(a) - ring(b));
-    const told = (i) => `${fate[i] < 254 ? `towards ${plain(map.names[fate[i]])}: ${percent(strength[i] / 255)} of the way` : "towards no fate"}${called.has(i) ? `<br>call: ${plain(called.get(i))}` : ""}`;
+    const told = (i) => `${fate[i] < 254 ? `towards ${plain(map.names[fate[i]])}: ${percent(strength[i] / 255)} above the mean` : "towards no fate"}${called.has(i) ? `<br>call: ${plain(called.get(i))}` : ""}`;
     const others = all.filter((i) => fate[i] === 255);
     caption("fate-map", `${own.length.toLocaleString("en")} progenitors (${source}) by the fate towards which they lean; a dark ring marks called cells`);
     const shown = map.names.map((_, k) => k).filter((k) => own.some((i) => fate[i] === k));
@@ -21,9 +21,9 @@ if (data.fates) {
       points(others.map((i) => cells.x[i]), others.map((i) => cells.y[i]), { text: others.map((i) => hover(i)), hoverinfo: "text", marker: { size: 0.8 * size, color: REST, line: { width: 0 } } }),
       { ...points(own.map((i) => cells.x[i]), own.map((i) => cells.y[i]), { text: own.map((i) => hover(i, told(i))), hoverinfo: "text",
         marker: { size: size + 2, color: own.map(colour), line: { width: own.map((i) => (ring(i) ? 1 : 0)), color: INK } } }), type: own.length > 3000 && webgl ? "scattergl" : "scatter" },
-      ...keys([...shown.map((k) => `towards ${map.names[k]}`), "uncommitted", "other cells"], [...shown.map((k) => map.colours[k]), NONE, REST])], onMap());
+      ...keys([...shown.map((k) => `towards ${map.names[k]}`), "uncommitted: no fate above the mean", "other cells"], [...shown.map((k) => map.colours[k]), NONE, REST])], onMap());
     $("fate-legend").replaceChildren(...shown.map((k) => legendEntry(`towards ${map.names[k]}`, { background: map.colours[k] })),
-      legendEntry("uncommitted", { background: NONE }), legendEntry("other cells", { background: REST }), legendEntry("called", { background: "transparent", border: "2px solid currentColor" }));
+      legendEntry("uncommitted: no fate above the mean", { background: NONE }), legendEntry("other cells", { background: REST }), legendEntry("called", { background: "transparent", border: "2px solid currentColor" }));
 
     // a block of bars per group, under its name; the largest groups, after all progenitors
     const drawnGroups = [groups[0], ...groups.slice(1).sort((a, b) => b.n_cells - a.n_cells)].slice(0, MOST_GROUPS);
@@ -46,6 +46,6 @@ if (data.fates) {
       { ...on, type: "scatter", mode: "markers", name: "random group", x: bars.map(([, f]) => f[5]), marker: { symbol: "line-ns-open", size: 14, color: INK, line: { width: 2 } } },
     ], { showlegend: true, legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 }, annotations, margin: { l: 20, r: 16, t: 8, b: 70 },
       xaxis: { range: [0, 1], fixedrange: true, tickvals: [0, 0.5, 1] }, yaxis: { range: [y - 0.4, -0.6], tickvals: bars.map(([at]) => at), ticktext: bars.map(([, f]) => plain(cut(f[0]))), fixedrange: true, showgrid: false, zeroline: false } });
-    rows("fate-table", groups.flatMap((g) => g.fates.map(([name, , mean, se, pca, random, sd]) => [g.name, g.n_cells, name, mean, se, pca, random, sd])), [1, 3, 4, 5, 6, 7]);
+    rows("fate-table", groups.flatMap((g) => g.fates.filter((f) => f[2] >= 0.01 || f[4] >= 0.01).map(([name, , mean, se, pca, random, sd]) => [g.name, g.n_cells, name, mean, se, pca, random, sd])), [1, 3, 4, 5, 6, 7]);
   }
 }
