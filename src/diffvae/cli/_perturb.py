@@ -53,10 +53,7 @@ def command(
         list[str] | None,
         typer.Option("--n-sd", help='Steps in standard deviations instead, as in the paper, such as "0.5 1".'),
     ] = None,
-    earlier: Annotated[
-        list[str] | None,
-        typer.Option("--earlier", help="Type that is upstream of the source; repeat the option for more."),
-    ] = None,
+    earlier: o.Earlier = None,
     restrict: Annotated[
         str | None,
         typer.Option("--restrict", help="Genes that may change: tf (transcription factors), or a file, one per line."),
