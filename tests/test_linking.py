@@ -16,7 +16,7 @@ from diffvae.pipeline import _folder, _links
 QUICK = {"max_epochs": 10, "progress": False}
 RUN = {"n_top_genes": None, "n_latent": 4, "max_epochs": 3, "n_clusters": 3, "cluster_method": "kmeans"}
 RUN |= {"progress": False}
-FIGURES = {"adjacency", "commitment", "history", "link_table", "links"}
+FIGURES = {"adjacency", "commitment", "fates", "history", "link_table", "links"}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_the_folder_holds_everything(found, fork_folder):
     assert names(part / "figures") == sorted(f"{name}.png" for name in FIGURES)
     assert all(file.stat().st_size > 1000 for file in (part / "figures").iterdir())
     written = tables(part)
-    assert set(written) == {"called_links", "commitment", "commitment_types", "history", "link_table"}
+    assert set(written) == {"called_links", "commitment", "commitment_types", "fates", "history", "link_table"}
     assert len(written["called_links"]) == len(links.called)
     assert written["called_links"].columns.tolist() == ["cell_1", "cell_2", "probability", "new"]
     assert set(written["link_table"]["graph"]) == {"cell_graph", "diffvae_called_links"}
@@ -83,6 +83,9 @@ def test_the_folder_holds_everything(found, fork_folder):
     assert len(written["commitment"]) == (links.adata.obs["cell_type"] == "stem").sum()
     assert len(written["commitment_types"]) == 2 * 2 * len(written["commitment"])
     assert len(written["history"]) == 10
+    pd.testing.assert_frame_equal(written["fates"], links.fates, check_dtype=False)
+    assert links.fates["group"].iloc[0] == "all"
+    assert set(links.fates["type"]) == {"red", "white"}
     assert (told[0], told[-1]) == ("read", "write")
     assert names(fork_folder.parent) == ["out"]  # nothing half written beside it
 
@@ -94,9 +97,16 @@ def test_the_cells_have_their_graphs_and_no_expression(found, fork_folder):
     assert again.obs_names.equals(links.adata.obs_names)
     assert {"cell_graph", "diffvae_links", "diffvae_called_links"} <= set(again.obsp)
     assert {"X_diffvae_graph", "X_diffvae_link", "X_diffvae_graph_tsne", "X_diffvae_tsne"} <= set(again.obsm)
+    own = (again.obs["cell_type"] == "stem").to_numpy()
+    stored = again.obsm["diffvae_fates"]
+    assert np.isfinite(stored).all(axis=1).tolist() == own.tolist()
+    first = links.fates[links.fates["group"] == "all"].set_index("type")
+    named = list(again.uns["diffvae"]["fates"]["names"])
+    assert stored[own].mean(axis=0) == pytest.approx(first.loc[named, "probability"].to_numpy())
+    assert (first["se"] > 0).all()
     assert (again.obsp["diffvae_links"] != links.adata.obsp["diffvae_links"]).nnz == 0
     assert again.uns["diffvae_links"]["connectivities_key"] == "diffvae_links"
-    assert {"links", "link_table", "commitment", "commitment_types"} <= set(again.uns["diffvae"])
+    assert {"links", "link_table", "commitment", "commitment_types", "fates", "fate_table"} <= set(again.uns["diffvae"])
     assert again.obs["diffvae_commitment"].notna().sum() == (again.obs["cell_type"] == "stem").sum()
 
 
@@ -139,6 +149,7 @@ def test_verdict_says_what_a_trivial_way_gives(found):
     assert f"reaches {stored['pearson_auc']:.3f}." in said[1]
     assert said[2].startswith(f"At the threshold {stored['threshold']:.2g}, {stored['recall']:.0%} of the edges")
     assert f"{stored['precision']:.0%} of all called pairs are edges" in said[2]
+    assert all(len(one) <= 200 for one in said)  # two lines of 100 columns
     assert stored["precision_unknown"] < stored["precision"]
     pieces = f"{stored['n_components']} connected components, the input graph {stored['n_components_input']}"
     assert any(pieces in one for one in said) == (stored["n_components"] > stored["n_components_input"])
@@ -149,13 +160,13 @@ def test_verdict_says_what_a_trivial_way_gives(found):
     called = (links.commitment["call"] != "uncommitted").sum()
     n_pca = (links.commitment["call_pca"] != "uncommitted").sum()
     parameters = links.adata.uns["diffvae"]["commitment_params"]
-    assert any(
-        one.startswith(
-            f"{called} of {len(links.commitment)} progenitors are on a path to a later type (expected share of"
-        )
-        and f"{parameters['expected_false']:.0%}); by their PCA neighbours alone {n_pca} are called." in one
-        for one in said
+    first = links.summary["fates_verdict"][0]
+    assert first in said
+    assert first.startswith(
+        f"{called} of {len(links.commitment)} progenitors have begun towards a later type (expected"
     )
+    assert f"{parameters['expected_false']:.0%}); by PCA neighbours {n_pca};" in first
+    assert first.endswith(f"where none has begun {parameters['null_called']:.1%} are called.")
     assert sum(one.startswith("Name the types upstream of the progenitors (earlier)") for one in said) == 1
     assert any("kept at its lower limit" in one for one in said) == parameters["at_limit"]
     assert any("vary more (variance" in one for one in said) == (parameters["variance"] > _links.WIDE_CORE)
@@ -191,7 +202,9 @@ def test_without_a_source_nobody_is_called_and_other_types_can_be_chosen(fork_fo
     assert links.commitment is None
     assert links.summary["calls"] is None
     assert len(links.summary["verdict"]) == 4
-    assert {file.stem for file in (tmp_path / "out" / "figures").iterdir()} == FIGURES - {"commitment"}
+    assert {file.stem for file in (tmp_path / "out" / "figures").iterdir()} == FIGURES - {"commitment", "fates"}
+    assert links.fates is None
+    assert links.summary["fates_verdict"] == []
     assert set(tables(tmp_path / "out")) == {"called_links", "history", "link_table"}
     assert links.model.config.conv == "sage"
     assert links.model.config.joint_weight == 0.1
@@ -352,11 +365,95 @@ def test_numbers_of_numpy_have_a_place_in_the_summary(found, tmp_path, no_figure
 
 def test_verdict_doubts_a_wide_core_and_asks_for_roles():
     said = {"n_progenitors": 9, "n_called_progenitors": 3, "n_called_pca": 2, "expected_false": 0.08, "core_share": 0.6}
-    said |= {"scheme": "x", "n_components": 1, "n_components_input": 1, "earlier": ["old"], "named": True}
-    plain = _folder.sentences(_links.VERDICT, said | {"variance": 0.9, "at_limit": False})
-    assert plain[-1].startswith("3 of 9 progenitors are on a path to a later type (expected share of false calls 8%)")
-    doubted = _folder.sentences(_links.VERDICT, said | {"variance": 1.7, "at_limit": True, "named": False})
-    assert doubted[: len(plain)] == plain
-    assert [one.split(" ")[0] for one in doubted[len(plain) :]] == ["Name", "Uncommitted", "The"]
-    assert "variance 1.7" in doubted[-2]
-    assert "60%" in doubted[-1]
+    said |= {"null_called": 0.004, "n_unreached": 0, "earlier": ["old"], "named": True}
+    plain = _folder.sentences(_links.FATES_VERDICT, said | {"variance": 0.9, "at_limit": False})
+    assert plain == [
+        "3 of 9 progenitors have begun towards a later type (expected false calls 8%); by PCA neighbours 2; where none "
+        "has begun 0.4% are called."
+    ]
+    doubted = said | {"variance": 1.7, "at_limit": True, "named": False, "n_unreached": 4}
+    doubted = _folder.sentences(_links.FATES_VERDICT, doubted)
+    assert doubted[:1] == plain
+    assert [one.split(" ")[0] for one in doubted[1:]] == ["Name", "Uncommitted", "The", "From"]
+    assert "variance 1.7" in doubted[2]
+    assert "60%" in doubted[3]
+    assert "From 4 progenitors" in doubted[4]
+    assert all(len(one) <= 200 for one in doubted)
+
+
+@pytest.mark.parametrize(("n", "length"), [(1, 10), (8, 6), (30, 14), (2, 90)])
+def test_a_sentence_on_pairs_has_two_lines(n, length):
+    types = [f"{i:02d}".ljust(length, "x") for i in range(n + 1)]
+    rows = [("diffvae_called_links", types[0], other, 5, 0.001, 50.0 - i) for i, other in enumerate(types[1:])]
+    rows += [
+        ("diffvae_called_links", "few", "links", 0, 0.001, -9.0),
+        ("cell_graph", "of the", "input", 5, 0.001, 99.0),
+    ]
+    table = pd.DataFrame(rows, columns=["graph", "type_1", "type_2", "n_links", "q_value", "z"])
+    said = _links._pairs(table)["pairs"]
+    assert said.startswith(f"{types[0]} - {types[1]}")
+    assert len(said) <= max(_links.MAX_PAIRS_TEXT + 12, 2 * length + 15)
+    named = said.split(" and ")[0].split(", ")
+    assert (f"and {n - len(named)} more" in said) == (n > len(named))
+    assert "few" not in said
+    assert "input" not in said
+
+
+def test_depleted_pairs_are_not_printed_under_more_links_than_by_chance(found, capsys):
+    from dataclasses import replace
+
+    from diffvae.cli._links import show
+
+    links, _ = found
+    table = links.types.copy()
+    last = table["graph"] == "diffvae_called_links"
+    table.loc[last, ["z", "q_value"]] = -3.0, 0.001
+    red = last & (table["type_1"] == "stem") & (table["type_2"] == "red")
+    table.loc[red, ["z", "n_links", "q_value"]] = 7.5, 77, 0.01
+    show(replace(links, types=table))
+    said = capsys.readouterr().out
+    above = said.split("Calls of progenitors")[0]
+    assert "77" in above
+    assert "-3.0" not in above
+    assert "Mean probability that a random walk" in said
+    assert "± " in said
+
+
+@pytest.mark.usefixtures("quick_training")
+def test_earlier_types_of_a_run_are_no_fates_and_conversions_to_them_go_back(cells, monkeypatch):
+    given = {}
+
+    def perturbation(adata, model, **options):
+        given.update(options)
+        raise pipeline._run.DataError("not now.")
+
+    monkeypatch.setattr(pipeline._run._perturb, "run_perturbation", perturbation)
+    result = pipeline.run(cells, label_key="cell_type", source="red", target=["stem", "white"], earlier=["stem"], **RUN)
+    assert given["earlier"] == ["stem"]
+    assert given["target"] == ["stem", "white"]
+    assert result.links.summary["parameters"]["target"] == ["white"]
+    assert result.links.adata.uns["diffvae"]["commitment_params"]["earlier"] == ["stem"]
+    assert result.links.adata.uns["diffvae"]["fates"]["names"] == ["white"]
+    assert set(result.links.fates["type"]) == {"white"}
+    assert result.summary["parameters"]["earlier"] == ["stem"]
+
+    result = pipeline.run(cells, label_key="cell_type", source="red", target=["stem"], earlier=["stem"], **RUN)
+    assert result.links.commitment is None
+    said = "No progenitors were called: all other types are earlier than 'red'."
+    assert said in result.summary["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"earlier": ["stem"]}, "earlier is given without source"),
+        ({"source": "red", "earlier": "stem"}, r"earlier is a list of types; write \['stem'\]"),
+        ({"source": "red", "earlier": ["blue"]}, r"'blue' is not a type of adata.obs\['cell_type'\]"),
+        ({"source": "red", "earlier": ["red"]}, "'red' is both source and earlier"),
+    ],
+)
+def test_earlier_types_of_a_run_that_can_not_be_are_refused_before_the_training(cells, options, sentence):
+    told = []
+    with pytest.raises(ValueError, match=sentence):
+        pipeline.run(cells, label_key="cell_type", on_step=told.append, **RUN, **options)
+    assert "train DiffVAE" not in told

@@ -1,6 +1,9 @@
 """Whether artificial cells can be told from real ones."""
 
+import anndata as ad
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -47,6 +50,46 @@ def test_shares_of_types():
     assert table.loc["type_error", "artificial"] == pytest.approx(0.5, abs=0.11)
     assert table.loc["type_error", "real"] < 0.2
     assert realism(cells(200, 0), cells(100, 1), ["a"] * 200, ["a"] * 100).loc["type_error", "artificial"] == 0
+
+
+def test_cells_without_a_type_are_left_out_of_the_shares():
+    real, made = np.array(["a", "b", None, np.nan], object).repeat(50), ["a"] * 50 + [None] * 50
+    table = realism(cells(200, 0), cells(100, 1), pd.Series(real), made)
+    assert table.loc["type_error", "artificial"] == pytest.approx(0.5, abs=0.15)  # 100% of a, among real cells 50%
+    table = realism(cells(200, 0), cells(100, 1), real, [None] * 100)
+    assert np.isnan(table.loc["type_error", "artificial"])
+    assert table.loc["type_error", "real"] < 0.3
+
+
+@pytest.mark.parametrize(
+    "form",
+    [sparse.coo_matrix, sparse.csc_array, sparse.lil_matrix, sparse.dia_matrix, pd.DataFrame, np.ndarray.tolist],
+)
+def test_any_matrix_counts_the_same(form):
+    real, artificial = cells(60, 0), cells(30, 1)
+    assert realism(form(real), form(artificial)).equals(realism(real, artificial))
+
+
+def test_a_matrix_in_an_open_file(tmp_path):
+    real, artificial = cells(60, 0), cells(30, 1)
+    with h5py.File(tmp_path / "cells.h5", "w") as file:
+        assert realism(file.create_dataset("x", data=real), artificial).equals(realism(real, artificial))
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        (ad.AnnData(cells(50, 0)), "real is of type AnnData, with values of type object; give a numeric matrix"),
+        (None, "real is of type NoneType"),
+        ([[1, 2], [3]], "real is of type list"),
+        (cells(50, 0)[0], r"real is of type ndarray, with the shape \(15,\)"),
+        (cells(50, 0).astype(str), "values of type <U"),
+        (np.ma.masked_equal(cells(50, 0), 0), "real is a masked array with"),
+    ],
+)
+def test_what_is_no_matrix_is_refused(bad, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        realism(bad, cells(50, 1))
 
 
 def test_sparse_and_dense_agree_and_the_seed_decides():

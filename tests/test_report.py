@@ -3,6 +3,8 @@ import json
 import re
 import shutil
 
+import anndata as ad
+import markupsafe
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ import diffvae as dv
 from diffvae import report
 from diffvae._core.io import read
 from diffvae.pp import DataError
-from diffvae.report import _changes, _encode, _links, _made, _map, _types
+from diffvae.report import _changes, _encode, _fates, _links, _made, _map, _types
 from diffvae.report._folder import Folder
 
 
@@ -25,8 +27,10 @@ def data_of(text):
 def test_a_run_writes_its_page(report_folder):
     text = (report_folder / "report.html").read_text(encoding="utf-8")
     found = data_of(text)
-    assert set(found) == {"cells", "genes", "types", "changes", "links", "made"}
-    assert [text.count(f'<section id="{s}">') for s in ("found", "map", "types", "changes", "links", "made")] == [1] * 6
+    assert set(found) == {"cells", "genes", "types", "changes", "fates", "links", "made"}
+    assert [
+        text.count(f'<section id="{s}">') for s in ("found", "map", "types", "changes", "fates", "links", "made")
+    ] == [1] * 7
     assert len(text) < 6.5e6  # 4.8 million of them are the drawing library
 
 
@@ -168,6 +172,55 @@ def test_links_of_the_page_are_the_called_links(report_folder):
     assert links["types"][-1]["to"] == links["input"]["bins"]
 
 
+def test_fates_of_the_page_are_those_of_the_table(report_folder):
+    text = (report_folder / "report.html").read_text(encoding="utf-8")
+    fates = data_of(text)["fates"]
+    table = pd.read_csv(report_folder / "links" / "tables" / "fates.csv")
+    assert [group["name"] for group in fates["groups"]] == list(dict.fromkeys(table["group"]))
+    drawn = {(g["name"], f[0]): f[2:] for g in fates["groups"] for f in g["fates"]}
+    for row in table.itertuples():
+        assert drawn[row.group, row.type] == pytest.approx([row.probability, row.se, row.pca, row.null, row.null_sd])
+    for group in fates["groups"]:
+        means = [fate[2] for fate in group["fates"]]
+        assert means == sorted(means, reverse=True)
+    cells = ad.read_h5ad(report_folder / "links" / "cells.h5ad")
+    stored, source = cells.obsm["diffvae_fates"], json.loads((report_folder / "links" / "summary.json").read_text())
+    fate = np.frombuffer(base64.b64decode(fates["map"]["fate"]), "u1")
+    assert (fate == _fates.OTHER).tolist() == np.isnan(stored).any(axis=1).tolist()
+    above = stored - np.nanmean(stored, axis=0)
+    for i in np.flatnonzero(fate < _fates.NONE):
+        assert above[i, fate[i]] > 0
+    assert (above[fate == _fates.NONE] <= 1e-9).all()
+    first = source["fates_verdict"][0]
+    section = text[text.index('<section id="fates">') : text.index('<section id="links">')]
+    assert section.index(markupsafe.escape(first)) < section.index("<p>A call says")
+    assert first not in text[text.index('<section id="links">') :].split("</section>")[0]
+
+
+def test_calls_of_an_earlier_version_without_fates_are_shown(report_folder, tmp_path):
+    shutil.copytree(report_folder, tmp_path / "out")
+    (tmp_path / "out" / "links" / "tables" / "fates.csv").unlink()
+    summary = json.loads((tmp_path / "out" / "links" / "summary.json").read_text())
+    said = summary.pop("fates_verdict")
+    (tmp_path / "out" / "links" / "summary.json").write_text(json.dumps(summary))
+    text = dv.report.page(tmp_path / "out")
+    fates = data_of(text)["fates"]
+    assert fates["map"] is None
+    assert len(fates["progenitors"]) == 13
+    assert text.count(str(markupsafe.escape(said[0]))) == 1  # with the sentences on links
+
+
+def test_fates_that_do_not_fit_the_cells_leave_the_section_out_with_a_warning(report_folder, tmp_path):
+    shutil.copytree(report_folder, tmp_path / "out")
+    file = tmp_path / "out" / "links" / "cells.h5ad"
+    cells = ad.read_h5ad(file)
+    cells.obsm["diffvae_fates"] = np.zeros((cells.n_obs, 7))
+    cells.write_h5ad(file)
+    text = dv.report.page(tmp_path / "out")
+    assert {"links", "fates"}.isdisjoint(data_of(text))
+    assert "links is not shown: it is damaged" in text
+
+
 def test_the_command_makes_it_again(report_folder):
     (text,) = _made.commands(Folder.open(report_folder))
     assert text.startswith("diffvae run --out demo --n-latent 10 ")
@@ -219,7 +272,7 @@ def test_hostile_names_are_text(hostile_report):
     assert "<script>document" not in text
     assert "<b>bold" not in text
     assert "<img src=x" not in text
-    assert text.count("<script") == 10
+    assert text.count("<script") == 11
     found = data_of(text)
     assert _encode.short(HOSTILE[0]) in [g["name"] for g in found["genes"]["stored"]]
     assert max(len(n) for n in found["cells"]["names"]) <= _encode.MAX_NAME
@@ -288,6 +341,7 @@ def test_links_of_cells_that_are_not_drawn_are_counted(report_folder):
     assert part["n_edges"] < part["n_called"] == found["n_edges"]
     degree = np.frombuffer(base64.b64decode(found["degree"]), "<u4")
     assert np.array_equal(np.frombuffer(base64.b64decode(part["degree"]), "<u4"), degree[few.rows])
+    part, found = (_fates.data(links, which, {}) for which in (few, whole))
     assert len(part["progenitors"]) == len(found["progenitors"]) == 13
 
 

@@ -64,7 +64,7 @@ def drawn(page, plot):
 def test_the_page_loads_in_silence_and_draws_everything(opened, report_folder):
     page = opened(report_folder)
     plots = page.locator("figure.plot > div[role=group]")
-    assert plots.count() == 11
+    assert plots.count() == 13
     assert all(plot.locator(".main-svg").count() for plot in plots.all())
     assert all(plot.get_attribute("aria-label") for plot in plots.all())
     assert page.locator("#clusters tbody tr").count() == n_clusters(report_folder)
@@ -193,6 +193,32 @@ def test_links_of_a_chosen_cell_are_drawn(opened, report_folder):
     first, second = page.evaluate(f"{ends}.map((list) => [...list])")
     n = sum(int(last) in pair for pair in zip(first, second, strict=True))
     assert f": {n} links" in told
+
+
+def test_links_and_fates_have_legends(opened, report_folder):
+    page = opened(report_folder)
+    types = page.evaluate("(data.cells.groups.find((g) => g.key === data.links.groupby)).names")
+    named = page.locator("#link-legend bdi").all_inner_texts()
+    assert named == [*types, "chosen cell", "new link", "edge of the input graph"]
+    named = page.locator("#fate-legend bdi").all_inner_texts()
+    assert named[-3:] == ["uncommitted: no fate above the mean", "other cells", "called"]
+    assert all(name.startswith("towards ") for name in named[:-3])
+
+
+def test_the_fate_map_draws_every_progenitor_and_the_bars_the_means(opened, report_folder):
+    page = opened(report_folder)
+    table = pd.read_csv(report_folder / "links" / "tables" / "fates.csv")
+    calls = pd.read_csv(report_folder / "links" / "tables" / "commitment.csv")
+    assert drawn(page, "fate-map")[:2] == [len(marker(page, "map-plot")) - len(calls), len(calls)]
+    rings = page.evaluate("document.getElementById('fate-map').data[1].marker.line.width")
+    assert sum(rings) == (calls["call"] != "uncommitted").sum()
+    means = page.evaluate("document.getElementById('fate-bars').data[0].x")
+    first = table[table["group"] == "all"].sort_values("probability", ascending=False)["probability"].to_numpy()
+    assert means[: len(first)] == pytest.approx(first[first >= 0.01].tolist())
+    assert page.locator("#fate-calls tbody tr").count() == len(calls)
+    lead = page.locator("#fates .lead").inner_text()
+    n_called = (calls["call"] != "uncommitted").sum()
+    assert lead.startswith(f"{n_called} of {len(calls)} progenitors have begun")
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

@@ -122,6 +122,43 @@ def test_bootstraps_give_standard_errors_that_a_later_call_removes():
     assert "diffvae_fates_se" not in adata.obsm
 
 
+def test_the_table_of_groups_by_hand():
+    # red - stem - stem - blue, as above; the third group has no name
+    adata = line(["red", "stem", "stem", "blue"], [(0, 1), (1, 2), (2, 3)])
+    adata.obs["half"] = pd.Categorical([None, "left", "right", None])
+    tl.fates(adata, "stem", "type", graph="mine", k=1, split_by="half", n_bootstraps=1)
+    near = 0.45 / (1 - 0.45**2)
+    far, middle = 0.45 * near, (near + 0.45 * near) / 2
+    table = adata.uns["diffvae"]["fate_table"]
+    assert table["group"].tolist() == ["all", "all", "left", "left", "right", "right"]
+    assert table["n_cells"].tolist() == [2, 2, 1, 1, 1, 1]
+    assert table["type"].tolist() == ["blue", "red"] * 3
+    assert table["probability"].tolist() == pytest.approx([middle, middle, far, near, near, far])
+    assert table["null"].tolist() == pytest.approx([middle] * 6)
+    # of two cells one is drawn at random: its standard deviation is that of the two values
+    assert table["null_sd"].tolist() == pytest.approx([0, 0] + [(near - far) / 2] * 4)
+    assert table["se"].isna().all()
+    tl.fates(adata, "stem", "type", graph="mine")
+    assert "fate_table" not in adata.uns["diffvae"]  # of an earlier call
+
+
+def test_random_groups_have_the_mean_and_spread_that_the_table_says():
+    adata = tree()
+    values = tl.fates(adata, "MEP", "cell_type", targets=["Erythrocyte"])["Erythrocyte"].to_numpy()
+    rng = np.random.default_rng(0)
+    means = [rng.choice(values, 30, replace=False).mean() for _ in range(4000)]
+    adata.obs["group"] = None
+    own = np.flatnonzero((adata.obs["cell_type"] == "MEP").to_numpy())
+    adata.obs.iloc[own[:30], adata.obs.columns.get_loc("group")] = "some"
+    tl.fates(adata, "MEP", "cell_type", targets=["Erythrocyte"], split_by="group", n_bootstraps=8)
+    row = adata.uns["diffvae"]["fate_table"].set_index("group").loc["some"]
+    assert row["probability"] == pytest.approx(values[:30].mean())
+    assert row["null"] == pytest.approx(np.mean(means), abs=0.01)
+    assert row["null_sd"] == pytest.approx(np.std(means), rel=0.06)
+    assert 0 < row["se"] < 0.2
+    assert row["pca"] != row["probability"]
+
+
 def test_what_is_written_survives_a_file(tmp_path):
     adata = tree()
     tl.fates(adata, "HSPC", "cell_type", earlier=(), n_bootstraps=2)
@@ -135,6 +172,7 @@ def test_what_is_written_survives_a_file(tmp_path):
     ("options", "sentence"),
     [
         ({"source": "root"}, "'root' is not a type"),
+        ({"split_by": "nothing"}, "split_by is 'nothing'; the columns of adata.obs are"),
         ({"targets": ["pink"]}, "'pink' is not a type"),
         ({"earlier": ["red"], "targets": ["red"]}, "earlier has 'red', which is also the source or a target"),
         ({"earlier": ["stem"]}, "earlier has 'stem'"),

@@ -5,12 +5,13 @@ import functools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from _states import RED, SOURCE, states
 
 import diffvae as dv
 from diffvae.pp import DataError
 from diffvae.tl._directions import read_cells
-from diffvae.tl._gene_sets import IncrementalClassifier, lengths_tried, smallest_set
+from diffvae.tl._gene_sets import IncrementalClassifier, lengths_tried, search_together, smallest_set
 from diffvae.tl._judge import Judge
 from diffvae.tl._minimal_genes import find_minimal
 
@@ -49,14 +50,16 @@ def test_prefixes_equal_brute_force():
     edited = IncrementalClassifier(classifier)
     edited.block = 17  # several blocks
     code = classifier.code(RED)
-    probability, first = edited.prefixes(edited.hidden(x[3:4])[0], genes, change, code)
+    probability, first = edited.classify(edited.prefixes(edited.hidden(x[3:4])[0], genes, change), code)
     brute = np.repeat(x[3][None], len(genes), axis=0)
     for n in range(len(genes)):
         brute[n, genes[: n + 1]] += change[: n + 1]
     expected = classifier.predict_proba(brute)
     np.testing.assert_allclose(probability, expected[:, code], atol=1e-5)
     np.testing.assert_array_equal(first, expected.argmax(1) == code)
-    singles, _ = edited.singles(edited.hidden(x[3][None])[0], genes, change, code)
+    some = edited.prefixes(edited.hidden(x[3:4])[0], genes, change, np.array([3, 17, 40]))
+    np.testing.assert_allclose(edited.classify(some, code)[0], expected[[2, 16, 39], code], atol=1e-5)
+    singles, _ = edited.classify(edited.singles(edited.hidden(x[3][None])[0], genes, change), code)
     alone = np.repeat(x[3][None], len(genes), axis=0)
     alone[np.arange(len(genes)), genes] += change
     np.testing.assert_allclose(singles, classifier.predict_proba(alone)[:, code], atol=1e-5)
@@ -116,22 +119,36 @@ def test_without_elimination_a_set_is_the_beginning_of_the_ranking():
     assert (reduced["n_first"].to_numpy() == cells["n_first"].to_numpy()).all()
 
 
+class Known:
+    """A classifier whose cells are flipped after some numbers of genes."""
+
+    def __init__(self, flips):
+        self.flips = flips
+
+    def hidden(self, x):
+        return torch.zeros(len(x), 1)
+
+    def prefixes(self, hidden, genes, change, lengths):
+        assert len(genes) >= lengths[-1]
+        self.ranked = genes.tolist()
+        return torch.from_numpy(lengths)[:, None]
+
+    def classify(self, hidden, target):
+        flipped = self.flips(hidden[:, 0].numpy())
+        return np.ones(len(hidden)), flipped
+
+
+def search(known, change, **options):
+    options = {"order": "effect", "stable": True, "eliminate": False} | options
+    return search_together(known, [smallest_set(known, np.zeros(len(change)), change, 0, **options)], 0, 0.5)[0]
+
+
 @pytest.mark.parametrize(("first", "stable", "n_genes"), [(3, 3, 10), (25, 25, 60), (100, 331, 700), (700, 700, 700)])
 def test_lengths_between_those_tried_are_found(first, stable, n_genes):
     """A cell that flips at one length, loses it halfway and flips for good later."""
-    lost = (first + stable) // 2 if stable > first else None
-
-    class Known:
-        def hidden(self, x):
-            return x
-
-        def prefixes(self, hidden, genes, change, target, lengths):
-            assert len(genes) >= lengths[-1]
-            flipped = (lengths >= first) & ((lengths >= stable) | (lengths < lost if lost else False))
-            return np.ones(len(lengths)), flipped
-
-    options = {"order": "effect", "stable": True, "min_probability": 0.5, "eliminate": False}
-    flip = smallest_set(Known(), np.zeros(n_genes), np.linspace(2, 1, n_genes), 0, **options)
+    lost = (first + stable) // 2 if stable > first else 0
+    known = Known(lambda n: (n >= first) & ((n >= stable) | (n < lost)))
+    flip = search(known, np.linspace(2, 1, n_genes))
     assert (flip.n_first, flip.n_stable, len(flip.genes)) == (first, stable, stable)
     tried = lengths_tried(n_genes)
     assert tried[-1] == n_genes
@@ -140,37 +157,25 @@ def test_lengths_between_those_tried_are_found(first, stable, n_genes):
 
 def test_first_flip_is_the_first_of_those_between():
     """Flips at 25, not at 26, and for good from 27 on: 27 is the next length that is tried after 24."""
-
-    class Known:
-        def hidden(self, x):
-            return x
-
-        def prefixes(self, hidden, genes, change, target, lengths):
-            return np.ones(len(lengths)), (lengths == 25) | (lengths >= 27)
-
-    options = {"order": "effect", "stable": True, "min_probability": 0.5, "eliminate": False}
-    flip = smallest_set(Known(), np.zeros(60), np.linspace(2, 1, 60), 0, **options)
+    flip = search(Known(lambda n: (n == 25) | (n >= 27)), np.linspace(2, 1, 60))
     assert lengths_tried(60)[23:25].tolist() == [24, 27]
     assert (flip.n_first, flip.n_stable) == (25, 27)
 
 
 def test_effects_are_ranked_in_log_units():
     """Of two genes with the same effect on the unit scale the one with the larger range comes first."""
-
-    class Counting:
-        def hidden(self, x):
-            return x
-
-        def prefixes(self, hidden, genes, change, target, lengths):
-            self.ranked = genes.tolist()
-            return np.ones(len(lengths)), lengths >= 2
-
     change, scale = np.array([0.1, 0.1, -0.2, 0.0]), np.array([1.0, 3.0, 1.0, 100.0])
-    seen = Counting()
-    options = {"order": "effect", "stable": True, "min_probability": 0.5, "eliminate": False}
-    flip = smallest_set(seen, np.zeros(4), change, 0, scale=scale, **options)
-    assert seen.ranked == [1, 2, 0]
+    known = Known(lambda n: n >= 2)
+    flip = search(known, change, scale=scale)
+    assert known.ranked == [1, 2, 0]
     assert (flip.genes.tolist(), flip.n_first, flip.n_stable) == ([1, 2], 2, 2)
+
+
+@pytest.mark.parametrize("order", ["effect", "gradient", "greedy"])
+def test_cells_that_are_searched_together_do_not_mix(order, monkeypatch):
+    found = by_order(order)
+    monkeypatch.setattr("diffvae.tl._minimal_genes.TOGETHER", 1)
+    pd.testing.assert_frame_equal(searched(order=order).cells, found.cells)
 
 
 def test_judge_and_neighbours_look_at_the_edited_cells(found):

@@ -24,6 +24,7 @@ MADE_BY = {
     **dict.fromkeys((_keys.GENE_WEIGHTS, _keys.GENE_JACOBIAN, "gene_weights"), "diffvae.tl.gene_weights(adata, model)"),
     **dict.fromkeys((_keys.COMMITMENT, "commitment"), "diffvae.tl.commitment(adata, source, groupby)"),
     **dict.fromkeys((_keys.FATES, "fates"), "diffvae.tl.fates(adata, source, groupby)"),
+    "fate_table": "diffvae.tl.fates(adata, source, groupby, split_by='diffvae_commitment')",
     _keys.WHITE: "diffvae.pp.whiten(adata, groupby)",
     **dict.fromkeys((_keys.CELL_TYPE, "annotation"), "diffvae.tl.annotate(adata)"),
     **dict.fromkeys((_keys.CLUSTER, "cluster"), "diffvae.tl.cluster(adata)"),

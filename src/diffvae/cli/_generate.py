@@ -38,7 +38,7 @@ def command(
     from diffvae.pipeline._generate import generate, sentence
 
     o.refuse_file(out, overwrite)
-    artificial, table = generate(model, out, n_cells, noise=not expected, batch=batch, seed=seed)
+    artificial, table = generate(model, out, n_cells, noise=not expected, batch=batch, seed=seed, overwrite=overwrite)
     if table is not None:
         _console.say(sentence(table))
     _console.say(f"Written to {out}: {artificial.n_obs:,} artificial cells x {artificial.n_vars:,} genes")

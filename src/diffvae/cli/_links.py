@@ -11,9 +11,13 @@ from diffvae.cli import _console
 from diffvae.cli import _options as o
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from diffvae.pipeline import Links
 
 NAME = "links"
+MAX_Q = 0.05
+"""Pairs of types with a smaller q-value and more links than expected are printed."""
 EXAMPLE = (
     'Examples:  diffvae links results --overwrite --source "CD34+"   ·   '
     "diffvae links results --k 1 --out links_k1   ·   "
@@ -32,10 +36,7 @@ def command(
         list[str] | None,
         typer.Option("--target", help="Mature type; repeat the option for more. Default: all other types."),
     ] = None,
-    earlier: Annotated[
-        list[str] | None,
-        typer.Option("--earlier", help="Type that is upstream of the source; repeat the option for more."),
-    ] = None,
+    earlier: o.Earlier = None,
     groupby: o.GroupBy = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Number of most probable links to store per cell.")] = 15,
     preset: o.Preset = "default",
@@ -53,7 +54,7 @@ def command(
     """Predict links between cells with Graph-DiffVAE, compared with chance and with Pearson's correlation.
 
     Joins similar cells, trains on this graph with 10 % of its edges hidden, predicts links with calibrated
-    probabilities, counts links between types, and calls progenitors that are on a path to a later type.
+    probabilities, counts links between types, ranks progenitors by their fates, and calls those that have begun.
     """
     options = o.arguments(locals())
     from diffvae import pipeline
@@ -71,10 +72,11 @@ def show(links: Links) -> None:
     numbers, types, calls = links.summary["links"], links.types, links.summary["calls"]
     if types is not None and numbers["n_called"]:
         predicted = types[types["graph"] == types["graph"].iloc[-1]]
-        pairs = predicted[(predicted["type_1"] != predicted["type_2"]) & (predicted["n_links"] > 0)]
+        more = (predicted["z"] > 0) & (predicted["q_value"] < MAX_Q)
+        pairs = predicted[(predicted["type_1"] != predicted["type_2"]) & more]
         _console.table(
             f"{numbers['n_called']:,} links called, {numbers['n_new']:,} of them new (input graph: "
-            f"{numbers['n_input']:,} edges); pairs of different types with most links compared with chance",
+            f"{numbers['n_input']:,} edges); pairs of types with more links than by chance, the clearest first",
             ["type", "type", "links", "expected", "z", "q"],
             (
                 (r.type_1, r.type_2, r.n_links, f"{r.expected:.1f}", f"{r.z:.1f}", f"{r.q_value:.2g}")
@@ -88,5 +90,22 @@ def show(links: Links) -> None:
             ["call", "cells", "cells (PCA)", "cells (links)"],
             ((name, *(calls[rule].get(name, 0) for rule in ("paths", "pca", "predicted"))) for name in names),
         )
+    if links.fates is not None:
+        _console.table(
+            "Mean probability that a random walk among the cells ends in a type, ± standard error; beside it by PCA "
+            "neighbours",
+            ["progenitors", "cells", "most likely", "second", "third"],
+            (
+                (name, table["n_cells"].iloc[0], *_likely(table))
+                for name, table in links.fates.groupby("group", sort=False)
+            ),
+        )
     for sentence in links.summary["verdict"]:
         _console.note(sentence)
+
+
+def _likely(table: pd.DataFrame, n: int = 3) -> list[str]:
+    """Return the most likely fates of a group of progenitors in words."""
+    top = table.sort_values("probability", ascending=False, kind="stable").head(n)
+    words = [f"{r.type} {r.probability:.2f} ± {r.se:.2f} (PCA {r.pca:.2f})" for r in top.itertuples()]
+    return words + [""] * (n - len(words))

@@ -27,6 +27,12 @@ GroupBy = Annotated[
     str | None,
     typer.Option("--groupby", help="Column of obs with types. Default: reference labels or cluster names of the run."),
 ]
+Earlier = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--earlier", help="Type that is upstream of the source, so no fate of it; repeat the option for more."
+    ),
+]
 NWorkers = Annotated[
     int | None,
     typer.Option("--n-workers", min=1, help="Number of processes on this machine (Dask); results are the same."),

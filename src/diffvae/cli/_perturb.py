@@ -53,10 +53,7 @@ def command(
         list[str] | None,
         typer.Option("--n-sd", help='Steps in standard deviations instead, as in the paper, such as "0.5 1".'),
     ] = None,
-    earlier: Annotated[
-        list[str] | None,
-        typer.Option("--earlier", help="Type that is upstream of the source; repeat the option for more."),
-    ] = None,
+    earlier: o.Earlier = None,
     restrict: Annotated[
         str | None,
         typer.Option("--restrict", help="Genes that may change: tf (transcription factors), or a file, one per line."),
@@ -118,7 +115,7 @@ def marked(genes: str) -> str:
 WIDTH = 100
 """Number of characters of a line."""
 MAX_NAME = 24
-"""Longest name of a source in a table."""
+"""Longest name of a type in a table."""
 
 
 def show(changes: Changes) -> None:
@@ -140,9 +137,8 @@ def show_sources(changes: Changes) -> None:
         near = targets.loc[[source]]
         n_near = int((near["reached"] & (near["route"] <= LONG)).sum())
         said = [f"{t.target} {t.excess_agreed:.0%}" for t in own.itertuples()]
-        name = source if len(source) <= MAX_NAME else f"{source[: MAX_NAME - 1]}…"
         counts = (f"{len(own)} of {len(near)}", n_near)
-        rows.append([name, int(near["n_cells"].iloc[0]), *counts, as_many(said, WIDTH - MAX_NAME - 32)])
+        rows.append([_short(source), int(near["n_cells"].iloc[0]), *counts, as_many(said, WIDTH - MAX_NAME - 32)])
     change = f"{map_['change'].iloc[0]:.3g}"
     _console.table(
         f"Types that half of the cells reach, with the share beyond chance at a change of {change}",
@@ -167,20 +163,18 @@ def as_many(words: Sequence[str], room: int) -> str:
 
 
 def show_targets(changes: Changes) -> None:
-    """Print conversions and genes of one source, one row per target."""
+    """Print conversions of one source, one row per target, and then the genes."""
     targets, unit = changes.targets, changes.perturbation.unit
     first = targets.iloc[0]
     of = "of the distance to the target" if unit == "step" else "sd"
+    names = [_short(t.target) + " <" * t.earlier for t in targets.itertuples()]
     _console.table(
         f"{first['n_cells']} cells of {first['source']}, moved by the smallest step ({of}) that converts half of them "
-        "(? if none does)",
+        "(? if none does)" + "; < is earlier than the source" * bool(targets["earlier"].any()),
+        ["target", "step", "converted", "judge", "chance", "q", "no model", "way", "genes"],
         [
-            *("target", "step", "converted", "judge", "chance", "q", "no model", "way"),
-            *("genes", "genes up (* TF)", "genes down"),
-        ],
-        (
             (
-                t.target + (" (earlier)" if t.earlier else ""),
+                name,
                 f"{getattr(t, unit):.2g}" + ("" if t.reached else " ?"),
                 f"{t.converted:.0%}",
                 f"{t.judged:.0%}",
@@ -189,9 +183,24 @@ def show_targets(changes: Changes) -> None:
                 f"{t.judged_expression_mean:.0%}",
                 f"{t.route:.1f}",
                 f"{t.median_n_genes:g}" if t.n_flipped else "",
-                marked(t.genes_up),
-                marked(t.genes_down),
             )
-            for t in targets.itertuples()
-        ),
+            for name, t in zip(names, targets.itertuples(), strict=True)
+        ],
     )
+    genes = [
+        (_short(t.target), _few(marked(t.genes_up)), _few(marked(t.genes_down)))
+        for t in targets.itertuples()
+        if t.n_flipped
+    ]
+    if genes:
+        title = "Genes of the smallest sets that flip a cell (* transcription factor)"
+        _console.table(title, ["target", "up", "down"], genes)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
+
+
+def _few(genes: str) -> str:
+    """Return the first genes, as many as a third of a line holds."""
+    return textwrap.shorten(genes, WIDTH // 3, placeholder="")

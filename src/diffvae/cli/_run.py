@@ -64,10 +64,11 @@ def command(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            "--source", help=f"Cell type to perturb, a progenitor for example (see 'diffvae perturb'); {SOURCE}"
+            "--source", help=f"Cell type to perturb, a progenitor for example, and whose fates to rank; {SOURCE}"
         ),
     ] = None,
     target: Target = None,
+    earlier: o.Earlier = None,
     links: Annotated[
         bool,
         typer.Option("--links/--no-links", help="Predict links between cells with Graph-DiffVAE; see 'diffvae links'."),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import sparse
 
 from diffvae._core.validate import Rule, Whole, check
 from diffvae._random import Rng, generator, seed
@@ -36,9 +37,11 @@ def realism(
     Parameters
     ----------
     real, artificial
-        Expression on the log scale, cells x genes, dense or sparse, with the same genes.
+        Expression on the log scale, cells x genes, with the same genes in the same order: a matrix of scipy.sparse of
+        any format, or what numpy takes as an array, such as a DataFrame.
     labels, artificial_labels
-        Type of each real and each artificial cell; both or none.
+        Type of each real and each artificial cell; both or none. Cells of a missing type (None, NaN) are left out of
+        the shares of types.
     max_cells
         Largest number of cells of a group; of more, so many are drawn.
     rng
@@ -54,14 +57,15 @@ def realism(
     - ``mean_correlation``, ``mean_error``, ``sd_correlation``, ``sd_error``, ``zeros_correlation``, ``zeros_error``.
       A correlation is NaN where one side is constant, such as the zeros of decoded means.
     - ``sd_ratio``: the median over genes of the standard deviation, relative to that of real cells.
-    - ``type_error``, with labels: half the sum of absolute differences between the shares of types, 0 to 1.
+    - ``type_error``, with labels: half the sum of absolute differences between the shares of types, 0 to 1;
+      NaN where no cell of a side has a type.
     - ``n_cells``: cells of each group.
 
     Raises
     ------
     ValueError
-        If genes differ in number, values are not finite, labels are of one side only or do not fit, or a group has
-        fewer than 10 cells.
+        If real or artificial is no matrix of numbers, genes differ in number, values are not finite, labels are of one
+        side only or do not fit, or a group has fewer than 10 cells.
 
     Examples
     --------
@@ -75,7 +79,8 @@ def realism(
     np.True_
     """
     check(RULES, max_cells=max_cells)
-    if len(real.shape) != 2 or len(artificial.shape) != 2 or real.shape[1] != artificial.shape[1]:
+    real, artificial = _matrix(real, "real"), _matrix(artificial, "artificial")
+    if real.shape[1] != artificial.shape[1]:
         raise ValueError(
             f"real has the shape {real.shape} and artificial {artificial.shape}; give cells x genes of the same genes."
         )
@@ -104,8 +109,29 @@ def realism(
     return pd.DataFrame(columns).rename_axis("measure")
 
 
+def _matrix(cells: Any, name: str) -> Any:
+    """Return cells x genes as a CSR matrix or an array, whose rows can be taken."""
+    if sparse.issparse(cells):
+        return cells.tocsr()
+    if np.ma.is_masked(cells):
+        raise ValueError(f"{name} is a masked array with {np.ma.count_masked(cells):,} values masked; fill them.")
+    try:
+        array = np.asarray(cells)
+    except (TypeError, ValueError):  # rows of different lengths, for example
+        array = np.empty(0, object)
+    if array.ndim != 2 or array.dtype.kind not in "buif":
+        shape = f"the shape {array.shape} and " if array.size > 1 else ""
+        raise ValueError(
+            f"{name} is of type {type(cells).__name__}, with {shape}values of type {array.dtype}; give a numeric "
+            "matrix, cells x genes, dense or sparse, such as adata.X."
+        )
+    return array
+
+
 def _types(labels: ArrayLike, cells: Any, name: str) -> np.ndarray:
-    found = as_labels(labels, name)
+    """Return one string per cell, None where it is missing."""
+    series = pd.Series(labels if np.ndim(labels) == 1 else as_labels(labels, name))  # which refuses other shapes
+    found = series.astype(str).astype(object).where(series.notna(), None).to_numpy()
     if len(found) != cells.shape[0]:
         raise ValueError(f"{name} has {len(found)} values for {cells.shape[0]} cells; give one label per cell.")
     return found
@@ -113,7 +139,7 @@ def _types(labels: ArrayLike, cells: Any, name: str) -> np.ndarray:
 
 def _dense(matrix: Any, rows: np.ndarray, name: str) -> np.ndarray:
     block = matrix[rows]
-    return as_points(block.toarray() if hasattr(block, "toarray") else block, name=name).astype(np.float32)
+    return as_points(block.toarray() if sparse.issparse(block) else block, name=name).astype(np.float32)
 
 
 def _auc(reference: np.ndarray, cells: np.ndarray, random_state: int) -> float:
@@ -166,5 +192,7 @@ def _zeros(x: np.ndarray) -> np.ndarray:
 
 def _type_error(a: np.ndarray, b: np.ndarray) -> float:
     """Return half the sum of absolute differences between the shares of types: the total variation."""
+    if not (pd.notna(a).any() and pd.notna(b).any()):
+        return float("nan")
     shares = [pd.Series(types).value_counts(normalize=True) for types in (a, b)]
     return float(shares[0].sub(shares[1], fill_value=0).abs().sum() / 2)

@@ -24,7 +24,7 @@ from diffvae._core.runtime import versions
 from diffvae._core.validate import Flag, Whole, check
 from diffvae._errors import DataError
 from diffvae.model._features import Features, Matrix, dense, in_memory_only, match_new
-from diffvae.model._noise import MAX_CELLS, Noise
+from diffvae.model._noise import Noise, training_cells
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -332,6 +332,7 @@ class Model(Estimator, abstract=True):
     n_latent: int
     _reads_disk = True
     _noise: Noise | None = None
+    _noise_cells: tuple[np.ndarray, Matrix] | None = None
     _validation: np.ndarray | None = None
     """Which cells of the training were held out."""
 
@@ -486,24 +487,24 @@ class Model(Estimator, abstract=True):
         design = self._design_of_batch(batch, len(z), self.design(adata))
         return self.decode(z) if design is None else self.decode(z, batch=design)
 
+    def _keep_cells(self) -> None:
+        """Copy the training cells on which the noise will be measured; the caller may change the matrix until then."""
+        random = _random.generator(0, "cells of the noise")
+        self._noise_cells = training_cells(self._training_matrix, self._validation, random)
+
     def _measured_noise(self) -> Noise | None:
         """Return the noise of the training cells, measured when it is first needed; None without cells."""
-        matrix = self._training_matrix
-        if self._noise is None and matrix is not None:
+        if self._noise is None and self._training_matrix is not None:
+            if self._noise_cells is None:
+                self._keep_cells()
+            assert self._noise_cells is not None
             random = _random.generator(0, "noise")  # the same whether it is measured at the first draw or when saved
-            design = self.design()
-            rows = np.arange(matrix.shape[0])
-            if isinstance(matrix, BackedMatrix):
-                rows, matrix = matrix.sample(MAX_CELLS, random)
-            kept = np.ones(len(rows), bool) if self._validation is None else ~self._validation[rows]
-            chosen = np.flatnonzero(kept if kept.any() else ~kept)
-            chosen = np.sort(random.permutation(chosen)[:MAX_CELLS])
-            x = dense(matrix[chosen])
-            of_cells = None if design is None else design[rows[chosen]]
+            (rows, cells), design = self._noise_cells, self.design()
+            x, of_cells = dense(cells), None if design is None else design[rows]
             mean, sd = self._posterior(x, of_cells)
             z = mean + sd * random.standard_normal(sd.shape, np.float32)
             decoded = self.decode(z) if of_cells is None else self.decode(z, batch=of_cells)
-            self._noise = Noise.fit(x, decoded, mean, sd, self.features.limits, random)
+            self._noise, self._noise_cells = Noise.fit(x, decoded, mean, sd, self.features.limits, random), None
         return self._noise
 
     def _noise_arrays(self) -> dict[str, np.ndarray]:
@@ -521,9 +522,10 @@ class Model(Estimator, abstract=True):
         n
             Number of cells.
         noise
-            True: z is drawn from the posteriors of up to 5,000 training cells (the aggregate posterior), and expression
-            from the distribution of each gene given its decoded value, as measured on these cells. False: z is drawn
-            from the prior, and expression is its decoded mean, which is smoother than any cell.
+            True: z is drawn from the posteriors of up to 5,000 training cells (the aggregate posterior; 2,500 of 2,000
+            genes), and expression from the distribution of each gene given its decoded value, as measured on these
+            cells; whole numbers if theirs are. False: z is drawn from the prior, and expression is its decoded mean,
+            smoother than any cell and never whole, also in a layer ``"counts"``.
         batch
             Batch in which to express the cells, as in :meth:`decode`; None for an average batch.
         rng

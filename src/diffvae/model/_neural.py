@@ -434,6 +434,7 @@ class NeuralModel(Model, abstract=True):
         if codes is not None and design is not None:
             self._reference = reference_of(self, matrix, design, train_rows, rng)
         self._validation = np.isin(np.arange(features.n_cells), validation_rows)
+        self._keep_cells()
         self._split = fingerprint(self._validation)
         if isinstance(matrix, BackedMatrix):  # the file may be gone when cells are drawn
             self._measured_noise()
@@ -481,7 +482,7 @@ class NeuralModel(Model, abstract=True):
         """Store the results of a training."""
         self._module, self._features, self._history, self._training_matrix = module, features, history, matrix
         self._covariates, self._training_design = covariates, design
-        self._noise = self._validation = None
+        self._noise = self._noise_cells = self._validation = None
 
     def adapt(self, adata: AnnData) -> Self:
         """Return a copy of the model that knows the batches of new cells; all other weights stay as they are.

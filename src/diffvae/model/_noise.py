@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Self, TypeAlias
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from diffvae._core.io.backed_matrix import BackedMatrix
+from diffvae.model._features import Matrix
+
 Limits: TypeAlias = tuple[np.ndarray, np.ndarray] | None
 """What the unit scale maps to 0 and to 1."""
-MAX_CELLS = 5000
-"""Training cells on which the noise is measured and from which artificial cells are drawn."""
+MIN_CELLS, MAX_CELLS, MAX_VALUES = 1000, 5000, 5_000_000
+"""Training cells on which the noise is measured and from which artificial cells are drawn: as many as have so many
+values, within these limits."""
 N_BINS, N_ABOVE, N_LEVELS = 10, 8, 17
 """Bins of the share of zeros, bins of the values above, and quantiles in each of these."""
 CELLS_PER_BIN, ABOVE_PER_BIN = 40, 25
 MAX_FACTORS, N_ROUNDS = 30, 3
 BLOCK = 1024
 """Cells whose noise is drawn at once."""
+COUNT_BLOCK = 64
+"""Cells whose counts are read from their logs at once."""
+MAX_BLOCK = 2**19
+"""Values of genes whose tables are measured at once."""
+PART_BIT = 60
+"""Bits below the number of the bin, of whole numbers by which values are sorted."""
 MAX_SMALLEST, MAX_CLIPPED = 8, 0.001
 """Largest count that may be the smallest of a cell, and the share of its values that may be clipped."""
 NEVER = np.float32(3e38)
@@ -101,12 +111,22 @@ class Noise:
         if limits is not None and (counted := counts_of(_logs(x, limits))) is not None:
             x, size = counted
             decoded = _expected(decoded, size, limits)
-        floor = x.min(axis=0)
-        is_above = x > floor
-        edges, zeros = _share_of_floor(decoded, is_above)
-        above, above_edges, rank = _values_above(x, decoded, is_above, rng)
-        share = np.clip(_of_bin(zeros, _bins(decoded, edges)), TINY, 1 - TINY)
-        factors, root, loadings = _shared(share, is_above, rank, rng)
+        # genes x cells: the values of a gene lie side by side
+        x, decoded = (np.ascontiguousarray(array.T, np.float32) for array in (x, decoded))
+        floor = x.min(axis=1)
+        zeros, edges = np.empty((_n_bins(len(mean)), len(x))), np.empty((_n_bins(len(mean)) - 1, len(x)))
+        above, above_edges = np.empty((N_ABOVE, N_LEVELS, len(x))), np.empty((N_ABOVE - 1, len(x)))
+        score, limit = np.empty_like(x), np.empty_like(x)
+        for genes in _blocks(*x.shape):
+            is_above = x[genes] > floor[genes, None]
+            zeros[:, genes], edges[:, genes], bins = _share_of_floor(decoded[genes], is_above)
+            above[..., genes], above_edges[:, genes], rank = _values_above(x[genes], decoded[genes], is_above, rng)
+            share = np.clip(zeros[:, genes], TINY, 1 - TINY).T.astype(np.float32)
+            limit[genes] = np.take_along_axis(ndtri(share), bins, axis=1)
+            share = np.take_along_axis(share, bins, axis=1)[is_above]
+            known = ndtri(np.minimum(share + (1 - share) * rank[is_above], np.float32(1 - TINY)))
+            score[genes][is_above] = known
+        factors, root, loadings = _shared(score, limit, x > floor[:, None], rng)
         arrays = (mean, sd, factors, size, root, loadings, floor, zeros, edges, above, above_edges)
         return cls(*(np.asarray(array, np.float32) for array in arrays))
 
@@ -171,7 +191,22 @@ class Noise:
             part, bins = level - lower, _bins(m, self.above_edges)
             quantile = (1 - part) * self.above[bins, lower, genes] + part * self.above[bins, lower + 1, genes]
             values[start : start + BLOCK] = np.where(u < share, self.floor, quantile)
-        return values
+        is_whole = all(np.array_equal(table, np.rint(table)) for table in (self.floor, self.above))
+        return np.rint(values) if is_whole else values
+
+
+def training_cells(
+    matrix: Matrix, validation: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, Matrix]:
+    """Return the numbers and a copy of the cells to measure, drawn from those that were not held out."""
+    rows = np.arange(matrix.shape[0])
+    n_cells = int(np.clip(MAX_VALUES // matrix.shape[1], MIN_CELLS, MAX_CELLS))
+    if isinstance(matrix, BackedMatrix):
+        rows, matrix = matrix.sample(MAX_CELLS, rng)
+    kept = np.ones(len(rows), bool) if validation is None else ~validation[rows]
+    chosen = np.flatnonzero(kept if kept.any() else ~kept)
+    chosen = np.sort(rng.permutation(chosen)[:n_cells])
+    return rows[chosen], matrix[chosen]
 
 
 def counts_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -189,24 +224,31 @@ def counts_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     >>> counts_of(np.random.default_rng(0).random((5, 50))) is None
     True
     """
-    rates = np.expm1(x.astype(np.float64))
-    one = np.where(rates > TINY**2, rates, np.inf).min(axis=1)
-    if x.min() < -TINY or not np.isfinite(one).any():
+    if x.min() < -TINY:
         return None
-    size = 1 / np.where(np.isfinite(one), one, np.median(one[np.isfinite(one)]))
-    of_one = size.copy()
-    for smallest in range(1, MAX_SMALLEST + 1):
-        counts = rates * size[:, None]
-        whole = np.rint(counts)
-        is_off = np.abs(counts - whole) > 0.1
-        # values that were clipped at the limits are off as well, but few
-        misfits = is_off.mean(axis=1) > MAX_CLIPPED
-        if not misfits.any() or smallest == MAX_SMALLEST:
-            break
-        size = np.where(misfits, (smallest + 1) * of_one, size)
-    if is_off.mean() > TINY:
+    whole, ones, size, n_off = np.empty(x.shape, np.float32), np.empty(len(x)), np.empty(len(x)), 0
+    for start in range(0, len(x), COUNT_BLOCK):
+        block = slice(start, start + COUNT_BLOCK)
+        rates = np.expm1(x[block].astype(np.float64))
+        one = ones[block] = np.where(rates > TINY**2, rates, np.inf).min(axis=1)  # inf without counts
+        off, left = np.zeros(len(one)), np.arange(len(one))
+        for smallest in range(1, MAX_SMALLEST + 1):
+            size[block][left] = smallest / one[left]
+            counts = rates[left] * size[block][left, None]
+            whole[block][left] = np.rint(counts)
+            off[left] = (np.abs(counts - np.rint(counts)) > 0.1).sum(axis=1)
+            # values that were clipped at the limits are off as well, but few
+            left = left[off[left] > MAX_CLIPPED * x.shape[1]]
+            if not len(left):
+                break
+        n_off += int(off.sum())
+        if n_off > TINY * x.size:
+            return None
+    has_counts = np.isfinite(ones)
+    if not has_counts.any():
         return None
-    return whole.astype(np.float32), size.astype(np.float32)
+    size[~has_counts] = 1 / np.median(ones[has_counts])
+    return whole, size.astype(np.float32)
 
 
 def _logs(unit: np.ndarray, limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -221,7 +263,7 @@ def _expected(unit: np.ndarray, size: np.ndarray, limits: tuple[np.ndarray, np.n
 
 def _bins(decoded: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Return the bin of each value, cells x genes; an edge belongs to the bin above."""
-    bins = np.zeros(decoded.shape, np.intp)
+    bins = np.zeros(decoded.shape, np.int8)
     for edge in edges:
         bins += decoded >= edge
     return bins
@@ -231,43 +273,83 @@ def _of_bin(table: np.ndarray, bins: np.ndarray) -> np.ndarray:
     return np.take_along_axis(table, bins, axis=0)
 
 
-def _share_of_floor(decoded: np.ndarray, is_above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the edges of bins with equally many cells, and the share of cells at the floor in each bin."""
-    n_bins = max(1, min(N_BINS, len(decoded) // CELLS_PER_BIN))
-    edges = np.quantile(decoded, np.arange(1, n_bins) / n_bins, axis=0).astype(np.float32)
-    bins = _bins(decoded, edges)
-    overall = 1 - is_above.mean(axis=0)
-    zeros = []
-    for number in range(n_bins):
-        n = (bins == number).sum(axis=0)
-        n_above = (is_above & (bins == number)).sum(axis=0)
-        zeros.append(np.where(n > 0, 1 - n_above / np.maximum(n, 1), overall))
-    return edges, np.stack(zeros)
+def _blocks(n_genes: int, n_cells: int) -> Iterator[slice]:
+    """Yield slices of genes; their values fit into the cache, and arrays of 8 bytes per value stay small."""
+    step = max(1, MAX_BLOCK // n_cells)
+    for start in range(0, n_genes, step):
+        yield slice(start, start + step)
+
+
+def _n_bins(n_cells: int) -> int:
+    return max(1, min(N_BINS, n_cells // CELLS_PER_BIN))
+
+
+def _share_of_floor(decoded: np.ndarray, is_above: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the share of cells at the floor in bins with equally many cells, bins x genes, and the edges and bins.
+
+    ``decoded`` and ``is_above`` are genes x cells, as are the bins.
+    """
+    n_genes, n_cells = decoded.shape
+    n_bins = _n_bins(n_cells)
+    edges = np.quantile(np.sort(decoded, axis=1), np.arange(1, n_bins) / n_bins, axis=1).astype(np.float32)
+    bins = _bins(decoded.T, edges).T
+    # one number for each gene, bin and side of the floor
+    code = np.arange(n_genes)[:, None] * (2 * n_bins) + 2 * bins.astype(np.int32) + is_above
+    counts = np.bincount(code.ravel(), minlength=n_genes * 2 * n_bins).reshape(n_genes, n_bins, 2)
+    n = counts.sum(axis=2)
+    overall = 1 - is_above.mean(axis=1, keepdims=True)
+    return np.where(n > 0, counts[..., 0] / np.maximum(n, 1), overall).T, edges, bins
 
 
 def _values_above(
     x: np.ndarray, decoded: np.ndarray, is_above: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return quantiles of the values above the floor in bins of the decoded value, the edges, and the cells' ranks."""
-    n_genes = x.shape[1]
-    above, edges = np.tile(x.min(axis=0), (N_ABOVE, N_LEVELS, 1)), np.full((N_ABOVE - 1, n_genes), NEVER)
-    rank = np.zeros(x.shape, np.float32)
-    levels = np.linspace(0, 1, N_LEVELS)
-    for gene in range(n_genes):
-        cells = np.flatnonzero(is_above[:, gene])
-        if not len(cells):
-            continue
-        cells = cells[np.argsort(decoded[cells, gene], kind="stable")]
-        parts = np.array_split(cells, max(1, min(N_ABOVE, len(cells) // ABOVE_PER_BIN)))
-        for number in range(N_ABOVE):
-            part = parts[min(number, len(parts) - 1)]
-            above[number, :, gene] = np.quantile(x[part, gene], levels)
-            if number < len(parts):
-                place = np.lexsort((rng.random(len(part)), x[part, gene])).argsort()
-                rank[part, gene] = (place + 0.5) / len(part)
-                if number:
-                    edges[number - 1, gene] = decoded[part[0], gene]
-    return above, edges, rank
+    """Return quantiles of the values above the floor in bins of the decoded value, the edges, and the cells' ranks.
+
+    Arguments and ranks are genes x cells. Two sorts of whole numbers order all genes at once: by the decoded value,
+    which divides the cells above the floor into bins, and by bin, value and a random number for equal values. The last
+    bits of each number are those of the cell. The quantiles are values of cells, so those of whole numbers are whole.
+    """
+    n_genes, n_cells = x.shape
+    genes, n_bits = np.arange(n_genes)[:, None], n_cells.bit_length()
+    cell, of_cell = np.arange(n_cells, dtype=np.uint64), np.uint64((1 << n_bits) - 1)
+
+    def cells_by(keys: np.ndarray) -> np.ndarray:
+        """Return the cells of each gene in the order of the keys, as places in a flat array of genes x cells."""
+        keys.sort(axis=1)
+        return (keys & of_cell).view(np.int64) + genes * n_cells
+
+    order = cells_by(np.where(is_above, _ordered(decoded), np.uint64(2**32 - 1)) << np.uint64(32) | cell)
+    n_above = is_above.sum(axis=1)[:, None]
+    n_parts = np.clip(n_above // ABOVE_PER_BIN, 1, N_ABOVE)
+    start = np.minimum(np.arange(N_ABOVE + 1), n_parts) * n_above // n_parts
+    size = np.diff(start, append=n_cells)  # the last is that of the cells at the floor
+    inner, number = np.minimum(start[:, 1:-1], n_cells - 1), np.arange(1, N_ABOVE)
+    edges = np.where(number < n_parts, decoded.ravel()[np.take_along_axis(order, inner, axis=1)], NEVER)
+
+    part = np.empty(x.size, np.uint64)
+    part[order.ravel()] = np.repeat(np.tile(np.arange(N_ABOVE + 1, dtype=np.uint64), n_genes), size.ravel())
+    keys = part.reshape(x.shape) << np.uint64(PART_BIT) | _ordered(x) << np.uint64(PART_BIT - 32)
+    random = rng.integers(1 << (PART_BIT - 32 - n_bits), size=x.shape, dtype=np.uint32)
+    keys |= random.astype(np.uint64) << np.uint64(n_bits)
+    order = cells_by(keys | cell)
+    width = (1 / np.maximum(size, 1)).astype(np.float32)
+    first = np.repeat(start.ravel().astype(np.float32), size.ravel()).reshape(x.shape)
+    rank = np.empty(x.size, np.float32)
+    place = np.arange(n_cells, dtype=np.float32) + np.float32(0.5) - first
+    rank[order.ravel()] = place.ravel() * np.repeat(width.ravel(), size.ravel())
+
+    used = np.minimum(np.arange(N_ABOVE), n_parts - 1)
+    first, steps = (np.take_along_axis(array, used, axis=1)[..., None] for array in (start, size - 1))
+    level = np.clip(first + np.rint(np.linspace(0, 1, N_LEVELS) * steps), 0, n_cells - 1).astype(np.intp)
+    above = x.ravel()[order[genes[..., None], level]]
+    return above.transpose(1, 2, 0), edges.T, rank.reshape(x.shape)
+
+
+def _ordered(values: np.ndarray) -> np.ndarray:
+    """Return whole numbers below 2**32 - 1 in the order of finite numbers of single precision."""
+    bits = (values + np.float32(0)).view(np.uint32)  # -0 is 0
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint64)
 
 
 def _unique_sd(loadings: np.ndarray) -> np.ndarray:
@@ -275,31 +357,33 @@ def _unique_sd(loadings: np.ndarray) -> np.ndarray:
 
 
 def _shared(
-    share: np.ndarray, is_above: np.ndarray, rank: np.ndarray, rng: np.random.Generator
+    scores: np.ndarray, limit: np.ndarray, is_above: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return posterior means and root covariance of the factors, and the loadings, of the normal scores of the values.
 
-    The score of a value at the floor is only known to be below that of the share. It is drawn, first evenly and then
-    given the factors, from which new factors follow.
+    The score of a value at the floor is only known to be below the limit. It is drawn, first evenly and then given the
+    factors, from which new factors follow. Arguments are genes x cells; the scores at the floor are overwritten.
     """
-    n_cells, n_genes = share.shape
-    known = ndtri(np.clip(share + (1 - share) * rank, TINY, 1 - TINY)).astype(np.float32)
-    limit = ndtri(share).astype(np.float32)
-    expected, unique = np.float32(0), np.ones(n_genes, np.float32)
-    factors: np.ndarray = np.zeros((n_cells, 0))
-    root: np.ndarray = np.zeros((0, 0))
-    loadings: np.ndarray = np.zeros((n_genes, 0))
+    n_genes, n_cells = scores.shape
+    factors, loadings, root = np.zeros((n_cells, 0)), np.zeros((n_genes, 0)), np.zeros((0, 0))
+    draws, unique = factors, np.ones(n_genes)
     for _ in range(N_ROUNDS):
-        below = ndtr((limit - expected) / unique) * rng.random(share.shape, np.float32)
-        scores = np.where(is_above, known, expected + unique * ndtri(np.clip(below, TINY**2, 1 - TINY)))
-        loadings = _loadings(scores.astype(np.float32), rng)
-        unique = _unique_sd(loadings).astype(np.float32)
+        for genes in _blocks(n_genes, n_cells):
+            spread = unique[genes, None].astype(np.float32)
+            expected = (loadings[genes] @ draws.T).astype(np.float32)
+            below = ndtr((limit[genes] - expected) / spread)
+            below *= rng.random(below.shape, np.float32)
+            drawn = expected + spread * ndtri(np.clip(below, TINY**2, 1 - TINY, out=below))
+            np.copyto(scores[genes], drawn, where=~is_above[genes])
+        loadings = _loadings(scores.T, rng)
+        unique = _unique_sd(loadings)
+        if not loadings.shape[1]:  # further draws would be alike
+            return np.zeros((n_cells, 0)), np.zeros((0, 0)), loadings
         weighted = loadings / np.square(unique)[:, None]
         covariance = np.linalg.inv(np.eye(loadings.shape[1]) + loadings.T @ weighted)
-        root = np.linalg.cholesky(covariance) if len(covariance) else covariance
-        factors = scores @ weighted @ covariance
+        root = np.linalg.cholesky(covariance)
+        factors = scores.T @ (weighted @ covariance).astype(np.float32)
         draws = factors + rng.standard_normal(factors.shape) @ root.T
-        expected = (draws @ loadings.T).astype(np.float32)
     return factors, root, loadings
 
 

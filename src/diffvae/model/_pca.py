@@ -105,6 +105,7 @@ class PCA(Model):
         self._variances = variances[top].clip(min=0)
         self._features, self._training_matrix, self._noise = features, matrix, None
         self._validation = np.isin(np.arange(features.n_cells), validation_rows)
+        self._keep_cells()
         record = {
             f"{split}_mse": self._squared_error(matrix[rows])
             for split, rows in (("train", train_rows), ("validation", validation_rows))

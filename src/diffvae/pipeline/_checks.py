@@ -89,11 +89,13 @@ def require_types(
     label_key: str | None,
     source: str | Sequence[str] | None,
     target: Sequence[str] | None,
+    earlier: Sequence[str] | None = None,
 ) -> None:
-    """Refuse a source or target that is not among the labels; without labels the types are not known yet."""
+    """Refuse types that are not among the labels; without labels the types are not known yet."""
     if source is None:
-        if target:
-            raise ValueError("target is given without source; name the type whose cells are perturbed as well.")
+        for name, given in (("target", target), ("earlier", earlier)):
+            if given:
+                raise ValueError(f"{name} is given without source; name the type whose cells are perturbed as well.")
         return
     if label_key is None:
         return
@@ -101,14 +103,16 @@ def require_types(
     sizes = labels.value_counts()
     named = one_or_more(source)
     sources = () if named == ("all",) and "all" not in sizes else named
-    for name in (*sources, *(target or ())):
+    for name in (*sources, *(target or ()), *(earlier or ())):
         if name not in sizes:
             types = ", ".join(sorted(sizes.index))
             alone = " 'all' stands alone." if name == "all" else ""
             raise DataError(f"{name!r} is not a type of adata.obs[{label_key!r}]; the types are: {types}.{alone}")
-        if sizes[name] < MIN_TYPE:
+        if sizes[name] < MIN_TYPE and name not in (earlier or ()):
             raise DataError(
                 f"{name!r} has {sizes[name]} cells, but the classifier needs at least {MIN_TYPE}; name another type."
             )
     if target and len(sources) == 1 and sources[0] in target:
         raise DataError(f"{sources[0]!r} is both source and target; name another target.")
+    if len(sources) == 1 and sources[0] in (earlier or ()):
+        raise DataError(f"{sources[0]!r} is both source and earlier; a type is not upstream of itself.")

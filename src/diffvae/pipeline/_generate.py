@@ -12,13 +12,14 @@ import numpy as np
 from diffvae import _keys, metrics, pp
 from diffvae import model as models
 from diffvae._core.io import folders, read
+from diffvae._errors import DataError, OutputError
 from diffvae.metrics._realism import MIN_CELLS
+from diffvae.model import Model
+from diffvae.pipeline._perturb import type_key
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-
-    from diffvae.model import Model
 
 N_NEIGHBORS = 15
 """Real cells by which an artificial cell gets a type."""
@@ -34,6 +35,7 @@ def generate(
     noise: bool = True,
     batch: Any = None,
     seed: int = 0,
+    overwrite: bool = False,
 ) -> tuple[AnnData, pd.DataFrame | None]:
     """Write artificial cells, and beside them how they compare with real cells where these are at hand.
 
@@ -45,24 +47,41 @@ def generate(
         Output file of the cells, such as ``cells.h5ad``; the comparison is ``cells_realism.csv`` beside it.
     n_cells, noise, batch, seed
         As in :meth:`diffvae.model.Model.sample`.
+    overwrite
+        Replace both files. A comparison of earlier cells is removed if the new ones have none.
 
     Returns
     -------
     The cells, with the sentence on the comparison in ``uns["diffvae"]["realism"]``, and the table of
     :func:`diffvae.metrics.realism`; None without real cells or with fewer than 10 artificial ones.
+
+    Raises
+    ------
+    OutputError
+        If one of the files exists, before anything is computed.
+    DataError
+        If the folder holds a classifier or another model that makes no cells.
     """
-    trained = models.load(model)
-    artificial = trained.sample(n_cells, noise=noise, batch=batch, rng=seed)
-    table = compare(trained, artificial, Path(model).expanduser().resolve().parent / _keys.RESULTS, seed)
     file = Path(out).expanduser()
     beside = file.with_name(f"{file.stem}_realism.csv")
+    for path in (file, beside):
+        if path.exists() and not overwrite:
+            raise OutputError(f"'{path}' exists already; name another file, or pass overwrite (--overwrite).")
+    trained = models.load(model)
+    if not isinstance(trained, Model):
+        raise DataError(
+            f"'{model}' holds a {type(trained).__name__}, which makes no cells; give the folder of a model that "
+            "'diffvae run' or 'diffvae train' wrote, such as results/model."
+        )
+    artificial = trained.sample(n_cells, noise=noise, batch=batch, rng=seed)
+    table = compare(trained, artificial, Path(model).expanduser().resolve().parent / _keys.RESULTS, seed)
     if table is not None:
         artificial.uns[_keys.UNS] = {"realism": sentence(table)}
     folders.write_h5ad(artificial, file)
-    if table is None:
-        beside.unlink(missing_ok=True)  # of the cells that were there before
-    else:
+    if table is not None:
         folders.write_csv(table, beside, index=True)
+    elif overwrite:
+        beside.unlink(missing_ok=True)  # of the cells that were there before
     return artificial, table
 
 
@@ -79,14 +98,28 @@ def compare(model: Model, artificial: AnnData, result: Path, seed: int) -> pd.Da
     if real.n_obs < 2 * MIN_CELLS:
         return None
     labels = made = None
-    if _keys.CELL_TYPE in real.obs and _keys.LATENT in real.obsm:
-        labels = real.obs[_keys.CELL_TYPE].astype(str).to_numpy()
-        made = _nearest_types(model, artificial, np.asarray(real.obsm[_keys.LATENT]), labels)
+    types = _types(real, result.parent)
+    if len(set(types) - {_keys.UNASSIGNED}) > 1 and _keys.LATENT in real.obsm:
+        near = _nearest_types(model, artificial, np.asarray(real.obsm[_keys.LATENT]), types)
+        no_type = np.array(None, object)
+        # cells without a type count as neighbours, but not in the shares
+        labels, made = (np.where(found == _keys.UNASSIGNED, no_type, found) for found in (types, near))
     if model.features.scaled:
         expression = pp.from_unit(real.layers[layer], model.features.minimum, model.features.maximum)
     else:
         expression = real.X if layer is None else real.layers[layer]
     return metrics.realism(expression, artificial.X, labels, made, rng=seed)
+
+
+def _types(real: AnnData, folder: Path) -> np.ndarray:
+    """Return the types of a result's cells, by which the run was told to name them or else by its clusters."""
+    has_summary = (folder / _keys.SUMMARY).is_file()
+    parameters = folders.read_summary(folder).get("parameters", {}) if has_summary else {}
+    key = type_key(parameters)
+    if key not in real.obs:
+        return np.full(real.n_obs, _keys.UNASSIGNED, object)
+    types = real.obs[key].astype(object)
+    return types.where(types.notna(), _keys.UNASSIGNED).astype(str).to_numpy(object)
 
 
 def _nearest_types(model: Model, artificial: AnnData, z: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -110,7 +143,7 @@ def sentence(table: pd.DataFrame) -> str:
         f"is {found['sd_ratio']:.2f} times that of real cells (median), and its share of zeros is off by "
         f"{found['zeros_error']:.3f} on average (among real cells {null['zeros_error']:.3f})."
     )
-    if "type_error" in table.index:
+    if np.isfinite(found.get("type_error", np.nan)):
         text += (
             f" Types have other shares for {found['type_error']:.0%} of the cells "
             f"(among real cells {null['type_error']:.0%})."

@@ -56,6 +56,7 @@ def run(
     n_genes: int = 3,
     source: str | Sequence[str] | None = None,
     target: Sequence[str] | None = None,
+    earlier: Sequence[str] | None = None,
     links: bool = True,
     k: int = _links.K,
     device: str = "auto",
@@ -121,9 +122,11 @@ def run(
     source, target
         Type whose cells are perturbed (or several; ``"all"`` for every type), and types that they should turn into
         (None for all others): see :func:`perturb`. Types are those of ``label_key``, or the names of the clusters.
+    earlier
+        Types upstream of the source: no fates of it, and conversions to them are marked as going back.
     links, k
         Predict links between cells with Graph-DiffVAE, on a graph of the k most similar cells of each: see
-        :func:`links`. With one source, its cells that have begun to commit are called.
+        :func:`links`. With one source, its cells are ranked by their fates, and those that have begun are called.
     seed
         Seed of all random numbers: the same seed gives the same tables.
     overwrite
@@ -213,7 +216,7 @@ def _check_cells(strategy: InMemoryRun | BackedRun, options: RunConfig) -> dict[
     """Refuse options that the cells cannot meet, and return the parameters of the summary."""
     _checks.require_labels(strategy.cells, options.label_key)
     _checks.require_cells(strategy.cells, options.n_clusters, strategy.subsample)
-    _checks.require_types(strategy.cells, options.label_key, options.source, options.target)
+    _checks.require_types(strategy.cells, options.label_key, options.source, options.target, options.earlier)
     _checks.require_columns(strategy.cells, options.batch_key, options.covariates)
     if not is_prepared(strategy.cells):
         return options.parameters
@@ -226,7 +229,7 @@ def _perturb_source(
     """Perturb the source; if that is impossible, add a warning and return None, so that the run is kept."""
     try:
         return _perturb.run_perturbation(
-            adata, model, source=parameters["source"], target=parameters["target"],
+            adata, model, source=parameters["source"], target=parameters["target"], earlier=parameters["earlier"],
             groupby=_perturb.type_key(parameters), seed=parameters["seed"], log=log, progress=progress,
         )  # fmt: skip
     except DataError as error:  # no cluster was named like the source, for example

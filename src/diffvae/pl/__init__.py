@@ -15,6 +15,7 @@ from diffvae.pl._commitment import commitment
 from diffvae.pl._comparison import method_differences, method_scores
 from diffvae.pl._conversion import conversion_curves, conversions, converted, plasticity
 from diffvae.pl._dimensions import dimension_composition, latent_dimensions
+from diffvae.pl._fates import fates
 from diffvae.pl._genes import gene_heatmap
 from diffvae.pl._history import history
 from diffvae.pl._integration import integration
@@ -34,6 +35,7 @@ __all__ = [
     "conversions",
     "converted",
     "dimension_composition",
+    "fates",
     "gene_counts",
     "gene_heatmap",
     "history",

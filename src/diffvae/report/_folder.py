@@ -78,13 +78,13 @@ RUN = {
 SUMMARIES: dict[str, dict[str, Any]] = {
     "run": RUN,
     "perturb": {"verdict": [str], "parameters": {"n_sd": ([NUMBER], None), "step": ([NUMBER], None)}},
-    "links": {"verdict": [str], "parameters": {"groupby": str}},
+    "links": {"verdict": [str], "fates_verdict": ([str], None), "parameters": {"groupby": str}},
     "benchmark": {"verdict": [str], "reference": str, "methods": [str], "versions": {"diffvae": str}},
 }
 """What the summary of each command must hold: types, entries of dictionaries (``str``: of all entries), and lists.
 
 What is in a tuple with None may be missing: a run without labels has no scores, one of an earlier version no batches,
-a perturbation of an earlier version no steps as shares of a distance.
+a perturbation of an earlier version no steps as shares of a distance, its links no sentences on fates.
 """
 
 
@@ -135,6 +135,7 @@ TABLES = {
     "tables/called_links": Columns("cell_1 cell_2", "probability", "new"),
     "tables/link_table": Columns("graph type_1 type_2", "n_links expected z q_value"),
     "tables/commitment": Columns("cell call call_pca? call_links?", "posterior? progress? confidence?"),
+    "tables/fates": Columns("group type", "n_cells probability se pca null null_sd", unique="group type"),
     "summary": Columns("metric method dataset", "n_latent mean sd", other="space clusterer k_given"),
     "paired": Columns("metric method", "n_latent difference low high", other="space clusterer k_given"),
 }  # fmt: skip

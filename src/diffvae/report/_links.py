@@ -1,4 +1,4 @@
-"""Section "Links": both graphs ordered by type, the links of each cell, pairs of types, and calls of progenitors."""
+"""Section "Links": both graphs ordered by type, the links of each cell, and pairs of types."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 BINS = 240
 """Maximum number of rows and columns of a drawn graph."""
 MAX_LINKS = 200_000
-MAX_PAIRS = 20
+MAX_PAIRS, MAX_Q = 20, 0.05
 
 
 def data(folder: Folder, cells: Cells) -> dict[str, Any] | None:
-    """Return both graphs, the links of the drawn cells, the pairs of types and the calls."""
+    """Return both graphs, the links of the drawn cells, and the pairs of types."""
     file, called = folder.path / "cells.h5ad", folder.table("tables/called_links")
     if not file.is_file() or called is None:
         return None
@@ -53,7 +53,6 @@ def data(folder: Folder, cells: Cells) -> dict[str, Any] | None:
         "degree": packed(np.bincount(np.r_[rows, columns], minlength=len(names))[cells.rows].astype(np.uint32)),
         **_links(called, cells),
         "pairs": _pairs(folder.table("tables/link_table")),
-        "progenitors": _calls(folder.table("tables/commitment"), cells),
     }
 
 
@@ -109,25 +108,10 @@ def _links(called: pd.DataFrame, cells: Cells) -> dict[str, Any]:
 
 
 def _pairs(table: pd.DataFrame | None) -> list[list[Any]]:
-    """Return the pairs of different types with most links compared with chance, in the last graph of the table."""
+    """Return the pairs of different types with more links than by chance, in the last graph of the table."""
     if table is None:
         return []
     last = table["graph"] == table["graph"].iloc[-1]
-    pairs = table[last & (table["type_1"] != table["type_2"]) & (table["z"] > 0)]
+    pairs = table[last & (table["type_1"] != table["type_2"]) & (table["z"] > 0) & (table["q_value"] < MAX_Q)]
     top = pairs.sort_values("z", ascending=False, kind="stable").head(MAX_PAIRS)
     return [[short(r.type_1), short(r.type_2), r.n_links, r.expected, r.z, r.q_value] for r in top.itertuples()]
-
-
-def _calls(table: pd.DataFrame | None, cells: Cells) -> list[list[Any]]:
-    if table is None:
-        return []
-    if "posterior" not in table:  # of an earlier version
-        table = table.assign(posterior=table.get("confidence", np.nan))
-    columns = ["progress", "call_pca", "call_links"]
-    table = table.assign(**{name: np.nan if name == "progress" else "" for name in columns if name not in table})
-    called = table["call"] != "uncommitted"
-    table = table.assign(called=called).sort_values(["called", "posterior"], ascending=False, kind="stable")
-    return [
-        [int(place), short(r.cell), short(r.call), r.posterior, r.progress, short(r.call_pca), short(r.call_links)]
-        for place, r in zip(cells.place(table["cell"]), table.itertuples(), strict=True)
-    ]

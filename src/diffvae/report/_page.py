@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from diffvae import _keys
 from diffvae._core.io import folders, read
 from diffvae._errors import DataError
-from diffvae.pl._style import GREY
-from diffvae.report import _changes, _compared, _encode, _integration, _links, _made, _map, _types
+from diffvae.pl._style import GREY, colours
+from diffvae.report import _changes, _compared, _encode, _fates, _integration, _links, _made, _map, _types
 from diffvae.report._folder import DamagedError, Folder
 from diffvae.report._map import Cells
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 NAME = "report.html"
-SCRIPTS = ("base", "map", "integration", "types", "changes", "links", "compared", "made")
+SCRIPTS = ("base", "map", "integration", "types", "changes", "fates", "links", "compared", "made")
 PARTS = {
     "changes": (_keys.PERTURBATION_FOLDER, "perturb"),
     "links": (_keys.LINKS_FOLDER, "links"),
@@ -132,12 +132,13 @@ def _page_of_run(folder: Folder, adata: AnnData | None) -> str:
     batch_key = (folder.summary.get("integration") or {}).get("batch_key")
     cells = Cells.of(adata)
     shown = _types.shown(adata)
-    parts = _read_parts(folder, cells, shown)
+    palette = _map.type_colours(adata, label_key)
+    parts = _read_parts(folder, cells, shown, palette)
     data = {
         "cells": _map.data(cells, label_key, batch_key),
         "integration": _integration.data(folder.summary, adata),
         "genes": _types.gene_data(cells, [*_genes_in_tables(folder), *parts.genes], shown),
-        "types": _types.data(folder, adata, shown, _map.type_colours(adata, label_key), batch_key),
+        "types": _types.data(folder, adata, shown, palette, batch_key),
         **parts.data,
         "made": _made.curves_of({"DiffVAE": folder}) | parts.curves,
     }
@@ -168,11 +169,11 @@ class Parts:
     warnings: list[str] = field(default_factory=list)
 
 
-def _read_parts(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> Parts:
+def _read_parts(folder: Folder, cells: Cells, shown: Mapping[str, str], palette: Mapping[str, str]) -> Parts:
     """Read the folders inside a result; a damaged one is left out with a warning."""
     parts = Parts()
     for section, (name, command) in PARTS.items():
-        genes, curves = [], {}
+        genes, curves, fates = [], {}, None
         try:
             part = folder.part(name)
             if part is None:
@@ -184,6 +185,7 @@ def _read_parts(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> Parts
                 data, genes = _changes.data(part, cells, shown), _changes.genes(part)
             elif section == "links":
                 data, curves = _links.data(part, cells), _made.curves_of({"Graph-DiffVAE": part})
+                fates = _fates.data(part, cells, _colours(cells, part, palette))
         except DataError as error:
             parts.damaged.append(name)
             reason = str(error).rstrip(".")
@@ -192,10 +194,23 @@ def _read_parts(folder: Folder, cells: Cells, shown: Mapping[str, str]) -> Parts
         parts.genes.extend(genes)
         parts.curves.update(curves)
         if data is not None:
-            parts.data[section], parts.verdicts[section] = data, part.summary["verdict"]
+            of_fates = (part.summary.get("fates_verdict") or []) if fates is not None else []
+            parts.data[section] = data
+            parts.verdicts[section] = [said for said in part.summary["verdict"] if said not in of_fates]
+            if fates is not None:
+                parts.data["fates"], parts.verdicts["fates"] = fates, of_fates
         else:
             parts.warnings.append(f"{name} is not shown: its tables are missing; run 'diffvae {command}' again.")
     return parts
+
+
+def _colours(cells: Cells, part: Folder, palette: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the colours of the types of a part, which are those of the map where it has such types."""
+    groupby = part.summary["parameters"]["groupby"]
+    if groupby not in cells.adata.obs:
+        return palette
+    names = _map.categories(cells.adata, groupby)
+    return palette if set(names) <= set(palette) else colours(names)
 
 
 def _genes_in_tables(folder: Folder) -> list[str]:
@@ -240,6 +255,7 @@ def _words_of_run(folder: Folder, cells: Cells, parts: Parts) -> dict[str, Any]:
         "changed": parts.verdicts.get("changes"),
         "has_plasticity": bool(parts.data.get("changes", {}).get("plasticity")),
         "linked": parts.verdicts.get("links"),
+        "fated": parts.verdicts.get("fates"),
         "comparison": _markdown(parts.verdicts.get("compared", [])),
         "commands": _made.commands(folder, parts.damaged),
     }

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 K = 30
 ALPHA = 0.9
+ALL = "all"
+"""Name of the group of all progenitors."""
 TOLERANCE = 1e-8
 """Relative residual at which the solve stops."""
 RULES: dict[str, Rule] = {
@@ -46,6 +48,7 @@ def fates(
     alpha: float = ALPHA,
     all_cells: bool = False,
     n_bootstraps: int = 0,
+    split_by: str | None = None,
     key_added: str = _keys.FATES,
     rng: _random.Rng = 0,
 ) -> pd.DataFrame:
@@ -92,6 +95,9 @@ def fates(
     n_bootstraps
         Bootstraps for standard errors: each gives every cell an exponential weight, and a step to it is as likely as
         the weight says (Bayesian bootstrap of the cells that make up the graph).
+    split_by
+        Column of ``obs`` that groups the progenitors, such as ``"diffvae_commitment"``: the mean values of each group
+        are written into ``uns["diffvae"]["fate_table"]``.
     key_added
         Key in ``obsm``; the standard errors have the ending ``_se``.
     rng
@@ -103,6 +109,12 @@ def fates(
     NaN for cells without values), ``obsm[key_added + "_se"]`` with bootstraps, and ``uns["diffvae"]["fates"]``:
     ``names`` of the columns, the parameters, ``hub_share`` (share of the edges that touch the most linked 1 % of the
     cells) and ``n_unreached`` (cells from which no target can be reached).
+
+    With ``split_by``, ``uns["diffvae"]["fate_table"]`` has one row per group of progenitors (``all`` first) and target:
+    ``group``, ``n_cells``, ``type``, the mean ``probability`` over the group, its standard error ``se`` over the
+    bootstraps (NaN with fewer than 2), ``pca`` (the mean on the graph of the k nearest cells by Euclidean distance in
+    the principal components, without whitening), and ``null`` and ``null_sd``: mean and standard deviation of a group
+    of that size drawn at random from the progenitors.
 
     Raises
     ------
@@ -128,20 +140,28 @@ def fates(
     require_unique_names(adata)
     if graph is not None and use_rep is not None:
         raise ValueError("graph and use_rep are both given; the graph is either stored or made of neighbours.")
+    if split_by is not None and split_by not in adata.obs:
+        raise DataError(f"split_by is {split_by!r}; the columns of adata.obs are: {', '.join(adata.obs)}.")
     types, to = roles(adata, source, groupby, targets, earlier)
     names = np.asarray(types, dtype=object)
     member = (names[:, None] == np.array(to, dtype=object)).astype(float)
     walks = ~member.any(axis=1) if all_cells else names == source
-    links = stored_graph(adata, graph) if graph is not None else _made(adata, types, source, use_rep, k, rng)
+    x = None
+    if graph is None:
+        x = components(adata, use_rep, rng=rng)
+        links = _made(x, types, source, use_rep is None, k, rng)
+    else:
+        links = stored_graph(adata, graph)
     values = np.full(member.shape, np.nan)
     values[walks] = absorption(links, walks, member, alpha)
     table = pd.DataFrame(values, index=adata.obs_names, columns=to)
-    errors = None
+    errors, weights, drawn = None, [], []
     if n_bootstraps:
         draw = _random.generator(rng, "fates", "bootstrap")
-        drawn = [
-            absorption(links, walks, member, alpha, draw.standard_exponential(adata.n_obs)) for _ in range(n_bootstraps)
-        ]
+        for _ in range(n_bootstraps):
+            weights.append(draw.standard_exponential(adata.n_obs))
+            drawn.append(absorption(links, walks, member, alpha, weights[-1]))
+            weights[-1] = weights[-1][walks]
         errors = np.full(member.shape, np.nan)
         errors[walks] = np.std(drawn, axis=0, ddof=1) if n_bootstraps > 1 else np.nan
     if all_cells:
@@ -158,6 +178,12 @@ def fates(
         "n_bootstraps": n_bootstraps, "key_added": key_added, "hub_share": graphs.hub_share(links),
         "n_unreached": int((values[walks].sum(axis=1) <= 0).sum()),
     }  # fmt: skip
+    results(adata).pop("fate_table", None)
+    if split_by is not None:
+        plain = neighbor_graph(components(adata, rng=rng) if x is None or use_rep is not None else x, k, rng)
+        of = {"probability": values[walks], "pca": absorption(plain, walks, member, alpha)}
+        own = names[walks] == source
+        results(adata)["fate_table"] = _group_means(of, own, adata.obs[split_by][walks], to, drawn, weights)
     return table if all_cells else table[walks]
 
 
@@ -181,14 +207,52 @@ def roles(
 
 
 def _made(
-    adata: AnnData, types: pd.Categorical, source: str, use_rep: str | None, k: int, rng: _random.Rng
+    x: np.ndarray, types: pd.Categorical, source: str, whiten: bool, k: int, rng: _random.Rng
 ) -> sparse.csr_matrix:
-    """Return the symmetric graph of the k nearest cells."""
-    x = components(adata, use_rep, rng=rng)
-    if use_rep is None:
+    """Return the symmetric graph of the k nearest cells, of whitened components or of a representation as it is."""
+    if whiten:
         within = np.asarray(types, dtype=object) != source
         x = whitened(x, np.asarray(types.codes), within)[0]
     return neighbor_graph(x, k, rng)
+
+
+def _group_means(
+    of: dict[str, np.ndarray],
+    own: np.ndarray,
+    groups_of: pd.Series,
+    targets: list[str],
+    drawn: list[np.ndarray],
+    weights: list[np.ndarray],
+) -> pd.DataFrame:
+    """Return the mean of each group of progenitors with its standard error, on both graphs, and that of random groups.
+
+    ``own`` says which of the walking cells are progenitors. In each bootstrap cells count by their weight.
+    """
+    labels = groups_of.astype(object).where(groups_of.notna(), None).to_numpy()
+    members = {ALL: own}
+    for name in sorted({str(label) for label in labels[own] if label is not None}):
+        members[name] = own & np.array([label is not None and str(label) == name for label in labels])
+    whole, n = of["probability"][own], int(own.sum())
+    tables = []
+    for name, member in members.items():
+        size = int(member.sum())
+        means = [np.average(b[member], axis=0, weights=w[member]) for b, w in zip(drawn, weights, strict=True)]
+        finite = np.sqrt((n - size) / max(n - 1, 1) / size)  # a sample without replacement
+        tables.append(
+            pd.DataFrame(
+                {
+                    "group": name,
+                    "n_cells": size,
+                    "type": targets,
+                    **{column: values[member].mean(axis=0) for column, values in of.items()},
+                    "se": np.std(means, axis=0, ddof=1) if len(means) > 1 else np.nan,
+                    "null": whole.mean(axis=0),
+                    "null_sd": whole.std(axis=0) * finite,
+                }
+            )
+        )
+    columns = ["group", "n_cells", "type", "probability", "se", "pca", "null", "null_sd"]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def neighbor_graph(x: Any, k: int, rng: _random.Rng = 0, metric: str = "euclidean") -> sparse.csr_matrix:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,50 +59,37 @@ class IncrementalClassifier:
         p = torch.softmax(self.after_first(hidden) / self.temperature, dim=1)
         return p[:, target].cpu().numpy(), (p[:, target] >= p.amax(1)).cpu().numpy()
 
-    def _blocks(self, genes: np.ndarray, change: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield rows of weights (genes x units) and changes (genes x 1)."""
-        for i in range(0, len(genes), self.block):
-            part = torch.from_numpy(np.ascontiguousarray(genes[i : i + self.block])).to(self.device)
-            amount = np.ascontiguousarray(change[i : i + self.block], dtype=np.float32)
-            yield self.rows[part], torch.from_numpy(amount).to(self.device)[:, None]
-
     @torch.no_grad()
     def prefixes(
-        self,
-        hidden: torch.Tensor,
-        genes: np.ndarray,
-        change: np.ndarray,
-        target: int,
-        lengths: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Classify the cell of ``hidden`` after the first 1, 2, ..., n of ``genes`` were changed by ``change``.
+        self, hidden: torch.Tensor, genes: np.ndarray, change: np.ndarray, lengths: np.ndarray | None = None
+    ) -> torch.Tensor:
+        """Return the linear outputs of the first layer after the first 1, 2, ..., n of ``genes`` were changed.
 
-        Returns p(target) and whether target is the most probable type, one value per prefix: all of them, or those of
-        the given lengths (ascending).
+        ``hidden`` is that of the cell. There is one row per prefix: all of them, or those of the given lengths
+        (ascending).
         """
         lengths = np.arange(1, len(genes) + 1) if lengths is None else lengths
         hidden = hidden.double()  # a long sum; in float64 its order does not matter
-        results, done = [], 0
-        for rows, amount in self._blocks(genes, change):
+        results = []
+        for start in range(0, len(genes), self.block):
+            rows, amount = self._rows(genes[start : start + self.block], change[start : start + self.block])
             steps = (rows * amount).cumsum_(0)
-            at = lengths[(lengths > done) & (lengths <= done + len(rows))] - done - 1
-            if len(at):
-                results.append(self.classify((hidden + steps[torch.from_numpy(at)]).float(), target))
+            at = lengths[(lengths > start) & (lengths <= start + len(rows))] - start - 1
+            results.append((hidden + steps[torch.from_numpy(at).to(self.device)]).float())
             hidden = hidden + steps[-1].double()
-            done += len(rows)
-        probability, is_top = zip(*results, strict=True)
-        return np.concatenate(probability), np.concatenate(is_top)
+        return torch.cat(results)
 
     @torch.no_grad()
-    def singles(
-        self, hidden: torch.Tensor, genes: np.ndarray, change: np.ndarray, target: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Classify the cell of ``hidden`` after each single one of ``genes`` was changed; returns as `prefixes`."""
-        results = [
-            self.classify(torch.addcmul(hidden, rows, amount), target) for rows, amount in self._blocks(genes, change)
-        ]
-        probability, is_top = zip(*results, strict=True)
-        return np.concatenate(probability), np.concatenate(is_top)
+    def singles(self, hidden: torch.Tensor, genes: np.ndarray, change: np.ndarray) -> torch.Tensor:
+        """Return the linear outputs of the first layer after each single one of ``genes`` was changed."""
+        rows, amount = self._rows(genes, change)
+        return torch.addcmul(hidden, rows, amount)
+
+    def _rows(self, genes: np.ndarray, change: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return rows of weights (genes x units) and changes (genes x 1)."""
+        at = torch.from_numpy(np.ascontiguousarray(genes)).to(self.device)
+        amount = torch.from_numpy(np.ascontiguousarray(change, dtype=np.float32)).to(self.device)
+        return self.rows[at], amount[:, None]
 
     def gradient(self, x: np.ndarray, target: int) -> np.ndarray:
         r"""Return the gradient of :math:`\log p(target)` with respect to expression, cells x genes."""
@@ -121,6 +108,31 @@ class Flip:
     n_stable: int
 
 
+Search = Generator[torch.Tensor, tuple[np.ndarray, np.ndarray], Flip | None]
+"""The search for one cell: it yields edits (linear outputs of the first layer) and is sent p(target) and whether they
+flip."""
+
+
+def search_together(
+    classifier: IncrementalClassifier, searches: Sequence[Search], target: int, min_probability: float
+) -> list[Flip | None]:
+    """Run the searches of several cells side by side: what they ask for is classified at once, which is faster."""
+    found: list[Flip | None] = [None] * len(searches)
+    asked = {i: next(search) for i, search in enumerate(searches)}
+    while asked:
+        probability, is_top = classifier.classify(torch.cat(list(asked.values())), target)
+        flipped = is_top & (probability >= min_probability)
+        ends = np.cumsum([len(edits) for edits in asked.values()])[:-1]
+        answers = zip(list(asked), np.split(probability, ends), np.split(flipped, ends), strict=True)
+        for i, *answer in answers:
+            try:
+                asked[i] = searches[i].send((answer[0], answer[1]))
+            except StopIteration as end:
+                del asked[i]
+                found[i] = end.value
+    return found
+
+
 def smallest_set(
     classifier: IncrementalClassifier,
     x: np.ndarray,
@@ -129,11 +141,10 @@ def smallest_set(
     *,
     order: str,
     stable: bool,
-    min_probability: float,
     scale: np.ndarray | float = 1.0,
     eliminate: bool = True,
-) -> Flip | None:
-    """Return the genes that flip a cell to the target, or None if no set is found.
+) -> Search:
+    """Search the genes that flip a cell to the target; see :func:`search_together`.
 
     Parameters
     ----------
@@ -147,39 +158,32 @@ def smallest_set(
         ``"effect"``, ``"gradient"`` or ``"greedy"``.
     stable
         Under ``"effect"``, report the length from which the cell stays flipped instead of the first that flips it.
-    min_probability
-        Least probability of the target.
     scale
         Factor of each gene to the scale of log-normalised expression, on which ``"effect"`` ranks.
     eliminate
         Under ``"effect"``, remove genes that the cell does not need; the other orders always do.
     """
-    candidates = np.flatnonzero(change)
-    if not len(candidates):
-        return None
+    candidates, hidden = np.flatnonzero(change), classifier.hidden(x[None])[0]
     if order == "greedy":
-        return _greedy(classifier, x, change, candidates, target, min_probability)
+        return (yield from _greedy(classifier, hidden, change, candidates))
     key = -np.abs(change * scale) if order == "effect" else -classifier.gradient(x[None], target)[0] * change
     ranked = candidates[key[candidates].argsort(kind="stable")]
-    hidden, lengths = classifier.hidden(x[None])[0], lengths_tried(len(ranked))
-    flipped = _flipped(classifier, hidden, ranked, change, target, lengths, min_probability)
+    lengths = lengths_tried(len(ranked))
+    _, flipped = yield classifier.prefixes(hidden, ranked, change[ranked], lengths)
     if not flipped.any():
         return None
     stays = np.logical_and.accumulate(flipped[::-1])[::-1]
-    between = _between(classifier, hidden, ranked, change, target, lengths, int(flipped.argmax()), min_probability)
-    n_first, n_stable = int(between[0]), 0
+    n_first = int((yield from _between(classifier, hidden, ranked, change, lengths, int(flipped.argmax())))[0])
+    n_stable = 0
     if stays.any():
-        between = _between(classifier, hidden, ranked, change, target, lengths, int(stays.argmax()), min_probability)
+        between = yield from _between(classifier, hidden, ranked, change, lengths, int(stays.argmax()))
         n_stable = int(between[np.flatnonzero(np.diff(between, prepend=-1) > 1)[-1]])
-    if order == "effect":
-        n = n_stable if stable else n_first
-        if not n:
-            return None
-        genes = ranked[:n]
-        return Flip(
-            _eliminate(classifier, x, change, genes, target, min_probability) if eliminate else genes, n_first, n_stable
-        )
-    genes = _eliminate(classifier, x, change, ranked[:n_first], target, min_probability)
+    n = n_stable if order == "effect" and stable else n_first
+    if not n:
+        return None
+    genes = ranked[:n]
+    if eliminate or order != "effect":
+        genes = yield from _eliminate(classifier, hidden, change, genes)
     return Flip(genes, n_first, n_stable)
 
 
@@ -190,18 +194,7 @@ def lengths_tried(n_genes: int) -> np.ndarray:
     return np.unique(np.minimum(np.concatenate([np.arange(1, ALL_LENGTHS + 1), later, [n_genes]]), n_genes))
 
 
-def _flipped(
-    classifier: IncrementalClassifier,
-    hidden: torch.Tensor,
-    ranked: np.ndarray,
-    change: np.ndarray,
-    target: int,
-    lengths: np.ndarray,
-    min_probability: float,
-) -> np.ndarray:
-    genes = ranked[: lengths[-1]]
-    probability, is_top = classifier.prefixes(hidden, genes, change[genes], target, lengths)
-    return is_top & (probability >= min_probability)
+Part = Generator[torch.Tensor, tuple[np.ndarray, np.ndarray], np.ndarray]
 
 
 def _between(
@@ -209,67 +202,51 @@ def _between(
     hidden: torch.Tensor,
     ranked: np.ndarray,
     change: np.ndarray,
-    target: int,
     lengths: np.ndarray,
     at: int,
-    min_probability: float,
-) -> np.ndarray:
+) -> Part:
     """Return the lengths at which the cell is flipped after ``lengths[at - 1]``, up to ``lengths[at]``."""
     between = np.arange(lengths[at - 1] + 1 if at else 1, lengths[at] + 1)
     if len(between) == 1:
         return between
-    return between[_flipped(classifier, hidden, ranked, change, target, between, min_probability)]
+    genes = ranked[: between[-1]]
+    _, flipped = yield classifier.prefixes(hidden, genes, change[genes], between)
+    return between[flipped]
 
 
 def _greedy(
-    classifier: IncrementalClassifier,
-    x: np.ndarray,
-    change: np.ndarray,
-    candidates: np.ndarray,
-    target: int,
-    min_probability: float,
-) -> Flip | None:
+    classifier: IncrementalClassifier, hidden: torch.Tensor, change: np.ndarray, candidates: np.ndarray
+) -> Search:
     """Add the gene that raises p(target) most, until the cell flips or no gene raises it."""
-    hidden = classifier.hidden(x[None])[0]
-    left, taken, best = candidates.copy(), [], -1.0
+    start, left, best = hidden, candidates.copy(), -1.0
+    taken: list[int] = []
     while len(left):
-        probability, is_top = classifier.singles(hidden, left, change[left], target)
+        probability, flipped = yield classifier.singles(hidden, left, change[left])
         i = int(probability.argmax())
         if probability[i] <= best:
             return None
         best = float(probability[i])
-        taken.append(left[i])
+        taken.append(int(left[i]))
         hidden = hidden + classifier.rows[left[i]] * float(change[left[i]])
-        if is_top[i] and best >= min_probability:
-            genes = _eliminate(classifier, x, change, np.array(taken), target, min_probability)
+        if flipped[i]:
+            genes = yield from _eliminate(classifier, start, change, np.array(taken))
             return Flip(genes, len(taken), 0)
         left = np.delete(left, i)
     return None
 
 
-def _eliminate(
-    classifier: IncrementalClassifier,
-    x: np.ndarray,
-    change: np.ndarray,
-    genes: np.ndarray,
-    target: int,
-    min_probability: float,
-) -> np.ndarray:
+def _eliminate(classifier: IncrementalClassifier, hidden: torch.Tensor, change: np.ndarray, genes: np.ndarray) -> Part:
     """Remove genes, the most dispensable first, until the cell needs every gene that is left."""
     genes = genes.copy()
     while len(genes) > 1:
-        edit = x.copy()
-        edit[genes] += change[genes]
-        hidden = classifier.hidden(edit[None])[0]
-        probability, is_top = classifier.singles(hidden, genes, -change[genes], target)
-        dispensable = is_top & (probability >= min_probability)
+        edited = classifier.prefixes(hidden, genes, change[genes], np.array([len(genes)]))[0]
+        probability, dispensable = yield classifier.singles(edited, genes, -change[genes])
         if not dispensable.any():
             break
         # remove as many together as the cell can lose; the first alone is known to be dispensable
         order = np.argsort(np.where(dispensable, -probability, 1.0), kind="stable")[: dispensable.sum()]
         tried = np.unique(np.linspace(1, len(order), N_REMOVALS).astype(int))
-        together, is_top = classifier.prefixes(hidden, genes[order], -change[genes[order]], target, tried)
-        survives = np.flatnonzero(is_top & (together >= min_probability))
-        n = max(1, min(int(tried[survives[-1]]) if len(survives) else 1, len(genes) - 1))
-        genes = np.delete(genes, order[:n])
+        _, survives = yield classifier.prefixes(edited, genes[order], -change[genes[order]], tried)
+        n = int(tried[np.flatnonzero(survives)[-1]]) if survives.any() else 1
+        genes = np.delete(genes, order[: min(n, len(genes) - 1)])
     return genes

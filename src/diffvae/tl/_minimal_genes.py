@@ -16,8 +16,9 @@ from diffvae._core.anndata import results
 from diffvae._core.runtime import in_one_thread, progress_bar, torch_in_one_thread
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
+from diffvae.tl._change import AT_ONCE
 from diffvae.tl._directions import METHODS
-from diffvae.tl._gene_sets import ORDERS, Flip, IncrementalClassifier, smallest_set
+from diffvae.tl._gene_sets import ORDERS, Flip, IncrementalClassifier, search_together, smallest_set
 from diffvae.tl._perturb import METHOD_GENES, Perturbation, changed_adata, perturb
 from diffvae.tl._regulators import read_genes, transcription_factors
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
 
 N_NEIGHBORS = 5
+TOGETHER = 64
+"""Cells that are searched side by side."""
 N_DRAWS, DRAWN_CELLS = 20, 200
 """Draws of random genes for the baseline, and most cells in which they are changed."""
 MIN_SHARE = 0.05
@@ -405,15 +408,22 @@ def find_minimal(
     before = cells.x[rows] if in_genes else cells.decode(model, cells.z[rows], rows)
     change = allowed_change(cells.x[rows], after - before)
     flips: dict[int, Flip] = {}
-    with progress_bar("minimal genes", len(rows), show=progress) as advance:
-        for i, row in enumerate(rows):
-            flip = smallest_set(
-                incremental, cells.x[row], change[i], code, order=order, stable=stable, eliminate=eliminate,
-                min_probability=min_probability, scale=cells.scale,
-            )  # fmt: skip
-            if flip is not None:
-                flips[i] = flip
-            advance()
+    together = max(1, min(TOGETHER, AT_ONCE // max(1, change.shape[1] if order == "greedy" else 0)))
+    changing = np.flatnonzero(change.any(axis=1))
+    with progress_bar("minimal genes", len(changing), show=progress) as advance:
+        for start in range(0, len(changing), together):
+            block = changing[start : start + together]
+            searches = [
+                smallest_set(
+                    incremental, cells.x[rows[i]], change[i], code, order=order, stable=stable, eliminate=eliminate,
+                    scale=cells.scale,
+                )
+                for i in block
+            ]  # fmt: skip
+            for i, flip in zip(block, search_together(incremental, searches, code, min_probability), strict=True):
+                if flip is not None:
+                    flips[int(i)] = flip
+                advance()
     flipping = np.array(list(flips), dtype=int)
     rows, change = rows[flipping], change[flipping]
     sets = [flip.genes for flip in flips.values()]

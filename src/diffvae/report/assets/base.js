@@ -71,6 +71,13 @@ function draw(id, traces, layout) {
 const keys = (names, colours) => names.map((name, k) => ({ type: "scatter", mode: "markers", x: [null], y: [null], name: plain(name),
   showlegend: true, hoverinfo: "skip", marker: { size: 9, color: colours[k] } }));
 
+function legendEntry(text, style, mark = "") { // below a figure
+  const entry = element("span"), dot = element("span", mark, { class: mark ? "mark" : "dot" });
+  Object.assign(dot.style, style);
+  entry.append(dot, " ", element("bdi", text));
+  return entry;
+}
+
 function caption(id, text) {
   $(`${id}-caption`).textContent = text;
   $(id).setAttribute("aria-label", text);

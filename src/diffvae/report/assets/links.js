@@ -4,6 +4,7 @@ if (data.links) {
   const a = typed(links.a, Uint32Array), b = typed(links.b, Uint32Array);
   const probability = bytes(links.probability), isNew = bytes(links.new);
   const label = cells.groups.find((g) => g.key === links.groupby) || cells.groups[0];
+  const progenitors = data.fates ? data.fates.progenitors : [];
 
   const drawGraph = (id, graph, what) => {
     const shares = typed(graph.values, Float32Array), n = graph.bins;
@@ -37,7 +38,7 @@ if (data.links) {
     const counts = new Map();
     own.forEach((e) => { const name = label.names[label.codes[far(e)]]; counts.set(name, (counts.get(name) || 0) + 1); });
     const byType = [...counts].sort((p, q) => q[1] - p[1]).map(([name, n]) => `${n} ${name}`).join(", ");
-    const called = links.progenitors.find((p) => p[0] === cell);
+    const called = progenitors.find((p) => p[0] === cell);
     $("link-note").textContent = `${cells.names[cell]} (${label.names[label.codes[cell]]})${called ? `, called ${called[2]}` : ""}: ${degree[cell]} links${own.length < degree[cell] ? `, ${own.length} of them in this page` : ""}${own.length ? `: ${byType}; ${own.filter((e) => isNew[e]).length} of these new` : ""}.`;
     offer(cell);
     $("link-cell").value = String(cell);
@@ -58,11 +59,11 @@ if (data.links) {
       onMap({ uirevision: "links" }));
   };
 
+  $("link-legend").replaceChildren(...label.names.map((name, k) => legendEntry(name, { background: label.colours[k] })),
+    legendEntry("chosen cell", { color: "#d55e00" }, "★"), legendEntry("new link", { color: "#d55e00" }, "—"), legendEntry("edge of the input graph", {}, "┄"));
   rows("link-pairs", links.pairs, [2, 3, 4, 5]);
-  rows("link-calls", links.progenitors.map((p) => p.slice(1)), [2, 3]);
-  if (!links.progenitors.length) $("link-calls-block").remove();
   // without progenitors, offer the cells with most links
-  const own = links.progenitors.map((p) => p[0]).filter((i) => i >= 0);
+  const own = progenitors.map((p) => p[0]).filter((i) => i >= 0);
   const offered = own.length ? own : [...degree.keys()].sort((p, q) => degree[q] - degree[p]).slice(0, 50);
   fill($("link-cell"), offered.map((i) => [String(i), `${cells.names[i]}: ${degree[i]} links`]));
   const start = offered.reduce((p, q) => (degree[q] > degree[p] ? q : p), offered[0]);
