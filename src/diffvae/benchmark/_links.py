@@ -160,7 +160,7 @@ def link_methods() -> dict[str, Method]:
         "DiffVAE, distance": diffvae_distance,
         "common neighbours": common_neighbours,
         "popularity": popularity,
-        "GraphDiffVAE, logit": graph_diffvae_logit,
+        "GraphDiffVAE, direction": graph_diffvae_direction,
     }
 
 
@@ -279,13 +279,13 @@ def popularity(adata: AnnData, rng: _random.Rng) -> Scorer:
 
 
 def graph_diffvae(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
-    """Score by Graph-DiffVAE as it predicts links: by the cosine of Z*."""
+    """Score by Graph-DiffVAE as it predicts links."""
     return _inner(_trained(adata, rng, params).get_link_representation())
 
 
-def graph_diffvae_logit(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
-    """Score by Graph-DiffVAE's logit, in which popularity counts too."""
-    return _inner(_trained(adata, rng, {"decoder": "graphite", **params}).get_link_representation())
+def graph_diffvae_direction(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
+    """Score by the cosine of Z*, in which popularity does not count."""
+    return _inner(_trained(adata, rng, {**params, "decoder": "direction"}).get_link_representation())
 
 
 def _trained(adata: AnnData, rng: _random.Rng, params: Mapping[str, Any]) -> GraphDiffVAE:

@@ -34,12 +34,12 @@ def links(
 ) -> pd.DataFrame:
     r"""Predict the links between cells: their probabilities, and the graph of those above a threshold.
 
-    .. math:: p_{ij} = f(\cos(z^*_i, z^*_j))
+    .. math:: p_{ij} = f(z^*_i \cdot z^*_j)
 
     with a rising curve f, fitted to edges that were hidden from the training and to pairs without an edge, at the
     density of the graph: a fifth of all pairs with p = 0.2 are edges, and far fewer of those that are not known edges.
     The probabilities describe the input graph, not biology. The length of z*, which says how popular a cell is, has no
-    part in them by default: see ``decoder`` of :class:`diffvae.model.GraphDiffVAE`.
+    part in them with ``decoder="direction"`` of :class:`diffvae.model.GraphDiffVAE`.
 
     Parameters
     ----------
