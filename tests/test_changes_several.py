@@ -248,7 +248,15 @@ def test_a_run_takes_several_sources(fork_cells, no_figures):
 def test_links_call_no_progenitors_of_several_sources(fork_cells, source, monkeypatch):
     monkeypatch.setattr(_links, "run_links", lambda adata, **options: options)
     log = StepLog(lambda step: None)
-    parameters = {"source": source, "target": None, "label_key": "cell_type", "k": 5, "device": "cpu", "seed": 0}
+    parameters = {
+        "source": source,
+        "target": None,
+        "label_key": "cell_type",
+        "k": 5,
+        "device": "cpu",
+        "seed": 0,
+        "earlier": None,
+    }
     options = _links.links_of_run(fork_cells, parameters, log=log, progress=False)
     assert (options["source"], options["target"]) == (None, None)
     assert [w.split(":")[0] for w in log.warnings] == ["No progenitors were called"]
