@@ -411,7 +411,7 @@ def links_of_run(
     training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Links | None:
     """Predict links at the end of a run; if that is impossible, add a warning and return None, so the run is kept."""
-    source, target, earlier = parameters["source"], parameters["target"], parameters["earlier"]
+    source, target, earlier = parameters["source"], parameters["target"], parameters.get("earlier") or ()
     groupby = type_key(adata, parameters)
     types = set(adata.obs[groupby].astype(str))
     if isinstance(source, list) or (source == "all" and "all" not in types):
