@@ -311,3 +311,9 @@ def test_files_of_types_with_like_names_are_distinct():
     names = list(file_names([(a, b) for a in long for b in long if a != b]).values())
     assert len(set(names)) == 2
     assert max(len(f"minimal_genes_{name}.png".encode()) for name in names) <= 255
+
+
+def test_all_stands_alone(run_folder, tmp_path):
+    with pytest.raises(DataError, match=r"'all' is not a type of .* 'all' stands alone"):
+        pipeline.perturb(run_folder, tmp_path / "out", source=["all", "HSPC"], **OPTIONS)
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""Whether artificial cells can be told from real ones, and how their genes differ."""
+"""How well a classifier separates artificial cells from real ones, and how their genes differ."""
 
 from __future__ import annotations
 

@@ -547,7 +547,7 @@ class Model(Estimator, abstract=True):
         -----
         Each artificial cell with noise has the latent state of a training cell up to the noise of its posterior. Such
         cells show no states between or beyond those of the training, and protect nobody's privacy.
-        :func:`diffvae.metrics.realism` measures whether they can be told from real cells.
+        :func:`diffvae.metrics.realism` measures how much they differ from real cells.
 
         Examples
         --------

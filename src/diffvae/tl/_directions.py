@@ -218,17 +218,15 @@ def directions(
 
     start = cells.z[sources]
 
-    def decoded_change(z: np.ndarray) -> np.ndarray:
-        return (decode(start + z, sources) - decode(start, sources)).mean(0)
-
     def missed(rows: np.ndarray) -> np.ndarray:
         """Return the mean expression of cells without that of their reconstructions."""
         return (cells.x[rows] - decode(cells.z[rows], rows)).mean(0)
 
     def arriving(z: np.ndarray, sd: float) -> Direction:
         """Add what lacks for the mean of the source to arrive at the target, each cell in its own batch."""
-        whole = decoded_change(cells.z[targets].mean(0) - start) + missed(targets) - missed(sources)
-        return Direction(table, z.astype(np.float32), whole - decoded_change(z), sd)
+        end = np.broadcast_to(cells.z[targets].mean(0), start.shape)
+        rest = (decode(end, sources) - decode(start + z, sources)).mean(0) + missed(targets) - missed(sources)
+        return Direction(table, z.astype(np.float32), rest, sd)
 
     make: dict[str, Callable[[], Direction]] = {
         "mean": lambda: arriving(HALF_WAY * (cells.z[targets].mean(0) - start), HALF_WAY * in_sd),

@@ -403,7 +403,7 @@ def find_minimal(
     already = classify(cells.x[sources])[1]
     chosen = converted & ~already
     rows = sources[chosen]
-    after = perturbation.changed(target, step)[1][chosen]
+    after = perturbation._expression(trajectory, step)[chosen]
     in_genes = not trajectory.direction.decoded or method_genes == "paper"
     before = cells.x[rows] if in_genes else cells.decode(model, cells.z[rows], rows)
     change = allowed_change(cells.x[rows], after - before)

@@ -250,13 +250,17 @@ class Perturbation:
         """
         t = self.trajectory(target, source, method)
         step = self.shown_step(target, source=source, method=method) if step is None else step
-        z, factor = self.data.z[t.rows], t.factor[self.index(step)][:, None]
-        y = self.mover.moved(t.rows, t.direction, factor)[:, 0]
+        z, y = self.data.z[t.rows], self._expression(t, step)
         if not t.direction.x.any():
-            return (z + factor * t.direction.z).astype(np.float32), y
-        before = self.mover.moved(t.rows, t.direction, 0 * factor)[:, 0]
+            return (z + t.factor[self.index(step)][:, None] * t.direction.z).astype(np.float32), y
+        before = self._expression(t, 0.0)
         encoded = [self.data.encode(self.model, part, t.rows) for part in (y, before)]
         return (z + encoded[0] - encoded[1]).astype(np.float32), y
+
+    def _expression(self, trajectory: Trajectory, step: float) -> np.ndarray:
+        """Return the expression of the cells of a trajectory after a step, cells x genes."""
+        factor = trajectory.factor[self.index(step)][:, None]
+        return self.mover.moved(trajectory.rows, trajectory.direction, factor)[:, 0]
 
     def effects(
         self,
@@ -289,7 +293,7 @@ class Perturbation:
         check(RULES, method_genes=method_genes)
         t = self.trajectory(target, source, method)
         step = self.shown_step(target, source=source, method=method) if step is None else step
-        _, y = self.changed(target, step, source=source, method=method)
+        y = self._expression(t, step)
         before = self.data.x[t.rows]
         if method_genes == "effect" and t.direction.decoded:
             before = self.data.decode(self.model, self.data.z[t.rows], t.rows)
