@@ -79,12 +79,12 @@ def test_a_matrix_in_an_open_file(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        (ad.AnnData(cells(50, 0)), "real is of type AnnData, with values of type object; give a numeric matrix"),
         (None, "real is of type NoneType"),
         ([[1, 2], [3]], "real is of type list"),
         (cells(50, 0)[0], r"real is of type ndarray, with the shape \(15,\)"),
         (cells(50, 0).astype(str), "values of type <U"),
         (np.ma.masked_equal(cells(50, 0), 0), "real is a masked array with"),
+        (ad.AnnData(cells(50, 0)), "real is of type AnnData; give its matrix, such as adata.X"),
     ],
 )
 def test_what_is_no_matrix_is_refused(bad, sentence):

@@ -111,6 +111,8 @@ def realism(
 
 def _matrix(cells: Any, name: str) -> Any:
     """Return cells x genes as a CSR matrix or an array, whose rows can be taken."""
+    if hasattr(cells, "obs_names"):  # numpy would take it apart cell by cell
+        raise ValueError(f"{name} is of type {type(cells).__name__}; give its matrix, such as adata.X.")
     if sparse.issparse(cells):
         return cells.tocsr()
     if np.ma.is_masked(cells):

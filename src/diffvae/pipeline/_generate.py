@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffvae import _keys, metrics, pp
+from diffvae import _keys, _random, metrics, pp
 from diffvae import model as models
 from diffvae._core.io import folders, read
 from diffvae._errors import DataError, OutputError
@@ -93,7 +93,7 @@ def compare(model: Model, artificial: AnnData, result: Path, seed: int) -> pd.Da
     layer = model.features.layer
     if not set(model.gene_names) <= set(real.var_names) or (layer is not None and layer not in real.layers):
         return None
-    rows = np.random.default_rng(seed).permutation(real.n_obs)[:MAX_REAL]
+    rows = _random.generator(seed, "real cells beside artificial").permutation(real.n_obs)[:MAX_REAL]
     real = real[np.sort(rows), model.gene_names].copy()
     if real.n_obs < 2 * MIN_CELLS:
         return None
