@@ -60,7 +60,7 @@ def main() -> None:
         adata = dv.datasets.simulate_differentiation(2000, 1000, rng=seed, **VARIANTS[options.variant])
         dv.pp.prepare(adata, rng=seed)
         if not options.without_model:
-            dv.pp.cell_graph(adata, k=5, rng=seed, progress=False)
+            dv.pp.cell_graph(adata, rng=seed, progress=False)
             dv.tl.links(adata, dv.model.GraphDiffVAE().train(adata, rng=seed, progress=False), rng=seed)
         ranks += [(seed, *row) for row in _ranks(adata)]
         calls += [(seed, *row) for row in _calls(adata)]

@@ -100,7 +100,7 @@ def test_links_to_find_are_unknown_and_negatives_are_unlinked(split):
     adata = counts(n_cells=150)
     codes = np.arange(150) % 2
     kinds = ["uniform", "degree", "within_type"]
-    first, linked, unlinked = _task(adata, split, None, 5, 0.2, kinds, codes, 3)
+    first, linked, unlinked = _task(adata, split, None, 5, "cosine", 0.2, kinds, codes, 3)
     second = halves(adata, split, rng=3)[1]
     pp.cell_graph(second, k=5, progress=False)
     halved = first.copy()
@@ -139,7 +139,7 @@ def test_a_method_gets_the_first_half_and_what_may_be_known():
         first = halves(adata, "counts", rng=rng)[0]
         assert (half.layers["counts"] == first.layers["counts"]).all()
         assert "unit" in half.layers
-        pp.cell_graph(first, k=5, progress=False)
+        pp.cell_graph(first, progress=False)
         known = half.obsp["known_links"]
         assert (known != known.T).nnz == 0
         assert known.nnz // 2 == round(0.9 * (first.obsp["cell_graph"].nnz // 2))
@@ -155,7 +155,7 @@ def test_who_knows_the_answer_scores_one_and_who_guesses_a_half():
 
     def oracle(half, rng):
         second = halves(adata, "counts", rng=rng)[1]
-        pp.cell_graph(second, k=5, progress=False)
+        pp.cell_graph(second, progress=False)
         return lambda pairs: second.obsp["cell_graph"][pairs[:, 0], pairs[:, 1]].A1
 
     def contrary(half, rng):
@@ -185,7 +185,7 @@ def test_expression_finds_links_of_planted_types():
     adata = AnnData(rng.poisson(6 * loadings + 0.2).astype(np.float32))
     adata.obs["type"] = [f"t{i % 5}" for i in range(200)]
     names = ["Pearson", "PCA, distance", "PCA, cosine", "common neighbours", "popularity"]
-    table = benchmark.links(adata, methods=names, label_key="type", **ONE).set_index(["negatives", "method"])
+    table = benchmark.links(adata, methods=names, label_key="type", k=5, **ONE).set_index(["negatives", "method"])
     for name in names[:4]:
         assert table.loc[("uniform", name), "auc"] > 0.7
         # within a type the cells differ by noise alone, and there is nothing to find

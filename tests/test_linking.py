@@ -124,7 +124,7 @@ def test_summary_is_json_without_nan(found, fork_folder):
         raise AssertionError(f"{name} is no JSON")
 
     summary = json.loads((fork_folder / "links" / "summary.json").read_text(), parse_constant=refuse)
-    expected = {"groupby": "cell_type", "source": "stem", "target": None, "k": 5, "top_k": 15, "max_epochs": 10}
+    expected = {"groupby": "cell_type", "source": "stem", "target": None, "k": 15, "top_k": 15, "max_epochs": 10}
     assert (expected | {"seed": 0, "preset": "default"}).items() <= summary["parameters"].items()
     assert summary["source"] == "AnnData in memory"
     assert list(summary["seconds"]) == told[:-1]
@@ -133,7 +133,8 @@ def test_summary_is_json_without_nan(found, fork_folder):
     assert summary["links"]["n_called"] == len(links.called)
     assert summary["links"]["n_new"] == links.called["new"].sum()
     assert 0 <= summary["links"]["validation_auc"] <= 1
-    assert summary["links"]["pearson_auc"] > 0.8  # the graph was made of it
+    assert summary["graph"]["metric"] == "cosine"
+    assert summary["links"]["baseline_auc"] > 0.8  # the graph was made of it
     for rule, column in (("paths", "call"), ("pca", "call_pca"), ("predicted", "call_links")):
         assert summary["calls"][rule] == links.commitment[column].value_counts().to_dict()
     assert len(summary["types"]) == 12  # pairs of three types, in two graphs
@@ -145,8 +146,8 @@ def test_verdict_says_what_a_trivial_way_gives(found):
     said = links.summary["verdict"]
     stored = links.summary["links"]
     assert said[0] == f"Trained on {stored['scheme']}."
-    assert f"AUC {stored['validation_auc']:.3f}; Pearson's correlation" in said[1]
-    assert f"reaches {stored['pearson_auc']:.3f}." in said[1]
+    assert f"AUC {stored['validation_auc']:.3f}; the cosine of principal components" in said[1]
+    assert f"reaches {stored['baseline_auc']:.3f}." in said[1]
     assert said[2].startswith(f"At the threshold {stored['threshold']:.2g}, {stored['recall']:.0%} of the edges")
     assert f"{stored['precision']:.0%} of all called pairs are edges" in said[2]
     assert all(len(one) <= 200 for one in said)  # two lines of 100 columns
@@ -270,7 +271,7 @@ def test_what_can_not_work_is_refused_before_the_training(fork_folder, tmp_path,
 @pytest.mark.parametrize("function", [pipeline.links, pipeline.run])
 def test_k_of_nothing_is_refused_before_anything_is_read(tmp_path, function):
     told = []
-    with pytest.raises(ValueError, match="k is 0; it must be a whole number of 1 or more"):
+    with pytest.raises(ValueError, match="k is 0; it must be None or a whole number of 1 or more"):
         function(tmp_path, k=0, on_step=told.append)
     assert told == []
     with pytest.raises(ValueError, match="top_k is 0; it must be a whole number of 1 or more"):
@@ -342,7 +343,7 @@ def test_the_command(fork_folder, tmp_path, diffvae, no_figures, quick_steps):
     assert "uncommitted" in said
     assert said.endswith(f"Written to {out}: model, tables, figures, cells.h5ad, summary.json")
     assert told.startswith("· read\n· join similar cells\n· train Graph-DiffVAE\n")
-    assert "which defines the graph" in told
+    assert "which makes the graph" in told
     assert "\x1b" not in said + told
     assert json.loads((out / "summary.json").read_text())["parameters"]["target"] == ["red"]
 
@@ -457,3 +458,12 @@ def test_earlier_types_of_a_run_that_can_not_be_are_refused_before_the_training(
     with pytest.raises(ValueError, match=sentence):
         pipeline.run(cells, label_key="cell_type", on_step=told.append, **RUN, **options)
     assert "train DiffVAE" not in told
+
+
+def test_preset_of_the_paper_links_each_cell_to_the_most_correlated_one(fork_folder, tmp_path):
+    found = pipeline.links(fork_folder, tmp_path / "paper", preset="paper", max_epochs=3, progress=False)
+    graph = found.summary["graph"]
+    assert (graph["k"], graph["metric"], graph["layer"]) == (1, "pearson", "unit")
+    assert found.summary["parameters"]["k"] == 1
+    assert found.model.config.decoder == "graphite"
+    assert found.summary["links"]["similarity"] == "Pearson's correlation"

@@ -44,7 +44,7 @@ def test_it_learns_and_says_how():
     seen = history.index[history["validation_loss"].notna()]
     assert list(seen) == [1, *range(4, 61, 4)]
     assert model.scheme == "all 4,950 pairs of cells in every step"
-    assert str(model) == "GraphDiffVAE(n_latent=4, hidden=16, conv='gcn', decoder='graphite'; trained on 100 cells)"
+    assert str(model) == "GraphDiffVAE(n_latent=4, hidden=16, conv='gcn', decoder='direction'; trained on 100 cells)"
     assert model.get_latent_representation().shape == model.get_link_representation().shape == (N_CELLS, 4)
     assert not model.module.training
 
@@ -166,7 +166,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
 
 
 def test_links_are_scored_by_the_direction_and_popularity_is_the_length():
-    direction, graphite = train(max_epochs=60, decoder="direction"), trained()
+    direction, graphite = trained(), train(max_epochs=60, decoder="graphite")
     np.testing.assert_array_equal(direction.get_latent_representation(), graphite.get_latent_representation())
     unit, places = direction.get_link_representation(), graphite.get_link_representation()
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)

@@ -25,8 +25,12 @@ def edges(adata, key="cell_graph"):
     return {"".join(sorted((adata.obs_names[i], adata.obs_names[j]))) for i, j in zip(*upper.coords, strict=True)}
 
 
+PAPER = {"k": 1, "metric": "pearson"}
+
+
 def graph_of(adata, **options):
-    return cell_graph(adata, layer=None, copy=True, **options)
+    values = {} if "use_rep" in options else {"use_rep": "X"}
+    return cell_graph(adata, copy=True, **PAPER | values | options)
 
 
 def random_cells(n=80, n_genes=30, seed=0):
@@ -36,7 +40,7 @@ def random_cells(n=80, n_genes=30, seed=0):
 
 def test_worked_by_hand():
     adata = by_hand()
-    assert cell_graph(adata, layer=None) is None
+    assert cell_graph(adata, **PAPER, use_rep="X") is None
     assert edges(adata) == {"ab", "cd", "de"}
     record = adata.uns["diffvae"]["cell_graph"]
     expected = {"k": 1, "metric": "pearson", "use_rep": "X", "mutual": False, "n_edges": 3, "n_components": 2}
@@ -65,11 +69,33 @@ def test_neighbours_by_pearson_are_those_of_corrcoef(form):
     chosen = np.zeros((80, 80), dtype=bool)
     np.put_along_axis(chosen, np.argsort(-r, axis=1)[:, :2], True, axis=1)
     adata.layers["unit"] = form(adata.X)
-    cell_graph(adata, 2)
+    cell_graph(adata, 2, "pearson", layer="unit")
     assert ((adata.obsp["cell_graph"].toarray() > 0) == (chosen | chosen.T)).all()
-    cell_graph(adata, 2, mutual=True, key_added="mutual")
+    cell_graph(adata, 2, "pearson", layer="unit", mutual=True, key_added="mutual")
     assert ((adata.obsp["mutual"].toarray() > 0) == (chosen & chosen.T)).all()
     assert set(adata.uns["diffvae"]) == {"cell_graph", "mutual"}
+
+
+def test_default_is_the_cosine_of_fifty_principal_components():
+    adata = random_cells(100, 70)
+    x = adata.X - adata.X.mean(axis=0)
+    u, s, _ = np.linalg.svd(x.astype(np.float64), full_matrices=False)
+    y = (u * s)[:, :50]
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
+    chosen = np.zeros((100, 100), dtype=bool)
+    np.put_along_axis(chosen, np.argsort(-(y @ y.T - 2 * np.eye(100)), axis=1)[:, :15], True, axis=1)
+    assert cell_graph(adata) is None
+    assert ((adata.obsp["cell_graph"].toarray() > 0) == (chosen | chosen.T)).all()
+    record = adata.uns["diffvae"]["cell_graph"]
+    assert (record["k"], record["metric"], record["use_rep"]) == (15, "cosine", "pca")
+    assert not adata.obsm  # a user's X_pca is neither read nor replaced
+
+
+def test_default_has_fewer_hubs_than_correlation():
+    adata = simulate_differentiation(500, 500, rng=1)
+    prepare(adata)
+    correlated = cell_graph(adata, 5, "pearson", layer="unit", copy=True).uns["diffvae"]["cell_graph"]["hub_share"]
+    assert cell_graph(adata, copy=True).uns["diffvae"]["cell_graph"]["hub_share"] < 0.5 * correlated
 
 
 def test_representation():
@@ -186,7 +212,7 @@ def test_uns_goes_through_h5ad(tmp_path):
         ({"k": 0}, "k is 0; it must be a whole number of 1 or more"),
         ({"k": 1.5}, "k is 1.5; it must be a whole number"),
         ({"k": 5}, "k is 5, but each of the 5 cells has 4 others"),
-        ({"metric": "inner"}, "metric is 'inner'; it must be 'pearson', 'cosine' or 'euclidean'"),
+        ({"metric": "inner"}, "metric is 'inner'; it must be 'cosine', 'pearson' or 'euclidean'"),
         ({"combine": "and"}, "combine is 'and'; it must be 'union' or 'replace'"),
         ({"combine": "replace"}, "combine is 'replace', but there is no prior"),
         ({"combine": "replace", "prior": np.zeros((5, 5))}, "no edges: the prior has none"),
@@ -207,22 +233,28 @@ def test_uns_goes_through_h5ad(tmp_path):
 def test_sentences(options, sentence):
     adata = by_hand()
     with pytest.raises(ValueError, match=sentence):
-        cell_graph(adata, layer=None, **options)
+        cell_graph(adata, **PAPER | {"use_rep": "X"} | options)
     assert not adata.obsp
     assert not adata.uns
 
 
 def test_sentences_on_the_data():
     with pytest.raises(DataError, match=r"layers\['unit'\] is missing; run diffvae\.pp\.prepare\(adata\) first"):
+        cell_graph(by_hand(), 1, layer="unit")
+    with pytest.raises(DataError, match=r"k is 15, but each of the 5 cells has 4 others; give a smaller k\."):
         cell_graph(by_hand())
+    with pytest.raises(DataError, match=r"adata\.X has 5 cells and 1 genes; a graph needs 2 of each"):
+        cell_graph(by_hand()[:, :1], 1)
     adata = by_hand()
     adata.X[0, 0] = np.nan
-    with pytest.raises(DataError, match=r"adata\.X holds 1 values that are NaN or infinite; diffvae\.pp\.check"):
-        cell_graph(adata, layer=None)
+    for options in ({}, {"layer": "x"}):
+        adata.layers["x"] = adata.X
+        with pytest.raises(DataError, match=r"holds 1 values that are NaN or infinite; diffvae\.pp\.check"):
+            cell_graph(adata, 1, **options)
     with pytest.warns(UserWarning, match="not unique"):
         twice = AnnData(HAND, obs=pd.DataFrame(index=["a", "a", "c", "d", "e"]))
     with pytest.raises(DataError, match=r"adata\.obs_names has duplicates.*obs_names_make_unique"):
-        cell_graph(twice, layer=None, prior=[("c", "d")])
+        cell_graph(twice, 1, prior=[("c", "d")])
 
 
 def test_names_that_look_like_numbers_are_names():
@@ -244,7 +276,7 @@ def of_batches(missing=False):
 def purity(adata, by):
     """Return the shares of the edges within a type, and between batches."""
     kind, batch = (adata.obs[name].astype(str).to_numpy() for name in ("cell_type", "batch"))
-    graph = cell_graph(adata, 4, balance_by=by, copy=True)
+    graph = cell_graph(adata, 4, "pearson", layer="unit", balance_by=by, copy=True)
     one, other = graph.obsp["cell_graph"].nonzero()
     assert graph.uns["diffvae"]["cell_graph"].get("balance_by") == by
     return (kind[one] == kind[other]).mean(), (batch[one] != batch[other]).mean()

@@ -20,15 +20,18 @@ MAX_Q = 0.05
 """Pairs of types with a smaller q-value and more links than expected are printed."""
 EXAMPLE = (
     'Examples:  diffvae links results --overwrite --source "CD34+"   ·   '
-    "diffvae links results --k 1 --out links_k1   ·   "
+    "diffvae links results --k 30 --out links_k30   ·   "
     "diffvae links results --overwrite --source HSPC --target Monocyte --target Erythrocyte --conv gat"
 )
-K = Annotated[int, typer.Option("--k", min=1, help="Number of most similar cells to which each cell is joined.")]
+K = Annotated[
+    int | None,
+    typer.Option("--k", min=1, help="Number of most similar cells to which each cell is joined. Default: 15."),
+]
 
 
 def command(
     result: o.Result,
-    k: K = 5,
+    k: K = None,
     source: Annotated[
         str | None, typer.Option("--source", help="Progenitor type: which of its cells have begun to commit?")
     ] = None,
@@ -51,7 +54,7 @@ def command(
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
 ) -> None:
-    """Predict links between cells with Graph-DiffVAE, compared with chance and with Pearson's correlation.
+    """Predict links between cells with Graph-DiffVAE, compared with chance and with the similarity of cells.
 
     Joins similar cells, trains on this graph with 10 % of its edges hidden, predicts links with calibrated
     probabilities, counts links between types, ranks progenitors by their fates, and calls those that have begun.

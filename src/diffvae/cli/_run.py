@@ -73,7 +73,7 @@ def command(
         bool,
         typer.Option("--links/--no-links", help="Predict links between cells with Graph-DiffVAE; see 'diffvae links'."),
     ] = True,
-    k: K = 5,
+    k: K = None,
     max_epochs: o.MaxEpochs = None,
     batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,

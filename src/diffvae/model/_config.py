@@ -182,7 +182,7 @@ class GraphConfig(Config):
     n_latent: int = 50
     hidden: int = 512
     conv: str = "gcn"
-    decoder: str = "graphite"
+    decoder: str = "direction"
     kl_weight: float = 1.0
     kl_warmup: float = 0.5
     link_loss: str = "bernoulli"

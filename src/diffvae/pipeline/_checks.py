@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from diffvae._core.validate import Choice, Either, Rule, Whole, check
+from diffvae._core.validate import Choice, Either, Optional, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl import _annotate, _markers
 from diffvae.tl._cluster import CLUSTERERS, check_options
@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {
     "cluster_on": Choice("latent", "tsne"),
     "n_dims": Whole(1),
     "n_genes": Whole(1),
-    "k": Whole(1),
+    "k": Optional(Whole(1)),
     "top_k": Whole(1),
     "subsample": Whole(100),
     "order": Choice("effect", "greedy", "gradient"),

@@ -58,7 +58,7 @@ def run(
     target: Sequence[str] | None = None,
     earlier: Sequence[str] | None = None,
     links: bool = True,
-    k: int = _links.K,
+    k: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     seed: int = 0,

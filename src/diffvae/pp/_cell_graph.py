@@ -1,4 +1,4 @@
-"""Graph of cells: nearest neighbours by expression, joined with prior knowledge."""
+"""Graph of cells: nearest neighbours, joined with prior knowledge."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from diffvae import _keys
 from diffvae._core.anndata import balancing, groups, representation, results
+from diffvae._core.components import principal_components
 from diffvae._core.graphs import hub_share
 from diffvae._core.io.matrix import matrix_of, quoted, source
 from diffvae._core.neighbors import Neighbours, nearest, nearest_per_batch
@@ -98,18 +99,18 @@ def is_pair(entry: Any) -> bool:
 
 RULES: dict[str, Rule] = {
     "k": Whole(1),
-    "metric": Choice("pearson", "cosine", "euclidean"),
+    "metric": Choice("cosine", "pearson", "euclidean"),
     "combine": Choice("union", "replace"),
 }
 
 
 def cell_graph(
     adata: AnnData,
-    k: int = 1,
-    metric: str = "pearson",
+    k: int = 15,
+    metric: str = "cosine",
     *,
     use_rep: str | None = None,
-    layer: str | None = _keys.UNIT,
+    layer: str | None = None,
     mutual: bool = False,
     prior: Any = None,
     combine: str = "union",
@@ -122,28 +123,29 @@ def cell_graph(
     progress: bool = True,
     copy: bool = False,
 ) -> AnnData | None:
-    r"""Join each cell to the k cells with the most similar expression, and to its neighbours in prior knowledge.
+    r"""Join each cell to the k most similar cells, and to its neighbours in prior knowledge.
 
-    By default similarity is Pearson's r of the expression x of two cells over the G genes,
+    By default the similarity of cells i and j is the cosine of their 50 principal component scores y,
 
-    .. math:: r_{ij} = \frac{\sum_g (x_{ig} - \bar x_i)(x_{jg} - \bar x_j)}
-              {\sqrt{\sum_g (x_{ig} - \bar x_i)^2} \sqrt{\sum_g (x_{jg} - \bar x_j)^2}}
+    .. math:: s_{ij} = \frac{y_i^\top y_j}{|y_i| \, |y_j|}
 
     Cells i and j are joined where i is among the k nearest of j or j among those of i. The graph is undirected,
-    unweighted and without self-loops. The paper uses k = 1; its released code uses k = 2 and directed edges.
+    unweighted and without self-loops. The paper joins each cell to the one with the highest Pearson correlation of
+    expression: ``cell_graph(adata, 1, "pearson", layer="unit")``; its released code uses k = 2 and directed edges.
 
     Parameters
     ----------
     adata
-        Cells prepared by :func:`prepare`, or any cells with ``layer`` or ``use_rep``.
+        Cells prepared by :func:`prepare`, or any log-normalised cells.
     k
         Neighbours that each cell chooses. A cell has more neighbours if others choose it.
     metric
-        ``"pearson"``, ``"cosine"`` or ``"euclidean"``.
+        ``"cosine"``, ``"pearson"`` or ``"euclidean"``.
     use_rep
-        Key in ``obsm`` whose values are compared instead of the layer's, such as ``"X_pca"``.
+        Key in ``obsm`` whose values are compared, such as ``"X_diffvae"``; ``"X"`` for ``adata.X`` itself. None for
+        ``layer`` or, without one, for 50 principal components of ``adata.X``, computed here and not stored.
     layer
-        Layer whose values are compared; None for ``adata.X``.
+        Layer whose values are compared.
     mutual
         Keep only the edges that both cells chose.
     prior
@@ -200,13 +202,9 @@ def cell_graph(
 
     Notes
     -----
-    A graph by Pearson's r has hubs: cells that many others choose. The cosine of principal components has fewer::
-
-        scanpy.pp.pca(adata)
-        diffvae.pp.cell_graph(adata, k=15, use_rep="X_pca", metric="cosine")
-
-    With half of the counts, 35 % of the edges touch the top 1 % of the cells of Paul et al. (2015) by Pearson's r
-    (k = 5), 8 % by principal components (k = 15); in the mouse pancreas (Bastidas-Ponce et al. 2019) 43 % and 7 %.
+    A graph by Pearson's r of expression has hubs: cells that many others choose, often the deepest sequenced. With
+    half of the counts, 35 % of its edges touch the top 1 % of the cells of Paul et al. (2015) with k = 5, 8 % of those
+    by principal components with k = 15; in the mouse pancreas (Bastidas-Ponce et al. 2019) 43 % and 7 %.
 
     References
     ----------
@@ -217,10 +215,10 @@ def cell_graph(
     --------
     >>> import diffvae as dv
     >>> adata = dv.datasets.pbmc68k_reduced()
-    >>> dv.pp.cell_graph(adata, layer=None)
+    >>> dv.pp.cell_graph(adata)
     >>> graph = adata.obsp["cell_graph"]
     >>> graph.shape, int(graph.sum(axis=1).min())
-    ((700, 700), 1)
+    ((700, 700), 15)
     >>> bool(adata.uns["diffvae"]["cell_graph"]["n_edges"] == graph.nnz // 2)
     True
     """
@@ -235,11 +233,11 @@ def cell_graph(
             raise DataError(
                 f"k is {k}, but each of the {adata.n_obs:,} cells has {adata.n_obs - 1:,} others; give a smaller k."
             )
-        used = {"use_rep": use_rep} if use_rep is not None else {"layer": layer} if layer else {"use_rep": "X"}
+        used = {"use_rep": use_rep} if use_rep is not None else {"layer": layer} if layer else {"use_rep": "pca"}
         record |= used | {"k": int(k), "metric": metric, "mutual": bool(mutual)}
         record |= {} if balance_by is None else {"balance_by": balance_by}
         record |= {"exact_limit": exact_limit, "rng": "generator" if isinstance(rng, np.random.Generator) else int(rng)}
-        x, place = _values(adata, use_rep, layer)
+        x, place = _values(adata, use_rep, layer, rng)
         options: dict[str, Any] = {"metric": metric, "rng": rng, "exact_limit": exact_limit, "progress": progress}
         batch = balancing(adata, balance_by, k)
         neighbours = nearest(x, k, **options) if batch is None else nearest_per_batch(x, k, batch, **options)
@@ -265,21 +263,30 @@ def cell_graph(
     return adata if copy else None
 
 
-def _values(adata: AnnData, use_rep: str | None, layer: str | None) -> tuple[Any, str]:
+def _values(adata: AnnData, use_rep: str | None, layer: str | None, rng: Rng) -> tuple[Any, str]:
     """Return the values that are compared, and their name for messages."""
+    if use_rep is None and layer is None:
+        return principal_components(_finite(adata, None), rng), "the principal components of adata.X"
     if use_rep is not None:
         return representation(adata, use_rep), "adata.X" if use_rep == "X" else f"adata.obsm[{use_rep!r}]"
     if layer == _keys.UNIT and layer not in adata.layers:
         raise DataError(
-            "adata.layers['unit'] is missing; run diffvae.pp.prepare(adata) first, or give layer=None for adata.X."
+            "adata.layers['unit'] is missing; run diffvae.pp.prepare(adata) first, or give use_rep='X' for adata.X."
         )
+    return _finite(adata, layer), source(layer)
+
+
+def _finite(adata: AnnData, layer: str | None) -> Any:
+    """Return X or a layer, whose values are all finite."""
     x = matrix_of(adata, layer)
     n_bad = int((~np.isfinite(x.data if sp.issparse(x) else x)).sum())
     if n_bad:
         raise DataError(
             f"{source(layer)} holds {n_bad:,} values that are NaN or infinite; diffvae.pp.check(adata) says where."
         )
-    return x, source(layer)
+    if min(x.shape) < 2:
+        raise DataError(f"{source(layer)} has {x.shape[0]:,} cells and {x.shape[1]:,} genes; a graph needs 2 of each.")
+    return x
 
 
 def _warn_of_constant_cells(neighbours: Neighbours, metric: str, place: str) -> None:

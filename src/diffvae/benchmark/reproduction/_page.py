@@ -356,8 +356,9 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
         ),
         Section(
             "Links (Figure 4)",
-            "Graph-DiffVAE on the graph of the most correlated cells; a tenth of its edges is hidden from the training "
-            "and gives the AUC, which pearson_auc has for |r|. The preset code has no graph model.",
+            "Graph-DiffVAE on the graph of similar cells; a tenth of its edges is hidden from the training and gives "
+            "the AUC, beside that of the similarity that made the graph (baseline_auc). The preset code has no graph "
+            "model.",
             figures, ["preset"], [k for k in figures if k.startswith("n_") or k.endswith("_auc")],
         ),
         Section(

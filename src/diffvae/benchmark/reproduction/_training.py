@@ -55,7 +55,7 @@ GENES: dict[str, dict[str, Any]] = {
 """What is copied into a cell, the decoded values or the effect of the shift, and how many genes: the paper counts those
 at which the cell first flips; by default genes that the cell does not need are removed."""
 
-K = {"paper": 1, "default": _links.K}
+K = {preset: int(_links.GRAPHS[preset]["k"]) for preset in ("paper", "default")}
 """Number of most similar cells to which each cell is joined."""
 TOP_K = _links.TOP_K
 """Number of most probable links per cell."""
@@ -274,7 +274,7 @@ def run_links(
     adata = prepared[known].copy()
     found: dict[str, Any] = {"table": [], "figures": {}, "within": {}, "edges": {}, "note": ""}
     try:
-        pp.cell_graph(adata, k=K[preset], rng=seed, progress=False)
+        pp.cell_graph(adata, **_links.GRAPHS[preset], rng=seed, progress=False)
         model = GraphDiffVAE(preset).train(adata, max_epochs=max_epochs, rng=seed, progress=False)
         called = tl.links(adata, model, min(TOP_K, adata.n_obs - 1), rng=seed)
         counted = [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(called) else [])]
@@ -284,7 +284,7 @@ def run_links(
     shown = ("threshold", "n_input", "n_called", "n_new", "validation_auc", "precision", "recall")
     found["figures"] = {k: v for k, v in result(adata, "links").items() if k in shown}
     if "validation_auc" in found["figures"]:
-        found["figures"]["pearson_auc"] = model.baseline_auc()
+        found["figures"]["baseline_auc"] = model.baseline_auc(result(adata, _keys.CELL_GRAPH)["metric"])
     edges = {key: edges_of(adata.obsp[key]) for key in (_keys.CELL_GRAPH, _keys.CALLED_LINKS)}
     codes = adata.obs[subject.label_key].astype("category").cat.codes.to_numpy()
     predicted = edges[_keys.CALLED_LINKS]
