@@ -7,6 +7,7 @@ from _model_data import N_CELLS, prepared
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+import diffvae as dv
 from diffvae._core import graphs
 from diffvae.model import GraphDiffVAE
 from diffvae.model._base import NotTrainedError
@@ -34,7 +35,13 @@ def test_presets_train_and_can_be_overridden(preset):
 @pytest.mark.parametrize("batch_size", [None, 32])
 @pytest.mark.parametrize(
     "hyper",
-    [{"conv": "gat"}, {"conv": "sage"}, {"decoder": "inner"}, {"joint_weight": 0.5}, {"kl_warmup": 0.0}],
+    [
+        {"conv": "gat"},
+        {"conv": "sage"},
+        {"decoder": "inner"},
+        {"joint_weight": 0.5, "mmd_weight": 0.5},
+        {"kl_warmup": 0.0},
+    ],
     ids=str,
 )
 def test_other_networks_learn(hyper, batch_size, tmp_path):
@@ -57,6 +64,36 @@ def test_attention_is_a_matrix_of_the_links_whose_rows_sum_to_one():
     np.testing.assert_array_equal(found.toarray() > 0, graph().toarray() + np.eye(N_CELLS) > 0)
     with pytest.raises(ValueError, match="conv is 'gcn'; only conv='gat' has attention weights"):
         train(max_epochs=1).attention()
+
+
+def test_attention_of_candidates_is_shared_with_the_neighbours():
+    model = train(conv="gat", max_epochs=2)
+    candidates = np.zeros((N_CELLS, N_CELLS))
+    candidates[0, 50:53] = 1
+    known, found = model.attention().toarray(), model.attention(candidates=candidates).toarray()
+    np.testing.assert_array_equal(found > 0, (known > 0) | (candidates > 0) | (candidates.T > 0))
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    # a cell without candidates attends as before, one with them to its neighbours in the same proportions
+    np.testing.assert_allclose(found[1], known[1], atol=1e-6)
+    own = known[0] > 0
+    share = found[0, own] / known[0, own]
+    assert share.max() < 1
+    with pytest.raises(ValueError, match=r"candidates has the shape \(2, 2\); the graph has \(100, 100\)"):
+        model.attention(candidates=np.eye(2))
+
+
+def test_called_links_have_the_attention_of_both_cells():
+    adata, model = linked().copy(), train(conv="gat", max_epochs=60)
+    called = dv.tl.links(adata, model, threshold=0.01)
+    attention = model.attention(candidates=adata.obsp["diffvae_called_links"])
+    one, other = (adata.obs_names.get_indexer(called[name]) for name in ("cell_1", "cell_2"))
+    assert len(called)
+    np.testing.assert_allclose(called["attention"], (attention[one, other] + attention[other, one]).A1 / 2, rtol=1e-5)
+
+
+def test_mmd_draws_the_latent_space_towards_the_prior():
+    weak, strong = (train(max_epochs=60, kl_weight=0.0, mmd_weight=w).history["train_mmd"] for w in (1e-6, 1.0))
+    assert strong.tail(10).mean() < 0.5 * weak.tail(10).mean()
 
 
 @pytest.mark.parametrize(

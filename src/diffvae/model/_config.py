@@ -188,6 +188,7 @@ class GraphConfig(Config):
     link_loss: str = "bernoulli"
     positive_weight: float | None = None
     joint_weight: float = 0.0
+    mmd_weight: float = 0.0
     normalize: bool = True
     self_loops: bool = True
     dropout: float = 0.0

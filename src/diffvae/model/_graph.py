@@ -97,6 +97,9 @@ class GraphDiffVAE(Estimator):
         Weight of a linked pair; None balances linked and unlinked pairs.
     joint_weight
         Weight of the Bernoulli likelihood of expression, per gene, from the same latent representation.
+    mmd_weight
+        Weight of the maximum mean discrepancy between Z and N(0, I), DiffVAE's regulariser; use it with a
+        ``kl_weight`` below 1.
     normalize, self_loops
         Whether to normalise the adjacency matrix and to add self-loops.
     dropout
@@ -133,6 +136,7 @@ class GraphDiffVAE(Estimator):
         link_loss: str | None = None,
         positive_weight: float | None = None,
         joint_weight: float | None = None,
+        mmd_weight: float | None = None,
         normalize: bool | None = None,
         self_loops: bool | None = None,
         dropout: float | None = None,
@@ -446,13 +450,30 @@ class GraphDiffVAE(Estimator):
         return top
 
     @torch_in_one_thread
-    def attention(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> sparse.csr_matrix:
+    def attention(
+        self,
+        adata: AnnData | None = None,
+        *,
+        candidates: sparse.spmatrix | np.ndarray | None = None,
+        max_missing: float = 0.2,
+    ) -> sparse.csr_matrix:
         """Return the attention of each cell (row) to its neighbours and, with self-loops, to itself.
 
-        It is the mean over the heads of the first layer, and rows sum to one. Only with ``conv="gat"``. Parameters as
-        in :meth:`get_latent_representation`.
+        It is the mean over the heads of the first layer, and rows sum to one. Only with ``conv="gat"``.
+
+        Parameters
+        ----------
+        adata, max_missing
+            As in :meth:`get_latent_representation`.
+        candidates
+            Links that are no edges of the graph, cells x cells, for example ``adata.obsp["diffvae_called_links"]``:
+            each cell then shares its attention among neighbours and candidates.
         """
         matrix, graph = self._cells(adata, max_missing)
+        if candidates is not None:
+            if candidates.shape != graph.shape:
+                raise ValueError(f"candidates has the shape {candidates.shape}; the graph has {graph.shape}.")
+            graph = graph.maximum(graphs.undirected(candidates))
         source = RowSource(matrix, self._device())
         adjacency = nn.Adjacency(self._adjacency(graph), self._device())
         with torch.no_grad():

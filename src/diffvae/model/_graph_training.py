@@ -161,7 +161,7 @@ class GraphObjective:
     r"""Loss of Graph-DiffVAE, per (weighted) pair of cells.
 
     .. math:: L = L_{links}(Z^*) + w_{KL} \frac{1}{N} \overline{KL}(q(z_i) \| N(0, I))
-              + w_{joint} \frac{1}{G} \overline{-\log p(x_i | z_i)}
+              + w_{joint} \frac{1}{G} \overline{-\log p(x_i | z_i)} + w_{MMD} MMD^2(Z, N(0, I))
 
     With the plain Bernoulli likelihood and w_KL = 1 the first two terms are eq 22 divided by the N^2 ordered pairs. The
     weight of the KL term grows from zero over the first epochs (``warmup``).
@@ -188,6 +188,11 @@ class GraphObjective:
         links = self.links(places, batch)
         loss = links + c.kl_weight * warmup / batch.sampling.n_cells * kl
         terms = {"links": links, "kl": kl}
+        if c.mmd_weight:
+            some = z[torch.randperm(len(z), generator=generator, device=z.device)[:MMD_CELLS]]
+            prior = torch.randn(some.shape, generator=generator, device=z.device)
+            terms["mmd"] = nn.mmd(some, prior, nn.imq_kernel(c.n_latent))
+            loss = loss + c.mmd_weight * terms["mmd"]
         if module.expression is not None:
             terms["nll"] = nn.bernoulli_nll(module.expression(z), batch.x)
             loss = loss + c.joint_weight / batch.x.shape[1] * terms["nll"]
@@ -202,6 +207,8 @@ class GraphObjective:
 
 BLOCK = 4096
 """Cells per forward pass outside the training."""
+MMD_CELLS = 1000
+"""Cells of a step that are compared with the prior: the MMD is quadratic in them."""
 N_UNLINKED = 200_000
 PER_CELL = 40
 """Pairs without an edge for the calibration: N_UNLINKED, or PER_CELL for each cell if that is more."""

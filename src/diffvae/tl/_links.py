@@ -59,7 +59,8 @@ def links(
     Returns
     -------
     The called links, most probable first: ``cell_1``, ``cell_2``, ``probability``, ``new`` (not in the input
-    graph). Writes
+    graph), and with ``conv="gat"`` ``attention``: the mean of the attention of either cell to the other, among its
+    neighbours and the called links. Writes
 
     ``obsm["X_diffvae_graph"]``
         Posterior means; ``obsm["X_diffvae_link"]`` has Z*.
@@ -123,7 +124,12 @@ def links(
             "probability": sparse.triu(called, k=1, format="csr").data,
             "new": ~np.isin(graphs.keys(pairs, n), graphs.keys(graphs.edges_of(given), n)),
         }
-    ).sort_values("probability", ascending=False, ignore_index=True, kind="stable")
+    )
+    if len(pairs) and model.config.conv == "gat":
+        attention = model.attention(adata, candidates=called, max_missing=max_missing)
+        one, other = pairs.T
+        table["attention"] = np.asarray(attention[one, other] + attention[other, one]).ravel() / 2
+    table = table.sort_values("probability", ascending=False, ignore_index=True, kind="stable")
     for stale in ("commitment", "commitment_types", "commitment_params", "link_table", "link_table_params"):
         results(adata).pop(stale, None)
     for stale in (_keys.COMMITMENT, _keys.COMMITMENT_POSTERIOR):
