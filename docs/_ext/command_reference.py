@@ -6,7 +6,6 @@ not support typer, which has its own copy of click.)
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import typer
@@ -15,9 +14,6 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from diffvae.cli._main import app as program
-
-EPILOG = re.compile(r"^Examples?:\s*")
-BETWEEN = re.compile(r"\s+·\s+")
 
 
 class CommandReference(SphinxDirective):
@@ -63,10 +59,10 @@ def examples(epilog: str) -> tuple[list[str], list[str]]:
 
     Examples
     --------
-    >>> examples("Examples:  diffvae datasets   ·   with the same folder it goes on")
+    >>> examples("Examples:\\n\\ndiffvae datasets\\n\\nwith the same folder it goes on")
     (['diffvae datasets'], ['with the same folder it goes on'])
     """
-    parts = BETWEEN.split(EPILOG.sub("", epilog))
+    parts = epilog.split("\n\n")[1:]
     return [p for p in parts if p.startswith("diffvae ")], [p for p in parts if not p.startswith("diffvae ")]
 
 

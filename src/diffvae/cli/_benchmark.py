@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from diffvae.benchmark import Comparison
 
 NAME = "benchmark"
-EXAMPLE = (
-    "Examples:  diffvae benchmark cells.h5ad --label-key cell_type --out compared --n-workers 2   ·   "
-    "diffvae benchmark a.h5ad b.h5ad --label-key a=type --label-key b=cluster --out compared --n-latent 50 "
-    "--method DiffVAE --method PCA   ·   the same command again continues an interrupted comparison"
+EXAMPLES = (
+    "diffvae benchmark cells.h5ad --label-key cell_type --out compared --n-workers 2",
+    "diffvae benchmark a.h5ad b.h5ad --label-key a=type --label-key b=cluster --out compared --method DiffVAE",
+    "the same command again continues an interrupted comparison",
 )
 DEFAULT_METHODS = ("DiffVAE", "VAE", "AE", "PCA")
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Labelled cells: .h5ad, 10x .h5 or folder, .csv, ...")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Labelled cells: .h5ad, 10x .h5 or folder, .csv, ...", callback=o.existing)
+    ],
     label_key: Annotated[
         list[str],
         typer.Option("--label-key", help="Column of obs with reference labels; NAME=KEY for one file, repeated."),

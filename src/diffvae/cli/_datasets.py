@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffvae.cli import _console
 
 NAME = "datasets"
-EXAMPLE = "Example:  diffvae datasets"
+EXAMPLES = ("diffvae datasets",)
 
 
 def command() -> None:

@@ -10,7 +10,7 @@ from diffvae.cli import _console
 from diffvae.cli import _options as o
 
 NAME = "embed"
-EXAMPLE = "Example:  diffvae embed new_cells.h5ad --model results/model --out new_cells_embedded.h5ad"
+EXAMPLES = ("diffvae embed new_cells.h5ad --model results/model --out new_cells_embedded.h5ad",)
 
 
 def command(

@@ -10,7 +10,7 @@ from diffvae.cli import _console
 from diffvae.cli import _options as o
 
 NAME = "generate"
-EXAMPLE = "Example:  diffvae generate --model results/model --n-cells 500 --out artificial.h5ad"
+EXAMPLES = ("diffvae generate --model results/model --n-cells 500 --out artificial.h5ad",)
 
 
 def command(

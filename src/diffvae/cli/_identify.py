@@ -12,7 +12,7 @@ from diffvae.cli import _options as o
 from diffvae.cli._run import show
 
 NAME = "identify"
-EXAMPLE = "Example:  diffvae identify results --out results_kmeans --cluster-method kmeans --n-clusters 8"
+EXAMPLES = ("diffvae identify results --out results_kmeans --cluster-method kmeans --n-clusters 8",)
 
 
 def command(

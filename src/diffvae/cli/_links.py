@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 NAME = "links"
 MAX_Q = 0.05
 """Pairs of types with a smaller q-value and more links than expected are printed."""
-EXAMPLE = (
-    'Examples:  diffvae links results --overwrite --source "CD34+"   ·   '
-    "diffvae links results --k 30 --out links_k30   ·   "
-    "diffvae links results --overwrite --source HSPC --target Monocyte --target Erythrocyte --conv gat"
+EXAMPLES = (
+    'diffvae links results --overwrite --source "CD34+"',
+    "diffvae links results --k 30 --out links_k30",
+    "diffvae links results --overwrite --source HSPC --target Monocyte --target Erythrocyte --conv gat",
 )
 K = Annotated[
     int | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import inspect
 import os
 import shlex
 import signal
@@ -85,8 +86,19 @@ COMMANDS = (
     _tune,
     _reproduce,
 )
+
+
+def _paragraphs(text: str) -> str:
+    """Return a docstring with one line per paragraph, which the terminal then wraps."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+
+
 for module in COMMANDS:
-    app.command(name=module.NAME, epilog=module.EXAMPLE)(module.command)
+    app.command(
+        name=module.NAME,
+        help=_paragraphs(module.command.__doc__),
+        epilog="\n\n".join(["Examples:", *module.EXAMPLES]),
+    )(module.command)
 
 
 STOPPED = {130: "Interrupted", 143: "Stopped"}

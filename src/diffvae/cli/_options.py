@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Result = Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.")]
+
+def existing(paths: Any) -> Any:
+    """Return paths that exist; refuse others at once, because importing what reads them takes seconds."""
+    for path in paths if isinstance(paths, list) else [paths]:
+        if path is not None and not os.path.lexists(path.expanduser()):
+            raise FileNotFoundError(f"There is no file or folder {str(path)!r}.")
+    return paths
+
+
+Result = Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.", callback=existing)]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="Output file, .h5ad.")]
 LabelKey = Annotated[
     str | None, typer.Option("--label-key", help="Column of obs with reference labels, used for scores only.")
@@ -108,9 +118,12 @@ ClusterMethod = Annotated[
 ClusterOn = Annotated[
     str, typer.Option("--cluster-on", help="Cluster in the latent space (latent) or on the map (tsne).")
 ]
-Model = Annotated[Path, typer.Option("--model", help="Folder of a saved model (RESULT/model).")]
+Model = Annotated[Path, typer.Option("--model", help="Folder of a saved model (RESULT/model).", callback=existing)]
 Input = Annotated[
-    Path, typer.Argument(help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; cells in rows.")
+    Path,
+    typer.Argument(
+        help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; cells in rows.", callback=existing
+    ),
 ]
 
 
@@ -120,6 +133,7 @@ Inputs = Annotated[
         metavar="INPUT...",
         help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom or .zarr; cells in rows. Several .h5ad or .zarr "
         "are read as one atlas, genes matched by name.",
+        callback=existing,
     ),
 ]
 Backed = Annotated[

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from diffvae.pipeline import Changes
 
 NAME = "perturb"
-EXAMPLE = (
-    'Examples:  diffvae perturb results --source "CD34+"   ·   '
-    'diffvae perturb results --source GMP --target Monocyte --target Neutrophil --step "0.5 1" --restrict tf   ·   '
-    "diffvae perturb results --source all"
+EXAMPLES = (
+    'diffvae perturb results --source "CD34+"',
+    'diffvae perturb results --source GMP --target Monocyte --target Neutrophil --step "0.5 1" --restrict tf',
+    "diffvae perturb results --source all",
 )
 SOURCE = "repeat the option for more, or give all for every type."
 Source = Annotated[

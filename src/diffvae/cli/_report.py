@@ -8,16 +8,20 @@ from typing import Annotated
 import typer
 
 from diffvae.cli import _console
+from diffvae.cli import _options as o
 
 NAME = "report"
-EXAMPLE = (
-    "Examples:  diffvae report results   ·   diffvae report results --out for_a_colleague.html   ·   "
-    "diffvae report compared   (a folder that 'diffvae benchmark' wrote)"
+EXAMPLES = (
+    "diffvae report results",
+    "diffvae report results --out for_a_colleague.html",
+    "diffvae report compared   (a folder that 'diffvae benchmark' wrote)",
 )
 
 
 def command(
-    result: Annotated[Path, typer.Argument(help="Folder that 'diffvae run' or 'diffvae benchmark' wrote.")],
+    result: Annotated[
+        Path, typer.Argument(help="Folder that 'diffvae run' or 'diffvae benchmark' wrote.", callback=o.existing)
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="HTML file to write. Default: RESULT/report.html.")
     ] = None,

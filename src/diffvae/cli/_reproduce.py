@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from diffvae.benchmark import Reproduction
 
 NAME = "reproduce"
-EXAMPLE = (
-    "Examples:  diffvae reproduce zebrafish --out reproduced   ·   diffvae reproduce pancreas --path downloads --out "
-    "reproduced   ·   diffvae reproduce --on cells.h5ad --label-key cell_type --source HSC --out reproduced   ·   "
-    "the same command again continues an interrupted reproduction"
+EXAMPLES = (
+    "diffvae reproduce zebrafish --out reproduced",
+    "diffvae reproduce pancreas --path downloads --out reproduced",
+    "diffvae reproduce --on cells.h5ad --label-key cell_type --source HSC --out reproduced",
+    "the same command again continues an interrupted reproduction",
 )
 
 

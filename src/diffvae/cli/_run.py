@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from diffvae.pipeline import Result
 
 NAME = "run"
-EXAMPLE = (
-    "Examples:  diffvae run --out demo   ·   diffvae run mydata.h5ad --out results --label-key cell_type   ·   "
-    "diffvae run filtered_feature_bc_matrix.h5 --out results --markers my_markers.csv"
+EXAMPLES = (
+    "diffvae run --out demo",
+    "diffvae run mydata.h5ad --out results --label-key cell_type",
+    "diffvae run filtered_feature_bc_matrix.h5 --out results --markers my_markers.csv",
 )
 
 

@@ -13,9 +13,9 @@ from diffvae.cli import _console
 from diffvae.cli import _options as o
 
 NAME = "train"
-EXAMPLE = (
-    "Examples:  diffvae train mydata.h5ad --out model --n-latent 50   ·   "
-    "torchrun --nproc-per-node 4 -m diffvae train mydata.h5ad --out model   (data-parallel)"
+EXAMPLES = (
+    "diffvae train mydata.h5ad --out model --n-latent 50",
+    "torchrun --nproc-per-node 4 -m diffvae train mydata.h5ad --out model   (data-parallel)",
 )
 
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from diffvae.benchmark import Tuned
 
 NAME = "tune"
-EXAMPLE = (
-    "Examples:  diffvae tune mydata.h5ad --trials 30 --out tune   ·   "
-    "diffvae tune mydata.h5ad --out wide --space wide --objective stability   ·   "
-    "diffvae run mydata.h5ad --config tune/best.json   ·   "
-    "a second process with the same folder shares the trials; the same command resumes an interrupted search"
+EXAMPLES = (
+    "diffvae tune mydata.h5ad --trials 30 --out tune",
+    "diffvae tune mydata.h5ad --out wide --space wide --objective stability",
+    "diffvae run mydata.h5ad --config tune/best.json",
+    "a second process with the same folder shares the trials; the same command resumes an interrupted search",
 )
 
 
