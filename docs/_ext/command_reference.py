@@ -55,11 +55,11 @@ def usage(command: Any, context: Any) -> list[nodes.Node]:
 
 
 def examples(epilog: str) -> tuple[list[str], list[str]]:
-    """Return the commands of an epilog, and its other remarks.
+    r"""Return the commands of an epilog, and its other remarks.
 
     Examples
     --------
-    >>> examples("Examples:\\n\\ndiffvae datasets\\n\\nwith the same folder it goes on")
+    >>> examples("Examples:\n\ndiffvae datasets\n\nwith the same folder it goes on")
     (['diffvae datasets'], ['with the same folder it goes on'])
     """
     parts = epilog.split("\n\n")[1:]
