@@ -13,7 +13,7 @@ from diffvae import _keys
 from diffvae._core.io import folders, read
 from diffvae._errors import DataError
 from diffvae.pl._style import GREY, colours
-from diffvae.report import _changes, _compared, _encode, _fates, _integration, _links, _made, _map, _types
+from diffvae.report import _card, _changes, _compared, _encode, _fates, _integration, _links, _made, _map, _types
 from diffvae.report._folder import DamagedError, Folder
 from diffvae.report._map import Cells
 
@@ -114,7 +114,6 @@ def _page_of_comparison(folder: Folder) -> str:
         "title": "comparison of " + ", ".join(folder.summary["methods"]),
         "summary": folder.summary,
         "comparison": _markdown(folder.summary["verdict"]),
-        "warnings": [],
         "commands": _made.commands(folder),
     }
     return _render(folder, {"compared": data}, words)
@@ -240,15 +239,21 @@ def _words_of_run(folder: Folder, cells: Cells, parts: Parts) -> dict[str, Any]:
     scores: dict[str, dict[str, Any]] = {}
     for row in summary["scores"] or []:
         scores.setdefault(row["score"], {})[row["method"]] = row
+    shown = [folder.part(PARTS[part][0]) if part in parts.data else None for part in ("changes", "links")]
+    tiles = _card.tiles(summary, *shown)
+    caveats = _card.caveats(summary, tiles)
+    warnings = [*summary["warnings"], *summary["diagnosis"]["messages"], *parts.warnings]
     return {
         "title": Path(summary["source"]).name,
         "summary": summary,
+        "tiles": tiles,
+        "caveats": caveats,
         "clusters": clusters,
         "n_named": sum(c["cell_type"] != _keys.UNASSIGNED for c in clusters),
         "types": sorted({c["cell_type"] for c in clusters} - {_keys.UNASSIGNED}),
         "scores": scores,
         "methods": [m for m in ("DiffVAE", "PCA", "null") if any(m in row for row in scores.values())],
-        "warnings": [*summary["warnings"], *summary["diagnosis"]["messages"], *parts.warnings],
+        "warnings_below": [said for said in warnings if said not in caveats],
         "verdicts": summary["verdict"],
         "thinned": len(cells.rows) < cells.adata.n_obs,
         "n_shown": len(cells.rows),
