@@ -110,7 +110,7 @@ def test_the_command(fork_folder, tmp_path, monkeypatch, capsys):
     assert "white" in said.out
     assert "moved by the smallest step (sd)" in said.out
     assert "< is earlier than the source" in " ".join(said.out.split())
-    assert "white is earlier than the source, so a conversion means going back." in " ".join(said.err.split())
+    assert "white is earlier than the source: a conversion goes backwards." in " ".join(said.err.split())
     assert (tmp_path / "out" / "summary.json").is_file()
 
 

@@ -112,7 +112,7 @@ def test_genes_are_searched_where_a_target_is_reached_without_a_jump(every):
     pd.testing.assert_series_equal(targets["searched"], expected, check_names=False)
     assert targets.loc[~expected, "n_flipped"].isna().all()
     assert targets.loc[expected, "n_flipped"].notna().all()
-    said = f"Genes were searched for {expected.sum()} of 42 pairs: those that are reached and are no jump"
+    said = f"Minimal gene sets were searched for {expected.sum()} of 42 pairs: those that are reached through existing"
     assert any(sentence.startswith(said) for sentence in changes.summary["verdict"])
     changed = ad.read_h5ad(folder / "perturbation" / "changed_cells.h5ad").obs
     assert set(zip(changed["source"], changed["target"], strict=True)) == set(changes.minimal)
@@ -212,7 +212,7 @@ def test_the_terminal_shows_a_line_per_source(every, capsys):
     for source, own in targets.groupby("source"):
         (line,) = [line for line in said.out.splitlines() if line.split()[:1] == [source]]
         assert f"{own['reached'].sum()} of {len(own)}" in line
-    assert "Genes were searched for" in said.err
+    assert "Minimal gene sets were searched for" in said.err
 
 
 def test_types_in_one_line_of_the_terminal():
@@ -295,9 +295,9 @@ def test_a_field_of_the_map_chooses_the_pair(every, width):
         page.wait_for_function(f"(name) => ({chosen})() === name", arg=sources[row])
         assert page.locator("#change-target option:checked").inner_text() == sources[column]
         assert page.locator("#change-target option").count() == len(sources) - 1
-        assert f"{sources[row]} on the map" in page.inner_text("#change-map-caption")
+        assert f"{sources[row]} cells on the map" in page.inner_text("#change-map-caption")
         page.select_option("#change-source", label=sources[0])
-        assert f"{sources[0]} on the map" in page.inner_text("#change-map-caption")
+        assert f"{sources[0]} cells on the map" in page.inner_text("#change-map-caption")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         browser.close()
     assert said == []

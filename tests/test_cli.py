@@ -446,4 +446,4 @@ def test_clusters_without_evidence_show_no_q(capsys, monkeypatch):
     assert rows[0] == ["0", "3", "T", "cell", "0.001", "CD3D", "CD3E", "1+", "2-", "CD3D", "IL7R"]
     assert rows[1] == ["1", "2", "B", "cell", "?", "0.04", "CD79A"]
     assert rows[2] == ["2", "1", "unassigned"]
-    assert err == "! odd\n! 3 dimensions are dead.\n"
+    assert err == "! odd\n• 3 dimensions are dead.\n"

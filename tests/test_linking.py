@@ -146,31 +146,29 @@ def test_verdict_says_what_a_trivial_way_gives(found):
     said = links.summary["verdict"]
     stored = links.summary["links"]
     assert said[0] == f"Trained on {stored['scheme']}."
-    assert f"AUC {stored['validation_auc']:.3f}; the cosine of principal components" in said[1]
-    assert f"reaches {stored['baseline_auc']:.3f}." in said[1]
+    assert f"AUC {stored['validation_auc']:.3f}. The cosine of principal components" in said[1]
+    assert f"reaches {stored['baseline_auc']:.3f};" in said[1]
     assert said[2].startswith(f"At the threshold {stored['threshold']:.2g}, {stored['recall']:.0%} of the edges")
-    assert f"{stored['precision']:.0%} of all called pairs are edges" in said[2]
+    assert f"{stored['precision']:.0%} of the called pairs are edges" in said[2]
     assert all(len(one) <= 200 for one in said)  # two lines of 100 columns
     assert stored["precision_unknown"] < stored["precision"]
-    pieces = f"{stored['n_components']} connected components, the input graph {stored['n_components_input']}"
+    pieces = f"{stored['n_components']} connected components (input graph: {stored['n_components_input']})"
     assert any(pieces in one for one in said) == (stored["n_components"] > stored["n_components_input"])
     assert any("the most linked 1 % of the cells" in one for one in said) == (stored["hub_share"] > 0.3)
-    assert any(
-        one.startswith("Different types linked beyond chance (null keeps the degrees, q < 0.05): ") for one in said
-    )
+    assert any(one.startswith("Types linked more often than in random graphs of the same degrees") for one in said)
     called = (links.commitment["call"] != "uncommitted").sum()
     n_pca = (links.commitment["call_pca"] != "uncommitted").sum()
     parameters = links.adata.uns["diffvae"]["commitment_params"]
     first = links.summary["fates_verdict"][0]
     assert first in said
     assert first.startswith(
-        f"{called} of {len(links.commitment)} progenitors have begun towards a later type (expected"
+        f"{called} of {len(links.commitment)} progenitors are committed to a later type (expected"
     )
-    assert f"{parameters['expected_false']:.0%}); by PCA neighbours {n_pca};" in first
-    assert first.endswith(f"where none has begun {parameters['null_called']:.1%} are called.")
+    assert f"{parameters['expected_false']:.0%}). PCA neighbours call {n_pca};" in first
+    assert first.endswith(f"of simulated uncommitted cells {parameters['null_called']:.1%} are called.")
     assert sum(one.startswith("Name the types upstream of the progenitors (earlier)") for one in said) == 1
-    assert any("kept at its lower limit" in one for one in said) == parameters["at_limit"]
-    assert any("vary more (variance" in one for one in said) == (parameters["variance"] > _links.WIDE_CORE)
+    assert any("is at its lower limit" in one for one in said) == parameters["at_limit"]
+    assert any("(variance" in one for one in said) == (parameters["variance"] > _links.WIDE_CORE)
 
 
 def test_the_map_of_the_run_stays_the_one_for_new_cells(found):
@@ -343,7 +341,7 @@ def test_the_command(fork_folder, tmp_path, diffvae, no_figures, quick_steps):
     assert "uncommitted" in said
     assert said.endswith(f"Written to {out}: model, tables, figures, cells.h5ad, summary.json")
     assert told.startswith("· read\n· join similar cells\n· train Graph-DiffVAE\n")
-    assert "which makes the graph" in told
+    assert "defines these edges" in told
     assert "\x1b" not in said + told
     assert json.loads((out / "summary.json").read_text())["parameters"]["target"] == ["red"]
 
@@ -369,13 +367,13 @@ def test_verdict_doubts_a_wide_core_and_asks_for_roles():
     said |= {"null_called": 0.004, "n_unreached": 0, "earlier": ["old"], "named": True}
     plain = _folder.sentences(_links.FATES_VERDICT, said | {"variance": 0.9, "at_limit": False})
     assert plain == [
-        "3 of 9 progenitors have begun towards a later type (expected false calls 8%); by PCA neighbours 2; where none "
-        "has begun 0.4% are called."
+        "3 of 9 progenitors are committed to a later type (expected share of false calls: 8%). PCA neighbours call 2; "
+        "of simulated uncommitted cells 0.4% are called."
     ]
     doubted = said | {"variance": 1.7, "at_limit": True, "named": False, "n_unreached": 4}
     doubted = _folder.sentences(_links.FATES_VERDICT, doubted)
     assert doubted[:1] == plain
-    assert [one.split(" ")[0] for one in doubted[1:]] == ["Name", "Uncommitted", "The", "From"]
+    assert [one.split(" ")[0] for one in doubted[1:]] == ["Name", "Uncommitted", "The", "No"]
     assert "variance 1.7" in doubted[2]
     assert "60%" in doubted[3]
     assert "From 4 progenitors" in doubted[4]

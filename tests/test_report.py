@@ -45,7 +45,7 @@ def test_the_page_asks_nothing_of_the_network(report_folder):
 def test_what_the_page_says_is_what_the_tables_say(report_folder):
     text = (report_folder / "report.html").read_text(encoding="utf-8")
     summary = json.loads((report_folder / "summary.json").read_text())
-    assert f"fall into {len(summary['clusters'])} clusters" in text
+    assert f"of the {len(summary['clusters'])} clusters" in text
     for sentence in [*summary["warnings"], *summary["verdict"], *summary["diagnosis"]["messages"]]:
         assert _encode.Markup.escape(sentence) in text
     found = data_of(text)

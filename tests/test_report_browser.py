@@ -218,7 +218,7 @@ def test_the_fate_map_draws_every_progenitor_and_the_bars_the_means(opened, repo
     assert page.locator("#fate-calls tbody tr").count() == len(calls)
     lead = page.locator("#fates .lead").inner_text()
     n_called = (calls["call"] != "uncommitted").sum()
-    assert lead.startswith(f"{n_called} of {len(calls)} progenitors have begun")
+    assert lead.startswith(f"{n_called} of {len(calls)} progenitors are committed")
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

@@ -105,7 +105,7 @@ def command(
     )
     comparison.command = f"diffvae {shlex.join(sys.argv[1:])}"
     _console.step("write the report")
-    with _console.warnings_as_notes():
+    with _console.warnings_shown():
         comparison.write(out, overwrite=True)
     show(comparison)
     _console.say(f"Written to {out}: report.md, runs.csv, types.csv, summary.csv, paired.csv, figures")

@@ -87,10 +87,15 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Print a note on stderr."""
-    if rank():
-        return
-    _print("! " + text, to_stderr=True, style="yellow")
+    """Print on stderr what the results say."""
+    if not rank():
+        _print("• " + text, to_stderr=True)
+
+
+def warn(text: str) -> None:
+    """Print on stderr what the user should act on."""
+    if not rank():
+        _print("! " + text, to_stderr=True, style="yellow")
 
 
 def error(text: str) -> None:
@@ -124,14 +129,14 @@ def sentence(exception: Exception) -> str:
 
 
 @contextmanager
-def warnings_as_notes() -> Iterator[None]:
-    """Print warnings of the block as notes."""
+def warnings_shown() -> Iterator[None]:
+    """Print the warnings of a block."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
     for warning in caught:
         if warning.category is UserWarning:
-            note(str(warning.message))
+            warn(str(warning.message))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

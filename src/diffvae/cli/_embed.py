@@ -53,16 +53,16 @@ def command(
             )
         backed = False
     if on_disk := stays_on_disk(o.one_or_several(data), backed, transpose=transpose):
-        _console.note(on_disk)
+        _console.warn(on_disk)
         store = open_store(o.one_or_several(data))
-        with _console.warnings_as_notes():
+        with _console.warnings_shown():
             tl.embed(store, trained, max_missing=max_missing, out=out, overwrite=overwrite)
         n_cells = store.n_obs
     else:
         adata = read.read(data[0], transpose=transpose)
         if adapt:
             trained = trained.adapt(adata)
-        with _console.warnings_as_notes():
+        with _console.warnings_shown():
             tl.embed(adata, trained, max_missing=max_missing)
         folders.write_h5ad(adata, out)
         n_cells = adata.n_obs

@@ -66,7 +66,7 @@ def command(
     predicted = pipeline.links(options.pop("result"), **options, on_step=_console.step)
     show(predicted)
     for message in predicted.summary["warnings"]:
-        _console.note(message)
+        _console.warn(message)
     _console.say(f"Written to {predicted.path}: model, tables, figures, cells.h5ad, summary.json")
 
 

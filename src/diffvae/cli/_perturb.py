@@ -89,7 +89,7 @@ def command(
     changes = pipeline.perturb(options.pop("result"), **options, on_step=_console.step)
     show(changes)
     for message in changes.summary["warnings"]:
-        _console.note(message)
+        _console.warn(message)
     _console.say(f"Written to {changes.path}: tables, figures, classifier, changed_cells.h5ad, summary.json")
 
 

@@ -70,7 +70,7 @@ def command(
         )
     if on is not None and label_key is None:
         raise ValueError("--on needs --label-key: the column of obs that holds the reference types.")
-    with _console.warnings_as_notes():
+    with _console.warnings_shown():
         reproduction = benchmark.reproduce(
             dataset if on is None else on,
             out,

@@ -127,7 +127,9 @@ def show(result: Result) -> None:
     if integration is not None:
         show_integration(integration)
     said = [] if integration is None else integration["verdict"]
-    for message in [*summary["warnings"], *summary["diagnosis"]["messages"], *summary["verdict"], *said]:
+    for message in summary["warnings"]:
+        _console.warn(message)
+    for message in [*summary["diagnosis"]["messages"], *summary["verdict"], *said]:
         _console.note(message)
     if result.changes is not None:
         show_changes(result.changes)

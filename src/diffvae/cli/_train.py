@@ -98,7 +98,7 @@ def command(
                 if chosen.is_trained and share.is_writer:
                     chosen.save(out, overwrite=overwrite)
                     checkpoints.done()  # they would lead to the same divergence
-                    _console.note(
+                    _console.warn(
                         f"{out} has the model after epoch {len(chosen.history)}, the last before the training diverged."
                     )
                 raise
@@ -143,20 +143,20 @@ def _prepared(
         if is_prepared(adata):
             options_of(adata, **asked)
         else:
-            with _console.warnings_as_notes():
+            with _console.warnings_shown():
                 pp.prepare(adata, **options)
         yield adata
         return
-    _console.note(on_disk)
+    _console.warn(on_disk)
     store = open_store(given)
     require_columns(store, options["batch_key"], covariates)
     if is_prepared(store):
         options_of(store, **asked)
-        with _console.warnings_as_notes():
+        with _console.warnings_shown():
             store.warn()
         yield store
         return
     with folders.scratch(out) as work:
-        with _console.warnings_as_notes(), folders.explain_write_errors(out, work):
+        with _console.warnings_shown(), folders.explain_write_errors(out, work):
             prepared = pp.prepare(store, out=work / "prepared.h5ad", **options)
         yield prepared

@@ -129,8 +129,10 @@ def show(tuned: Tuned) -> None:
             for _, r in shown.iterrows()
         ),
     )
-    for sentence in [*tuned.summary["verdict"], *tuned.summary["warnings"]]:
+    for sentence in tuned.summary["verdict"]:
         _console.note(sentence)
+    for sentence in tuned.summary["warnings"]:
+        _console.warn(sentence)
 
 
 def _text(value: Any) -> str:

@@ -53,7 +53,7 @@ OPTIONS = (
 """Parameters of :func:`links` that :func:`run_links` takes as well."""
 
 SIMILARITIES: Mapping[str, str] = MappingProxyType(
-    {"cosine": "the cosine of principal components", "pearson": "Pearson's correlation"}
+    {"cosine": "The cosine of principal components", "pearson": "Pearson's correlation"}
 )
 """What makes the graph, in words."""
 MAX_HUB_SHARE = 0.3
@@ -72,50 +72,52 @@ VERDICT: Verdict = (
     (lambda n: True, "Trained on {scheme}."),
     (
         lambda n: "validation_auc" in n,
-        "Hidden edges rank above other pairs with AUC {validation_auc:.3f}; {similarity}, which makes the "
-        "graph and so must rank them well, reaches {baseline_auc:.3f}. diffvae.benchmark.links is a fair test.",
+        "Hidden edges rank above other pairs with AUC {validation_auc:.3f}. {similarity} defines these edges and "
+        "reaches {baseline_auc:.3f}; diffvae.benchmark.links makes a fair comparison.",
     ),
     (
         lambda n: "precision_unknown" in n,
-        "At the threshold {threshold:.2g}, {recall:.0%} of the edges are called, and {precision:.0%} of all called "
-        "pairs are edges; of those not seen in training, {precision_unknown:.1%} are hidden edges.",
+        "At the threshold {threshold:.2g}, {recall:.0%} of the edges are called, and {precision:.0%} of the called "
+        "pairs are edges. Of the new links {precision_unknown:.1%} are hidden edges.",
     ),
     (
         lambda n: n.get("hub_share", 0) > MAX_HUB_SHARE,
         "{hub_share:.0%} of the called links touch the most linked 1 % of the cells ({hub_share_input:.0%} in the "
-        "input graph), often the deepest sequenced: a link with them says little.",
+        "input graph). Such cells are often the deepest sequenced; their links mean little.",
     ),
     (
         lambda n: n["n_components"] > n["n_components_input"],
-        "The predicted links form {n_components} connected components, the input graph {n_components_input}: a "
-        "pseudotime along the links covers one component only.",
+        "The predicted links form {n_components} connected components (input graph: {n_components_input}). A "
+        "pseudotime along the links covers only one of them.",
     ),
-    (lambda n: "pairs" in n, "Different types linked beyond chance (null keeps the degrees, q < 0.05): {pairs}."),
+    (lambda n: "pairs" in n, "Types linked more often than in random graphs of the same degrees (q < 0.05): {pairs}."),
 )
 """Conditions on the numbers of a result, and the sentences on links that they add."""
 FATES_VERDICT: Verdict = (
     (
         lambda n: True,
-        "{n_called_progenitors} of {n_progenitors} progenitors have begun towards a later type (expected false calls "
-        "{expected_false:.0%}); by PCA neighbours {n_called_pca}; where none has begun {null_called:.1%} are called.",
+        "{n_called_progenitors} of {n_progenitors} progenitors are committed to a later type (expected share of false "
+        "calls: {expected_false:.0%}). PCA neighbours call {n_called_pca}; of simulated uncommitted cells "
+        "{null_called:.1%} are called.",
     ),
     (
         lambda n: not (n["earlier"] and n["named"]),
-        "Name the types upstream of the progenitors (earlier) and those that can follow (target): otherwise cells that "
-        "resemble another type are called.",
+        "Name the types upstream of the progenitors (earlier) and those that can follow (target). Otherwise cells that "
+        "only resemble another type are called.",
     ),
     (
         lambda n: n["variance"] > WIDE_CORE,
-        "Uncommitted progenitors vary more (variance {variance:.1f}) than cells within types do (1): paths between "
-        "groups among them may look like fates.",
+        "Uncommitted progenitors vary more than cells within other types (variance {variance:.1f} instead of 1). "
+        "Subgroups among them may look like fates.",
     ),
     (
         lambda n: n["at_limit"],
-        "The share of uncommitted progenitors was kept at its lower limit, {core_share:.0%}: more may have begun.",
+        "The estimated share of uncommitted progenitors is at its lower limit, {core_share:.0%}. More cells may be "
+        "committed.",
     ),
     (
         lambda n: n["n_unreached"] > 0,
-        "From {n_unreached} progenitors no random walk reaches a later type: they have no most likely fate.",
+        "No random walk from {n_unreached} progenitors reaches a later type. These cells have no fate.",
     ),
 )
 """The same for calls and fates of progenitors; the first is their result."""

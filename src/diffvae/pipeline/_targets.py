@@ -22,22 +22,21 @@ Pair = tuple[str, str]
 VERDICT: Verdict = (
     (
         lambda n: n["reached"] != "",
-        "Beyond chance (random directions of equal change), two of three judges (classifier, regression, nearest real "
-        "cells) see at least half of the cells convert to {reached}.",
+        "Beyond chance, at least half of the cells convert to {reached}. Two of three judges agree (classifier, "
+        "logistic regression, nearest real cells); random directions of the same size show chance.",
     ),
     (
         lambda n: n["missed"] != "",
-        "No step up to {largest} does so to {missed}.",
+        "No step up to {largest} converts half of the cells to {missed}.",
     ),
     (
         lambda n: n["far"] != "",
-        "The shortest way through cells that exist is more than twice as long as the straight line to {far}. On "
-        "simulated trees such ways lead to other branches only; in real data they may also lead through an "
-        "intermediate type to a fate of the source.",
+        "The straight line leaves the existing cells on the way to {far}: the way through cells is more than twice "
+        "as long. The target may be on another branch, or behind an intermediate type.",
     ),
     (
         lambda n: n["upstream"] != "",
-        "{upstream} is earlier than the source, so a conversion means going back.",
+        "{upstream} is earlier than the source: a conversion goes backwards.",
     ),
     (
         lambda n: n["n_targets"] / (n["n_random"] + 1) >= 0.05,
@@ -46,12 +45,12 @@ VERDICT: Verdict = (
     ),
     (
         lambda n: n["n_better"] > 0,
-        "For {n_better} of {n_targets} targets, the difference of the mean expressions, without a model, converts more "
-        "cells at equal change by the judge.",
+        "For {n_better} of {n_targets} targets a step between the mean expressions, without a model, converts more "
+        "cells (logistic regression, same size of change).",
     ),
     (
         lambda n: n["by_de_genes"] != "",
-        "For {by_de_genes}, an equal number of top differentially expressed genes flips all of these cells as well.",
+        "For {by_de_genes} the same number of top differentially expressed genes converts all of these cells, too.",
     ),
 )
 """Conditions on the numbers of a result of one source, and the sentences that they add."""
@@ -59,34 +58,34 @@ VERDICT: Verdict = (
 VERDICT_OF_SEVERAL: Verdict = (
     (
         lambda n: True,
-        "Beyond chance (random directions of equal change), two of three judges (classifier, regression, nearest real "
-        "cells) see at least half of the cells convert in {n_reached} of {n_pairs} pairs of types.",
+        "Beyond chance, at least half of the cells convert in {n_reached} of {n_pairs} pairs of types. Two of three "
+        "judges agree (classifier, logistic regression, nearest real cells).",
     ),
     (lambda n: n["from"] != "", "Targets reached from each source: {from}."),
     (lambda n: n["never"] != "", "No step up to {largest} reaches {never}, from any source."),
     (
         lambda n: n["n_far"] > 0,
-        "For {n_far} of the pairs that are reached, the shortest way through cells that exist is more than twice as "
-        "long as the straight line: the step jumps.",
+        "For {n_far} of these pairs the straight line leaves the existing cells: the way through cells is more than "
+        "twice as long.",
     ),
     (
         lambda n: n["n_upstream"] > 0,
-        "{n_upstream} of the pairs that are reached lead to an earlier type, so a conversion means going back.",
+        "{n_upstream} of these pairs lead to an earlier type: a conversion goes backwards.",
     ),
     (
         lambda n: True,
-        "The plasticity map has the share converted beyond chance of each pair at one change of expression, "
-        "{change:.3g} on log-normalised values (the median over pairs and steps).",
+        "The plasticity map compares all pairs at the same change of expression: {change:.3g} on log-normalised "
+        "values.",
     ),
     (
         lambda n: n["n_beyond"] > 0,
-        "In {n_beyond} of {n_pairs} pairs the types are so near that no step changes cells as much; the map has the "
+        "In {n_beyond} of {n_pairs} pairs the types are too similar for a change of this size; the map shows the "
         "largest step.",
     ),
     (
         lambda n: True,
-        "Genes were searched for {n_searched} of {n_pairs} pairs: those that are reached and are no jump (the way is "
-        "at most {long:g} times the straight line). For others, give one source and one target.",
+        "Minimal gene sets were searched for {n_searched} of {n_pairs} pairs: those that are reached through existing "
+        "cells (at most {long:g} times the straight line). For other pairs name one source and one target.",
     ),
     (
         lambda n: n["n_pairs"] / (n["n_random"] + 1) >= 0.05,
@@ -95,13 +94,13 @@ VERDICT_OF_SEVERAL: Verdict = (
     ),
     (
         lambda n: n["n_better"] > 0,
-        "For {n_better} of {n_pairs} pairs, the difference of the mean expressions, without a model, converts more "
-        "cells at equal change by the judge.",
+        "For {n_better} of {n_pairs} pairs a step between the mean expressions, without a model, converts more cells "
+        "(logistic regression, same size of change).",
     ),
     (
         lambda n: n["n_by_de_genes"] > 0,
-        "For {n_by_de_genes} of {n_searched} pairs, an equal number of top differentially expressed genes flips all of "
-        "these cells as well.",
+        "For {n_by_de_genes} of {n_searched} pairs the same number of top differentially expressed genes converts all "
+        "of these cells, too.",
     ),
 )
 """The same for several sources."""

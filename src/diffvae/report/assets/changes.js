@@ -7,7 +7,7 @@ if (data.changes) {
   const axisTitle = unit === "step" ? "step (share of the distance to the target)" : "step (standard deviations)";
   const sizeOf = (step) => (unit === "step" ? `step ${steps[step]}` : `${steps[step]} sd`);
   $("change-unit").textContent = unit === "step"
-    ? "A step of 1 changes a cell's expression as much as the two types differ on average."
+    ? "A step of 1 is the mean difference in expression between the two types."
     : "Steps are in standard deviations of the latent dimensions (λ of the paper).";
 
   const current = () => pairs[Number($("change-target").value)];
@@ -21,8 +21,8 @@ if (data.changes) {
     const still = pair.cells.filter((i) => !lit.has(i));
     const moved = step === pair.start ? pair.placed : []; // of one step only, the map has the places
     caption("change-map", moved.length
-      ? `${pair.source} on the map: cells that become ${pair.target} are triangles where their changed expression belongs, and rings where they were; black cells do not convert`
-      : `${pair.source} on the map, where the cells are now: orange cells become ${pair.target} at ${sizeOf(step)}, black cells do not`);
+      ? `${pair.source} cells on the map. Rings: cells that become ${pair.target}. Triangles: where their new expression lies. Black: cells that do not convert`
+      : `${pair.source} cells on the map: orange cells become ${pair.target} at ${sizeOf(step)}, black cells do not`);
     const was = moved.length ? { symbol: "circle-open", size: size + 2, color: LIT, opacity: 0.6 } : { size: size + 4, color: LIT, line: { width: 1, color: INK } };
     draw("change-map", [layer(others, { size, color: GREY, opacity: 0.35 }),
       layer(still, { size: size + 3, color: INK, opacity: 0.9, line: { width: 1, color: PAPER } }, "not converted"),
@@ -66,8 +66,8 @@ if (data.changes) {
     const said = [`At ${sizeOf(step)}${start}, the classifier calls ${Math.round(share[step] * pair.n_cells)} of ${pair.n_cells} ${pair.source} cells (${percent(share[step])}) ${pair.target}`
       + `${pair.judged ? `, the judge ${percent(pair.judged[step])}` : ""}${pair.nearest ? `, and the nearest real cells ${percent(pair.nearest[step])}` : ""}.`];
     if (pair.null_mean && pair.null_mean[step] !== null)
-      said.push(`Random directions of equal change convert ${percent(pair.null_mean[step])} by the classifier (q ${number(q)} for as many as here).`);
-    if (step) said.push(`Without a step, the classifier calls ${percent(share[0])} so.`);
+      said.push(`Random directions of the same size convert ${percent(pair.null_mean[step])} (classifier; q ${number(q)}).`);
+    if (step) said.push(`Without a step, the classifier calls ${percent(share[0])} ${pair.target}.`);
     if (pair.way) said.push(pair.way);
     if (pair.cells.length < pair.n_cells) said.push(`${pair.cells.length} cells are drawn.`);
     return said.join(" ");
@@ -90,9 +90,9 @@ if (data.changes) {
     $("change-sets").hidden = Boolean(pair.empty);
     if (pair.empty) return;
     rows("change-minimal", pair.minimal.map(([gene, ...rest]) => [{ gene }, ...rest]), [2, 3, 4, 5]);
-    const baseline = numbers && numbers.flipped_by_de_genes !== null ? `; equally many top differentially expressed genes flip ${percent(numbers.flipped_by_de_genes)} of them, random ones ${percent(numbers.flipped_by_random_genes)}` : "";
+    const baseline = numbers && numbers.flipped_by_de_genes !== null ? `. The same number of top differentially expressed genes converts ${percent(numbers.flipped_by_de_genes)} of the cells, random genes ${percent(numbers.flipped_by_random_genes)}` : "";
     const median = numbers && numbers.median_n_genes !== null ? `; median ${number(numbers.median_n_genes)}${baseline}` : "";
-    caption("change-counts", `Genes that must change in each of ${pair.n_genes.length} cells that flip to ${pair.target}${median}`);
+    caption("change-counts", `Smallest number of genes that converts each of ${pair.n_genes.length} cells to ${pair.target}${median}`);
     draw("change-counts", [{ type: "histogram", x: pair.n_genes, marker: { color: "#0072b2" }, hovertemplate: "%{x} genes: %{y} cells<extra></extra>" }],
       { xaxis: { title: { text: "genes changed" }, rangemode: "tozero" }, yaxis: { title: { text: "cells" } }, bargap: 0.06 });
   };

@@ -15,7 +15,7 @@ if (data.fates) {
     own.sort((a, b) => ring(a) - ring(b));
     const told = (i) => `${fate[i] < 254 ? `towards ${plain(map.names[fate[i]])}: ${percent(strength[i] / 255)} above the mean` : "towards no fate"}${called.has(i) ? `<br>call: ${plain(called.get(i))}` : ""}`;
     const others = all.filter((i) => fate[i] === 255);
-    caption("fate-map", `${own.length.toLocaleString("en")} progenitors (${source}) by the fate towards which they lean; a dark ring marks called cells`);
+    caption("fate-map", `${own.length.toLocaleString("en")} progenitors (${source}) by their most likely fate; a dark ring marks called cells`);
     const shown = map.names.map((_, k) => k).filter((k) => own.some((i) => fate[i] === k));
     draw("fate-map", [
       points(others.map((i) => cells.x[i]), others.map((i) => cells.y[i]), { text: others.map((i) => hover(i)), hoverinfo: "text", marker: { size: 0.8 * size, color: REST, line: { width: 0 } } }),
