@@ -34,7 +34,7 @@ def commitment(
     groupby: str,
     *,
     targets: Sequence[str] | None = None,
-    earlier: Sequence[str] = (),
+    earlier: Sequence[str] | None = None,
     use_rep: str | None = None,
     layer: str | None = None,
     max_q: float = 0.1,
@@ -127,8 +127,7 @@ def commitment(
     """
     check(RULES, max_q=max_q, min_core=min_core)
     require_unique_names(adata)
-    types, to = roles(adata, source, groupby, targets, earlier)
-    before = list(dict.fromkeys(earlier))
+    types, to, before = roles(adata, source, groupby, targets, earlier)
     paths, names = [*to, *before], np.asarray(types, dtype=object)
     rows = np.flatnonzero(names == source)
     cells = adata.obs_names[rows]
