@@ -113,7 +113,7 @@ def test_nobody_is_earlier():
 def test_a_group_with_the_name_of_all_is_refused():
     adata = line(["red", "stem", "stem", "blue"], [(0, 1), (1, 2), (2, 3)])
     adata.obs["half"] = ["all", "all", "right", "all"]
-    with pytest.raises(DataError, match="'half'. has a group 'all', the name of all progenitors; rename the group"):
+    with pytest.raises(DataError, match="has a group 'all', the name of all progenitors; rename the group"):
         tl.fates(adata, "stem", "type", graph="mine", k=1, split_by="half")
     assert "diffvae_fates" not in adata.obsm
     adata.obs["half"] = ["all", "left", "right", "all"]  # only among others
