@@ -26,7 +26,7 @@ import diffvae as dv
 from diffvae._core.components import principal_components
 from diffvae.tl._fates import absorption, neighbor_graph
 from diffvae.tl._link_mass import link_mass, name_cells
-from diffvae.tl._paths import fit_paths, most_cells, path_ends, projected
+from diffvae.tl._paths import call_cells, path_ends, projected
 
 BRANCHES = {
     "HSPC": {
@@ -214,8 +214,8 @@ def _in_clusters(cells, source, later, earlier):
     types = cells.obs[KEY].astype(str).to_numpy()
     y = dv.pp.whiten(cells, copy=True).obsm["X_white"].astype(float)
     paths = [*later, *earlier]
-    fit = fit_paths(*projected(y[types == source], path_ends(y, types, source, paths)), 0.6)
-    called = most_cells(fit.posterior, 0.1, len(later))
+    pool, ends = projected(y[types == source], path_ends(y, types, source, paths))
+    called = call_cells(pool, ends, len(later), 0.1, 0.6)[1]
     return [f"biased: {paths[i]}" if i >= 0 else "uncommitted" for i in called]
 
 

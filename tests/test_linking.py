@@ -449,12 +449,16 @@ def test_earlier_types_of_a_run_are_no_fates_and_conversions_to_them_go_back(cel
         ({"source": "red", "earlier": "stem"}, r"earlier is a list of types; write \['stem'\]"),
         ({"source": "red", "earlier": ["blue"]}, r"'blue' is not a type of adata.obs\['cell_type'\]"),
         ({"source": "red", "earlier": ["red"]}, "'red' is both source and earlier"),
+        # without labels no type is known yet, but this much is
+        ({"label_key": None, "source": "red", "earlier": ["red"]}, "'red' is both source and earlier"),
+        ({"label_key": None, "source": "red", "target": ["white", "red"]}, "'red' is both source and target"),
+        ({"source": "red", "target": "white"}, r"target is a list of types; write \['white'\]"),
     ],
 )
 def test_earlier_types_of_a_run_that_can_not_be_are_refused_before_the_training(cells, options, sentence):
     told = []
     with pytest.raises(ValueError, match=sentence):
-        pipeline.run(cells, label_key="cell_type", on_step=told.append, **RUN, **options)
+        pipeline.run(cells, **{"label_key": "cell_type", **RUN, **options}, on_step=told.append)
     assert "train DiffVAE" not in told
 
 

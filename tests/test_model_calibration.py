@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from diffvae._core.graphs import graph_of, inner_products, keys
 from diffvae.metrics import expected_calibration_error
 from diffvae.model import Calibration
 from diffvae.model._calibration import calibrate
+from diffvae.model._graph_training import HeldOut
 
 
 def best_f1(linked, unlinked, probability, n_edges, n_pairs):
@@ -137,6 +139,33 @@ def test_precision_on_other_pairs_by_hand():
     assert found.precision_unknown == pytest.approx(3 / 13)
     # bins of pairs with p >= .05, 28 by weight: .4 (12 pairs: 2 - 4.8), .5 (2 - 1), .6 (0 - 6), .8 and .9
     assert found.reliability_error == pytest.approx((2.8 + 1 + 6 + 0.4 + 0.2) / 28)
+
+
+def test_precision_among_unknown_pairs_counts_the_held_out_edges_of_the_fit_too():
+    graph = graph_of(np.random.default_rng(0).integers(120, size=(700, 2)), 120)
+    held = HeldOut(graph, 0.4, 0)
+    # places near those of the neighbours, with noise
+    rng = np.random.default_rng(1)
+    places = graph @ rng.normal(size=(120, 8)) + 2 * rng.normal(size=(120, 8))
+    curve = held.calibrate(places, 0)
+    pairs = np.stack(np.triu_indices(120, 1), axis=1)
+    called = curve(inner_products(places, pairs)) >= curve.threshold
+    unknown = ~np.isin(keys(pairs, 120), keys(held.known_edges, 120))
+    edges = np.isin(keys(pairs, 120), keys(held.linked, 120))
+    assert curve.precision_unknown == pytest.approx(edges[called & unknown].mean(), rel=0.15)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_curve_never_falls(seed):
+    # linked pairs are spread evenly over the high scores, so that the highest stair is often short and has none else
+    rng = np.random.default_rng(seed)
+    linked = rng.random(int(rng.integers(200, 2000)))
+    unlinked = np.concatenate([rng.random(rng.integers(1, 40)), rng.normal(-3, 0.8, 20_000)])
+    n_edges = 20 * len(linked)
+    curve = calibrate(linked, unlinked, n_edges=n_edges, n_pairs=n_edges + 100 * len(unlinked))
+    assert curve.slope > 0
+    assert (np.diff(curve(np.linspace(-4, 2, 500))) >= 0).all()
+    assert (np.diff(curve.levels) > 0).all()
 
 
 def test_the_isotonic_curve_moves_with_the_density_and_survives_a_file():

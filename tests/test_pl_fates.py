@@ -75,6 +75,15 @@ def test_the_map_has_the_colours_of_the_types_and_grey_where_nothing_is_above_th
     assert_legible(axes[0])
 
 
+def test_some_of_the_cells_are_drawn_if_progenitors_are_among_them():
+    adata = cells()
+    own = adata.obs["type"] == "a"
+    axes = dv.pl.fates(adata[own].copy())  # the other types are no categories then
+    assert len(drawn(axes[0])[0]) == own.sum()
+    with pytest.raises(dv.pp.DataError, match="No cell of 'a' has fates; draw cells among which it is"):
+        dv.pl.fates(adata[~own].copy())
+
+
 def test_colours_go_from_grey_to_that_of_the_type():
     ends = colour_of("#0072B2", np.array([0.0, 0.25, 1.0]))
     assert ends[0] == pytest.approx(to_rgb(_NONE))

@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 from scipy.spatial.distance import pdist
 
 import diffvae as dv
@@ -113,7 +114,8 @@ def test_a_constant_dimension_stays_finite():
             "without has 'pink', but adata.obs.'type'. has 'blue', 'green', 'red'",
         ),
         ({"without": ["red"]}, "groupby is missing; give their column"),
-        ({"groupby": "type", "without": ["red", "green", "blue"]}, "do not differ"),
+        ({"groupby": "type", "without": ["red", "green", "blue"]}, "without has every type of adata.obs.'type'."),
+        ({"groupby": "type", "without": "red"}, "without is a list of types; write .'red'., not 'red'"),
         ({"n_comps": 51}, "n_comps is 51; it must be a whole number from 1 to 50"),
         ({"use_rep": "X_other"}, r"obsm\['X_other'\] is missing"),
     ],
@@ -123,6 +125,28 @@ def test_errors_are_sentences(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         dv.pp.whiten(adata, **{"use_rep": "X_mine", **arguments})
     assert list(adata.obsm) == ["X_mine"]
+
+
+def test_a_name_of_one_letter_is_no_list():
+    adata = cells()
+    adata.obs["type"] = adata.obs["type"].str[0]
+    with pytest.raises(ValueError, match="without is a list of types"):
+        dv.pp.whiten(adata, "type", without="rg", use_rep="X_mine")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_expression_that_is_not_finite_is_refused(bad, sparse):
+    adata = cells()
+    adata.X[3, 3] = bad
+    adata.X = csr_matrix(adata.X) if sparse else adata.X
+    for call in (
+        dv.pp.whiten,
+        lambda a, key: dv.tl.commitment(a, "red", key),
+        lambda a, key: dv.tl.fates(a, "red", key),
+    ):
+        with pytest.raises(DataError, match=r"adata.X holds NaN or infinite values; diffvae.pp.check\(adata\)"):
+            call(adata, "type")
 
 
 def test_cells_that_do_not_differ_are_refused():

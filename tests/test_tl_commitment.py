@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from diffvae import tl
-from diffvae.tl._paths import fit_paths, most_cells, path_ends, projected
+from diffvae.tl._paths import call_cells, fit_paths, most_cells, path_ends, projected
 
 COLUMNS = ["cell", "call", "strongest", "posterior", "progress", "call_pca"]
 N, D = 120, 8  # cells of each type, dimensions
@@ -125,6 +125,45 @@ def test_shares_centre_and_variance_are_found():
     assert fit.centre == pytest.approx([1, 1], abs=0.05)
     assert fit.variance == pytest.approx(0.6, abs=0.03)
     assert np.corrcoef(fit.progress[6000:, 0], s)[0, 1] > 0.95
+
+
+def spread(rng, reach) -> tuple[np.ndarray, np.ndarray]:
+    """Return progenitors that are spread evenly from 0 towards the first of two ends, up to ``reach`` of the way."""
+    x = rng.normal(size=(300, 2))
+    x[:, 0] += 10 * reach * rng.random(300)
+    return x, np.array([[10.0, 0], [0, 10.0]])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4])
+def test_without_a_core_nothing_is_called(seed):
+    x, ends = spread(np.random.default_rng(seed), 1.1)
+    fit, called, withheld = call_cells(x, ends, 2, 0.1, 0.6)
+    assert fit.at_limit
+    assert withheld
+    assert (called == -1).all()
+    assert (most_cells(fit.posterior, 0.1, 2) >= 0).mean() > 0.3  # what is withheld: they seem to be sure
+
+
+def test_a_core_at_its_limit_is_no_reason_to_withhold_calls():
+    x, ends = spread(np.random.default_rng(0), 0.7)
+    fit, called, withheld = call_cells(x, ends, 2, 0.1, 0.6)
+    assert fit.at_limit
+    assert not withheld
+    assert (called >= 0).sum() == (most_cells(fit.posterior, 0.1, 2) >= 0).sum() > 0
+
+
+def test_withheld_calls_are_told():
+    adata = planted(n_red=0, n_blue=0)
+    own = (adata.obs["type"] == "stem").to_numpy()
+    adata.obsm["X_mine"][own, 2] += 11 * np.random.default_rng(0).random(own.sum())
+    with pytest.warns(UserWarning, match="No cell of 'stem' is called: without its lower limit .0.6. the share"):
+        calls = call(adata, earlier=["old"])
+    assert set(calls["call"]) == {"uncommitted"}
+    assert adata.obs["diffvae_commitment"].dropna().eq("uncommitted").all()
+    assert adata.uns["diffvae"]["commitment_params"]["withheld"]
+    usual = planted()
+    call(usual, earlier=["old"])
+    assert not usual.uns["diffvae"]["commitment_params"]["withheld"]
 
 
 def test_the_longest_list_by_hand():

@@ -96,6 +96,31 @@ def test_cells_without_a_way_have_zero_and_are_counted():
     assert adata.uns["diffvae"]["fates"]["n_unreached"] == 2
 
 
+@pytest.mark.parametrize(("n", "alpha"), [(60, 0.9), (12, 0.01)])
+def test_cells_far_from_a_target_are_reached(n, alpha):
+    adata = line(["red"] + ["stem"] * n, [(i, i + 1) for i in range(n)])
+    table = tl.fates(adata, "stem", "type", graph="mine", alpha=alpha)
+    assert table["red"].iloc[-1] < 1e-9  # below the precision of the solve
+    assert adata.uns["diffvae"]["fates"]["n_unreached"] == 0
+
+
+def test_nobody_is_earlier():
+    adata = line(["red", "stem", "stem", "blue"], [(0, 1), (1, 2), (2, 3)])
+    table = tl.fates(adata, "stem", "type", graph="mine", earlier=None)
+    pd.testing.assert_frame_equal(tl.fates(adata, "stem", "type", graph="mine", earlier=[]), table)
+
+
+def test_a_group_with_the_name_of_all_is_refused():
+    adata = line(["red", "stem", "stem", "blue"], [(0, 1), (1, 2), (2, 3)])
+    adata.obs["half"] = ["all", "all", "right", "all"]
+    with pytest.raises(DataError, match="has a group 'all', the name of all progenitors; rename the group"):
+        tl.fates(adata, "stem", "type", graph="mine", k=1, split_by="half")
+    assert "diffvae_fates" not in adata.obsm
+    adata.obs["half"] = ["all", "left", "right", "all"]  # only among others
+    tl.fates(adata, "stem", "type", graph="mine", k=1, split_by="half")
+    assert adata.uns["diffvae"]["fate_table"]["n_cells"].tolist() == [2, 2, 1, 1, 1, 1]
+
+
 def test_progenitors_on_a_branch_rank_before_others():
     adata = tree()
     table = tl.fates(adata, "MEP", "cell_type", targets=["Erythrocyte", "Thrombocyte"], earlier=["HSPC"])
@@ -172,6 +197,7 @@ def test_what_is_written_survives_a_file(tmp_path):
     ("options", "sentence"),
     [
         ({"source": "root"}, "'root' is not a type"),
+        ({"split_by": ["type"]}, "split_by is .'type'.; the columns of adata.obs are"),
         ({"split_by": "nothing"}, "split_by is 'nothing'; the columns of adata.obs are"),
         ({"targets": ["pink"]}, "'pink' is not a type"),
         ({"earlier": ["red"], "targets": ["red"]}, "earlier has 'red', which is also the source or a target"),

@@ -120,6 +120,8 @@ def test_custom_threshold(found, tmp_path, threshold):
     assert adata.uns["diffvae"]["links"]["threshold"] == threshold
     assert adata.obsp["diffvae_called_links"].nnz == 2 * len(table)
     assert adata.uns["diffvae"]["links"]["n_called"] == len(table)
+    # these were measured at another threshold
+    assert np.isnan([adata.uns["diffvae"]["links"][k] for k in ("precision", "recall", "precision_unknown")]).all()
     adata.write_h5ad(tmp_path / "cells.h5ad")  # without any call, too
 
 

@@ -100,12 +100,15 @@ class Calibration:
         return replace(moved, precision=nan, recall=nan, precision_unknown=nan, reliability_error=nan)
 
     def measured(self, linked: np.ndarray, unlinked: np.ndarray, *, n_edges: int, n_pairs: int) -> Calibration:
-        """Return the curve with precision, recall and reliability as on these pairs; parameters as in the fit."""
+        """Return the curve with precision, recall and reliability as on these pairs; parameters as in the fit.
+
+        ``precision_unknown`` is that among all ``n_held_out`` held-out edges and the pairs without an edge.
+        """
         p, truth = self(np.concatenate([linked, unlinked])), np.arange(len(linked) + len(unlinked)) < len(linked)
         weights = _weights(truth, n_edges, n_pairs)
         called = p >= self.threshold
         hits, alarms = float(weights[called & truth].sum()), float(weights[called & ~truth].sum())
-        known = len(linked) / n_edges  # among unknown pairs an edge stands for itself
+        known = self.n_held_out / n_edges  # unknown pairs are all held-out edges, also those of the fit
         nan, likely = float("nan"), p >= LIKELY
         return replace(
             self,
@@ -182,11 +185,15 @@ def _stairs(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray, rising: 
         full = edges[i - 1] - last >= PER_STAIR and edges[-1] - edges[i - 1] >= PER_STAIR
         group[i], last = group[i - 1] + full, edges[i - 1] if full else last
     stair = group[stair]
-    weight, linked = np.bincount(stair, weights), np.bincount(stair, weights * truth)
-    knots = np.bincount(stair, weights * scores) / weight
     # of a stair without an unlinked pair all that is known is that less than one was sampled
     half = 0.5 * weights[~truth].min()
+    weight, linked = np.bincount(stair, weights), np.bincount(stair, weights * truth)
     levels = np.minimum(linked / weight, weight / (weight + half))
+    if len(levels) > 1 and levels[0] <= levels[1]:  # so little is known of the highest that it is no stair of its own
+        stair = np.maximum(stair - 1, 0)
+        weight, linked = np.bincount(stair, weights), np.bincount(stair, weights * truth)
+        levels = np.minimum(linked / weight, weight / (weight + half))
+    knots = np.bincount(stair, weights * scores) / weight
     order = np.argsort(knots)
     order = order[levels[order] > 0]
     return tuple(knots[order]), tuple(levels[order])

@@ -313,8 +313,8 @@ class HeldOut:
             return calibrate(*pairs, n_edges=self.n_edges, n_pairs=self.n_pairs)
         fitted, other = ([scores[start::2] for scores in pairs] for start in (0, 1))
         curve = calibrate(*fitted, n_edges=self.n_edges, n_pairs=self.n_pairs)
-        curve = curve.measured(*other, n_edges=self.n_edges, n_pairs=self.n_pairs)
-        return replace(curve, n_held_out=len(self.linked))
+        curve = replace(curve, n_held_out=len(self.linked))
+        return curve.measured(*other, n_edges=self.n_edges, n_pairs=self.n_pairs)
 
 
 def cell_numbers(pairs: Any, adata: AnnData | None, n_cells: int) -> np.ndarray:

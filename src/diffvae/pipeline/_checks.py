@@ -91,17 +91,22 @@ def require_types(
     target: Sequence[str] | None,
     earlier: Sequence[str] | None = None,
 ) -> None:
-    """Refuse types that are not among the labels; without labels the types are not known yet."""
+    """Refuse types with two roles, and types that are not among the labels (without them none is known yet)."""
     if source is None:
         for name, given in (("target", target), ("earlier", earlier)):
             if given:
                 raise ValueError(f"{name} is given without source; name the type whose cells are perturbed as well.")
         return
+    named = one_or_more(source)
+    if len(named) == 1:
+        if named[0] in (target or ()):
+            raise DataError(f"{named[0]!r} is both source and target; name another target.")
+        if named[0] in (earlier or ()):
+            raise DataError(f"{named[0]!r} is both source and earlier; a type is not upstream of itself.")
     if label_key is None:
         return
     labels = adata.obs[label_key].dropna().astype(str)
     sizes = labels.value_counts()
-    named = one_or_more(source)
     sources = () if named == ("all",) and "all" not in sizes else named
     for name in (*sources, *(target or ()), *(earlier or ())):
         if name not in sizes:
@@ -112,7 +117,3 @@ def require_types(
             raise DataError(
                 f"{name!r} has {sizes[name]} cells, but the classifier needs at least {MIN_TYPE}; name another type."
             )
-    if target and len(sources) == 1 and sources[0] in target:
-        raise DataError(f"{sources[0]!r} is both source and target; name another target.")
-    if len(sources) == 1 and sources[0] in (earlier or ()):
-        raise DataError(f"{sources[0]!r} is both source and earlier; a type is not upstream of itself.")

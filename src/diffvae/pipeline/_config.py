@@ -88,8 +88,9 @@ class RunConfig:
         self.model = _settings.model_of(self._settings)
         self.training = {"batch_size": self.model.config.batch_size} | _settings.training_of(self._settings)
         self.covariates = list(self.covariates or ())
-        if isinstance(self.earlier, str):
-            raise ValueError(f"earlier is a list of types; write [{self.earlier!r}], not {self.earlier!r}.")
+        for name, types in (("target", self.target), ("earlier", self.earlier)):
+            if isinstance(types, str):
+                raise ValueError(f"{name} is a list of types; write [{types!r}], not {types!r}.")
         self.earlier = list(dict.fromkeys(self.earlier or ()))
         self.source = None if self.source is None else one_or_several(self.source)
         if self.data is None and self.label_key is None:

@@ -128,8 +128,13 @@ def fates(
             f"run diffvae.tl.fates(adata, {source!r}, {groupby!r}, split_by='diffvae_commitment') again."
         )
     types = _data.groups(adata, groupby)
-    of = _style.colours(list(types.cat.categories), palette)
+    # of some of the cells a fate may be missing
+    of = _style.colours(list(dict.fromkeys([*types.cat.categories, *names])), palette)
     own = (types == source).to_numpy()
+    if not (own & np.isfinite(values).all(axis=1)).any():
+        raise DataError(
+            f"No cell of {source!r} has fates; draw cells among which it is, or run diffvae.tl.fates again."
+        )
     found = leaning(values, float(parameters["alpha"]), own)
     groups, fates_of = _drawn(table)
     rows = sum(len(fates_of[group]) for group in groups)

@@ -11,7 +11,7 @@ from diffvae import _keys, _random
 from diffvae._core import graphs
 from diffvae._core.anndata import groups, representation, results
 from diffvae._core.components import principal_components
-from diffvae._core.io.matrix import matrix_of, quoted
+from diffvae._core.io.matrix import blocks, matrix_of, quoted, source, values
 from diffvae._core.neighbors import nearest
 from diffvae._core.validate import Rule, Whole, check
 from diffvae._errors import DataError
@@ -65,7 +65,7 @@ def whiten(
     n_comps
         D; at most 50, and at most min(cells, genes) - 1.
     key_added
-        Key in ``obsm`` and, for the default, ``"whiten"`` in ``uns["diffvae"]``.
+        Key in ``obsm``.
     rng
         Seed of the components and the clusters.
     copy
@@ -79,7 +79,7 @@ def whiten(
     Raises
     ------
     DataError
-        If a type is missing, or cells of the same type do not differ.
+        If a type is missing, expression is not finite, or cells of the same type do not differ.
 
     References
     ----------
@@ -96,6 +96,8 @@ def whiten(
     (300, 20)
     """
     check(RULES, n_comps=n_comps)
+    if isinstance(without, str):
+        raise ValueError(f"without is a list of types; write [{without!r}], not {without!r}.")
     x = components(adata, use_rep, layer, n_comps, rng)
     if groupby is None:
         if list(without):
@@ -107,6 +109,8 @@ def whiten(
             raise DataError(
                 f"without has {quoted(unknown)}, but adata.obs[{groupby!r}] has {quoted(types.categories)}."
             )
+        if set(without) == set(types.categories):
+            raise DataError(f"without has every type of adata.obs[{groupby!r}]; leave at least one for the covariance.")
         codes, within = np.asarray(types.codes), ~np.isin(np.asarray(types, dtype=object), list(without))
     y, shrinkage = whitened(x, codes, within)
     adata = adata.copy() if copy else adata
@@ -128,6 +132,8 @@ def components(
     n = min(n_comps, min(x.shape) - 1)
     if n < 1:
         raise DataError(f"There are {x.shape[0]} cells and {x.shape[1]} genes; principal components need 2 of each.")
+    if not all(np.isfinite(values(block)).all() for *_, block in blocks(x)):
+        raise DataError(f"{source(layer)} holds NaN or infinite values; diffvae.pp.check(adata) says where.")
     return np.asarray(principal_components(x, _random.seed(rng, "whiten") % 2**31)[:, :n], dtype=np.float64)
 
 
@@ -142,9 +148,9 @@ def whitened(x: np.ndarray, codes: np.ndarray, within: np.ndarray) -> tuple[np.n
     if len(chosen) < 2 or not np.abs(residuals).max() > 1e-9 * np.abs(chosen).max():
         raise DataError("Cells of the same type do not differ, so there is no covariance within types; merge types.")
     covariance, shrinkage = ledoit_wolf(residuals, assume_centered=True)
-    values, vectors = np.linalg.eigh(covariance)
+    variances, vectors = np.linalg.eigh(covariance)
     # a floor, because a representation may have dimensions without variance
-    scale = vectors / np.sqrt(np.maximum(values, 1e-9 * values.max()))
+    scale = vectors / np.sqrt(np.maximum(variances, 1e-9 * variances.max()))
     return (x - x.mean(axis=0)) @ scale, float(shrinkage)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from diffvae._core.validate import Number, Rule, check
 from diffvae.pp._whiten import components, whitened
 from diffvae.tl._fates import roles
 from diffvae.tl._link_mass import link_mass, name_cells
-from diffvae.tl._paths import Paths, fit_paths, most_cells, path_ends, projected
+from diffvae.tl._paths import Paths, call_cells, path_ends, projected
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,7 +35,7 @@ def commitment(
     groupby: str,
     *,
     targets: Sequence[str] | None = None,
-    earlier: Sequence[str] = (),
+    earlier: Sequence[str] | None = None,
     use_rep: str | None = None,
     layer: str | None = None,
     max_q: float = 0.1,
@@ -51,7 +52,8 @@ def commitment(
     directions :math:`F_T - m`, where m is the mean of the progenitors. :math:`F_T` is the mean of the fifth of T's
     cells (at least 10) that are nearest to the progenitors. Shares, :math:`m_0` and :math:`\tau` (at least .25) are
     fitted by EM, with 10 midpoints of s. The core share :math:`\pi_0` is kept at ``min_core`` or more: otherwise a path
-    and the core may swap.
+    and the core may swap. If it is at this limit and falls below .1 without it, there is no core from which to begin:
+    no cell is called, and a warning says so.
 
     A cell has one posterior per path. Cells are listed by the posterior of their most probable path, and the longest
     list is called whose mean of 1 - posterior, the expected share of false calls, is at most ``max_q``. A cell whose
@@ -59,10 +61,10 @@ def commitment(
 
     On simulated trees 97 % of the calls are right and 26 % of the cells that have begun are found; of progenitors among
     which nobody has begun .2 % are called (``benchmarks/commitment_truth.py``). Name all types upstream of the source,
-    and choose as targets the types that can follow it: with every other type as a target 4 % are called where nobody
-    has begun, and 38 % in one such pool. Where signals are weak, few or no cells are called, and with
-    thousands of progenitors the share of false calls may be twice ``max_q``. A call says that expression has moved
-    towards a type; it does not prove a fate. To rank cells use :func:`fates`.
+    and choose as targets the types that can follow it: with every other type as a target 2 % were called where nobody
+    had begun on trees with strong effects, and 46 % in one such pool. Where signals are weak, few or no cells are
+    called, and with thousands of progenitors the share of false calls may be twice ``max_q``. A call says that
+    expression has moved towards a type; it does not prove a fate. To rank cells use :func:`fates`.
 
     Parameters
     ----------
@@ -107,7 +109,8 @@ def commitment(
     It is also in ``uns["diffvae"]["commitment"]``. ``"commitment_types"`` there has, for each progenitor and target,
     ``posterior`` and ``progress``, and per graph (``pca``, ``predicted``) the links as evidence: ``n_links``,
     ``expected``, ``share``, ``p_value``, ``q_value``. ``"commitment_params"`` has the parameters and ``core_share``,
-    ``at_limit`` (whether it was kept at ``min_core``), ``variance``, ``expected_false`` (among the calls) and
+    ``at_limit`` (whether it was kept at ``min_core``), ``withheld`` (whether there are no calls because there is no
+    core), ``variance``, ``expected_false`` (among the calls) and
     ``null_called``: the mean share that the same steps call in 10 pools drawn from the fitted core and the paths to
     earlier types. ``obs["diffvae_commitment"]`` and ``obs["diffvae_commitment_posterior"]`` have NaN for other cells.
 
@@ -127,16 +130,22 @@ def commitment(
     """
     check(RULES, max_q=max_q, min_core=min_core)
     require_unique_names(adata)
-    types, to = roles(adata, source, groupby, targets, earlier)
-    before = list(dict.fromkeys(earlier))
+    types, to, before = roles(adata, source, groupby, targets, earlier)
     paths, names = [*to, *before], np.asarray(types, dtype=object)
     rows = np.flatnonzero(names == source)
     cells = adata.obs_names[rows]
     x = components(adata, use_rep, layer, rng=rng)
     y = whitened(x, np.asarray(types.codes), np.ones(len(x), dtype=bool))[0]
     pool, ends = projected(y[rows], path_ends(y, names, source, paths, rng))
-    fit = fit_paths(pool, ends, min_core)
-    found = most_cells(fit.posterior, max_q, len(to))
+    fit, found, withheld = call_cells(pool, ends, len(to), max_q, min_core)
+    if withheld:
+        warnings.warn(
+            f"No cell of {source!r} is called: without its lower limit ({min_core:g}) the share of uncommitted cells "
+            "falls to almost nothing, so that they cannot be told from cells that have begun. Name fewer targets, "
+            "those that can follow, and the earlier types; or rank the cells by diffvae.tl.fates.",
+            UserWarning,
+            stacklevel=2,
+        )
     strongest, later = fit.posterior.argmax(axis=1), found >= 0
     calls = pd.DataFrame(
         {
@@ -163,7 +172,7 @@ def commitment(
     stored["commitment"], stored["commitment_types"] = calls, pd.concat(evidence, ignore_index=True)
     stored["commitment_params"] = {
         "source": source, "groupby": groupby, "targets": to, "earlier": before, "max_q": max_q, "min_core": min_core,
-        "core_share": fit.core, "at_limit": fit.at_limit, "variance": fit.variance,
+        "core_share": fit.core, "at_limit": fit.at_limit, "withheld": withheld, "variance": fit.variance,
         "expected_false": float(1 - calls["posterior"][later].mean()) if later.any() else 0.0,
         "null_called": _null_called(fit, len(pool), len(to), max_q, min_core, rng),
     }  # fmt: skip
@@ -175,8 +184,8 @@ def _null_called(fit: Paths, n: int, n_targets: int, max_q: float, min_core: flo
     draw = _random.generator(rng, "commitment", "null")
     shares = []
     for _ in range(N_NULL):
-        null = fit_paths(fit.drawn_without_fate(n, n_targets, draw), fit.ends, min_core)
-        shares.append((most_cells(null.posterior, max_q, n_targets) >= 0).mean())
+        null = fit.drawn_without_fate(n, n_targets, draw)
+        shares.append((call_cells(null, fit.ends, n_targets, max_q, min_core)[1] >= 0).mean())
     return float(np.mean(shares))
 
 

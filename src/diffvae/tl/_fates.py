@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from diffvae import _keys, _random
 from diffvae._core import graphs
@@ -41,7 +42,7 @@ def fates(
     groupby: str,
     *,
     targets: Sequence[str] | None = None,
-    earlier: Sequence[str] = (),
+    earlier: Sequence[str] | None = None,
     graph: str | None = None,
     use_rep: str | None = None,
     k: int = K,
@@ -79,7 +80,7 @@ def fates(
     targets
         Types in which the walk is counted; None for all but ``source`` and ``earlier``.
     earlier
-        Types upstream of the source. They end a walk, but are never fates.
+        Types upstream of the source. They end a walk (not with ``all_cells``), but are never fates.
     graph
         Key of a graph in ``obsp``, such as ``"cell_graph"`` or ``"diffvae_called_links"``; its nonzero entries are
         edges. None for the graph described above.
@@ -140,10 +141,12 @@ def fates(
     require_unique_names(adata)
     if graph is not None and use_rep is not None:
         raise ValueError("graph and use_rep are both given; the graph is either stored or made of neighbours.")
-    if split_by is not None and split_by not in adata.obs:
+    if split_by is not None and split_by not in list(adata.obs):
         raise DataError(f"split_by is {split_by!r}; the columns of adata.obs are: {', '.join(adata.obs)}.")
-    types, to = roles(adata, source, groupby, targets, earlier)
+    types, to, before = roles(adata, source, groupby, targets, earlier)
     names = np.asarray(types, dtype=object)
+    if split_by is not None and (adata.obs[split_by][names == source].astype(str) == ALL).any():
+        raise DataError(f"adata.obs[{split_by!r}] has a group {ALL!r}, the name of all progenitors; rename the group.")
     member = (names[:, None] == np.array(to, dtype=object)).astype(float)
     walks = ~member.any(axis=1) if all_cells else names == source
     x = None
@@ -173,10 +176,10 @@ def fates(
     if errors is not None:
         adata.obsm[f"{key_added}_se"] = errors
     results(adata)["fates"] = {
-        "names": to, "source": source, "groupby": groupby, "earlier": list(earlier), "alpha": alpha,
+        "names": to, "source": source, "groupby": groupby, "earlier": before, "alpha": alpha,
         "graph": graph or f"{k} nearest, {use_rep or 'whitened components'}", "all_cells": all_cells,
         "n_bootstraps": n_bootstraps, "key_added": key_added, "hub_share": graphs.hub_share(links),
-        "n_unreached": int((values[walks].sum(axis=1) <= 0).sum()),
+        "n_unreached": int(unreached(links, walks, member).sum()),
     }  # fmt: skip
     results(adata).pop("fate_table", None)
     if split_by is not None:
@@ -188,22 +191,23 @@ def fates(
 
 
 def roles(
-    adata: AnnData, source: str, groupby: str, targets: Sequence[str] | None, earlier: Sequence[str]
-) -> tuple[pd.Categorical, list[str]]:
-    """Return the types, and the targets in order; refuse unknown types and types with two roles."""
+    adata: AnnData, source: str, groupby: str, targets: Sequence[str] | None, earlier: Sequence[str] | None
+) -> tuple[pd.Categorical, list[str], list[str]]:
+    """Return the types, the targets and the earlier types; refuse unknown types and types with two roles."""
     types = groups(adata, groupby)
     names = [str(c) for c in types.categories]
     if isinstance(targets, str) or isinstance(earlier, str):
         raise ValueError("targets and earlier are lists of types; write ['Monocyte'], not 'Monocyte'.")
-    to = [t for t in names if t not in (source, *earlier)] if targets is None else list(dict.fromkeys(targets))
-    for name in (source, *to, *earlier):
+    before = [] if earlier is None else list(dict.fromkeys(earlier))
+    to = [t for t in names if t not in (source, *before)] if targets is None else list(dict.fromkeys(targets))
+    for name in (source, *to, *before):
         if name not in names:
             raise DataError(f"{name!r} is not a type of adata.obs[{groupby!r}]; the types are: {', '.join(names)}.")
     if source in to or not to:
         raise DataError(f"targets is {to}; it must be one or more types other than {source!r}.")
-    if both := [name for name in earlier if name in to or name == source]:
+    if both := [name for name in before if name in to or name == source]:
         raise DataError(f"earlier has {both[0]!r}, which is also the source or a target; a type has one role.")
-    return types, to
+    return types, to, before
 
 
 def _made(
@@ -262,6 +266,17 @@ def neighbor_graph(x: Any, k: int, rng: _random.Rng = 0, metric: str = "euclidea
     indices = nearest(x, k, metric=metric, rng=rng).indices
     pairs = np.stack([np.repeat(np.arange(n), k), indices.ravel()], axis=1)[indices.ravel() >= 0]
     return graphs.graph_of(pairs, n)
+
+
+def unreached(graph: sparse.csr_matrix, walks: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Return which of the walking cells reach no target, however long the walk.
+
+    Their probability is 0, but it is so too, within rounding, many steps away from every target.
+    """
+    w = sparse.csr_matrix(graph)[walks]
+    piece = connected_components(w[:, walks], directed=False)[1]
+    ends = np.asarray((w @ member).sum(axis=1)).ravel() > 0
+    return np.bincount(piece, ends)[piece] == 0
 
 
 def absorption(

@@ -71,9 +71,9 @@ def links(
         The called links, as a graph of ones: pairs among the ``top_k`` whose probability reaches the threshold.
     ``uns["diffvae"]["links"]``
         Threshold; precision and recall at the threshold, on other hidden edges than those that gave curve and
-        threshold; ``precision_unknown`` among pairs that are not known edges, and ``reliability_error`` of the
-        probabilities, see :class:`diffvae.model.Calibration` (all of these are over all pairs, not only ``top_k``, and
-        NaN for cells outside the training);
+        threshold, and ``precision_unknown`` among pairs that are not known edges (NaN for a threshold of yours);
+        ``reliability_error`` of the probabilities, see :class:`diffvae.model.Calibration` (all of these are over all
+        pairs, not only ``top_k``, and NaN for cells outside the training);
         numbers of links; and how the model was trained. ``hub_share`` is the share of called links that touch the 1 %
         of the cells with most links; ``n_components`` is the number of components of ``diffvae_links`` (``sc.tl.dpt``
         needs one); the suffix ``_input`` marks the same of the input graph.
@@ -111,6 +111,7 @@ def links(
     given = graph(adata, model.graph_key)
     latent, places, _ = model._placed(adata, max_missing)
     top = model._top_links(places, top_k, adata, calibrated=curve is not None, rng=rng)
+    measured = curve if threshold is None else None  # precision and recall are those at the threshold of the curve
     if threshold is None:
         assert curve is not None
         threshold = curve.threshold
@@ -147,9 +148,9 @@ def links(
         "graph_key": model.graph_key,
         "top_k": top_k,
         "threshold": float(threshold),
-        "precision": np.nan if curve is None else curve.precision,
-        "precision_unknown": np.nan if curve is None else curve.precision_unknown,
-        "recall": np.nan if curve is None else curve.recall,
+        "precision": np.nan if measured is None else measured.precision,
+        "precision_unknown": np.nan if measured is None else measured.precision_unknown,
+        "recall": np.nan if measured is None else measured.recall,
         "reliability_error": np.nan if curve is None else curve.reliability_error,
         "n_input": given.nnz // 2,
         "n_called": len(table),
