@@ -34,7 +34,7 @@ def test_the_search_is_told_and_run_takes_its_result(diffvae, file, tmp_path, ju
     assert said.startswith("10 trials, the best by validation loss, nats per cell")
     assert "0 (default)" in said
     assert told.startswith("· check and prepare\n· trials\n· train default and best again\n")
-    assert "! Trial" in told
+    assert "• Trial" in told
     gain = np.log10(1e-2 / dv.model.DiffVAE().config.lr)
     assert f"better by {gain:.3g} on average, in 3 of 3." in told
     assert said.endswith(

@@ -161,9 +161,7 @@ def test_verdict_says_what_a_trivial_way_gives(found):
     parameters = links.adata.uns["diffvae"]["commitment_params"]
     first = links.summary["fates_verdict"][0]
     assert first in said
-    assert first.startswith(
-        f"{called} of {len(links.commitment)} progenitors are committed to a later type (expected"
-    )
+    assert first.startswith(f"{called} of {len(links.commitment)} progenitors are committed to a later type (expected")
     assert f"{parameters['expected_false']:.0%}). PCA neighbours call {n_pca};" in first
     assert first.endswith(f"of simulated uncommitted cells {parameters['null_called']:.1%} are called.")
     assert sum(one.startswith("Name the types upstream of the progenitors (earlier)") for one in said) == 1
@@ -376,7 +374,7 @@ def test_verdict_doubts_a_wide_core_and_asks_for_roles():
     assert [one.split(" ")[0] for one in doubted[1:]] == ["Name", "Uncommitted", "The", "No"]
     assert "variance 1.7" in doubted[2]
     assert "60%" in doubted[3]
-    assert "From 4 progenitors" in doubted[4]
+    assert "from 4 progenitors" in doubted[4]
     assert all(len(one) <= 200 for one in doubted)
 
 

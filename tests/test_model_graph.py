@@ -17,7 +17,7 @@ from diffvae._core import graphs
 from diffvae.model import GraphDiffVAE, load
 from diffvae.model._base import NotTrainedError
 from diffvae.model._config import GRAPH_PRESETS, graph_config
-from diffvae.model._graph_training import GraphAutoencoder, GraphObjective, WholeGraph
+from diffvae.model._graph_training import SIMILARITY_SHARE, GraphAutoencoder, GraphObjective, WholeGraph
 from diffvae.nn import _link_loss, normalized_adjacency
 from diffvae.nn._mlp import LOGVAR_RANGE
 from diffvae.pp import DataError
@@ -45,7 +45,8 @@ def test_it_learns_and_says_how():
     assert list(seen) == [1, *range(4, 61, 4)]
     assert model.scheme == "all 4,950 pairs of cells in every step"
     assert str(model) == "GraphDiffVAE(n_latent=4, hidden=16, conv='gcn', decoder='direction'; trained on 100 cells)"
-    assert model.get_latent_representation().shape == model.get_link_representation().shape == (N_CELLS, 4)
+    assert model.get_latent_representation().shape == (N_CELLS, 4)
+    assert model.get_link_representation().shape == (N_CELLS, 4 + N_GENES)
     assert not model.module.training
 
 
@@ -170,7 +171,15 @@ def test_links_are_scored_by_the_direction_and_popularity_is_the_length():
     np.testing.assert_array_equal(direction.get_latent_representation(), graphite.get_latent_representation())
     unit, places = direction.get_link_representation(), graphite.get_link_representation()
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(unit * direction.get_popularity()[:, None], places, rtol=1e-4, atol=1e-5)
+    share, of_z = SIMILARITY_SHARE, unit[:, : places.shape[1]]
+    np.testing.assert_allclose(of_z * direction.get_popularity()[:, None], (1 - share) ** 0.5 * places, atol=1e-5)
+    # the rest are principal components of values on the scale before that to [0, 1]
+    x = linked().layers["unit"] * (direction.features.maximum - direction.features.minimum)
+    x = np.asarray(x - x.mean(axis=0), dtype=float)
+    y = x @ np.linalg.svd(x)[2][:50].T
+    cosine = (y @ y.T) / np.outer(*2 * [np.linalg.norm(y, axis=1)])
+    rest = unit[:, places.shape[1] :].astype(float)
+    np.testing.assert_allclose(rest @ rest.T, share * cosine, atol=1e-3)
     np.testing.assert_array_equal(direction.get_popularity(), graphite.get_popularity())
     assert {GRAPH_PRESETS[name].get("decoder") for name in ("paper", "code")} == {"graphite"}
 

@@ -30,7 +30,7 @@ class Calibration:
 
     .. math:: p = \sigma(a s + b)
 
-    which is the whole curve without knots, as in models saved by version 0.1.
+    which is the whole curve without knots: with fewer than twenty edges, and in models saved by version 0.1.
 
     Attributes
     ----------
@@ -196,4 +196,6 @@ def _stairs(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray, rising: 
     knots = np.bincount(stair, weights * scores) / weight
     order = np.argsort(knots)
     order = order[levels[order] > 0]
+    if len(order) < 2:  # too few held-out edges for a stair: a single one would be no curve
+        return (), ()
     return tuple(knots[order]), tuple(levels[order])

@@ -31,11 +31,13 @@ from diffvae.model._graph_training import (
     HeldOut,
     PartedGraph,
     Placed,
+    Projection,
     WholeGraph,
     cell_numbers,
     encode,
     scored,
 )
+from diffvae.model._pca_start import N_COMPONENTS, principal_components
 from diffvae.nn._mlp import arrays_of, with_arrays
 from diffvae.train import Checkpoint, RowSource, best_device, optimise
 
@@ -51,6 +53,8 @@ RULES: dict[str, Rule] = {
     "batch_size": Optional(Whole(8)),
     "metric": Choice("cosine", "pearson"),
 }
+PROJECTION = "similarity."
+"""Prefix of the arrays of the projection in a saved model."""
 EXACT_NEIGHBORS = 100_000
 """Cells up to which the most probable links are searched among all pairs; 25,000 cells take 4 s on two cores."""
 
@@ -64,8 +68,11 @@ class GraphDiffVAE(Estimator):
     .. math:: p(A_{ij} = 1) = \sigma(z^{*\top}_i z^*_j), \qquad
               z^{*\top}_i z^*_j = |z^*_i| \, |z^*_j| \cos(z^*_i, z^*_j)
 
-    The length of :math:`z^*` says how readily a cell is linked with any other. By default links are predicted by the
-    cosine alone, with probabilities fitted to held-out edges: links by the inner product crowd on popular cells.
+    The length of :math:`z^*` says how readily a cell is linked with any other, so links by the inner product crowd on
+    popular cells. By default a link is therefore scored by directions alone, those of :math:`z^*` and of the 50
+    principal components y of expression, with probabilities fitted to held-out edges:
+
+    .. math:: s_{ij} = 0.7 \cos(z^*_i, z^*_j) + 0.3 \cos(y_i, y_j)
 
     Arguments that are None are taken from the preset.
 
@@ -82,11 +89,11 @@ class GraphDiffVAE(Estimator):
     conv
         Convolutions of the encoder: ``"gcn"``, ``"gat"`` (see :meth:`attention`) or ``"sage"``.
     decoder
-        ``"direction"``: the paper's network (Graphite), whose links are scored by the cosine of Z*. ``"graphite"``: the
-        paper's score, the inner product of Z*, in which popular cells win: 89 % of the called links of the mouse
-        pancreas touch 1 % of its cells in a graph by Pearson's r (k = 5), 5 % with ``"direction"``. In such a graph
-        many edges follow from popularity, and the cosine finds few of them, so give it the default graph of
-        :func:`diffvae.pp.cell_graph`. ``"inner"``: the inner product of Z.
+        ``"direction"``: the paper's network (Graphite) with the score above. ``"graphite"``: the paper's score, the
+        inner product of Z*, in which popular cells win: 89 % of the called links of the mouse pancreas touch 1 % of its
+        cells in a graph by Pearson's r (k = 5). In such a graph many edges follow from popularity, and directions find
+        few of them, so give ``"direction"`` the default graph of :func:`diffvae.pp.cell_graph`. ``"inner"``: the inner
+        product of Z.
     kl_weight
         Weight of the KL term; 1 is eq 22.
     kl_warmup
@@ -151,6 +158,7 @@ class GraphDiffVAE(Estimator):
         self.scheme = ""
         self.calibration: Calibration | None = None
         self._module: GraphAutoencoder | None = None
+        self._projection: Projection | None = None
         self._graph: sparse.csr_matrix | None = None
         self._places: Placed | None = None
         self._held_out: HeldOut | None = None
@@ -243,6 +251,12 @@ class GraphDiffVAE(Estimator):
             require_unit_interval(matrix, layer)
         features = read_features(adata, layer, matrix)
         held_out = HeldOut(graph, validation_size, rng)
+        projection = None
+        if c.decoder == "direction":
+            projection = Projection.of(
+                principal_components(matrix, features, np.arange(adata.n_obs), N_COMPONENTS, rng)
+            )
+        similarity = None if projection is None else projection(matrix)
         target = best_device(device)
         with _random.torch_seeded(rng, "graph weights"):
             module = GraphAutoencoder(matrix.shape[1], c).to(target)
@@ -272,7 +286,7 @@ class GraphDiffVAE(Estimator):
 
         def validate() -> dict[str, float]:
             due = early_stopping or epoch % validate_every == 0 or epoch in (1, epochs)
-            return held_out.scores(encode(module, source, adjacency)[1], c.decoder) if due and held_out else {}
+            return held_out.scores(encode(module, source, adjacency)[1], similarity) if due and held_out else {}
 
         with for_steps(size, module):
             history = optimise(
@@ -299,9 +313,9 @@ class GraphDiffVAE(Estimator):
                     | {"cells per step": size, "validate_every": validate_every}
                 ),
             )
-        placed = scored(*encode(module, source, adjacency), c.decoder)
+        placed = scored(*encode(module, source, adjacency), similarity)
         self.calibration = held_out.calibrate(placed.places, rng) if held_out else None
-        self._module, self._features, self._history = module, features, history
+        self._module, self._features, self._history, self._projection = module, features, history, projection
         self._training_matrix, self._graph, self._places = matrix, graph, None
         self.graph_key, self.scheme, self._held_out = graph_key, str(batches), held_out
         return self
@@ -340,10 +354,11 @@ class GraphDiffVAE(Estimator):
         return self._placed(adata, max_missing).latent
 
     def get_link_representation(self, adata: AnnData | None = None, *, max_missing: float = 0.2) -> np.ndarray:
-        """Return Z*, whose inner products are the scores of links: cells x latent dimensions.
+        """Return what the scores of links are inner products of.
 
-        With ``decoder="direction"`` its rows have length one, so that the score of a pair is its cosine;
-        :meth:`get_popularity` has the lengths. It is computed from the posterior mean. Parameters as in
+        With ``decoder="direction"`` cells x (latent dimensions + 50), rows of length one: the directions of Z* and of
+        the principal components, each times the root of its share. :meth:`get_popularity` has the lengths of Z*.
+        Otherwise Z*, cells x latent dimensions. Z* is computed from the posterior mean. Parameters as in
         :meth:`get_latent_representation`.
         """
         return self._placed(adata, max_missing).places
@@ -499,7 +514,8 @@ class GraphDiffVAE(Estimator):
             return self._places
         matrix, graph = self._cells(adata, max_missing)
         source = RowSource(matrix, self._device(), resident_limit=0)
-        places = scored(*encode(self.module, source, self._adjacency(graph)), self.config.decoder)
+        similarity = None if self._projection is None else self._projection(matrix)
+        places = scored(*encode(self.module, source, self._adjacency(graph)), similarity)
         if adata is None:
             self._places = places
         return places
@@ -513,7 +529,11 @@ class GraphDiffVAE(Estimator):
         self.calibration = None if state["calibration"] is None else Calibration(**state["calibration"])
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return arrays_of(self.module)
+        stored = {} if self._projection is None else {PROJECTION + k: v for k, v in vars(self._projection).items()}
+        return arrays_of(self.module) | stored
 
     def _set_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self._module = with_arrays(lambda: GraphAutoencoder(len(self.features.gene_names), self.config), arrays)
+        stored = {k.removeprefix(PROJECTION): v for k, v in arrays.items() if k.startswith(PROJECTION)}
+        self._projection = Projection(**stored) if stored else None
+        weights = {k: v for k, v in arrays.items() if not k.startswith(PROJECTION)}
+        self._module = with_arrays(lambda: GraphAutoencoder(len(self.features.gene_names), self.config), weights)
