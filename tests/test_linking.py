@@ -248,6 +248,8 @@ def test_nothing_is_replaced_without_being_asked(found, fork_folder, tmp_path, m
         ({"source": "blue"}, r"'blue' is not a type of adata.obs\['cell_type'\]; the types are: stem, red, white"),
         ({"source": "stem", "target": ["blue"]}, "'blue' is not a type"),
         ({"source": "stem", "target": ["stem"]}, "'stem' has no other type to commit to; name another target"),
+        ({"source": "stem", "target": "red"}, r"target is 'red'; give a list of types, \['red'\]"),
+        ({"source": "stem", "target": []}, "target is an empty list; name one or more types, or None for all"),
         ({"target": ["red"]}, "target is given without source; name the progenitor type as well"),
         ({"groupby": "nothing"}, r"obs\['nothing'\] is missing"),
         ({"conv": "gin"}, "conv is 'gin'"),
@@ -335,7 +337,7 @@ def test_the_command(fork_folder, tmp_path, diffvae, no_figures, quick_steps):
     assert code == 0
     said = " ".join(said.split())  # titles are folded
     assert "links called, " in said
-    assert "Calls of progenitors by paths to later types; beside them by PCA neighbours" in said
+    assert "Calls of progenitors by paths to later types, by PCA neighbours, and by predicted links" in said
     assert "uncommitted" in said
     assert said.endswith(f"Written to {out}: model, tables, figures, cells.h5ad, summary.json")
     assert told.startswith("· read\n· join similar cells\n· train Graph-DiffVAE\n")
@@ -362,7 +364,7 @@ def test_numbers_of_numpy_have_a_place_in_the_summary(found, tmp_path, no_figure
 
 def test_verdict_doubts_a_wide_core_and_asks_for_roles():
     said = {"n_progenitors": 9, "n_called_progenitors": 3, "n_called_pca": 2, "expected_false": 0.08, "core_share": 0.6}
-    said |= {"null_called": 0.004, "n_unreached": 0, "earlier": ["old"], "named": True}
+    said |= {"withheld": False, "null_called": 0.004, "n_unreached": 0, "earlier": ["old"], "named": True}
     plain = _folder.sentences(_links.FATES_VERDICT, said | {"variance": 0.9, "at_limit": False})
     assert plain == [
         "3 of 9 progenitors are committed to a later type (expected share of false calls: 8%). PCA neighbours call 2; "
@@ -372,6 +374,8 @@ def test_verdict_doubts_a_wide_core_and_asks_for_roles():
     doubted = _folder.sentences(_links.FATES_VERDICT, doubted)
     assert doubted[:1] == plain
     assert [one.split(" ")[0] for one in doubted[1:]] == ["Name", "Uncommitted", "The", "No"]
+    withheld = _folder.sentences(_links.FATES_VERDICT, said | {"variance": 0.9, "at_limit": True, "withheld": True})
+    assert [one.split(":")[0] for one in withheld[1:]] == ["Calls are withheld"]
     assert "variance 1.7" in doubted[2]
     assert "60%" in doubted[3]
     assert "from 4 progenitors" in doubted[4]
@@ -412,7 +416,7 @@ def test_depleted_pairs_are_not_printed_under_more_links_than_by_chance(found, c
     above = said.split("Calls of progenitors")[0]
     assert "77" in above
     assert "-3.0" not in above
-    assert "Mean probability that a random walk" in said
+    assert "mean probability (± standard error) that a random walk" in " ".join(said.split())
     assert "± " in said
 
 

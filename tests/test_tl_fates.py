@@ -81,6 +81,17 @@ def test_earlier_types_end_a_walk_and_are_no_fates():
     assert table.loc["c1", "red"] == pytest.approx(0.45)  # not through the old cell
 
 
+def test_a_walk_passes_through_types_in_between_but_not_through_earlier_ones():
+    adata = line(["red", "half", "stem", "old", "red"], [(0, 1), (1, 2), (2, 3), (3, 4)])
+    table = tl.fates(adata, "stem", "type", targets=["red"], earlier=["old"], graph="mine", n_bootstraps=2)
+    # stem goes to half (.45) or ends in old; half goes to red (.45) or back
+    assert table.loc["c2", "red"] == pytest.approx(0.45**2 / (1 - 0.45**2))
+    assert table.index.tolist() == ["c2"]
+    assert np.isnan(adata.obsm["diffvae_fates"][[0, 1, 3, 4]]).all()
+    assert np.isnan(adata.obsm["diffvae_fates_se"][[0, 1, 3, 4]]).all()
+    assert tl.fates(adata, "stem", "type", earlier=["old"], graph="mine")["red"].tolist() == [0]  # half is a target
+
+
 def test_all_cells():
     adata = line(["red", "stem", "old", "blue"], [(0, 1), (1, 2), (2, 3)])
     table = tl.fates(adata, "stem", "type", targets=["red", "blue"], graph="mine", all_cells=True)

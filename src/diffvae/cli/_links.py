@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from diffvae.pipeline import Links
 
 NAME = "links"
+N_FATES = 4
+"""Types with the largest mean probability, which are columns of the table of fates."""
 MAX_Q = 0.05
 """Pairs of types with a smaller q-value and more links than expected are printed."""
 EXAMPLES = (
@@ -79,7 +81,7 @@ def show(links: Links) -> None:
         pairs = predicted[(predicted["type_1"] != predicted["type_2"]) & more]
         _console.table(
             f"{numbers['n_called']:,} links called, {numbers['n_new']:,} of them new (input graph: "
-            f"{numbers['n_input']:,} edges); pairs of types with more links than by chance, the clearest first",
+            f"{numbers['n_input']:,} edges). Pairs of types with more links than by chance",
             ["type", "type", "links", "expected", "z", "q"],
             (
                 (r.type_1, r.type_2, r.n_links, f"{r.expected:.1f}", f"{r.z:.1f}", f"{r.q_value:.2g}")
@@ -89,17 +91,17 @@ def show(links: Links) -> None:
     if calls is not None:
         names = sorted(set().union(*calls.values()), key=lambda n: (-calls["paths"].get(n, 0), n))
         _console.table(
-            "Calls of progenitors by paths to later types; beside them by PCA neighbours and by predicted links",
+            "Calls of progenitors by paths to later types, by PCA neighbours, and by predicted links",
             ["call", "cells", "cells (PCA)", "cells (links)"],
             ((name, *(calls[rule].get(name, 0) for rule in ("paths", "pca", "predicted"))) for name in names),
         )
     if links.fates is not None:
+        overall = links.fates[links.fates["group"] == "all"].nlargest(N_FATES, "probability")["type"].tolist()
         _console.table(
-            "Mean probability that a random walk among the cells ends in a type, ± standard error; beside it by PCA "
-            "neighbours",
-            ["progenitors", "cells", "most likely", "second", "third"],
+            "Fates: mean probability (± standard error) that a random walk from a progenitor ends in a type",
+            ["progenitors", "cells", *overall],
             (
-                (name, table["n_cells"].iloc[0], *_likely(table))
+                (name, table["n_cells"].iloc[0], *_chances(table.set_index("type").loc[overall]))
                 for name, table in links.fates.groupby("group", sort=False)
             ),
         )
@@ -107,8 +109,6 @@ def show(links: Links) -> None:
         _console.note(sentence)
 
 
-def _likely(table: pd.DataFrame, n: int = 3) -> list[str]:
-    """Return the most likely fates of a group of progenitors in words."""
-    top = table.sort_values("probability", ascending=False, kind="stable").head(n)
-    words = [f"{r.type} {r.probability:.2f} ± {r.se:.2f} (PCA {r.pca:.2f})" for r in top.itertuples()]
-    return words + [""] * (n - len(words))
+def _chances(table: pd.DataFrame) -> list[str]:
+    """Return the mean probabilities of a group of progenitors with their standard errors."""
+    return [f"{r.probability:.2f} ± {r.se:.2f}" for r in table.itertuples()]

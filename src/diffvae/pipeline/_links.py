@@ -111,7 +111,12 @@ FATES_VERDICT: Verdict = (
         "Subgroups among them may look like fates.",
     ),
     (
-        lambda n: n["at_limit"],
+        lambda n: n["withheld"],
+        "Calls are withheld: these progenitors cannot be told apart from uncommitted ones. Name fewer targets and the "
+        "earlier types.",
+    ),
+    (
+        lambda n: n["at_limit"] and not n["withheld"],
         "The estimated share of uncommitted progenitors is at its lower limit, {core_share:.0%}. More cells may be "
         "committed.",
     ),
@@ -296,7 +301,7 @@ def _pairs(types: pd.DataFrame | None) -> dict[str, str]:
 def _said_of(adata: AnnData, commitment: pd.DataFrame) -> dict[str, Any]:
     """Return what the verdict says of the calls and fates."""
     parameters = result(adata, "commitment_params")
-    said = ("expected_false", "null_called", "earlier", "at_limit", "core_share", "variance")
+    said = ("expected_false", "null_called", "earlier", "at_limit", "withheld", "core_share", "variance")
     return {
         "n_progenitors": len(commitment),
         "n_called_progenitors": int((commitment["call"] != "uncommitted").sum()),
@@ -474,6 +479,11 @@ def _require_types(
     earlier: Sequence[str] | None = None,
 ) -> None:
     """Refuse unknown types before the training."""
+    for name, given in (("target", target), ("earlier", earlier)):
+        if isinstance(given, str):
+            raise ValueError(f"{name} is {given!r}; give a list of types, [{given!r}].")
+    if target is not None and not target:
+        raise ValueError("target is an empty list; name one or more types, or None for all.")
     if source is None:
         for name, given in (("target", target), ("earlier", earlier)):
             if given:

@@ -57,9 +57,10 @@ def fates(
 
     .. math:: B = \alpha (I - \alpha Q)^{-1} R, \qquad P = D^{-1} W
 
-    with W the symmetric graph of cells, D its degrees, Q the steps of P among progenitors, and R (progenitors x types)
+    with W the symmetric graph of cells, D its degrees, Q the steps of P among the cells through which the walk passes
+    (the progenitors, and types that are neither targets nor ``earlier``: those in between), and R (these cells x types)
     the summed steps to each target. Before every step the walk stops with probability :math:`1 - \alpha`; it also ends
-    in cells of types that are no targets. So a row sums to less than 1; divide by the sum for shares.
+    in cells of earlier types. So a row sums to less than 1; divide by the sum for shares.
     :math:`D^{1/2} (I - \alpha Q) D^{-1/2}` is symmetric and positive definite with a condition number of at most
     :math:`(1 + \alpha) / (1 - \alpha)`. Conjugate gradients therefore need the same few iterations for any number of
     cells, and time and memory are linear in cells.
@@ -78,7 +79,8 @@ def fates(
     groupby
         Types in ``obs``.
     targets
-        Types in which the walk is counted; None for all but ``source`` and ``earlier``.
+        Types in which the walk is counted; None for all but ``source`` and ``earlier``. Name the mature types alone to
+        see through a stage between them and the source.
     earlier
         Types upstream of the source. They end a walk (not with ``all_cells``), but are never fates.
     graph
@@ -91,8 +93,8 @@ def fates(
     alpha
         Probability to go on.
     all_cells
-        Whether the walk passes through all cells that are not of a target type, and has values for them. Cells of a
-        target then have 1 for their own type.
+        Whether the walk also passes through earlier types, and all cells have values. Cells of a target then have 1
+        for their own type.
     n_bootstraps
         Bootstraps for standard errors: each gives every cell an exponential weight, and a step to it is as likely as
         the weight says (Bayesian bootstrap of the cells that make up the graph).
@@ -148,7 +150,9 @@ def fates(
     if split_by is not None and (adata.obs[split_by][names == source].astype(str) == ALL).any():
         raise DataError(f"adata.obs[{split_by!r}] has a group {ALL!r}, the name of all progenitors; rename the group.")
     member = (names[:, None] == np.array(to, dtype=object)).astype(float)
-    walks = ~member.any(axis=1) if all_cells else names == source
+    # a way to a mature type may lead through types in between
+    walks = ~member.any(axis=1) & (all_cells | ~np.isin(names, before))
+    shown = walks if all_cells else names == source
     x = None
     if graph is None:
         x = components(adata, use_rep, rng=rng)
@@ -156,7 +160,9 @@ def fates(
     else:
         links = stored_graph(adata, graph)
     values = np.full(member.shape, np.nan)
-    values[walks] = absorption(links, walks, member, alpha)
+    found = absorption(links, walks, member, alpha)
+    values[walks] = found
+    values[~shown] = np.nan
     table = pd.DataFrame(values, index=adata.obs_names, columns=to)
     errors, weights, drawn = None, [], []
     if n_bootstraps:
@@ -167,6 +173,7 @@ def fates(
             weights[-1] = weights[-1][walks]
         errors = np.full(member.shape, np.nan)
         errors[walks] = np.std(drawn, axis=0, ddof=1) if n_bootstraps > 1 else np.nan
+        errors[walks & ~shown] = np.nan
     if all_cells:
         table[~walks] = member[~walks]
         if errors is not None:
@@ -179,15 +186,15 @@ def fates(
         "names": to, "source": source, "groupby": groupby, "earlier": before, "alpha": alpha,
         "graph": graph or f"{k} nearest, {use_rep or 'whitened components'}", "all_cells": all_cells,
         "n_bootstraps": n_bootstraps, "key_added": key_added, "hub_share": graphs.hub_share(links),
-        "n_unreached": int(unreached(links, walks, member).sum()),
+        "n_unreached": int((unreached(links, walks, member) & shown[walks]).sum()),
     }  # fmt: skip
     results(adata).pop("fate_table", None)
     if split_by is not None:
         plain = neighbor_graph(components(adata, rng=rng) if x is None or use_rep is not None else x, k, rng)
-        of = {"probability": values[walks], "pca": absorption(plain, walks, member, alpha)}
+        of = {"probability": found, "pca": absorption(plain, walks, member, alpha)}
         own = names[walks] == source
         results(adata)["fate_table"] = _group_means(of, own, adata.obs[split_by][walks], to, drawn, weights)
-    return table if all_cells else table[walks]
+    return table if all_cells else table[shown]
 
 
 def roles(
