@@ -5,8 +5,8 @@ in ``var_names``, the types in ``obs["cell_type"]``, and the scores and totals o
 the R package SuperCell (github.com/GfellerLab/SuperCell, data/pancreas.rda, commit 5de820e9), which has 2,000 genes and
 the types of scVelo's ``pancreas()``. The same source gives the same bytes.
 
-Kept are all cells of types with fewer than 200, others at random; genes in at least 10 of these cells, and all markers
-and regulators of the islet lineage that the source has.
+Kept are all cells of types with fewer than 200, others at random; the 1,000 genes whose log-normalised expression
+varies most among these cells, and all markers and regulators of the islet lineage that the source has.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 
 import diffvae as dv
 
-N_CELLS, RARE, MIN_CELLS, SEED = 2000, 200, 10, 0
+N_CELLS, RARE, N_GENES, SEED = 2000, 200, 1000, 0
 OUT = Path(dv.__file__).parent / "datasets" / "pancreas_endocrinogenesis.npz"
 OBS = {"S_score": np.float16, "G2M_score": np.float16, "total_spliced_counts_all_genes": np.uint32}
 REGULATORS = (
@@ -44,12 +44,15 @@ def chosen_cells(types: np.ndarray, n_cells: int = N_CELLS) -> np.ndarray:
     return keep
 
 
-def chosen_genes(genes: np.ndarray, n_expressing: np.ndarray) -> np.ndarray:
-    """Return which genes to keep (a mask): those in enough cells, and in any cell the markers and regulators."""
+def chosen_genes(genes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return which genes to keep (a mask): the most variable, and of those in any cell the markers and regulators."""
     named = {gene.upper() for table in TABLES for gene in dv.tl.load_markers(table)["gene"]}
     named |= {gene.upper() for gene in REGULATORS}
     wanted = np.array([gene.upper() in named for gene in genes])
-    return (n_expressing >= MIN_CELLS) | (wanted & (n_expressing > 0))
+    log = np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True))
+    variable = np.zeros(len(genes), dtype=bool)
+    variable[np.argsort(-log.var(axis=0), kind="stable")[:N_GENES]] = True
+    return variable | (wanted & (counts > 0).any(axis=0))
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -74,7 +77,7 @@ def main() -> None:
     assert (counts == np.rint(counts)).all()
     assert counts.max() < 2**16
     assert source.var_names.is_unique
-    genes = chosen_genes(source.var_names.to_numpy(str), (counts > 0).sum(axis=0))
+    genes = chosen_genes(source.var_names.to_numpy(str), counts.astype(np.float64))
     # genes in rows, because their values are alike; low and high bytes apart, because the high ones are nearly all 0
     by_gene = counts[:, genes].T.astype(np.uint16)
     names, codes = np.unique(types[keep], return_inverse=True)

@@ -14,7 +14,7 @@ def islets():
 
 
 def test_pancreas_endocrinogenesis_has_counts_and_all_stages(islets):
-    assert islets.shape == (2000, 1402)
+    assert islets.shape == (2000, 1007)
     assert sparse.isspmatrix_csr(islets.X)
     assert islets.X.dtype == np.float32
     assert islets.X.max() > 255  # the high bytes are read too

@@ -30,7 +30,7 @@ def pancreas_endocrinogenesis() -> AnnData:
 
     Returns
     -------
-    AnnData, 2000 x 1402
+    AnnData, 2000 x 1007
         ``X``: UMI counts (float32, CSR), exons only. ``obs["cell_type"]``: Ductal, Ngn3 low EP, Ngn3 high EP (EP:
         endocrine progenitor), Pre-endocrine, Alpha, Beta, Delta or Epsilon, as in scVelo's ``pancreas()``; ``obs``
         also has ``S_score`` and ``G2M_score`` (cell cycle) and ``n_counts`` (counts of all genes). Genes are named by
@@ -38,10 +38,10 @@ def pancreas_endocrinogenesis() -> AnnData:
 
     Notes
     -----
-    A part of 3,696 cells and 2,000 variable genes: all delta and epsilon cells, the others at random; genes in at least
-    10 of these cells, and the markers and regulators of the islet lineage among the 2,000. Some that everybody knows
-    are not (Neurod1, Mafa, Irx1, Irx2). The copy comes from the R package SuperCell (data/pancreas.rda, commit
-    5de820e9), and ``docs/bundle_pancreas.py`` made this file of it.
+    A part of 3,696 cells and 2,000 genes: all delta and epsilon cells, the others at random; the 1,000 genes that vary
+    most among these cells, and the markers and regulators of the islet lineage among the 2,000. Some that everybody
+    knows are not among them (Neurod1, Mafa, Irx1, Irx2). The copy comes from the R package SuperCell
+    (data/pancreas.rda, commit 5de820e9), and ``docs/bundle_pancreas.py`` made this file of it.
 
     References
     ----------
@@ -54,7 +54,7 @@ def pancreas_endocrinogenesis() -> AnnData:
     >>> import diffvae as dv
     >>> adata = dv.datasets.pancreas_endocrinogenesis()
     >>> adata.shape, adata.obs["cell_type"].nunique()
-    ((2000, 1402), 8)
+    ((2000, 1007), 8)
     """
     import pandas as pd
     from anndata import AnnData
@@ -128,7 +128,7 @@ def pbmc68k_reduced() -> AnnData:
 _COLUMNS = ("name", "cells", "genes", "description", "source", "access", "exercised")
 _PARSER = "parser only, on small files of the same form; never the download"
 _DATASETS = (
-    ("pancreas_endocrinogenesis", 2000, 1402, "developing mouse pancreas, eight types from duct to islet, counts",
+    ("pancreas_endocrinogenesis", 2000, 1007, "developing mouse pancreas, eight types from duct to islet, counts",
      "Bastidas-Ponce et al. 2019; GEO GSE132188", "bundled", "yes"),
     ("pbmc68k_reduced", 700, 765, "human blood, ten types, log-normalised",
      "Zheng et al. 2017; scanpy", "bundled", "yes"),
