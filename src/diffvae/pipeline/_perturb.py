@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -388,8 +389,9 @@ def file_name(target: str) -> str:
 
     Examples
     --------
-    >>> file_name("CD34+ B")
-    'CD34pos_B'
+    >>> file_name("CD34+ B"), file_name("CD4- T"), file_name("Pre-endocrine")
+    ('CD34pos_B', 'CD4neg_T', 'Pre-endocrine')
     """
-    name = "".join(c if c.isalnum() else {"+": "pos", "-": "neg"}.get(c, "_") for c in target)
+    hyphen = re.sub(r"(?<=\w)-(?=\w)", "\0", target)  # in a word, not a sign
+    name = "".join(c if c.isalnum() else {"+": "pos", "-": "neg", "\0": "-"}.get(c, "_") for c in hyphen)
     return name.encode()[:MAX_FILE].decode(errors="ignore")
