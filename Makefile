@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## environment, install, the whole pipeline on bundled real data
-	$(BIN)/diffvae run --out demo --overwrite --source "CD34+"
+	$(BIN)/diffvae run --out demo --overwrite
 
 test: $(READY)  ## environment, install, the whole test suite
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup

@@ -56,14 +56,16 @@ def no_figures(monkeypatch):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """Return result, folder and steps of a run on the bundled cells with types, changes and links."""
+    """Return result, folder and steps of a run on 500 of the bundled cells with types, changes and links."""
     import diffvae as dv
 
     out, steps = tmp_path_factory.mktemp("demo") / "deep" / "demo", []
+    few = dv.datasets.pancreas_endocrinogenesis()[::4].copy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dv.pl, "save", functools.partial(dv.pl.save, dpi=60))
+        patch.setattr(dv.datasets, "pancreas_endocrinogenesis", few.copy)
         result = dv.pipeline.run(
-            out=out, n_latent=10, max_epochs=20, source="CD34+", target=["Dendritic", "CD19+ B"], seed=0,
+            out=out, n_latent=10, max_epochs=20, source="Ngn3 high EP", target=["Pre-endocrine", "Epsilon"], seed=0,
             progress=False, on_step=steps.append,
         )  # fmt: skip
     return result, out, steps

@@ -91,8 +91,10 @@ def test_a_run_refuses_types_before_it_trains(fork_cells, options, message):
 
 
 def test_a_source_that_no_cluster_was_named_does_not_lose_the_run(fork_cells):
+    unlabelled = fork_cells.copy()
+    unlabelled.obs = unlabelled.obs.drop(columns=["cell_type", "branch"])  # both have it
     result = pipeline.run(
-        fork_cells, n_top_genes=None, n_latent=4, max_epochs=2, n_clusters=3, cluster_method="kmeans", source="stem",
+        unlabelled, n_top_genes=None, n_latent=4, max_epochs=2, n_clusters=3, cluster_method="kmeans", source="stem",
         links=False, progress=False,
     )  # fmt: skip
     assert result.changes is None

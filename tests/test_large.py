@@ -80,7 +80,7 @@ def test_a_whole_run_with_variable_genes_of_300_000_cells_on_disk(tmp_path):
 
 def test_the_demo_is_the_same_with_1_2_and_4_threads(tmp_path):
     for n in ("1", "2", "4"):
-        python("-m", "diffvae", "run", "--out", n, "--source", "CD34+", cwd=tmp_path, OMP_NUM_THREADS=n)
+        python("-m", "diffvae", "run", "--out", n, cwd=tmp_path, OMP_NUM_THREADS=n)
     first = tmp_path / "1"
     tables = sorted(file.relative_to(first) for file in first.rglob("*.csv"))
     assert len(tables) > 20

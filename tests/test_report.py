@@ -59,7 +59,7 @@ def test_what_the_page_says_is_what_the_tables_say(report_folder):
 
 def test_each_step_lights_as_many_cells_as_the_curve_says(report_folder):
     found = data_of((report_folder / "report.html").read_text(encoding="utf-8"))["changes"]
-    assert [p["target"] for p in found["pairs"]] == ["Dendritic", "CD19+ B"]
+    assert [p["target"] for p in found["pairs"]] == ["Pre-endocrine", "Epsilon"]
     for pair in found["pairs"]:
         lit = [len(rows) / pair["n_cells"] for rows in pair["converted"]]
         assert lit == pytest.approx(pair["curves"]["mean"], abs=1e-4)
@@ -206,7 +206,7 @@ def test_calls_of_an_earlier_version_without_fates_are_shown(report_folder, tmp_
     text = dv.report.page(tmp_path / "out")
     fates = data_of(text)["fates"]
     assert fates["map"] is None
-    assert len(fates["progenitors"]) == 13
+    assert len(fates["progenitors"]) == 67
     assert text.count(str(markupsafe.escape(said[0]))) == 1  # with the sentences on links
 
 
@@ -224,17 +224,17 @@ def test_fates_that_do_not_fit_the_cells_leave_the_section_out_with_a_warning(re
 def test_the_command_makes_it_again(report_folder):
     (text,) = _made.commands(Folder.open(report_folder))
     assert text.startswith("diffvae run --out demo --n-latent 10 ")
-    assert "--source CD34+ --target Dendritic --target 'CD19+ B'" in text
+    assert "--source 'Ngn3 high EP' --target Pre-endocrine --target Epsilon" in text
     assert "batch-size" not in text  # the usual
 
 
 def test_a_part_made_later_has_a_command_of_its_own(report_folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(report_folder, copy)
-    dv.pipeline.perturb(copy, source="CD34+", target=["Dendritic"], n_random=5, overwrite=True, progress=False)
+    dv.pipeline.perturb(copy, source="Ngn3 high EP", target=["Epsilon"], n_random=5, overwrite=True, progress=False)
     run, perturb = _made.commands(Folder.open(copy))
     assert run == _made.commands(Folder.open(report_folder))[0]
-    assert perturb == "diffvae perturb copy --overwrite --source CD34+ --target Dendritic --n-random 5"
+    assert perturb == "diffvae perturb copy --overwrite --source 'Ngn3 high EP' --target Epsilon --n-random 5"
 
 
 def test_cells_in_memory_have_no_command(hostile_report):
@@ -324,11 +324,11 @@ def test_all_points_on_one_place_are_thinned_too():
 def test_genes_are_stored_until_the_page_is_full(monkeypatch, report_folder):
     cells = _map.Cells.of(read.read(report_folder / "results.h5ad"))
     shown = _types.shown(cells.adata)
-    everything = _types.gene_data(cells, ["FCGR3A"], shown)
-    assert everything["stored"][0]["name"] == "FCGR3A"
+    everything = _types.gene_data(cells, ["Gcg"], shown)
+    assert everything["stored"][0]["name"] == "Gcg"
     assert len(everything["stored"]) == everything["n_all"]
     monkeypatch.setattr(_types, "MAX_BYTES", 20_000)
-    few = _types.gene_data(cells, ["FCGR3A"], shown)
+    few = _types.gene_data(cells, ["Gcg"], shown)
     assert 0 < len(few["stored"]) < everything["n_all"] == few["n_all"]
     assert sum(len(g["values"]) for g in few["stored"]) <= 20_000
 
@@ -342,7 +342,7 @@ def test_links_of_cells_that_are_not_drawn_are_counted(report_folder):
     degree = np.frombuffer(base64.b64decode(found["degree"]), "<u4")
     assert np.array_equal(np.frombuffer(base64.b64decode(part["degree"]), "<u4"), degree[few.rows])
     part, found = (_fates.data(links, which, {}) for which in (few, whole))
-    assert len(part["progenitors"]) == len(found["progenitors"]) == 13
+    assert len(part["progenitors"]) == len(found["progenitors"]) == 67
 
 
 def test_steps_that_are_no_round_numbers_light_their_cells(report_folder):

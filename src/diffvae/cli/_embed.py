@@ -19,6 +19,8 @@ def command(
     out: o.OutFile,
     transpose: o.Transpose = None,
     backed: o.Backed = None,
+    use_raw: o.UseRaw = False,
+    gene_symbols: o.GeneSymbols = None,
     max_missing: Annotated[
         float,
         typer.Option("--max-missing", min=0, max=1, help="Largest share of the model's genes that may be missing."),
@@ -54,12 +56,14 @@ def command(
         backed = False
     if on_disk := stays_on_disk(o.one_or_several(data), backed, transpose=transpose):
         _console.warn(on_disk)
-        store = open_store(o.one_or_several(data))
+        if use_raw:
+            raise ValueError("--use-raw needs the cells in memory; add --in-memory.")
+        store = open_store(o.one_or_several(data), gene_symbols)
         with _console.warnings_shown():
             tl.embed(store, trained, max_missing=max_missing, out=out, overwrite=overwrite)
         n_cells = store.n_obs
     else:
-        adata = read.read(data[0], transpose=transpose)
+        adata, _ = read.load(data[0], transpose, use_raw=use_raw, gene_symbols=gene_symbols)
         if adapt:
             trained = trained.adapt(adata)
         with _console.warnings_shown():

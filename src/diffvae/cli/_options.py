@@ -20,7 +20,12 @@ def existing(paths: Any) -> Any:
 Result = Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.", callback=existing)]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="Output file, .h5ad.")]
 LabelKey = Annotated[
-    str | None, typer.Option("--label-key", help="Column of obs with reference labels, used for scores only.")
+    str | None,
+    typer.Option(
+        "--label-key",
+        help="Column of obs with types or other labels: for scores, and the types of perturbation, classifier and "
+        "links; not used in training. Default: the column that has --source, if any.",
+    ),
 ]
 BatchKey = Annotated[
     str | None,
@@ -74,6 +79,25 @@ Transpose = Annotated[
     ),
 ]
 Layer = Annotated[str | None, typer.Option("--layer", help="Layer with the expression values. Default: X.")]
+UseRaw = Annotated[bool, typer.Option("--use-raw", help="Take values and genes of adata.raw, instead of X.")]
+GeneSymbols = Annotated[
+    str | None,
+    typer.Option(
+        "--gene-symbols", help="Column of var that names the genes, where var_names are identifiers (ENSG...)."
+    ),
+]
+Values = Annotated[
+    str | None,
+    typer.Option("--values", help="What the values are: counts, normalised or log. Default: they are examined."),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        min=1,
+        help="Stop after this many epochs without a lower validation loss. Default: as the preset does.",
+    ),
+]
 Preset = Annotated[
     str,
     typer.Option("--preset", help="Hyper-parameters: default, paper (its equations) or code (the authors' software)."),

@@ -67,6 +67,18 @@ def command(
         str, typer.Option("--direction", help="Direction in which genes may change: both, up or down.")
     ] = "both",
     n_random: Annotated[int, typer.Option("--n-random", min=1, help="Number of random directions for the null.")] = 200,
+    max_epochs: Annotated[
+        int | None,
+        typer.Option("--max-epochs", min=1, help="Maximum number of epochs of the classifier. Default: 300."),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            "--patience",
+            min=1,
+            help="Stop the classifier after this many epochs without a lower validation loss. Default: 20.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output folder. Default: RESULT/perturbation.")
     ] = None,

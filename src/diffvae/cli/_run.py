@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,8 +31,8 @@ def command(
         list[Path] | None,
         typer.Argument(
             metavar="[INPUT]...",
-            help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom or .zarr; without it, bundled data. Several "
-            ".h5ad or .zarr are read as one atlas, genes matched by name.",
+            help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom or .zarr; without it, bundled cells of the "
+            "developing pancreas. Several .h5ad or .zarr are read as one atlas, genes matched by name.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("diffvae_results"),
@@ -43,6 +44,9 @@ def command(
     markers: o.Markers = "auto",
     transpose: o.Transpose = None,
     layer: o.Layer = None,
+    use_raw: o.UseRaw = False,
+    gene_symbols: o.GeneSymbols = None,
+    values: o.Values = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: o.BatchKey = None,
     covariates: o.Covariates = None,
@@ -78,6 +82,7 @@ def command(
     max_epochs: o.MaxEpochs = None,
     batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
+    patience: o.Patience = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
@@ -93,9 +98,20 @@ def command(
     options = o.arguments(locals(), data=o.one_or_several(data), n_clusters=o.number_of_clusters(n_clusters))
     from diffvae import pipeline
 
+    if not data and not source and not target and not earlier and label_key is None:
+        options |= demonstrated()
     _console.settings.writes(out, resumes=True, page=out)
     result = pipeline.run(**options, on_step=_console.step)
     show(result)
+
+
+def demonstrated() -> dict[str, list[str]]:
+    """Return source, targets and earlier types of the bundled cells, and say which they are."""
+    from diffvae.datasets._bundled import DEMO
+
+    words = [word for name, types in DEMO.items() for type_ in types for word in (f"--{name}", type_)]
+    _console.step(f"No file is given: bundled cells of the developing mouse pancreas, with {shlex.join(words)}")
+    return DEMO
 
 
 def show(result: Result) -> None:

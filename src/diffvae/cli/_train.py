@@ -26,6 +26,9 @@ def command(
     transpose: o.Transpose = None,
     backed: o.Backed = None,
     layer: o.Layer = None,
+    use_raw: o.UseRaw = False,
+    gene_symbols: o.GeneSymbols = None,
+    values: o.Values = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: o.BatchKey = None,
     covariates: o.Covariates = None,
@@ -41,6 +44,7 @@ def command(
             help="Stop when the validation loss no longer improves. Default: as the preset does.",
         ),
     ] = None,
+    patience: o.Patience = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,
@@ -55,6 +59,7 @@ def command(
     from diffvae._core.io import folders
     from diffvae._core.io.folders import CheckpointPaths
     from diffvae.model import PCA, VAE, AutoEncoder, DiffVAE
+    from diffvae.pipeline._settings import refuse_idle_patience
     from diffvae.train import TrainingError, processes
 
     rate: dict[str, Any] = {} if lr is None else {"lr": lr}
@@ -72,6 +77,12 @@ def command(
         raise ValueError("--kind pca is computed in one step; leave out --checkpoint-every and --resume.")
     if model == "pca" and (batch_key or covariates):
         raise ValueError("--kind pca sees no batches; leave out --batch-key and --covariate, or choose diffvae.")
+    if model == "pca" and patience is not None:
+        raise ValueError("--kind pca is computed in one step; leave out --patience.")
+    if use_raw and layer is not None:
+        raise ValueError(f"--use-raw takes adata.raw, but --layer is {layer!r}; give one of both.")
+    refuse_idle_patience(patience, max_epochs, early_stopping)
+    stopping: dict[str, Any] = {"early_stopping": early_stopping if patience is None else True}
     _console.settings.writes(out, resumes=True)
     chosen = kinds[model]()
     columns = {} if model == "pca" else {"batch_key": batch_key, "covariates": covariates or ()}
@@ -82,15 +93,16 @@ def command(
             if share.size == 1:  # other processes may have started to write
                 folders.remove_leftovers(out.expanduser().resolve(), folders.WORK)
         checkpoints = CheckpointPaths(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
-        with _prepared(data, out, model, backed, transpose, covariates, **options) as cells:
+        reading = {"use_raw": use_raw, "gene_symbols": gene_symbols}
+        with _prepared(data, out, model, backed, transpose, covariates, reading, kind=values, **options) as cells:
             try:
                 chosen.train(
                     cells,
                     max_epochs=max_epochs,
                     batch_size=batch_size,
-                    early_stopping=early_stopping,
                     device=device,
                     rng=seed,
+                    **stopping | ({} if patience is None else {"patience": patience}),
                     **columns,
                     **({} if model == "pca" else checkpoints.training()),
                 )
@@ -118,10 +130,11 @@ def command(
 def _prepared(
     data: list[Path],
     out: Path,
-    kind: str,
+    model: str,
     backed: bool | None,
     transpose: bool | None,
     covariates: list[str] | None,
+    reading: dict[str, Any],
     **options: Any,
 ) -> Iterator[Any]:
     """Yield prepared cells, in memory or on disk in a temporary file beside the model."""
@@ -129,18 +142,21 @@ def _prepared(
     from diffvae._core.io import folders, read
     from diffvae._core.io.backed import open_store
     from diffvae._core.io.memory import stays_on_disk
-    from diffvae.pipeline._checks import require_columns
+    from diffvae._core.validate import check
+    from diffvae.pipeline._checks import RULES, require_columns, require_kind
     from diffvae.pp._record import is_prepared, options_of
 
+    check(RULES, values=options["kind"])
     asked = {name: options[name] for name in ("n_top_genes", "layer")}
     given = o.one_or_several(data)
     on_disk = stays_on_disk(given, backed, layer=options["layer"], transpose=transpose)
-    if not on_disk or kind == "pca":
+    if not on_disk or model == "pca":
         if on_disk and (backed or len(data) > 1):
             raise ValueError("--kind is 'pca', which needs the cells in memory; choose diffvae, vae or ae.")
-        adata = read.read(data[0], transpose=transpose)
+        adata, _ = read.load(data[0], transpose, **reading)
         require_columns(adata, options["batch_key"], covariates)
         if is_prepared(adata):
+            require_kind(adata, options["kind"])
             options_of(adata, **asked)
         else:
             with _console.warnings_shown():
@@ -148,9 +164,14 @@ def _prepared(
         yield adata
         return
     _console.warn(on_disk)
-    store = open_store(given)
+    if reading["use_raw"]:
+        raise ValueError(
+            "--use-raw needs the cells in memory; add --in-memory, or write adata.raw.to_adata() to a file."
+        )
+    store = open_store(given, reading["gene_symbols"])
     require_columns(store, options["batch_key"], covariates)
     if is_prepared(store):
+        require_kind(store, options["kind"])
         options_of(store, **asked)
         with _console.warnings_shown():
             store.warn()

@@ -52,6 +52,7 @@ def command(
     max_epochs: Annotated[
         int | None, typer.Option("--max-epochs", min=1, help="Maximum number of epochs of every training.")
     ] = None,
+    patience: o.Patience = None,
     pruning: Annotated[
         bool, typer.Option("--pruning/--no-pruning", help="Stop trials early if their loss is above the median.")
     ] = True,
@@ -66,6 +67,9 @@ def command(
     preset: o.Preset = "default",
     transpose: o.Transpose = None,
     layer: o.Layer = None,
+    use_raw: o.UseRaw = False,
+    gene_symbols: o.GeneSymbols = None,
+    values: o.Values = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: o.BatchKey = None,
     device: o.Device = "auto",
@@ -79,9 +83,12 @@ def command(
     from diffvae import benchmark
     from diffvae._core.io import read
 
+    if use_raw and layer is not None:
+        raise ValueError(f"--use-raw takes adata.raw, but --layer is {layer!r}; give one of both.")
+    cells, _ = read.load(data, transpose, use_raw=use_raw, gene_symbols=gene_symbols)
     _console.settings.interrupted = f"Interrupted; finished trials are saved in {out}. Run the same command to resume."
     tuned = benchmark.tune(
-        read.read(data, transpose=transpose),
+        cells,
         n_trials=trials,
         space=space,
         objective=objective,
@@ -91,12 +98,14 @@ def command(
         n_trainings=trainings,
         n_repeats=repeats,
         max_epochs=max_epochs,
+        patience=patience,
         pruning=pruning,
         timeout=None if timeout is None else 60 * timeout,
         out=out,
         storage=storage,
         study=study,
         layer=layer,
+        values=values,
         n_top_genes=n_top_genes,
         batch_key=batch_key,
         device=device,
@@ -104,8 +113,15 @@ def command(
         on_step=_console.step,
     )
     show(tuned)
-    given = {"--layer": layer, "--batch-key": batch_key, "--n-top-genes": None if n_top_genes == 2000 else n_top_genes}
+    given: dict[str, Any] = {
+        "--layer": layer,
+        "--gene-symbols": gene_symbols,
+        "--values": values,
+        "--batch-key": batch_key,
+    }
+    given |= {"--n-top-genes": None if n_top_genes == 2000 else n_top_genes}
     words = ["diffvae", "run", str(data), "--config", str(out / "best.json")]
+    words += ["--use-raw"] * use_raw
     words += [word for name, value in given.items() if value is not None for word in (name, str(value))]
     files = "best.json, trials.csv, figures, summary.json"
     _console.say(f"Written to {out}: {files}. Next: {shlex.join(words)}")

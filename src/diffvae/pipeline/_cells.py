@@ -45,9 +45,13 @@ class InMemoryRun:
         data = config.data
         self.about: dict[str, Any] = {}
         if data is None:
-            self.cells, self.origin, self.files = datasets.pbmc68k_reduced(), "diffvae.datasets.pbmc68k_reduced()", []
+            self.cells, self.files = datasets.pancreas_endocrinogenesis(), []
+            self.origin = "diffvae.datasets.pancreas_endocrinogenesis()"
         else:
-            self.cells, self.origin = read.load(data[0] if isinstance(data, list | tuple) else data, config.transpose)
+            self.cells, self.origin = read.load(
+                data[0] if isinstance(data, list | tuple) else data, config.transpose, use_raw=config.use_raw,
+                gene_symbols=config.gene_symbols,
+            )  # fmt: skip
             self.files = [self.origin]
 
     def prepare(self, **options: Any) -> None:
@@ -101,7 +105,12 @@ class BackedRun:
                 f"outside the sample could be assigned; choose one of {able}, or read the cells into memory."
             )
         check(RULES, subsample=config.subsample)
-        self.cells = self._source = open_store(config.data)
+        if config.use_raw:
+            raise ValueError(
+                "use_raw is True, but the cells stay on disk, where only X and layers can be read in blocks; read them "
+                "into memory, or write adata.raw.to_adata() to a file of its own."
+            )
+        self.cells = self._source = open_store(config.data, config.gene_symbols)
         self.origin, self.subsample = self.cells.name, config.subsample
         self.files = [shard.path.name for shard in self.cells.shards]
         self.about: dict[str, Any] = {"files": self.files, "subsample": config.subsample}

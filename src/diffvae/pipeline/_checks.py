@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from diffvae._core.validate import Choice, Either, Optional, Rule, Whole, check
+import pandas as pd
+
+from diffvae import _keys
+from diffvae._core.validate import Choice, Either, Flag, Optional, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl import _annotate, _markers
 from diffvae.tl._cluster import CLUSTERERS, check_options
@@ -32,6 +35,8 @@ RULES: dict[str, Rule] = {
     "direction": Choice("both", "up", "down"),
     "n_random": Whole(1),
     "seed": Whole(0),
+    "values": Optional(Choice("counts", "normalised", "log")),
+    "use_raw": Flag(),
 }
 
 
@@ -59,11 +64,42 @@ def require_labels(adata: AnnData | BackedAnnData, label_key: str | None) -> Non
         )
 
 
+def find_label_key(adata: AnnData | BackedAnnData, source: str | Sequence[str]) -> str | None:
+    """Return the column of ``obs`` that has the types of the source; None if none has, and refused if several have."""
+    named = [name for name in one_or_more(source) if name != "all"]
+    found = [str(key) for key in adata.obs if named and set(named) <= _types_in(adata.obs[key], str(key))]
+    if len(found) > 1:
+        columns = ", ".join(f"obs[{key!r}]" for key in found)
+        raise DataError(
+            f"{', '.join(map(repr, named))} stands in {len(found)} columns: {columns}; name the one to use (label_key)."
+        )
+    return found[0] if found else None
+
+
+def _types_in(column: pd.Series, name: str) -> set[str]:
+    """Return the types in a column of ``obs``; none if it does not group the cells, or diffvae wrote it."""
+    if name.startswith(_keys.UNS) or pd.api.types.is_float_dtype(column.dtype):
+        return set()
+    labels = column.dropna()
+    types = labels.unique()
+    return set(map(str, types)) if 2 <= len(types) <= len(labels) / 2 else set()
+
+
 def require_columns(adata: AnnData | BackedAnnData, batch_key: str | None, covariates: Sequence[str] | None) -> None:
     """Refuse columns of batches and covariates on which a model can't be trained."""
     from diffvae.model._covariates import Covariates
 
     Covariates.of(adata, batch_key, covariates or ())
+
+
+def require_kind(adata: AnnData | BackedAnnData, values: str | None) -> None:
+    """Refuse prepared cells whose values were taken as another kind than the one that is given."""
+    kind = str(adata.uns[_keys.UNS]["prepare"]["kind"])
+    if values is not None and values != kind:
+        raise DataError(
+            f"values is {values!r}, but the cells have been prepared, and their values were {kind!r}; leave it out, or "
+            "give the original data."
+        )
 
 
 def require_markers(adata: AnnData | BackedAnnData, markers: Any) -> None:

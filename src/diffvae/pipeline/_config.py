@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NOT_PARAMETERS = ("data", "out", "progress", "overwrite", "backed", "subsample", "checkpoint_every", "resume")
 """Arguments that do not change the result, or that have a place of their own in its summary."""
-TRAINED_WITH = ("preset", "n_latent", "max_epochs", "batch_size", "lr")
+TRAINED_WITH = ("preset", "n_latent", "max_epochs", "batch_size", "lr", "patience")
 """Arguments that take precedence over the same settings of ``config``."""
 
 
@@ -48,6 +48,9 @@ class RunConfig:
     markers: Any
     transpose: bool | None
     layer: str | None
+    use_raw: bool
+    gene_symbols: str | None
+    values: str | None
     n_top_genes: int | None
     batch_key: str | None
     covariates: Sequence[str] | None
@@ -57,6 +60,7 @@ class RunConfig:
     max_epochs: int | None
     batch_size: int | None
     lr: float | None
+    patience: int | None
     n_clusters: int | str
     cluster_method: str
     cluster_on: str
@@ -77,15 +81,18 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_identification(**self.identification)
-        check(RULES, k=self.k)
+        check(RULES, k=self.k, values=self.values, use_raw=self.use_raw)
         if self.data is None and self.transpose:
             raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
+        self._refuse_contradictions()
         if self.out is not None:
             folders.refuse_folder(Path(self.out).expanduser().resolve(), self.overwrite)
         self.checkpoints = CheckpointPaths(self.out, self.checkpoint_every, self.resume, self.overwrite)
         given = {name: getattr(self, name) for name in TRAINED_WITH}
         self._settings = _settings.read(self.config) | {k: v for k, v in given.items() if v is not None}
         self.model = _settings.model_of(self._settings)
+        patience, max_epochs = self._settings.get("patience"), self._settings.get("max_epochs")
+        _settings.refuse_idle_patience(patience, max_epochs, self._settings.get("early_stopping"))
         self.training = {"batch_size": self.model.config.batch_size} | _settings.training_of(self._settings)
         self.covariates = list(self.covariates or ())
         for name, types in (("target", self.target), ("earlier", self.earlier)):
@@ -96,6 +103,28 @@ class RunConfig:
         if self.data is None and self.label_key is None:
             self.label_key = _keys.LABEL
 
+    def _refuse_contradictions(self) -> None:
+        """Refuse pairs of arguments that ask for two things at once."""
+        if self.use_raw and self.layer is not None:
+            raise ValueError(
+                f"use_raw is True, but layer is {self.layer!r}: adata.raw has no layers; give one of both."
+            )
+        if self.data is None:
+            for name, value, why in (
+                ("use_raw", self.use_raw or None, "have no adata.raw"),
+                ("layer", self.layer, "have no layers"),
+                ("gene_symbols", self.gene_symbols, "are named by symbol"),
+                ("values", self.values if self.values != "counts" else None, "are counts"),
+            ):
+                if value is not None:
+                    raise ValueError(f"{name} is {value!r}, but the bundled data {why}; leave it out or name a file.")
+        if self.label_key is not None and self.label_key in (self.batch_key, *(self.covariates or ())):
+            other = "batch_key" if self.label_key == self.batch_key else "a covariate"
+            raise ValueError(
+                f"label_key is {self.label_key!r}, and {other} as well: the model would remove the very types; "
+                "name another column."
+            )
+
     @property
     def identification(self) -> dict[str, Any]:
         """Arguments of :func:`diffvae.pipeline.identify`."""
@@ -105,7 +134,7 @@ class RunConfig:
     @property
     def preparation(self) -> dict[str, Any]:
         """Arguments of :func:`diffvae.pp.prepare` that prepared cells must have been prepared with."""
-        return {name: getattr(self, name) for name in ("n_top_genes", "layer", "batch_key")}
+        return {name: getattr(self, name) for name in ("n_top_genes", "layer", "batch_key")} | {"kind": self.values}
 
     @property
     def columns(self) -> dict[str, Any]:

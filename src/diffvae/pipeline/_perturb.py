@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,7 @@ from diffvae._core.validate import check
 from diffvae._errors import DataError
 from diffvae.pipeline._checks import RULES, require_types
 from diffvae.pipeline._folder import OpenedResult, write_figures, write_summary, write_tables
+from diffvae.pipeline._settings import refuse_idle_patience
 from diffvae.pipeline._targets import (
     Pair,
     of_source,
@@ -55,6 +57,8 @@ OPTIONS = (
     "direction",
     "restrict",
     "n_random",
+    "max_epochs",
+    "patience",
     "seed",
 )
 """Parameters of :func:`perturb` that :func:`run_perturbation` takes as well."""
@@ -115,6 +119,8 @@ def run_perturbation(
     direction: str = "both",
     restrict: Sequence[str] | str | PathLike[str] | None = None,
     n_random: int = 200,
+    max_epochs: int | None = None,
+    patience: int | None = None,
     seed: int = 0,
     log: StepLog | None = None,
     progress: bool = True,
@@ -128,6 +134,7 @@ def run_perturbation(
 
     check(RULES, order=order, direction=direction, n_random=n_random, n_dims=n_dims, seed=seed)
     check(_perturb.RULES, method=method)
+    refuse_idle_patience(patience, max_epochs)
     if step is not None and n_sd is not None:
         raise ValueError("step and n_sd are both given; they are two units of the same steps, so give one.")
     size: dict[str, Any] = {"n_sd": n_sd} if n_sd is not None else {"step": step or _perturb.STEPS}
@@ -138,7 +145,9 @@ def run_perturbation(
     log = log or StepLog(lambda step: None)
     with log.step("train the classifier"):
         classifier = CellStateClassifier()
-        classifier.train(adata, groupby, layer=model.features.layer, rng=seed, progress=progress)
+        stopping: dict[str, Any] = {"max_epochs": max_epochs, "patience": patience}
+        given = {name: value for name, value in stopping.items() if value is not None}
+        classifier.train(adata, groupby, layer=model.features.layer, rng=seed, progress=progress, **given)
     for name, n in classifier.dropped.items():
         log.warnings.append(
             f"{name} is left out: it has {n} cells, but the classifier needs at least {classifier.min_cells}."
@@ -219,6 +228,8 @@ def perturb(
     direction: str = "both",
     restrict: Sequence[str] | str | PathLike[str] | None = None,
     n_random: int = 200,
+    max_epochs: int | None = None,
+    patience: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
     progress: bool = True,
@@ -248,6 +259,8 @@ def perturb(
         Types that are upstream of the source; conversions to them are marked as going back.
     order, direction, restrict
         See :func:`diffvae.tl.minimal_genes`.
+    max_epochs, patience
+        Of the classifier: see :meth:`diffvae.model.CellStateClassifier.train`.
     seed
         The same seed gives the same tables.
     overwrite
@@ -376,8 +389,9 @@ def file_name(target: str) -> str:
 
     Examples
     --------
-    >>> file_name("CD34+ B")
-    'CD34pos_B'
+    >>> file_name("CD34+ B"), file_name("CD4- T"), file_name("Pre-endocrine")
+    ('CD34pos_B', 'CD4neg_T', 'Pre-endocrine')
     """
-    name = "".join(c if c.isalnum() else {"+": "pos", "-": "neg"}.get(c, "_") for c in target)
+    hyphen = re.sub(r"(?<=\w)-(?=\w)", "\0", target)  # in a word, not a sign
+    name = "".join(c if c.isalnum() else {"+": "pos", "-": "neg", "\0": "-"}.get(c, "_") for c in hyphen)
     return name.encode()[:MAX_FILE].decode(errors="ignore")

@@ -40,6 +40,9 @@ def run(
     markers: Any = "auto",
     transpose: bool | None = None,
     layer: str | None = None,
+    use_raw: bool = False,
+    gene_symbols: str | None = None,
+    values: str | None = None,
     n_top_genes: int | None = 2000,
     batch_key: str | None = None,
     covariates: Sequence[str] | None = None,
@@ -49,6 +52,7 @@ def run(
     max_epochs: int | None = None,
     batch_size: int | None = None,
     lr: float | None = None,
+    patience: int | None = None,
     n_clusters: int | str = "auto",
     cluster_method: str = "leiden",
     cluster_on: str = "latent",
@@ -79,7 +83,7 @@ def run(
     data
         AnnData (it is not changed), a file or folder that :mod:`anndata.io` or scanpy reads, a list of ``.h5ad`` or
         ``.zarr`` (one atlas in several shards, genes matched by name), or None for the bundled
-        :func:`diffvae.datasets.pbmc68k_reduced`.
+        :func:`diffvae.datasets.pancreas_endocrinogenesis`.
     out
         Output folder, written as a whole or not at all; None writes nothing.
     backed
@@ -90,13 +94,23 @@ def run(
     subsample
         Number of cells in that sample.
     label_key
-        Reference labels in ``obs``, for scores only: they are not used in training. The bundled data have
-        ``"cell_type"``.
+        Types or other labels in ``obs``: the clusters are scored against them, and they are the types of ``source``,
+        classifier and links. They are not used in the training of DiffVAE. None takes the only column that has the
+        source; without a source, or if no column has it, the names of the clusters are the types. The bundled data
+        have ``"cell_type"``.
     markers
         See :func:`diffvae.tl.annotate`.
     transpose
         True if genes are in rows and cells in columns. By default cells are in rows, and a file that clearly has genes
         in rows is refused; False accepts it.
+    use_raw
+        Take the values and genes of ``adata.raw``, where X is scaled or has few genes.
+    gene_symbols
+        Column of ``var`` by which genes are named, where ``var_names`` are identifiers such as ENSMUSG00000000001.
+        Genes without an entry keep their name.
+    values
+        What the values are, ``"counts"``, ``"normalised"`` or ``"log"``, if detection is wrong: see
+        :func:`diffvae.pp.check`.
     layer, n_top_genes
         See :func:`diffvae.pp.prepare`. Prepared cells are used as they are, and other values than those they were
         prepared with are refused.
@@ -107,10 +121,13 @@ def run(
     covariates
         Further columns of ``obs``, names or numbers, that encoder and decoder see.
     config
-        Preset, hyper-parameters of :class:`diffvae.model.DiffVAE`, ``max_epochs`` and ``batch_size`` by name, or a JSON
-        file that holds them, such as the ``best.json`` of :func:`diffvae.benchmark.tune`.
+        Preset, hyper-parameters of :class:`diffvae.model.DiffVAE`, ``max_epochs``, ``batch_size`` and ``patience`` by
+        name, or a JSON file that holds them, such as the ``best.json`` of :func:`diffvae.benchmark.tune`.
     preset, n_latent, max_epochs, batch_size, lr
         See :class:`diffvae.model.DiffVAE`; each takes precedence over ``config``.
+    patience
+        Stop the training of DiffVAE after this many epochs without improvement of the validation loss. None stops as
+        the preset does: the default trains all epochs.
     device, precision
         See :meth:`diffvae.model.DiffVAE.train`.
     n_clusters, cluster_method
@@ -163,10 +180,13 @@ def run(
     log = StepLog(on_step)
     with log.step("read"):
         strategy = _open(options, log)
+        _find_types(strategy, options, log)
         parameters = _check_cells(strategy, options)
     with log.step("check and prepare"):
         strategy.prepare(**options.preparation, rng=seed)
         _checks.require_markers(strategy.cells, markers)
+    if data is not None:
+        arguments["label_key"] = options.label_key  # the one that was found
     model = options.model
     with log.step("train DiffVAE"):
         training = options.training | options.columns | options.checkpoints.training()
@@ -212,6 +232,15 @@ def _open(options: RunConfig, log: StepLog) -> InMemoryRun | BackedRun:
     return strategy
 
 
+def _find_types(strategy: InMemoryRun | BackedRun, options: RunConfig, log: StepLog) -> None:
+    """Without a column of labels, take the one that has the source, and say so."""
+    if options.source is None or options.label_key is not None:
+        return
+    options.label_key = _checks.find_label_key(strategy.cells, options.source)
+    if options.label_key is not None:
+        log.on_step(f"types are those of obs[{options.label_key!r}], which has {options.source!r}")
+
+
 def _check_cells(strategy: InMemoryRun | BackedRun, options: RunConfig) -> dict[str, Any]:
     """Refuse options that the cells cannot meet, and return the parameters of the summary."""
     _checks.require_labels(strategy.cells, options.label_key)
@@ -220,6 +249,7 @@ def _check_cells(strategy: InMemoryRun | BackedRun, options: RunConfig) -> dict[
     _checks.require_columns(strategy.cells, options.batch_key, options.covariates)
     if not is_prepared(strategy.cells):
         return options.parameters
+    _checks.require_kind(strategy.cells, options.values)
     return options.parameters | options_of(strategy.cells, n_top_genes=options.n_top_genes, layer=options.layer)
 
 

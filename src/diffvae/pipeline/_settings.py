@@ -8,12 +8,12 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae._core.validate import Rule, Whole, check
+from diffvae._core.validate import Optional, Rule, Whole, check
 
 if TYPE_CHECKING:
     from diffvae.model import DiffVAE
 
-TRAINING: dict[str, Rule] = {"max_epochs": Whole(1), "batch_size": Whole(1)}
+TRAINING: dict[str, Rule] = {"max_epochs": Whole(1), "batch_size": Whole(1), "patience": Whole(1)}
 """Arguments of ``train``; all others belong to the model."""
 
 Config = Mapping[str, Any] | str | PathLike[str]
@@ -40,7 +40,7 @@ def read(config: Config | None) -> dict[str, Any]:
     if unknown := [key for key in settings if key not in known]:
         raise ValueError(f"{name} has {unknown[0]!r}, which is no setting; the settings are {', '.join(known)}.")
     try:
-        check(TRAINING, **training_of(settings))
+        check(TRAINING, **_given(settings))
     except ValueError as error:
         key, reason = str(error).split(" ", 1)
         raise ValueError(f"{name} can't be used: {key!r} {reason}") from None
@@ -72,5 +72,33 @@ def model_of(settings: Mapping[str, Any]) -> DiffVAE:
 
 
 def training_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``train`` in a configuration."""
+    """Return the arguments of ``train`` in a configuration; one with a patience stops early.
+
+    Examples
+    --------
+    >>> training_of({"preset": "default", "patience": 5})
+    {'patience': 5, 'early_stopping': True}
+    """
+    training = _given(settings)
+    return training | ({"early_stopping": True} if "patience" in training else {})
+
+
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {k: settings[k] for k in TRAINING if settings.get(k) is not None}
+
+
+def refuse_idle_patience(patience: int | None, max_epochs: int | None, early_stopping: bool | None = None) -> None:
+    """Refuse a patience that can't stop any training, with the values of the other settings as far as given."""
+    check({"patience": Optional(Whole(1)), "max_epochs": Optional(Whole(1))}, patience=patience, max_epochs=max_epochs)
+    if patience is None:
+        return
+    if early_stopping is False:
+        raise ValueError(
+            f"patience is {patience}, but early_stopping is False, so no training would stop early; leave one of both "
+            "out."
+        )
+    if max_epochs is not None and patience >= max_epochs:
+        raise ValueError(
+            f"patience is {patience}, but max_epochs is {max_epochs}, so no training would stop early; give a smaller "
+            "patience, or more epochs."
+        )

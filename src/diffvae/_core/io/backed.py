@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -31,14 +31,17 @@ def is_on_disk(data: Any) -> bool:
     return isinstance(data, str | os.PathLike | list | tuple | BackedAnnData) or bool(getattr(data, "isbacked", False))
 
 
-def open_store(data: Any) -> BackedAnnData:
-    """Open cells on disk: a file, a list of files, or a backed AnnData, which is read from its file."""
+def open_store(data: Any, gene_symbols: str | None = None) -> BackedAnnData:
+    """Open cells on disk: a file, a list of files, or a backed AnnData, which is read from its file.
+
+    Genes are named by the column ``gene_symbols`` of ``var``, if one is given.
+    """
     if isinstance(data, BackedAnnData):
         return data
     if isinstance(data, str | os.PathLike):
-        return BackedAnnData([BackedFile(Path(data))])
+        return BackedAnnData([BackedFile(Path(data), gene_symbols)])
     if isinstance(data, list | tuple):
-        return BackedAnnData([BackedFile(path) for path in _distinct(data)])
+        return BackedAnnData([BackedFile(path, gene_symbols) for path in _distinct(data)])
     if data.is_view:
         raise DataError("adata is a part of a file; write those cells to a separate file: adata.copy('part.h5ad').")
     store = BackedAnnData([BackedFile(Path(str(data.filename)))])
@@ -47,7 +50,27 @@ def open_store(data: Any) -> BackedAnnData:
             "adata was changed since its file was opened, and cells on disk are read from the file; write it first: "
             "adata.write_h5ad('changed.h5ad'), and give that file."
         )
-    return store
+    return store if gene_symbols is None else BackedAnnData([BackedFile(Path(str(data.filename)), gene_symbols)])
+
+
+def named_by(var: pd.DataFrame, column: str, others: Mapping[str, str] | None = None) -> pd.Index:
+    """Return the names of genes by a column of ``var``; genes without an entry keep their name.
+
+    ``others`` has the new names by the old ones for a table that lacks the column.
+    """
+    old = var.index.astype(str)
+    if column not in var:
+        if others is not None:
+            return pd.Index([others.get(name, name) for name in old], dtype=object)
+        raise DataError(
+            f"gene_symbols is {column!r}, which is no column of adata.var; the columns are: "
+            f"{', '.join(map(str, var)) or 'none'}."
+        )
+    symbols = var[column]
+    if pd.api.types.is_numeric_dtype(symbols.dtype):
+        raise DataError(f"gene_symbols is {column!r}, but adata.var[{column!r}] holds numbers; name another column.")
+    texts = symbols.astype(object).where(symbols.notna(), "").astype(str).str.strip()
+    return pd.Index(np.where(texts == "", old, texts), dtype=object)
 
 
 def _distinct(data: Sequence[Any]) -> list[Path]:
@@ -94,11 +117,11 @@ class BackedFile:
     n_obs
         Number of cells.
     var
-        The table of genes.
+        The table of genes, named by the column ``gene_symbols`` if one is given.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.expanduser()
+    def __init__(self, path: Path, gene_symbols: str | None = None) -> None:
+        self.path, self.gene_symbols = path.expanduser(), gene_symbols
         if not self.path.exists():
             raise DataError(f"There is no file or folder {str(path)!r}.")
         if self.path.suffix.lower() not in (".h5ad", ".zarr"):
@@ -115,6 +138,19 @@ class BackedFile:
             # nullable strings are stored as two arrays
             self.n_obs = int((names if hasattr(names, "shape") else names["values"]).shape[0])
         self.var = self.table("var")
+        self._names: dict[str, str] = {}
+        if gene_symbols is not None:
+            self._names = dict(zip(self.var.index, named_by(self.var, gene_symbols), strict=True))
+            self.var = self._named(self.var)
+
+    def _named(self, genes: pd.DataFrame) -> pd.DataFrame:
+        if self.gene_symbols is None:
+            return genes
+        return genes.set_axis(named_by(genes, self.gene_symbols, self._names), axis=0)
+
+    def raw_var(self) -> pd.DataFrame:
+        """Read the table of the genes of ``raw``, named as those of ``var`` are."""
+        return self._named(self.table("raw/var"))
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -404,7 +440,7 @@ class BackedAnnData:
         """The matrix of all genes, if all files have it; genes are matched by name."""
         if self._some_lack("raw/X", "adata.raw is missing in {} and was left out."):
             return None
-        tables = [shard.table("raw/var") for shard in self.shards]
+        tables = [shard.raw_var() for shard in self.shards]
         same = all(table.index.equals(tables[0].index) for table in tables)
         if not same and not all(table.index.is_unique for table in tables):
             self.notes.append("adata.raw was left out: its gene names occur more than once and differ between files.")

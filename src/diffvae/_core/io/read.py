@@ -11,7 +11,7 @@ from pathlib import Path
 import anndata as ad
 from anndata import AnnData
 
-from diffvae._core.io.backed import unreadable
+from diffvae._core.io.backed import named_by, unreadable
 from diffvae._core.io.memory import refuse_what_cannot_be_held
 from diffvae._core.io.text import read_10x_folder, read_mtx, read_table
 from diffvae._errors import DataError
@@ -160,8 +160,38 @@ def _read_10x_h5(path: Path) -> AnnData:
     return adata
 
 
-def load(data: AnnData | str | os.PathLike[str], transpose: bool | None) -> tuple[AnnData, str]:
+def load(
+    data: AnnData | str | os.PathLike[str],
+    transpose: bool | None,
+    *,
+    use_raw: bool = False,
+    gene_symbols: str | None = None,
+) -> tuple[AnnData, str]:
     """Return the cells of a file, or a copy of those in memory, and the name of their source in a summary."""
     if isinstance(data, str | os.PathLike):
-        return read(data, transpose=transpose), Path(data).name
-    return (data.T if transpose else data).copy(), IN_MEMORY
+        return choose(read(data, transpose=transpose), use_raw, gene_symbols), Path(data).name
+    return choose((data.T if transpose else data).copy(), use_raw, gene_symbols), IN_MEMORY
+
+
+def choose(adata: AnnData, use_raw: bool = False, gene_symbols: str | None = None) -> AnnData:
+    """Return cells with the values of ``adata.raw``, if asked for, and genes named by a column of ``var``.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> adata = AnnData(np.ones((1, 2)), var=pd.DataFrame({"symbol": ["Ins1", ""]}, index=["ENS1", "ENS2"]))
+    >>> choose(adata, gene_symbols="symbol").var_names.tolist()
+    ['Ins1', 'ENS2']
+    """
+    if use_raw:
+        if adata.raw is None:
+            raise DataError("use_raw is True, but the cells have no adata.raw; leave it out, or name a layer.")
+        adata = adata.raw.to_adata()
+    if gene_symbols is not None:
+        by_id = dict(zip(adata.var_names.astype(str), named_by(adata.var, gene_symbols), strict=True))
+        if adata.raw is not None:
+            raw = adata.raw.to_adata()
+            raw.var_names = named_by(raw.var, gene_symbols, by_id)
+            adata.raw = raw
+        adata.var_names = named_by(adata.var, gene_symbols)
+    return adata

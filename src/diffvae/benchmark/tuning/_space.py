@@ -58,12 +58,13 @@ SPACES: Mapping[str, Mapping[str, Parameter]] = {
 class Space:
     """The parameters that a search varies around a preset, whose values are always included.
 
-    ``max_epochs`` is that of all trainings; None for the default number.
+    ``max_epochs`` and ``patience`` are those of all trainings; None for the default number, and to stop as the preset.
     """
 
     preset: str
     parameters: Mapping[str, Parameter]
     max_epochs: int | None = None
+    patience: int | None = None
 
     @property
     def preset_values(self) -> dict[str, Any]:
@@ -110,6 +111,8 @@ class Space:
         """Return a point as the configuration that ``run`` takes, for ``n_train`` cells."""
         settings = {"preset": self.preset, **{k: v for k, v in params.items() if k != EPOCHS}}
         settings["hidden"] = [int(width) for width in params["hidden"].split("-")]
+        if self.patience is not None:
+            settings["patience"] = self.patience
         if self.max_epochs is not None:
             settings["max_epochs"] = self.max_epochs
         elif params.get(EPOCHS, 1.0) != 1.0:
@@ -125,7 +128,7 @@ class Space:
         return default_epochs(from_preset(self.preset, {}), n_train, int(params["batch_size"]))
 
 
-def make_space(name: str, preset: str, max_epochs: int | None) -> Space:
+def make_space(name: str, preset: str, max_epochs: int | None, patience: int | None = None) -> Space:
     """Return the paper's grid, or the wide space, around a preset.
 
     Examples
@@ -136,9 +139,9 @@ def make_space(name: str, preset: str, max_epochs: int | None) -> Space:
     config = from_preset(preset, {})
     values = _values_of(config)
     parameters = {k: _including(p, values[k]) for k, p in SPACES[name].items()}
-    if max_epochs is not None or config.early_stopping:
+    if max_epochs is not None or patience is not None or config.early_stopping:
         parameters.pop(EPOCHS, None)
-    return Space(preset, parameters, max_epochs)
+    return Space(preset, parameters, max_epochs, patience)
 
 
 def _including(parameter: Parameter, value: Any) -> Parameter:

@@ -25,6 +25,7 @@ from diffvae.benchmark._jobs import write_summary
 from diffvae.benchmark.tuning._objective import CLUSTERED, CONFIRMATION, OBJECTIVES, Evaluator, confirm, usual_clusters
 from diffvae.benchmark.tuning._space import SPACES, Space, importance, make_space
 from diffvae.pipeline import _checks
+from diffvae.pipeline._settings import refuse_idle_patience
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,6 +41,7 @@ RULES: dict[str, Rule] = {
     "n_clusters": Optional(Whole(2)),
     "n_trainings": Optional(Whole(1)),
     "max_epochs": Optional(Whole(1)),
+    "values": Optional(Choice("counts", "normalised", "log")),
 }
 
 
@@ -101,12 +103,14 @@ def tune(
     n_trainings: int | None = None,
     n_repeats: int = 3,
     max_epochs: int | None = None,
+    patience: int | None = None,
     pruning: bool = True,
     timeout: float | None = None,
     out: str | PathLike[str] | None = None,
     storage: str | PathLike[str] | None = None,
     study: str = "diffvae",
     layer: str | None = None,
+    values: str | None = None,
     n_top_genes: int | None = 2000,
     batch_key: str | None = None,
     device: str = "auto",
@@ -159,6 +163,8 @@ def tune(
         Number of seeds with which default and best are trained again.
     max_epochs
         Epochs of every training; None for the default number (see :meth:`diffvae.model.DiffVAE.train`).
+    patience
+        Stop every training after this many epochs without improvement; None stops as the preset does.
     pruning
         Stop a trial in its second half if its loss is above the median of the earlier trials at the same share of their
         training. Only for the two losses, with one training per trial.
@@ -175,6 +181,8 @@ def tune(
         Name in the storage.
     layer, n_top_genes, batch_key
         See :func:`diffvae.pp.prepare`.
+    values
+        What the values are, ``"counts"``, ``"normalised"`` or ``"log"``, if detection is wrong.
     device, precision
         See :meth:`diffvae.model.DiffVAE.train`.
     rng
@@ -215,10 +223,11 @@ def tune(
 
     check(
         RULES, objective=objective, space=space, n_trials=n_trials, n_repeats=n_repeats, n_clusters=n_clusters,
-        n_trainings=n_trainings, max_epochs=max_epochs,
+        n_trainings=n_trainings, max_epochs=max_epochs, values=values,
     )  # fmt: skip
+    refuse_idle_patience(patience, max_epochs)
     _check_combinations(objective, space, label_key, n_clusters, n_trainings)
-    search_space = make_space(space, preset, max_epochs)
+    search_space = make_space(space, preset, max_epochs, patience)
     start = time.monotonic()
     seed = _random.seed(rng, "tune") if isinstance(rng, np.random.Generator) else int(rng)
     if objective == "ari":
@@ -227,6 +236,8 @@ def tune(
     folder = None if out is None else _search_folder(out)
     log = StepLog(on_step)
     preparation: dict[str, Any] = {"layer": layer, "n_top_genes": n_top_genes, "batch_key": batch_key}
+    # only if given, so that searches of earlier versions are continued
+    preparation |= {"kind": values} if values is not None else {}
     with log.step("check and prepare"):
         cells = pp.prepare(adata, rng=seed, copy=True, **preparation)
         assert cells is not None
@@ -241,6 +252,7 @@ def tune(
         "n_trainings": evaluator.n_trainings, "label_key": label_key, "seed": seed, "cells": _hash_of_names(cells),
         **preparation, "preset_values": search_space.preset_values,
     }  # fmt: skip
+    settings |= {"patience": patience} if patience is not None else {}
     if storage is None and folder is not None:
         storage = folder / STORAGE
     with quiet():
