@@ -13,7 +13,19 @@ from diffvae import _keys
 from diffvae._core.io import folders, read
 from diffvae._errors import DataError
 from diffvae.pl._style import GREY, colours
-from diffvae.report import _card, _changes, _compared, _encode, _fates, _integration, _links, _made, _map, _types
+from diffvae.report import (
+    _card,
+    _changes,
+    _compared,
+    _encode,
+    _fates,
+    _integration,
+    _links,
+    _made,
+    _map,
+    _methods,
+    _types,
+)
 from diffvae.report._folder import DamagedError, Folder
 from diffvae.report._map import Cells
 
@@ -242,6 +254,7 @@ def _words_of_run(folder: Folder, cells: Cells, parts: Parts) -> dict[str, Any]:
     shown = [folder.part(PARTS[part][0]) if part in parts.data else None for part in ("changes", "links")]
     tiles = _card.tiles(summary, *shown)
     caveats = _card.caveats(summary, tiles)
+    text, literature = _methods.methods(folder, *shown)
     warnings = [*summary["warnings"], *summary["diagnosis"]["messages"], *parts.warnings]
     return {
         "title": Path(summary["source"]).name,
@@ -263,6 +276,8 @@ def _words_of_run(folder: Folder, cells: Cells, parts: Parts) -> dict[str, Any]:
         "fated": parts.verdicts.get("fates"),
         "comparison": _markdown(parts.verdicts.get("compared", [])),
         "commands": _made.commands(folder, parts.damaged),
+        "methods_text": text,
+        "literature": literature,
     }
 
 

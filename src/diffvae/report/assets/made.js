@@ -12,3 +12,8 @@ Object.values(data.made || {}).forEach((curves, i) => {
       line: { color: COLOURS[terms.indexOf(term) % COLOURS.length], dash: line.name.startsWith("train") ? "dot" : "solid", width: 1.8 } };
   }), { showlegend: true, xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: "relative to the largest value" } }, legend: { orientation: "h", y: -0.28 }, margin: { l: 55, r: 12, t: 10, b: 70 } });
 });
+if ($("copy-methods")) $("copy-methods").addEventListener("click", async () => {
+  const text = $("methods-text").innerText;
+  try { await navigator.clipboard.writeText(text); $("copy-methods").textContent = "Copied"; }
+  catch { getSelection().selectAllChildren($("methods-text")); }  // a page from disk may not write to the clipboard
+});
