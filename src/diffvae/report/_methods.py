@@ -21,8 +21,8 @@ LITERATURE = {
     "embedding. J. Stat. Softw. 109:3 (2024).",
     "graphite": "Grover, Zweig, Ermon. Graphite: iterative generative modeling of graphs. ICML (2019).",
     "cellrank": "Lange et al. CellRank for directed single-cell fate mapping. Nat. Methods 19:159 (2022).",
-    "ledoit": "Ledoit, Wolf. A well-conditioned estimator for large-dimensional covariance matrices. J. Multivar. Anal. "
-    "88:365 (2004).",
+    "ledoit": "Ledoit, Wolf. A well-conditioned estimator for large-dimensional covariance matrices. J. Multivar. "
+    "Anal. 88:365 (2004).",
 }
 NORMALISED = {
     "counts": "Counts were normalised to the median total of the cells and log-transformed",
@@ -73,8 +73,8 @@ def _of_types(summary: Mapping[str, Any], cite: Any) -> str:
 def _of_changes(p: Mapping[str, Any]) -> str:
     sources = [p["source"]] if isinstance(p["source"], str) else list(p["source"])
     return (
-        f"Cells of {_names(sources)} were moved through the latent space towards other types (method {p['method']}) and "
-        f"decoded. A neural classifier, a logistic regression and the nearest real cells named the result; "
+        f"Cells of {_names(sources)} were moved through the latent space towards other types (method {p['method']}) "
+        "and decoded. A neural classifier, a logistic regression and the nearest real cells named the result; "
         f"{p['n_random']} random directions with the same change of expression served as the null. Minimal gene sets "
         "were searched per cell on measured expression and compared with differentially expressed and random genes."
     )
@@ -84,10 +84,10 @@ def _of_links(summary: Mapping[str, Any], cite: Any) -> str:
     p, graph = summary["parameters"], summary["graph"]
     similar = "Pearson's correlation" if graph.get("metric") == "pearson" else "cosine of 50 principal components"
     return (
-        f"Each cell was joined to its {graph.get('k', p['k'])} nearest cells ({similar}). Graph-DiffVAE {cite('bica')} with "
-        f"the Graphite decoder {cite('graphite')} was trained on this graph with a tenth of the edges hidden. Link "
-        "probabilities were fitted to these edges by isotonic regression. Links between types were compared with random "
-        "graphs of the same degrees."
+        f"Each cell was joined to its {graph.get('k', p['k'])} nearest cells ({similar}). Graph-DiffVAE {cite('bica')} "
+        f"with the Graphite decoder {cite('graphite')} was trained on this graph with a tenth of the edges hidden. Link "
+        "probabilities were fitted to these edges by isotonic regression. Links between types were compared with "
+        "random graphs of the same degrees."
     )
 
 
@@ -95,8 +95,8 @@ def _of_fates(p: Mapping[str, Any], cite: Any) -> str:
     earlier = f" Types upstream of them were {_names(p['earlier'])}." if p.get("earlier") else ""
     later = f" Later types were {_names(p['target'])}." if p.get("target") else ""
     return (
-        f"Fates of {p['source']} cells are absorption probabilities of random walks {cite('cellrank')} on the graph of 30 "
-        f"nearest cells in principal components that were whitened within types {cite('ledoit')}, with standard errors "
+        f"Fates of {p['source']} cells are absorption probabilities of random walks {cite('cellrank')} on the graph of "
+        f"30 nearest cells in principal components that were whitened within types {cite('ledoit')}, with standard errors "
         f"from bootstraps of the cells. Committed cells were called by a mixture of an uncommitted core and paths to "
         f"other types, at an expected share of false calls of at most 10 %.{earlier}{later}"
     )
