@@ -85,8 +85,8 @@ def _of_links(summary: Mapping[str, Any], cite: Any) -> str:
     similar = "Pearson's correlation" if graph.get("metric") == "pearson" else "cosine of 50 principal components"
     return (
         f"Each cell was joined to its {graph.get('k', p['k'])} nearest cells ({similar}). Graph-DiffVAE {cite('bica')} "
-        f"with the Graphite decoder {cite('graphite')} was trained on this graph with a tenth of the edges hidden. Link "
-        "probabilities were fitted to these edges by isotonic regression. Links between types were compared with "
+        f"with the Graphite decoder {cite('graphite')} was trained on this graph with a tenth of the edges hidden. "
+        "Link probabilities were fitted to these edges by isotonic regression. Links between types were compared with "
         "random graphs of the same degrees."
     )
 
@@ -96,8 +96,8 @@ def _of_fates(p: Mapping[str, Any], cite: Any) -> str:
     later = f" Later types were {_names(p['target'])}." if p.get("target") else ""
     return (
         f"Fates of {p['source']} cells are absorption probabilities of random walks {cite('cellrank')} on the graph of "
-        f"30 nearest cells in principal components that were whitened within types {cite('ledoit')}, with standard errors "
-        f"from bootstraps of the cells. Committed cells were called by a mixture of an uncommitted core and paths to "
+        f"30 nearest cells in principal components that were whitened within types {cite('ledoit')}, with standard "
+        f"errors from bootstraps of the cells. Committed cells were called by a mixture of an uncommitted core and paths to "
         f"other types, at an expected share of false calls of at most 10 %.{earlier}{later}"
     )
 
