@@ -1,9 +1,9 @@
 """How many cells get the right name, a wrong one, or none, with and without simulated doublets?
 
 For each file and seed the script prepares the cells, trains a DiffVAE for a few epochs, clusters the posterior graph of
-neighbours, scores doublets and names the clusters by ``markers="auto"``. Published labels are compared with the names that each may have
-(``TRUTH``); a set of a tissue without a marker table should get no name at all. A name of one type is right or wrong.
-"mixed: A / B", "A / B" and "unassigned" name no type: the cell is abstained.
+neighbours, scores doublets and names the clusters by ``markers="auto"``. Published labels are compared with the names
+that each may have (``TRUTH``); a set of a tissue without a marker table should get no name at all. A name of one type
+is right or wrong. "mixed: A / B", "A / B" and "unassigned" name no type: the cell is abstained, if A or B may be.
 
 ``--doublets`` adds sums of two random cells, as a share of all cells. A doublet of two types is right if its cluster is
 "mixed" of both, half right if it has the name of one of them, and wrong with another name.

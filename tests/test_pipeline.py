@@ -102,7 +102,8 @@ def test_cluster_table_collects_the_evidence(demo):
     annotation = stored["annotation"].set_index("group")
     dimensions = stored["latent_dimensions"].query("chosen")
     for row in result.clusters.itertuples():
-        assert row.marker_genes == annotation.loc[row.cluster, "genes"]
+        of_cluster = annotation.loc[row.cluster]
+        assert row.marker_genes == (of_cluster["genes"] or of_cluster["top_genes"]) != ""
         assert row.q_value == annotation.loc[row.cluster, "q_value"] or np.isnan(row.q_value)
         own = dimensions[dimensions["group"] == row.cluster]
         expected = [f"{d}{s}" for d, s in zip(own["dimension"], own["side"], strict=True)][:5]

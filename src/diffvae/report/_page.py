@@ -16,6 +16,7 @@ from diffvae.pl._style import GREY, colours
 from diffvae.report import _changes, _compared, _encode, _fates, _integration, _links, _made, _map, _types
 from diffvae.report._folder import DamagedError, Folder
 from diffvae.report._map import Cells
+from diffvae.tl._names import AND
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -232,7 +233,7 @@ def _words_of_run(folder: Folder, cells: Cells, parts: Parts) -> dict[str, Any]:
         c
         | {
             "cell_type": str(c["cell_type"]),
-            "colour": palette.get(str(c["cell_type"]), GREY),
+            "colour": palette.get(str(c["cell_type"]), palette.get(str(c["cell_type"]).split(AND)[0], GREY)),
             "markers": _markers(c["marker_genes"]),
         }
         for c in summary["clusters"]

@@ -243,6 +243,7 @@ def _shares(names: np.ndarray) -> str:
 
 def choose(
     table: dict[str, pd.DataFrame],
+    scores: pd.DataFrame,
     found: dict[str, _names.Naming],
     tried: pd.DataFrame | None,
     labels: pd.Categorical,
@@ -264,8 +265,12 @@ def choose(
         named = naming.parts[naming.parts["cell_type"] != _keys.UNASSIGNED]
         share = named["n_cells"] / len(labels)
         row = tried["markers"] == name
-        tried.loc[row, "named"] = (naming.of_cell != _keys.UNASSIGNED).mean()
-        tried.loc[row, "n_types"] = named["best"].nunique()
+        # clusters as a whole must have the evidence as well: among their many parts some look like any type
+        able = scores[(scores["markers"] == name) & (scores["reason"] == "")]
+        best = able.sort_values("score", ascending=False, kind="stable").drop_duplicates("group")
+        of_clusters = labels.isin(best["group"]).mean()
+        tried.loc[row, "named"] = min((naming.of_cell != _keys.UNASSIGNED).mean(), of_clusters)
+        tried.loc[row, "n_types"] = min(named["best"].nunique(), best["cell_type"].nunique())
         tried.loc[row, "evidence"] = (share * named["score"]).sum()
     n_types = min(MIN_TYPES, len(labels.categories))
     fits = tried[(tried["named"] >= MIN_NAMED) & (tried["n_types"] >= n_types)]
@@ -502,7 +507,7 @@ def annotate(
             for name, types in sets.items()
             if types
         }  # fmt: skip
-    used, message = choose(tables, found, tried, clusters, min_genes)
+    used, message = choose(tables, scores, found, tried, clusters, min_genes)
     of_cell = found[used].of_cell if used else np.full(len(codes), _keys.UNASSIGNED, object)
     chosen = summarise(scores[scores["markers"] == used], clusters, of_cell)
     mixed = _names.mixtures(of_cell, _n_expressed(cells), doublet_score)
