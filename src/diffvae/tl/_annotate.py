@@ -385,9 +385,10 @@ def annotate(
     The cells are named by parts of clusters, because a cluster can hold several types (NK cells among T cells). Each
     cluster is cut by k-means into parts of about 25 cells, at most 20; cells with at least half the mean score of
     simulated doublets (:func:`diffvae.pp.doublet_score`) are cut into parts of their own. A part gets the name of a
-    type only if a third of its markers are *present*: expressed by 20 % of the cells, and more than in the other parts.
-    A second type with 70 % of the best score is named as well, "A / B". A part is "mixed: A / B" if it has the markers
-    of both types: it lies at least 40 % of the way from A to B and from B to A,
+    type only if a third of its markers are *present*: expressed by 20 % of the cells, and more than in the other parts;
+    a cell must express 1.5 of them on average (0.75 of ``min_genes``). A second type with 70 % of the best score is
+    named as well, "A / B". A part is "mixed: A / B" if it has the markers of both types: it lies at least 40 % of the
+    way from A to B and from B to A,
 
     .. math:: \frac{1}{|G|} \sum_{g \in G} \min\Bigl(1, \max\Bigl(0, \frac{x_g - a_g}{b_g - a_g}\Bigr)\Bigr)
 

@@ -26,6 +26,9 @@ DETECTED = 0.2
 """Share of the cells of a part that must express a marker for it to be present."""
 PRESENT = 1 / 3
 """Share of the markers of a type that must be present."""
+PER_CELL = 0.75
+"""Markers that a cell of the part must express on average, relative to ``min_genes``. Cells were put together by their
+markers, so that each may have one by chance."""
 PART_Q = 0.2
 """Share of the largest q-value of a cluster that a part may have: the p-values of parts are approximate."""
 NEAR = 0.7
@@ -127,7 +130,8 @@ def score_parts(delta: np.ndarray, detected: np.ndarray, sets: Sets, levels: Gen
 
     Returns
     -------
-    One row per part and type: ``part``, ``cell_type``, ``score``, ``q_value``, ``n_markers``, ``n_present``.
+    One row per part and type: ``part``, ``cell_type``, ``score``, ``q_value``, ``n_markers``, ``n_present``,
+    ``per_cell`` (markers that a cell expresses, on average).
     """
     frames = []
     for name, genes in sets.items():
@@ -146,7 +150,7 @@ def score_parts(delta: np.ndarray, detected: np.ndarray, sets: Sets, levels: Gen
                 {
                     "part": np.arange(len(delta)), "cell_type": name, "score": score,
                     "p_value": norm.sf(score / np.sqrt(np.maximum(variance, 1e-12))),
-                    "n_markers": len(up), "n_present": present,
+                    "n_markers": len(up), "n_present": present, "per_cell": detected[:, up].sum(axis=1),
                 }
             )
         )  # fmt: skip
@@ -214,6 +218,7 @@ def name_parts(
     size = np.bincount(part)
     need = np.maximum(min_genes, PRESENT * scores["n_markers"])
     able = (scores["q_value"] <= PART_Q * max_q) & (scores["score"] >= min_score) & (scores["n_present"] >= need)
+    able &= scores["per_cell"] >= PER_CELL * min_genes
     rows = []
     ranked = scores.assign(able=able).sort_values(["able", "score"], ascending=False, kind="stable")
     for number, types in ranked.groupby("part"):
