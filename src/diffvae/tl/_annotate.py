@@ -21,16 +21,13 @@ from diffvae.pp._check import near_whole
 from diffvae.tl import _names
 from diffvae.tl._cluster import NOISE
 from diffvae.tl._markers import (
-    N_SHOWN,
     GeneLevels,
     Markers,
     bundled_names,
     load_markers,
     match_genes,
-    pairwise_auc,
     read_markers,
     score_sets,
-    share_votes,
 )
 
 if TYPE_CHECKING:
@@ -113,7 +110,7 @@ def score(
     if not positions or n_groups < 2:
         return pd.DataFrame({column: [] for column in ["markers", *SCORES]})
     needed = np.unique(np.concatenate([*positions, *levels.controls]))
-    delta = _delta(x, np.asarray(labels.codes), needed)
+    delta = _names.above_others(x, np.asarray(labels.codes), needed)
     frames = [
         score_sets(delta, types, levels, n_permutations, rng).assign(markers=name)
         for name, types in sets.items()
@@ -123,73 +120,6 @@ def score(
     scores["group"] = np.asarray(labels.categories.astype(str))[scores["group"]]
     scores["q_value"] = false_discovery_control(scores["p_value"])
     return scores
-
-
-def _delta(x: Any, codes: np.ndarray, needed: np.ndarray) -> np.ndarray:
-    """Return how far each group lies above the others, groups x genes; 0 for genes that are not needed."""
-    n_groups = int(codes.max()) + 1
-    delta, few = np.zeros((n_groups, x.shape[1])), x[:, needed]
-    votes = share_votes(pairwise_auc(few, codes, np.ones(n_groups)))
-    delta[:, needed] = pairwise_auc(few, codes, votes)
-    return delta
-
-
-def name_cells(
-    x: Any,
-    z: np.ndarray | None,
-    codes: np.ndarray,
-    suspect: np.ndarray,
-    sets: _names.Sets,
-    levels: GeneLevels,
-    scores: pd.DataFrame,
-    clusters: list[str],
-    *,
-    min_genes: int,
-    max_q: float,
-    min_score: float,
-    rng: Rng,
-) -> _names.Naming:
-    """Name the parts of the clusters (z is None: the whole clusters) and their cells by one table.
-
-    ``scores`` are those of the clusters. A part without a name gets that of its cluster if the cluster has one name
-    with the evidence of all its cells, and this is the best type of the part.
-    """
-    positions = [genes["position"].to_numpy() for genes in sets.values()]
-    needed = np.unique(np.concatenate([*positions, *levels.controls]))
-    part = codes if z is None else _names.split(_names.places(z, x, sets, codes), codes, suspect, rng)
-    n_parts = int(part.max()) + 1
-    cluster_of = np.array([np.bincount(codes[part == p]).argmax() for p in range(n_parts)])
-    mean, detected = np.zeros((n_parts, x.shape[1])), np.zeros((n_parts, x.shape[1]))
-    mean[:, needed], detected[:, needed] = _names.averages(x[:, needed], part)
-    of_part = np.bincount(part, weights=suspect, minlength=n_parts) > 0
-    found = _names.name_parts(
-        _names.score_parts(_delta(x, part, needed), detected, sets, levels), mean, part, of_part, sets,
-        min_genes=min_genes, max_q=max_q, min_score=min_score,
-    )  # fmt: skip
-    able = scores[scores["reason"] == ""]
-    for cluster, group in enumerate(clusters):
-        name = _names.compose(found.of_cell[codes == cluster])
-        if not ((able["group"] == group) & (able["cell_type"] == name)).any():
-            continue
-        weak = (cluster_of == cluster) & ~of_part & (found.parts["cell_type"] == _keys.UNASSIGNED).to_numpy()
-        weak &= (found.parts["best"] == name).to_numpy() & (found.parts["n_present"] >= min_genes).to_numpy()
-        found.parts.loc[weak, "cell_type"] = name
-    found.of_cell = found.parts["cell_type"].to_numpy(object)[part]
-    if z is not None:
-        found.of_cell[_names.contradicted(x, found.of_cell, found.means, sets)] = _keys.UNASSIGNED
-    groups_of = np.where(of_part, _names.SUSPECT, np.asarray(clusters, object)[cluster_of])
-    found.parts.insert(1, "group", groups_of)
-    return found
-
-
-def top_genes(x: Any, codes: np.ndarray, names: pd.Index) -> list[str]:
-    """Return the genes with the largest difference of means to the other groups, that most cells of a group express."""
-    mean, detected = _names.averages(x, codes)
-    n = len(mean)
-    others = (mean.sum(axis=0) - mean) / max(n - 1, 1)
-    difference = np.where(detected >= 0.5, mean - others, -np.inf)
-    order = np.argsort(-difference, axis=1, kind="stable")[:, :N_SHOWN]
-    return [",".join(names[g] for g in genes if row[g] > 0) for genes, row in zip(order, difference, strict=True)]
 
 
 def reasons(scores: pd.DataFrame, min_genes: int, max_q: float, min_score: float) -> np.ndarray:
@@ -501,7 +431,7 @@ def annotate(
         z = _places(adata, use_rep, cells, rng)[~noise] if split else None
         suspect = _suspect(adata, doublet_score, len(codes)) if split else np.zeros(len(codes), bool)
         found = {
-            name: name_cells(
+            name: _names.name_cells(
                 cells, z, codes, suspect, types, levels, scores[scores["markers"] == name],
                 groups_of, min_genes=min_genes, max_q=max_q, min_score=min_score, rng=rng,
             )
@@ -513,7 +443,7 @@ def annotate(
     chosen = summarise(scores[scores["markers"] == used], clusters, of_cell)
     mixed = _names.mixtures(of_cell, _n_expressed(cells), doublet_score)
     chosen["mixture"] = chosen["cell_type"].map(mixed.set_index("cell_type")["kind"]).fillna("")
-    chosen["top_genes"] = top_genes(cells, codes, names)
+    chosen["top_genes"] = _names.top_genes(cells, codes, names)
     if noise.any():
         row = summarise(scores.iloc[:0], labels[noise].remove_unused_categories()).assign(reason="noise, no cluster")
         chosen = pd.concat([chosen, row.assign(mixture="", top_genes="")], ignore_index=True)

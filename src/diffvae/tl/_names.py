@@ -12,7 +12,7 @@ from scipy.stats import false_discovery_control, norm
 
 from diffvae import _keys
 from diffvae._random import Rng, seed
-from diffvae.tl._markers import GeneLevels
+from diffvae.tl._markers import N_SHOWN, GeneLevels, pairwise_auc, share_votes
 
 PART_SIZE, SUSPECT_SIZE = 25, 12
 """Cells of a part, and of a part of suspected doublets, on average."""
@@ -280,6 +280,73 @@ def contradicted(x: Any, names: np.ndarray, means: dict[str, np.ndarray], sets: 
             there = way_to(values, end, start, place[other])
             out[rows] |= (there >= CONTRARY) & (there > way_to(values, start, end, place[name]))
     return out
+
+
+def above_others(x: Any, codes: np.ndarray, needed: np.ndarray) -> np.ndarray:
+    """Return how far each group lies above the others, groups x genes; 0 for genes that are not needed."""
+    n_groups = int(codes.max()) + 1
+    delta, few = np.zeros((n_groups, x.shape[1])), x[:, needed]
+    votes = share_votes(pairwise_auc(few, codes, np.ones(n_groups)))
+    delta[:, needed] = pairwise_auc(few, codes, votes)
+    return delta
+
+
+def name_cells(
+    x: Any,
+    z: np.ndarray | None,
+    codes: np.ndarray,
+    suspect: np.ndarray,
+    sets: Sets,
+    levels: GeneLevels,
+    scores: pd.DataFrame,
+    clusters: list[str],
+    *,
+    min_genes: int,
+    max_q: float,
+    min_score: float,
+    rng: Rng,
+) -> Naming:
+    """Name the parts of the clusters (z is None: the whole clusters) and their cells by one table.
+
+    ``scores`` are those of the clusters. A part without a name gets that of its cluster if the cluster has one name
+    with the evidence of all its cells, and this is the best type of the part.
+    """
+    positions = [genes["position"].to_numpy() for genes in sets.values()]
+    needed = np.unique(np.concatenate([*positions, *levels.controls]))
+    part = codes if z is None else split(places(z, x, sets, codes), codes, suspect, rng)
+    n_parts = int(part.max()) + 1
+    cluster_of = np.array([np.bincount(codes[part == p]).argmax() for p in range(n_parts)])
+    mean, detected = np.zeros((n_parts, x.shape[1])), np.zeros((n_parts, x.shape[1]))
+    mean[:, needed], detected[:, needed] = averages(x[:, needed], part)
+    of_part = np.bincount(part, weights=suspect, minlength=n_parts) > 0
+    found = name_parts(
+        score_parts(above_others(x, part, needed), detected, sets, levels), mean, part, of_part, sets,
+        min_genes=min_genes, max_q=max_q, min_score=min_score,
+    )  # fmt: skip
+    able = scores[scores["reason"] == ""]
+    for cluster, group in enumerate(clusters):
+        name = compose(found.of_cell[codes == cluster])
+        if not ((able["group"] == group) & (able["cell_type"] == name)).any():
+            continue
+        weak = (cluster_of == cluster) & ~of_part & (found.parts["cell_type"] == _keys.UNASSIGNED).to_numpy()
+        weak &= (found.parts["best"] == name).to_numpy() & (found.parts["n_present"] >= min_genes).to_numpy()
+        found.parts.loc[weak, "cell_type"] = name
+    found.of_cell = found.parts["cell_type"].to_numpy(object)[part]
+    if z is not None:
+        found.of_cell[contradicted(x, found.of_cell, found.means, sets)] = _keys.UNASSIGNED
+    groups_of = np.where(of_part, SUSPECT, np.asarray(clusters, object)[cluster_of])
+    found.parts.insert(1, "group", groups_of)
+    return found
+
+
+def top_genes(x: Any, codes: np.ndarray, names: pd.Index) -> list[str]:
+    """Return the genes with the largest difference of means to the other groups, that most cells of a group express."""
+    mean, detected = averages(x, codes)
+    n = len(mean)
+    others = (mean.sum(axis=0) - mean) / max(n - 1, 1)
+    difference = np.where(detected >= 0.5, mean - others, -np.inf)
+    order = np.argsort(-difference, axis=1, kind="stable")[:, :N_SHOWN]
+    return [",".join(names[g] for g in genes if row[g] > 0) for genes, row in zip(order, difference, strict=True)]
 
 
 def compose(names: np.ndarray) -> str:
