@@ -14,11 +14,14 @@ from diffvae._core.io import read
 from diffvae._errors import OutputError
 from diffvae.pipeline import _result
 from diffvae.pp import DataError
+from diffvae.tl._names import compose
 
 TINY = {"n_latent": 4, "max_epochs": 3, "batch_size": 32, "lr": 3e-3, "links": False, "progress": False}
 GIVEN = {"n_clusters": 2, "cluster_method": "kmeans"}
 TABLES = [
     "annotation",
+    "annotation_mixtures",
+    "annotation_parts",
     "cells",
     "cluster_candidates",
     "cluster_separation",
@@ -89,8 +92,9 @@ def test_tables_and_cells_say_the_same(demo):
     clusters = pd.read_csv(out / "tables" / "clusters.csv", dtype={"cluster": str}).set_index("cluster")
     assert clusters["n_cells"].to_dict() == cells["cluster"].value_counts().to_dict()
     assert len(clusters) == result.adata.uns["diffvae"]["cluster"]["n_clusters"] >= 2
-    named = cells.groupby("cluster")["cell_type"].agg(lambda t: set(t).pop())
+    named = cells.groupby("cluster")["cell_type"].agg(lambda t: compose(t.to_numpy(object)))
     assert named.to_dict() == clusters["cell_type"].to_dict()
+    assert cells["cell_type"].tolist() == result.adata.obs["diffvae_cell_type"].tolist()
     overlap = pd.read_csv(out / "tables" / "overlap.csv")
     assert overlap["n_cells"].sum() == 500
     assert overlap.columns[0] == "type"
@@ -102,7 +106,8 @@ def test_cluster_table_collects_the_evidence(demo):
     annotation = stored["annotation"].set_index("group")
     dimensions = stored["latent_dimensions"].query("chosen")
     for row in result.clusters.itertuples():
-        assert row.marker_genes == annotation.loc[row.cluster, "genes"]
+        of_cluster = annotation.loc[row.cluster]
+        assert row.marker_genes == (of_cluster["genes"] or of_cluster["top_genes"]) != ""
         assert row.q_value == annotation.loc[row.cluster, "q_value"] or np.isnan(row.q_value)
         own = dimensions[dimensions["group"] == row.cluster]
         expected = [f"{d}{s}" for d, s in zip(own["dimension"], own["side"], strict=True)][:5]

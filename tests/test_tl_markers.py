@@ -28,7 +28,8 @@ def test_bundled_tables_are_clean_and_give_their_sources(name):
     assert sizes.between(5, 12).all()
     pd.testing.assert_frame_equal(read_markers(table)[1], table)
     assert read_markers(name)[0] == name
-    assert bundled_names() == ["blood-human", "blood-mouse", "blood-zebrafish", "islet-human", "islet-mouse"]
+    names = ["blood-human", "blood-mouse", "blood-zebrafish", "endocrine-mouse", "islet-human", "islet-mouse"]
+    assert bundled_names() == names
 
 
 def test_zebrafish_holds_table_1_of_the_paper_without_its_citation_numbers():
@@ -217,3 +218,14 @@ def test_a_set_of_all_genes_is_never_special():
     x, codes = simulate(n_genes=4)
     table = score_sets(pairwise_auc(x, codes, np.ones(3)), {"all": gene_set(0, 1, 2, 3)}, GeneLevels(x, 0), 99, 0)
     assert (table["p_value"] > 0.05).all()
+
+
+def test_endocrine_lineage_has_its_progenitors_and_no_gene_for_two_of_them():
+    table = load_markers("endocrine-mouse")
+    up = table[table["direction"] == "up"].groupby("cell_type")["gene"].agg(set)
+    assert {"Sox9", "Spp1"} <= up["Ductal progenitor"]
+    assert "Neurog3" in up["Endocrine progenitor"]
+    assert "Fev" in up["Endocrine precursor"]
+    stages = ["Ductal progenitor", "Endocrine progenitor", "Endocrine precursor"]
+    assert sum(len(up[t]) for t in stages) == len(set().union(*up[stages]))
+    assert all("Pyy" not in genes for genes in up)  # all hormone cells of the embryo express it

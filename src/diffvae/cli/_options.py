@@ -119,7 +119,7 @@ Markers = Annotated[
     typer.Option(
         "--markers",
         help="Marker genes: a CSV/TSV file with the columns cell_type and gene, a bundled table (blood-human, "
-        "blood-mouse, blood-zebrafish, islet-human, islet-mouse), or auto.",
+        "blood-mouse, blood-zebrafish, endocrine-mouse, islet-human, islet-mouse), or auto.",
     ),
 ]
 NClusters = Annotated[str, typer.Option("--n-clusters", help="Number of clusters, or auto (the most stable number).")]

@@ -7,13 +7,15 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _keys, tl
+from diffvae import _keys, pp, tl
 from diffvae._core.io import folders
 from diffvae._core.io.folders import one_writer
 from diffvae._core.runtime import StepLog, in_one_thread
 from diffvae._errors import DataError
 from diffvae.pipeline import _checks, _folder, _integration, _result, _scores
 from diffvae.pipeline._result import Result
+from diffvae.pp._doublets import MIN_CELLS
+from diffvae.tl import _names
 from diffvae.tl._annotate import disagreement
 from diffvae.tl._batches import candidates, sentence
 from diffvae.tl._cluster import CLUSTERERS
@@ -86,7 +88,11 @@ def identify(
         tl.gene_weights(adata, model, rng=seed)
         tl.high_weight_genes(adata, n_dims=n_dims, n_genes=n_genes)
     with log.step("name the clusters"):
+        if _keys.COUNTS in adata.layers and adata.n_obs >= MIN_CELLS:
+            pp.doublet_score(adata, rng=seed)
         tl.annotate(adata, markers, rng=seed)
+        if said := _names.sentence(adata.uns[_keys.UNS]["annotation_mixtures"]):
+            log.warnings.append(said)
         if sentence := disagreement(adata.uns[_keys.UNS]["annotation"]):
             log.warnings.append(sentence)
 

@@ -96,7 +96,7 @@ def finish(
     ``adata`` may be a sample of ``cells``; ``about`` has the entries ``ABOUT`` of the summary; ``after_writing`` is
     called when the folder is in its place, before its page is written.
     """
-    clusters = cluster_table(adata)
+    clusters = cluster_table(adata, parameters["label_key"])
     if cells is not None and cells.sizes is not None:
         clusters.insert(2, "n_all_cells", cells.sizes)
         about = about | {"sample": cells.about}
@@ -134,8 +134,8 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
-def cluster_table(adata: AnnData) -> pd.DataFrame:
-    """Return one row per cluster: size, name and its evidence, dimensions, genes."""
+def cluster_table(adata: AnnData, label_key: str | None = None) -> pd.DataFrame:
+    """Return one row per cluster: size, name, evidence (without a name its top genes), dimensions, genes, label."""
     stored = adata.uns[_keys.UNS]
     named = stored["annotation"].set_index("group")
     dimensions = stored["latent_dimensions"]
@@ -153,15 +153,27 @@ def cluster_table(adata: AnnData) -> pd.DataFrame:
                 "score": row["score"],
                 "q_value": row["q_value"],
                 "confident": row["confident"],
-                "marker_genes": row["genes"],
+                "marker_genes": row["genes"] or row["top_genes"],
                 "runner_up": row["runner_up"],
                 "by_weights": row["by_weights"],
+                "types": row["types"],
                 "dimensions": ", ".join((chosen["dimension"].astype(str) + chosen["side"]).head(5)),
                 "genes_up": ", ".join(confirmed.loc[confirmed["direction"] == "up", "gene"].head(5)),
                 "genes_down": ", ".join(confirmed.loc[confirmed["direction"] == "down", "gene"].head(5)),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if label_key is not None:
+        table["label"] = table["cluster"].map(_most_common(adata, label_key)).fillna("")
+    return table
+
+
+def _most_common(adata: AnnData, label_key: str) -> dict[str, str]:
+    """Return the most common reference label of each cluster, with its share of the labelled cells."""
+    labelled = adata.obs[adata.obs[label_key].notna()]
+    by_cluster = labelled[label_key].astype(str).groupby(labelled[_keys.CLUSTER].astype(str))
+    counts = {str(cluster): labels.value_counts(normalize=True) for cluster, labels in by_cluster}
+    return {cluster: f"{shares.index[0]} ({shares.iloc[0]:.0%})" for cluster, shares in counts.items()}
 
 
 def _confirmed(genes: pd.DataFrame) -> pd.DataFrame:
@@ -183,6 +195,8 @@ def _write(
         "clusters": result.clusters,
         "cells": _cell_table(result.adata),
         "annotation": stored["annotation"],
+        "annotation_parts": stored["annotation_parts"],
+        "annotation_mixtures": stored["annotation_mixtures"],
         "latent_dimensions": stored["latent_dimensions"],
         "high_weight_genes": stored["high_weight_genes"],
         "gene_weight_agreement": stored["gene_weights"],
@@ -237,14 +251,15 @@ def _figures(result: Result, label_key: str | None) -> dict[str, Callable[[], An
     from diffvae import pl
 
     adata = result.adata
+    named = (adata.obs[_keys.CELL_TYPE] != _keys.UNASSIGNED).any()
+    shown = _keys.CELL_TYPE if named else label_key or _keys.CLUSTER  # a map in grey shows nothing
     figures: dict[str, Callable[[], Any]] = {
         "tsne_clusters": lambda: pl.tsne(adata, color=_keys.CLUSTER),
-        "tsne_cell_types": lambda: pl.tsne(adata, color=_keys.CELL_TYPE),
+        "tsne_cell_types": lambda: pl.tsne(adata, color=shown),
         "history": lambda: pl.history(result.model.history),
     }
     if label_key is not None:
         figures["tsne_labels"] = lambda: pl.tsne(adata, color=label_key)
-        named = (adata.obs[_keys.CELL_TYPE] != _keys.UNASSIGNED).any()
         groups = _keys.CELL_TYPE if named else _keys.CLUSTER
         figures["overlap"] = lambda: pl.overlap(adata, reference=label_key, groupby=groups)
     stored = adata.uns[_keys.UNS]

@@ -3,6 +3,7 @@
 from diffvae._errors import DataError
 from diffvae.pp._cell_graph import cell_graph
 from diffvae.pp._check import DataReport, check
+from diffvae.pp._doublets import doublet_score
 from diffvae.pp._new import align_genes, prepare_new
 from diffvae.pp._prepare import prepare
 from diffvae.pp._scale import from_unit, to_unit, unscale
@@ -16,6 +17,7 @@ __all__ = [
     "align_genes",
     "cell_graph",
     "check",
+    "doublet_score",
     "from_unit",
     "prepare",
     "prepare_new",

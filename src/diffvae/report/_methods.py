@@ -97,8 +97,8 @@ def _of_fates(p: Mapping[str, Any], cite: Any) -> str:
     return (
         f"Fates of {p['source']} cells are absorption probabilities of random walks {cite('cellrank')} on the graph of "
         f"30 nearest cells in principal components that were whitened within types {cite('ledoit')}, with standard "
-        f"errors from bootstraps of the cells. Committed cells were called by a mixture of an uncommitted core and paths "
-        f"to other types, at an expected share of false calls of at most 10 %.{earlier}{later}"
+        f"errors from bootstraps of the cells. Committed cells were called by a mixture of an uncommitted core and "
+        f"paths to other types, at an expected share of false calls of at most 10 %.{earlier}{later}"
     )
 
 

@@ -28,6 +28,7 @@ from diffvae.report import (
 )
 from diffvae.report._folder import DamagedError, Folder
 from diffvae.report._map import Cells
+from diffvae.tl._names import AND
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -243,7 +244,7 @@ def _words_of_run(folder: Folder, cells: Cells, parts: Parts) -> dict[str, Any]:
         c
         | {
             "cell_type": str(c["cell_type"]),
-            "colour": palette.get(str(c["cell_type"]), GREY),
+            "colour": palette.get(str(c["cell_type"]), palette.get(str(c["cell_type"]).split(AND)[0], GREY)),
             "markers": _markers(c["marker_genes"]),
         }
         for c in summary["clusters"]

@@ -16,6 +16,7 @@ from diffvae.pl._style import GREY
 from diffvae.report._encode import deflated, distinct, levels, short
 from diffvae.report._folder import DamagedError
 from diffvae.tl._gene_weights import scaled_weights
+from diffvae.tl._names import AND
 from diffvae.tl._passport import batches_of_dimensions
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def data(
     return {
         "clusters": distinct(names),
         "types": clusters["cell_type"].map(short).tolist(),
-        "colours": [palette.get(t, GREY) for t in clusters["cell_type"]],
+        "colours": [palette.get(t, palette.get(str(t).split(AND)[0], GREY)) for t in clusters["cell_type"]],
         "dimensions": dimensions,
         "share": wide["share"].to_numpy(float).round(4),
         "share_high": wide["share_high"].to_numpy(float).round(4),

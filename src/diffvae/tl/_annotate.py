@@ -10,13 +10,15 @@ import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 
 from diffvae import _keys
-from diffvae._core.anndata import groups, results
+from diffvae._core.anndata import groups, representation, results
+from diffvae._core.components import principal_components
 from diffvae._core.io.matrix import blocks, matrix_of, quoted, values
 from diffvae._core.io.matrix import source as matrix_name
 from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae._errors import DataError
-from diffvae._random import Rng
+from diffvae._random import Rng, seed
 from diffvae.pp._check import near_whole
+from diffvae.tl import _names
 from diffvae.tl._cluster import NOISE
 from diffvae.tl._markers import (
     GeneLevels,
@@ -24,10 +26,8 @@ from diffvae.tl._markers import (
     bundled_names,
     load_markers,
     match_genes,
-    pairwise_auc,
     read_markers,
     score_sets,
-    share_votes,
 )
 
 if TYPE_CHECKING:
@@ -39,8 +39,12 @@ MIN_NAMED = 0.5
 """``markers="auto"``: share of the cells that a table must name to be taken for this tissue."""
 MIN_TYPES = 3
 """``markers="auto"``: number of types that a table must name (or one per cluster, if there are fewer)."""
+MIN_SHARE = 0.2
+"""Share of the markers of a type that the data must have: two genes of twelve can't tell a type."""
 NEAR = 0.8
 """Share of the best score at which the second best type makes the name uncertain."""
+TOO_FEW = f"fewer than {_names.NAMED:.0%} of the cells have the markers of a type"
+"""Reason of a cluster whose markers lie above the other clusters, but are not present."""
 SCORES = ["group", "cell_type", "score", "p_value", "q_value", "n_markers", "n_up", "genes"]
 """Columns of ``uns["diffvae"]["annotation_scores"]``."""
 NO_TYPE: dict[str, Any] = {
@@ -80,37 +84,33 @@ def candidates(markers: Markers, names: pd.Index, source: str) -> tuple[dict[str
 
 def _gene_sets(table: pd.DataFrame, names: pd.Index, min_genes: int) -> dict[str, pd.DataFrame]:
     """Return the markers of each cell type that the data have, with weights and signs."""
+    listed = table.loc[table["direction"] == "up", "cell_type"].value_counts()
     table = table.assign(position=match_genes(table["gene"], names).to_numpy())
     table = table[table["position"] >= 0].drop_duplicates(["cell_type", "position"])
     table["gene"] = names.to_numpy()[table["position"].to_numpy()]
     table["sign"] = np.where(table["direction"] == "up", 1.0, -1.0)
     table["weight"] = 1.0 / table.groupby(["position", "sign"])["gene"].transform("size")
     by_type = {str(name): genes for name, genes in table.groupby("cell_type", sort=False)}
-    return {name: genes for name, genes in by_type.items() if (genes["sign"] > 0).sum() >= min_genes}
+    n_found = {name: (genes["sign"] > 0).sum() for name, genes in by_type.items()}
+    return {t: by_type[t] for t, n in n_found.items() if n >= max(min_genes, MIN_SHARE * listed.get(t, 0))}
 
 
 def score(
     x: Any,
     labels: pd.Categorical,
-    names: pd.Index,
-    tables: dict[str, pd.DataFrame],
+    sets: dict[str, _names.Sets],
+    levels: GeneLevels,
     *,
-    min_genes: int,
     n_permutations: int,
     rng: Rng,
 ) -> pd.DataFrame:
     """Return the score of every group with every type of every table; empty if there is nothing to compare."""
-    sets = {name: _gene_sets(table, names, min_genes) for name, table in tables.items()}
     positions = [genes["position"].to_numpy() for types in sets.values() for genes in types.values()]
     n_groups = len(labels.categories)
     if not positions or n_groups < 2:
         return pd.DataFrame({column: [] for column in ["markers", *SCORES]})
-    levels = GeneLevels(x, rng)
     needed = np.unique(np.concatenate([*positions, *levels.controls]))
-    delta = np.zeros((n_groups, len(names)))
-    x, codes = x[:, needed], np.asarray(labels.codes)
-    votes = share_votes(pairwise_auc(x, codes, np.ones(n_groups)))
-    delta[:, needed] = pairwise_auc(x, codes, votes)
+    delta = _names.above_others(x, np.asarray(labels.codes), needed)
     frames = [
         score_sets(delta, types, levels, n_permutations, rng).assign(markers=name)
         for name, types in sets.items()
@@ -132,35 +132,49 @@ def reasons(scores: pd.DataFrame, min_genes: int, max_q: float, min_score: float
     return np.select(list(failed.values()), list(failed), default="").astype(object)
 
 
-def summarise(scores: pd.DataFrame, labels: pd.Categorical) -> pd.DataFrame:
-    """Return one row per group: the best type that can name it, else the best type, and the second best."""
-    sizes = np.bincount(labels.codes, minlength=len(labels.categories))
+def summarise(scores: pd.DataFrame, labels: pd.Categorical, of_cell: np.ndarray | None = None) -> pd.DataFrame:
+    """Return one row per group: its name by the names of its cells, the best type with its score, and the second."""
     rows = []
-    for group, n_cells in zip(labels.categories, sizes, strict=True):
+    for code, group in enumerate(labels.categories):
+        inside = labels.codes == code
         of_group = scores[scores["group"] == group].sort_values("score", ascending=False, kind="stable")
         ranked: list[dict[str, Any]] = of_group.to_dict("records")
+        names = np.full(inside.sum(), _keys.UNASSIGNED, object) if of_cell is None else of_cell[inside]
+        name = _names.compose(names)
+        types = name.removeprefix(_names.MIXED).split(_names.AND)
         able = [row for row in ranked if not row["reason"]]
-        best = next(iter(able or ranked), NO_TYPE)
+        named = [row for row in ranked if row["cell_type"] in types]
+        best = next(iter(named or able or ranked), NO_TYPE)
         second = next((row for row in ranked if row is not best), NO_TYPE)
+        reason = best["reason"] or TOO_FEW if name == _keys.UNASSIGNED else ""
+        one = name == best["cell_type"]
         rows.append(
             {
                 "group": group,
-                "n_cells": int(n_cells),
-                "cell_type": best["cell_type"] if able else _keys.UNASSIGNED,
+                "n_cells": int(inside.sum()),
+                "cell_type": name,
                 "best": best["cell_type"],
                 **{column: best[column] for column in ["score", "q_value", "n_markers", "n_up", "genes"]},
                 "runner_up": second["cell_type"],
                 "runner_up_score": second["score"],
-                "confident": bool(able) and not second["score"] > NEAR * best["score"],
-                "reason": best["reason"],
+                "confident": one and not best["reason"] and not second["score"] > NEAR * best["score"],
+                "reason": reason,
+                "types": _shares(names),
             }
         )
     return pd.DataFrame(rows)
 
 
+def _shares(names: np.ndarray) -> str:
+    """Return the names of the cells of a group with their shares, in words."""
+    shares = pd.Series(names).value_counts(normalize=True)
+    return ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share >= 0.005)
+
+
 def choose(
     table: dict[str, pd.DataFrame],
     scores: pd.DataFrame,
+    found: dict[str, _names.Naming],
     tried: pd.DataFrame | None,
     labels: pd.Categorical,
     min_genes: int,
@@ -173,16 +187,20 @@ def choose(
         )
     if len(labels.categories) < 2:
         return "", "There are fewer than two clusters to compare, so no cluster is named."
-    if scores.empty:
+    if not found:
         return "", f"No cell type has {min_genes} of its markers in the data, so no cluster is named."
     if tried is None:
         return next(iter(table)), ""
-    for name, rows in table.items():
-        named = rows[rows["cell_type"] != _keys.UNASSIGNED]
+    for name, naming in found.items():
+        named = naming.parts[naming.parts["cell_type"] != _keys.UNASSIGNED]
         share = named["n_cells"] / len(labels)
         row = tried["markers"] == name
-        tried.loc[row, "named"] = share.sum()
-        tried.loc[row, "n_types"] = named["cell_type"].nunique()
+        # clusters as a whole must have the evidence as well: among their many parts some look like any type
+        able = scores[(scores["markers"] == name) & (scores["reason"] == "")]
+        best = able.sort_values("score", ascending=False, kind="stable").drop_duplicates("group")
+        of_clusters = labels.isin(best["group"]).mean()
+        tried.loc[row, "named"] = min((naming.of_cell != _keys.UNASSIGNED).mean(), of_clusters)
+        tried.loc[row, "n_types"] = min(named["best"].nunique(), best["cell_type"].nunique())
         tried.loc[row, "evidence"] = (share * named["score"]).sum()
     n_types = min(MIN_TYPES, len(labels.categories))
     fits = tried[(tried["named"] >= MIN_NAMED) & (tried["n_types"] >= n_types)]
@@ -268,6 +286,8 @@ def annotate(
     use_raw: bool | None = None,
     layer: str | None = None,
     gene_symbols: str | None = None,
+    use_rep: str | None = None,
+    split: bool = True,
     min_genes: int = 2,
     max_q: float = 0.05,
     min_score: float = 0.1,
@@ -292,6 +312,20 @@ def annotate(
     are "unassigned". If the second best type has at least 80 % of the score, ``confident`` is False. The evidence is
     relative to the other clusters, so a single cluster stays unassigned. "noise" is left out and unassigned.
 
+    The cells are named by parts of clusters, because a cluster can hold several types (NK cells among T cells). Each
+    cluster is cut by k-means into parts of about 25 cells, at most 20; cells with at least half the mean score of
+    simulated doublets (:func:`diffvae.pp.doublet_score`) are cut into parts of their own. A part gets the name of a
+    type only if a third of its markers are *present*: expressed by 20 % of the cells, and more than in the other parts;
+    a cell must express 1.5 of them on average (0.75 of ``min_genes``). A second type with 70 % of the best score is
+    named as well, "A / B". A part is "mixed: A / B" if it has the markers of both types: it lies at least 40 % of the
+    way from A to B and from B to A,
+
+    .. math:: \frac{1}{|G|} \sum_{g \in G} \min\Bigl(1, \max\Bigl(0, \frac{x_g - a_g}{b_g - a_g}\Bigr)\Bigr)
+
+    with x the mean of the part, a and b those of the two types over their clearest parts, and G the markers that tell
+    them apart. Cells with the markers of another type and less of their own become "unassigned". The name of a cluster
+    is that of 90 % of its named cells, else all names with 10 %: "T cell / NK cell".
+
     After :func:`high_weight_genes`, each cluster is also named by the genes that the decoder's weights raise in it, as
     far as the cells confirm it (hypergeometric overlap with the markers); ``agree`` compares the two names.
 
@@ -315,8 +349,14 @@ def annotate(
         Layer to read instead of X.
     gene_symbols
         Column of ``var`` with gene symbols, if genes are named by identifiers.
+    use_rep
+        Key in ``obsm`` of the representation in which clusters are cut into parts; by default ``"X_diffvae"``,
+        ``"X_pca"`` or principal components, the first that there is.
+    split
+        Name parts of clusters. False gives all cells of a cluster one name.
     min_genes
-        Markers of a type that the data must have, and that must lie above the other clusters.
+        Markers of a type that the data must have (and a fifth of those that the table lists), and that must lie above
+        the other clusters.
     max_q, min_score
         Largest q-value and smallest score at which a type names a cluster.
     n_permutations
@@ -331,13 +371,24 @@ def annotate(
     None, or the copy. Writes
 
     ``obs[key_added]``
-        The name of the cluster of each cell, categorical. Two clusters may have the same name.
+        The name of each cell, categorical. Two clusters may have the same name.
     ``uns["diffvae"]["annotation"]``
         One row per cluster: ``group``, ``n_cells``, ``cell_type``, ``best`` (the best type, even if it does not name
         the cluster), ``score`` and ``q_value`` (of ``best``), ``n_markers`` (its markers in the data), ``n_up`` (its
         markers above the other clusters), ``genes`` (the largest contributions, comma separated; "CD14-" contributes
         by its absence), ``runner_up``, ``runner_up_score``, ``confident``, ``by_weights``, ``by_weights_q``,
-        ``by_weights_genes``, ``agree`` (NA if a name is missing) and ``reason`` (why it is unassigned).
+        ``by_weights_genes``, ``agree`` (NA if a name is missing), ``reason`` (why it is unassigned), ``types`` (names
+        of its cells with their shares), ``mixture`` ("doublets" or "transition" if it is mixed) and ``top_genes`` (the
+        largest differences of means among genes that half of its cells express, comma separated).
+    ``uns["diffvae"]["annotation_parts"]``
+        One row per part: ``part``, ``group`` (its cluster, or "suspected doublets"), ``n_cells``, ``suspect``,
+        ``cell_type``, ``best``, ``score``, ``n_markers``, ``n_present``, ``second`` (the type that it is nearest to
+        besides), ``way_from_second`` and ``way_to_second`` (both 0.4 or more: mixed).
+    ``uns["diffvae"]["annotation_mixtures"]``
+        One row per mixture of two types: ``cell_type``, ``n_cells``, ``kind``, ``n_at_most`` (doublets of the two types
+        if 20 % of all cells were doublets), ``genes_ratio`` (median of expressed genes, relative to the larger of the
+        two types) and ``doublet_score`` (median). It is called doublets if it has no more cells than that, more genes,
+        and a score above that of 90 % of the cells of both types; otherwise a transition.
     ``uns["diffvae"]["annotation_scores"]``
         One row per cluster and type: ``group``, ``cell_type``, ``score``, ``p_value``, ``q_value``,
         ``n_markers``, ``n_up``.
@@ -367,22 +418,35 @@ def annotate(
     tables, tried = candidates(markers, names, source)
     noise = np.asarray(labels == NOISE)
     clusters = labels[~noise].remove_unused_categories()
-    scores = score(
-        x[~noise] if noise.any() else x,
-        clusters,
-        names,
-        tables,
-        min_genes=min_genes,
-        n_permutations=n_permutations,
-        rng=rng,
-    )
+    cells = x[~noise] if noise.any() else x
+    codes = np.asarray(clusters.codes)
+    sets = {name: _gene_sets(table, names, min_genes) for name, table in tables.items()}
+    levels = GeneLevels(cells, rng)
+    scores = score(cells, clusters, sets, levels, n_permutations=n_permutations, rng=rng)
     scores["reason"] = reasons(scores, min_genes, max_q, min_score)
-    table = {name: summarise(scores[scores["markers"] == name], clusters) for name in tables}
-    used, message = choose(table, scores, tried, clusters, min_genes)
-    chosen = table[used] if used else summarise(scores.iloc[:0], clusters)
+    doublet_score = _doublet_score(adata, ~noise)
+    found = {}
+    if len(scores):
+        groups_of = clusters.categories.astype(str).tolist()
+        z = _places(adata, use_rep, cells, rng)[~noise] if split else None
+        suspect = _suspect(adata, doublet_score, len(codes)) if split else np.zeros(len(codes), bool)
+        found = {
+            name: _names.name_cells(
+                cells, z, codes, suspect, types, levels, scores[scores["markers"] == name],
+                groups_of, min_genes=min_genes, max_q=max_q, min_score=min_score, rng=rng,
+            )
+            for name, types in sets.items()
+            if types
+        }  # fmt: skip
+    used, message = choose(tables, scores, found, tried, clusters, min_genes)
+    of_cell = found[used].of_cell if used else np.full(len(codes), _keys.UNASSIGNED, object)
+    chosen = summarise(scores[scores["markers"] == used], clusters, of_cell)
+    mixed = _names.mixtures(of_cell, _n_expressed(cells), doublet_score)
+    chosen["mixture"] = chosen["cell_type"].map(mixed.set_index("cell_type")["kind"]).fillna("")
+    chosen["top_genes"] = _names.top_genes(cells, codes, names)
     if noise.any():
         row = summarise(scores.iloc[:0], labels[noise].remove_unused_categories()).assign(reason="noise, no cluster")
-        chosen = pd.concat([chosen, row], ignore_index=True)
+        chosen = pd.concat([chosen, row.assign(mixture="", top_genes="")], ignore_index=True)
     by_weights = name_by_weights(
         adata.uns.get(_keys.UNS, {}).get("high_weight_genes"),
         tables[used] if used else None,
@@ -396,14 +460,19 @@ def annotate(
     chosen["agree"] = _agree(chosen["cell_type"], chosen["by_weights"])
 
     adata = adata.copy() if copy else adata
-    categories = [name for name in dict.fromkeys(chosen["cell_type"]) if name != _keys.UNASSIGNED]
-    if (chosen["cell_type"] == _keys.UNASSIGNED).any():
+    of_all = np.full(adata.n_obs, _keys.UNASSIGNED, object)
+    of_all[~noise] = of_cell
+    present = set(of_all)
+    first = [*chosen["cell_type"], *pd.Series(of_cell).value_counts().index]
+    categories = [name for name in dict.fromkeys(first) if name in present - {_keys.UNASSIGNED}]
+    if _keys.UNASSIGNED in present:
         categories.append(_keys.UNASSIGNED)
-    name_of = dict(zip(chosen["group"], chosen["cell_type"], strict=True))
-    adata.obs[key_added] = pd.Categorical([name_of[group] for group in labels], categories=categories)
+    adata.obs[key_added] = pd.Categorical(of_all, categories=categories)
     stored = results(adata)
     stored["annotation"] = chosen
     stored["annotation_scores"] = scores.loc[scores["markers"] == used, SCORES].reset_index(drop=True)
+    stored["annotation_parts"] = found[used].parts if used else pd.DataFrame(columns=["part", "group", "n_cells"])
+    stored["annotation_mixtures"] = mixed
     stored.pop("annotation_tables", None)
     if tried is not None:
         stored["annotation_tables"] = tried
@@ -417,6 +486,7 @@ def annotate(
         "max_q": max_q,
         "min_score": min_score,
         "n_permutations": n_permutations,
+        "split": split,
         "rng": int(rng) if not isinstance(rng, np.random.Generator) else "generator",
         "message": message,
     }
@@ -456,6 +526,34 @@ def _expression(
         )
     names = _symbols(adata.raw.var if from_raw else adata.var, gene_symbols, f"{where.split('.X')[0]}.var")
     return x, names, where
+
+
+def _places(adata: AnnData, use_rep: str | None, x: Any, rng: Rng) -> np.ndarray:
+    """Return the representation in which clusters are cut."""
+    for key in [use_rep] if use_rep else [_keys.LATENT, "X_pca"]:
+        if use_rep or key in adata.obsm:
+            return representation(adata, str(key)).astype(float)
+    if min(x.shape) < 3 or x.shape[0] < adata.n_obs:
+        return np.zeros((adata.n_obs, 1))
+    return np.asarray(principal_components(x, seed(rng, "parts of clusters") % 2**31), float)
+
+
+def _doublet_score(adata: AnnData, inside: np.ndarray) -> np.ndarray | None:
+    if _keys.DOUBLET_SCORE not in adata.obs:
+        return None
+    return np.asarray(adata.obs[_keys.DOUBLET_SCORE], float)[inside]
+
+
+def _suspect(adata: AnnData, score: np.ndarray | None, n: int) -> np.ndarray:
+    """Return which cells have at least half the mean score of simulated doublets."""
+    simulated = adata.uns.get(_keys.UNS, {}).get("doublets", {}).get("mean_of_simulated")
+    if score is None or simulated is None:
+        return np.zeros(n, bool)
+    return np.asarray(np.nan_to_num(score) > float(simulated) / 2)
+
+
+def _n_expressed(x: Any) -> np.ndarray:
+    return np.asarray((x > 0).sum(axis=1)).ravel().astype(float)
 
 
 def _agree(cell_type: pd.Series, by_weights: pd.Series) -> pd.Series:

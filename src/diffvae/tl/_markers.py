@@ -33,7 +33,8 @@ def load_markers(name: str) -> pd.DataFrame:
     ----------
     name
         ``"blood-human"``, ``"blood-mouse"`` (with bone marrow progenitors), ``"blood-zebrafish"`` (the paper's
-        Table 1 and a few classical markers), ``"islet-human"`` or ``"islet-mouse"`` (pancreas).
+        Table 1 and a few classical markers), ``"islet-human"`` or ``"islet-mouse"`` (adult pancreas), or
+        ``"endocrine-mouse"`` (embryonic pancreas: progenitors, precursors and endocrine cells).
 
     Returns
     -------

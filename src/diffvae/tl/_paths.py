@@ -136,7 +136,8 @@ def call_cells(
     """
     fit = fit_paths(x, ends, min_core)
     called = most_cells(fit.posterior, max_q, n_targets)
-    withheld = fit.at_limit and fit_paths(x, ends, min(LEAST_CORE, min_core)).core < VANISHED
+    # a lower limit as low says that most cells may have begun: then a core that vanishes is no surprise
+    withheld = fit.at_limit and min_core > VANISHED and fit_paths(x, ends, min(LEAST_CORE, min_core)).core < VANISHED
     return fit, np.full_like(called, -1) if withheld else called, withheld
 
 
