@@ -142,6 +142,7 @@ def test_without_a_core_nothing_is_called(seed):
     assert withheld
     assert (called == -1).all()
     assert (most_cells(fit.posterior, 0.1, 2) >= 0).mean() > 0.3  # what is withheld: they seem to be sure
+    assert not call_cells(x, ends, 2, 0.1, 0.1)[2]  # whoever passes so low a limit expects that most have begun
 
 
 def test_a_core_at_its_limit_is_no_reason_to_withhold_calls():

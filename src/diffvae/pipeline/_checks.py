@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from diffvae import _keys
-from diffvae._core.validate import Choice, Either, Flag, Optional, Rule, Whole, check
+from diffvae._core.validate import Choice, Either, Flag, Number, Optional, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl import _annotate, _markers
 from diffvae.tl._cluster import CLUSTERERS, check_options
@@ -29,6 +29,7 @@ RULES: dict[str, Rule] = {
     "n_dims": Whole(1),
     "n_genes": Whole(1),
     "k": Optional(Whole(1)),
+    "min_core": Number("(0, 1)"),
     "top_k": Whole(1),
     "subsample": Whole(100),
     "order": Choice("effect", "greedy", "gradient"),

@@ -37,10 +37,12 @@ GRAPHS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Arguments of :func:`diffvae.pp.cell_graph` for each preset of Graph-DiffVAE."""
 TOP_K = 15
+MIN_CORE = 0.6
 OPTIONS = (
     "source",
     "target",
     "earlier",
+    "min_core",
     "k",
     "top_k",
     "preset",
@@ -185,6 +187,7 @@ def run_links(
     source: str | None = None,
     target: Sequence[str] | None = None,
     earlier: Sequence[str] | None = None,
+    min_core: float = MIN_CORE,
     k: int | None = None,
     top_k: int = TOP_K,
     preset: str = "default",
@@ -224,7 +227,9 @@ def run_links(
             types = tl.link_table(adata, groupby, graphs=_graphs(called), rng=seed)
     if source is not None:
         with log.step("rank and call progenitors by their fates"):
-            commitment = tl.commitment(adata, source, groupby, targets=target, earlier=earlier or (), rng=seed)
+            commitment = tl.commitment(
+                adata, source, groupby, targets=target, earlier=earlier or (), min_core=min_core, rng=seed
+            )
             tl.fates(
                 adata, source, groupby, targets=target, earlier=earlier or (), n_bootstraps=N_BOOTSTRAPS,
                 split_by=_keys.COMMITMENT, rng=seed,
@@ -353,6 +358,7 @@ def links(
     target: Sequence[str] | None = None,
     earlier: Sequence[str] | None = None,
     groupby: str | None = None,
+    min_core: float = MIN_CORE,
     k: int | None = None,
     top_k: int = TOP_K,
     preset: str = "default",
@@ -381,6 +387,8 @@ def links(
     groupby
         Key in ``obs`` of the types; None for the reference labels of the run, or for the names of its clusters if it
         has none or some cells have no label.
+    min_core
+        Least share of uncommitted progenitors: see :func:`diffvae.tl.commitment`.
     k
         Number of most similar cells to which each cell is joined, over all batches alike if the run has a
         ``batch_key``: see :func:`diffvae.pp.cell_graph`. None for 15, with ``preset="paper"`` 1 and ``"code"`` 2, whose
@@ -413,7 +421,7 @@ def links(
     ['cell_1', 'cell_2', 'probability', 'new']
     """
     arguments = dict(locals())
-    check(RULES, k=k, top_k=top_k)
+    check(RULES, min_core=min_core, k=k, top_k=top_k)
     with OpenedResult(path, out, _keys.LINKS_FOLDER, overwrite, on_step) as opened:
         adata, _, run_summary = opened.read()
         groupby = groupby or type_key(adata, run_summary["parameters"])

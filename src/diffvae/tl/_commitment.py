@@ -86,7 +86,8 @@ def commitment(
     max_q
         Highest expected share of false calls.
     min_core
-        Least share of uncommitted progenitors.
+        Least share of uncommitted progenitors. Calls are withheld if the share falls below .1 without this limit. If
+        you know that most of the cells have begun, pass .1: then there is no such guard.
     rng
         Seed of the components, of the approximate neighbours above 20,000 cells, and of the null.
 
