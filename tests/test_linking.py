@@ -452,8 +452,8 @@ def test_earlier_types_of_a_run_are_no_fates_and_conversions_to_them_go_back(cel
         ({"source": "red", "earlier": ["blue"]}, r"'blue' is not a type of adata.obs\['cell_type'\]"),
         ({"source": "red", "earlier": ["red"]}, "'red' is both source and earlier"),
         # without labels no type is known yet, but this much is
-        ({"label_key": None, "source": "red", "earlier": ["red"]}, "'red' is both source and earlier"),
-        ({"label_key": None, "source": "red", "target": ["white", "red"]}, "'red' is both source and target"),
+        ({"label_key": None, "source": "a name", "earlier": ["a name"]}, "'a name' is both source and earlier"),
+        ({"label_key": None, "source": "a name", "target": ["b", "a name"]}, "'a name' is both source and target"),
         ({"source": "red", "target": "white"}, r"target is a list of types; write \['white'\]"),
     ],
 )
