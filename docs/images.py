@@ -22,6 +22,10 @@ dv.pl.save(dv.pl.adjacency(adata, "cell_type")[0], images / "adjacency", formats
 targets = json.loads((root / "demo/perturbation/summary.json").read_text())["targets"]
 most = max(targets, key=lambda t: t["converted"])["target"]
 shutil.copy(root / f"demo/perturbation/figures/minimal_genes_{file_name(most)}.png", images / "minimal_genes.png")
+stages = {"earlier": ["Ductal", "Ngn3 low EP", "Ngn3 high EP"], "targets": ["Alpha", "Beta", "Delta", "Epsilon"]}
+dv.tl.commitment(adata, "Pre-endocrine", "cell_type", **stages, min_core=0.1)
+dv.tl.fates(adata, "Pre-endocrine", "cell_type", **stages, n_bootstraps=20, split_by="diffvae_commitment")
+dv.pl.save(dv.pl.fates(adata)[0], images / "fates", formats=("png",), dpi=100)
 with sync_playwright() as playwright:
     options = ("--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-background-networking")
     program = os.environ.get("DIFFVAE_BROWSER") or shutil.which("chromium")
