@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffvae import benchmark, datasets, metrics, model, nn, pipeline, pl, pp, report, tl, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["benchmark", "datasets", "metrics", "model", "nn", "pipeline", "pl", "pp", "report", "tl", "train"]
 
