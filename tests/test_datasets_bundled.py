@@ -24,7 +24,7 @@ def test_pancreas_endocrinogenesis_has_counts_and_all_stages(islets):
     sizes = islets.obs["cell_type"].value_counts()
     assert sizes[["Delta", "Epsilon"]].to_dict() == {"Delta": 70, "Epsilon": 142}  # all there are
     assert sizes.sum() == 2000
-    assert set(sizes.index) == {name for names in _bundled.DEMO.values() for name in names}
+    assert set(sizes.index) == {name for key in ("source", "target", "earlier") for name in _bundled.DEMO[key]}
     assert islets.uns["diffvae_dataset"]["progenitors"] == "Ngn3 high EP"
     assert (islets.obs["n_counts"] >= islets.X.sum(axis=1).A1).all()
 

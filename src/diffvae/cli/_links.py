@@ -31,6 +31,11 @@ K = Annotated[
 ]
 
 
+MinCore = Annotated[
+    float, typer.Option("--min-core", help="Least share of uncommitted progenitors; 0.1 if most of them have begun.")
+]
+
+
 def command(
     result: o.Result,
     k: K = None,
@@ -43,10 +48,7 @@ def command(
     ] = None,
     earlier: o.Earlier = None,
     groupby: o.GroupBy = None,
-    min_core: Annotated[
-        float,
-        typer.Option("--min-core", help="Least share of uncommitted progenitors; 0.1 if most of them have begun."),
-    ] = 0.6,
+    min_core: MinCore = 0.6,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Number of most probable links to store per cell.")] = 15,
     preset: o.Preset = "default",
     conv: Annotated[str | None, typer.Option("--conv", help="Graph convolution: gcn, gat or sage.")] = None,

@@ -10,7 +10,7 @@ import typer
 
 from diffvae.cli import _console
 from diffvae.cli import _options as o
-from diffvae.cli._links import K
+from diffvae.cli._links import K, MinCore
 from diffvae.cli._links import show as show_links
 from diffvae.cli._perturb import SOURCE, Target
 from diffvae.cli._perturb import show as show_changes
@@ -75,6 +75,7 @@ def command(
     ] = None,
     target: Target = None,
     earlier: o.Earlier = None,
+    min_core: MinCore = 0.6,
     links: Annotated[
         bool,
         typer.Option("--links/--no-links", help="Predict links between cells with Graph-DiffVAE; see 'diffvae links'."),
@@ -106,11 +107,13 @@ def command(
     show(result)
 
 
-def demonstrated() -> dict[str, list[str]]:
+def demonstrated() -> dict[str, Any]:
     """Return source, targets and earlier types of the bundled cells, and say which they are."""
     from diffvae.datasets._bundled import DEMO
 
-    words = [word for name, types in DEMO.items() for type_ in types for word in (f"--{name}", type_)]
+    types = {name: given for name, given in DEMO.items() if isinstance(given, list)}
+    words = [word for name, given in types.items() for type_ in given for word in (f"--{name}", type_)]
+    words += ["--min-core", str(DEMO["min_core"])]
     _console.step(f"No file is given: bundled cells of the developing mouse pancreas, with {shlex.join(words)}")
     return DEMO
 

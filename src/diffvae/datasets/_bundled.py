@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 DEMO: dict[str, Any] = {
-    "source": ["Ngn3 high EP"],
-    "target": ["Pre-endocrine", "Alpha", "Beta", "Delta", "Epsilon"],
+    "source": ["Ngn3 high EP", "Pre-endocrine"],
+    "target": ["Alpha", "Beta", "Delta", "Epsilon"],
     "earlier": ["Ductal", "Ngn3 low EP"],
+    "min_core": 0.1,
 }
-"""What ``diffvae run`` asks of :func:`pancreas_endocrinogenesis`: progenitors, later types, and earlier ones."""
+"""What ``diffvae run`` asks of :func:`pancreas_endocrinogenesis`: progenitors, later types, and earlier ones.
+
+Most pre-endocrine cells have begun to differentiate, so few of them need to be uncommitted.
+"""
 
 
 def pancreas_endocrinogenesis() -> AnnData:

@@ -69,8 +69,9 @@ class RunConfig:
     source: str | Sequence[str] | None
     target: Sequence[str] | None
     earlier: Sequence[str] | None
+    min_core: float
     links: bool
-    k: int
+    k: int | None
     device: str
     precision: str
     seed: int

@@ -446,7 +446,10 @@ def links_of_run(
     source, target, earlier = parameters["source"], parameters["target"], parameters.get("earlier") or ()
     groupby = type_key(adata, parameters)
     types = set(adata.obs[groupby].astype(str))
-    if isinstance(source, list) or (source == "all" and "all" not in types):
+    if isinstance(source, list):  # in the order of differentiation
+        *before, source = source
+        earlier = list(dict.fromkeys([*earlier, *before]))
+    if source == "all" and "all" not in types:
         log.warnings.append(
             "No progenitors were called: that takes one source. Run 'diffvae links' on this result with one."
         )
@@ -463,8 +466,8 @@ def links_of_run(
     try:
         return run_links(
             adata, groupby=groupby, batch_key=parameters.get("batch_key"), source=source, target=target,
-            earlier=None if source is None else earlier, k=parameters["k"], device=parameters["device"],
-            seed=parameters["seed"], log=log, progress=progress, training=training,
+            earlier=None if source is None else earlier, min_core=parameters["min_core"], k=parameters["k"],
+            device=parameters["device"], seed=parameters["seed"], log=log, progress=progress, training=training,
         )  # fmt: skip
     except (CheckpointError, OutputError):
         raise

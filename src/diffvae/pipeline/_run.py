@@ -61,6 +61,7 @@ def run(
     source: str | Sequence[str] | None = None,
     target: Sequence[str] | None = None,
     earlier: Sequence[str] | None = None,
+    min_core: float = _links.MIN_CORE,
     links: bool = True,
     k: int | None = None,
     device: str = "auto",
@@ -141,9 +142,12 @@ def run(
         (None for all others): see :func:`perturb`. Types are those of ``label_key``, or the names of the clusters.
     earlier
         Types upstream of the source: no fates of it, and conversions to them are marked as going back.
+    min_core
+        Least share of uncommitted progenitors: see :func:`diffvae.tl.commitment`.
     links, k
         Predict links between cells with Graph-DiffVAE, on a graph of the k most similar cells of each: see
-        :func:`links`. With one source, its cells are ranked by their fates, and those that have begun are called.
+        :func:`links`. The cells of the source are ranked by their fates, and those that have begun are called. Of
+        several sources this is the last one, and those before it are earlier types.
     seed
         Seed of all random numbers: the same seed gives the same tables.
     overwrite
