@@ -335,6 +335,10 @@ def fail_with(monkeypatch, error):
     monkeypatch.setattr(pipeline, "run", run)
 
 
+HERE = __file__
+"""A file that exists; what fails does not read it."""
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -350,17 +354,17 @@ def fail_with(monkeypatch, error):
 )
 def test_exit_codes(diffvae, monkeypatch, error, code, line):
     fail_with(monkeypatch, error)
-    assert diffvae("run", "cells.h5ad") == (code, "", line + "\n")
+    assert diffvae("run", HERE) == (code, "", line + "\n")
 
 
 def test_debug_shows_the_traceback(diffvae, monkeypatch):
     for error, expected in ((RuntimeError("The disk is full."), 1), (ValueError("bad"), 2)):
         fail_with(monkeypatch, error)
-        code, _, told = diffvae("--debug", "run", "cells.h5ad")
+        code, _, told = diffvae("--debug", "run", HERE)
         assert code == expected
         assert told.startswith("Traceback (most recent call last):")
         assert told.splitlines()[-1].startswith("Error: ")
-        assert "Traceback" not in diffvae("run", "cells.h5ad")[2]  # and not the next time
+        assert "Traceback" not in diffvae("run", HERE)[2]  # and not the next time
 
 
 def test_a_request_to_stop_leaves_nothing_half_written(diffvae, tmp_path, monkeypatch):

@@ -392,7 +392,7 @@ def test_the_command_says_it_in_one_sentence(diffvae, tmp_path, other):
     assert said[0].startswith("· No file is given: bundled cells")
     assert said[-1].startswith(f"Error: Process {other.pid} is writing")
     assert len([line for line in said if line.startswith(("Error", "!"))]) == 1
-    code, _, err = diffvae("train", "no such file", "--out", tmp_path / "out")
+    code, _, err = diffvae("train", __file__, "--out", tmp_path / "out")
     assert code == 2
     assert err.startswith(f"Error: Process {other.pid} is writing")
 

@@ -347,7 +347,7 @@ def test_a_batch_that_nobody_named_is_noticed(apart, tmp_path, quick_figures):
     assert result.summary["batches"][0]["key"] == "batch"
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "--batch-key batch to remove it" in page
-    assert "Columns whose name says batch" in page
+    assert "Columns that look like batches" in page
     again = pipeline.identify_again(tmp_path / "out", **GIVEN)
     assert [w for w in again.summary["warnings"] if "--batch-key" in w] == said
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +11,13 @@ import typer
 def existing(paths: Any) -> Any:
     """Return paths that exist; refuse others at once, because importing what reads them takes seconds."""
     for path in paths if isinstance(paths, list) else [paths]:
-        if path is not None and not os.path.lexists(path.expanduser()):
-            raise FileNotFoundError(f"There is no file or folder {str(path)!r}.")
+        try:
+            if path is not None:
+                path.expanduser().stat()
+        except (FileNotFoundError, NotADirectoryError, RuntimeError):  # the last: the home of nobody
+            raise FileNotFoundError(f"There is no file or folder {str(path)!r}.") from None
+        except (OSError, ValueError):  # whoever reads it says what is wrong
+            pass
     return paths
 
 

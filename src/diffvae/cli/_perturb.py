@@ -13,6 +13,8 @@ from diffvae.cli import _console
 from diffvae.cli import _options as o
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from diffvae.pipeline import Changes
 
 NAME = "perturb"
@@ -126,6 +128,8 @@ def marked(genes: str) -> str:
 
 WIDTH = 100
 """Number of characters of a line."""
+MAX_PAIRS = 12
+"""Most pairs of types whose genes are printed."""
 MAX_NAME = 24
 """Longest name of a type in a table."""
 
@@ -157,6 +161,7 @@ def show_sources(changes: Changes) -> None:
         ["source", "cells", "reached", "no jump", "types"],
         rows,
     )
+    show_genes(changes.targets)
 
 
 def as_many(words: Sequence[str], room: int) -> str:
@@ -199,14 +204,25 @@ def show_targets(changes: Changes) -> None:
             for name, t in zip(names, targets.itertuples(), strict=True)
         ],
     )
-    genes = [
-        (_short(t.target), _few(marked(t.genes_up)), _few(marked(t.genes_down)))
+    show_genes(targets)
+
+
+def show_genes(targets: pd.DataFrame) -> None:
+    """Print the first genes of the minimal sets of each pair of types that has some."""
+    several = targets["source"].nunique() > 1
+    rows = [
+        (
+            *([_short(t.source)] if several else []),
+            _short(t.target),
+            _few(marked(t.genes_up)),
+            _few(marked(t.genes_down)),
+        )
         for t in targets.itertuples()
-        if t.n_flipped
+        if t.n_flipped > 0
     ]
-    if genes:
-        title = "Genes of the smallest sets that flip a cell (* transcription factor)"
-        _console.table(title, ["target", "up", "down"], genes)
+    if rows and len(rows) <= MAX_PAIRS:
+        title = "Genes of the smallest sets that convert a cell (* transcription factor)"
+        _console.table(title, [*(["source"] if several else []), "target", "up", "down"], rows)
 
 
 def _short(name: str) -> str:
@@ -214,5 +230,5 @@ def _short(name: str) -> str:
 
 
 def _few(genes: str) -> str:
-    """Return the first genes, as many as a third of a line holds."""
-    return textwrap.shorten(genes, WIDTH // 3, placeholder="")
+    """Return the first genes, as many as a quarter of a line holds."""
+    return textwrap.shorten(genes, WIDTH // 4, placeholder="")

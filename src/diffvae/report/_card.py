@@ -32,8 +32,8 @@ def caveats(summary: Mapping[str, Any], tiles: Sequence[Mapping[str, Any]]) -> l
     shown = {tile["section"] for tile in tiles}
     said = list(summary["warnings"][:1])
     if uncertain:
-        are = "name is" if uncertain == 1 else "names are"
-        said.append(f"{uncertain} of the {len(summary['clusters'])} cluster {are} uncertain and marked with ?.")
+        are = "is" if uncertain == 1 else "are"
+        said.append(f"{uncertain} of {len(summary['clusters'])} names of clusters {are} uncertain and marked with ?.")
     if "changes" in shown:
         said.append("A conversion is a changed call of classifiers. Only an experiment shows whether the cell changes.")
     if "fates" in shown:
