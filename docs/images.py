@@ -20,8 +20,9 @@ dv.pl.save(dv.pl.tsne(adata, color="diffvae_cell_type"), images / "tsne_cell_typ
 dv.pl.save(dv.pl.latent_dimensions(adata), images / "latent_dimensions", formats=("png",), dpi=100)
 dv.pl.save(dv.pl.adjacency(adata, "cell_type")[0], images / "adjacency", formats=("png",), dpi=100)
 targets = json.loads((root / "demo/perturbation/summary.json").read_text())["targets"]
-most = max(targets, key=lambda t: t["converted"])["target"]
-shutil.copy(root / f"demo/perturbation/figures/minimal_genes_{file_name(most)}.png", images / "minimal_genes.png")
+most = max((t for t in targets if t["searched"]), key=lambda t: t["judged"])
+pair = f"{file_name(most['source'])}_to_{file_name(most['target'])}"
+shutil.copy(root / f"demo/perturbation/figures/minimal_genes_{pair}.png", images / "minimal_genes.png")
 stages = {"earlier": ["Ductal", "Ngn3 low EP", "Ngn3 high EP"], "targets": ["Alpha", "Beta", "Delta", "Epsilon"]}
 dv.tl.commitment(adata, "Pre-endocrine", "cell_type", **stages, min_core=0.1)
 dv.tl.fates(adata, "Pre-endocrine", "cell_type", **stages, n_bootstraps=20, split_by="diffvae_commitment")
