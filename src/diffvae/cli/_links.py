@@ -32,7 +32,7 @@ K = Annotated[
 
 
 MinCore = Annotated[
-    float, typer.Option("--min-core", help="Least share of uncommitted progenitors; 0.1 if most of them have begun.")
+    float, typer.Option("--min-core", help="Least share of uncommitted progenitors; 0.1 if most of them are committed.")
 ]
 
 
@@ -40,7 +40,7 @@ def command(
     result: o.Result,
     k: K = None,
     source: Annotated[
-        str | None, typer.Option("--source", help="Progenitor type: which of its cells have begun to commit?")
+        str | None, typer.Option("--source", help="Progenitor type: which of its cells are committed?")
     ] = None,
     target: Annotated[
         list[str] | None,
@@ -65,7 +65,7 @@ def command(
     """Predict links between cells with Graph-DiffVAE, compared with chance and with the similarity of cells.
 
     Joins similar cells, trains on this graph with 10 % of its edges hidden, predicts links with calibrated
-    probabilities, counts links between types, ranks progenitors by their fates, and calls those that have begun.
+    probabilities, counts links between types, ranks progenitors by their fates, and calls committed ones.
     """
     options = o.arguments(locals())
     from diffvae import pipeline

@@ -371,7 +371,7 @@ def links(
     progress: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> Links:
-    """Predict the links between the cells of an existing result, and call the progenitors that have begun to commit.
+    """Predict the links between the cells of an existing result, and call the committed progenitors.
 
     Parameters
     ----------

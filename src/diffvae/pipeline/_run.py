@@ -146,7 +146,7 @@ def run(
         Least share of uncommitted progenitors: see :func:`diffvae.tl.commitment`.
     links, k
         Predict links between cells with Graph-DiffVAE, on a graph of the k most similar cells of each: see
-        :func:`links`. The cells of the source are ranked by their fates, and those that have begun are called. Of
+        :func:`links`. The cells of the source are ranked by their fates, and committed ones are called. Of
         several sources this is the last one, and those before it are earlier types.
     seed
         Seed of all random numbers: the same seed gives the same tables.
