@@ -1,6 +1,7 @@
 """Settings of the tests and of the docstring examples."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,21 @@ import pytest
 # Threads that wait by spinning take the cores from those that work. OpenMP reads this once, before it starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# No test opens a window.
+os.environ.setdefault("MPLBACKEND", "agg")
+
 # Test processes share the cores instead of each taking all of them.
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(share, 1)))
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Close the figures of a test or an example; pyplot warns of more than 20."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 @pytest.fixture(autouse=True)

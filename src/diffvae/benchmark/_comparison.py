@@ -146,6 +146,7 @@ class Comparison:
 def _write(comparison: Comparison, stats: Findings, folder: Path) -> None:
     """Write everything, the summary last, because its state "complete" means that all other files are there."""
     from diffvae import pl
+    from diffvae.pl._style import apart_from_pyplot
 
     earlier = _earlier_figures(folder)
     claim(folder)
@@ -160,7 +161,8 @@ def _write(comparison: Comparison, stats: Findings, folder: Path) -> None:
         folders.write_csv(table, folder / f"{name}.csv")
     captions = {}
     for name, (caption, draw) in figures(stats).items():
-        pl.save(draw(), folder / "figures" / name)
+        with apart_from_pyplot():
+            pl.save(draw(), folder / "figures" / name)
         captions[f"figures/{name}.png"] = caption
     page = _report.report(stats, comparison.types, command=comparison.command, figures=captions)
     folders.write_text(page, folder / REPORT)

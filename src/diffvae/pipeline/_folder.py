@@ -141,10 +141,12 @@ def write_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> None:
 def write_figures(figures: Mapping[str, Callable[[], Any]], folder: Path) -> None:
     """Draw figures and save them into ``folder/figures``."""
     from diffvae import pl
+    from diffvae.pl._style import apart_from_pyplot
 
     (folder / "figures").mkdir(parents=True)
-    for name, draw in figures.items():
-        pl.save(np.ravel(draw())[0], folder / "figures" / name)
+    with apart_from_pyplot():
+        for name, draw in figures.items():
+            pl.save(np.ravel(draw())[0], folder / "figures" / name)
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> None:

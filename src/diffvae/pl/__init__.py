@@ -1,10 +1,12 @@
 """Figures. Every function returns the Axes that it draws into.
 
 Functions of one panel draw into the argument ``ax``, or into a new figure 6 inches wide (half a slide); functions of
-several panels always make a new figure. Text is 9 points or larger. New figures are not registered with pyplot, so none
-stays open and no display is needed. A notebook shows a figure if the returned Axes are the last line of a cell.
-Elsewhere save it with ``diffvae.pl.save(ax, "path")`` or ``ax.figure.savefig``. To see it in a window, pass Axes of
-``pyplot.subplots(layout="constrained")``.
+several panels always make a new figure. Text is 9 points or larger.
+
+As in scanpy, ``show=True`` shows a figure and ``save="path"`` writes it to a file and closes it. Otherwise a new figure
+is the current one of pyplot: ``pyplot.savefig`` and ``pyplot.show`` find it, and a notebook shows it once, below its
+cell. It stays open until ``pyplot.close`` or ``diffvae.pl.save(ax, "path")``. Runs and comparisons write their figures
+apart from pyplot, and need no display.
 
 rcParams stay unchanged: the style applies only while a function draws. A category has the same colour in all figures
 that are coloured by the same column.

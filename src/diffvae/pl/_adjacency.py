@@ -37,7 +37,7 @@ _STRIP: Final = 0.035
 RULES: dict[str, Rule] = {"n_bins": Whole(2)}
 
 
-@_style.styled
+@_style.plotted
 def adjacency(
     adata: AnnData,
     groupby: str,
@@ -48,6 +48,8 @@ def adjacency(
     n_bins: int = 300,
     title: str | None = None,
     palette: _style.Palette | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> np.ndarray:
     r"""Draw the adjacency matrix of each graph, with cells sorted by type (Figures 4c, d and e of the paper).
 
@@ -76,6 +78,8 @@ def adjacency(
         Title; None writes one.
     palette
         Colours as in ``diffvae.pl.tsne``.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -105,7 +109,7 @@ def adjacency(
     bins = equal_bins(adata.n_obs, n_bins)
     exact = len(bins) == adata.n_obs + 1
     sizes = {g: int(n) for g, n in types.value_counts(sort=False).items() if n}
-    colour_of = _style.colours(list(types.cat.categories), palette)
+    colour_of = _data.colours_of(adata, groupby, palette)
 
     figure, panels, key = _layout(len(links) + coexpression)
     shares = [binned_links(one, order, bins) for one in links]

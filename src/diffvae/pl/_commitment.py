@@ -26,13 +26,15 @@ _ROWS = 10
 _REST, _RAW = "#DADADA", "#9A9A9A"
 
 
-@_style.styled
+@_style.plotted
 def commitment(
     adata: AnnData,
     *,
     use_rep: str = _keys.TSNE,
     title: str | None = None,
     palette: _style.Palette | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> np.ndarray:
     """Draw the commitment call of each progenitor on the map, and the number of cells per call.
 
@@ -46,6 +48,8 @@ def commitment(
         Title; None writes one.
     palette
         Colours as in ``diffvae.pl.tsne``.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -82,9 +86,7 @@ def commitment(
     counts = pd.DataFrame({k: table[k].astype(str).value_counts() for k in ("call", "call_pca")})
     counts = counts.fillna(0).astype(int)
     rows = _rows(counts)
-    looks = {
-        row: _look(row, _style.colours(list(_data.groups(adata, groupby).cat.categories), palette)) for row in rows
-    }
+    looks = {row: _look(row, _data.colours_of(adata, groupby, palette)) for row in rows}
 
     # The height leaves room for two lines of label per bar.
     figure, panels = _style.new_figure(2, 2, max(2.6, 26 * len(looks) / 72 + 0.7))

@@ -25,13 +25,15 @@ WIDER: Final = 3.0
 """The axis reaches at most this many times the largest difference."""
 
 
-@_style.styled
+@_style.plotted
 def method_scores(
     table: pd.DataFrame,
     metric: str = "ari",
     *,
     ax: Axes | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     """Draw the scores of each method on each data set: a dot per training and a bar at their mean.
 
@@ -45,6 +47,8 @@ def method_scores(
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that counts how often each
         method has the highest mean.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -147,13 +151,15 @@ def _highest(means: pd.Series, metric: str, datasets: Sequence[str]) -> str:
     return f"{word.capitalize()} mean: {several} of {len(datasets)} data sets"
 
 
-@_style.styled
+@_style.plotted
 def method_differences(
     paired: pd.DataFrame,
     per_dataset: pd.DataFrame | None = None,
     *,
     ax: Axes | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     """Draw the mean difference between the reference and each other method, with its interval.
 
@@ -166,6 +172,8 @@ def method_differences(
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says which methods are
         better or worse.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------

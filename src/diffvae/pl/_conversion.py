@@ -43,7 +43,7 @@ Places = dict[tuple[str, float], np.ndarray]
 _UNITS = {"step": "share of the distance to the target", "n_sd": "shift (sd)"}
 
 
-@_style.styled
+@_style.plotted
 def conversions(
     perturbation: Perturbation,
     *,
@@ -51,6 +51,8 @@ def conversions(
     step: float | Sequence[float] | None = None,
     source: str | None = None,
     ncols: int | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> np.ndarray:
     """Draw which cells of a type convert, with a map per target (Figure 3 of the paper).
 
@@ -67,6 +69,8 @@ def conversions(
         Type of the moved cells; None for the first.
     ncols
         Number of columns. None: one per step, or up to three if there is one step.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -123,7 +127,7 @@ def conversions(
     return _style.array(panels).reshape(len(targets), n_steps)
 
 
-@_style.styled
+@_style.plotted
 def converted(
     perturbation: Perturbation,
     target: str,
@@ -132,6 +136,8 @@ def converted(
     source: str | None = None,
     ax: Axes | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     """Draw which cells of a type are converted by one step, and where they go on the map of all cells.
 
@@ -147,6 +153,8 @@ def converted(
         Type of the moved cells; None for the first.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -183,13 +191,15 @@ def converted(
     return ax
 
 
-@_style.styled
+@_style.plotted
 def conversion_curves(
     perturbation: Perturbation,
     *,
     targets: str | Sequence[str] | None = None,
     source: str | None = None,
     ncols: int = 2,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> np.ndarray:
     """Draw the share of converted cells against the size of the step: a panel per target, a line per method.
 
@@ -203,6 +213,8 @@ def conversion_curves(
         Type of the moved cells; None for the first.
     ncols
         Number of columns.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -260,7 +272,7 @@ def conversion_curves(
     return _style.array(panels)
 
 
-@_style.styled
+@_style.plotted
 def plasticity(
     perturbation: Perturbation,
     *,
@@ -268,6 +280,8 @@ def plasticity(
     step: float | None = None,
     ax: Axes | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     """Draw a heat map of sources x targets: the percentage of cells converted beyond chance.
 
@@ -282,6 +296,8 @@ def plasticity(
         A step instead: each pair at this share of its own distance.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------

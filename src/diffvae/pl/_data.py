@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -14,7 +14,7 @@ from scipy import sparse
 from diffvae import _keys
 from diffvae._core.anndata import MADE_BY, result
 from diffvae._errors import DataError
-from diffvae.pl._style import NOT_AVAILABLE, is_unassigned, natural_key
+from diffvae.pl._style import NOT_AVAILABLE, Palette, colours, is_unassigned, natural_key
 
 _NOUNS = {
     _keys.CLUSTER: ("cluster", "clusters"),
@@ -88,6 +88,47 @@ def groups(adata: AnnData, key: str) -> pd.Series:
     if names.isna().any() and NOT_AVAILABLE not in order:
         order.append(NOT_AVAILABLE)
     return pd.Series(pd.Categorical(names.fillna(NOT_AVAILABLE), categories=order), index=adata.obs_names)
+
+
+def colours_of(adata: AnnData, key: str, palette: Palette | None = None, more: Iterable[str] = ()) -> dict[str, str]:
+    """Return the colour of each category of an ``obs`` column, the same in all figures and on the page of a result.
+
+    It depends only on the place of the category, as in `colours`. If the column shares a type with the names that
+    diffvae gave (``obs["diffvae_cell_type"]``), types of both have the colour they have there, and the others the next
+    colours.
+
+    Parameters
+    ----------
+    adata
+        Cells with ``obs[key]``.
+    key
+        Column of ``obs``.
+    palette
+        As in `colours`; a list has a colour per category of the column.
+    more
+        Types that some of the cells lack, after those of the column.
+
+    Examples
+    --------
+    >>> obs = pd.DataFrame({"diffvae_cell_type": ["T", "B"], "type": ["T", "A"], "batch": ["x", "y"]}, ["1", "2"])
+    >>> adata = AnnData(obs=obs)
+    >>> colours_of(adata, "diffvae_cell_type")
+    {'B': '#0072b2', 'T': '#e69f00'}
+    >>> colours_of(adata, "type")
+    {'A': '#009e73', 'T': '#e69f00'}
+    >>> colours_of(adata, "batch")
+    {'x': '#0072b2', 'y': '#e69f00'}
+    """
+    names = list(dict.fromkeys([*groups(adata, key).cat.categories, *more]))
+    first: list[str] = []
+    if key not in (_keys.CELL_TYPE, _keys.CLUSTER) and _keys.CELL_TYPE in adata.obs:
+        given = list(groups(adata, _keys.CELL_TYPE).cat.categories)
+        first = given if any(not is_unassigned(name) for name in set(given) & set(names)) else []
+    every = colours(list(dict.fromkeys([*first, *names])))
+    own = {name: every[name] for name in names}
+    if palette is None:
+        return own
+    return colours(names, own | {str(k): v for k, v in palette.items()} if isinstance(palette, Mapping) else palette)
 
 
 def by_size(column: pd.Series) -> dict[str, int]:

@@ -21,7 +21,7 @@ _SIDES = {"+": "+", "-": "−"}
 RULES: dict[str, Rule] = {"value": Choice("share", "odds_ratio"), "n_top": Optional(Whole(1)), "n_dims": Whole(1)}
 
 
-@_style.styled
+@_style.plotted
 def latent_dimensions(
     adata: AnnData,
     *,
@@ -30,6 +30,8 @@ def latent_dimensions(
     n_top: int | None = None,
     ax: Axes | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     r"""Draw a heat map of groups x latent dimensions: how strongly each dimension encodes each group.
 
@@ -49,6 +51,8 @@ def latent_dimensions(
         Number of dimensions per group, best first, among those chosen for it. None: as many as stay legible.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -125,7 +129,7 @@ def _columns(table: pd.DataFrame, rows: list[str], n_top: int | None, most: int)
     return [int(d) for d in best["dimension"]]
 
 
-@_style.styled
+@_style.plotted
 def dimension_composition(
     adata: AnnData,
     *,
@@ -135,6 +139,8 @@ def dimension_composition(
     ax: Axes | None = None,
     title: str | None = None,
     palette: _style.Palette | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     r"""Draw the composition of the outlying cells of each dimension that was chosen for a group.
 
@@ -156,6 +162,8 @@ def dimension_composition(
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
     palette
         Colours as in ``diffvae.pl.tsne``.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -186,7 +194,7 @@ def dimension_composition(
 
     sizes = _data.by_size(column)
     order = [group, *(g for g in sizes if g != group and g in shares)]
-    of = _style.colours(list(column.cat.categories), palette)
+    of = _data.colours_of(adata, groupby, palette)
     ax = _style.axes_or_new(ax, 6)
     left = np.zeros(len(chosen))
     for g in order:

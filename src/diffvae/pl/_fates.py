@@ -70,13 +70,15 @@ def colour_of(colour: str, strength: np.ndarray) -> np.ndarray:
     return blend
 
 
-@_style.styled
+@_style.plotted
 def fates(
     adata: AnnData,
     *,
     use_rep: str = _keys.TSNE,
     title: str | None = None,
     palette: _style.Palette | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> np.ndarray:
     r"""Draw the fate towards which each progenitor leans on the map, and the mean fate probabilities of their groups.
 
@@ -91,6 +93,8 @@ def fates(
         Title; None writes one.
     palette
         Colours as in ``diffvae.pl.tsne``.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -129,7 +133,7 @@ def fates(
         )
     types = _data.groups(adata, groupby)
     # of some of the cells a fate may be missing
-    of = _style.colours(list(dict.fromkeys([*types.cat.categories, *names])), palette)
+    of = _data.colours_of(adata, groupby, palette, names)
     own = (types == source).to_numpy()
     if not (own & np.isfinite(values).all(axis=1)).any():
         raise DataError(

@@ -21,7 +21,7 @@ _ROW = 13.5  # points
 RULES: dict[str, Rule] = {"n_genes": Whole(1)}
 
 
-@_style.styled
+@_style.plotted
 def gene_heatmap(
     adata: AnnData,
     *,
@@ -33,6 +33,8 @@ def gene_heatmap(
     ax: Axes | None = None,
     title: str | None = None,
     palette: _style.Palette | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     r"""Draw a dot plot of genes x groups: colour is mean expression, area the share of expressing cells.
 
@@ -59,6 +61,8 @@ def gene_heatmap(
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
     palette
         Colours of the frames around the genes of each group, as in ``diffvae.pl.tsne``.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -106,7 +110,7 @@ def gene_heatmap(
         across, down, s=expressed * widest**2, c=mean.ravel(), cmap=_style.SEQUENTIAL, vmin=0,
         vmax=max(mean.max(), 1e-9), edgecolors=_style.INK, linewidths=0.3, zorder=3,
     )  # fmt: skip
-    _frames(ax, blocks, columns, _style.colours(list(column.cat.categories), palette))
+    _frames(ax, blocks, columns, _data.colours_of(adata, groupby, palette))
     ax.spines[:].set_visible(False)
     scaled = ", each gene from its lowest to its highest group" if standard_scale else ""
     _style.colour_bar(ax, dots, "mean expression" + scaled)

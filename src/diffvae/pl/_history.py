@@ -33,13 +33,15 @@ _SCORES = ("auc", "average_precision")
 """Higher is better; the other terms are losses."""
 
 
-@_style.styled
+@_style.plotted
 def history(
     model: Any,
     *,
     terms: str | Sequence[str] | None = None,
     ax: Axes | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     """Draw training curves of each term of the loss: training solid, validation dashed, best epoch dotted.
 
@@ -56,6 +58,8 @@ def history(
         orders of magnitude. The axis is logarithmic where a term falls more than tenfold.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title with the best epoch.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------

@@ -20,8 +20,10 @@ _PCA: Final = "#8A8A8A"
 _COLUMNS: Final = ("side", "score", "pca", "latent", "permuted")
 
 
-@_style.styled
-def integration(data: AnnData | pd.DataFrame, *, title: str | None = None) -> np.ndarray:
+@_style.plotted
+def integration(
+    data: AnnData | pd.DataFrame, *, title: str | None = None, show: bool | None = None, save: _style.File | None = None
+) -> np.ndarray:
     """Draw each score of integration before and after: a line from PCA without integration to the latent space.
 
     Parameters
@@ -30,6 +32,8 @@ def integration(data: AnnData | pd.DataFrame, *, title: str | None = None) -> np
         An AnnData after ``diffvae.tl.integration``, or the table that it returns.
     title
         Title. None: the mean score of each side before and after.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------

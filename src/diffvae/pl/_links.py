@@ -50,7 +50,7 @@ class _Drawn(NamedTuple):
     """Number of links to each type."""
 
 
-@_style.styled
+@_style.plotted
 def links(
     adata: AnnData,
     groupby: str,
@@ -61,6 +61,8 @@ def links(
     rng: Rng = 0,
     title: str | None = None,
     palette: _style.Palette | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> np.ndarray:
     """Draw links between types on the map of the cells: those given and those newly predicted (Figure 4b of the paper).
 
@@ -84,6 +86,8 @@ def links(
         Title; None writes one.
     palette
         Colours as in ``diffvae.pl.tsne``.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -111,7 +115,7 @@ def links(
         raise DataError(
             f"source is {source!r}; the types of adata.obs[{groupby!r}] are {_data.listed(sorted(set(types)), 30)}."
         )
-    of = _style.colours(names, palette)
+    of = _data.colours_of(adata, groupby, palette)
     given = graph(adata, result(adata, "links")["graph_key"])
     for key in (_keys.CALLED_LINKS, _keys.LINKS):
         if key not in adata.obsp:
@@ -202,12 +206,14 @@ def _legend(
     return keys, labels
 
 
-@_style.styled
+@_style.plotted
 def link_table(
     adata: AnnData,
     *,
     graphs: Sequence[str] | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> np.ndarray:
     r"""Draw a heat map of types x types for each graph: links compared with random graphs of the same degrees.
 
@@ -219,6 +225,8 @@ def link_table(
         Graphs of the table to draw; None for all.
     title
         Title; None writes one.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------

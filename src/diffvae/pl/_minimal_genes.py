@@ -25,12 +25,14 @@ _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
 _TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000)
 
 
-@_style.styled
+@_style.plotted
 def gene_counts(
     minimal: MinimalGenes | Mapping[str, MinimalGenes],
     *,
     ax: Axes | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     """Draw the cumulative share of converted cells whose call flips against the number of genes changed.
 
@@ -40,6 +42,8 @@ def gene_counts(
         From ``diffvae.tl.minimal_genes``, or a dictionary name -> result with a curve each.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -100,13 +104,15 @@ def gene_counts(
     return ax
 
 
-@_style.styled
+@_style.plotted
 def minimal_genes(
     minimal: MinimalGenes,
     *,
     n_genes: int = 20,
     ax: Axes | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     """Draw the genes in most minimal sets: share of the cells, direction, mean change, and the share by chance.
 
@@ -118,6 +124,8 @@ def minimal_genes(
         Largest number of genes.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------

@@ -12,7 +12,7 @@ from diffvae import _keys
 from diffvae.pl import _data, _style, _text
 
 
-@_style.styled
+@_style.plotted
 def overlap(
     data: AnnData | pd.DataFrame,
     *,
@@ -20,6 +20,8 @@ def overlap(
     groupby: str = _keys.CELL_TYPE,
     ax: Axes | None = None,
     title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> Axes:
     """Draw a heat map of reference labels x groups: the groups in which the cells of each label lie.
 
@@ -35,6 +37,8 @@ def overlap(
         Column of the groups; with counts, the name of the columns.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------

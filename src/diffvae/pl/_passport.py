@@ -25,7 +25,7 @@ RULES: dict[str, Rule] = {"reading": Choice("weights", "jacobian"), "n_genes": W
 _SIDES: Final = {"+": "+", "-": "−"}
 
 
-@_style.styled
+@_style.plotted
 def passport(
     adata: AnnData,
     dimension: int,
@@ -34,6 +34,8 @@ def passport(
     n_genes: int = 8,
     title: str | None = None,
     palette: _style.Palette | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
 ) -> np.ndarray:
     """Draw a latent dimension: its values in the cells of each type, and the genes that rise and fall along it.
 
@@ -52,6 +54,8 @@ def passport(
         share of it that they explain beside chance.
     palette
         Colours as in ``diffvae.pl.tsne``.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -100,7 +104,7 @@ def passport(
 
     rows = max(len(spread), len(genes))
     figure, (left, right) = _style.new_figure(2, 2, max(2.6, rows * 14.5 / 72 + 0.6))
-    _types(left, spread, types[types["dimension"] == dimension], _style.colours(list(column.cat.categories), palette))
+    _types(left, spread, types[types["dimension"] == dimension], _data.colours_of(adata, groupby, palette))
     n_types = column.nunique()
     heading = "Types" if n_types == len(spread) else f"Types ({len(spread)} of {n_types}: both ends)"
     _style.panel_title(left, heading)

@@ -35,8 +35,14 @@ _LOOKS: Final[dict[str, dict[str, Any]]] = {
 """Shapes differ as well as colours, for print without colour."""
 
 
-@_style.styled
-def stability(found: AnnData | StabilityResult, *, title: str | None = None) -> np.ndarray:
+@_style.plotted
+def stability(
+    found: AnnData | StabilityResult,
+    *,
+    title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
+) -> np.ndarray:
     """Draw the similarity of each dimension to its match in repeated trainings, compared with random axes.
 
     Parameters
@@ -45,6 +51,8 @@ def stability(found: AnnData | StabilityResult, *, title: str | None = None) -> 
         Result of ``diffvae.benchmark.stability``, or the AnnData that holds it.
     title
         Title; None writes one.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from io import BytesIO
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Any, Final, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps, get_backend, is_interactive, rc_context
+from matplotlib._pylab_helpers import Gcf
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, is_color_like, to_hex, to_rgb
@@ -23,6 +27,7 @@ from matplotlib.ticker import PercentFormatter
 
 P = ParamSpec("P")
 R = TypeVar("R")
+File = str | os.PathLike[str]
 
 # The first seven are Okabe and Ito's, with a darker yellow (visible on white) and without black (used for text). The
 # other 25 were chosen greedily: each maximises the OKLab distance to white, to GREY and to the colours before it,
@@ -195,13 +200,88 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
     return drawn
 
 
-class NotebookAxes(Axes):
-    """Axes that a notebook displays as an image.
+_apart: ContextVar[bool] = ContextVar("apart", default=False)
+_shown: WeakSet[Figure] = WeakSet()
+"""Figures that a call with show=True has shown."""
 
-    New figures are not registered with pyplot, so a notebook would otherwise print only the name of the Axes.
+
+@contextmanager
+def apart_from_pyplot() -> Iterator[None]:
+    """Draw figures that pyplot doesn't know: those of a pipeline, which are many, go to files and need no window."""
+    token = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
+
+
+def plotted(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public plotting function: as `styled`, and do what its arguments `show` and `save` say.
+
+    A new figure becomes the current one of pyplot when it is complete, so that an error leaves no half of a figure. One
+    that is only saved does not, nor one drawn within `apart_from_pyplot`.
     """
+    in_style = styled(function)
 
-    def _repr_png_(self) -> bytes:
+    @wraps(function)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
+        show, file = kwargs.pop("show", None), kwargs.pop("save", None)
+        if not (show is None or isinstance(show, bool)):
+            raise ValueError(f"show is {show!r}; pass True, False or None.")
+        if file is not None and not (isinstance(file, str | os.PathLike) and Path(file).name):
+            raise ValueError(f"save is {file!r}; pass the path of a file, with or without a suffix.")
+        made = in_style(*args, **kwargs)
+        figure = np.ravel(np.asarray(made, dtype=object))[0].figure.figure
+        if kwargs.get("ax") is None and (show or file is None):
+            _register(figure)
+        if isinstance(file, str | os.PathLike):
+            path = Path(file)
+            kind = path.suffix.removeprefix(".")
+            with style():
+                _write(
+                    figure, path.with_suffix("") if kind in _METADATA else path, [kind] if kind in _METADATA else KINDS
+                )
+        if show:
+            from matplotlib import pyplot
+
+            pyplot.show()
+            _shown.add(figure)
+        if file is not None:
+            _close(figure)
+        return made
+
+    return drawn
+
+
+def _register(figure: Figure) -> None:
+    """Make a figure the current one of pyplot, unless that could do harm: in another thread, or without a display."""
+    if _apart.get() or threading.current_thread() is not threading.main_thread():
+        return
+    try:
+        from matplotlib import pyplot
+
+        pyplot.figure(FigureClass=lambda *args, **options: figure)
+    except ImportError:  # such as a chosen backend that needs a display where there is none
+        return
+
+
+def _close(figure: Figure) -> None:
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(figure)
+
+
+def _shown_otherwise(figure: Figure) -> bool:
+    """Return whether a figure is shown already, or pyplot will show it when the cell of the notebook ends."""
+    held = any(manager.canvas.figure is figure for manager in Gcf.get_all_fig_managers())
+    return figure in _shown or (held and (is_interactive() or "inline" in get_backend()))
+
+
+class NotebookAxes(Axes):
+    """Axes that a notebook displays as an image, unless pyplot displays their figure."""
+
+    def _repr_png_(self) -> bytes | None:
+        if _shown_otherwise(self.figure.figure):
+            return None
         with style(), BytesIO() as png:
             self.figure.figure.savefig(png, format="png", dpi=110, bbox_inches="tight")
             return png.getvalue()
@@ -311,8 +391,8 @@ MAX_Q: Final = 0.05
 class Panels(np.ndarray):
     """Array of the Axes of one figure, which a notebook displays as an image."""
 
-    def _repr_png_(self) -> bytes:
-        png: bytes = self.flat[0]._repr_png_()
+    def _repr_png_(self) -> bytes | None:
+        png: bytes | None = self.flat[0]._repr_png_()
         return png
 
 
@@ -372,13 +452,17 @@ _METADATA: Final[dict[str, dict[str, None]]] = {
 }  # fmt: skip
 
 
+KINDS: Final = ("png", "svg")
+DPI: Final = 200
+
+
 @styled
 def save(
     figure: Axes | Figure,
     path: str | os.PathLike[str],
     *,
-    formats: Sequence[str] = ("png", "svg"),
-    dpi: float = 200,
+    formats: Sequence[str] = KINDS,
+    dpi: float = DPI,
 ) -> list[Path]:
     """Save a figure, one file per format, and close it.
 
@@ -421,8 +505,14 @@ def save(
     path = Path(path)
     if path.suffix.lstrip(".") in _METADATA:
         raise ValueError(f"path is {str(path)!r}; leave out the suffix and name the format in formats=.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files = _write(drawn, path, formats, dpi)
+    _close(drawn)
+    return files
 
+
+def _write(figure: Figure, path: Path, formats: Sequence[str], dpi: float = DPI) -> list[Path]:
+    """Write the files of a figure under temporary names, then rename them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporaries: dict[Path, Path] = {}
     try:
         for kind in formats:
@@ -430,15 +520,13 @@ def save(
             os.close(handle)
             temporaries[path.with_name(f"{path.name}.{kind}")] = temporary = Path(name)
             with rc_context({"svg.hashsalt": "diffvae", "svg.fonttype": "path", "pdf.fonttype": 42}):
-                drawn.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", metadata=_METADATA[kind])
+                figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", metadata=_METADATA[kind])
             os.chmod(temporary, 0o666 & ~_umask())
         for target, temporary in temporaries.items():
             os.replace(temporary, target)
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
-    if pyplot := sys.modules.get("matplotlib.pyplot"):
-        pyplot.close(drawn)
     return list(temporaries)
 
 

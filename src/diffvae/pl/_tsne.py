@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,12 @@ from diffvae._random import generator
 from diffvae.pl import _data, _style, _text
 
 _HEIGHT = 4.6  # inches
+_PANEL = {1: 3.4, 2: 2.7}
+"""Height of each of several maps, by the number of columns."""
 RULES: dict[str, Rule] = {"legend": Either(Flag(), Choice("on data"))}
 
 
-@_style.styled
+@overload
 def tsne(
     adata: AnnData,
     *,
@@ -32,7 +35,39 @@ def tsne(
     legend: bool | Literal["on data"] = True,
     palette: _style.Palette | None = None,
     size: float | None = None,
-) -> Axes:
+    show: bool | None = None,
+    save: _style.File | None = None,
+) -> Axes: ...
+@overload
+def tsne(
+    adata: AnnData,
+    *,
+    color: Sequence[str | int],
+    basis: str = _keys.TSNE,
+    layer: str | None = None,
+    ax: None = None,
+    title: Sequence[str] | None = None,
+    legend: bool | Literal["on data"] = True,
+    palette: _style.Palette | None = None,
+    size: float | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
+) -> np.ndarray: ...
+@_style.plotted
+def tsne(
+    adata: AnnData,
+    *,
+    color: str | int | Sequence[str | int] = _keys.CLUSTER,
+    basis: str = _keys.TSNE,
+    layer: str | None = None,
+    ax: Axes | None = None,
+    title: str | Sequence[str] | None = None,
+    legend: bool | Literal["on data"] = True,
+    palette: _style.Palette | None = None,
+    size: float | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
+) -> Axes | np.ndarray:
     """Plot the cells on a t-SNE or another map, coloured by group, number, gene or latent dimension.
 
     Parameters
@@ -47,27 +82,36 @@ def tsne(
         - a gene, from `layer`, else (as in scanpy) from ``raw`` if present, else from ``X``;
         - an integer: this dimension of ``obsm["X_diffvae"]``, counted from 0, centred at 0.
 
-        Colour scales run from the 1st to the 99th percentile. Arrows on the colour bar mark values beyond.
+        A list draws one panel for each of its entries. Colour scales run from the 1st to the 99th percentile. Arrows on
+        the colour bar mark values beyond.
     basis
         Key in ``obsm``; the first two columns are drawn.
     layer
         Key in ``layers`` for the expression of a gene.
     ax, title
-        Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
+        Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn. With
+        a list of colours, `ax` must be None and `title` a list of as many.
     legend
         True: a legend of the groups, largest first, with their number of cells, next to the map (below it if names are
         long). "on data": names next to their cells if all fit, otherwise a legend. False: none.
     palette
         Colours of the groups: a dictionary, or a list in the order of the categories. ``adata.uns["<color>_colors"]``
         gives scanpy's colours. The default has 32 distinct colours, chosen for colour-blind readers. A colour depends
-        only on a category's position among all categories, so it is the same in every figure. "unassigned", "unknown",
-        "noise" and missing values are grey.
+        only on a category's position among all categories, so it is the same in every figure and on the page of a
+        result. A type that is also a name in ``obs["diffvae_cell_type"]`` has the colour of that name. "unassigned",
+        "unknown", "noise" and missing values are grey.
     size
         Area of a cell in square points. None: together the cells cover about a third of the map.
+    show
+        True shows the figure by ``matplotlib.pyplot.show``. None and False leave that to you: pyplot has the figure, so
+        that ``pyplot.show`` and ``pyplot.savefig`` find it, and a notebook shows it below the cell.
+    save
+        Path of a file to write as ``diffvae.pl.save`` does, which also closes the figure: png and svg, or the format
+        that the suffix names (such as "map.pdf"). None writes none.
 
     Returns
     -------
-    The Axes. In vector files only the cells are rasterised.
+    The Axes, or an array of the Axes of all panels if `color` is a list. In vector files only the cells are rasterised.
 
     Examples
     --------
@@ -81,6 +125,38 @@ def tsne(
     check(RULES, legend=legend)
     _data.check_adata(adata)
     xy = _data.positions(adata, basis)
+    if isinstance(color, str) or not isinstance(color, Sequence | np.ndarray | pd.Index):
+        return _panel(adata, color, xy, basis, layer, ax, title, legend, palette, size)
+    wanted = list(color)
+    titles = [None] * len(wanted) if title is None else title
+    if not wanted or ax is not None or isinstance(titles, str) or len(titles) != len(wanted):
+        raise ValueError(
+            f"color is a list of {len(wanted)}: pass at least one, no ax, and as title None or a list of as many."
+        )
+    # an error comes before anything is drawn; a legend beside its map needs the whole width
+    grouped = [isinstance(_values(adata, one, layer)[0].dtype, pd.CategoricalDtype) for one in wanted]
+    ncols = 1 if len(wanted) == 1 or (legend is True and any(grouped)) else 2
+    _, panels = _style.new_figure(len(wanted), ncols, _HEIGHT if len(wanted) == 1 else _PANEL[ncols])
+    for panel, one, name in zip(panels, wanted, titles, strict=True):
+        name = _text.shorten(str(_subject(one)), 72 * _style.WIDTH / ncols - 60, 10) if name is None else name
+        _panel(adata, one, xy, basis, layer, panel, "", legend, palette, size)
+        _style.panel_title(panel, name)
+    return _style.array(panels)
+
+
+def _panel(
+    adata: AnnData,
+    color: Any,
+    xy: np.ndarray,
+    basis: str,
+    layer: str | None,
+    ax: Axes | None,
+    title: Any,
+    legend: bool | Literal["on data"],
+    palette: _style.Palette | None,
+    size: float | None,
+) -> Axes:
+    """Draw one map."""
     values, label = _values(adata, color, layer)
     room = _style.slot(ax, _HEIGHT)
     ax = _style.axes_or_new(ax, _HEIGHT)
@@ -88,7 +164,7 @@ def tsne(
     dots: dict[str, Any] = {"s": area, "linewidths": 0, "rasterized": True}
 
     if isinstance(values.dtype, pd.CategoricalDtype):
-        colour_of = _style.colours(list(values.cat.categories), palette)
+        colour_of = _data.colours_of(adata, str(color), palette)
         sizes = _data.by_size(values)
         names = values.to_numpy(dtype=str)
         # The order is random so that no group hides another; unassigned cells are drawn first.

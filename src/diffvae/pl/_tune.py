@@ -27,8 +27,15 @@ class TuningResult(Protocol):
 BLUE, ORANGE = _style.CATEGORIES[0], _style.CATEGORIES[5]
 
 
-@_style.styled
-def tuning(tuned: TuningResult, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+@_style.plotted
+def tuning(
+    tuned: TuningResult,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
+) -> Axes:
     """Draw the trials of a search in order, and how the default and the best trial compare when trained again.
 
     Dots are complete trials, crosses are trials that were ended early (at their last loss), the diamond is the default,
@@ -42,6 +49,8 @@ def tuning(tuned: TuningResult, *, ax: Axes | None = None, title: str | None = N
         From :func:`diffvae.benchmark.tune`.
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title that says what is drawn.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------
@@ -155,8 +164,15 @@ def _caption(tuned: TuningResult, best: int) -> str:
     return f"Trial {best} beats the default with {better} of {_seeds(len(wide))}{gain}"
 
 
-@_style.styled
-def importance(table: pd.DataFrame, *, ax: Axes | None = None, title: str | None = None) -> Axes:
+@_style.plotted
+def importance(
+    table: pd.DataFrame,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    show: bool | None = None,
+    save: _style.File | None = None,
+) -> Axes:
     """Draw the share of the variation between trials that each parameter explains, and the limit of chance.
 
     Parameters
@@ -166,6 +182,8 @@ def importance(table: pd.DataFrame, *, ax: Axes | None = None, title: str | None
     ax, title
         Axes to draw into, and their title. None: a new figure 6 inches wide, and a title with the parameters that
         explain more than chance.
+    show, save
+        As in ``diffvae.pl.tsne``.
 
     Returns
     -------

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, _random
-from diffvae.pl._style import colours, is_unassigned
+from diffvae.pl._data import colours_of
+from diffvae.pl._data import groups as groups_of
+from diffvae.pl._style import is_unassigned
 from diffvae.report._encode import levels, packed, short
 
 if TYPE_CHECKING:
@@ -110,22 +112,6 @@ def data(cells: Cells, label_key: str | None, batch_key: str | None = None) -> d
     }
 
 
-def type_colours(adata: AnnData, label_key: str | None) -> dict[str, str]:
-    """Return the colours of types; a reference label and a cluster name that are equal share a colour."""
-    names: list[str] = []
-    for key in (_keys.CELL_TYPE, label_key):
-        if key is not None and key in adata.obs:
-            names += [c for c in categories(adata, key) if c not in names]
-    return colours(names)
-
-
-def categories(adata: AnnData, key: str) -> list[str]:
-    """Return the categories of a column in their order, with ``"NA"`` for missing values."""
-    column = adata.obs[key]
-    named = [str(c) for c in column.astype("category").cat.categories]
-    return [*named, "NA"] if column.isna().any() and "NA" not in named else named
-
-
 def _groups(adata: AnnData, rows: np.ndarray, label_key: str | None, batch_key: str | None) -> list[dict[str, Any]]:
     titles = {_keys.CELL_TYPE: "cell type (named by markers)", _keys.CLUSTER: "cluster"}
     if label_key is not None and label_key in adata.obs:
@@ -134,16 +120,13 @@ def _groups(adata: AnnData, rows: np.ndarray, label_key: str | None, batch_key: 
         titles.setdefault(batch_key, f"batch ({short(batch_key)})")
     if _keys.COMMITMENT in adata.obs:
         titles[_keys.COMMITMENT] = "commitment of progenitors"
-    shared = type_colours(adata, label_key)
     groups = []
     for key, title in titles.items():
         if key not in adata.obs:
             continue
-        names = categories(adata, key)
-        by_name = {name: i for i, name in enumerate(names)}
-        column = adata.obs[key].astype(object).where(adata.obs[key].notna(), "NA").astype(str)
-        codes = column.map(by_name).to_numpy()
-        palette = shared if key in (label_key, _keys.CELL_TYPE) else colours(names)
+        column = groups_of(adata, key)
+        names, codes = list(column.cat.categories), column.cat.codes.to_numpy()
+        palette = colours_of(adata, key)
         groups.append(
             {
                 "key": key,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from diffvae import _keys
 from diffvae._core.io import folders, read
 from diffvae._errors import DataError
-from diffvae.pl._style import GREY, colours
+from diffvae.pl._data import colours_of
+from diffvae.pl._style import GREY
 from diffvae.report import (
     _card,
     _changes,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 NAME = "report.html"
+MAX_BYTES = 15_000_000
+"""Maximum size of the page, as far as genes make it."""
 SCRIPTS = ("base", "map", "integration", "types", "changes", "fates", "links", "compared", "made")
 PARTS = {
     "changes": (_keys.PERTURBATION_FOLDER, "perturb"),
@@ -144,17 +147,21 @@ def _page_of_run(folder: Folder, adata: AnnData | None) -> str:
     batch_key = (folder.summary.get("integration") or {}).get("batch_key")
     cells = Cells.of(adata)
     shown = _types.shown(adata)
-    palette = _map.type_colours(adata, label_key)
+    palette = colours_of(adata, _keys.CELL_TYPE)
     parts = _read_parts(folder, cells, shown, palette)
-    data = {
+    data: dict[str, Any] = {
         "cells": _map.data(cells, label_key, batch_key),
         "integration": _integration.data(folder.summary, adata),
-        "genes": _types.gene_data(cells, [*_genes_in_tables(folder), *parts.genes], shown),
+        "genes": {"stored": []},
         "types": _types.data(folder, adata, shown, palette, batch_key),
         **parts.data,
         "made": _made.curves_of({"DiffVAE": folder}) | parts.curves,
     }
-    return _render(folder, data, _words_of_run(folder, cells, parts))
+    words = _words_of_run(folder, cells, parts, palette)
+    # genes take what the rest of the page leaves
+    room = MAX_BYTES - len(_render(folder, data, words).encode("utf-8", "replace"))
+    data["genes"] = _types.gene_data(cells, [*_genes_in_tables(folder), *parts.genes], shown, room)
+    return _render(folder, data, words)
 
 
 @dataclass(frozen=True)
@@ -217,12 +224,9 @@ def _read_parts(folder: Folder, cells: Cells, shown: Mapping[str, str], palette:
 
 
 def _colours(cells: Cells, part: Folder, palette: Mapping[str, str]) -> Mapping[str, str]:
-    """Return the colours of the types of a part, which are those of the map where it has such types."""
+    """Return the colours of the types of a part; `palette`, those of the names, if the run has not its column."""
     groupby = part.summary["parameters"]["groupby"]
-    if groupby not in cells.adata.obs:
-        return palette
-    names = _map.categories(cells.adata, groupby)
-    return palette if set(names) <= set(palette) else colours(names)
+    return colours_of(cells.adata, groupby) if groupby in cells.adata.obs else palette
 
 
 def _genes_in_tables(folder: Folder) -> list[str]:
@@ -236,10 +240,9 @@ def _genes_in_tables(folder: Folder) -> list[str]:
     return [n for n in names if n]
 
 
-def _words_of_run(folder: Folder, cells: Cells, parts: Parts) -> dict[str, Any]:
+def _words_of_run(folder: Folder, cells: Cells, parts: Parts, palette: Mapping[str, str]) -> dict[str, Any]:
     """Return the words and tables of the page."""
     summary = folder.summary
-    palette = _map.type_colours(cells.adata, summary["parameters"]["label_key"])
     clusters = [
         c
         | {

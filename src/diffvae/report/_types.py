@@ -13,7 +13,7 @@ from diffvae import _keys
 from diffvae._core.anndata import groups, posterior
 from diffvae._core.information import informative
 from diffvae.pl._style import GREY
-from diffvae.report._encode import deflated, distinct, levels, short
+from diffvae.report._encode import deflated, distinct, levels, short, to_json
 from diffvae.report._folder import DamagedError
 from diffvae.tl._gene_weights import scaled_weights
 from diffvae.tl._names import AND
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from diffvae.report._folder import Folder
     from diffvae.report._map import Cells
 
-MAX_BYTES = 7_000_000
-"""Maximum size of all genes in the page."""
 AT_ONCE = 256
 """Number of genes that are made dense at once."""
 
@@ -38,48 +36,61 @@ def shown(adata: AnnData) -> dict[str, str]:
     return dict(zip(names, distinct(names), strict=True))
 
 
-def gene_data(cells: Cells, first: Iterable[str], shown: Mapping[str, str]) -> dict[str, Any]:
-    """Return the expression of genes, one compressed column each, until ``MAX_BYTES`` are reached.
+def gene_data(cells: Cells, first: Iterable[str], shown: Mapping[str, str], room: int) -> dict[str, Any]:
+    """Return the expression of every expressed gene, one compressed column of 8 bits each, while there is room.
 
     Parameters
     ----------
     cells
         The drawn cells.
     first
-        Genes that the tables name. They come before the others, and may be genes that were not selected for training.
+        Genes that the tables name. They come first, whether expressed or not.
     shown
         Display names.
+    room
+        Maximum size in bytes. If not all genes fit, the most variable stay.
+
+    Returns
+    -------
+    The genes (``stored``), the number of those that are in tables or expressed (``n_all``), and that of the others
+    (``n_silent``), which no drawn cell expresses.
     """
     adata = cells.adata
     everything: Any = adata.raw if adata.raw is not None else adata
     place = {str(name): i for i, name in enumerate(everything.var_names)}
-    kept = [str(name) for name in adata.var_names if str(name) in place]
-    named = [g for g in dict.fromkeys(first) if g in place]
-    rest = [g for g in kept if g not in set(named)]
-    given = everything.X[cells.rows][:, [place[g] for g in [*named, *rest]]]
+    names, columns = np.array(list(place), dtype=object), np.fromiter(place.values(), np.int64, len(place))
+    given = everything.X[cells.rows]
     matrix: Any = given.tocsc() if sparse.issparse(given) else np.asarray(given)
-    # genes of the tables in their order, then the most variable
-    order = [*range(len(named)), *(len(named) + np.argsort(-_variance(matrix[:, len(named) :]), kind="stable"))]
-    names = [[*named, *rest][i] for i in order]
-    stored: list[dict[str, Any]] = []
-    used = 0
-    for i in range(0, len(names), AT_ONCE):
+    named = list(dict.fromkeys(g for g in first if g in place))
+    variance, expressed = _variance(matrix)
+    in_tables = np.isin(names, named)
+    rest = np.flatnonzero(expressed[columns] & ~in_tables)
+    rest = rest[np.argsort(-variance[columns[rest]], kind="stable")]
+    order = [*(place[g] for g in named), *columns[rest]]
+    ordered = [*named, *names[rest]]
+    found: dict[str, Any] = {"stored": [], "n_all": len(ordered), "n_silent": len(names) - len(ordered)}
+    for i in range(0, len(ordered), AT_ONCE):
         block: Any = matrix[:, order[i : i + AT_ONCE]]
-        for name, column in zip(names[i:], (block.toarray() if sparse.issparse(block) else block).T, strict=False):
+        for name, column in zip(ordered[i:], (block.toarray() if sparse.issparse(block) else block).T, strict=False):
             column_levels = levels(column)
             text = deflated(column_levels.values)
-            used += len(text)
-            if used > MAX_BYTES:
-                return {"stored": stored, "n_all": len(names)}
-            stored.append({"name": shown[name], "values": text, "low": column_levels.low, "high": column_levels.high})
-    return {"stored": stored, "n_all": len(names)}
+            gene = {"name": shown[name], "values": text, "low": column_levels.low, "high": column_levels.high}
+            room -= len(to_json(gene)) + len(", ")
+            if room < 0:
+                return found
+            found["stored"].append(gene)
+    return found
 
 
-def _variance(matrix: Any) -> np.ndarray:
-    if sparse.issparse(matrix):
-        mean = np.asarray(matrix.mean(0)).ravel()
-        return np.asarray(matrix.multiply(matrix).mean(0)).ravel() - mean**2
-    return matrix.var(0)
+def _variance(matrix: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variance of each gene, and whether any cell expresses it."""
+    if not sparse.issparse(matrix):
+        return matrix.var(0), (matrix != 0).any(0)
+    squared = matrix.copy()
+    squared.data = squared.data.astype(np.float64) ** 2
+    mean = np.asarray(matrix.mean(0, dtype=np.float64)).ravel()
+    power = np.asarray(squared.mean(0)).ravel()
+    return power - mean**2, power > 0
 
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -443,13 +443,16 @@ def _is_search(folder: Path) -> bool:
 def _write(tuned: Tuned, folder: Path) -> None:
     """Write tables, figures, the configuration for ``run``, and the summary."""
     from diffvae import pl
+    from diffvae.pl._style import apart_from_pyplot
 
     folders.write_csv(tuned.trials, folder / TRIALS)
     folders.write_text(json.dumps(tuned.best, indent=1) + "\n", folder / BEST)
     if len(tuned.confirmation):
         folders.write_csv(tuned.confirmation, folder / "confirmation.csv")
-    pl.save(pl.tuning(tuned), folder / "figures" / "trials")
+    with apart_from_pyplot():
+        pl.save(pl.tuning(tuned), folder / "figures" / "trials")
     if tuned.importance is not None:
         folders.write_csv(tuned.importance, folder / "importance.csv")
-        pl.save(pl.importance(tuned.importance), folder / "figures" / "importance")
+        with apart_from_pyplot():
+            pl.save(pl.importance(tuned.importance), folder / "figures" / "importance")
     write_summary(tuned.summary, folder)

@@ -1,7 +1,7 @@
 // Fates: the map of progenitors by where walks end, and the means of their groups.
 if (data.fates) {
   const { progenitors, map, groups, source } = data.fates;
-  const REST = "#e4e4e4", NONE = "#8f8f8f", MOST_FATES = 4, MOST_GROUPS = 6;
+  const REST = "#e4e4e4", NONE = "#8f8f8f", MOST_FATES = 4, MOST_GROUPS = 6, SEEN = 0.05;
   rows("fate-calls", progenitors.map((p) => p.slice(1)), [2, 3]);
   if (!map) { $("fate-figures").remove(); $("fate-table-block").remove(); }
   else {
@@ -16,7 +16,8 @@ if (data.fates) {
     const told = (i) => `${fate[i] < 254 ? `towards ${plain(map.names[fate[i]])}: ${percent(strength[i] / 255)} above the mean` : "towards no fate"}${called.has(i) ? `<br>call: ${plain(called.get(i))}` : ""}`;
     const others = all.filter((i) => fate[i] === 255);
     caption("fate-map", `${own.length.toLocaleString("en")} progenitors (${source}) by their most likely fate; a dark ring marks called cells`);
-    const shown = map.names.map((_, k) => k).filter((k) => own.some((i) => fate[i] === k));
+    // a fate that no cell leans to visibly has no colour on the map, and no entry in the legend
+    const shown = map.names.map((_, k) => k).filter((k) => own.some((i) => fate[i] === k && strength[i] / 255 >= SEEN));
     draw("fate-map", [
       points(others.map((i) => cells.x[i]), others.map((i) => cells.y[i]), { text: others.map((i) => hover(i)), hoverinfo: "text", marker: { size: 0.8 * size, color: REST, line: { width: 0 } } }),
       { ...points(own.map((i) => cells.x[i]), own.map((i) => cells.y[i]), { text: own.map((i) => hover(i, told(i))), hoverinfo: "text",

@@ -122,8 +122,11 @@ if (cells) {
   fill($("colour-group"), [["", "–"], ...cells.groups.map((g) => [g.key, g.title])]);
   fill($("colour-dimension"), [["", "–"], ...cells.latent.map((_, d) => [String(d), String(d)])]);
   $("gene-names").replaceChildren(...data.genes.stored.map((g) => element("option", undefined, { value: g.name })));
-  if (data.genes.stored.length < data.genes.n_all)
-    $("map-stored").textContent = `${data.genes.stored.length.toLocaleString("en")} of ${data.genes.n_all.toLocaleString("en")} genes are stored in this page: those in its tables, and the most variable.`;
+  const { stored, n_all, n_silent } = data.genes, left = n_all - stored.length;
+  const told = [];
+  if (left) told.push(`${stored.length.toLocaleString("en")} of ${n_all.toLocaleString("en")} expressed genes are stored in this page: those in its tables, and the most variable. ${left.toLocaleString("en")} less variable ones are left out, to keep the page below 15 MB.`);
+  if (n_silent) told.push(`${n_silent.toLocaleString("en")} genes are left out because no drawn cell expresses them.`);
+  $("map-stored").textContent = told.join(" ");
   $("lasso").addEventListener("click", (e) => {
     e.target.setAttribute("aria-pressed", String(e.target.getAttribute("aria-pressed") !== "true"));
     Plotly.relayout("map-plot", { dragmode: drag() });
