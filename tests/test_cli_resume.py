@@ -184,7 +184,7 @@ def test_the_command_that_goes_on(arguments, command):
 def test_a_folder_where_the_training_is_kept_is_refused_at_once(diffvae, tmp_path, name):
     (tmp_path / name).mkdir()
     for options in ((), ("--resume",), ("--overwrite",)):
-        code, _, told = diffvae("train", "no such file", "--out", tmp_path / "out", *options)
+        code, _, told = diffvae("train", __file__, "--out", tmp_path / "out", *options)
         assert code == 2
         assert f"{name}' is a folder, but the checkpoint of the training needs this name; move the folder" in told
     assert names(tmp_path) == [name]
