@@ -5,7 +5,7 @@ import sys
 import pytest
 
 SHARED = {
-    **dict.fromkeys(("test_pipeline.py", "test_report.py", "test_report_browser.py"), "demo"),
+    **dict.fromkeys(("test_pipeline.py", "test_report.py", "test_report_browser.py", "test_cli_width.py"), "demo"),
     **dict.fromkeys(("test_changes.py", "test_linking.py"), "fork"),
     "test_pipeline_integration.py": "demo",  # its folder is opened in the browser too
     **dict.fromkeys(("test_core_neighbors.py", "test_pp_cell_graph.py"), "neighbours"),

@@ -1,7 +1,10 @@
 """The reproduction: the paper's numbers, what is measured beside them, and which claims then hold."""
 
+import base64
 import gzip
+import html
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +18,7 @@ from diffvae.benchmark._methods import as_methods
 from diffvae.benchmark._tasks import as_cells
 from diffvae.benchmark.reproduction import _training
 from diffvae.benchmark.reproduction._claims import CLAIMS, evaluate, holds
-from diffvae.benchmark.reproduction._page import Section, gene_lists, gene_recovery, summarised
+from diffvae.benchmark.reproduction._page import Context, Section, _verdict, gene_lists, gene_recovery, page, summarised
 from diffvae.benchmark.reproduction._reproduce import plan
 from diffvae.benchmark.reproduction._subject import published, read_subject
 from diffvae.datasets import _human_hsc
@@ -40,6 +43,25 @@ def fish(tmp_path_factory):
         yield dv.benchmark.reproduce("zebrafish", folder / "out", command="the command", **asked), asked
 
 
+def words(page, what="main"):
+    """Return the text of the elements of a kind, or of the whole page."""
+    return [
+        " ".join(html.unescape(re.sub(r"<[^>]+>", " ", part)).split())
+        for part in re.findall(rf"<{what}\b[^>]*>(.*?)</{what}>", page, re.S)
+    ]
+
+
+def lines(page):
+    """Return the entries of each line of the tables."""
+    return [
+        [
+            " ".join(html.unescape(re.sub(r"<[^>]+>", " ", entry)).split())
+            for entry in re.findall(r"<t[hd]\b[^>]*>(.*?)</t[hd]>", line, re.S)
+        ]
+        for line in re.findall(r"<tr>(.*?)</tr>", page, re.S)
+    ]
+
+
 def test_published_numbers():
     sets = published()
     about = sets["zebrafish"]
@@ -60,20 +82,24 @@ def test_published_numbers():
 
 def test_page_says_where_the_cells_are_not_the_papers(fish):
     page = fish[0].page
-    assert "116 cells x 42 genes were read; the paper has 1,422 x 1,845." in page
-    assert "HSPC 30 instead of 245" in page
-    assert "not byte for byte the published ones" in page
+    (said,) = words(page)
+    assert "116 cells x 42 genes were read; the paper has 1,422 x 1,845." in said
+    assert "HSPC 30 instead of 245" in said
+    assert "not byte for byte the published ones" in said
+    listed = {line[1] for line in lines(page)}
     for genes in published()["zebrafish"].genes.values():  # the last gene of each type was left out
-        assert [f"| {gene} |" in page for gene in genes] == [*[True] * (len(genes) - 1), False]
-    assert "only as the image of Figure 3" in page
-    assert "the command" in page
-    assert "nan" not in page.lower().replace("published gene", "")
+        assert [gene in listed for gene in genes] == [*[True] * (len(genes) - 1), False]
+    assert "only as the image of Figure 3" in said
+    assert "the command" in said
+    assert "nan" not in said.lower().replace("published gene", "")
 
 
 def test_published_stands_beside_ours(fish):
     found, _ = fish
-    assert "(Identifying high weight genes) | 89.9% |" in found.page
-    assert "| kmeans | 50 |" not in found.page  # only what was asked for: 4 dimensions
+    beside = [line[1] for line in lines(found.page) if line[0].endswith("Identifying high weight genes")]
+    assert "89.9%" in beside
+    sizes = {line[2] for line in lines(found.page) if line[1:2] == ["kmeans"]}
+    assert sizes == {"4"}  # only what was asked for
     claims = found.claims.set_index("claim")
     assert claims.loc["Overlap of the clusters with the reference types", "published"] == "89.9%"
     assert claims.loc["The easiest target", "published"] == "Erythrocytes"
@@ -125,14 +151,13 @@ def test_classifier_of_the_mature_types_stands_beside_ours(fish):
     assert (table.loc["mature types alone"].groupby("training")[numbers].nunique() == 1).all(axis=None)
     mean = table.loc["mature types alone", "accuracy"].mean()
     assert mean > 0.8
-    lines = [line for line in found.page.splitlines() if line.startswith(("| mature types", "| with progenitors"))]
-    rows = [line.strip("| ").split(" | ") for line in lines]
+    rows = [line for line in lines(found.page) if line[0] in ("mature types alone", "with progenitors")]
     assert [row[:3] for row in rows] == [
         ["mature types alone", "all", "17.0 ± 0.0"],
         *(["with progenitors", preset, "23.0 ± 0.0"] for preset in PRESETS),
     ]
     assert rows[0][3].startswith(f"{mean:.3f} ± ")
-    assert "the paper's task (Neutrophils, Monocytes, Erythrocytes, Thrombocytes)" in found.page
+    assert "the paper's task (Neutrophils, Monocytes, Erythrocytes, Thrombocytes)" in words(found.page)[0]
 
 
 def test_a_single_mature_type_has_no_classifier(subject):
@@ -151,11 +176,11 @@ def test_folder(fish):
     assert summary["state"] == "complete"
     assert summary["dataset"] == "zebrafish"
     assert len(summary["claims"]) == len(found.claims)
-    assert (out / "reproduction.md").read_text() == found.page
+    assert (out / "report.html").read_text() == found.page
     assert {file.stem for file in (out / "tables").iterdir()} == {*found.tables, "claims"}
-    for figure in summary["figures"]:
-        assert (out / figure).stat().st_size > 500
-        assert f"({figure})" in found.page
+    images = re.findall(r'width="\d{2,}" src="data:image/png;base64,([^"]+)"', found.page)
+    assert [base64.b64decode(image) for image in images] == [(out / name).read_bytes() for name in summary["figures"]]
+    assert all((out / figure).stat().st_size > 500 for figure in summary["figures"])
     drawn = {file.removeprefix("figures/").removesuffix(".png") for file in summary["figures"]}
     assert {
         "overlap",
@@ -167,6 +192,38 @@ def test_folder(fish):
         "figure4b_default",
     } <= drawn
     assert {f"{kind}_{p}" for kind in ("map", "figure3") for p in PRESETS} <= drawn
+
+
+def test_page_needs_no_other_file(fish):
+    page = fish[0].page
+    assert "default-src 'none'" in page
+    assert "<script" not in page
+    assert set(re.findall(r'(?:src|href)="([^"#]{5})', page)) == {"data:"}  # and anchors
+    anchors = re.findall(r'href="#([^"]+)"', page)
+    assert {"claims", "setting", "tables", "figures", "made", "table-1"} <= set(anchors)
+    assert all(page.count(f'id="{name}"') == 1 for name in anchors)
+    assert "--accent" in page  # the style of the other pages
+
+
+def test_names_on_the_page_are_text(fish, subject):
+    found, _ = fish
+    hostile = "<script>alert(1)</script>\u202e & co"
+    cells = replace(subject, published=None, name=hostile, source=hostile)
+    claims = found.claims.assign(paper=hostile)
+    asked = {"n_trainings": 1, "max_epochs": 1}
+    shown = page(Context(cells, found.tables, claims, [hostile], asked, {"diffvae": "1"}, command=hostile))
+    assert "<script" not in shown
+    assert "\u202e" not in shown
+    assert shown.count("&lt;script&gt;alert(1)&lt;/script&gt; &amp; co") > len(claims)
+    assert words(shown, "ul")[0].startswith("Trial run: at most 1 epoch per network")
+    assert "<h2>Figures</h2>" not in shown
+
+
+def test_page_counts_the_claims_that_hold():
+    held = pd.DataFrame({"holds_here": ["yes", "yes", "only code", "no", "–", "not testable"]})
+    said = "Of 5 claims with a rule, 2 hold with all presets, 1 with some, 1 with none"
+    assert _verdict(held) == f"{said}; 1 could not be tested here."
+    assert _verdict(held[:5]) == said.replace("5", "4", 1) + "."
 
 
 def test_finished_parts_are_not_done_again(fish, monkeypatch):
@@ -242,11 +299,13 @@ def test_summarised_by_hand():
     table = pd.DataFrame(
         {"type": "a|b", "preset": ["paper", "paper", "code"], "recall": [0.5, 0.7, None], "n": [10, 30, 7]}
     )
-    across = summarised(Section("", "", table, ["type"], ["recall", "n"], ["preset"]))
-    assert across.splitlines()[0] == "Entries: recall / n."
-    assert across.splitlines()[-1] == "| a\\|b | 0.600 ± 0.141 / 20.0 ± 14.1 | – / 7.0 |"
-    rows = summarised(Section("", "", table, ["type", "preset"], ["n"]))
-    assert rows.splitlines()[-2:] == ["| a\\|b | paper | 20.0 ± 14.1 |", "| a\\|b | code | 7.0 |"]
+    across = summarised(Section("", "Shares.", table, ["type"], ["recall", "n"], ["preset"]))
+    assert across.text == "Shares. Entries: recall / n."
+    assert across.header == ["type", "paper", "code"]
+    assert across.lines == [["a|b", "0.600 ± 0.141 / 20.0 ± 14.1", "– / 7.0"]]
+    rows = summarised(Section("", "Shares.", table, ["type", "preset"], ["n"]))
+    assert (rows.text, rows.n_keys) == ("Shares.", 2)
+    assert rows.lines == [["a|b", "paper", "20.0 ± 14.1"], ["a|b", "code", "7.0"]]
 
 
 def of(tables, subject):
@@ -414,8 +473,9 @@ def test_cells_without_labels(tmp_path, monkeypatch):
     assert found.tables["conversions"].empty
     assert found.tables["table2_runs"].empty
     assert "These cells have no labels" in found.page
-    assert "### Clusters and reference types" in found.page
-    assert not any(f"### {name}" in found.page for name in ("Types", "Conversions", "Comparison", "Links"))
+    titles = words(found.page, "h3")
+    assert "Clusters and reference types (Figure 1)" in titles
+    assert not [title for title in titles if title.startswith(("Types", "Conversions", "Comparison", "Links"))]
     assert found.path is None
 
 

@@ -15,12 +15,12 @@ def test_on_any_cells(diffvae, tmp_path, monkeypatch):
     assert code == 0, told
     assert said.startswith("Claims of the paper, under its presets")
     assert "DiffVAE clusters better than VAE, AE and PCA" in said
-    assert said.endswith(f"Written to {out}: reproduction.md, tables, figures, summary.json\n")
+    assert said.endswith(f"Written to {out}: tables, figures, summary.json\nReport: {out / 'report.html'}\n")
     assert "· compare with VAE, AE and PCA (Table 2)" in told
-    page = (out / "reproduction.md").read_text()
-    assert page.startswith("# Reproduction of the paper on mine")
+    page = (out / "report.html").read_text()
+    assert "<h1>Reproduction of the paper on <bdi>mine</bdi></h1>" in page
     assert "published" not in page.lower()
-    assert "Progenitors: none is named (`--source`, `source=`), so nothing is perturbed" in page
+    assert "<dt>Progenitors</dt><dd>none is named (--source, source=), so nothing is perturbed</dd>" in page
     assert f"diffvae reproduce --on {tmp_path / 'mine.h5ad'}" in page
 
 

@@ -386,12 +386,10 @@ def test_a_second_process_is_refused_and_one_that_was_killed_is_in_nobodys_way(t
 
 
 def test_the_command_says_it_in_one_sentence(diffvae, tmp_path, other):
-    code, out, err = diffvae("run", "--out", tmp_path / "out")
+    code, out, err = diffvae("run", __file__, "--out", tmp_path / "out")
     assert (code, out) == (2, "")
-    said = err.splitlines()
-    assert said[0].startswith("· No file is given: bundled cells")
-    assert said[-1].startswith(f"Error: Process {other.pid} is writing")
-    assert len([line for line in said if line.startswith(("Error", "!"))]) == 1
+    assert err.startswith(f"Error: Process {other.pid} is writing")
+    assert err.count("\n") == 1
     code, _, err = diffvae("train", __file__, "--out", tmp_path / "out")
     assert code == 2
     assert err.startswith(f"Error: Process {other.pid} is writing")

@@ -114,20 +114,23 @@ def test_import_is_cheap():
     assert not loaded & {*HEAVY, "numpy"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
-def test_help_is_cheap(arguments):
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [(["--help"], 0), (["run", "--help"], 0), (["--version"], 0), (["run", "nofile.h5ad"], 2), (["run", "--bogus"], 2)],
+)
+def test_help_and_bad_usage_are_cheap(arguments, exit_code):
     code = f"""
 import sys
 sys.argv = ["diffvae", *{arguments}]
 from diffvae.cli import main
 try:
     main()
-except SystemExit:
-    pass
+except SystemExit as left:
+    assert left.code == {exit_code}, left.code
 """
     loaded = loaded_by(code)
     assert "typer" in loaded
-    assert not loaded & HEAVY
+    assert not loaded & {*HEAVY, "numpy"}
 
 
 def test_importing_changes_no_global_state():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from diffvae._core.runtime import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 
@@ -78,30 +80,39 @@ def step(name: str) -> None:
         return
     from rich.text import Text
 
-    _print(Text.assemble(("· ", "dim"), printable(name)), to_stderr=True)
+    bullet, rest = (line := folded("· " + name, to_stderr=True))[:2], line[2:]
+    _print(Text.assemble((bullet, "dim"), rest), to_stderr=True)
 
 
 def say(text: str = "") -> None:
-    """Print a line of the result."""
-    _print(text)
+    """Print a line of the result; piped, it stays one line for a program to read."""
+    _print(folded(text, piped=False))
 
 
 def note(text: str) -> None:
     """Print on stderr what the results say."""
     if not rank():
-        _print("• " + text, to_stderr=True)
+        _print(folded("• " + text, to_stderr=True), to_stderr=True)
 
 
 def warn(text: str) -> None:
     """Print on stderr what the user should act on."""
     if not rank():
-        _print("! " + text, to_stderr=True, style="yellow")
+        _print(folded("! " + text, to_stderr=True), to_stderr=True, style="yellow")
 
 
 def error(text: str) -> None:
-    """Print an error on stderr."""
+    """Print an error on stderr; piped, it stays one line for a program to read."""
     prefix = f"Error in process {rank()}: " if rank() else "Error: "
-    _print(prefix + text, to_stderr=True, style="red")
+    _print(folded(prefix + text, to_stderr=True, piped=False), to_stderr=True, style="red")
+
+
+WIDTH = 100
+"""Most characters of a line."""
+MAX_NAME = 24
+"""Longest name of a type in a table."""
+GAP = 2
+"""Characters between two columns of a table."""
 
 
 def _print(text: str | Text, *, to_stderr: bool = False, style: str | None = None) -> None:
@@ -110,6 +121,39 @@ def _print(text: str | Text, *, to_stderr: bool = False, style: str | None = Non
 
     shown = printable(text) if isinstance(text, str) else text
     Console(stderr=to_stderr, highlight=False, soft_wrap=True, emoji=False).print(shown, style=style, markup=False)
+
+
+def _room(console: Console) -> int:
+    """Return the number of characters of a line."""
+    return min(console.width, WIDTH) if console.is_terminal else WIDTH
+
+
+def folded(text: str, *, to_stderr: bool = False, piped: bool = True) -> str:
+    """Return text folded at spaces, with a hanging indent; a word longer than a line is not broken.
+
+    With ``piped=False`` only a terminal has folded lines.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=to_stderr)
+    if not piped and not console.is_terminal:
+        return text
+    lines = [
+        textwrap.wrap(line, _room(console), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in printable(text).split("\n")
+    ]
+    return "\n".join("\n".join(parts) for parts in lines)
+
+
+def short(name: str) -> str:
+    """Return a name for a table.
+
+    Examples
+    --------
+    >>> short("Enteroendocrine progenitor cell")
+    'Enteroendocrine progeni…'
+    """
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def full_stop(text: str) -> str:
@@ -140,23 +184,80 @@ def warnings_shown() -> Iterator[None]:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; piped output is never cut or folded."""
+    """Print a table within the width of a line.
+
+    Lists of words and names of columns are folded at spaces; other entries only on a terminal. On a terminal that is
+    too narrow for the longest words these are shortened. Piped, nothing is cut.
+    """
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=10_000)
-    drawn = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    cells = [["" if v is None else printable(str(v)) for v in row] for row in rows]
+    room, piped = _room(console), not console.is_terminal
+    entries = [list(row) for row in rows]
+    cells = [[_text(v) for v in row] for row in entries]
+    numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
+    least, most = [], []
     for i, name in enumerate(columns):
-        numeric = bool(cells) and all(_is_number(row[i]) for row in cells)
-        drawn.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        own = [row[i] for row in cells]
+        firm = [row[i] for row, all_ in zip(cells, entries, strict=True) if piped and not isinstance(all_[i], list)]
+        least.append(max([*map(_longest, [name, *own]), *map(cell_len, firm)]))
+        most.append(max(map(cell_len, [name, *own])))
+    widths = _widths(least, most, room - GAP * (len(columns) - 1) - 2, cut=not piped)
+    _print(folded(title))
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    for name, right, width in zip(columns, numeric, widths, strict=True):
+        drawn.add_column(_cut(name, width), justify="right" if right else "left", overflow="fold", width=width)
     for row in cells:
-        drawn.add_row(*(Text(v) for v in row))  # Text: no markup in names
-    console.print(drawn)
+        drawn.add_row(*(Text(_cut(v, w)) for v, w in zip(row, widths, strict=True)))  # Text: no markup in names
+    wide = console if not piped else Console(highlight=False, width=max(room, sum(widths) + GAP * len(columns) + 2))
+    wide.print(drawn)
+
+
+def _text(value: object) -> str:
+    """Return an entry of a table as text."""
+    if isinstance(value, list):
+        return printable(" ".join(map(str, value)))
+    return "" if value is None else printable(str(value))
+
+
+def _longest(text: str) -> int:
+    """Return the characters of the terminal that the longest word takes."""
+    from rich.cells import cell_len
+
+    return max(map(cell_len, text.split()), default=0)
+
+
+def _cut(text: str, width: int) -> str:
+    """Shorten the words that are longer than a column."""
+    from rich.cells import cell_len, set_cell_size
+
+    if _longest(text) <= width:
+        return text
+    words = text.split()
+    return " ".join(w if cell_len(w) <= width else set_cell_size(w, width - 1).rstrip() + "…" for w in words)
+
+
+def _widths(least: Sequence[int], most: Sequence[int], room: int, *, cut: bool) -> list[int]:
+    """Return widths of columns: as wide as their text, and if that is more than the room, the widest give way.
+
+    No column becomes narrower than its longest word, unless words may be cut.
+
+    Examples
+    --------
+    >>> _widths([3, 9], [5, 40], 30, cut=False), _widths([9, 9], [9, 9], 10, cut=True)
+    ([5, 25], [5, 5])
+    >>> _widths([9, 9], [9, 9], 10, cut=False)
+    [9, 9]
+    """
+    widths = list(most)
+    for floor in (list(least), [min(n, 4) for n in least] if cut else least):
+        while sum(widths) > room and (free := [i for i, n in enumerate(widths) if n > floor[i]]):
+            widths[max(free, key=lambda i: widths[i])] -= 1
+    return widths
 
 
 def _is_number(text: str) -> bool:

@@ -90,7 +90,14 @@ def show(links: Links) -> None:
             f"{numbers['n_input']:,} edges). Pairs of types with more links than by chance",
             ["type", "type", "links", "expected", "z", "q"],
             (
-                (r.type_1, r.type_2, r.n_links, f"{r.expected:.1f}", f"{r.z:.1f}", f"{r.q_value:.2g}")
+                (
+                    _console.short(r.type_1),
+                    _console.short(r.type_2),
+                    r.n_links,
+                    f"{r.expected:.1f}",
+                    f"{r.z:.1f}",
+                    f"{r.q_value:.2g}",
+                )
                 for r in pairs.sort_values("z", ascending=False).head(10).itertuples()
             ),
         )
@@ -99,15 +106,18 @@ def show(links: Links) -> None:
         _console.table(
             "Calls of progenitors by paths to later types, by PCA neighbours, and by predicted links",
             ["call", "cells", "cells (PCA)", "cells (links)"],
-            ((name, *(calls[rule].get(name, 0) for rule in ("paths", "pca", "predicted"))) for name in names),
+            (
+                (_console.short(name), *(calls[rule].get(name, 0) for rule in ("paths", "pca", "predicted")))
+                for name in names
+            ),
         )
     if links.fates is not None:
         overall = links.fates[links.fates["group"] == "all"].nlargest(N_FATES, "probability")["type"].tolist()
         _console.table(
             "Fates: mean probability (± standard error) that a random walk from a progenitor ends in a type",
-            ["progenitors", "cells", *overall],
+            ["progenitors", "cells", *map(_console.short, overall)],
             (
-                (name, table["n_cells"].iloc[0], *_chances(table.set_index("type").loc[overall]))
+                (_console.short(name), table["n_cells"].iloc[0], *_chances(table.set_index("type").loc[overall]))
                 for name, table in links.fates.groupby("group", sort=False)
             ),
         )

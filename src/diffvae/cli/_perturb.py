@@ -11,6 +11,7 @@ import typer
 
 from diffvae.cli import _console
 from diffvae.cli import _options as o
+from diffvae.cli._console import MAX_NAME, WIDTH, short
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,19 +127,15 @@ def marked(genes: str) -> str:
     return " ".join(n + "*" * bool(tf) for n, tf in zip(names, transcription_factors(names), strict=True))
 
 
-WIDTH = 100
-"""Number of characters of a line."""
 MAX_PAIRS = 12
 """Most pairs of types whose genes are printed."""
-MAX_NAME = 24
-"""Longest name of a type in a table."""
 
 
 def show(changes: Changes) -> None:
     """Print conversions and genes: one row per target, or per source if there are several; then the verdict."""
     (show_targets if len(changes.perturbation.sources) == 1 else show_sources)(changes)
     for sentence in changes.summary["verdict"]:
-        _console.note("\n  ".join(textwrap.wrap(sentence, WIDTH - 2, break_on_hyphens=False)))
+        _console.note(sentence)
 
 
 def show_sources(changes: Changes) -> None:
@@ -154,7 +151,14 @@ def show_sources(changes: Changes) -> None:
         n_near = int((near["reached"] & (near["route"] <= LONG)).sum())
         said = [f"{t.target} {t.excess_agreed:.0%}" for t in own.itertuples()]
         counts = (f"{len(own)} of {len(near)}", n_near)
-        rows.append([_short(source), int(near["n_cells"].iloc[0]), *counts, as_many(said, WIDTH - MAX_NAME - 32)])
+        rows.append(
+            [
+                short(source),
+                int(near["n_cells"].iloc[0]),
+                *counts,
+                as_many(said, WIDTH - MAX_NAME - 32),
+            ]
+        )
     change = f"{map_['change'].iloc[0]:.3g}"
     _console.table(
         f"Types that half of the cells reach, with the share beyond chance at a change of {change}",
@@ -184,7 +188,7 @@ def show_targets(changes: Changes) -> None:
     targets, unit = changes.targets, changes.perturbation.unit
     first = targets.iloc[0]
     of = "of the distance to the target" if unit == "step" else "sd"
-    names = [_short(t.target) + " <" * t.earlier for t in targets.itertuples()]
+    names = [short(t.target) + " <" * t.earlier for t in targets.itertuples()]
     _console.table(
         f"{first['n_cells']} cells of {first['source']}, moved by the smallest step ({of}) that converts half of them "
         "(? if none does)" + "; < is earlier than the source" * bool(targets["earlier"].any()),
@@ -212,8 +216,8 @@ def show_genes(targets: pd.DataFrame) -> None:
     several = targets["source"].nunique() > 1
     rows = [
         (
-            *([_short(t.source)] if several else []),
-            _short(t.target),
+            *([short(t.source)] if several else []),
+            short(t.target),
             _few(marked(t.genes_up)),
             _few(marked(t.genes_down)),
         )
@@ -223,10 +227,6 @@ def show_genes(targets: pd.DataFrame) -> None:
     if rows and len(rows) <= MAX_PAIRS:
         title = "Genes of the smallest sets that convert a cell (* transcription factor)"
         _console.table(title, [*(["source"] if several else []), "target", "up", "down"], rows)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def _few(genes: str) -> str:

@@ -88,7 +88,8 @@ def command(
             on_step=_console.step,
         )
     show(reproduction)
-    _console.say(f"Written to {out}: reproduction.md, tables, figures, summary.json")
+    _console.say(f"Written to {out}: tables, figures, summary.json")
+    _console.say(f"Report: {out / 'report.html'}")
 
 
 SETS = ("zebrafish", "pancreas", "human-hsc")

@@ -132,11 +132,14 @@ def show(result: Result) -> None:
             (
                 c.cluster,
                 c.n_cells,
-                c.cell_type + ("" if c.confident or c.cell_type == "unassigned" else " ?"),
+                [
+                    *map(_console.short, c.cell_type.split()),
+                    *(["?"] if not c.confident and c.cell_type != "unassigned" else []),
+                ],
                 "" if c.q_value != c.q_value else f"{c.q_value:.2g}",  # NaN: no markers to compare
-                c.marker_genes.replace(",", " "),
-                c.dimensions.replace(",", ""),
-                c.genes_up.replace(",", ""),
+                c.marker_genes.replace(",", " ").split(),
+                c.dimensions.replace(",", "").split(),
+                c.genes_up.replace(",", "").split(),
             )
             for c in clusters.itertuples()
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from diffvae.benchmark._statistics import trainings
 from diffvae.benchmark.reproduction._claims import links_of
 from diffvae.benchmark.reproduction._subject import ALL_TYPES, CITATION, MATURE_TYPES, PRESETS, Subject
 from diffvae.benchmark.reproduction._training import SCORES, WIDER
+from diffvae.report import _encode
 
 CLUSTERS, CHANGES, LINKS, MATURE = "clusters", "changes", "links", "mature-types"
 ALL_PRESETS = "all"
@@ -190,72 +192,100 @@ class Section:
     across: Sequence[str] = ()
 
 
-def page(context: Context) -> str:
-    """Return the page in Markdown."""
+def page(context: Context, images: Mapping[str, bytes] | None = None) -> str:
+    """Return the page: one HTML file with its style, tables and figures, which needs no other file and no network.
+
+    ``images`` maps the name of a figure to its PNG; a figure of ``context`` without one is left out.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    pages = PackageLoader("diffvae.report", "assets")
+    own = PackageLoader("diffvae.benchmark.reproduction", "assets")
+    environment = Environment(
+        loader=ChoiceLoader([own, pages]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"clean": _encode.clean, "short": _encode.short}
     subject = context.subject
-    title = subject.published.title if subject.published else subject.name
-    parts = [
-        f"# Reproduction of the paper on {md.text(title)}",
-        *_setting(context),
-        "## Claims of the paper",
-        *_claims(context.claims, subject.published is not None),
-        "## Results",
-        "Mean ± standard deviation over trainings. The columns are named as in the files of `tables/`, which hold "
-        "every number.",
-    ]
-    for one in sections(context.tables, subject):
-        if len(one.table):
-            parts += [f"### {one.title}", md.text(one.text), summarised(one)]
-    if context.figures:
-        parts.append("## Figures")
-        for name, caption in context.figures.items():
-            parts.append(f"![{md.text(caption)}](figures/{name}.png)\n\n*{md.text(caption)}.*")
-    return "\n\n".join([*parts, "## How this page was made", *_made(context)]) + "\n"
+    text = environment.get_template("reproduction.html").render(
+        style=_encode.Markup(pages.get_source(environment, "style.css")[0]),
+        title=subject.published.title if subject.published else subject.name,
+        version=context.versions["diffvae"],
+        trial=_trial(context),
+        verdict=_verdict(context.claims),
+        claims=_claims(context.claims, subject.published is not None),
+        setting=_setting(context),
+        limits=[*subject.differences, *(subject.published.missing if subject.published else ()), *context.notes],
+        tables=[summarised(one) for one in sections(context.tables, subject) if len(one.table)],
+        figures=[
+            (caption, _width(images[name]), base64.b64encode(images[name]).decode())
+            for name, caption in context.figures.items()
+            if images and name in images
+        ],
+        command=context.command,
+        made=_made(context),
+    )
+    return text.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair can't be written
 
 
-def _setting(context: Context) -> list[str]:
-    subject, asked, about = context.subject, context.asked, context.subject.published
+def _width(png: bytes) -> int:
+    """Return the width of a figure on the page: half its pixels, which are 200 per inch."""
+    return int.from_bytes(png[16:20], "big") // 2  # the first chunk of a PNG
+
+
+def _trial(context: Context) -> list[str]:
+    """Return why the numbers are those of a trial run."""
+    said = []
+    if (limit := context.asked["max_epochs"]) is not None:
+        said.append(f"Trial run: at most {limit} epoch{'s' * (limit > 1)} per network, not those of the presets.")
+    if context.asked["n_trainings"] == 1:
+        said.append("Trial run: one training has no spread over trainings.")
+    return said
+
+
+def _verdict(found: pd.DataFrame) -> str:
+    """Return one sentence: how many claims hold."""
+    held = found["holds_here"]
+    n_rules = int((held != "–").sum())
+    counts = {
+        "hold with all presets": int((held == "yes").sum()),
+        "with some": int(held.str.startswith("only ").sum()),
+        "with none": int((held == "no").sum()),
+    }
+    said = ", ".join(f"{n} {words}" for words, n in counts.items())
+    untested = int((held == "not testable").sum())
+    return f"Of {n_rules} claims with a rule, {said}" + (f"; {untested} could not be tested here." if untested else ".")
+
+
+def _setting(context: Context) -> dict[str, str]:
+    """Return what was computed, by topic."""
+    subject, n = context.subject, context.asked["n_trainings"]
     n_cells, n_genes = subject.adata.shape
     used = n_genes if subject.n_top_genes is None else min(subject.n_top_genes, n_genes)
-    lines = [f"Cells: {n_cells:,} cells x {n_genes:,} genes of {md.text(subject.origin)}"]
+    about = {"Cells": f"{n_cells:,} cells x {n_genes:,} genes of {subject.origin}"}
     if used < n_genes:
-        lines[0] += f"; the {used:,} most variable genes are used"
+        about["Cells"] += f"; the {used:,} most variable genes are used"
     if subject.types:
-        lines.append("Types: " + md.text(", ".join(f"{t} {n:,}" for t, n in subject.types.items())))
-        missing = "none is named (`--source`, `source=`), so nothing is perturbed"
-        lines.append(f"Progenitors: {md.text(subject.source) if subject.source else missing}")
-    n = asked["n_trainings"]
-    lines += [
-        f"Presets: `paper` follows the printed equations, `code` follows what the authors released (one noise value "
-        f"per batch, an MMD kernel without effect), `default` is diffvae's own; each trained {n} time{'s' * (n > 1)} "
-        "with different splits and seeds",
-    ]
-    if asked["max_epochs"] is not None:
-        lines.append(f"**Trial run:** at most {asked['max_epochs']} epochs per network, not those of the presets")
-    if n == 1:
-        lines.append("**Trial run:** one training has no spread over trainings")
-    parts = ["\n".join(f"- {one}." for one in lines)]
-    limits = [*subject.differences, *(about.missing if about else ()), *context.notes]
-    if limits:
-        parts += ["Differences from the paper, and what could not be computed:"]
-        parts.append("\n".join(f"- {md.text(one)}" for one in limits))
-    return parts
+        about["Types"] = ", ".join(f"{t} {count:,}" for t, count in subject.types.items())
+        missing = "none is named (--source, source=), so nothing is perturbed"
+        about["Progenitors"] = str(subject.source) if subject.source else missing
+    about["Presets"] = (
+        "paper follows the printed equations, code follows what the authors released (one noise value per batch, an "
+        "MMD kernel without effect), default is diffvae's own"
+    )
+    about["Trainings"] = f"{n} of each preset" + ", with different splits and seeds" * (n > 1)
+    return about
 
 
-def _claims(found: pd.DataFrame, published: bool) -> list[str]:
+def _claims(found: pd.DataFrame, published: bool) -> tuple[list[str], list[dict[str, str]]]:
+    """Return the columns of the table of claims, and its lines."""
     columns = ["claim", *(["published"] if published else []), *PRESETS, "holds_here"]
-    rows = []
-    for number, one in enumerate(found.to_dict("records"), 1):
-        line = {k: md.text(v) or "–" for k, v in one.items()}
-        line["claim"] = f"{number}. {line['claim']} ({line['where']})"
-        line["holds_here"] = f"**{line['holds_here']}**"
-        rows.append([line[k] for k in columns])
-    return [
-        "The rule below decides whether a claim holds here: yes or no if all presets agree, otherwise the presets with "
-        "which it holds; – if there is no rule.",
-        md.table([name.replace("_", " ") for name in columns], rows, left=len(columns)),
-        "\n".join(f"{i}. {md.capital(md.text(rule))}." for i, rule in enumerate(found["rule"], 1)),
+    lines = [
+        {name.replace("_", " "): str(one[name]) or "–" for name in columns}
+        | {"where": str(one["where"]), "rule": md.capital(str(one["rule"]))}
+        for one in found.to_dict("records")
     ]
+    return [name.replace("_", " ") for name in columns], lines
 
 
 def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Section]:
@@ -375,8 +405,19 @@ def sections(tables: Mapping[str, pd.DataFrame], subject: Subject) -> list[Secti
     ]  # fmt: skip
 
 
-def summarised(section: Section) -> str:
-    """Return a table in Markdown; with ``across`` an entry holds all values, separated by slashes."""
+@dataclass(frozen=True)
+class Summary:
+    """A section as text: the first ``n_keys`` entries of a line name it, the others are numbers."""
+
+    title: str
+    text: str
+    header: list[str]
+    lines: list[list[str]]
+    n_keys: int
+
+
+def summarised(section: Section) -> Summary:
+    """Return a section as text; with ``across`` an entry holds all values, separated by slashes."""
     n = len(section.index)
     lines: dict[tuple[Any, ...], dict[tuple[Any, ...], str]] = {}
     numbers = section.table[list(section.values)].apply(pd.to_numeric, errors="coerce").astype(float)
@@ -388,17 +429,19 @@ def summarised(section: Section) -> str:
         lines.setdefault(key[:n], {}).update(entry)
     columns = list(dict.fromkeys(column for line in lines.values() for column in line))
     columns.sort(key=lambda column: PRESETS.index(column[0]) if column[0] in PRESETS else 0)
-    header = [md.text(name) for name in (*section.index, *map(", ".join, columns))]
-    rows = [[*map(md.text, key), *(line.get(c, "–") for c in columns)] for key, line in lines.items()]
+    header = [*section.index, *(", ".join(map(str, column)) for column in columns)]
+    rows = [[*map(str, key), *(line.get(c, "–") for c in columns)] for key, line in lines.items()]
     several = section.across and len(section.values) > 1
-    return (f"Entries: {md.text(' / '.join(section.values))}.\n\n" if several else "") + md.table(header, rows, left=n)
+    text = section.text + (f" Entries: {' / '.join(section.values)}." if several else "")
+    return Summary(section.title, text, header, rows, n)
 
 
-def _made(context: Context) -> list[str]:
-    parts = [md.code(context.command)] if context.command else []
-    asked = ", ".join(f"{k} {md.text(v)}" for k, v in context.asked.items() if v is not None)
-    spent = ", ".join(f"{k} {v:,.0f} s" for k, v in context.seconds.items())
-    versions = ", ".join(f"{md.text(k)} {md.text(v)}" for k, v in context.versions.items())
-    parts.append(f"Settings: {asked}.")
-    parts.append(f"Time of this run (stored results are not computed again): {spent}.")
-    return [*parts, f"Versions: {versions}.", f"The paper: {CITATION}."]
+def _made(context: Context) -> dict[str, str]:
+    """Return how the page was made, by topic."""
+    return {
+        "Settings": ", ".join(f"{k} {v}" for k, v in context.asked.items() if v is not None),
+        "Time of this run": ", ".join(f"{k} {v:,.0f} s" for k, v in context.seconds.items())
+        + " (stored results are not computed again)",
+        "Versions": ", ".join(f"{k} {v}" for k, v in context.versions.items()),
+        "The paper": CITATION,
+    }

@@ -44,6 +44,7 @@ CLUSTERERS = ("kmeans", "dbscan", "gmm")
 """The rows of Table 2, and the mixtures that its caption names."""
 PAPERS = ("kmeans", "dbscan")
 """The rows of Table 2, over which DiffVAE is compared with the other methods."""
+PAGE = "report.html"
 METRICS = ("ari", "nmi", "overlap", "knn_purity", "active_dimensions")
 RULES: dict[str, Rule] = RULES_OF_RUN | {"max_epochs": Optional(Whole(1))}
 Keys = dict[tuple[str, str, int], str]
@@ -64,7 +65,7 @@ class Reproduction:
         ``conversions``, ``minimal_genes``, ``table2_runs``, ``table2_paired``, ``links``, ``link_figures``; one row per
         preset and training, or finer. A table is empty where the data do not allow it.
     page
-        The page, in Markdown.
+        The page, as HTML; it has figures only if a folder was written.
     summary
         Parameters, claims, seconds, versions: the content of ``summary.json``.
     path
@@ -121,7 +122,7 @@ def reproduce(
         ``"zebrafish"``, ``"pancreas"`` or ``"human-hsc"``, the paper's sets; or any labelled raw cells, in memory or as
         a file, which have the same analyses without published numbers.
     out
-        Folder for ``reproduction.md``, ``tables``, ``figures`` and ``summary.json``, and for every finished result: an
+        Folder for ``report.html``, ``tables``, ``figures`` and ``summary.json``, and for every finished result: an
         interrupted reproduction resumes where it stopped. None writes nothing.
     path
         Folder or file of one of the paper's sets; None downloads it.
@@ -285,16 +286,16 @@ def _write(context: Context, results: Results, folder: Path, rng: int) -> tuple[
             folders.write_csv(table, target)
         else:
             target.unlink(missing_ok=True)
-    captions = {}
+    captions, images = {}, {}
     for name, (caption, draw) in figures(results, context.tables, context.subject, training_seed(rng, 0)).items():
         pl.save(np.ravel(draw())[0], folder / "figures" / name)
-        captions[name] = caption
+        captions[name], images[name] = caption, (folder / "figures" / f"{name}.png").read_bytes()
     for stale in (folder / "figures").glob("*.*"):  # of an earlier run with other options
         if stale.stem not in captions:
             stale.unlink()
     context = replace(context, figures=captions)
-    text = page(context)
-    folders.write_text(text, folder / "reproduction.md")
+    text = page(context, images)
+    folders.write_text(text, folder / PAGE)
     return context, text
 
 
