@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from test_pl_style import HISTORY, IMPORTANCE
 
 import diffvae as dv
+from diffvae.pipeline._folder import write_figures
 from diffvae.pl._style import apart_from_pyplot
 
 
@@ -92,6 +93,13 @@ def test_saved_figures_are_closed(tmp_path):
         draw(save=tmp_path / f"{i}.png")
     assert plt.get_fignums() == []
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_pipeline_draws_apart_from_pyplot(tmp_path, monkeypatch):
+    monkeypatch.setattr(plt, "figure", None)  # it would fail
+    write_figures({"a": draw, "b": draw}, tmp_path)
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["a.png", "a.svg", "b.png", "b.svg"]
+    assert plt.get_fignums() == []
 
 
 @pytest.mark.parametrize(
