@@ -92,3 +92,25 @@ def test_equations_of_docstrings_become_mathml(monkeypatch):
     drawn = mathml.drawn(r"z = \mu + \frac{1}{N} \sum_i \sigma_i", block=True)
     assert drawn.startswith("<math")
     assert {"<mfrac>", "&#x003BC;", "&#x003C3;"} <= set(re.findall(r"<mfrac>|&#x003\w\w;", drawn))
+
+
+@pytest.mark.parametrize("page", ["coming_from.md", "tutorials/scanpy.md"])
+def test_the_calls_of_leiden_work_with_what_is_installed(page, monkeypatch):
+    from importlib.metadata import version
+
+    import scanpy as sc
+
+    text = (DOCS / page).read_text(encoding="utf-8")
+    calls = {call for call in re.findall(r"sc\.tl\.leiden\([^()]*\)", text) if "flavor" in call}
+    assert len(calls) == 1
+    monkeypatch.setitem(sys.modules, "leidenalg", None)  # which diffvae does not install
+    adata = dv.datasets.pbmc68k_reduced()
+    sc.pp.pca(adata)
+    dv.tl.neighbors(adata, use_rep="X_pca")
+    adata.obsp["connectivities"] = adata.obsp[adata.uns["diffvae_neighbors"]["connectivities_key"]]  # of scanpy
+    adata.uns["neighbors"] = {"connectivities_key": "connectivities", "params": {}}
+    exec(calls.pop(), {"sc": sc, "adata": adata, "graph": {"neighbors_key": "diffvae_neighbors"}})
+    assert dv.metrics.adjusted_rand_index(adata.obs["cell_type"], adata.obs["leiden"]) > 0.3
+    if version("scanpy").startswith("1.11."):
+        with pytest.raises(ImportError, match="leiden"):
+            sc.tl.leiden(adata)
