@@ -12,8 +12,13 @@ import typer
 def existing(paths: Any) -> Any:
     """Return paths that exist; refuse others at once, because importing what reads them takes seconds."""
     for path in paths if isinstance(paths, list) else [paths]:
-        if path is not None and not os.path.lexists(path.expanduser()):
-            raise FileNotFoundError(f"There is no file or folder {str(path)!r}.")
+        try:
+            if path is not None:
+                os.lstat(path.expanduser())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            raise FileNotFoundError(f"There is no file or folder {str(path)!r}.") from None
+        except (OSError, RuntimeError):
+            pass  # a name that is too long or a home of nobody: what reads it says so
     return paths
 
 
