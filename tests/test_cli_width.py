@@ -91,6 +91,15 @@ def test_folded_remarks_hang(capsys, terminal):
     assert lines[5:] == ["· " + " ".join(["step"] * 19), "  " + " ".join(["step"] * 6)]
 
 
+def test_a_command_stays_in_one_line_to_be_copied(capsys, terminal):
+    command = "diffvae report " + "folder/" * 14
+    terminal(80)
+    _console.error(f"{'word ' * 20}. Continue with: {command}")
+    lines = plain(capsys.readouterr().err).splitlines()
+    assert lines[-2].endswith("Continue with:")
+    assert lines[-1] == "  " + command
+
+
 def test_errors_and_results_are_folded_on_a_terminal_only(capsys, terminal):
     for columns, n_lines in ((None, 1), (80, 2)):
         terminal(columns)

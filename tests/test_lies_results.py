@@ -280,6 +280,7 @@ def test_a_later_part_is_not_lost_with_the_page(folder, written, diffvae, monkey
     code, said, told = diffvae("perturb", folder, "--source", "stem", "--n-sd", "1", "--n-random", "2", "--overwrite")
     assert code == 0
     assert f"Written to {folder / 'perturbation'}" in said
+    told = " ".join(told.split())  # it is folded
     assert "The result was written, but its page was not: " in told
     assert f"Then run: diffvae report {folder}" in told
     assert (folder / "report.html").read_bytes() == page

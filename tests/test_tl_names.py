@@ -96,7 +96,7 @@ def test_mixtures_worked_by_hand():
     for table in (few_genes, low_score, mixtures(many, np.where(many == "A", 20.0, 30.0), None)):
         assert table["kind"].tolist() == ["transition"]
     assert sentence(mixtures(of_cell, genes, None)) == (
-        "6 cells have the markers of two types: 6 look like doublets (A / B)."
+        "6 cells have the markers of two types: all look like doublets (A / B)."
     )
     assert sentence(mixtures(of_cell[:80], genes[:80], None)) == ""
 

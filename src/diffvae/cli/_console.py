@@ -129,7 +129,7 @@ def _room(console: Console) -> int:
 
 
 def folded(text: str, *, to_stderr: bool = False, piped: bool = True) -> str:
-    """Return text folded at spaces, with a hanging indent; a word longer than a line is not broken.
+    """Return text folded at spaces, with a hanging indent; words and a command at the end, to be copied, stay whole.
 
     With ``piped=False`` only a terminal has folded lines.
     """
@@ -138,11 +138,14 @@ def folded(text: str, *, to_stderr: bool = False, piped: bool = True) -> str:
     console = Console(stderr=to_stderr)
     if not piped and not console.is_terminal:
         return text
-    lines = [
-        textwrap.wrap(line, _room(console), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        for line in printable(text).split("\n")
-    ]
-    return "\n".join("\n".join(parts) for parts in lines)
+    room, lines = _room(console), []
+    for line in printable(text).split("\n"):
+        said, colon, command = line.partition(": diffvae ") if len(line) > room else (line, "", "")
+        lines += textwrap.wrap(
+            said + colon[:1], room, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        ) or [""]
+        lines += [f"  diffvae {command}"] if command else []
+    return "\n".join(lines)
 
 
 def short(name: str) -> str:

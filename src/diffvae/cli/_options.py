@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,11 +14,11 @@ def existing(paths: Any) -> Any:
     for path in paths if isinstance(paths, list) else [paths]:
         try:
             if path is not None:
-                path.expanduser().stat()
-        except (FileNotFoundError, NotADirectoryError, RuntimeError):  # the last: the home of nobody
+                os.lstat(path.expanduser())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             raise FileNotFoundError(f"There is no file or folder {str(path)!r}.") from None
-        except (OSError, ValueError):  # whoever reads it says what is wrong
-            pass
+        except (OSError, RuntimeError):
+            pass  # a name that is too long or a home of nobody: what reads it says so
     return paths
 
 

@@ -70,7 +70,8 @@ def command(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            "--source", help=f"Cell type to perturb, a progenitor for example, and whose fates to rank; {SOURCE}"
+            "--source",
+            help=f"Cell type to perturb, a progenitor for example; {SOURCE}. The last one is that whose fates are ranked.",
         ),
     ] = None,
     target: Target = None,
@@ -78,7 +79,7 @@ def command(
     min_core: MinCore = 0.6,
     links: Annotated[
         bool,
-        typer.Option("--links/--no-links", help="Predict links between cells with Graph-DiffVAE; see 'diffvae links'."),
+        typer.Option("--links/--no-links", help="Predict links between cells and rank fates; see 'diffvae links'."),
     ] = True,
     k: K = None,
     max_epochs: o.MaxEpochs = None,
@@ -122,11 +123,13 @@ def show(result: Result) -> None:
     """Print clusters, scores, warnings and the output folder."""
     summary = result.summary
     clusters = result.clusters
-    n_named = (clusters["cell_type"] != "unassigned").sum()
+    named = clusters["cell_type"] != "unassigned"
+    n_uncertain = int((named & ~clusters["confident"].astype(bool)).sum())
+    doubt = f", {n_uncertain} of them uncertain" if n_uncertain else ""
     sample = f"{summary['sample']['n_drawn']:,} sampled of " if "sample" in summary else ""
     _console.table(
-        f"{sample}{summary['n_cells']:,} cells of {summary['source']} in {len(clusters)} clusters, {n_named} "
-        f"named (markers: {summary['markers'] or 'no table fits the genes'})",
+        f"{sample}{summary['n_cells']:,} cells of {summary['source']} in {len(clusters)} clusters, {named.sum()} "
+        f"named{doubt} (markers: {summary['markers'] or 'no table fits the genes'})",
         ["cluster", "cells", "cell type", "q", "marker genes", "dimensions", "genes raised by the decoder"],
         (
             (

@@ -68,7 +68,7 @@ def _conversions(targets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     lines = []
     for t in sorted(pairs, key=lambda t: (t.get("median_n_genes") or float("inf"), str(t["target"])))[:N_LINES]:
         name = f"{short(t['source'])} → {short(t['target'])}" if several else f"to {short(t['target'])}"
-        genes = f", {t['median_n_genes']:.0f} genes" if t.get("median_n_genes") else ""
+        genes = f"; {t['median_n_genes']:.0f} genes suffice" if t.get("median_n_genes") else ""
         lines.append(f"{name}: {t['judged']:.0%} of cells{genes}")
     if not lines:
         lines = ["More cells convert than by chance in no pair of types."]

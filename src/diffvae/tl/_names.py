@@ -412,4 +412,6 @@ def sentence(table: pd.DataFrame) -> str:
             pairs = "; ".join(rows["cell_type"].str.removeprefix(MIXED).head(3))
             words.append(f"{rows['n_cells'].sum():,} look like {verb} ({pairs})")
     total = int(table["n_cells"].sum())
+    if len(words) == 1:
+        words = [words[0].replace(f"{total:,} look", "all look", 1)]
     return f"{total:,} cells have the markers of two types: {', '.join(words)}." if total else ""

@@ -125,8 +125,8 @@ def sentence(names: Sequence[str], openness: np.ndarray, continuum: np.ndarray) 
     said = []
     if groups and len(groups[0]) == len(names):
         said.append(
-            f"These {len(names)} clusters are cuts of one continuum: their borders cross as many neighbours as cuts "
-            "through their inside, so that neither their number nor their borders are facts."
+            f"These {len(names)} clusters are cuts of one continuum: cuts through their inside cross "
+            "no more neighbours than their borders do. Another number, or other borders, would fit equally well."
         )
     elif groups:
         text = "; ".join(f"{_clusters(group)} are cuts of one continuum" for group in groups)

@@ -101,7 +101,7 @@ if (data.changes) {
   const targets = () => {
     const own = [...pairs.keys()].filter((i) => pairs[i].source === sources[Number($("change-source").value)]);
     fill($("change-target"), own.map((i) => [String(i), pairs[i].target]));
-    const share = (i) => pairs[i].curves[first][pairs[i].start] + (pairs[i].reached ? 1 : 0);
+    const share = (i) => pairs[i].curves[first][pairs[i].start] + (pairs[i].reached ? 1 : 0) + (pairs[i].n_genes && pairs[i].n_genes.length ? 2 : 0);
     $("change-target").value = String(own.reduce((a, b) => (share(b) > share(a) ? b : a), own[0]));
   };
   // with several sources: the map of all pairs, whose fields choose the pair
@@ -136,6 +136,8 @@ if (data.changes) {
 
   fill($("change-source"), sources.map((s, i) => [String(i), s]));
   $("change-step").max = String(steps.length - 1);
+  const shown = pairs.findIndex((p) => p.n_genes && p.n_genes.length);  // the page opens at a pair with genes
+  $("change-source").value = String(Math.max(0, sources.indexOf((pairs[shown] || pairs[0]).source)));
   targets();
   start();
   $("change-source").addEventListener("change", () => { targets(); start(); });

@@ -15,7 +15,7 @@ if (data.fates) {
     own.sort((a, b) => ring(a) - ring(b));
     const told = (i) => `${fate[i] < 254 ? `towards ${plain(map.names[fate[i]])}: ${percent(strength[i] / 255)} above the mean` : "towards no fate"}${called.has(i) ? `<br>call: ${plain(called.get(i))}` : ""}`;
     const others = all.filter((i) => fate[i] === 255);
-    caption("fate-map", `${own.length.toLocaleString("en")} progenitors (${source}) by their most likely fate; a dark ring marks called cells`);
+    caption("fate-map", `${own.length.toLocaleString("en")} progenitors (${source}) by the fate furthest above the mean; a dark ring marks called cells`);
     // a fate that no cell leans to visibly has no colour on the map, and no entry in the legend
     const shown = map.names.map((_, k) => k).filter((k) => own.some((i) => fate[i] === k && strength[i] / 255 >= SEEN));
     draw("fate-map", [
