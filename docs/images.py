@@ -12,6 +12,7 @@ from playwright.sync_api import sync_playwright
 import diffvae as dv
 from diffvae.pipeline._perturb import file_name
 
+HEIGHT = 1420
 root = Path(__file__).parents[1]
 adata = ad.read_h5ad(root / "demo" / "results.h5ad")
 images = root / "docs" / "images"
@@ -31,11 +32,13 @@ with sync_playwright() as playwright:
     options = ("--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-background-networking")
     program = os.environ.get("DIFFVAE_BROWSER") or shutil.which("chromium")
     browser = playwright.chromium.launch(executable_path=program, args=options)
-    page = browser.new_page(viewport={"width": 1280, "height": 1760}, color_scheme="light")
+    page = browser.new_page(viewport={"width": 1280, "height": HEIGHT}, color_scheme="light")
     page.goto((root / "demo" / "report.html").as_uri())
     page.wait_for_function("document.querySelectorAll('#made .main-svg').length > 0")
-    page.add_style_tag(content=".table { max-height: 13rem !important }")  # so that the map is in the picture
-    page.screenshot(path=images / "report.png", clip={"x": 0, "y": 0, "width": 1280, "height": 1760})
+    page.add_style_tag(
+        content="#found > :not(h2, .card), nav { display: none !important }"
+    )  # the summary, then the map
+    page.screenshot(path=images / "report.png", clip={"x": 0, "y": 0, "width": 1280, "height": HEIGHT})
     browser.close()
 for picture in images.glob("*.png"):  # few colours are enough, and a third of the bytes
     Image.open(picture).convert("RGB").quantize(128).save(picture, optimize=True)

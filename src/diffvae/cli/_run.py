@@ -71,7 +71,7 @@ def command(
         list[str] | None,
         typer.Option(
             "--source",
-            help=f"Cell type to perturb, a progenitor for example; {SOURCE}. The last one is that whose fates are ranked.",
+            help=f"Cell type to perturb, a progenitor for example; {SOURCE}. Fates are those of the last one.",
         ),
     ] = None,
     target: Target = None,
