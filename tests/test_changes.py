@@ -11,6 +11,8 @@ import diffvae as dv
 from diffvae import pipeline
 from diffvae.cli import main
 from diffvae.cli._perturb import steps
+from diffvae.pipeline import _targets
+from diffvae.pipeline._folder import sentences
 from diffvae.pp import DataError
 
 
@@ -133,3 +135,15 @@ def test_the_step_between_means_can_be_the_method(fork_folder, tmp_path):
     found = pipeline.perturb(fork_folder, tmp_path / "out", method="expression_mean", step=[1], **options).targets
     assert found["judged"].tolist() == found["judged_expression_mean"].tolist()
     assert {"judged_mean", "judged_shift", "judged_none"} <= set(found)
+
+
+def test_verdict_names_targets_that_random_directions_reach_as_often():
+    targets = pd.DataFrame({"reached": [True, True, False], "q_value": [0.72, 0.02, 0.9]})
+    assert _targets._by_chance(targets, 200).tolist() == [True, False, False]
+    assert not _targets._by_chance(targets, 10).any()  # so few directions say nothing
+    said = dict.fromkeys(("reached", "missed", "far", "upstream", "by_de_genes"), "")
+    said |= {"n_targets": 3, "n_random": 200, "n_better": 0}
+    assert sentences(_targets.VERDICT, said | {"by_chance": ""}) == []
+    assert sentences(_targets.VERDICT, said | {"by_chance": "Ery"}) == [
+        "Random directions often lead to Ery as well (q > 0.1), so a conversion to it proves little."
+    ]

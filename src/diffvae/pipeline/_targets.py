@@ -16,6 +16,8 @@ from diffvae.tl._route import LONG
 if TYPE_CHECKING:
     from diffvae.tl import MinimalGenes, Perturbation
 
+MAX_Q = 0.1
+"""q-value above which a conversion can't be separated from random directions, as in the figures."""
 Pair = tuple[str, str]
 """A source and a target."""
 
@@ -24,6 +26,10 @@ VERDICT: Verdict = (
         lambda n: n["reached"] != "",
         "Beyond chance, at least half of the cells convert to {reached}. Two of three judges agree (classifier, "
         "logistic regression, nearest real cells); random directions of the same size show chance.",
+    ),
+    (
+        lambda n: n["by_chance"] != "",
+        "Random directions often lead to {by_chance} as well (q > 0.1), so a conversion to it proves little.",
     ),
     (
         lambda n: n["missed"] != "",
@@ -60,6 +66,10 @@ VERDICT_OF_SEVERAL: Verdict = (
         lambda n: True,
         "Beyond chance, at least half of the cells convert in {n_reached} of {n_pairs} pairs of types. Two of three "
         "judges agree (classifier, logistic regression, nearest real cells).",
+    ),
+    (
+        lambda n: n["n_by_chance"] > 0,
+        "In {n_by_chance} of these pairs random directions often do the same (q > 0.1), so a conversion proves little.",
     ),
     (lambda n: n["from"] != "", "Targets reached from each source: {from}."),
     (lambda n: n["never"] != "", "No step up to {largest} reaches {never}, from any source."),
@@ -190,6 +200,7 @@ def verdict(targets: pd.DataFrame, perturbation: Perturbation, n_random: int) ->
     simpler = "judged_expression_mean"
     numbers = {
         "reached": ", ".join(reached),
+        "by_chance": names(_by_chance(targets, n_random)),
         "missed": names(~targets["reached"]),
         "largest": _largest(perturbation),
         "far": ", ".join(_ways(targets[targets["reached"] & (targets["route"] > LONG)])),
@@ -211,6 +222,7 @@ def verdict_of_several(targets: pd.DataFrame, perturbation: Perturbation, n_rand
     numbers = {
         "n_reached": int(reached.sum()),
         "n_pairs": len(targets),
+        "n_by_chance": int(_by_chance(targets, n_random).sum()),
         "from": ", ".join(f"{a} {int(of.sum())} of {len(of)}" for a, of in by_source) if reached.any() else "",
         "never": ", ".join(never) if reached.any() else "any type",
         "largest": _largest(perturbation),
@@ -225,6 +237,12 @@ def verdict_of_several(targets: pd.DataFrame, perturbation: Perturbation, n_rand
         "n_by_de_genes": int((targets["flipped_by_de_genes"] >= 1).sum()),
     }
     return sentences(VERDICT_OF_SEVERAL, numbers)
+
+
+def _by_chance(targets: pd.DataFrame, n_random: int) -> pd.Series:
+    """Return which of the reached pairs random directions reach as often, if there are enough of them to say so."""
+    enough = len(targets) / (n_random + 1) <= MAX_Q
+    return targets["reached"] & (targets["q_value"] > MAX_Q) & enough
 
 
 def _largest(perturbation: Perturbation) -> str:
