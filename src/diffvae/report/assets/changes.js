@@ -90,6 +90,8 @@ if (data.changes) {
     $("change-sets").hidden = Boolean(pair.empty);
     if (pair.empty) return;
     rows("change-minimal", pair.minimal.map(([gene, ...rest]) => [{ gene }, ...rest]), [2, 3, 4, 5]);
+    const specific = pair.minimal.filter(([, , , , , q]) => q !== null && q <= 0.1).length;
+    caption("change-minimal", `Genes of the smallest sets that convert a cell: mean change of log-normalised expression, and the share of the sets with the gene (by chance: under random directions). ${specific || "None"} of these ${pair.minimal.length} genes ${specific === 1 ? "is" : "are"} in more sets than by chance (q ≤ 0.1).`);
     const baseline = numbers && numbers.flipped_by_de_genes !== null ? `. The same number of top differentially expressed genes converts ${percent(numbers.flipped_by_de_genes)} of the cells, random genes ${percent(numbers.flipped_by_random_genes)}` : "";
     const median = numbers && numbers.median_n_genes !== null ? `; median ${number(numbers.median_n_genes)}${baseline}` : "";
     caption("change-counts", `Smallest number of genes that converts each of ${pair.n_genes.length} cells to ${pair.target}${median}`);
