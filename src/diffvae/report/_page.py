@@ -280,6 +280,11 @@ def _words_of_run(folder: Folder, cells: Cells, parts: Parts, palette: Mapping[s
         "fated": parts.verdicts.get("fates"),
         "comparison": _markdown(parts.verdicts.get("compared", [])),
         "commands": _made.commands(folder, parts.damaged),
+        "types_of": {
+            section: part.summary["parameters"]["groupby"]
+            for section, part in zip(("changes", "links"), shown, strict=True)
+            if part is not None
+        },
         "methods_text": text,
         "literature": literature,
     }
