@@ -441,7 +441,7 @@ def test_clusters_without_evidence_show_no_q(capsys, monkeypatch):
     summary |= {"integration": None, "diagnosis": {"messages": ["3 dimensions are dead."]}}
     show(pipeline.Result(None, None, clusters, None, summary))
     out, err = capsys.readouterr()
-    assert out.startswith("6 cells of x.h5ad in 3 clusters, 2 named (markers: blood-human)")
+    assert out.startswith("6 cells of x.h5ad in 3 clusters, 2 named, 1 of them uncertain (markers: blood-human)")
     rows = [line.split() for line in out.splitlines()[4:7]]
     assert rows[0] == ["0", "3", "T", "cell", "0.001", "CD3D", "CD3E", "1+", "2-", "CD3D", "IL7R"]
     assert rows[1] == ["1", "2", "B", "cell", "?", "0.04", "CD79A"]

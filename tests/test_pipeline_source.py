@@ -259,8 +259,9 @@ def test_without_a_file_the_command_asks_for_the_tree_of_the_bundled_cells(diffv
 
     monkeypatch.setattr(pipeline, "run", run)
     assert "enough" in diffvae("run", "--out", tmp_path / "out")[2]
-    assert asked["source"] == ["Ngn3 high EP"]
-    assert {"Alpha", "Beta", "Delta", "Epsilon"} < set(asked["target"])
+    assert asked["source"] == ["Ngn3 high EP", "Pre-endocrine"]  # the last one is that whose fates are ranked
+    assert asked["target"] == ["Alpha", "Beta", "Delta", "Epsilon"]
+    assert asked["min_core"] == 0.1
     assert asked["earlier"] == ["Ductal", "Ngn3 low EP"]
     types = set(dv.datasets.pancreas_endocrinogenesis().obs["cell_type"])
     assert types == {*asked["source"], *asked["target"], *asked["earlier"]}

@@ -263,7 +263,7 @@ def recurrence(*arguments: Any) -> list[dict[str, float | None]]:
             None if mask is None else _matching.of_latent(t.z[cells], mask)
             for t, mask in zip(trainings, masks, strict=True)
         ]
-        rng = _random.generator(0, "recurrence null", name, measure)
+        rng = _random.generator(0, "recurrence null", name)  # the same axes, so that equal masks give equal shares
         for i, space in enumerate(spaces):
             others = [other for j, other in enumerate(spaces) if j != i and other is not None]
             found[i][measure] = None
