@@ -58,7 +58,11 @@ def _types(clusters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         lines += [f"and {rest} more"] if rest > 0 else []
     if unnamed:
         lines.append(f"without a name: {number(unnamed)}")
-    return {"section": "types", "title": f"{len(named)} cell types named", "lines": lines}
+    return {
+        "section": "types",
+        "title": f"{len(named)} cell type{'' if len(named) == 1 else 's'} named",
+        "lines": lines,
+    }
 
 
 def _conversions(targets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
