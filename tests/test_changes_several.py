@@ -14,7 +14,7 @@ import diffvae as dv
 from diffvae import pipeline, report
 from diffvae._core.runtime import StepLog
 from diffvae.cli._perturb import WIDTH, as_many, show
-from diffvae.pipeline import _links
+from diffvae.pipeline import _checks, _links
 from diffvae.pipeline._targets import one_or_several
 from diffvae.pp import DataError
 from diffvae.tl._route import LONG
@@ -262,6 +262,16 @@ def test_links_call_the_progenitors_of_the_last_source(fork_cells, source, calle
     assert (options["source"], options["target"]) == (called, None)
     assert options["earlier"] == (["stem"] if called else None)
     assert [w.split(":")[0] for w in log.warnings] == ([] if called else ["No progenitors were called"])
+
+
+def test_the_last_source_is_no_fate_of_itself_and_not_earlier(fork_cells, monkeypatch):
+    monkeypatch.setattr(_links, "run_links", lambda adata, **options: options)
+    parameters = {"source": ["stem", "red"], "target": ["red", "white"], "label_key": "cell_type", "earlier": None}
+    parameters |= {"k": 5, "device": "cpu", "seed": 0, "min_core": None}
+    options = _links.links_of_run(fork_cells, parameters, log=StepLog(lambda step: None), progress=False)
+    assert (options["source"], options["target"], options["earlier"]) == ("red", ["white"], ["stem"])
+    with pytest.raises(DataError, match="'red' is the last source and earlier"):
+        _checks.require_types(fork_cells, "cell_type", ["stem", "red"], None, ["red"])
 
 
 def test_the_command_takes_several_sources(diffvae, run_folder, tmp_path, no_figures):

@@ -14,6 +14,8 @@ from scipy.special import expit
 from torch.nn import functional as F
 
 from diffvae._core import graphs
+from diffvae._core.components import principal_components
+from diffvae.metrics import link_auc
 from diffvae.model import GraphDiffVAE, load
 from diffvae.model._base import NotTrainedError
 from diffvae.model._config import GRAPH_PRESETS, graph_config
@@ -279,3 +281,13 @@ def test_early_stopping_goes_back_to_the_best_weights():
 def test_divergence_is_said():
     with pytest.raises(TrainingError, match=r"the training diverged\. Lower the learning rate"):
         train(max_epochs=50, lr=1e4)
+
+
+def test_baseline_is_the_similarity_that_made_the_edges():
+    adata = linked()
+    y = principal_components(adata.X, 0)
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
+    held = trained()._held_out
+    expected = link_auc(*(graphs.inner_products(y, pairs) for pairs in (held.linked, held.unlinked)))
+    assert trained().baseline_auc() == pytest.approx(expected, abs=0.01)
+    assert trained().baseline_auc("pearson") != trained().baseline_auc()

@@ -263,9 +263,19 @@ def test_without_a_file_the_command_asks_for_the_tree_of_the_bundled_cells(diffv
     assert asked["target"] == ["Alpha", "Beta", "Delta", "Epsilon"]
     assert asked["min_core"] == 0.1
     assert asked["earlier"] == ["Ductal", "Ngn3 low EP"]
+    diffvae("run", "--out", tmp_path / "out", "--min-core", "0.3")
+    assert asked["min_core"] == 0.3
     types = set(dv.datasets.pancreas_endocrinogenesis().obs["cell_type"])
     assert types == {*asked["source"], *asked["target"], *asked["earlier"]}
     asked.clear()
     _, _, told = diffvae("run", "--out", tmp_path / "out", "--source", "Ductal")
     assert (asked["source"], asked["target"], asked["earlier"]) == (["Ductal"], None, None)
     assert "No file is given" not in told
+
+
+def test_a_column_that_is_found_may_not_be_a_batch():
+    cells = dv.datasets.simulate_differentiation(100, 40)
+    cells.obs = cells.obs[["cell_type"]].rename(columns={"cell_type": "stage"})
+    for options in ({"batch_key": "stage"}, {"covariates": ["stage"]}):
+        with pytest.raises(ValueError, match=r"label_key is 'stage', and .* as well"):
+            pipeline.run(cells, source="HSPC", progress=False, **options)

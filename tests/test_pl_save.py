@@ -66,3 +66,10 @@ def test_errors_come_before_anything_is_written(tmp_path, figure, path, formats,
     with pytest.raises(ValueError, match=sentence):
         dv.pl.save(dv.pl.tsne(cells()) if figure else None, tmp_path / path, formats=formats)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_a_panel_leaves_the_figure_of_the_user_open(tmp_path):
+    figure, axes = plt.subplots(1, 2)
+    dv.pl.tsne(cells(), ax=axes[0], save=tmp_path / "panel.PNG")
+    assert plt.fignum_exists(figure.number)
+    assert [path.name for path in tmp_path.iterdir()] == ["panel.png"]

@@ -245,6 +245,9 @@ def test_sentences_on_the_data():
         cell_graph(by_hand())
     with pytest.raises(DataError, match=r"adata\.X has 5 cells and 1 genes; a graph needs 2 of each"):
         cell_graph(by_hand()[:, :1], 1)
+    for same in (np.ones((30, 300)), sp.csr_matrix(np.ones((30, 300)))):
+        with pytest.raises(DataError, match=r"All cells have the same values in adata\.X"):
+            cell_graph(AnnData(same), 3)
     adata = by_hand()
     adata.X[0, 0] = np.nan
     for options in ({}, {"layer": "x"}):

@@ -72,3 +72,18 @@ def test_refusals(change, options, message):
     with pytest.raises(ValueError, match=message):
         doublet_score(adata, **options)
     assert "diffvae_doublet_score" not in adata.obs
+
+
+def test_samples_are_scored_apart_and_small_integers_do_not_overflow():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(60, (300, 40))
+    wide, narrow = (AnnData(counts.astype(kind)) for kind in (np.float32, np.uint8))
+    for cells in (wide, narrow):
+        cells.obs["sample"] = np.repeat(["a", "b", "few"], [150, 140, 10])
+        doublet_score(cells, layer=None, batch_key="sample")
+    np.testing.assert_array_equal(wide.obs["diffvae_doublet_score"], narrow.obs["diffvae_doublet_score"])
+    assert wide.obs["diffvae_doublet_score"].isna().tolist() == [False] * 290 + [True] * 10
+    alone = wide[:150].copy()
+    doublet_score(alone, layer=None)
+    np.testing.assert_array_equal(alone.obs["diffvae_doublet_score"], wide.obs["diffvae_doublet_score"][:150])
+    assert wide.obs["diffvae_doublet_score_high"].dtype == bool

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from diffvae.tl import annotate
+from diffvae.tl import _annotate, _markers, annotate
 from diffvae.tl._names import averages, compose, marker_scores, mixtures, sentence, split, way_to
 
 MARKERS = {t: [f"{t}{i}" for i in range(6)] for t in ("T", "NK", "B")}
@@ -169,3 +169,12 @@ def test_clusters_without_a_name_have_top_genes():
     assert (table["cell_type"] == "unassigned").all()
     assert set(table.loc["T", "top_genes"].split(",")) <= set(MARKERS["T"])
     assert (table["top_genes"] != "").all()
+
+
+def test_a_name_of_two_types_agrees_with_each_and_a_slash_in_a_name_is_no_joint():
+    names, weighed = pd.Series(["A / B", "mixed: A / B", "A", "unassigned"]), pd.Series(["A", "B", "B", "A"])
+    agreed = _annotate._agree(names, weighed)
+    assert agreed[:3].tolist() == [True, True, False]
+    assert agreed.isna().tolist() == [False, False, False, True]
+    _, table = _markers.read_markers({"NK / T": ["a", "b"]})
+    assert table["cell_type"].unique().tolist() == ["NK/T"]

@@ -287,7 +287,7 @@ def popularity(adata: AnnData, rng: _random.Rng) -> Scorer:
 
 
 def graph_diffvae(adata: AnnData, rng: _random.Rng, **params: Any) -> Scorer:
-    """Score by Graph-DiffVAE as it predicts links, by the cosine of Z*."""
+    """Score by Graph-DiffVAE as it predicts links, by the directions of Z* and of principal components."""
     return _inner(_trained(adata, rng, params).get_link_representation())
 
 

@@ -32,7 +32,8 @@ K = Annotated[
 
 
 MinCore = Annotated[
-    float, typer.Option("--min-core", help="Least share of uncommitted progenitors; 0.1 if most of them are committed.")
+    float | None,
+    typer.Option("--min-core", help="Least share of uncommitted progenitors: 0.1 if most are committed. Default: 0.6."),
 ]
 
 
@@ -48,7 +49,7 @@ def command(
     ] = None,
     earlier: o.Earlier = None,
     groupby: o.GroupBy = None,
-    min_core: MinCore = 0.6,
+    min_core: MinCore = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, help="Number of most probable links to store per cell.")] = 15,
     preset: o.Preset = "default",
     conv: Annotated[str | None, typer.Option("--conv", help="Graph convolution: gcn, gat or sage.")] = None,

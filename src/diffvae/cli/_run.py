@@ -76,7 +76,7 @@ def command(
     ] = None,
     target: Target = None,
     earlier: o.Earlier = None,
-    min_core: MinCore = 0.6,
+    min_core: MinCore = None,
     links: Annotated[
         bool,
         typer.Option("--links/--no-links", help="Predict links between cells and rank fates; see 'diffvae links'."),
@@ -102,21 +102,22 @@ def command(
     from diffvae import pipeline
 
     if not data and not source and not target and not earlier and label_key is None:
-        options |= demonstrated()
+        options |= demonstrated(min_core)
     _console.settings.writes(out, resumes=True, page=out)
     result = pipeline.run(**options, on_step=_console.step)
     show(result)
 
 
-def demonstrated() -> dict[str, Any]:
+def demonstrated(min_core: float | None) -> dict[str, Any]:
     """Return source, targets and earlier types of the bundled cells, and say which they are."""
     from diffvae.datasets._bundled import DEMO
 
     types = {name: given for name, given in DEMO.items() if isinstance(given, list)}
     words = [word for name, given in types.items() for type_ in given for word in (f"--{name}", type_)]
-    words += ["--min-core", str(DEMO["min_core"])]
+    asked = {**DEMO, "min_core": DEMO["min_core"] if min_core is None else min_core}
+    words += ["--min-core", str(asked["min_core"])]
     _console.step(f"No file is given: bundled cells of the developing mouse pancreas, with {shlex.join(words)}")
-    return DEMO
+    return asked
 
 
 def show(result: Result) -> None:

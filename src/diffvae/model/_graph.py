@@ -326,13 +326,18 @@ class GraphDiffVAE(Estimator):
         Parameters
         ----------
         metric
-            ``"cosine"`` of 50 principal components of the training layer, or ``"pearson"`` of its values. That which
-            made the graph has an advantage: it defines the edges.
+            ``"cosine"`` of 50 principal components of the log-normalised values, or ``"pearson"`` of the training
+            layer. That which made the graph has an advantage: it defines the edges.
         """
         check(RULES, metric=metric)
         if not self._held_out:
             raise ValueError("The model has no held-out edges; train it in this session with validation_size above 0.")
-        return link_auc(*self._held_out.similarity(self._training_matrix, metric))
+        matrix, x = self._training_matrix, None
+        assert matrix is not None
+        if metric == "cosine":
+            rows = np.arange(matrix.shape[0])
+            x = Projection.of(principal_components(matrix, self.features, rows, N_COMPONENTS, 0))(matrix)
+        return link_auc(*self._held_out.similarity(matrix, x))
 
     @property
     def module(self) -> GraphAutoencoder:
@@ -405,7 +410,7 @@ class GraphDiffVAE(Estimator):
         return self.probabilities(graphs.inner_products(places, pairs), adata, calibrated=calibrated)
 
     def probabilities(self, scores: np.ndarray, adata: AnnData | None = None, *, calibrated: bool = True) -> np.ndarray:
-        """Return the probabilities of links for scores, the inner products of Z*.
+        """Return the probabilities of links for scores, the inner products of :meth:`get_link_representation`.
 
         Parameters as in :meth:`predict_links`; ``adata`` gives the density of the graph of other cells.
         """

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from diffvae import _random, nn
 from diffvae._core import graphs
-from diffvae._core.components import principal_components
 from diffvae._core.graphs import leiden
 from diffvae._core.runtime import torch_in_one_thread
 from diffvae._errors import DataError
@@ -333,12 +332,11 @@ class HeldOut:
             "validation_average_precision": link_average_precision(linked, unlinked),
         }
 
-    def similarity(self, matrix: Matrix, metric: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return Pearson's r of expression, or the cosine of its components, of linked and of unlinked pairs."""
-        if metric == "pearson":
+    def similarity(self, matrix: Matrix, components: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cosine of components of linked and of unlinked pairs; without them Pearson's r of expression."""
+        if components is None:
             return graphs.pearson(matrix, self.linked), graphs.pearson(matrix, self.unlinked)
-        x = principal_components(matrix, 0)
-        x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        x = components / np.maximum(np.linalg.norm(components, axis=1, keepdims=True), 1e-12)
         return graphs.inner_products(x, self.linked), graphs.inner_products(x, self.unlinked)
 
     def calibrate(self, places: np.ndarray, rng: _random.Rng) -> Calibration:

@@ -29,7 +29,7 @@ RULES: dict[str, Rule] = {
     "n_dims": Whole(1),
     "n_genes": Whole(1),
     "k": Optional(Whole(1)),
-    "min_core": Number("(0, 1)"),
+    "min_core": Optional(Number("(0, 1)")),
     "top_k": Whole(1),
     "subsample": Whole(100),
     "order": Choice("effect", "greedy", "gradient"),
@@ -140,6 +140,10 @@ def require_types(
             raise DataError(f"{named[0]!r} is both source and target; name another target.")
         if named[0] in (earlier or ()):
             raise DataError(f"{named[0]!r} is both source and earlier; a type is not upstream of itself.")
+    elif named[-1] in (earlier or ()):
+        raise DataError(
+            f"{named[-1]!r} is the last source and earlier; its fates are asked for, so leave it out there."
+        )
     if label_key is None:
         return
     labels = adata.obs[label_key].dropna().astype(str)

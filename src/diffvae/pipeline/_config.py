@@ -69,7 +69,7 @@ class RunConfig:
     source: str | Sequence[str] | None
     target: Sequence[str] | None
     earlier: Sequence[str] | None
-    min_core: float
+    min_core: float | None
     links: bool
     k: int | None
     device: str
@@ -85,7 +85,7 @@ class RunConfig:
         check(RULES, k=self.k, values=self.values, use_raw=self.use_raw)
         if self.data is None and self.transpose:
             raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
-        self._refuse_contradictions()
+        self.refuse_contradictions()
         if self.out is not None:
             folders.refuse_folder(Path(self.out).expanduser().resolve(), self.overwrite)
         self.checkpoints = CheckpointPaths(self.out, self.checkpoint_every, self.resume, self.overwrite)
@@ -104,7 +104,7 @@ class RunConfig:
         if self.data is None and self.label_key is None:
             self.label_key = _keys.LABEL
 
-    def _refuse_contradictions(self) -> None:
+    def refuse_contradictions(self) -> None:
         """Refuse pairs of arguments that ask for two things at once."""
         if self.use_raw and self.layer is not None:
             raise ValueError(

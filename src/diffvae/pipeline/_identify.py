@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,8 @@ def identify(
         tl.high_weight_genes(adata, n_dims=n_dims, n_genes=n_genes)
     with log.step("name the clusters"):
         if _keys.COUNTS in adata.layers and adata.n_obs >= MIN_CELLS:
-            pp.doublet_score(adata, rng=seed)
+            with suppress(DataError):  # samples of a few cells have no doublets to find
+                pp.doublet_score(adata, batch_key=model.columns.get("batch_key"), rng=seed)
         tl.annotate(adata, markers, rng=seed)
         if said := _names.sentence(adata.uns[_keys.UNS]["annotation_mixtures"]):
             log.warnings.append(said)

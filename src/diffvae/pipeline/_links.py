@@ -187,7 +187,7 @@ def run_links(
     source: str | None = None,
     target: Sequence[str] | None = None,
     earlier: Sequence[str] | None = None,
-    min_core: float = MIN_CORE,
+    min_core: float | None = None,
     k: int | None = None,
     top_k: int = TOP_K,
     preset: str = "default",
@@ -213,6 +213,7 @@ def run_links(
     log = log or StepLog(lambda step: None)
     options = dict(GRAPHS[preset]) | ({} if k is None else {"k": k})
     parameters["k"] = options["k"]
+    min_core = parameters["min_core"] = MIN_CORE if min_core is None else min_core
     with log.step("join similar cells"):
         _join_cells(adata, options, batch_key, seed, log, progress)
     with log.step("train Graph-DiffVAE"):
@@ -358,7 +359,7 @@ def links(
     target: Sequence[str] | None = None,
     earlier: Sequence[str] | None = None,
     groupby: str | None = None,
-    min_core: float = MIN_CORE,
+    min_core: float | None = None,
     k: int | None = None,
     top_k: int = TOP_K,
     preset: str = "default",
@@ -388,7 +389,7 @@ def links(
         Key in ``obs`` of the types; None for the reference labels of the run, or for the names of its clusters if it
         has none or some cells have no label.
     min_core
-        Least share of uncommitted progenitors: see :func:`diffvae.tl.commitment`.
+        Least share of uncommitted progenitors: see :func:`diffvae.tl.commitment`. None for 0.6.
     k
         Number of most similar cells to which each cell is joined, over all batches alike if the run has a
         ``batch_key``: see :func:`diffvae.pp.cell_graph`. None for 15, with ``preset="paper"`` 1 and ``"code"`` 2, whose
@@ -449,6 +450,7 @@ def links_of_run(
     if isinstance(source, list):  # in the order of differentiation
         *before, source = source
         earlier = list(dict.fromkeys([*earlier, *before]))
+        target = None if target is None else [name for name in target if name != source]
     if source == "all" and "all" not in types:
         log.warnings.append(
             "No progenitors were called: that takes one source. Run 'diffvae links' on this result with one."

@@ -153,7 +153,8 @@ def cluster_table(adata: AnnData, label_key: str | None = None) -> pd.DataFrame:
                 "score": row["score"],
                 "q_value": row["q_value"],
                 "confident": row["confident"],
-                "marker_genes": row["genes"] or row["top_genes"],
+                "marker_genes": row["top_genes" if row["cell_type"] == _keys.UNASSIGNED else "genes"]
+                or row["top_genes"],
                 "runner_up": row["runner_up"],
                 "by_weights": row["by_weights"],
                 "types": row["types"],

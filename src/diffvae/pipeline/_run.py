@@ -61,7 +61,7 @@ def run(
     source: str | Sequence[str] | None = None,
     target: Sequence[str] | None = None,
     earlier: Sequence[str] | None = None,
-    min_core: float = _links.MIN_CORE,
+    min_core: float | None = None,
     links: bool = True,
     k: int | None = None,
     device: str = "auto",
@@ -143,7 +143,7 @@ def run(
     earlier
         Types upstream of the source: no fates of it, and conversions to them are marked as going back.
     min_core
-        Least share of uncommitted progenitors: see :func:`diffvae.tl.commitment`.
+        Least share of uncommitted progenitors: see :func:`diffvae.tl.commitment`. None for 0.6.
     links, k
         Predict links between cells with Graph-DiffVAE, on a graph of the k most similar cells of each: see
         :func:`links`. The cells of the source are ranked by their fates, and committed ones are called. Of
@@ -242,6 +242,7 @@ def _find_types(strategy: InMemoryRun | BackedRun, options: RunConfig, log: Step
         return
     options.label_key = _checks.find_label_key(strategy.cells, options.source)
     if options.label_key is not None:
+        options.refuse_contradictions()  # the column may be a batch
         log.on_step(f"types are those of obs[{options.label_key!r}], which has {options.source!r}")
 
 

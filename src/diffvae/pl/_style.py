@@ -236,7 +236,7 @@ def plotted(function: Callable[P, R]) -> Callable[P, R]:
             _register(figure)
         if isinstance(file, str | os.PathLike):
             path = Path(file)
-            kind = path.suffix.removeprefix(".")
+            kind = path.suffix.removeprefix(".").lower()
             with style():
                 _write(
                     figure, path.with_suffix("") if kind in _METADATA else path, [kind] if kind in _METADATA else KINDS
@@ -246,7 +246,7 @@ def plotted(function: Callable[P, R]) -> Callable[P, R]:
 
             pyplot.show()
             _shown.add(figure)
-        if file is not None:
+        if file is not None and kwargs.get("ax") is None:  # a figure of the user's stays open
             _close(figure)
         return made
 

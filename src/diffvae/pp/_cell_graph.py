@@ -266,7 +266,11 @@ def cell_graph(
 def _values(adata: AnnData, use_rep: str | None, layer: str | None, rng: Rng) -> tuple[Any, str]:
     """Return the values that are compared, and their name for messages."""
     if use_rep is None and layer is None:
-        return principal_components(_finite(adata, None), rng), "the principal components of adata.X"
+        x = _finite(adata, None)
+        vary = x.max(axis=0) != x.min(axis=0)
+        if not (vary.nnz if sp.issparse(vary) else vary.any()):
+            raise DataError("All cells have the same values in adata.X, so that no two can be compared.")
+        return principal_components(x, rng), "the principal components of adata.X"
     if use_rep is not None:
         return representation(adata, use_rep), "adata.X" if use_rep == "X" else f"adata.obsm[{use_rep!r}]"
     if layer == _keys.UNIT and layer not in adata.layers:

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from diffvae import _keys, _random
-from diffvae._core.anndata import results
+from diffvae._core.anndata import groups, results
 from diffvae._core.components import principal_components
 from diffvae._core.io.matrix import matrix_of
 from diffvae._core.io.matrix import source as matrix_name
@@ -31,6 +31,7 @@ RULES: dict[str, Rule] = {"expected_rate": Number("(0, 0.5)"), "n_comps": Whole(
 def doublet_score(
     adata: AnnData,
     *,
+    batch_key: str | None = None,
     layer: str | None = _keys.COUNTS,
     expected_rate: float = 0.06,
     n_comps: int = 30,
@@ -50,12 +51,15 @@ def doublet_score(
     posterior mean of q turned into the probability that a cell is a doublet of two different types. Doublets of two
     cells of one type can't be seen. Cells on their way from one type to another can have a high score as well;
     :func:`diffvae.tl.annotate` tells the two apart by the number of expressed genes and by size. Samples that were
-    captured apart make no doublets together: score them one by one.
+    captured apart make no doublets together: name them by ``batch_key``.
 
     Parameters
     ----------
     adata
         Cells x genes.
+    batch_key
+        Column of ``obs`` with the samples that were captured apart: doublets arise within a sample, so that each is
+        scored alone. Samples with fewer than 20 cells with counts have NaN.
     layer
         Counts; None for X.
     expected_rate
@@ -71,8 +75,10 @@ def doublet_score(
 
     Returns
     -------
-    None, or the copy. Writes ``obs[key_added]``, float32 in (0, 1), NaN for cells without counts, and
-    ``uns["diffvae"]["doublets"]``: the parameters and the mean score of the simulated doublets.
+    None, or the copy. Writes ``obs[key_added]``, float32 in (0, 1), NaN for cells without counts;
+    ``obs[key_added + "_high"]``, whether a cell has more than half the mean score of the simulated doublets of its
+    sample (:func:`diffvae.tl.annotate` reads it under the default key); and ``uns["diffvae"]["doublets"]``: the
+    parameters and ``mean_of_simulated``, over all samples.
 
     Raises
     ------
@@ -99,15 +105,22 @@ def doublet_score(
     if not np.isfinite(counts.data).all() or (counts.data < 0).any() or not near_whole(counts.data).all():
         raise DataError(f"{where} has other values than counts; doublets can be simulated from counts only.")
     full = np.asarray(counts.sum(axis=1)).ravel() > 0
-    if full.sum() < MIN_CELLS:
-        raise DataError(f"{where} has {int(full.sum())} cells with counts; doublet scores need {MIN_CELLS}.")
-    score = np.full(adata.n_obs, np.nan, np.float32)
-    score[full], simulated = scores(counts[full], expected_rate, n_comps, rng)
+    codes = np.zeros(adata.n_obs, int) if batch_key is None else np.asarray(groups(adata, batch_key).codes)
+    samples = [own for code in np.unique(codes) if (own := full & (codes == code)).sum() >= MIN_CELLS]
+    if not samples:
+        raise DataError(
+            f"{where} has {int(full.sum())} cells with counts; doublet scores need {MIN_CELLS} of a sample."
+        )
+    score, high, means = np.full(adata.n_obs, np.nan, np.float32), np.zeros(adata.n_obs, bool), []
+    for own in samples:
+        score[own], simulated = scores(counts[own], expected_rate, n_comps, rng)
+        means.append(float(simulated.mean()))
+        high[own] = score[own] > means[-1] / 2
     adata = adata.copy() if copy else adata
-    adata.obs[key_added] = score
+    adata.obs[key_added], adata.obs[f"{key_added}_high"] = score, high
     results(adata)["doublets"] = {
         "layer": layer or "X", "expected_rate": expected_rate, "n_comps": n_comps, "key_added": key_added,
-        "mean_of_simulated": float(simulated.mean()),
+        "batch_key": batch_key or "none", "mean_of_simulated": float(np.mean(means)),
     }  # fmt: skip
     return adata if copy else None
 
@@ -115,10 +128,11 @@ def doublet_score(
 def scores(counts: sp.csr_matrix, rate: float, n_comps: int, rng: _random.Rng) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores of the cells, and of the simulated doublets."""
     n = counts.shape[0]
+    counts = counts.astype(np.float32)  # sums of small integers would overflow
     draw = _random.generator(rng, "doublets")
     n_pairs = round(RATIO * n)
     pairs = counts[draw.integers(n, size=n_pairs)] + counts[draw.integers(n, size=n_pairs)]
-    both: Any = sp.vstack([counts, pairs], format="csr").astype(np.float32)
+    both: Any = sp.vstack([counts, pairs], format="csr")
     total = np.asarray(both.sum(axis=1)).ravel()
     both = sp.csr_matrix(sp.diags(np.median(total[:n]) / total) @ both).log1p()
     place = principal_components(both, _random.seed(rng, "doublet components") % 2**31)[:, :n_comps]

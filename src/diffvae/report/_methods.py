@@ -54,8 +54,7 @@ def _of_types(summary: Mapping[str, Any], cite: Any) -> str:
     batch = f" with the batches in {p['batch_key']}" if p.get("batch_key") else ""
     said = [
         f"Cells were analysed with diffvae {summary['versions']['diffvae']} {cite('bica')} (seed {p['seed']}).",
-        f"{NORMALISED.get(summary['kind'], 'Expression was used as given')}, and "
-        f"{number(summary['n_genes_kept'])} variable genes were kept {cite('scanpy')}.",
+        f"{NORMALISED.get(summary['kind'], 'Expression was used as given')}, and {_genes(summary)} {cite('scanpy')}.",
         f"DiffVAE, a variational autoencoder with a maximum mean discrepancy term, was trained{batch} with "
         f"{p['n_latent']} latent dimensions (preset {p['preset']}).",
     ]
@@ -66,8 +65,20 @@ def _of_types(summary: Mapping[str, Any], cite: Any) -> str:
         said.append(f"Clustering ({p['cluster_method']}) gave {clusters} clusters.")
     said.append(f"The map is a t-SNE of the latent space {cite('tsne')}.")
     if summary.get("markers"):
-        said.append(f"Clusters were named by the marker table {summary['markers']}, with permuted markers as the null.")
+        said.append(
+            f"Clusters were named by the marker table {summary['markers']}, with random genes of the same expression "
+            "as the null."
+        )
     return " ".join(said)
+
+
+def _genes(summary: Mapping[str, Any]) -> str:
+    kept = number(summary["n_genes_kept"])
+    return (
+        f"all {kept} genes were used"
+        if summary["n_genes_kept"] == summary["n_genes"]
+        else f"{kept} variable genes were kept"
+    )
 
 
 def _of_changes(p: Mapping[str, Any]) -> str:

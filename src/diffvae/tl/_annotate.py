@@ -429,7 +429,7 @@ def annotate(
     if len(scores):
         groups_of = clusters.categories.astype(str).tolist()
         z = _places(adata, use_rep, cells, rng)[~noise] if split else None
-        suspect = _suspect(adata, doublet_score, len(codes)) if split else np.zeros(len(codes), bool)
+        suspect = _suspect(adata, ~noise) if split else np.zeros(len(codes), bool)
         found = {
             name: _names.name_cells(
                 cells, z, codes, suspect, types, levels, scores[scores["markers"] == name],
@@ -544,12 +544,12 @@ def _doublet_score(adata: AnnData, inside: np.ndarray) -> np.ndarray | None:
     return np.asarray(adata.obs[_keys.DOUBLET_SCORE], float)[inside]
 
 
-def _suspect(adata: AnnData, score: np.ndarray | None, n: int) -> np.ndarray:
-    """Return which cells have at least half the mean score of simulated doublets."""
-    simulated = adata.uns.get(_keys.UNS, {}).get("doublets", {}).get("mean_of_simulated")
-    if score is None or simulated is None:
-        return np.zeros(n, bool)
-    return np.asarray(np.nan_to_num(score) > float(simulated) / 2)
+def _suspect(adata: AnnData, inside: np.ndarray) -> np.ndarray:
+    """Return which cells have a high doublet score, if :func:`diffvae.pp.doublet_score` was called."""
+    key = f"{_keys.DOUBLET_SCORE}_high"
+    if key not in adata.obs:
+        return np.zeros(int(inside.sum()), bool)
+    return adata.obs[key].to_numpy(bool)[inside]
 
 
 def _n_expressed(x: Any) -> np.ndarray:
@@ -559,4 +559,6 @@ def _n_expressed(x: Any) -> np.ndarray:
 def _agree(cell_type: pd.Series, by_weights: pd.Series) -> pd.Series:
     """Return whether the two names are the same, NA if one is missing."""
     both = ~cell_type.eq(_keys.UNASSIGNED) & ~by_weights.isin(["", _keys.UNASSIGNED])
-    return cell_type.eq(by_weights).astype("boolean").where(both)
+    parts = cell_type.str.removeprefix(_names.MIXED).str.split(" / ")  # a name of several types agrees with each
+    same = [weighed in names for names, weighed in zip(parts, by_weights, strict=True)]
+    return pd.Series(same, index=cell_type.index).astype("boolean").where(both)

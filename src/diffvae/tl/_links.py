@@ -63,7 +63,7 @@ def links(
     neighbours and the called links. Writes
 
     ``obsm["X_diffvae_graph"]``
-        Posterior means; ``obsm["X_diffvae_link"]`` has Z*.
+        Posterior means; ``obsm["X_diffvae_link"]`` has what scores are inner products of.
     ``obsp["diffvae_links"]``
         Probabilities of the top links of each cell, symmetric, sparse. With ``uns["diffvae_links"]`` scanpy reads them
         as neighbours: ``sc.tl.paga(adata, groups, neighbors_key="diffvae_links")``, ``sc.tl.diffmap``, ``sc.tl.dpt``.

@@ -105,6 +105,7 @@ def _clean(table: pd.DataFrame, where: str) -> pd.DataFrame:
     table["direction"] = table["direction"].fillna("up")
     table["source"] = table["source"].fillna("")
     table = table.astype(str).apply(lambda column: column.str.strip())
+    table["cell_type"] = table["cell_type"].str.replace(" / ", "/")  # " / " joins the names of two types
     table = table[(table["cell_type"] != "") & (table["gene"] != "")].drop_duplicates(COLUMNS[:3])
     if table.empty:
         raise DataError(f"{where} holds no marker genes; give at least one.")
