@@ -38,7 +38,7 @@ def _paired(table: pd.DataFrame) -> pd.DataFrame:
         found = benchmark.compare(table[table["clusterer"] == clusterer], "DiffVAE", measure)
         name = "purity" if measure == "knn_purity" else f"{measure.upper()} of {clusterer}"
         for row in found.itertuples():
-            surely = "more" if row.low > 0 else "less" if row.high < 0 else "not told apart"
+            surely = "more" if row.low > 0 else "less" if row.high < 0 else "not separated"
             rows.append((name, row.method, f"{row.difference:+.3f}", f"{row.low:+.3f} to {row.high:+.3f}", surely))
     return pd.DataFrame(rows, columns=["measure", "against", "difference", "95 % interval", "DiffVAE has"])
 

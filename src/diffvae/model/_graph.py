@@ -21,7 +21,7 @@ from diffvae.metrics import link_auc
 from diffvae.model._base import Estimator
 from diffvae.model._calibration import Calibration
 from diffvae.model._config import graph_config
-from diffvae.model._features import Matrix, about, layer_matrix, read_features, require_unit_interval
+from diffvae.model._features import Features, Matrix, about, layer_matrix, read_features, require_unit_interval
 from diffvae.model._graph_training import (
     BATCH_CELLS,
     BLOCK,
@@ -251,11 +251,7 @@ class GraphDiffVAE(Estimator):
             require_unit_interval(matrix, layer)
         features = read_features(adata, layer, matrix)
         held_out = HeldOut(graph, validation_size, rng)
-        projection = None
-        if c.decoder == "direction":
-            projection = Projection.of(
-                principal_components(matrix, features, np.arange(adata.n_obs), N_COMPONENTS, rng)
-            )
+        projection = _projection(matrix, features, rng) if c.decoder == "direction" else None
         similarity = None if projection is None else projection(matrix)
         target = best_device(device)
         with _random.torch_seeded(rng, "graph weights"):
@@ -335,8 +331,8 @@ class GraphDiffVAE(Estimator):
         matrix, x = self._training_matrix, None
         assert matrix is not None
         if metric == "cosine":
-            rows = np.arange(matrix.shape[0])
-            x = Projection.of(principal_components(matrix, self.features, rows, N_COMPONENTS, 0))(matrix)
+            projection = self._projection or _projection(matrix, self.features, 0)
+            x = projection(matrix)
         return link_auc(*self._held_out.similarity(matrix, x))
 
     @property
@@ -542,3 +538,8 @@ class GraphDiffVAE(Estimator):
         self._projection = Projection(**stored) if stored else None
         weights = {k: v for k, v in arrays.items() if not k.startswith(PROJECTION)}
         self._module = with_arrays(lambda: GraphAutoencoder(len(self.features.gene_names), self.config), weights)
+
+
+def _projection(matrix: Matrix, features: Features, rng: _random.Rng) -> Projection:
+    """Return the projection on the principal components of log-normalised expression."""
+    return Projection.of(principal_components(matrix, features, np.arange(matrix.shape[0]), N_COMPONENTS, rng))

@@ -38,6 +38,7 @@ GRAPHS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 """Arguments of :func:`diffvae.pp.cell_graph` for each preset of Graph-DiffVAE."""
 TOP_K = 15
 MIN_CORE = 0.6
+"""Least share of uncommitted progenitors, as in :func:`diffvae.tl.commitment`."""
 OPTIONS = (
     "source",
     "target",
@@ -114,8 +115,8 @@ FATES_VERDICT: Verdict = (
     ),
     (
         lambda n: n["withheld"],
-        "Calls are withheld: these progenitors cannot be told apart from uncommitted ones. Name fewer targets and the "
-        "earlier types.",
+        "Calls are withheld: the method cannot separate committed from uncommitted cells here. Name fewer targets and "
+        "the earlier types, or pass min_core=0.1 if most cells are committed.",
     ),
     (
         lambda n: n["at_limit"] and not n["withheld"],

@@ -142,8 +142,9 @@ def commitment(
     if withheld:
         warnings.warn(
             f"No cell of {source!r} is called: without its lower limit ({min_core:g}) the share of uncommitted cells "
-            "falls to almost nothing, so that they cannot be told from cells that have begun. Name fewer targets, "
-            "those that can follow, and the earlier types; or rank the cells by diffvae.tl.fates.",
+            "falls to almost nothing, and committed cells cannot be separated from uncommitted ones. Name fewer "
+            "targets, those that can follow, and the earlier types; pass min_core=0.1 if most of these cells are "
+            "committed; or rank the cells by diffvae.tl.fates.",
             UserWarning,
             stacklevel=2,
         )
