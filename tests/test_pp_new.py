@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,27 +53,45 @@ def test_align_by_hand(form):
 
 
 @pytest.mark.parametrize(
-    ("var", "hint"),
+    ("var", "how"),
     [
-        (genes([n.upper() for n in NAMES]), "the model has 'Gene0', the data 'GENE0'"),
-        (genes(range(60)).assign(symbol=NAMES), r"adata.var_names = adata.var\['symbol'\] first"),
-        (genes([f"x{i}" for i in range(60)]), "names such as 'Gene0', 'Gene1', the data 'x0', 'x1'"),
+        (genes([n.upper() for n in NAMES]), r"var_names, whatever their case \('GENE59' is 'Gene59'\)"),
+        (genes(range(60)).assign(symbol=NAMES), r"var\['symbol'\] \('59' is 'Gene59'\)"),
+        (genes([f"mm10_{n}" for n in NAMES]), r"var_names, in part \('mm10_Gene59' is 'Gene59'\)"),
     ],
 )
-def test_names_that_do_not_match_are_explained(var, hint):
-    adata = AnnData(np.ones((3, 60)), var=var)
+def test_other_forms_of_names_are_matched_and_said(var, how):
+    adata = AnnData(np.arange(180.0).reshape(3, 60), var=var)
+    order = NAMES[::-1]
+    matrix, report = align_genes(adata, order)
+    assert (matrix == adata.X[:, ::-1]).all()
+    assert len(report["warnings"]) == 1
+    assert re.search(f"^Genes of the new cells are matched to those of the model by {how}", report["warnings"][0])
+
+
+def test_names_that_do_not_match_are_refused():
+    adata = AnnData(np.ones((3, 60)), var=genes([f"x{i}" for i in range(60)]))
     with pytest.raises(DataError, match=r"60 of the 60 genes.*more than max_missing=0.2 allows") as error:
         align_genes(adata, NAMES)
-    assert error.match(hint)
+    assert error.match("names such as 'Gene0', 'Gene1', the data 'x0', 'x1'")
 
 
-def test_ensembl_versions_are_explained():
+def test_ensembl_versions_do_not_matter():
     plain = [f"ENSG{i:011d}" for i in range(5)]
-    adata = AnnData(np.ones((3, 5)), var=genes([f"{name}.{i}" for i, name in enumerate(plain)]))
-    with pytest.raises(DataError, match="Ensembl version only"):
-        align_genes(adata, plain)
-    with pytest.raises(DataError, match="Ensembl version only"):
-        align_genes(AnnData(np.ones((3, 5)), var=genes(plain)), adata.var_names)
+    adata = AnnData(np.arange(15.0).reshape(3, 5), var=genes([f"{name}.{i}" for i, name in enumerate(plain)]))
+    assert (align_genes(adata, plain)[0] == adata.X).all()
+    bare = AnnData(adata.X, var=genes(plain))
+    assert (align_genes(bare, adata.var_names)[0] == adata.X).all()
+    others = AnnData(adata.X, var=genes([f"{name}.{i + 7}" for i, name in enumerate(plain)]))
+    assert (align_genes(others, adata.var_names)[0] == adata.X).all()
+
+
+def test_two_genes_of_a_model_never_take_one_gene_of_the_data():
+    two = [f"GRCh38_GENE{i}" for i in range(5)] + [f"mm10_Gene{i}" for i in range(5)]
+    adata = AnnData(np.ones((3, 5)), var=genes([f"GENE{i}" for i in range(5)]))
+    matrix, report = align_genes(adata, two, max_missing=0.5)
+    assert report["missing"] == two[5:]
+    assert not matrix[:, 5:].any()
 
 
 def test_names_that_occur_twice_are_told_apart_as_in_training():

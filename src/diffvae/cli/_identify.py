@@ -20,6 +20,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the new result.")],
     label_key: o.LabelKey = None,
     markers: o.Markers = "auto",
+    gene_symbols: o.GeneSymbols = None,
     n_clusters: o.NClusters = "auto",
     cluster_method: o.ClusterMethod = "leiden",
     cluster_on: o.ClusterOn = "latent",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from diffvae import _keys
+from diffvae._core import genes
 from diffvae._core.validate import Choice, Either, Flag, Number, Optional, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl import _annotate, _markers
@@ -103,9 +104,9 @@ def require_kind(adata: AnnData | BackedAnnData, values: str | None) -> None:
         )
 
 
-def require_markers(adata: AnnData | BackedAnnData, markers: Any) -> None:
+def require_markers(adata: AnnData | BackedAnnData, markers: Any, gene_symbols: str | None = None) -> None:
     """Refuse markers if none of them is among the genes of the data."""
-    _annotate.candidates(markers, (adata.raw or adata).var_names.astype(str), "the data")
+    _annotate.candidates(markers, genes.table(adata, raw=adata.raw is not None), "the data", gene_symbols)
 
 
 def require_cells(adata: AnnData | BackedAnnData, n_clusters: int | str, n_sampled: int | None = None) -> None:

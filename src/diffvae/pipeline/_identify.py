@@ -33,6 +33,7 @@ def identify(
     model: Model,
     *,
     markers: Any = "auto",
+    gene_symbols: str | None = None,
     n_clusters: int | str = "auto",
     cluster_method: str = "leiden",
     cluster_on: str = "latent",
@@ -51,6 +52,8 @@ def identify(
         The model that they come from.
     markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed
         As in :func:`diffvae.pipeline.run`.
+    gene_symbols
+        Column of ``var`` with the names of genes that the markers have; see :func:`diffvae.tl.annotate`.
     log
         Receives timings and warnings.
 
@@ -92,7 +95,7 @@ def identify(
         if _keys.COUNTS in adata.layers and adata.n_obs >= MIN_CELLS:
             with suppress(DataError):  # samples of a few cells have no doublets to find
                 pp.doublet_score(adata, batch_key=model.columns.get("batch_key"), rng=seed)
-        tl.annotate(adata, markers, rng=seed)
+        tl.annotate(adata, markers, gene_symbols=gene_symbols, rng=seed)
         if said := _names.sentence(adata.uns[_keys.UNS]["annotation_mixtures"]):
             log.warnings.append(said)
         if sentence := disagreement(adata.uns[_keys.UNS]["annotation"]):
@@ -118,6 +121,7 @@ def identify_again(
     *,
     label_key: str | None = None,
     markers: Any = "auto",
+    gene_symbols: str | None = None,
     n_clusters: int | str = "auto",
     cluster_method: str = "leiden",
     cluster_on: str = "latent",
@@ -137,6 +141,8 @@ def identify_again(
         Folder for the new result; None writes nothing.
     label_key
         Reference labels in ``obs``; None for those of the first run.
+    gene_symbols
+        Column of ``var`` with the names of genes that the markers have; see :func:`diffvae.tl.annotate`.
     markers, n_clusters, cluster_method, cluster_on, n_dims, n_genes, seed, overwrite, on_step
         As in :func:`diffvae.pipeline.run`.
 
@@ -168,16 +174,18 @@ def identify_again(
     label_key = label_key or summary["parameters"].get("label_key")
     _checks.require_labels(adata, label_key)
     _checks.require_cells(adata, n_clusters)
-    identify(adata, model, **options, log=log)
+    _checks.require_markers(adata, markers, gene_symbols)
+    identify(adata, model, **options, gene_symbols=gene_symbols, log=log)
     notice_batches(adata, label_key, model.columns.get("batch_key"), seed=seed, log=log)
     scores = _scores.score(adata, label_key, seed, log)
     integration = _integration.measure(adata, model, label_key, seed, log)
+    named = {} if gene_symbols is None else {"gene_symbols": gene_symbols}
     command = None
     if out is not None:
         words = ["identify", Path(path).resolve().name, "--out", Path(out).resolve().name]
         command = _folder.command_line(words, identify_again, arguments, without=("n_dims", "n_genes", "precision"))
     return _result.finish(
         adata, model, about={name: summary[name] for name in _keys.ABOUT},
-        parameters=summary["parameters"] | options | {"label_key": label_key}, log=log, scores=scores,
+        parameters=summary["parameters"] | options | {"label_key": label_key} | named, log=log, scores=scores,
         integration=integration, out=out, overwrite=overwrite, command=command,
     )  # fmt: skip

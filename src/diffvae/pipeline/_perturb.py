@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from diffvae import _keys, tl
+from diffvae._core import genes
 from diffvae._core.anndata import results
 from diffvae._core.io import folders
 from diffvae._core.runtime import StepLog, in_one_thread, versions
@@ -139,11 +140,11 @@ def run_perturbation(
         raise ValueError("step and n_sd are both given; they are two units of the same steps, so give one.")
     size: dict[str, Any] = {"n_sd": n_sd} if n_sd is not None else {"step": step or _perturb.STEPS}
     _perturb.step_sizes(**size)
-    allowed = _minimal_genes.allowed_genes(model.gene_names, restrict)
     if groupby in adata.obs and (unknown := sorted(set(earlier or ()) - set(adata.obs[groupby].astype(str)))):
         raise DataError(f"earlier names {unknown[0]!r}, which is not a type of adata.obs[{groupby!r}].")
     log = log or StepLog(lambda step: None)
     with log.step("train the classifier"):
+        allowed = _minimal_genes.allowed_genes(model.gene_names, restrict, genes.table(adata))
         classifier = CellStateClassifier()
         stopping: dict[str, Any] = {"max_epochs": max_epochs, "patience": patience}
         given = {name: value for name, value in stopping.items() if value is not None}

@@ -13,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from diffvae import _keys, metrics
+from diffvae._core import genes
 from diffvae._core.io import folders
 from diffvae._core.runtime import StepLog, versions
 from diffvae.pipeline import _folder, _links, _perturb, _scores
+from diffvae.tl._regulators import by_symbol
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -139,11 +141,13 @@ def cluster_table(adata: AnnData, label_key: str | None = None) -> pd.DataFrame:
     stored = adata.uns[_keys.UNS]
     named = stored["annotation"].set_index("group")
     dimensions = stored["latent_dimensions"]
-    genes = stored["high_weight_genes"]
+    high = stored["high_weight_genes"]
+    symbols = by_symbol(genes.table(adata))
     rows = []
     for group, size in adata.obs[_keys.CLUSTER].value_counts(sort=False).items():
         chosen = dimensions[(dimensions["group"] == group) & dimensions["chosen"]]
-        confirmed = _confirmed(genes[genes["group"] == group])
+        confirmed = _confirmed(high[high["group"] == group])
+        symbol = confirmed["gene"].map(lambda gene: symbols.get(gene, gene))
         row = named.loc[group]
         rows.append(
             {
@@ -159,8 +163,8 @@ def cluster_table(adata: AnnData, label_key: str | None = None) -> pd.DataFrame:
                 "by_weights": row["by_weights"],
                 "types": row["types"],
                 "dimensions": ", ".join((chosen["dimension"].astype(str) + chosen["side"]).head(5)),
-                "genes_up": ", ".join(confirmed.loc[confirmed["direction"] == "up", "gene"].head(5)),
-                "genes_down": ", ".join(confirmed.loc[confirmed["direction"] == "down", "gene"].head(5)),
+                "genes_up": ", ".join(symbol[confirmed["direction"] == "up"].head(5)),
+                "genes_down": ", ".join(symbol[confirmed["direction"] == "down"].head(5)),
             }
         )
     table = pd.DataFrame(rows)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from diffvae._core import genes
 from diffvae.pipeline._folder import Verdict, sentences
 from diffvae.tl._directions import one_or_more
+from diffvae.tl._regulators import by_symbol
 from diffvae.tl._route import LONG
 
 if TYPE_CHECKING:
@@ -144,6 +146,7 @@ def target_table(
 ) -> pd.DataFrame:
     """Return one row per pair, at the smallest step that reaches the target, or the largest."""
     rows = []
+    symbols = by_symbol(genes.table(perturbation.adata))
     for source, target in pairs_of(perturbation):
         moved = of_source(perturbation, source)
         table, step = moved.table, moved.shown_step(target)
@@ -164,18 +167,19 @@ def target_table(
                 "earlier": target in earlier and source not in earlier,
                 "gene_step": moved.gene_step(target),
                 "searched": (source, target) in minimal,
-                **_genes_of(minimal.get((source, target))),
+                **_genes_of(minimal.get((source, target)), symbols),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _genes_of(result: MinimalGenes | None) -> dict[str, Any]:
+def _genes_of(result: MinimalGenes | None, symbols: Mapping[str, str]) -> dict[str, Any]:
     """Return the columns about the smallest sets; NaN and empty if they were not searched."""
     if result is None:
         numbers = "n_flipped median_n_genes median_n_first sets_judged flipped_by_de_genes flipped_by_random_genes"
         return {**dict.fromkeys(numbers.split(), np.nan), "genes_up": "", "genes_down": ""}
-    sizes, genes = result.cells["n_genes"], result.genes
+    sizes, table = result.cells["n_genes"], result.genes
+    symbol = table["gene"].map(lambda gene: symbols.get(gene, gene))
     by_genes = result.baselines.set_index("genes")
     return {
         "n_flipped": len(sizes),
@@ -184,8 +188,8 @@ def _genes_of(result: MinimalGenes | None) -> dict[str, Any]:
         "sets_judged": float(result.cells["judged"].mean()) if len(sizes) else np.nan,
         "flipped_by_de_genes": by_genes.loc["differentially expressed", "flipped"],
         "flipped_by_random_genes": by_genes.loc["random", "flipped"],
-        "genes_up": ", ".join(genes.loc[genes["direction"] == "up", "gene"].head(5)),
-        "genes_down": ", ".join(genes.loc[genes["direction"] == "down", "gene"].head(5)),
+        "genes_up": ", ".join(symbol[table["direction"] == "up"].head(5)),
+        "genes_down": ", ".join(symbol[table["direction"] == "down"].head(5)),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
+from diffvae._core import genes as _genes
 from diffvae._core.io.backed import BackedAnnData
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.matrix import as_float32, matrix_of, quoted, source
@@ -26,6 +26,9 @@ def align_genes(
     adata: AnnData, gene_names: Sequence[str], *, layer: str | None = None, max_missing: float = 0.2
 ) -> tuple[Any, dict[str, Any]]:
     """Return the matrix of given genes in their order, with zeros for missing genes.
+
+    Genes are looked for in ``var_names``. If another column of ``var``, a part of the names (``GRCh38_GENE``,
+    ``ENSG00000000001.5``) or another case has clearly more of them, those names are used, with a warning that says so.
 
     Parameters
     ----------
@@ -49,8 +52,7 @@ def align_genes(
     Raises
     ------
     DataError
-        If more than ``max_missing`` of the genes are missing. The message tells whether the names differ only in case
-        or in the Ensembl version, or match a column of ``adata.var``.
+        If more than ``max_missing`` of the genes are missing.
 
     Examples
     --------
@@ -61,7 +63,7 @@ def align_genes(
     >>> matrix, report["missing"]
     (array([[2., 0., 1.]], dtype=float32), ['Gcg'])
     """
-    return align(matrix_of(adata, layer), adata.var, gene_names, max_missing)
+    return align(matrix_of(adata, layer), _genes.table(adata), gene_names, max_missing)
 
 
 def align(x: Any, var: pd.DataFrame, gene_names: Sequence[str], max_missing: float) -> tuple[Any, dict[str, Any]]:
@@ -71,15 +73,22 @@ def align(x: Any, var: pd.DataFrame, gene_names: Sequence[str], max_missing: flo
     if len(wanted) == 0 or not wanted.is_unique:
         raise ValueError(f"gene_names has {len(wanted):,} names, {wanted.nunique():,} of them different.")
     names = pd.Index(unique_names(var.index.astype(str)))
-    at = names.get_indexer(wanted)
+    found = _genes.find(wanted, var.set_axis(names, axis=0), both=True)
+    at = found.position
     missing = wanted[at < 0].tolist()
     share = len(missing) / len(wanted)
     warnings: list[str] = []
+    if found.how:
+        said = f"Genes of the new cells are matched to those of the model by {found.how}"
+        at, n_twice = _one_each(found)
+        several = f"; {n_twice:,} genes occur more than once, and the first is used" if n_twice else ""
+        warnings.append(f"{said}{several}.")
     if missing:
         what = f"{len(missing):,} of the {len(wanted):,} genes that the model needs ({share:.1%}) are missing"
         if share > max_missing or len(missing) == len(wanted):
             raise DataError(
-                f"{what}, more than max_missing={max_missing:g} allows: {quoted(missing)}. {_hint(wanted, names, var)}"
+                f"{what}, more than max_missing={max_missing:g} allows: {quoted(missing)}. The model has names such as "
+                f"{quoted(wanted[:2])}, the data {quoted(names[:2])}."
             )
         warnings.append(f"{what} and were taken as 0: {quoted(missing)}.")
     matrix = x.map(lambda block: _take(block, at), len(wanted)) if isinstance(x, BackedMatrix) else _take(x, at)
@@ -106,24 +115,17 @@ def _take(x: Any, at: np.ndarray) -> Any:
     return matrix
 
 
-def _hint(wanted: pd.Index, names: pd.Index, var: pd.DataFrame) -> str:
-    """Return the sentence about the likely reason why names don't match."""
-    target, now = set(wanted), wanted.isin(names).sum()
-
-    def better(candidates: Any, against: set[str] = target) -> bool:
-        return len(against.intersection(candidates)) > max(2 * now, 0.5 * len(wanted))
-
-    for column in var.columns:
-        if var[column].dtype.kind not in "biufcmM" and better(var[column].astype(str)):
-            return f"adata.var[{column!r}] holds matching names: adata.var_names = adata.var[{column!r}] first."
-    folded = {name.casefold(): name for name in wanted}
-    if better([name.casefold() for name in names], set(folded)):
-        mine = next(name for name in names if name.casefold() in folded and name not in target)
-        return f"They differ in case only: the model has {folded[mine.casefold()]!r}, the data {mine!r}."
-    stem = re.compile(r"^(ENS\w+)\.\d+$")
-    if better([stem.sub(r"\1", name) for name in names]) or better(names, {stem.sub(r"\1", n) for n in wanted}):
-        return f"They differ in the Ensembl version only: the model has {wanted[0]!r}, the data {names[0]!r}."
-    return f"The model has names such as {quoted(wanted[:2])}, the data {quoted(names[:2])}."
+def _one_each(found: _genes.Found) -> tuple[np.ndarray, int]:
+    """Return the positions, each used once, and the number of genes whose name several rows have."""
+    at = found.position
+    if len(np.unique(at[at >= 0])) < (at >= 0).sum():
+        raise DataError(
+            "Several genes of the model would take the values of one gene of the data, because their names differ only "
+            "in a part or in case; name the genes of both alike."
+        )
+    folded = found.names.str.casefold()
+    twice = folded[folded.duplicated(keep=False)]
+    return at, int(pd.Index(folded[at[at >= 0]]).isin(twice).sum())
 
 
 MANY_CLIPPED = 0.05
@@ -196,7 +198,7 @@ def prepare_new(
     data, summary = examine(adata, layer=layer, kind=kind, fitting=False)
     if data.kind == "scaled":
         raise DataError(way_out_of_scaled(adata, layer, summary))
-    x, var, name = matrix_of(adata, layer), adata.var, source(layer)
+    x, var, name = matrix_of(adata, layer), _genes.table(adata), source(layer)
     warnings = list(data.warnings)
     if data.kind != "log" and target_sum is None:
         raise DataError(
@@ -205,7 +207,7 @@ def prepare_new(
         )
     if data.kind == "log" and layer is None and _raw_has_more(adata, gene_names):
         raw: Any = adata.raw
-        x, var, name = raw.X, raw.var, "adata.raw"
+        x, var, name = raw.X, _genes.table(adata, raw=True), "adata.raw"
     if data.kind == "log" and target_sum is not None and (total := unlogged_total(x)):
         base, value = total
         if base != "ln" or not 0.95 < value / target_sum < 1.05:
@@ -237,8 +239,14 @@ def _logged(x: Any, kind: Kind, target_sum: float) -> Any:
 
 def _raw_has_more(adata: AnnData | BackedAnnData, gene_names: Sequence[str]) -> bool:
     """Return whether adata.raw holds logs of more of the genes than X."""
-    raw, wanted = adata.raw, set(gene_names)
-    if raw is None or len(wanted.intersection(raw.var_names)) <= len(wanted.intersection(adata.var_names)):
+    raw = adata.raw
+    if raw is None:
+        return False
+    inside, in_raw = (
+        int((_genes.find(gene_names, _genes.table(adata, raw=of_raw), both=True).position >= 0).sum())
+        for of_raw in (False, True)
+    )
+    if in_raw <= inside:
         return False
     summary = summarise(raw.X)
     return not summary.n_bad and detect_kind(raw.X, summary)[0] == "log"

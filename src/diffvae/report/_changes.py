@@ -221,7 +221,8 @@ def _top_genes(table: pd.DataFrame, name: str, shown: Mapping[str, str]) -> list
     change = next(c for c in changes if c in table)
     top = table.head(N_GENES)
     columns = top[["gene", "direction", change, *more]].itertuples(index=False)
-    factors = np.where(transcription_factors(top["gene"]), "TF", "")
+    is_tf = top["is_tf"].astype(str).eq("True") if "is_tf" in top else transcription_factors(top["gene"])
+    factors = np.where(is_tf, "TF", "")
     return [[shown.get(gene, short(gene)), *values, tf] for (gene, *values), tf in zip(columns, factors, strict=True)]
 
 

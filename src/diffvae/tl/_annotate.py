@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control, hypergeom
 
 from diffvae import _keys
+from diffvae._core import genes as _genes
 from diffvae._core.anndata import groups, representation, results
 from diffvae._core.components import principal_components
 from diffvae._core.io.matrix import blocks, matrix_of, quoted, values
@@ -65,21 +66,28 @@ RULES: dict[str, Rule] = {
 }
 
 
-def candidates(markers: Markers, names: pd.Index, source: str) -> tuple[dict[str, pd.DataFrame], pd.DataFrame | None]:
-    """Return the tables to score and, with "auto", a row for each bundled table with the share of genes found."""
+def candidates(
+    markers: Markers, var: pd.DataFrame, source: str, gene_symbols: str | None = None
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame | None, _genes.Found]:
+    """Return the tables to score, with "auto" a row for each bundled table with the share found, and the names used."""
+    where = "adata.raw.var" if source == "adata.raw" else "adata.var"
     if not (isinstance(markers, str) and markers == "auto"):
         name, table = read_markers(markers)
-        if (match_genes(table["gene"], names) < 0).all():
+        found = _genes.find(table["gene"], var, column=gene_symbols, where=where)
+        if (found.position < 0).all():
+            columns = f" and in the columns of {where}" * (gene_symbols is None and var.shape[1] > 0)
             raise DataError(
                 f"None of the {table['gene'].nunique()} marker genes ({quoted(table['gene'].unique())}) is among the "
-                f"genes of {source} ({quoted(names)}); give markers for this species, or the column of gene symbols "
-                "with gene_symbols=..."
+                f"genes of {source} ({quoted(found.names)}); they were looked for there{columns}. Give markers for "
+                "this species, or name the genes as the markers do."
             )
-        return {name: table}, None
+        return {name: table.assign(gene=found.wanted)}, None, found
     tables = {name: load_markers(name) for name in bundled_names()}
-    shares = [table["gene"].drop_duplicates().isin(names).mean() for table in tables.values()]
+    every = dict.fromkeys(gene for table in tables.values() for gene in table["gene"])
+    found = _genes.find(every, var, column=gene_symbols, fold=False, where=where)
+    shares = [table["gene"].drop_duplicates().isin(found.names).mean() for table in tables.values()]
     tried = pd.DataFrame({"markers": list(tables), "found": shares, "named": 0.0, "n_types": 0, "evidence": 0.0})
-    return {name: tables[name] for name in tried.loc[tried["found"] >= MIN_FOUND, "markers"]}, tried
+    return {name: tables[name] for name in tried.loc[tried["found"] >= MIN_FOUND, "markers"]}, tried, found
 
 
 def _gene_sets(table: pd.DataFrame, names: pd.Index, min_genes: int) -> dict[str, pd.DataFrame]:
@@ -182,8 +190,8 @@ def choose(
     """Return the name of the table to use, or "" and a message that says why none fits."""
     if not table:
         return "", (
-            f"No bundled marker table has {MIN_FOUND:.0%} of its genes in the data, so no cluster is named; pass "
-            "markers=..., or gene_symbols=... if the genes are named by identifiers."
+            f"No bundled marker table has {MIN_FOUND:.0%} of its genes in the data, neither by name nor in a column of "
+            "adata.var, so no cluster is named; pass markers=... with a table of your own."
         )
     if len(labels.categories) < 2:
         return "", "There are fewer than two clusters to compare, so no cluster is named."
@@ -348,7 +356,9 @@ def annotate(
     layer
         Layer to read instead of X.
     gene_symbols
-        Column of ``var`` with gene symbols, if genes are named by identifiers.
+        Column of ``var`` with the names of genes that the markers have. By default ``var_names``, or another column
+        or a part of the names that has clearly more of the markers, with a warning that says which. Columns of both
+        ``adata.var`` and ``adata.raw.var`` count.
     use_rep
         Key in ``obsm`` of the representation in which clusters are cut into parts; by default ``"X_diffvae"``,
         ``"X_pca"`` or principal components, the first that there is.
@@ -396,7 +406,8 @@ def annotate(
         With ``"auto"``, one row per bundled table: ``markers``, ``found`` (share of its genes), ``named`` (share
         of the cells), ``n_types``, ``evidence`` (mean score over cells).
     ``uns["diffvae"]["annotation_params"]``
-        All parameters, the table that was used (``markers``; "" if none fits) and a ``message``.
+        All parameters, the table that was used (``markers``; "" if none fits), where the names of genes stand
+        (``gene_names``) and a ``message``.
 
     Raises
     ------
@@ -414,8 +425,9 @@ def annotate(
     """
     check(RULES, min_genes=min_genes, max_q=max_q, min_score=min_score, n_permutations=n_permutations)
     labels = groups(adata, groupby)
-    x, names, source = _expression(adata, use_raw, layer, gene_symbols)
-    tables, tried = candidates(markers, names, source)
+    x, var, source = _expression(adata, use_raw, layer)
+    tables, tried, genes = candidates(markers, var, source, gene_symbols)
+    names = genes.names
     noise = np.asarray(labels == NOISE)
     clusters = labels[~noise].remove_unused_categories()
     cells = x[~noise] if noise.any() else x
@@ -451,7 +463,7 @@ def annotate(
         adata.uns.get(_keys.UNS, {}).get("high_weight_genes"),
         tables[used] if used else None,
         adata.var_names,
-        _symbols(adata.var, gene_symbols, "adata.var"),
+        genes.form.of(_genes.table(adata)),
         chosen["group"].tolist(),
         min_genes=min_genes,
         max_q=max_q,
@@ -482,6 +494,7 @@ def annotate(
         "groupby": groupby,
         "key_added": key_added,
         "source": source,
+        "gene_names": gene_symbols or genes.how or "var_names",
         "min_genes": min_genes,
         "max_q": max_q,
         "min_score": min_score,
@@ -490,23 +503,15 @@ def annotate(
         "rng": int(rng) if not isinstance(rng, np.random.Generator) else "generator",
         "message": message,
     }
+    if genes.how:
+        warnings.warn(f"Genes are matched to the markers by {genes.how}.", UserWarning, stacklevel=2)
     if message:
         warnings.warn(message, UserWarning, stacklevel=2)
     return adata if copy else None
 
 
-def _symbols(var: pd.DataFrame, gene_symbols: str | None, where: str) -> pd.Index:
-    if gene_symbols is None:
-        return var.index.astype(str)
-    if gene_symbols not in var:
-        raise DataError(f"{where} has no column {gene_symbols!r}; it has: {', '.join(map(str, var)) or 'none'}.")
-    return pd.Index(var[gene_symbols].astype(str))
-
-
-def _expression(
-    adata: AnnData, use_raw: bool | None, layer: str | None, gene_symbols: str | None
-) -> tuple[Any, pd.Index, str]:
-    """Return cells x genes, the gene symbols, and the name of the matrix."""
+def _expression(adata: AnnData, use_raw: bool | None, layer: str | None) -> tuple[Any, pd.DataFrame, str]:
+    """Return cells x genes, the table of the genes, and the name of the matrix."""
     if use_raw and layer is not None:
         raise ValueError(f"use_raw is True and layer is {layer!r}; give only one of them.")
     if use_raw and adata.raw is None:
@@ -522,10 +527,9 @@ def _expression(
     if whole:
         raise DataError(
             f"{where} has only whole numbers, which are counts; run diffvae.pp.prepare(adata) first, or choose "
-            "log-normalised values with layer=... or use_raw=..."
+            "log-normalised values with layer=... or use_raw=True."
         )
-    names = _symbols(adata.raw.var if from_raw else adata.var, gene_symbols, f"{where.split('.X')[0]}.var")
-    return x, names, where
+    return x, _genes.table(adata, raw=bool(from_raw)), where
 
 
 def _places(adata: AnnData, use_rep: str | None, x: Any, rng: Rng) -> np.ndarray:

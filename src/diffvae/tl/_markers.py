@@ -13,6 +13,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.stats import rankdata
 
+from diffvae._core.genes import positions
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
 
@@ -122,10 +123,7 @@ def _clean(table: pd.DataFrame, where: str) -> pd.DataFrame:
 
 def match_genes(genes: pd.Series, names: pd.Index) -> pd.Series:
     """Return the position of each gene among names: an exact match, else a unique match that ignores case, else -1."""
-    exact = pd.Series(range(len(names)), index=names.astype(str))
-    folded = exact.set_axis(exact.index.str.casefold())
-    exact, folded = exact[~exact.index.duplicated()], folded[~folded.index.duplicated(keep=False)]
-    return genes.map(exact).fillna(genes.str.casefold().map(folded)).fillna(-1).astype(int)
+    return pd.Series(positions(genes, names), index=genes.index)
 
 
 N_BINS = 25

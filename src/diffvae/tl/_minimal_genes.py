@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -12,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from diffvae import _random
+from diffvae._core import genes as _genes
 from diffvae._core.anndata import results
 from diffvae._core.runtime import in_one_thread, progress_bar, torch_in_one_thread
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
@@ -20,7 +22,7 @@ from diffvae.tl._change import AT_ONCE
 from diffvae.tl._directions import METHODS
 from diffvae.tl._gene_sets import ORDERS, Flip, IncrementalClassifier, search_together, smallest_set
 from diffvae.tl._perturb import METHOD_GENES, Perturbation, changed_adata, perturb
-from diffvae.tl._regulators import read_genes, transcription_factors
+from diffvae.tl._regulators import read_genes, symbols, transcription_factors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -86,7 +88,12 @@ def recurrence_null(
 
 
 def recurrence(
-    names: np.ndarray, sets: Sequence[np.ndarray], change: np.ndarray, null: np.ndarray, scale: np.ndarray
+    names: np.ndarray,
+    sets: Sequence[np.ndarray],
+    change: np.ndarray,
+    null: np.ndarray,
+    scale: np.ndarray,
+    is_tf: np.ndarray,
 ) -> pd.DataFrame:
     """Return one row per gene in any set: number of cells, direction of the change, and significance.
 
@@ -111,7 +118,7 @@ def recurrence(
             "n_cells": count[used],
             "share": share,
             "direction": np.where(mean >= 0, "up", "down"),
-            "is_tf": transcription_factors(names[used]),
+            "is_tf": is_tf[used],
             "mean_change": mean,
             "mean_log_change": in_log,
             "null_share": null[:, used].mean(0) if len(null) else np.nan,
@@ -349,7 +356,7 @@ def minimal_genes(
     check(RULES, **size)
     options = {"order": order, "direction": direction, "method_genes": method_genes}
     check(RULES, **options, method=method, n_random=n_random)
-    allowed = allowed_genes(model.gene_names, restrict)
+    allowed = allowed_genes(model.gene_names, restrict, _genes.table(adata))
     before = dict(results(adata))
     perturbation = perturb(
         adata, model, classifier, source=source, target=target, groupby=groupby, method=method, n_dims=n_dims,
@@ -453,7 +460,8 @@ def find_minimal(
     if order == "effect" and len(rows):
         wanted = float(np.median(trajectory.moved[at])) * float(perturbation.rows(target)["distance"].iloc[0])
         null = recurrence_null(perturbation, source, wanted, [len(s) for s in sets], allowed_change)
-    genes = recurrence(names, sets, change, null, cells.scale)
+    is_tf = transcription_factors(symbols(model.gene_names, _genes.table(adata)))
+    genes = recurrence(names, sets, change, null, cells.scale, is_tf)
     random = _random.generator(rng, "minimal genes")
     beside = baselines(perturbation, incremental, rows, sets, change, source, target, random)
     counts = {
@@ -471,15 +479,25 @@ def find_minimal(
     return MinimalGenes(table, genes, beside, counts, params, adata, model, rows, edited)
 
 
-def allowed_genes(genes: pd.Index, restrict: Sequence[str] | str | PathLike[str] | None) -> np.ndarray:
-    """Return which genes may change: all, transcription factors (``"tf"``), or those of a list or a file."""
+def allowed_genes(
+    genes: pd.Index, restrict: Sequence[str] | str | PathLike[str] | None, var: pd.DataFrame | None = None
+) -> np.ndarray:
+    """Return which genes may change: all, transcription factors (``"tf"``), or those of a list or a file.
+
+    They are looked for among the names of the genes and in the table of genes ``var``.
+    """
     if restrict is None:
         return np.ones(len(genes), bool)
+    table = pd.DataFrame(index=genes) if var is None else var.loc[~var.index.duplicated()].reindex(genes)
     if isinstance(restrict, str) and restrict == "tf":
-        allowed, n = transcription_factors(genes), "transcription factors"
+        allowed, n = transcription_factors(symbols(genes, table)), "transcription factors"
     else:
         named = read_genes(restrict) if isinstance(restrict, str | PathLike) else [str(g) for g in restrict]
-        allowed, n = np.asarray(genes.isin(named)), f"{len(named)} genes of restrict"
+        found = _genes.find(named, table)
+        allowed, n = np.zeros(len(genes), bool), f"{len(named)} genes of restrict"
+        allowed[found.position[found.position >= 0]] = True
+        if found.how:
+            warnings.warn(f"Genes of restrict are matched by {found.how}.", UserWarning, stacklevel=2)
     if not allowed.any():
         raise DataError(f"None of the {n} is among the model's {len(genes)} genes, such as {genes[0]!r}.")
     return allowed

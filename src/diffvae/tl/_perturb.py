@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from diffvae import _keys, _random
+from diffvae._core import genes as _genes
 from diffvae._core.anndata import results
 from diffvae._core.runtime import in_one_thread, progress_bar, torch_in_one_thread
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
@@ -29,7 +30,7 @@ from diffvae.tl._directions import (
 )
 from diffvae.tl._judge import Judge
 from diffvae.tl._plasticity import plasticity_table
-from diffvae.tl._regulators import transcription_factors
+from diffvae.tl._regulators import symbols, transcription_factors
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -303,7 +304,7 @@ class Perturbation:
         frame = pd.DataFrame({"gene": self.model.gene_names, "effect": mean, "log_effect": mean * self.data.scale})
         frame["agreement"] = (np.sign(change) == np.sign(mean)).mean(0) if len(change) else np.nan
         frame["direction"] = np.where(mean >= 0, "up", "down")
-        frame["is_tf"] = transcription_factors(frame["gene"])
+        frame["is_tf"] = transcription_factors(symbols(self.model.gene_names, _genes.table(self.adata)))
         return frame.sort_values("log_effect", key=np.abs, ascending=False, kind="stable").reset_index(drop=True)
 
     def to_adata(

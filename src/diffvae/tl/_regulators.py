@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from diffvae._core import genes as _genes
 from diffvae._errors import DataError
+from diffvae.tl._markers import bundled_names, load_markers
 
 SYMBOLS = ("symbol", "hgnc symbol", "gene", "gene symbol", "gene_name", "gene name")
 """Headers of the column that holds gene symbols in published tables (AnimalTFDB: Symbol; humantfs: HGNC symbol)."""
@@ -24,6 +26,12 @@ IS_TF = "is tf?"
 def _known() -> frozenset[str]:
     text = files("diffvae.tl").joinpath("regulators/transcription_factors.txt").read_text(encoding="utf-8")
     return frozenset(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+@cache
+def _well_known() -> tuple[str, ...]:
+    """Return the transcription factors and the genes of the bundled marker tables."""
+    return tuple(sorted({*_known(), *(gene for name in bundled_names() for gene in load_markers(name)["gene"])}))
 
 
 def transcription_factors(genes: Iterable[str]) -> np.ndarray:
@@ -58,6 +66,23 @@ def transcription_factors(genes: Iterable[str]) -> np.ndarray:
         return name in known or copy
 
     return np.array([is_one(str(gene)) for gene in genes], dtype=bool)
+
+
+def symbols(names: pd.Index, var: pd.DataFrame) -> pd.Index:
+    """Return the symbols of genes by their names, where a table of genes has symbols of well-known genes.
+
+    Examples
+    --------
+    >>> var = pd.DataFrame({"symbol": ["GATA1", "HBB"]}, index=["ENSG00000102145", "ENSG00000244734"])
+    >>> symbols(var.index, var).tolist()
+    ['GATA1', 'HBB']
+    """
+    return _genes.find(_well_known(), var.loc[~var.index.duplicated()].reindex(names)).names
+
+
+def by_symbol(var: pd.DataFrame) -> dict[str, str]:
+    """Return the symbol of each gene of a table by its name."""
+    return dict(zip(var.index.astype(str), symbols(var.index, var), strict=True))
 
 
 def read_genes(path: str | PathLike[str]) -> list[str]:
