@@ -56,7 +56,8 @@ _ANNOTATION = _words(
     "geneid gene_id gene_ids geneids gene_name gene_names genename gene_symbol gene_symbols genesymbol symbol symbols "
     "ensembl ensembl_id ensemblid ensembl_gene_id ensemblgene entrez entrez_id entrezid entrezgene entrez_gene_id "
     "hgnc hgnc_id hgnc_symbol mgi_symbol mgi_id external_gene_name gene_stable_id gene_stable_id_version ncbi_gene_id "
-    "transcript_id transcript_ids transcript_name transcript_id_s accession refseq uniprot n_cells n_cells_by_counts mean_counts pct_dropout_by_counts "
+    "transcript_id transcript_ids transcript_name transcript_id_s "
+    "accession refseq uniprot n_cells n_cells_by_counts mean_counts pct_dropout_by_counts "
     "highly_variable highly_variable_rank dispersions dispersions_norm means variances variances_norm "
     "vst_mean vst_variance vst_variance_expected vst_variance_standardized vst_variable"
 )
