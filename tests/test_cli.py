@@ -83,7 +83,7 @@ def test_run_and_identify(diffvae, files, tmp_path, no_figures):
 
     code, said, told = diffvae("run", files / "cells.h5ad", "--out", out, *QUICK)
     assert code == 2
-    assert told == f"Error: '{out}' has results already; name another folder, or pass overwrite (--overwrite).\n"
+    assert told == f"Error: '{out}' has results already; name another folder, or pass --overwrite.\n"
 
     again = tmp_path / "again"
     code, said, told = diffvae("identify", out, "--out", again, "--cluster-method", "kmeans", "--n-clusters", 3)

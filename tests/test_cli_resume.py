@@ -67,7 +67,7 @@ def test_a_stopped_training_says_how_to_go_on_and_does(diffvae, cells, tmp_path,
 
     left, _, told = diffvae("train", cells, "--out", out, *QUICK)  # not by accident
     assert left == 2
-    assert "holds an interrupted training; pass resume (--resume) to continue it, overwrite" in told
+    assert "holds an interrupted training; pass --resume to continue it, --overwrite" in told
     left, _, told = diffvae("train", cells, "--out", out, *QUICK, "--lr", 0.01, "--resume")
     assert left == 2
     assert "belongs to another training (lr was 0.002 and is 0.01 now)" in told

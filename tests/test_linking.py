@@ -347,7 +347,7 @@ def test_the_command(fork_folder, tmp_path, diffvae, no_figures, quick_steps):
 
     code, said, told = diffvae("links", fork_folder, "--max-epochs", 10, "--out", out)
     assert (code, said) == (2, "")
-    assert told == f"Error: '{out}' has results already; name another folder, or pass overwrite (--overwrite).\n"
+    assert told == f"Error: '{out}' has results already; name another folder, or pass --overwrite.\n"
     code, said, _ = diffvae("links", fork_folder, "--max-epochs", 3, "--out", out, "--overwrite")
     assert code == 0
     assert "progenitors" not in said

@@ -340,16 +340,16 @@ def apart():
 
 def test_a_batch_that_nobody_named_is_noticed(apart, tmp_path, quick_figures):
     result = pipeline.run(apart, tmp_path / "out", label_key="cell_type", **TINY, **GIVEN)
-    said = [w for w in result.summary["warnings"] if "--batch-key batch to remove it" in w]
+    said = [w for w in result.summary["warnings"] if "batch_key='batch' to remove it" in w]
     assert len(said) == 1
     assert said[0].startswith("obs['batch'] explains ")
     assert (tmp_path / "out" / "tables" / "batches.csv").is_file()
     assert result.summary["batches"][0]["key"] == "batch"
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "--batch-key batch to remove it" in page
+    assert "batch_key='batch' to remove it" in page
     assert "Columns that look like batches" in page
     again = pipeline.identify_again(tmp_path / "out", **GIVEN)
-    assert [w for w in again.summary["warnings"] if "--batch-key" in w] == said
+    assert [w for w in again.summary["warnings"] if "batch_key=" in w] == said
 
 
 def test_what_is_left_of_a_named_batch_is_said_and_links_are_balanced(apart):

@@ -141,7 +141,7 @@ def test_an_empty_result_says_why_and_what_to_do(converted, options, said):
 
 def test_an_empty_result_in_the_unit_of_the_paper():
     said = _changes._why_empty(conversions(0, 0), "n_sd", {}, "A", "B")
-    assert 'any step up to 0.5 sd, so no genes are searched. What to do: try larger steps (--n-sd "0.75 1")' in said
+    assert "any step up to 0.5 sd, so no genes are searched. What to do: try larger steps (n_sd=[0.75, 1])" in said
 
 
 @pytest.mark.parametrize(

@@ -74,14 +74,14 @@ def test_a_donor_of_each_type_is_confounded():
     assert not found["clear"].any()
     said = sentence(found, "cell_type")
     assert "Almost every type in obs['cell_type'] comes from a single value of obs['donor']" in said
-    assert "--batch-key" not in said
+    assert "batch_key" not in said
 
 
 def test_what_is_said():
     table = tl.batch_association(cells(shift=3))
     said = sentence(table)
     assert said.startswith("obs['batch'] explains ")
-    assert "run with --batch-key batch to remove it, or ignore this if its values differ in biology." in said
+    assert "run with batch_key='batch' to remove it, or ignore this if its values differ in biology." in said
     assert "by chance within types" in sentence(table, "cell_type")
     assert "still explains" in sentence(table, batch_key="batch")
     assert sentence(table, batch_key="donor") is None

@@ -118,9 +118,7 @@ class Comparison:
         if folder is None:
             raise ValueError("The comparison has no folder; give the path of one.")
         if (folder / REPORT).exists() and not overwrite:
-            raise OutputError(
-                f"{str(folder)!r} has a report already; name another folder, or pass overwrite (--overwrite)."
-            )
+            raise OutputError(f"{str(folder)!r} has a report already; name another folder, or pass overwrite=True.")
         _write(self, self._findings(reference, n_bootstrap, rng), folder)
         self.path = folder
         return folder

@@ -95,7 +95,7 @@ class Harmony:
             If there are too few cells for a cluster.
         """
         if batch_key is None:
-            raise ValueError("Harmony corrects batches; name their column of obs with batch_key (--batch-key).")
+            raise ValueError("Harmony corrects batches; name their column of obs with batch_key=....")
         if batch_key not in adata.obs:
             raise DataError(f"adata.obs[{batch_key!r}] is missing; Harmony needs the batch of each cell.")
         batches = as_labels(adata.obs[batch_key], f"adata.obs[{batch_key!r}]")

@@ -172,7 +172,7 @@ def run(
     chosen = as_methods(methods)
     for method in chosen if batch_key is None else []:
         if getattr(method.make(sizes[0]), "needs_batches", False):
-            raise ValueError(f"{method.name} corrects batches; name their column of obs with batch_key (--batch-key).")
+            raise ValueError(f"{method.name} corrects batches; name their column of obs with batch_key=....")
     folder = output_folder(out)
     data = as_cells(datasets, label_key, factors, batch_key)
     claim(folder)

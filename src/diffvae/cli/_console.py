@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffvae._core import words
 from diffvae._core.runtime import printable
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Settings:
     debug: bool = False
     interrupted: str = ""
     """Message on Ctrl-C."""
-    options: dict[str, str] = field(default_factory=dict)
-    """Option of the command by the name of its Python argument."""
+    interface: words.Interface | None = None
+    """The command and its options, for the words of messages."""
     out: Path | None = None
     """The output folder, if the command has one."""
     resumes: bool = False
@@ -39,7 +39,7 @@ class Settings:
     def reset(self) -> None:
         """Restore the defaults."""
         self.debug, self.interrupted = False, "Interrupted; nothing was written."
-        self.options, self.out, self.resumes, self.page, self._before = {}, None, False, None, None
+        self.interface, self.out, self.resumes, self.page, self._before = None, None, False, None, None
 
     def writes(self, out: Path, *, resumes: bool = False, page: Path | None = None) -> None:
         """Note the folder that a command is about to write."""
@@ -89,16 +89,21 @@ def say(text: str = "") -> None:
     _print(folded(text, piped=False))
 
 
+def in_options(text: str) -> str:
+    """Return a message with options of the command for arguments of Python."""
+    return settings.interface.say(text) if settings.interface is not None else text
+
+
 def note(text: str) -> None:
     """Print on stderr what the results say."""
     if not rank():
-        _print(folded("• " + text, to_stderr=True), to_stderr=True)
+        _print(folded("• " + in_options(text), to_stderr=True), to_stderr=True)
 
 
 def warn(text: str) -> None:
     """Print on stderr what the user should act on."""
     if not rank():
-        _print(folded("! " + text, to_stderr=True), to_stderr=True, style="yellow")
+        _print(folded("! " + in_options(text), to_stderr=True), to_stderr=True, style="yellow")
 
 
 def error(text: str) -> None:
@@ -167,9 +172,7 @@ def full_stop(text: str) -> str:
 
 def sentence(exception: Exception) -> str:
     """Return the message of an exception in one line, with options of the command for arguments of Python."""
-    text = " ".join(str(exception).split()) or type(exception).__name__
-    for name, option in settings.options.items():
-        text = re.sub(rf"(?<![\w'-]){name}(?= is )|(?<=\(){name}(?=\))", option, text)
+    text = in_options(" ".join(str(exception).split()) or type(exception).__name__)
     if isinstance(exception, ValueError | OSError | RuntimeError):
         return full_stop(text)
     return f"{text} ({type(exception).__name__}; run with 'diffvae --debug ...' for the traceback)"

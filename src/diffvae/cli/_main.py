@@ -10,11 +10,13 @@ import shlex
 import signal
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
 from diffvae import __version__, _errors
+from diffvae._core import words
 from diffvae.cli import (
     _benchmark,
     _console,
@@ -63,8 +65,28 @@ def _options(
     _console.settings.debug, name = debug, str(context.invoked_subcommand)
     if _n_processes() > 1 and name != _train.NAME:
         raise ValueError(f"Only 'diffvae train' works under torchrun; run 'diffvae {name}' without it.")
-    parameters = context.command.commands[name].params  # type: ignore[attr-defined]
-    _console.settings.options = {p.name: p.opts[0] for p in parameters if p.opts[0].startswith("--")}
+    commands = context.command.commands  # type: ignore[attr-defined]
+    options = {command: _words_of(commands[command].params) for command in commands}
+    _console.settings.interface = words.Interface(name, options, _settings_in_a_file)
+    words.use(_console.settings.interface)
+    context.call_on_close(lambda: words.use(None))
+
+
+def _words_of(parameters: Sequence[Any]) -> dict[str, words.Option]:
+    """Return the options of a command by the names of the arguments."""
+    options = {}
+    for p in parameters:
+        if p.opts[0].startswith("--"):
+            off = p.secondary_opts[0] if p.secondary_opts else ""
+            options[p.name] = words.Option(p.opts[0], off, bool(getattr(p, "is_flag", False)))
+    return options
+
+
+def _settings_in_a_file() -> frozenset[str]:
+    """Return what the file of ``--config`` can set."""
+    from diffvae.pipeline._settings import names  # too slow to import for --help
+
+    return names()
 
 
 def _n_processes() -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from diffvae._core.io.matrix import quoted
+from diffvae._core.words import either
 from diffvae._errors import DataError
 
 MIN_CELLS = 3
@@ -104,7 +105,7 @@ class Covariates:
                     warnings.warn(
                         f"{len(unknown):,} cells have values in obs[{key!r}] that the model was not trained on "
                         f"({quoted(unknown.unique()[:3])}); they are taken as average. Train on them, or adapt the "
-                        "model to their batch (model.adapt in Python, 'diffvae embed --adapt').",
+                        f"model to their batch: {either('model.adapt(adata)', 'adapt=True')}.",
                         UserWarning,
                         stacklevel=4,
                     )

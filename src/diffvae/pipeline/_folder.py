@@ -17,6 +17,7 @@ from diffvae import _keys
 from diffvae._core.io import folders, read
 from diffvae._core.io.folders import locked
 from diffvae._core.runtime import StepLog
+from diffvae._core.words import said
 from diffvae._errors import DataError, OutputError
 
 if TYPE_CHECKING:
@@ -150,9 +151,18 @@ def write_figures(figures: Mapping[str, Callable[[], Any]], folder: Path) -> Non
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> None:
-    """Write ``summary.json`` without NaN, which JSON does not have."""
-    text = json.dumps(summary, indent=1, default=folders.plain_number, allow_nan=False)
+    """Write ``summary.json`` without NaN, which JSON does not have, and in the words of the interface in use."""
+    text = json.dumps(_said(summary), indent=1, default=folders.plain_number, allow_nan=False)
     folders.write_text(text + "\n", folder / _keys.SUMMARY)
+
+
+def _said(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a summary whose lists of sentences are in the words of the interface in use."""
+    out = dict(summary)
+    for name in ("warnings", "verdict", "fates_verdict", "messages"):
+        if isinstance(out.get(name), list):
+            out[name] = [said(text) if isinstance(text, str) else text for text in out[name]]
+    return out | {name: _said(out[name]) for name in ("diagnosis", "integration") if isinstance(out.get(name), Mapping)}
 
 
 def renew_page(folder: Path, adata: AnnData | None = None) -> list[str]:

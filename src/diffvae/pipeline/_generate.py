@@ -66,7 +66,7 @@ def generate(
     beside = file.with_name(f"{file.stem}_realism.csv")
     for path in (file, beside):
         if path.exists() and not overwrite:
-            raise OutputError(f"'{path}' exists already; name another file, or pass overwrite (--overwrite).")
+            raise OutputError(f"'{path}' exists already; name another file, or pass overwrite=True.")
     trained = models.load(model)
     if not isinstance(trained, Model):
         raise DataError(

@@ -29,12 +29,12 @@ VERDICT: Verdict = (
     ),
     (
         lambda n: "purity" not in n,
-        "Without --label-key nobody knows whether the types were kept; a high mixing alone says little.",
+        "Without label_key nobody knows whether the types were kept; a high mixing alone says little.",
     ),
     (
         lambda n: n.get("purity_pca", 0.0) - n.get("purity", 0.0) > LOST,
         "Types are kept less well than by PCA without integration: kNN purity is {purity:.2f}, and {purity_pca:.2f} "
-        "for PCA. The cause is the integration or the model; a run without --batch-key tells which.",
+        "for PCA. The cause is the integration or the model; a run without batch_key tells which.",
     ),
 )
 """Conditions on the scores, and the sentences that they add."""

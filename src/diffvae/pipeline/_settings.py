@@ -47,6 +47,13 @@ def read(config: Config | None) -> dict[str, Any]:
     return settings
 
 
+def names() -> frozenset[str]:
+    """Return the names of all settings."""
+    from diffvae.model._config import CONFIG_FIELDS
+
+    return frozenset(("preset", *CONFIG_FIELDS, *TRAINING))
+
+
 def _of_file(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))

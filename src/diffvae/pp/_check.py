@@ -13,6 +13,7 @@ from diffvae._core.io.backed import BackedAnnData
 from diffvae._core.io.matrix import GeneRange, blocks, is_sparse, matrix_of, n_stored, quoted, source, values
 from diffvae._core.validate import Choice, Optional, Rule
 from diffvae._core.validate import check as check_arguments
+from diffvae._core.words import either
 from diffvae._errors import DataError
 from diffvae.pp._scales import kinds_of_cells, verdict
 
@@ -279,7 +280,7 @@ def examine(
     if fitting and n_cells < MIN_CELLS:
         raise DataError(
             f"adata has {n_cells} cell{'s' * (n_cells > 1)}; at least {MIN_CELLS} are needed. If cells are "
-            "in columns here, transpose it first: adata = adata.T."
+            f"in columns here, transpose it first: {either('adata = adata.T', 'transpose=True')}."
         )
     if fitting and not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
@@ -316,7 +317,7 @@ def way_out_of_scaled(adata: AnnData | BackedAnnData, layer: str | None, summary
     """Return the message for data with negative values."""
     ways = []
     if adata.raw is not None:
-        ways.append(f"adata.raw has {adata.raw.n_vars:,} genes: pass adata.raw.to_adata() instead")
+        ways.append(f"adata.raw has {adata.raw.n_vars:,} genes: pass {_raw()} instead")
     if others := [name for name in adata.layers if name != layer]:
         ways.append(f"adata has the layers {quoted(others)}: pass layer=... if one holds counts or logs")
     if not ways:
@@ -325,6 +326,10 @@ def way_out_of_scaled(adata: AnnData | BackedAnnData, layer: str | None, summary
         f"{source(layer)} has {summary.n_negative:,} negative values, down to {summary.smallest:.6g}: it "
         f"was scaled, centred or corrected, and that can't be undone; {', or '.join(ways)}."
     )
+
+
+def _raw() -> str:
+    return either("adata.raw.to_adata()", "use_raw=True")
 
 
 def _refuse_bad_values(adata: AnnData | BackedAnnData, summary: Summary, name: str) -> None:
@@ -399,7 +404,7 @@ def _warnings(adata: AnnData | BackedAnnData, kind: Kind, layer: str | None, sum
     if layer is None and kind in ("counts", "normalised") and raw is not None and raw.n_vars > adata.n_vars:
         messages.append(
             f"adata.raw has {raw.n_vars:,} genes and adata.X {adata.n_vars:,}: totals of cells are taken "
-            "over the latter only; pass adata.raw.to_adata() to use all genes."
+            "over the latter only; pass {_raw()} to use all genes."
         )
     return messages
 

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from diffvae import _keys
+from diffvae._core.words import either
 from diffvae.pl._conversion import BEYOND_CHANCE, METHODS
 from diffvae.report._encode import distinct, short
 from diffvae.report._folder import DamagedError, stored_in
@@ -187,15 +188,17 @@ def _why_empty(
 ) -> str:
     """Say why no set of genes was found, and what to do."""
     if not searched:
+        alone = either(f"source={source!r}, target=[{target!r}]", f'--source "{source}" --target "{target}"')
         return (
             f"No genes are searched from {source} to {target}: with several sources only for pairs that are reached "
-            f'and are no jump. What to do: give this pair alone (--source "{source}" --target "{target}").'
+            f"and are no jump. What to do: give this pair alone ({alone})."
         )
     counts = (own["converted"] * own["n_cells"]).fillna(0).round().astype(int)
     largest, before, converted = counts.index[-1], counts.iloc[0], counts.iloc[1:].max()
-    option = "--n-sd" if unit == "n_sd" else "--step"
     step = f"{largest:g} sd" if unit == "n_sd" else f"{largest:g} of the distance between the types"
-    larger = f'try larger steps ({option} "{1.5 * largest:g} {2 * largest:g}"), or a source nearer to {target}'
+    steps = f"{1.5 * largest:g}", f"{2 * largest:g}"
+    option = either(f"{unit}=[{', '.join(steps)}]", f'--{unit.replace("_", "-")} "{" ".join(steps)}"')
+    larger = f"try larger steps ({option}), or a source nearer to {target}"
     if not converted:
         return (
             f"The classifier calls no cell of {source} {target} at any step up to {step}, so no genes are searched. "
@@ -208,9 +211,9 @@ def _why_empty(
             "(classifier_confusion.csv)."
         )
     if parameters.get("restrict"):
-        larger = "let other genes change as well, by a longer list or without --restrict"
+        larger = "let other genes change as well, by a longer list or without " + either("restrict", "--restrict")
     elif parameters.get("direction", "both") != "both":
-        larger = "let genes change in both directions, without --direction"
+        larger = "let genes change in both directions, without " + either("direction", "--direction")
     return f"{converted} cells become {target}, but no set of genes alone does it. What to do: {larger}."
 
 

@@ -269,11 +269,11 @@ def sentence(table: pd.DataFrame, label_key: str | None = None, batch_key: str |
         near = f"{_percent(first['own'])} of the nearest cells have the same value ({_percent(first['null_own'])} {by})"
         if batch_key is not None:
             return (
-                f"obs[{key!r}] still explains {explained} with --batch-key {key}, and {near}; a cluster may be a "
+                f"obs[{key!r}] still explains {explained} with batch_key={key!r}, and {near}; a cluster may be a "
                 "batch, not a type."
             )
         return (
-            f"obs[{key!r}] explains {explained}, and {near}; run with --batch-key {key} to remove it, or ignore this "
+            f"obs[{key!r}] explains {explained}, and {near}; run with batch_key={key!r} to remove it, or ignore this "
             "if its values differ in biology."
         )
     if table["confounded"].any():

@@ -160,7 +160,7 @@ def refuse_folder(path: Path, overwrite: bool) -> None:
                 raise OutputError(f"{name} holds files that diffvae did not write, so it isn't replaced; name another.")
             raise OutputError(f"{name} is not empty; name another folder.")
         if any(path.iterdir()) and not overwrite:
-            raise OutputError(f"{name} has results already; name another folder, or pass overwrite (--overwrite).")
+            raise OutputError(f"{name} has results already; name another folder, or pass overwrite=True.")
         if path == Path.cwd() or path in Path.cwd().parents or os.path.ismount(path):
             what = "a mount point" if os.path.ismount(path) else "the current folder, or holds it,"
             inside = repr(str(path / "results"))
@@ -383,8 +383,8 @@ class CheckpointPaths:
                 )
         if is_writer and self.files and not (resume or overwrite):
             raise OutputError(
-                f"{str(self.files[0])!r} holds an interrupted training; pass resume (--resume) to continue it, "
-                "overwrite (--overwrite) to start again, or name another folder."
+                f"{str(self.files[0])!r} holds an interrupted training; pass resume=True to continue it, "
+                "overwrite=True to start again, or name another folder."
             )
 
     @property

@@ -73,7 +73,7 @@ def refuse_what_cannot_be_held(path: Path) -> None:
     if needed > free:
         raise DataError(
             f"{str(path)!r} takes {size(needed)} in memory, of which {size(free)} are free; take fewer cells, store it "
-            "sparse and by rows (CSR), or read it in blocks (--backed) in commands that can."
+            "sparse and by rows (CSR), or read it in blocks (backed=True) where that is possible."
         )
 
 

@@ -185,7 +185,7 @@ def choose(adata: AnnData, use_raw: bool = False, gene_symbols: str | None = Non
     """
     if use_raw:
         if adata.raw is None:
-            raise DataError("use_raw is True, but the cells have no adata.raw; leave it out, or name a layer.")
+            raise DataError("use_raw is True, but the cells have no adata.raw; leave it out.")
         adata = adata.raw.to_adata()
     if gene_symbols is not None:
         by_id = dict(zip(adata.var_names.astype(str), named_by(adata.var, gene_symbols), strict=True))

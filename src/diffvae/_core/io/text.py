@@ -117,7 +117,7 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
     if transpose is None and (why := _genes_in_rows(corner, names, genes)):
         raise DataError(
             f"{str(path)!r} seems to have genes in rows and cells in columns ({why}); read it with "
-            "transpose=True (--transpose), or with transpose=False (--no-transpose) if that is not so."
+            "transpose=True, or with transpose=False if that is not so."
         )
     matrix = _stacked(blocks)
     adata = AnnData(X=matrix, obs=pd.DataFrame(index=names), var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
