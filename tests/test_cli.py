@@ -130,13 +130,13 @@ def test_genes_in_rows(diffvae, files, tmp_path):
     ad.read_h5ad(files / "cells.h5ad").to_df().T.rename_axis("gene").to_csv(file)
     out = tmp_path / "out"
     for command in ("run", "train"):
-        refused(diffvae(command, file, "--out", out, *QUICK), "(--transpose)")
+        refused(diffvae(command, file, "--out", out, *QUICK), "--transpose")
     code, said, _ = diffvae("train", file, "--out", tmp_path / "as it is", *QUICK, "--no-transpose")
     assert code == 0
     assert "train_loss" in said
     assert diffvae("train", file, "--out", out, *QUICK, "--transpose")[0] == 0
     embedded = tmp_path / "embedded.h5ad"
-    refused(diffvae("embed", file, "--model", out, "--out", embedded), "(--transpose)")
+    refused(diffvae("embed", file, "--model", out, "--out", embedded), "--transpose")
     assert diffvae("embed", file, "--model", out, "--out", embedded, "--transpose")[0] == 0
     assert ad.read_h5ad(embedded).obsm["X_diffvae"].shape == (90, 4)
 
@@ -190,10 +190,10 @@ INPUT = {
     "empty": ("empty.h5ad", "is empty (0 bytes)"),
     "unknown form": ("table.xlsx", "has an unknown format"),
     "a folder that is nothing": ("full", "matrix.mtx"),
-    "five cells": ("five.h5ad", "adata has 5 cells; at least 10 are needed"),
+    "five cells": ("five.h5ad", "The input has 5 cells; at least 10 are needed"),
     "NaN": ("nan.h5ad", "missing or infinite values, the first in cell"),
     "scaled": ("scaled.h5ad", "negative values"),
-    "constant": ("flat.h5ad", "No gene varies in adata.X"),
+    "constant": ("flat.h5ad", "No gene varies in X"),
     "cell names twice": ("twice.h5ad", "Cell names occur more than once: 'cell'"),
 }
 OPTIONS = {
@@ -204,9 +204,9 @@ OPTIONS = {
     "batch of one": (["--batch-size", "1"], "Invalid value for '--batch-size'"),
     "clusters no number": (["--n-clusters", "abc"], "--n-clusters is 'abc'; it is 'auto' or a whole number"),
     "a single cluster": (["--n-clusters", "1"], "--n-clusters is 1; it must be 'auto' or a whole number of 2 or more"),
-    "labels": (["--label-key", "type"], "adata.obs['type'] is missing; the columns are: cell_type"),
+    "labels": (["--label-key", "type"], "obs['type'] is missing; the columns are: cell_type"),
     "learning rate": (["--lr", "-1"], "--lr is -1.0"),
-    "device": (["--device", "tpu9"], "device='tpu9' can't be used here"),
+    "device": (["--device", "tpu9"], "--device tpu9 can't be used here"),
     "no such markers": (["--markers", "none.csv"], "'none.csv' is neither a bundled marker table"),
     "markers without columns": (["--markers", "{}/columns.csv"], "lacks the column 'cell_type'"),
     "markers without genes": (["--markers", "{}/nothing.csv"], "holds no marker genes"),
@@ -282,10 +282,13 @@ def test_bad_input(diffvae, files, tmp_path, command, case):
 @pytest.mark.parametrize("where", ["--in-memory", "--backed"])
 def test_prepared_cells_can_not_be_prepared_otherwise(diffvae, files, tmp_path, command, where):
     command = [command, files / "prepared.h5ad", "--out", tmp_path / "out", where, *QUICK]
-    for options, kept in ((("--n-top-genes", "20"), "n_top_genes=2000"), (("--layer", "counts"), "layer=None")):
+    for options, kept in (
+        (("--n-top-genes", "20"), "with --n-top-genes 2000, not "),
+        (("--layer", "counts"), "without --layer, not "),
+    ):
         code, _, told = diffvae(*command, *options)
         assert code == 2
-        assert f"have been prepared with {kept}, not " in told
+        assert f"have been prepared {kept}" in told
         assert "leave it out, or give the original data." in told
     assert contents(tmp_path) == []
 

@@ -126,13 +126,13 @@ def conversions(*converted):
     ("converted", "options", "said"),
     [
         ((0, 0, 0), {}, 'The classifier calls no cell of A B at any step up to 1 of the distance between the types, so '
-         'no genes are searched. What to do: try larger steps (--step "1.5 2"), or a source nearer to B.'),
+         'no genes are searched. What to do: try larger steps (step=[1.5, 2]), or a source nearer to B.'),
         ((0, 0.25, 0.5, 0), {}, "10 cells become B, but no set of genes alone does it."),
         ((0.5, 0.5), {}, "10 cells of A are called B before any step, and no more after it"),
         ((0, 0.5), {"restrict": "3 genes"}, "10 cells become B, but no set of genes alone does it. What to do: let "
-         "other genes change as well, by a longer list or without --restrict."),
-        ((0, 0.5), {"direction": "up"}, "What to do: let genes change in both directions, without --direction."),
-        ((0, 0.5), {}, 'What to do: try larger steps (--step "0.75 1"), or a source nearer to B.'),
+         "other genes change as well, by a longer list or without restrict."),
+        ((0, 0.5), {"direction": "up"}, "What to do: let genes change in both directions, without direction."),
+        ((0, 0.5), {}, 'What to do: try larger steps (step=[0.75, 1]), or a source nearer to B.'),
     ],
 )  # fmt: skip
 def test_an_empty_result_says_why_and_what_to_do(converted, options, said):

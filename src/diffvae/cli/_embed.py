@@ -43,6 +43,7 @@ def command(
     from diffvae._core.io import folders, read
     from diffvae._core.io.backed import open_store
     from diffvae._core.io.memory import stays_on_disk
+    from diffvae.pp._usable import as_usable
 
     o.refuse_file(out, overwrite)
     trained = models.load(model)
@@ -64,6 +65,8 @@ def command(
         n_cells = store.n_obs
     else:
         adata, _ = read.load(data[0], transpose, use_raw=use_raw, gene_symbols=gene_symbols)
+        with _console.warnings_shown():
+            adata = as_usable(adata)
         if adapt:
             trained = trained.adapt(adata)
         with _console.warnings_shown():

@@ -95,6 +95,14 @@ Values = Annotated[
     str | None,
     typer.Option("--values", help="What the values are: counts, normalised or log. Default: they are examined."),
 ]
+MinGenes = Annotated[
+    int | None,
+    typer.Option(
+        "--min-genes",
+        min=1,
+        help="Leave out cells that express fewer genes, such as empty droplets. Default: all cells are kept.",
+    ),
+]
 Patience = Annotated[
     int | None,
     typer.Option(

@@ -48,6 +48,7 @@ def command(
     use_raw: o.UseRaw = False,
     gene_symbols: o.GeneSymbols = None,
     values: o.Values = None,
+    min_genes: o.MinGenes = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: o.BatchKey = None,
     covariates: o.Covariates = None,

@@ -13,6 +13,7 @@ from diffvae.cli import _console
 from diffvae.cli import _options as o
 
 NAME = "train"
+VALUES = ("counts", "normalised", "log")
 EXAMPLES = (
     "diffvae train mydata.h5ad --out model --n-latent 50",
     "torchrun --nproc-per-node 4 -m diffvae train mydata.h5ad --out model   (data-parallel)",
@@ -29,6 +30,7 @@ def command(
     use_raw: o.UseRaw = False,
     gene_symbols: o.GeneSymbols = None,
     values: o.Values = None,
+    min_genes: o.MinGenes = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: o.BatchKey = None,
     covariates: o.Covariates = None,
@@ -69,6 +71,8 @@ def command(
         "ae": lambda: AutoEncoder(n_latent=n_latent, **rate),
         "pca": lambda: PCA(n_latent),
     }
+    if model in VALUES:
+        raise ValueError(f"--kind is {model!r}, but it is the kind of model; what the values are is --values {model}.")
     if model not in kinds:
         raise ValueError(f"--kind is {model!r}; it is one of {', '.join(kinds)}.")
     if preset != "default" and model != "diffvae":
@@ -93,7 +97,7 @@ def command(
             if share.size == 1:  # other processes may have started to write
                 folders.remove_leftovers(out.expanduser().resolve(), folders.WORK)
         checkpoints = CheckpointPaths(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
-        reading = {"use_raw": use_raw, "gene_symbols": gene_symbols}
+        reading = {"use_raw": use_raw, "gene_symbols": gene_symbols, "min_genes": min_genes}
         with _prepared(data, out, model, backed, transpose, covariates, reading, kind=values, **options) as cells:
             try:
                 chosen.train(
@@ -145,6 +149,7 @@ def _prepared(
     from diffvae._core.validate import check
     from diffvae.pipeline._checks import RULES, require_columns, require_kind
     from diffvae.pp._record import is_prepared, options_of
+    from diffvae.pp._usable import as_usable
 
     check(RULES, values=options["kind"])
     asked = {name: options[name] for name in ("n_top_genes", "layer")}
@@ -153,7 +158,10 @@ def _prepared(
     if not on_disk or model == "pca":
         if on_disk and (backed or len(data) > 1):
             raise ValueError("--kind is 'pca', which needs the cells in memory; choose diffvae, vae or ae.")
+        least = reading.pop("min_genes")
         adata, _ = read.load(data[0], transpose, **reading)
+        with _console.warnings_shown():
+            adata = as_usable(adata, layer=options["layer"], min_genes=least)
         require_columns(adata, options["batch_key"], covariates)
         if is_prepared(adata):
             require_kind(adata, options["kind"])
@@ -165,9 +173,9 @@ def _prepared(
         return
     _console.warn(on_disk)
     if reading["use_raw"]:
-        raise ValueError(
-            "--use-raw needs the cells in memory; add --in-memory, or write adata.raw.to_adata() to a file."
-        )
+        raise ValueError("--use-raw needs the cells in memory; add --in-memory.")
+    if reading["min_genes"] is not None:
+        raise ValueError("--min-genes needs the cells in memory; add --in-memory.")
     store = open_store(given, reading["gene_symbols"])
     require_columns(store, options["batch_key"], covariates)
     if is_prepared(store):

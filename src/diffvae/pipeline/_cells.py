@@ -20,6 +20,7 @@ from diffvae._core.runtime import StepLog
 from diffvae._core.validate import check
 from diffvae.pipeline._checks import RULES
 from diffvae.pp._record import is_prepared
+from diffvae.pp._usable import as_usable
 from diffvae.tl._cluster import CLUSTERERS
 from diffvae.tl._tsne import placer
 
@@ -52,6 +53,7 @@ class InMemoryRun:
                 data[0] if isinstance(data, list | tuple) else data, config.transpose, use_raw=config.use_raw,
                 gene_symbols=config.gene_symbols,
             )  # fmt: skip
+            self.cells = as_usable(self.cells, layer=config.layer, min_genes=config.min_genes)
             self.files = [self.origin]
 
     def prepare(self, **options: Any) -> None:
@@ -102,13 +104,19 @@ class BackedRun:
             able = ", ".join(name for name, clusterer in CLUSTERERS.items() if clusterer.has_centroids)
             raise ValueError(
                 f"cluster_method is {config.cluster_method!r}, but its clusters have no centroids to which cells "
-                f"outside the sample could be assigned; choose one of {able}, or read the cells into memory."
+                f"outside the sample could be assigned; choose one of {able}, or read the cells into memory with "
+                "backed=False."
             )
         check(RULES, subsample=config.subsample)
+        if config.min_genes is not None:
+            raise ValueError(
+                f"min_genes is {config.min_genes}, but the cells stay on disk, where none can be left out; leave it "
+                "out, or read the cells into memory with backed=False."
+            )
         if config.use_raw:
             raise ValueError(
                 "use_raw is True, but the cells stay on disk, where only X and layers can be read in blocks; read them "
-                "into memory, or write adata.raw.to_adata() to a file of its own."
+                "into memory with backed=False."
             )
         self.cells = self._source = open_store(config.data, config.gene_symbols)
         self.origin, self.subsample = self.cells.name, config.subsample

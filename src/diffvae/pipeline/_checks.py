@@ -39,6 +39,7 @@ RULES: dict[str, Rule] = {
     "seed": Whole(0),
     "values": Optional(Choice("counts", "normalised", "log")),
     "use_raw": Flag(),
+    "min_genes": Optional(Whole(1)),
 }
 
 

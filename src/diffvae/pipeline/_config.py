@@ -51,6 +51,7 @@ class RunConfig:
     use_raw: bool
     gene_symbols: str | None
     values: str | None
+    min_genes: int | None
     n_top_genes: int | None
     batch_key: str | None
     covariates: Sequence[str] | None
@@ -82,7 +83,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_identification(**self.identification)
-        check(RULES, k=self.k, values=self.values, use_raw=self.use_raw)
+        check(RULES, k=self.k, values=self.values, use_raw=self.use_raw, min_genes=self.min_genes)
         if self.data is None and self.transpose:
             raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
         self.refuse_contradictions()

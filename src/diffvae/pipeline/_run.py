@@ -43,6 +43,7 @@ def run(
     use_raw: bool = False,
     gene_symbols: str | None = None,
     values: str | None = None,
+    min_genes: int | None = None,
     n_top_genes: int | None = 2000,
     batch_key: str | None = None,
     covariates: Sequence[str] | None = None,
@@ -105,13 +106,17 @@ def run(
         True if genes are in rows and cells in columns. By default cells are in rows, and a file that clearly has genes
         in rows is refused; False accepts it.
     use_raw
-        Take the values and genes of ``adata.raw``, where X is scaled or has few genes.
+        Take the values and genes of ``adata.raw``, where X has few genes. Where X is scaled and ``raw`` is not, ``raw``
+        is taken anyway, with a warning.
     gene_symbols
         Column of ``var`` by which genes are named, where ``var_names`` are identifiers such as ENSMUSG00000000001.
         Genes without an entry keep their name.
     values
         What the values are, ``"counts"``, ``"normalised"`` or ``"log"``, if detection is wrong: see
         :func:`diffvae.pp.check`.
+    min_genes
+        Leave out cells that express fewer genes, such as the empty droplets of an unfiltered matrix; cells in memory
+        only.
     layer, n_top_genes
         See :func:`diffvae.pp.prepare`. Prepared cells are used as they are, and other values than those they were
         prepared with are refused.

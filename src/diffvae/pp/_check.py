@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from diffvae._core.validate import check as check_arguments
 from diffvae._core.words import either
 from diffvae._errors import DataError
 from diffvae.pp._scales import kinds_of_cells, verdict
+from diffvae.pp._unfiltered import looks_unfiltered
 
 Kind = Literal["counts", "normalised", "log", "scaled"]
 
@@ -124,6 +126,40 @@ def logged_counts(sample: np.ndarray) -> str | None:
     return None
 
 
+MIN_VALUES = 30
+"""Fewest values just below a whole number, and fewest cells with a common unit, that tell corrected counts."""
+
+
+def corrected_counts(x: Any, sample: np.ndarray) -> str:
+    """Return why values that are not whole are counts that were corrected; "" if nothing says so.
+
+    A correction of background takes a little from each count (SoupX), so that most values lie just below 1, 2 and 3,
+    or one factor scales all counts of a cell, so that its values are multiples of one. Logs do neither.
+    """
+    below = []
+    for count in (1, 2, 3):
+        values_ = sample[(sample > count - 1) & (sample <= count)]
+        below.append(float((values_ > count - 0.3).mean()) if len(values_) >= MIN_VALUES else 0.0)
+    if min(below) > 0.6:
+        return f"{min(below):.0%} or more of the values up to 1, 2 and 3 lie just below them, as in corrected counts"
+    n_cells = n_multiples = 0
+    for _, _, block in blocks(x):
+        rows = sp.csr_matrix(block[: 10 * MIN_VALUES])
+        for start, stop in pairwise(rows.indptr):
+            stored = rows.data[start:stop]
+            stored = stored[stored > 0].astype(float)
+            if len(np.unique(stored)) < 3:
+                continue
+            n_cells += 1
+            ratio = stored / stored.min()
+            # the smallest count of a cell may be 2
+            n_multiples += any((np.abs(k * ratio - np.rint(k * ratio)) < 1e-3 * k * ratio).all() for k in (1, 2))
+        break
+    if n_cells >= MIN_CELLS and n_multiples > 0.9 * n_cells:
+        return "the values of each cell are multiples of one number: counts, scaled by a factor for each cell"
+    return ""
+
+
 def detect_kind(x: Any, summary: Summary) -> tuple[Kind, str, tuple[str, ...]]:
     """Return the kind of values, the reason, and doubts about it."""
     largest = f"{summary.largest:,.6g}"
@@ -150,6 +186,9 @@ def detect_kind(x: Any, summary: Summary) -> tuple[Kind, str, tuple[str, ...]]:
         return "normalised", f"every cell sums to {total:,.6g} without undoing a log", ()
     if total_of := unlogged_total(x):
         return "log", f"undoing {total_of[0]}(x + 1), every cell sums to {total_of[1]:,.6g}", ()
+    if reason := corrected_counts(x, summary.sample):
+        doubt = "These look like corrected counts; they are normalised as counts are, but not kept in layers['counts']."
+        return "normalised", reason, (doubt,)
     doubts = []
     if summary.largest <= 1:
         doubts.append(
@@ -280,7 +319,7 @@ def examine(
     if fitting and n_cells < MIN_CELLS:
         raise DataError(
             f"adata has {n_cells} cell{'s' * (n_cells > 1)}; at least {MIN_CELLS} are needed. If cells are "
-            f"in columns here, transpose it first: {either('adata = adata.T', 'transpose=True')}."
+            f"in columns here, {either('transpose it first: adata = adata.T', 'pass transpose=True')}."
         )
     if fitting and not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
@@ -316,7 +355,10 @@ def examine(
 def way_out_of_scaled(adata: AnnData | BackedAnnData, layer: str | None, summary: Summary) -> str:
     """Return the message for data with negative values."""
     ways = []
-    if adata.raw is not None:
+    also = ""
+    if adata.raw is not None and kind_of(adata.raw.X) is None:
+        also = ", and so was adata.raw"
+    elif adata.raw is not None:
         ways.append(f"adata.raw has {adata.raw.n_vars:,} genes: pass {_raw()} instead")
     if others := [name for name in adata.layers if name != layer]:
         ways.append(f"adata has the layers {quoted(others)}: pass layer=... if one holds counts or logs")
@@ -324,8 +366,17 @@ def way_out_of_scaled(adata: AnnData | BackedAnnData, layer: str | None, summary
         ways.append("pass counts or log-normalised values instead")
     return (
         f"{source(layer)} has {summary.n_negative:,} negative values, down to {summary.smallest:.6g}: it "
-        f"was scaled, centred or corrected, and that can't be undone; {', or '.join(ways)}."
+        f"was scaled, centred or corrected{also}, and that can't be undone; {', or '.join(ways)}."
     )
+
+
+def kind_of(x: Any) -> Kind | None:
+    """Return the kind of values; None if they can't be used."""
+    if getattr(x, "dtype", None) is None or x.dtype.kind not in "biuf":
+        return None
+    summary = summarise(x)
+    kind = None if summary.n_bad else detect_kind(x, summary)[0]
+    return None if kind == "scaled" else kind
 
 
 def _raw() -> str:
@@ -398,8 +449,10 @@ def _warnings(adata: AnnData | BackedAnnData, kind: Kind, layer: str | None, sum
     if kind != "scaled" and (empty := int((summary.cell_sums == 0).sum())):
         messages.append(
             f"Cells without any expression: {empty:,}; they are kept with all values 0. "
-            "scanpy.pp.filter_cells(adata, min_genes=1) removes them."
+            f"{either('scanpy.pp.filter_cells(adata, min_genes=1)', 'min_genes=1')} removes them."
         )
+    if kind == "counts" and (said := looks_unfiltered(matrix_of(adata, layer), summary.cell_sums)):
+        messages.append(said)
     raw = adata.raw
     if layer is None and kind in ("counts", "normalised") and raw is not None and raw.n_vars > adata.n_vars:
         messages.append(

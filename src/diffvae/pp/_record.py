@@ -42,10 +42,8 @@ def options_of(cells: AnnData | BackedAnnData, **asked: Any) -> dict[str, Any]:
     options = {name: np.asarray(stored[name]).item() if name in stored else None for name in asked}
     for name, value in asked.items():
         if value not in (USUAL[name], options[name]):
-            raise DataError(
-                f"The cells have been prepared with {name}={options[name]!r}, not {value!r}; leave it out, or give the "
-                "original data."
-            )
+            how = f"without {name}, not with" if options[name] is None else f"with {name}={options[name]!r}, not"
+            raise DataError(f"The cells have been prepared {how} {value!r}; leave it out, or give the original data.")
     return options
 
 

@@ -19,6 +19,7 @@ from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae._random import Rng, seed
 from diffvae.pp._check import near_whole
+from diffvae.pp._unfiltered import UNFILTERED
 from diffvae.tl import _names
 from diffvae.tl._cluster import NOISE
 from diffvae.tl._markers import (
@@ -451,6 +452,8 @@ def annotate(
             if types
         }  # fmt: skip
     used, message = choose(tables, scores, found, tried, clusters, min_genes)
+    if not used and (unfiltered := _unfiltered(adata)):
+        message = f"No cluster is named, because most barcodes hold no cell. {unfiltered}"
     of_cell = found[used].of_cell if used else np.full(len(codes), _keys.UNASSIGNED, object)
     chosen = summarise(scores[scores["markers"] == used], clusters, of_cell)
     mixed = _names.mixtures(of_cell, _n_expressed(cells), doublet_score)
@@ -530,6 +533,12 @@ def _expression(adata: AnnData, use_raw: bool | None, layer: str | None) -> tupl
             "log-normalised values with layer=... or use_raw=True."
         )
     return x, _genes.table(adata, raw=bool(from_raw)), where
+
+
+def _unfiltered(adata: AnnData) -> str:
+    """Return what the preparation said about barcodes without a cell, if anything."""
+    said = adata.uns.get(_keys.UNS, {}).get("prepare", {}).get("warnings", ())
+    return next((str(text) for text in np.atleast_1d(said) if str(text).startswith(UNFILTERED)), "")
 
 
 def _places(adata: AnnData, use_rep: str | None, x: Any, rng: Rng) -> np.ndarray:
