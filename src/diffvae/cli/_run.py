@@ -47,6 +47,7 @@ def command(
     layer: o.Layer = None,
     use_raw: o.UseRaw = False,
     gene_symbols: o.GeneSymbols = None,
+    genome: o.Genome = None,
     values: o.Values = None,
     min_genes: o.MinGenes = None,
     n_top_genes: o.NTopGenes = 2000,

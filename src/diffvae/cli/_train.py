@@ -29,6 +29,7 @@ def command(
     layer: o.Layer = None,
     use_raw: o.UseRaw = False,
     gene_symbols: o.GeneSymbols = None,
+    genome: o.Genome = None,
     values: o.Values = None,
     min_genes: o.MinGenes = None,
     n_top_genes: o.NTopGenes = 2000,
@@ -97,8 +98,10 @@ def command(
             if share.size == 1:  # other processes may have started to write
                 folders.remove_leftovers(out.expanduser().resolve(), folders.WORK)
         checkpoints = CheckpointPaths(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
-        reading = {"use_raw": use_raw, "gene_symbols": gene_symbols, "min_genes": min_genes}
-        with _prepared(data, out, model, backed, transpose, covariates, reading, kind=values, **options) as cells:
+        reading = {"use_raw": use_raw, "gene_symbols": gene_symbols, "genome": genome}
+        with _prepared(
+            data, out, model, backed, transpose, covariates, reading, min_genes, kind=values, **options
+        ) as cells:
             try:
                 chosen.train(
                     cells,
@@ -139,6 +142,7 @@ def _prepared(
     transpose: bool | None,
     covariates: list[str] | None,
     reading: dict[str, Any],
+    min_genes: int | None,
     **options: Any,
 ) -> Iterator[Any]:
     """Yield prepared cells, in memory or on disk in a temporary file beside the model."""
@@ -158,10 +162,9 @@ def _prepared(
     if not on_disk or model == "pca":
         if on_disk and (backed or len(data) > 1):
             raise ValueError("--kind is 'pca', which needs the cells in memory; choose diffvae, vae or ae.")
-        least = reading.pop("min_genes")
-        adata, _ = read.load(data[0], transpose, **reading)
         with _console.warnings_shown():
-            adata = as_usable(adata, layer=options["layer"], min_genes=least)
+            adata, _ = read.load(data[0], transpose, **reading)
+            adata = as_usable(adata, layer=options["layer"], min_genes=min_genes)
         require_columns(adata, options["batch_key"], covariates)
         if is_prepared(adata):
             require_kind(adata, options["kind"])
@@ -174,8 +177,10 @@ def _prepared(
     _console.warn(on_disk)
     if reading["use_raw"]:
         raise ValueError("--use-raw needs the cells in memory; add --in-memory.")
-    if reading["min_genes"] is not None:
+    if min_genes is not None:
         raise ValueError("--min-genes needs the cells in memory; add --in-memory.")
+    if reading["genome"]:
+        raise ValueError("--genome needs the cells in memory; add --in-memory.")
     store = open_store(given, reading["gene_symbols"])
     require_columns(store, options["batch_key"], covariates)
     if is_prepared(store):
