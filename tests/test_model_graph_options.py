@@ -182,9 +182,7 @@ def test_too_few_edges_are_refused_before_the_training(n_edges):
     adata = linked().copy()
     ends = np.arange(n_edges)
     adata.obsp["cell_graph"] = sparse.csr_matrix((np.ones(n_edges), (ends, ends + 1)), shape=(N_CELLS, N_CELLS))
-    with pytest.raises(
-        DataError, match=rf"has {n_edges} edges; validation_size=0.1 leaves 0 .* Pass validation_size=0"
-    ):
+    with pytest.raises(DataError, match=rf"has {n_edges} edges; a share of 0.1 leaves 0 .* Pass validation_size=0"):
         train(adata)
     assert len(train(adata, max_epochs=2, training={"validation_size": 0}).history) == 2
 

@@ -112,8 +112,11 @@ def test_a_run_names_genes_and_finds_markers_by_symbol(small, tmp_path, backed, 
     cells.write_h5ad(file)
     symbols = small.var["symbol"].iloc[1:9].tolist()
     markers = {"Red": symbols[:4], "White": symbols[4:]}
-    with pytest.raises(DataError, match="None of the 8 marker genes"):
-        pipeline.run(file, tmp_path / "a", markers=markers, backed=backed, **QUICK)
+    with pytest.raises(DataError, match="None of the 2 marker genes"):
+        pipeline.run(file, tmp_path / "a", markers={"Red": ["Nowhere1", "Nowhere2"]}, backed=backed, **QUICK)
+    found = pipeline.run(file, tmp_path / "a", markers=markers, backed=backed, **QUICK)
+    assert found.adata.var_names.tolist() == small.var_names[small.var_names.isin(found.adata.var_names)].tolist()
+    assert any("by var['symbol']" in said for said in found.summary["warnings"])
     result = pipeline.run(file, tmp_path / "b", markers=markers, gene_symbols="symbol", backed=backed, **QUICK)
     assert set(symbols) <= set(result.adata.var_names)
     assert "--gene-symbols symbol" in json.loads((tmp_path / "b" / "summary.json").read_text())["command"]
@@ -123,11 +126,14 @@ def test_raw_is_taken_if_asked_for(small):
     cells = small[:, :10].copy()
     cells.raw = small.copy()
     cells.X = cells.X.toarray() - 5.0  # scaled
-    with pytest.raises(DataError, match="negative values"):
-        pipeline.run(cells, n_top_genes=None, **QUICK)
+    by_itself = pipeline.run(cells, n_top_genes=None, **QUICK)
+    assert "adata.raw, which holds counts of 60 genes, is taken instead." in by_itself.summary["warnings"][0]
     result = pipeline.run(cells, n_top_genes=None, use_raw=True, **QUICK)
-    assert result.summary["n_genes"] == 60
-    assert result.summary["kind"] == "counts"
+    assert result.summary["n_genes"] == 60 == by_itself.summary["n_genes"]
+    assert result.summary["kind"] == "counts" == by_itself.summary["kind"]
+    cells.raw = cells.copy()
+    with pytest.raises(DataError, match=r"negative values.* and so was adata\.raw, and that can't be undone"):
+        pipeline.run(cells, n_top_genes=None, **QUICK)
     with pytest.raises(DataError, match=r"use_raw is True, but the cells have no adata.raw"):
         pipeline.run(small, use_raw=True, **QUICK)
 
@@ -218,7 +224,7 @@ def test_train_takes_and_refuses_the_same(small, diffvae, tmp_path):
         (["--patience", "5", "--no-early-stopping"], "--patience is 5, but --early-stopping is False"),
         (["--patience", "5", "--max-epochs", "4"], "--patience is 5, but --max-epochs is 4"),
         (["--patience", "5", "--kind", "pca"], "leave out --patience"),
-        (["--use-raw", "--layer", "x"], "--use-raw takes adata.raw, but --layer is 'x'"),
+        (["--use-raw", "--layer", "x"], "--use-raw takes raw, but --layer is 'x'"),
         (["--use-raw", "--backed"], "--use-raw needs the cells in memory"),
         (["--values", "tpm"], "--values is 'tpm'; it must be"),
     ):
@@ -230,7 +236,8 @@ def test_train_takes_and_refuses_the_same(small, diffvae, tmp_path):
     assert small.var["symbol"].iloc[1] in model.gene_names
     out = tmp_path / "embedded.h5ad"
     code, _, told = diffvae("embed", tmp_path / "cells.h5ad", "--model", tmp_path / "model", "--out", out)
-    assert code == 2  # identifiers are not the genes of the model
+    assert (code, "matched to those of the model by var['symbol']" in told) == (0, True), told
+    out.unlink()
     embed = ("embed", tmp_path / "cells.h5ad", "--model", tmp_path / "model", "--out", out, "--gene-symbols", "symbol")
     assert diffvae(*embed)[0] == 0
     assert ad.read_h5ad(out).obsm["X_diffvae"].shape == (120, 4)

@@ -51,12 +51,14 @@ DATA = (
     (r"\badata\.var_names\b", "the names of genes"),
     (r"^adata\b", "The input"),
     (r"(?<=[.:] )adata\b(?=[^.:]* (?:has|is)\b)", "the input"),
-    (r"\badata\b(?![\w.\[('])", "the input"),
+    (r"\badata\b(?![\w.\[('=])", "the input"),
 )
 _VALUE = r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|-?\d[\w.+-]*\w|\d|True|False|None|\.\.\.|"
 _GIVEN = re.compile(rf"(?<![\w'\"\[.-])([a-z][a-z_]*)=({_VALUE})(?=[\s,.;:)]|$)")
 _BARE = re.compile(r"(?<![\w'\"\[./-])([a-z]+(?:_[a-z]+)+)(?![\w'\"(/=-]|\.\w|\])")
-_NAMED = re.compile(r"(?<![\w'\"-])([a-z]+)(?= is )|(?<=\()([a-z]+)(?=\))|(?<=\bincrease )([a-z]+)\b")
+_NAMED = re.compile(
+    r"(?<![\w'\"-])([a-z]+)(?= is )|(?<=\()([a-z]+)(?=\))|(?<=\bincrease )([a-z]+)\b|(?<=\bwithout )([a-z]+)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,9 @@ class Interface:
         return f"{self._in_file(name, value)} of 'diffvae run'" if in_file else None
 
     def _in_file(self, name: str, value: str) -> str:
-        shown = "" if value in ("", "...") else f" {value.lower() if value in ('True', 'False') else value}"
-        return f"{name}{shown} in the file of --config"
+        json = value.lower() if value in ("True", "False") else value.replace("'", '"')
+        shown = "" if value in ("", "...") else f": {json}"
+        return f'"{name}"{shown} in the file of --config'
 
     def say(self, text: str) -> str:
         """Return a message with options for arguments."""
@@ -109,7 +112,7 @@ class Interface:
 
         def named(match: re.Match[str]) -> str:
             own = self.commands.get(self.command, {})
-            name = match[1] or match[2] or match[3]
+            name = next(filter(None, match.groups()))
             option = own.get(name) or own.get(ALIASES.get(name, name))
             return option.name if option else match[0]
 

@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -65,11 +65,15 @@ def _options(
     _console.settings.debug, name = debug, str(context.invoked_subcommand)
     if _n_processes() > 1 and name != _train.NAME:
         raise ValueError(f"Only 'diffvae train' works under torchrun; run 'diffvae {name}' without it.")
-    commands = context.command.commands  # type: ignore[attr-defined]
-    options = {command: _words_of(commands[command].params) for command in commands}
-    _console.settings.interface = words.Interface(name, options, _settings_in_a_file)
+    _console.settings.interface = interface(context.command.commands, name)  # type: ignore[attr-defined]
     words.use(_console.settings.interface)
     context.call_on_close(lambda: words.use(None))
+
+
+def interface(commands: Mapping[str, Any], name: str) -> words.Interface:
+    """Return the words of a command."""
+    options = {command: _words_of(commands[command].params) for command in commands}
+    return words.Interface(name, options, _settings_in_a_file)
 
 
 def _words_of(parameters: Sequence[Any]) -> dict[str, words.Option]:

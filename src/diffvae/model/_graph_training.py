@@ -16,6 +16,7 @@ from diffvae import _random, nn
 from diffvae._core import graphs
 from diffvae._core.graphs import leiden
 from diffvae._core.runtime import torch_in_one_thread
+from diffvae._core.words import either
 from diffvae._errors import DataError
 from diffvae.metrics import link_auc, link_average_precision
 from diffvae.model._calibration import Calibration, calibrate
@@ -299,8 +300,9 @@ class HeldOut:
         n_linked = round(size * len(edges))
         if size and (n_linked < 1 or n_linked == len(edges)):
             raise DataError(
-                f"The graph has {len(edges)} edges; validation_size={size} leaves {n_linked} for validation and "
-                f"{len(edges) - n_linked} for training. Pass validation_size=0 or a graph with more edges."
+                f"The graph has {len(edges)} edges; a share of {size:g} leaves {n_linked} for validation and "
+                f"{len(edges) - n_linked} for training. Pass {either('validation_size=0 or ', '')}a graph with more "
+                f"edges{either('', ', by a larger k=...')}."
             )
         chance = _random.generator(rng, "held-out links")
         self.linked, self.known_edges = graphs.hold_out(edges, self.n_cells, (n_linked,), chance)

@@ -13,6 +13,7 @@ from diffvae import _keys, _random
 from diffvae._core import graphs
 from diffvae._core.anndata import graph, require_unique_names, results
 from diffvae._core.validate import Number, Optional, Rule, Whole, check
+from diffvae._core.words import either
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def links(
     require_unique_names(adata)
     if model.is_trained and model.calibration is None and threshold is None:
         raise ValueError(
-            "The model was trained with validation_size=0, or on a graph in which every pair is linked, so no hidden "
-            "edges give a threshold; pass threshold=0.5, for example, or train with hidden edges."
+            "The model was trained without hidden edges, or on a graph in which every pair is linked, so nothing gives "
+            f"a threshold; {either('pass threshold=0.5, for example, or train with hidden edges', 'give more cells')}."
         )
     if model.calibration is not None and model.calibration.slope <= 0:
         raise DataError(
