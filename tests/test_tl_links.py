@@ -140,7 +140,7 @@ def test_without_hidden_edges_the_user_names_the_threshold():
     adata = linked().copy()
     before = set(adata.obsp)
     with pytest.raises(
-        ValueError, match=r"trained with validation_size=0, .* pass threshold=0.5, for example, or train with"
+        ValueError, match=r"trained without hidden edges, .* pass threshold=0.5, for example, or train with"
     ):
         tl.links(adata, blind)
     assert set(adata.obsp) == before

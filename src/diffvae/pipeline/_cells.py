@@ -53,8 +53,8 @@ class InMemoryRun:
                 data[0] if isinstance(data, list | tuple) else data, config.transpose, use_raw=config.use_raw,
                 gene_symbols=config.gene_symbols, genome=config.genome,
             )  # fmt: skip
-            self.cells = as_usable(self.cells, layer=config.layer, min_genes=config.min_genes)
             self.files = [self.origin]
+        self.cells = as_usable(self.cells, layer=config.layer, min_genes=config.min_genes)
 
     def prepare(self, **options: Any) -> None:
         """Prepare the cells, unless they are prepared; results of later steps are removed."""
