@@ -144,7 +144,7 @@ def test_values_say_what_the_numbers_are(small):
     assert "counts" not in result.adata.layers
     halves = small.copy()
     halves.X = halves.X * 0.5
-    with pytest.raises(DataError, match="kind is 'counts', but only"):
+    with pytest.raises(DataError, match=r"values is 'counts', but only .*; values='normalised'"):
         pipeline.run(halves, values="counts", **QUICK)
     prepared = dv.pp.prepare(small, n_top_genes=None, copy=True)
     with pytest.raises(

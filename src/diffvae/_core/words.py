@@ -33,8 +33,10 @@ class Option:
 
 Options = Mapping[str, Option]
 """Options by the names of the arguments."""
-ALIASES = {"kind": "values", "covariates": "covariate"}
-"""Arguments of functions that commands know by another name."""
+ALIASES = {"kind": "values"}
+"""Arguments of functions that a run knows by another name."""
+OPTION_OF = ALIASES | {"covariates": "covariate"}
+"""The same for options."""
 CALLS = (
     (r"(?:call|run) adata\.obs_names_make_unique\(\)(?: first)?", "rename them in the file"),
     (r"(?:call|run) adata\.var_names_make_unique\(\)(?: first)?", "rename them in the file"),
@@ -82,14 +84,14 @@ class Interface:
     def option(self, name: str, value: str = "") -> str | None:
         """Return what stands for an argument on the command line; None if nothing does."""
         own = self.commands.get(self.command, {})
-        for spelling in (name, ALIASES.get(name, name)):
+        for spelling in (name, OPTION_OF.get(name, name)):
             if spelling in own:
                 return own[spelling].given(value)
         in_file = "config" in next(iter(self.commands.values()), {}) and name in self.in_file()
         if in_file and "config" in own:
             return self._in_file(name, value)
         for command, options in self.commands.items():
-            for spelling in (name, ALIASES.get(name, name)):
+            for spelling in (name, OPTION_OF.get(name, name)):
                 if spelling in options:
                     return f"{options[spelling].given(value)} of 'diffvae {command}'"
         return f"{self._in_file(name, value)} of 'diffvae run'" if in_file else None
@@ -113,7 +115,7 @@ class Interface:
         def named(match: re.Match[str]) -> str:
             own = self.commands.get(self.command, {})
             name = next(filter(None, match.groups()))
-            option = own.get(name) or own.get(ALIASES.get(name, name))
+            option = own.get(name) or own.get(OPTION_OF.get(name, name))
             return option.name if option else match[0]
 
         for form, replace in ((_GIVEN, given), (_BARE, bare), (_NAMED, named)):
@@ -168,6 +170,34 @@ def said(text: str) -> str:
     return _interface.say(text) if _interface is not None else text
 
 
-def either(python: str, command_line: str) -> str:
-    """Return the advice for the interface in use, where a program has another one than Python."""
-    return python if _interface is None else command_line
+_in_run = False
+
+
+@contextmanager
+def of_run() -> Iterator[None]:
+    """Speak of the arguments of :func:`diffvae.pipeline.run` for a while, which reads files and takes ``values``."""
+    global _in_run
+    before, _in_run = _in_run, True
+    try:
+        yield
+    finally:
+        _in_run = before
+
+
+def argument(name: str) -> str:
+    """Return the name of an argument in the function that the user called.
+
+    Examples
+    --------
+    >>> argument("kind")
+    'kind'
+    >>> with of_run():
+    ...     argument("kind")
+    'values'
+    """
+    return ALIASES.get(name, name) if _in_run else name
+
+
+def either(python: str, run: str) -> str:
+    """Return the advice for functions that take an AnnData, or that for a run or a command, which reads files."""
+    return run if _in_run or _interface is not None else python

@@ -13,6 +13,7 @@ from diffvae._core.io.backed import OnDisk
 from diffvae._core.io.folders import one_writer
 from diffvae._core.io.memory import stays_on_disk
 from diffvae._core.runtime import StepLog, in_one_thread
+from diffvae._core.words import of_run
 from diffvae._errors import DataError
 from diffvae.pipeline import _checks, _folder, _integration, _links, _perturb, _result, _scores
 from diffvae.pipeline._cells import BackedRun, InMemoryRun
@@ -190,11 +191,11 @@ def run(
     arguments = dict(locals())
     options = RunConfig(**{name: value for name, value in arguments.items() if name != "on_step"})
     log = StepLog(on_step)
-    with log.step("read"):
+    with log.step("read"), of_run():
         strategy = _open(options, log)
         _find_types(strategy, options, log)
         parameters = _check_cells(strategy, options)
-    with log.step("check and prepare"):
+    with log.step("check and prepare"), of_run():
         strategy.prepare(**options.preparation, rng=seed)
         _checks.require_markers(strategy.cells, markers)
     if data is not None:

@@ -14,7 +14,7 @@ from diffvae._core.io.backed import BackedAnnData
 from diffvae._core.io.matrix import GeneRange, blocks, is_sparse, matrix_of, n_stored, quoted, source, values
 from diffvae._core.validate import Choice, Optional, Rule
 from diffvae._core.validate import check as check_arguments
-from diffvae._core.words import either
+from diffvae._core.words import argument, either
 from diffvae._errors import DataError
 from diffvae.pp._scales import kinds_of_cells, verdict
 from diffvae.pp._unfiltered import looks_unfiltered
@@ -200,7 +200,7 @@ def detect_kind(x: Any, summary: Summary) -> tuple[Kind, str, tuple[str, ...]]:
         doubts.append(
             f"Values up to {largest} were taken as logs, but their spread (99 % quantile {high:.3g}, median "
             f"{median:.3g} of those above zero) would also fit FPKM, TPM or CPM: "
-            "if that is what they are, pass kind='normalised'."
+            f"if that is what they are, pass {argument('kind')}='normalised'."
         )
     return "log", f"values are not whole and go up to {largest} only", tuple(doubts)
 
@@ -339,12 +339,12 @@ def examine(
         if mixed and kind is None and not summary.n_negative:
             raise DataError(
                 f"{name} can't be used: {mixed} Give one kind for all cells, such as counts (layer=..., use_raw=True), "
-                "or each part by itself; if this is wrong, say what the values are (kind=...)."
+                f"or each part by itself; if this is wrong, say what the values are ({argument('kind')}=...)."
             )
         warnings = (*warnings, *filter(None, [mixed, remark]))
     if kind is not None:
         _refuse_wrong_kind(kind, summary, name)
-        detected, reason, warnings = kind, "as given by kind=...", (mixed,) if mixed else ()
+        detected, reason, warnings = kind, f"as given by {argument('kind')}=...", (mixed,) if mixed else ()
     if detected == "scaled":
         warnings = (*warnings, way_out_of_scaled(adata, layer, summary))
     warnings = (*warnings, *_warnings(adata, detected, layer, summary))
@@ -422,19 +422,19 @@ def _refuse_unwritable(names: Any, what: str) -> None:
 def _refuse_wrong_kind(kind: Kind, summary: Summary, name: str) -> None:
     if summary.n_negative:
         raise DataError(
-            f"kind is {kind!r}, but {name} has {summary.n_negative:,} negative values, down to "
+            f"{argument('kind')} is {kind!r}, but {name} has {summary.n_negative:,} negative values, down to "
             f"{summary.smallest:.6g}; counts, normalised values and log(x + 1) have none."
         )
     if kind == "counts" and not summary.whole:
         raise DataError(
-            f"kind is 'counts', but only {summary.whole_share:.1%} of the non-zero values of {name} are "
-            "whole numbers; kind='normalised' treats estimated counts the same way, without keeping them as "
-            "counts."
+            f"{argument('kind')} is 'counts', but only {summary.whole_share:.1%} of the non-zero values of {name} are "
+            f"whole numbers; {argument('kind')}='normalised' treats estimated counts the same way, without keeping "
+            "them as counts."
         )
     if kind == "log" and summary.largest > LARGEST_GIVEN_LOG:
         raise DataError(
-            f"kind is 'log', but {name} holds values up to {summary.largest:,.6g}; "
-            "use kind='normalised' if they are not logged."
+            f"{argument('kind')} is 'log', but {name} holds values up to {summary.largest:,.6g}; "
+            f"use {argument('kind')}='normalised' if they are not logged."
         )
 
 

@@ -16,6 +16,7 @@ from diffvae._core.io.backed import BackedAnnData
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.matrix import GeneRange, matrix_of
 from diffvae._core.io.writer import adata_writer, refuse_out
+from diffvae._core.words import argument
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
 from diffvae.pp import _record
@@ -68,7 +69,7 @@ def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> 
         if other.kind != values[0].kind:
             raise DataError(
                 f"The values of {values[0].name!r} are {KIND_NAMES[values[0].kind]}, those of {other.name!r} "
-                f"{KIND_NAMES[other.kind]}; give files of one kind, or kind=... if detection is wrong."
+                f"{KIND_NAMES[other.kind]}; give files of one kind, or {argument('kind')}=... if detection is wrong."
             )
     logs = [one for one in values if one.total is not None]
     for one in logs[1:]:
@@ -95,7 +96,8 @@ def _other_logs(one: _Values, other: _Values) -> str:
     (base, total), (other_base, other_total) = one.total or ("", 0.0), other.total or ("", 0.0)
     return (
         f"{one.name} holds {base}(x + 1) of cells that sum to {total:,.6g}, {other.name} {other_base}(x + 1) of cells "
-        f"that sum to {other_total:,.6g}; give counts, or logs on the same scale, or kind=... if detection is wrong."
+        f"that sum to {other_total:,.6g}; give counts, or logs on the same scale, or {argument('kind')}=... if "
+        "detection is wrong."
     )
 
 
