@@ -60,7 +60,7 @@ def test_the_search_is_told_and_run_takes_its_result(diffvae, file, tmp_path, ju
     assert said.startswith("11 trials")
     code, said, told = diffvae("tune", file, "-n", 11, "--out", out, "--max-epochs", 3, "--seed", 1)
     assert (code, said) == (2, "")
-    assert "started with other settings (max_epochs was 2, now 3)" in told
+    assert "started with other settings (--max-epochs was 2, now 3)" in told
 
 
 def test_what_the_search_was_given_is_in_the_next_command(diffvae, file, tmp_path, judged):
@@ -94,7 +94,7 @@ def test_an_interrupted_search_says_that_its_trials_are_kept(diffvae, file, tmp_
     ("options", "sentence"),
     [
         (["--space", "wide"], "Error: Validation losses with different weights of KL and MMD are different measures"),
-        (["--objective", "ari"], "Error: objective='ari' needs labels; name their column of obs (--label-key)."),
+        (["--objective", "ari"], "Error: --objective ari needs labels; name their column of obs (--label-key)."),
         (["--trials", "0"], "Error: Invalid value for '--trials'"),
     ],
 )

@@ -1,3 +1,4 @@
+import html
 import inspect
 import json
 
@@ -345,7 +346,7 @@ def test_a_batch_that_nobody_named_is_noticed(apart, tmp_path, quick_figures):
     assert said[0].startswith("obs['batch'] explains ")
     assert (tmp_path / "out" / "tables" / "batches.csv").is_file()
     assert result.summary["batches"][0]["key"] == "batch"
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = html.unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert "batch_key='batch' to remove it" in page
     assert "Columns that look like batches" in page
     again = pipeline.identify_again(tmp_path / "out", **GIVEN)

@@ -213,9 +213,9 @@ def find(
     Examples
     --------
     >>> var = pd.DataFrame({"feature_name": ["CD3D", "CD19"]}, index=["ENSG00000167286", "ENSG00000177455"])
-    >>> found = find(["CD19", "CD14"], var)
+    >>> found = find(["CD19", "CD14", "CD3D"], var)
     >>> found.position.tolist(), found.how
-    ([1, -1], "var['feature_name'] ('ENSG00000177455' is 'CD19')")
+    ([1, -1, 0], "var['feature_name'] ('ENSG00000177455' is 'CD19')")
     """
     genes = pd.Index([str(gene) for gene in wanted], dtype=object)
     if column is not None:
