@@ -452,8 +452,8 @@ def annotate(
             if types
         }  # fmt: skip
     used, message = choose(tables, scores, found, tried, clusters, min_genes)
-    if not used and (unfiltered := _unfiltered(adata)):
-        message = f"No cluster is named, because most barcodes hold no cell. {unfiltered}"
+    if not used and _is_unfiltered(adata):
+        message = "No cluster is named, because most barcodes hold no cell; leave those out first."
     of_cell = found[used].of_cell if used else np.full(len(codes), _keys.UNASSIGNED, object)
     chosen = summarise(scores[scores["markers"] == used], clusters, of_cell)
     mixed = _names.mixtures(of_cell, _n_expressed(cells), doublet_score)
@@ -535,10 +535,10 @@ def _expression(adata: AnnData, use_raw: bool | None, layer: str | None) -> tupl
     return x, _genes.table(adata, raw=bool(from_raw)), where
 
 
-def _unfiltered(adata: AnnData) -> str:
-    """Return what the preparation said about barcodes without a cell, if anything."""
+def _is_unfiltered(adata: AnnData) -> bool:
+    """Return whether the preparation found that most barcodes hold no cell."""
     said = adata.uns.get(_keys.UNS, {}).get("prepare", {}).get("warnings", ())
-    return next((str(text) for text in np.atleast_1d(said) if str(text).startswith(UNFILTERED)), "")
+    return any(str(text).startswith(UNFILTERED) for text in np.atleast_1d(said))
 
 
 def _places(adata: AnnData, use_rep: str | None, x: Any, rng: Rng) -> np.ndarray:
