@@ -63,7 +63,8 @@ def command(
             tl.embed(store, trained, max_missing=max_missing, out=out, overwrite=overwrite)
         n_cells = store.n_obs
     else:
-        adata, _ = read.load(data[0], transpose, use_raw=use_raw, gene_symbols=gene_symbols)
+        with _console.warnings_shown():
+            adata, _ = read.load(data[0], transpose, use_raw=use_raw, gene_symbols=gene_symbols)
         if adapt:
             trained = trained.adapt(adata)
         with _console.warnings_shown():

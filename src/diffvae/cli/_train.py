@@ -153,7 +153,8 @@ def _prepared(
     if not on_disk or model == "pca":
         if on_disk and (backed or len(data) > 1):
             raise ValueError("--kind is 'pca', which needs the cells in memory; choose diffvae, vae or ae.")
-        adata, _ = read.load(data[0], transpose, **reading)
+        with _console.warnings_shown():
+            adata, _ = read.load(data[0], transpose, **reading)
         require_columns(adata, options["batch_key"], covariates)
         if is_prepared(adata):
             require_kind(adata, options["kind"])

@@ -85,7 +85,8 @@ def command(
 
     if use_raw and layer is not None:
         raise ValueError(f"--use-raw takes adata.raw, but --layer is {layer!r}; give one of both.")
-    cells, _ = read.load(data, transpose, use_raw=use_raw, gene_symbols=gene_symbols)
+    with _console.warnings_shown():
+        cells, _ = read.load(data, transpose, use_raw=use_raw, gene_symbols=gene_symbols)
     _console.settings.interrupted = f"Interrupted; finished trials are saved in {out}. Run the same command to resume."
     tuned = benchmark.tune(
         cells,

@@ -17,6 +17,7 @@ import pandas as pd
 
 from diffvae import _keys
 from diffvae._core.io.backed_matrix import BackedMatrix, joined, select_genes, stack
+from diffvae._core.io.plain_tables import Changes, plain_table
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _distinct(data: Sequence[Any]) -> list[Path]:
 
 def _is_unchanged(adata: AnnData, store: BackedAnnData) -> bool:
     """Return whether a backed AnnData has the names, tables and layers of its file."""
-    for table, stored in ((adata.obs, store.obs), (adata.var, store.var)):
+    for given, stored in ((adata.obs, store.obs), (adata.var, store.var)):
+        table = plain_table(given, "obs", Changes())
         if not table.index.astype(str).equals(stored.index) or set(table) != set(stored):
             return False
         if not table[list(stored)].set_axis(stored.index, axis=0).equals(stored):
@@ -121,7 +123,7 @@ class BackedFile:
     """
 
     def __init__(self, path: Path, gene_symbols: str | None = None) -> None:
-        self.path, self.gene_symbols = path.expanduser(), gene_symbols
+        self.path, self.gene_symbols, self._changes = path.expanduser(), gene_symbols, Changes()
         if not self.path.exists():
             raise DataError(f"There is no file or folder {str(path)!r}.")
         if self.path.suffix.lower() not in (".h5ad", ".zarr"):
@@ -182,9 +184,14 @@ class BackedFile:
                 raise unreadable(self.path, error) from error
 
     def table(self, key: str) -> pd.DataFrame:
-        """Read a table; its index becomes plain strings."""
-        table = self.element(key)
+        """Read a table, which becomes one that can be written; its index becomes plain strings."""
+        table = plain_table(self.element(key), key.replace("/", "."), self._changes)
         return table.set_axis(table.index.astype(str).astype(object), axis=0)
+
+    def changes(self) -> list[str]:
+        """Return a sentence on what was changed in the tables since the last call, if anything was."""
+        changes, self._changes = self._changes, Changes()
+        return [f"{self.path.name}: {changes}"] if changes else []
 
     def rows(self, key: str) -> BackedMatrix:
         """Return a matrix, CSR or dense, whose rows are read from slices of the stored arrays.
@@ -295,6 +302,7 @@ class BackedAnnData:
         self.shards = list(shards)
         self.notes: list[str] = []
         self._n_warned = 0
+        self._note_changes()
         self.var_names, self._places = self._match()
         self.n_obs = sum(shard.n_obs for shard in self.shards)
         self.shape = (self.n_obs, len(self.var_names))
@@ -304,6 +312,9 @@ class BackedAnnData:
         for note in self.notes[self._n_warned :]:
             warnings.warn(note, UserWarning, stacklevel=stacklevel)
         self._n_warned = len(self.notes)
+
+    def _note_changes(self) -> None:
+        self.notes += [sentence for shard in self.shards for sentence in shard.changes()]
 
     def parts(self) -> list[BackedAnnData]:
         """Return a BackedAnnData, with all its genes, for each file that has cells."""
@@ -358,6 +369,7 @@ class BackedAnnData:
         Of several files, the column ``"file"`` has the name of each cell's, unless the files have such a column.
         """
         tables = [shard.table("obs") for shard in self.shards]
+        self._note_changes()
         obs = _stack_tables(tables, self.notes)
         if not obs.index.is_unique and all(table.index.is_unique for table in tables):
             obs.index = _add_file_names([table.index for table in tables], [shard.path for shard in self.shards])
@@ -441,6 +453,7 @@ class BackedAnnData:
         if self._some_lack("raw/X", "adata.raw is missing in {} and was left out."):
             return None
         tables = [shard.raw_var() for shard in self.shards]
+        self._note_changes()
         same = all(table.index.equals(tables[0].index) for table in tables)
         if not same and not all(table.index.is_unique for table in tables):
             self.notes.append("adata.raw was left out: its gene names occur more than once and differ between files.")

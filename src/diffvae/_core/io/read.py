@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from diffvae._core.io.backed import named_by, unreadable
 from diffvae._core.io.memory import refuse_what_cannot_be_held
+from diffvae._core.io.storable import copy_of, make_storable
 from diffvae._core.io.text import read_10x_folder, read_mtx, read_table
 from diffvae._errors import DataError
 
@@ -167,10 +168,13 @@ def load(
     use_raw: bool = False,
     gene_symbols: str | None = None,
 ) -> tuple[AnnData, str]:
-    """Return the cells of a file, or a copy of those in memory, and the name of their source in a summary."""
+    """Return the cells of a file, or a copy of those in memory, and the name of their source in a summary.
+
+    What an ``.h5ad`` file can't hold is changed with a warning, so that results can be written.
+    """
     if isinstance(data, str | os.PathLike):
-        return choose(read(data, transpose=transpose), use_raw, gene_symbols), Path(data).name
-    return choose((data.T if transpose else data).copy(), use_raw, gene_symbols), IN_MEMORY
+        return choose(make_storable(read(data, transpose=transpose)), use_raw, gene_symbols), Path(data).name
+    return choose(make_storable(copy_of(data.T if transpose else data)), use_raw, gene_symbols), IN_MEMORY
 
 
 def choose(adata: AnnData, use_raw: bool = False, gene_symbols: str | None = None) -> AnnData:
