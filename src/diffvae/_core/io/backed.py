@@ -18,6 +18,7 @@ import pandas as pd
 from diffvae import _keys
 from diffvae._core.io.backed_matrix import BackedMatrix, joined, select_genes, stack
 from diffvae._core.io.plain_tables import Changes, plain_table
+from diffvae._core.io.salvage import Unreadable, read_table
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -136,6 +137,11 @@ class BackedFile:
             inside = (f"{group}/{name}" for group in groups if group in file for name in file[group])
             self.keys = frozenset([*inside, *file])
             obs = file["obs"]
+            if "_index" not in obs.attrs:
+                raise DataError(
+                    f"{str(path)!r} is of an anndata before 0.7, whose files can't be read in blocks; read it into "
+                    "memory and write it again."
+                )
             names = obs[obs.attrs["_index"]]
             # nullable strings are stored as two arrays
             self.n_obs = int((names if hasattr(names, "shape") else names["values"]).shape[0])
@@ -185,8 +191,25 @@ class BackedFile:
 
     def table(self, key: str) -> pd.DataFrame:
         """Read a table, which becomes one that can be written; its index becomes plain strings."""
-        table = plain_table(self.element(key), key.replace("/", "."), self._changes)
+        table = plain_table(self._table(key), key.replace("/", "."), self._changes)
         return table.set_axis(table.index.astype(str).astype(object), axis=0)
+
+    def _table(self, key: str) -> pd.DataFrame:
+        """Read a table as it is stored, by columns if a part can't be read."""
+        try:
+            return self.element(key)
+        except DataError:
+            left_out: list[str] = []
+            with self.opened() as file:
+                try:
+                    table = read_table(file[key], key.replace("/", "."), left_out)
+                except Unreadable:
+                    left_out = []
+            if not left_out:
+                raise
+            for part in left_out:
+                self._changes.note(part, "left out, for it can't be read")
+            return table
 
     def changes(self) -> list[str]:
         """Return a sentence on what was changed in the tables since the last call, if anything was."""

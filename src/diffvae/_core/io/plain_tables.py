@@ -58,19 +58,33 @@ def _listed(parts: list[str]) -> str:
 
 def plain_table(table: pd.DataFrame, place: str, changes: Changes) -> pd.DataFrame:
     """Return a table that an ``.h5ad`` file can hold; the table itself where nothing is to be changed."""
+    given = table
+    table = _named_by_seurat(table, place, changes)
     names = column_names(table.columns, place, changes)
     index = _index(table.index, place, set(names), table, changes)
     columns: dict[str, Any] = {}
-    changed = index is not table.index or not _same_names(names, table.columns)
+    changed = table is not given or index is not table.index or not _same_names(names, table.columns)
     for i, name in enumerate(names):
-        given = table.iloc[:, i]
-        column = plain_column(given, f"{place}[{table.columns[i]!r}]", changes)
-        changed = changed or column is not given
+        as_it_is = table.iloc[:, i]
+        column = plain_column(as_it_is, f"{place}[{table.columns[i]!r}]", changes)
+        changed = changed or column is not as_it_is
         if column is not OUT:
             columns[name] = column if isinstance(column, pd.Categorical) else getattr(column, "array", column)
     if not changed:
-        return table
+        return given
     return pd.DataFrame(columns, index=index, columns=pd.Index(list(columns), dtype=object))
+
+
+def _named_by_seurat(table: pd.DataFrame, place: str, changes: Changes) -> pd.DataFrame:
+    """Return a table with the names that SeuratDisk writes into a column ``_index``, while its index has numbers."""
+    if list(table.columns).count("_index") != 1:
+        return table
+    names, numbers = table["_index"], list(map(str, table.index))
+    is_text = pd.api.types.infer_dtype(names.astype(object), skipna=False) == "string"
+    if not is_text or numbers not in ([str(i + first) for i in range(len(table))] for first in (0, 1)):
+        return table
+    changes.note(place, "named by its column '_index'")
+    return table.drop(columns="_index").set_axis(pd.Index(names.astype(object).to_numpy(), dtype=object), axis=0)
 
 
 def _same_names(names: list[str], columns: pd.Index) -> bool:

@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import anndata as ad
@@ -13,6 +14,7 @@ from anndata import AnnData
 
 from diffvae._core.io.backed import named_by, unreadable
 from diffvae._core.io.memory import refuse_what_cannot_be_held
+from diffvae._core.io.salvage import salvage
 from diffvae._core.io.storable import copy_of, make_storable
 from diffvae._core.io.text import read_10x_folder, read_mtx, read_table
 from diffvae._errors import DataError
@@ -62,6 +64,7 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     5.0
     """
     path = Path(os.path.expanduser(path))
+    left_out: list[str] = []
     _require_readable(path)
     name = path.name.lower()
     try:
@@ -76,12 +79,16 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
             else:
                 reader = _library(path)
                 refuse_what_cannot_be_held(path)
-                adata = _read_by(reader, path)
+                adata = _read_by(reader, path, left_out)
     except MemoryError as error:
         raise DataError(
             f"{str(path)!r} needs more memory than there is ({str(error).rstrip('.') or 'size unknown'}); take fewer "
             "cells, or store it sparse."
         ) from error
+    if left_out:
+        warnings.warn(
+            f"Parts of {path.name!r} can't be read and were left out: {', '.join(left_out)}.", UserWarning, stacklevel=2
+        )
     return adata.T.copy() if transpose else adata
 
 
@@ -131,8 +138,11 @@ def _advice(name: str) -> str:
     return ""
 
 
-def _read_by(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
-    """Return what a library reads from a file; its errors become a DataError."""
+def _read_by(reader: Callable[[Path], AnnData], path: Path, left_out: list[str]) -> AnnData:
+    """Return what a library reads from a file; its errors become a DataError.
+
+    Of an AnnData file that can't be read as a whole, the names of parts that can't be read are added to ``left_out``.
+    """
     try:
         return reader(path)
     except (DataError, MemoryError):
@@ -143,6 +153,9 @@ def _read_by(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
             f"Reading {path.name!r} needs a package that is not installed: pip install {package}"
         ) from error
     except Exception as error:  # on damaged files, libraries raise errors of any type
+        if reader in (ad.io.read_h5ad, ad.io.read_zarr):
+            with suppress(Exception):
+                return salvage(path, left_out)
         raise unreadable(path, error) from error
 
 
