@@ -162,7 +162,7 @@ def test_bfloat16_ends_near_float32():
 
 
 def test_early_stopping_of_a_model():
-    options = {**QUICK, "max_epochs": 300, "lr": 0.03}
+    options = {**QUICK, "max_epochs": 300, "lr": 0.03, "batch_size": 10}
     model = AutoEncoder(**TINY).train(prepared(), early_stopping=True, patience=5, **options)
     losses = model.history["validation_loss"]
     assert len(losses) < 300
