@@ -237,8 +237,9 @@ def test_seuratdisk(as_arrays, tmp_path):
     assert "raw.var" in warned
     assert values(back.obs["t"]) == ["a", "a", "b", "b", "c", None]
     np.testing.assert_array_equal(back.X.toarray(), X)
-    if not as_arrays:
-        assert open_store(path).raw.var_names.tolist() == GENES
+    store = open_store(path)
+    assert store.raw.var_names.tolist() == GENES
+    np.testing.assert_array_equal(store.matrix(None).at(np.arange(N)).toarray(), X)
 
 
 def test_a_matrix_as_r_has_it(tmp_path):

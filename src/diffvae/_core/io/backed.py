@@ -18,7 +18,7 @@ import pandas as pd
 from diffvae import _keys
 from diffvae._core.io.backed_matrix import BackedMatrix, joined, select_genes, stack
 from diffvae._core.io.plain_tables import Changes, plain_table
-from diffvae._core.io.salvage import Unreadable, read_table
+from diffvae._core.io.salvage import Unreadable, encoding_of, read_table
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -185,7 +185,9 @@ class BackedFile:
         with self.opened() as file:
             node = file[key]
             try:
-                return ad.io.read_elem(node)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of files of earlier versions
+                    return ad.io.read_elem(node)
             except Exception as error:  # anndata's error for an unknown encoding is not public
                 raise unreadable(self.path, error) from error
 
@@ -198,15 +200,13 @@ class BackedFile:
         """Read a table as it is stored, by columns if a part can't be read."""
         try:
             return self.element(key)
-        except DataError:
+        except DataError as error:
             left_out: list[str] = []
             with self.opened() as file:
                 try:
                     table = read_table(file[key], key.replace("/", "."), left_out)
                 except Unreadable:
-                    left_out = []
-            if not left_out:
-                raise
+                    raise error from None
             for part in left_out:
                 self._changes.note(part, "left out, for it can't be read")
             return table
@@ -271,7 +271,7 @@ class BackedFile:
 def _form(node: Any) -> tuple[str, tuple[int, int]]:
     """Return how a matrix is stored, and its shape."""
     old = node.attrs.get("h5sparse_format")  # anndata before 0.7
-    form = f"{old}_matrix" if old is not None else str(node.attrs.get("encoding-type", "array"))
+    form = f"{old}_matrix" if old is not None else encoding_of(node) or "array"
     shape = node.shape if hasattr(node, "shape") else node.attrs["shape" if old is None else "h5sparse_shape"]
     if len(shape) != 2:
         raise DataError(f"{node.name!r} has {len(shape)} dimensions; a matrix of cells x genes has two.")

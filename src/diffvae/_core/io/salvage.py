@@ -6,6 +6,7 @@ readable.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,14 +110,14 @@ def _entries(group: Any, place: str, left_out: list[str]) -> dict[str, Any]:
     for key in group:
         node, where = group[key], f"{place}[{key!r}]"
         try:
-            is_dictionary = hasattr(node, "keys") and _encoding(node) in ("", "dict")
+            is_dictionary = hasattr(node, "keys") and encoding_of(node) in ("", "dict")
             entries[key] = _entries(node, where, left_out) if is_dictionary else _value(node)
         except Unreadable:
             left_out.append(where)
     return entries
 
 
-def _encoding(node: Any) -> str:
+def encoding_of(node: Any) -> str:
     """Return the encoding of an element; some programs write it as an array of one text."""
     return str(_decoded(np.atleast_1d(node.attrs.get("encoding-type", ""))[0]))
 
@@ -130,9 +131,11 @@ def _value(node: Any) -> Any:
     import anndata as ad
 
     try:
-        return ad.io.read_elem(node)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files of earlier versions
+            return ad.io.read_elem(node)
     except Exception as error:  # anndata's errors are of any type
-        kind, failed = _encoding(node), error
+        kind, failed = encoding_of(node), error
     try:
         if kind in ("csr_matrix", "csc_matrix"):
             return _sparse(node, kind, tuple(int(n) for n in node.attrs["shape"]))
@@ -168,7 +171,7 @@ def _sparse(node: Any, kind: str, shape: tuple[int, ...]) -> Any:
 
 def _matrix(node: Any, shape: tuple[int, int]) -> Any:
     """Read a matrix of cells x genes, also one that is stored with the two swapped."""
-    kind = _encoding(node)
+    kind = encoding_of(node)
     if kind in ("csr_matrix", "csc_matrix") and shape[0] != shape[1] and "shape" in node.attrs:
         stored = tuple(int(n) for n in node.attrs["shape"])
         lines = len(node["indptr"]) - 1
