@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from _model_data import MAKERS, N_CELLS, QUICK, TINY, counts, prepared, trained
+from anndata import AnnData
 
 import diffvae as dv
 from diffvae import _keys
@@ -162,7 +163,7 @@ def test_bfloat16_ends_near_float32():
 
 
 def test_early_stopping_of_a_model():
-    options = {**QUICK, "max_epochs": 300, "lr": 0.03}
+    options = {**QUICK, "max_epochs": 300, "lr": 0.03, "batch_size": 10}
     model = AutoEncoder(**TINY).train(prepared(), early_stopping=True, patience=5, **options)
     losses = model.history["validation_loss"]
     assert len(losses) < 300
@@ -176,6 +177,24 @@ def test_early_stopping_of_a_model():
     longer = {**options, "max_epochs": len(losses) + 3}
     told = stopping.train(prepared(), patience=5, early_stopping=False, **longer)
     assert len(told.history) == len(losses) + 3
+
+
+@pytest.mark.parametrize("n_cells", [60, 80])
+def test_few_cells_are_not_stopped_on_the_plateau_before_the_first_dimension(n_cells):
+    """The loss is level while only the bias of the decoder has been learnt: early stopping used to end there."""
+    types, rng = np.arange(n_cells) % 4, np.random.default_rng(0)
+    rates = rng.lognormal(0, 1, 232) * np.ones((n_cells, 1))
+    for k in range(4):
+        rates[:, 8 * k : 8 * k + 8] = np.where(types == k, 5.0, 0.05)[:, None]
+    made = AnnData(rng.poisson(3000 * rates / rates.sum(1, keepdims=True)).astype("float32"))
+    dv.pp.prepare(made)
+    model = VAE().train(made, early_stopping=True, progress=False)
+    assert model.diagnose().n_active > 0
+    assert len(model.history) < 1000
+    dv.tl.embed(made, model)
+    distance = np.linalg.norm(made.obsm["X_diffvae"][:, None] - made.obsm["X_diffvae"], axis=2)
+    nearest = np.argsort(distance, axis=1)[:, 1:6]
+    assert (types[nearest] == types[:, None]).mean() > 0.98
 
 
 @pytest.mark.parametrize("name", NEURAL)

@@ -52,6 +52,27 @@ def test_early_stopping_restores_the_best_weights(max_epochs, patience):
     assert module.w.item() == pytest.approx(0.3)
 
 
+def test_no_early_stop_before_a_number_of_steps():
+    module, history = run(max_epochs=50, patience=2, least_steps=9)
+    assert len(history) == 9  # one step per epoch
+    assert module.w.item() == pytest.approx(0.3)  # the best weights all the same
+
+
+def test_a_stop_that_is_refused_forgets_the_best_weights():
+    asked = []
+
+    def may_stop():
+        asked.append(module.w.item())
+        return len(asked) == 2
+
+    module = Walker()
+    _, history = run(module=module, max_epochs=50, patience=2, may_stop=may_stop)
+    # best at 3, asked after 5; then the best is 6, the first one after that, asked after 8
+    assert len(history) == 8
+    assert asked == pytest.approx([0.3, 0.6])
+    assert module.w.item() == pytest.approx(0.6)
+
+
 def test_early_stopping_watches_the_training_loss_where_nothing_is_held_out():
     module, history = run(max_epochs=6, patience=2, validation_rows=np.array([], int))
     assert list(history.columns) == ["train_loss"]

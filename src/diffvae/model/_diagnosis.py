@@ -19,6 +19,7 @@ from diffvae.model._config import AutoencoderConfig
 from diffvae.model._features import Features, Matrix, dense
 from diffvae.model._objective import InfoVAEObjective, gene_weights
 from diffvae.train import RowSource
+from diffvae.train._data import Source
 
 N_BATCHES, BATCH_SIZE = 8, 128
 N_NULL = 200
@@ -250,6 +251,15 @@ def _mmd(
     }
 
 
+@torch.no_grad()
+def has_active_dimension(objective: InfoVAEObjective, module: nn.Autoencoder, source: Source, rows: np.ndarray) -> bool:
+    """Return whether a dimension carries information in some cells; always, where the model has no posterior."""
+    if objective.config.noise == "none":
+        return True
+    mean, logvar = module.encoder(source.rows(rows), None, objective.covariates(rows))[:2]
+    return bool(informative(mean.double().cpu().numpy(), np.exp(0.5 * logvar.double().cpu().numpy())).any())
+
+
 def what_dimensions_carry(mu: np.ndarray, logvar: np.ndarray | None) -> pd.DataFrame:
     """Return what each dimension carries; ``logvar`` is None without a posterior."""
     frame = pd.DataFrame({"variance": mu.var(axis=0)}, index=pd.RangeIndex(mu.shape[1], name="dimension"))
@@ -371,7 +381,10 @@ def _of_dimensions(config: AutoencoderConfig, dimensions: pd.DataFrame, correlat
             what = f"carry information (more than {MIN_NATS} nat)"
             more = f" A {LOWER_KL} activates more." if config.kl_weight > 0 else ""
         active = _listed(dimensions.index[dimensions["active"]])
-        messages.append(f"{n_active} of {n} latent dimensions {what}; read only those: {active or 'none'}.{more}")
+        read = f"read only those: {active}.{more}"
+        if not n_active:
+            read = f"map, clusters and genes would be those of noise. Train longer (max_epochs), or {LOWER_KL}."
+        messages.append(f"{n_active} of {n} latent dimensions {what}; {read}")
     duplicates = dimensions.index[dimensions["duplicate_of"] >= 0]
     if len(duplicates):
         pairs = _listed([f"{d} = {dimensions.loc[d, 'duplicate_of']}" for d in duplicates])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -22,7 +23,7 @@ from diffvae.model._base import Model
 from diffvae.model._batches import N_NEIGHBORS, Partners
 from diffvae.model._config import AutoencoderConfig, default_epochs
 from diffvae.model._covariates import Covariates
-from diffvae.model._diagnosis import Diagnosis, diagnose
+from diffvae.model._diagnosis import Diagnosis, diagnose, has_active_dimension
 from diffvae.model._features import (
     Features,
     Matrix,
@@ -57,6 +58,8 @@ DECODE_BLOCK = 4096
 """Cells per forward pass outside the training; bounds the memory of activations."""
 DIAGNOSED = 16_384
 """Cells that a diagnosis draws from those on disk."""
+LEAST_STEPS, WATCHED = 100, 1000
+"""Steps before a training may stop early, and about the number of cells in which a dimension must be active then."""
 REFERENCE_NAME = "batches.reference"
 """Name of the array of latent means that a model with batches keeps."""
 RULES: dict[str, Rule] = {
@@ -330,8 +333,9 @@ class NeuralModel(Model, abstract=True):
             Share of the cells that is held out for validation. None for the split of ``pp.prepare``, which fitted the
             scaling on the training cells, or a fifth where there is none.
         early_stopping, patience
-            Stop after ``patience`` epochs without improvement of the validation loss, and keep the best weights. None
-            for ``early_stopping`` of the constructor.
+            Stop after ``patience`` epochs without improvement of the validation loss, and keep the best weights; not
+            before 100 steps, and not while no dimension carries information, since the loss of few cells is level
+            before the first one does. None for ``early_stopping`` of the constructor.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
         precision
@@ -404,10 +408,11 @@ class NeuralModel(Model, abstract=True):
         self._start_at_pca(module, objective, matrix, features, likelihood, train_rows, codes, target, rng, progress)
         module = module.to(target)
         batches = {} if seen is None else {"batch_key": batch_key, "covariates": fingerprint(design)}
+        source, watched = source_of(matrix, target), np.sort(train_rows)[:: max(1, len(train_rows) // WATCHED)]
         try:
             history = fit(
                 module,
-                source_of(matrix, target),
+                source,
                 objective,
                 train_rows=train_rows,
                 validation_rows=validation_rows,
@@ -421,6 +426,8 @@ class NeuralModel(Model, abstract=True):
                 description=f"training {type(self).__name__}",
                 on_epoch=on_epoch,
                 share=together,
+                least_steps=LEAST_STEPS,
+                may_stop=partial(has_active_dimension, objective, module, source, watched),
                 checkpoint=None
                 if file is None
                 else file.of({"model": type(self).__name__, **about(features), **asdict(self.config), **batches}),

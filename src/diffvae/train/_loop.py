@@ -83,6 +83,8 @@ def optimise(
     noise: torch.Generator | None = None,
     checkpoint: Checkpoint | None = None,
     share: SingleProcess | None = None,
+    least_steps: int = 0,
+    may_stop: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective over batches of any kind with Adam; :func:`diffvae.train.fit` is this for rows of a matrix.
 
@@ -97,7 +99,7 @@ def optimise(
     evaluate
         Called after each epoch with the module in evaluation mode; returns the record of the validation cells with
         ``"validation_loss"``, or an empty dictionary.
-    max_epochs, lr, patience, progress, description, on_epoch
+    max_epochs, lr, patience, progress, description, on_epoch, least_steps, may_stop
         As in :func:`diffvae.train.fit`.
     device
         Device of the module.
@@ -169,6 +171,14 @@ def optimise(
             if on_epoch is not None:
                 on_epoch(Epoch(epoch, record, module, optimizer))
             state.finished = state.best.update(loss)
+            if state.finished and state.step < least_steps:
+                state.finished = False
+            if state.finished and may_stop is not None:
+                with state.best.in_place():
+                    allowed = torch.tensor(float(may_stop()), device=device)
+                state.finished = bool(share.broadcast(allowed))
+                if not state.finished:
+                    state.best.forget()
             epoch_done(state.finished or epoch == max_epochs)
         module.eval()
     state.best.restore()
@@ -216,6 +226,8 @@ def fit(
     on_epoch: OnEpoch | None = None,
     checkpoint: Checkpoint | None = None,
     share: SingleProcess | None = None,
+    least_steps: int = 0,
+    may_stop: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
     """Minimise an objective with Adam and leave the module in evaluation mode.
 
@@ -251,6 +263,11 @@ def fit(
     share
         The processes that train one module together, each on a part of every batch; None for one process.
         ``batch_size`` is per process.
+    least_steps
+        Steps before which ``patience`` doesn't end the training.
+    may_stop
+        Called when ``patience`` has run out, with the best weights in the module; False trains on, and the best weights
+        are sought anew.
 
     Returns
     -------
@@ -322,6 +339,8 @@ def fit(
             noise=noise,
             share=share,
             checkpoint=checkpoint,
+            least_steps=least_steps,
+            may_stop=may_stop,
         )
 
 

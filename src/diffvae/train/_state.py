@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +58,20 @@ class BestWeights:
         """Put the best weights back into the module."""
         if self.weights is not None:
             self.module.load_state_dict(self.weights)
+
+    def forget(self) -> None:
+        """Look for the best epoch among those to come."""
+        self.loss, self.waited = math.inf, 0
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Have the best weights in the module for the duration of the block."""
+        latest = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        self.restore()
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(latest)
 
 
 @dataclass

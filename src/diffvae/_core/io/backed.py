@@ -18,6 +18,8 @@ import pandas as pd
 from diffvae import _keys
 from diffvae._core.io.backed_matrix import BackedMatrix, joined, select_genes, stack
 from diffvae._core.io.modalities import choose_genome, feature_kinds, left_out
+from diffvae._core.io.plain_tables import Changes, plain_table
+from diffvae._core.io.salvage import Unreadable, encoding_of, read_table
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -92,7 +94,8 @@ def _distinct(data: Sequence[Any]) -> list[Path]:
 
 def _is_unchanged(adata: AnnData, store: BackedAnnData) -> bool:
     """Return whether a backed AnnData has the names, tables and layers of its file."""
-    for table, stored in ((adata.obs, store.obs), (adata.var, store.var)):
+    for given, stored in ((adata.obs, store.obs), (adata.var, store.var)):
+        table = plain_table(given, "obs", Changes())
         if not table.index.astype(str).equals(stored.index) or set(table) != set(stored):
             return False
         if not table[list(stored)].set_axis(stored.index, axis=0).equals(stored):
@@ -122,7 +125,7 @@ class BackedFile:
     """
 
     def __init__(self, path: Path, gene_symbols: str | None = None) -> None:
-        self.path, self.gene_symbols = path.expanduser(), gene_symbols
+        self.path, self.gene_symbols, self._changes = path.expanduser(), gene_symbols, Changes()
         if not self.path.exists():
             raise DataError(f"There is no file or folder {str(path)!r}.")
         if self.path.suffix.lower() not in (".h5ad", ".zarr"):
@@ -135,6 +138,11 @@ class BackedFile:
             inside = (f"{group}/{name}" for group in groups if group in file for name in file[group])
             self.keys = frozenset([*inside, *file])
             obs = file["obs"]
+            if "_index" not in obs.attrs:
+                raise DataError(
+                    f"{str(path)!r} is of an anndata before 0.7, whose files can't be read in blocks; read it into "
+                    "memory and write it again."
+                )
             names = obs[obs.attrs["_index"]]
             # nullable strings are stored as two arrays
             self.n_obs = int((names if hasattr(names, "shape") else names["values"]).shape[0])
@@ -191,14 +199,36 @@ class BackedFile:
         with self.opened() as file:
             node = file[key]
             try:
-                return ad.io.read_elem(node)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of files of earlier versions
+                    return ad.io.read_elem(node)
             except Exception as error:  # anndata's error for an unknown encoding is not public
                 raise unreadable(self.path, error) from error
 
     def table(self, key: str) -> pd.DataFrame:
-        """Read a table; its index becomes plain strings."""
-        table = self.element(key)
+        """Read a table, which becomes one that can be written; its index becomes plain strings."""
+        table = plain_table(self._table(key), key.replace("/", "."), self._changes)
         return table.set_axis(table.index.astype(str).astype(object), axis=0)
+
+    def _table(self, key: str) -> pd.DataFrame:
+        """Read a table as it is stored, by columns if a part can't be read."""
+        try:
+            return self.element(key)
+        except DataError as error:
+            left_out: list[str] = []
+            with self.opened() as file:
+                try:
+                    table = read_table(file[key], key.replace("/", "."), left_out)
+                except Unreadable:
+                    raise error from None
+            for part in left_out:
+                self._changes.note(part, "left out, for it can't be read")
+            return table
+
+    def changes(self) -> list[str]:
+        """Return a sentence on what was changed in the tables since the last call, if anything was."""
+        changes, self._changes = self._changes, Changes()
+        return [f"{self.path.name}: {changes}"] if changes else []
 
     def rows(self, key: str) -> BackedMatrix:
         """Return a matrix of cells x genes, CSR or dense, whose rows are read from slices of the stored arrays."""
@@ -260,7 +290,7 @@ class BackedFile:
 def _form(node: Any) -> tuple[str, tuple[int, int]]:
     """Return how a matrix is stored, and its shape."""
     old = node.attrs.get("h5sparse_format")  # anndata before 0.7
-    form = f"{old}_matrix" if old is not None else str(node.attrs.get("encoding-type", "array"))
+    form = f"{old}_matrix" if old is not None else encoding_of(node) or "array"
     shape = node.shape if hasattr(node, "shape") else node.attrs["shape" if old is None else "h5sparse_shape"]
     if len(shape) != 2:
         raise DataError(f"{node.name!r} has {len(shape)} dimensions; a matrix of cells x genes has two.")
@@ -315,6 +345,7 @@ class BackedAnnData:
         self.notes: list[str] = []
         self._n_warned = 0
         self.notes += dict.fromkeys(shard.left_out for shard in self.shards if shard.left_out)
+        self._note_changes()
         self.var_names, self._places = self._match()
         self.n_obs = sum(shard.n_obs for shard in self.shards)
         self.shape = (self.n_obs, len(self.var_names))
@@ -324,6 +355,9 @@ class BackedAnnData:
         for note in self.notes[self._n_warned :]:
             warnings.warn(note, UserWarning, stacklevel=stacklevel)
         self._n_warned = len(self.notes)
+
+    def _note_changes(self) -> None:
+        self.notes += [sentence for shard in self.shards for sentence in shard.changes()]
 
     def parts(self) -> list[BackedAnnData]:
         """Return a BackedAnnData, with all its genes, for each file that has cells."""
@@ -378,6 +412,7 @@ class BackedAnnData:
         Of several files, the column ``"file"`` has the name of each cell's, unless the files have such a column.
         """
         tables = [shard.table("obs") for shard in self.shards]
+        self._note_changes()
         obs = _stack_tables(tables, self.notes)
         if not obs.index.is_unique and all(table.index.is_unique for table in tables):
             obs.index = _add_file_names([table.index for table in tables], [shard.path for shard in self.shards])
@@ -461,6 +496,7 @@ class BackedAnnData:
         if self._some_lack("raw/X", "adata.raw is missing in {} and was left out."):
             return None
         tables = [shard.raw_var() for shard in self.shards]
+        self._note_changes()
         same = all(table.index.equals(tables[0].index) for table in tables)
         if not same and not all(table.index.is_unique for table in tables):
             self.notes.append("adata.raw was left out: its gene names occur more than once and differ between files.")

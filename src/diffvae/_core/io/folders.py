@@ -21,6 +21,7 @@ import pandas as pd
 from anndata import AnnData
 
 from diffvae import _errors, _keys
+from diffvae._core.io.storable import copy_of, make_storable
 from diffvae._core.validate import Optional, Whole, check
 from diffvae._errors import DataError, OutputError, WriteError
 
@@ -114,11 +115,16 @@ def folder_in_one_step(path: Path) -> Iterator[Path]:
 
 
 def write_h5ad(adata: AnnData, path: str | os.PathLike[str], *, compression: str | None = "gzip") -> None:
-    """Write an AnnData to a file in one step."""
+    """Write an AnnData to a file in one step; what can't be written is changed or left out with a warning."""
     # level 1 is several times faster than anndata's 4, and files are a few per cent larger
     options = {"compression_opts": 1} if compression == "gzip" else {}
     with in_one_step(path) as part:
-        adata.write_h5ad(part, compression=compression, **options)
+        try:
+            adata.write_h5ad(part, compression=compression, **options)
+        except OSError:
+            raise
+        except Exception:  # anndata's are of any type; results of hours are not lost for one entry
+            make_storable(copy_of(adata)).write_h5ad(part, compression=compression, **options)
 
 
 def write_text(text: str, path: str | os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from anndata import AnnData
 from diffvae._core.io.backed import named_by, unreadable
 from diffvae._core.io.memory import refuse_what_cannot_be_held
 from diffvae._core.io.modalities import only_genes
+from diffvae._core.io.salvage import salvage
+from diffvae._core.io.storable import copy_of, make_storable
 from diffvae._core.io.text import read_10x_folder, read_mtx, read_table
 from diffvae._errors import DataError, quoted
 
@@ -65,6 +68,7 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome:
     5.0
     """
     path = Path(os.path.expanduser(path))
+    left_out: list[str] = []
     _require_readable(path)
     name = path.name.lower()
     try:
@@ -79,12 +83,16 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome:
             else:
                 reader = _library(path, genome)
                 refuse_what_cannot_be_held(path)
-                adata = _read_by(reader, path)
+                adata = _read_by(reader, path, left_out)
     except MemoryError as error:
         raise DataError(
             f"{str(path)!r} needs more memory than there is ({str(error).rstrip('.') or 'size unknown'}); take fewer "
             "cells, or store it sparse."
         ) from error
+    if left_out:
+        warnings.warn(
+            f"Parts of {path.name!r} can't be read and were left out: {', '.join(left_out)}.", UserWarning, stacklevel=2
+        )
     return adata.T.copy() if transpose else adata
 
 
@@ -136,8 +144,11 @@ def _advice(name: str) -> str:
     return ""
 
 
-def _read_by(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
-    """Return what a library reads from a file; its errors become a DataError."""
+def _read_by(reader: Callable[[Path], AnnData], path: Path, left_out: list[str]) -> AnnData:
+    """Return what a library reads from a file; its errors become a DataError.
+
+    Of an AnnData file that can't be read as a whole, the names of parts that can't be read are added to ``left_out``.
+    """
     try:
         return reader(path)
     except (DataError, MemoryError):
@@ -148,6 +159,9 @@ def _read_by(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
             f"Reading {path.name!r} needs a package that is not installed: pip install {package}"
         ) from error
     except Exception as error:  # on damaged files, libraries raise errors of any type
+        if reader in (ad.io.read_h5ad, ad.io.read_zarr):
+            with suppress(Exception):
+                return salvage(path, left_out)
         raise unreadable(path, error) from error
 
 
@@ -206,10 +220,14 @@ def load(
     gene_symbols: str | None = None,
     genome: str | None = None,
 ) -> tuple[AnnData, str]:
-    """Return the cells of a file, or a copy of those in memory, and the name of their source in a summary."""
+    """Return the cells of a file, or a copy of those in memory, and the name of their source in a summary.
+
+    What an ``.h5ad`` file can't hold is changed with a warning, so that results can be written.
+    """
     if isinstance(data, str | os.PathLike):
-        return choose(read(data, transpose=transpose, genome=genome), use_raw, gene_symbols, genome), Path(data).name
-    return choose((data.T if transpose else data).copy(), use_raw, gene_symbols, genome), IN_MEMORY
+        adata = make_storable(read(data, transpose=transpose, genome=genome))
+        return choose(adata, use_raw, gene_symbols, genome), Path(data).name
+    return choose(make_storable(copy_of(data.T if transpose else data)), use_raw, gene_symbols, genome), IN_MEMORY
 
 
 def choose(
