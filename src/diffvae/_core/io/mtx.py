@@ -1,0 +1,426 @@
+"""Expression matrices in Matrix Market files with names in files beside them, and the folders of common programs."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import scipy.io
+import scipy.sparse as sp
+from anndata import AnnData
+
+from diffvae._core.io.aside import set_aside, shown, warn_of_dates
+from diffvae._core.io.dialect import split
+from diffvae._core.io.orientation import cell_share, evidence, gene_share
+from diffvae._core.io.text_file import as_text, encoding, opened, reading
+from diffvae._errors import DataError
+
+KINDS_10X = ("Gene Expression", "Antibody Capture", "CRISPR Guide Capture", "Multiplexing Capture", "Custom", "Peaks")
+KINDS_10X += ("Antigen Capture", "Protein Expression", "Chromatin Accessibility", "Multiplexing Oligo")
+"""Types of features of Cell Ranger; other words in the third column are biotypes or chromosomes."""
+_PACKED = r"(\.gz)?$"
+_TEXT = re.compile(rf".*\.(tsv|txt|csv|mtx_rows|mtx_cols|mtx_rownames|mtx_colnames){_PACKED}|[^.]*$", re.IGNORECASE)
+_GENES = re.compile(r"(^|[^a-z])(all_)?(gene|feature|transcript|rowdata|var)(s|_?names?|_?ids?)?([^a-z]|$)|genenames")
+_CELLS = re.compile(
+    r"(^|[^a-z])(barcode|cell|bc|spot|nuclei|obs|coldata|metadata|cell_?metadata|cell_?barcode)(s|_?names?|_?ids?)?"
+    r"([^a-z]|$)|cellnames"
+)
+_ROWS = re.compile(r"(^|[^a-z])rows?(_?names?)?([^a-z]|$)|rownames")
+_COLUMNS = re.compile(r"(^|[^a-z])col(umn)?s?(_?names?)?([^a-z]|$)|colnames")
+_INNER = (
+    "filtered_feature_bc_matrix outs/filtered_feature_bc_matrix filtered_gene_bc_matrices/* "
+    "outs/filtered_gene_bc_matrices/* outs/filtered_gene_bc_matrices sample_filtered_feature_bc_matrix "
+    "count/sample_filtered_feature_bc_matrix Gene/filtered GeneFull/filtered Solo.out/Gene/filtered "
+    "*Solo.out/Gene/filtered Solo.out/GeneFull/filtered *Solo.out/GeneFull/filtered counts_filtered counts_unfiltered "
+    "alevin quants/alevin af_quant/alevin quant/alevin DGE_filtered all-sample/DGE_filtered all-well/DGE_filtered"
+).split()
+"""Folders below that of a run, in the layouts of Cell Ranger, STARsolo, kallisto | bustools, alevin-fry and Parse."""
+
+
+@dataclass(frozen=True)
+class _Names:
+    """A file of names: what its name says, and as many names as it has."""
+
+    path: Path
+    kind: str  # "genes", "cells", "rows" or "columns"
+    affinity: tuple[int, ...]
+
+
+def read_mtx(path: Path, *, transpose: bool | None) -> AnnData:
+    """Read a ``.mtx(.gz)`` file with the names beside it.
+
+    Files of names are found by the words in their file names and by their lengths, which also show whether genes are in
+    rows. See :func:`diffvae._core.io.read.read`.
+    """
+    matrix = _matrix(path)
+    near = _files_of_names(path)
+    genes, cells, in_rows = _matched(path, matrix.shape, near, transpose)
+    if transpose is not None and in_rows != transpose and genes is not None:
+        warnings.warn(
+            f"The names beside {str(path)!r} show that its genes are in {'rows' if in_rows else 'columns'}; "
+            f"transpose={transpose} ({'--transpose' if transpose else '--no-transpose'}) is left aside.",
+            UserWarning,
+            stacklevel=3,
+        )
+    adata = AnnData(matrix.T.tocsr() if in_rows else matrix)
+    if cells is not None:
+        adata.obs = _cell_table(cells)
+    if genes is not None:
+        adata.var = _gene_table(genes)
+        adata = _gene_expression(adata, path)
+        adata = set_aside(adata, repr(str(path)))
+        warn_of_dates(adata.var_names.tolist(), repr(str(path)))
+        adata.var_names_make_unique()
+    adata.X = sp.csr_matrix(adata.X)
+    return adata
+
+
+def _matrix(path: Path) -> sp.csr_matrix:
+    with reading(path), opened(path) as file:
+        return sp.csr_matrix(scipy.io.mmread(file), dtype="float32")
+
+
+# Files of names
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"(\.mtx)?(\.gz)?$", "", path.name.lower())
+
+
+def _prefix(path: Path) -> str:
+    """Return the name of a matrix file without its ending and the word that it shares with others: GSM1_S1-."""
+    return re.sub(r"(sparse_?|count_?|gene_?)?(matrix|counts?|mat|dge)$", "", _stem(path))
+
+
+def _files_of_names(matrix: Path) -> list[_Names]:
+    """Return files that may hold the names of rows or columns of a matrix, the nearest first."""
+    found = []
+    folders = [(0, matrix.parent)]
+    if matrix.parent.resolve().parent != matrix.parent.resolve():
+        folders.append((1, matrix.parent.resolve().parent))
+    for distance, folder in folders:
+        try:
+            files = sorted(file for file in folder.iterdir() if file.is_file() and file != matrix)
+        except OSError:
+            continue
+        for file in files:
+            kind = _kind(file, matrix)
+            # in the folder above there may be a shared table of genes, but no barcodes
+            if kind is None or (distance and kind != "genes"):
+                continue
+            found.append(_Names(file, kind, (distance, *_distance(file, matrix))))
+    return sorted(found, key=lambda names: (names.affinity, names.path.name))
+
+
+def _kind(file: Path, matrix: Path) -> str | None:
+    """Return what a file of names is for, by its name; None if it is not one."""
+    name = file.name.lower()
+    if not _TEXT.fullmatch(name) or name.endswith((".mtx", ".mtx.gz", ".log", ".json")):
+        return None
+    if re.search(rf"\.mtx_row(s|names){_PACKED}", name):
+        return "rows"
+    if re.search(rf"\.mtx_col(s|names){_PACKED}", name):
+        return "columns"
+    for stem in (_stem(matrix), _prefix(matrix)):  # cells_x_genes.barcodes.txt
+        if stem and name.startswith(stem):
+            name = name[len(stem) :] or name
+            break
+    words = re.sub(rf"\.(tsv|txt|csv){_PACKED}", "", name)
+    for kind, pattern in (("cells", _CELLS), ("genes", _GENES), ("rows", _ROWS), ("columns", _COLUMNS)):
+        if pattern.search(words):
+            return kind
+    return None
+
+
+def _distance(file: Path, matrix: Path) -> tuple[int, int]:
+    """Return how far the name of a file is from that of the matrix: another sample's file is far."""
+    prefix, name = _prefix(matrix), file.name.lower()
+    shared = next((i for i, (a, b) in enumerate(zip(prefix, name, strict=False)) if a != b), min(len(prefix), len(name)))
+    return int(shared < len(prefix)), -shared
+
+
+def _matched(
+    path: Path, shape: tuple[int, int], near: Sequence[_Names], transpose: bool | None
+) -> tuple[pd.DataFrame | None, pd.DataFrame | None, bool]:
+    """Return the tables of genes and cells, and whether genes are in rows."""
+    tables: dict[str, list[tuple[_Names, dict[int, pd.DataFrame]]]] = {}
+    for names in near:
+        fits = {n: table for n in set(shape) if (table := _names_table(names.path, n)) is not None}
+        if fits:
+            tables.setdefault(names.kind, []).append((names, fits))
+    choices = list(_choices(shape, tables, _conventional(path)))
+    if choices:
+        _, in_rows, genes, cells = max(choices, key=lambda choice: choice[0])
+        best = [choice for choice in choices if choice[0] == choices[0][0] or choice[0] == max(c[0] for c in choices)]
+        ways = {choice[1] for choice in best if choice[0] == max(c[0] for c in choices)}
+        if len(ways) == 2:
+            in_rows = _undecided(path, shape, transpose, genes, cells)
+            genes, cells = next(choice[2:] for choice in best if choice[1] == in_rows)
+        return genes, cells, in_rows
+    if transpose is None:
+        raise DataError(_no_names(path, shape, near))
+    return None, None, transpose
+
+
+def _choices(shape, tables, convention):  # type: ignore[no-untyped-def]
+    """Yield fits of files of names: their merit, whether genes are in rows, the tables of genes and of cells."""
+    n_rows, n_columns = shape
+
+    def pairs(first, second):  # type: ignore[no-untyped-def]
+        for a, fits_a in tables.get(first, []):
+            for b, fits_b in tables.get(second, []):
+                if a.path != b.path:
+                    yield a, fits_a, b, fits_b
+
+    def merit(a, b, in_rows):  # type: ignore[no-untyped-def]
+        far = tuple(-x - y for x, y in zip(a.affinity, b.affinity, strict=True))
+        return (*far, convention == in_rows)
+
+    for a, genes, b, cells in pairs("genes", "cells"):
+        if n_rows in genes and n_columns in cells:
+            yield merit(a, b, True), True, genes[n_rows], cells[n_columns]
+        if n_columns in genes and n_rows in cells:
+            yield merit(a, b, False), False, genes[n_columns], cells[n_rows]
+    for first, second in (("rows", "columns"), ("genes", "columns"), ("rows", "genes"), ("cells", "columns"), ("rows", "cells")):
+        for a, one, b, two in pairs(first, second):
+            if n_rows not in one or n_columns not in two:
+                continue
+            rows, columns = one[n_rows], two[n_columns]
+            known = {"genes": True, "cells": False}.get(first, {"genes": False, "cells": True}.get(second))
+            found = known if known is not None else _by_content(rows, columns)
+            for in_rows in (True, False) if found is None else (found,):
+                pair = (rows, columns) if in_rows else (columns, rows)
+                yield merit(a, b, in_rows), in_rows, *pair
+
+
+def _conventional(path: Path) -> bool | None:
+    """Return whether genes are in rows of a file of this name: the custom of the program that writes it."""
+    stem = _stem(path)
+    if re.search(r"(cells_x_(genes|tcc\w*)|quants_mat|count_matrix|dge)$", stem):
+        return False
+    if stem.endswith("matrix"):
+        return True
+    return None
+
+
+def _by_content(rows: pd.DataFrame, columns: pd.DataFrame) -> bool | None:
+    """Return whether genes are in rows, by the names themselves."""
+
+    def names(table: pd.DataFrame) -> list[str]:
+        return max((table[c].tolist() for c in table), key=lambda v: gene_share(v) + cell_share(v))
+
+    return evidence(names(rows), names(columns)).transpose
+
+
+def _undecided(path, shape, transpose, genes, cells):  # type: ignore[no-untyped-def]
+    if transpose is None:
+        raise DataError(
+            f"{str(path)!r} is {shape[0]:,} x {shape[1]:,}, and the names beside it fit both ways; read it with "
+            "transpose=True (--transpose) if genes are in rows, with transpose=False (--no-transpose) if cells are."
+        )
+    return transpose
+
+
+def _no_names(path: Path, shape: tuple[int, int], near: Sequence[_Names]) -> str:
+    """Return why a matrix can't be read without the user's word: its names are missing or of other lengths."""
+    advice = (
+        "Without names, read it with transpose=True (--transpose) if genes are in rows, with transpose=False "
+        "(--no-transpose) if cells are."
+    )
+    looked = [names for names in near if names.affinity[0] == 0]
+    if not looked:
+        return (
+            f"{str(path)!r} ({shape[0]:,} x {shape[1]:,}) has no names of genes and cells beside it "
+            "(features.tsv, genes.tsv, barcodes.tsv, .mtx_rows, .mtx_cols or the like), so nothing tells which are the "
+            f"genes. {advice}"
+        )
+    kinds = {names.kind for names in looked}
+    for missing, other, words in (
+        ("cells", "genes", "barcodes.tsv(.gz)"),
+        ("genes", "cells", "features.tsv or genes.tsv(.gz)"),
+    ):
+        if other in kinds and not kinds & {missing, "rows", "columns"}:
+            there = next(names.path.name for names in looked if names.kind == other)
+            return f"{str(path)!r} has no {words} beside it, only {there!r}. {advice}"
+    for names in looked:
+        n = _n_lines(names.path)
+        if n - 1 not in shape and n not in shape:
+            # for this kind of names, the margin that no other file names
+            others = [_n_lines(other.path) for other in looked if other.kind != names.kind]
+            needed = next((m for i, m in enumerate(shape) if shape[1 - i] in others), None)
+            size = f"{needed:,}" if needed is not None else f"{shape[0]:,} or {shape[1]:,}"
+            return f"{str(names.path)!r} has {n:,} lines, but {path.name!r} needs {size} names. {advice}"
+    return (
+        f"The files beside {str(path)!r} ({shape[0]:,} x {shape[1]:,}) don't name both its margins: "
+        f"{shown([names.path.name for names in looked])}. {advice}"
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    with reading(path):
+        try:
+            with as_text(path, encoding(path)) as file:
+                lines = [line.rstrip("\r\n") for line in file]
+        except UnicodeDecodeError:
+            with as_text(path, "cp1252") as file:
+                lines = [line.rstrip("\r\n") for line in file]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def _n_lines(path: Path) -> int:
+    return len(_lines(path))
+
+
+def _names_table(path: Path, n: int) -> pd.DataFrame | None:
+    """Return the fields of a file of n lines, or of n and a header; None if it has another length.
+
+    Columns are called by the header, else 0, 1, ...
+    """
+    lines = _lines(path)
+    if n == 0 or len(lines) not in (n, n + 1):
+        return None
+    header = len(lines) == n + 1
+    body = lines[1:] if header else lines
+    ending = path.name.lower().removesuffix(".gz")
+    separator = "\t" if any("\t" in line for line in body[:100]) else ","
+    if separator == "," and not (ending.endswith(".csv") or all("," in line for line in body)):
+        separator = "\t"
+    rows = [_fields(line, separator) for line in body]
+    width = max(map(len, rows))
+    rows = [row + [""] * (width - len(row)) for row in rows]
+    if not header:
+        return pd.DataFrame(rows, dtype=str)
+    names = _fields(lines[0], separator)
+    if len(names) == width - 1:  # R
+        names = ["", *names]
+    names += [f"column_{i + 1}" for i in range(len(names), width)]
+    table = pd.DataFrame(rows, dtype=str)
+    table.columns = pd.Index([name.strip() or f"column_{i + 1}" for i, name in enumerate(names[:width])])
+    return table.loc[:, ~table.columns.duplicated()]
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    # a 10x table of names is not quoted; one of R is
+    if separator == "," or line.count('"') % 2 == 0 and line.startswith('"'):
+        return split(line, separator)
+    return line.split(separator)
+
+
+# Tables of genes and cells
+
+
+def _cell_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return ``obs``: names of cells, and the other columns if a header names them."""
+    distinct = [c for c in table if table[c].nunique() > 0.99 * len(table) and not _counts(table[c])]
+    distinct = [c for c in distinct if not table[c].str.fullmatch(r"\d+").all()] or distinct
+    name = distinct[0] if distinct else table.columns[0]
+    obs = pd.DataFrame(index=pd.Index(table[name].to_numpy(), dtype=str))
+    if isinstance(table.columns[0], str):
+        for column in table.columns.drop(name):
+            values = table[column]
+            numbers = pd.to_numeric(values, errors="coerce")
+            obs[column] = (numbers if numbers.notna().all() else values).to_numpy()
+    return obs
+
+
+def _counts(column: pd.Series) -> bool:
+    """Return whether a column numbers its lines."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return bool(len(column) > 1 and numbers.notna().all() and (numbers.diff().dropna() == 1).all())
+
+
+def _gene_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return ``var``: symbols as names, identifiers in ``gene_ids``, types of 10x in ``feature_types``."""
+    columns = [c for c in table if not _counts(table[c])] or list(table.columns)
+    kinds = next((c for c in columns if len(table.columns) > 1 and table[c].isin(KINDS_10X).all()), None)
+    columns = [c for c in columns if c != kinds] or columns
+    # constant columns are no names, nor are the few words of a biotype or chromosome
+    distinct = [c for c in columns if len(table) < 3 or table[c].nunique() > 0.5 * len(table)] or columns[:1]
+    words = {c: str(c).strip().lower() for c in distinct}
+    ids = [c for c in distinct if re.fullmatch(r".*(gene|feature|ensembl|transcript|accession)[_. ]?(gene[_. ]?)?ids?", words[c])]
+    ids = ids or [c for c in distinct if table[c].str.fullmatch(r"(ENS[A-Z]*[GT]|FBgn|WBGene)\d+\S*").mean() > 0.5]
+    named = [c for c in distinct if re.fullmatch(r".*(symbol|name)s?", words[c]) and c not in ids]
+    others = [c for c in distinct if c not in ids[:1]]
+    position = list(table.columns)
+    second = [c for c in others if position.index(c) == 1]  # of 10x: identifier, symbol, type
+    best = (named or second or others or distinct)[0]
+    if best in ids and gene_share(table[ids[0]].tolist()) >= gene_share(table[best].tolist()):
+        best = ids[0]  # EBI: the identifier twice
+    symbols = table[best].where(table[best].str.strip() != "", table[distinct[0]])
+    var = pd.DataFrame(index=pd.Index(symbols.to_numpy(), dtype=str))
+    first = ids[0] if ids else distinct[0]
+    if len(table.columns) > 1 or ids:
+        var["gene_ids"] = table[first].to_numpy()
+    if kinds is not None:
+        var["feature_types"] = table[kinds].to_numpy()
+    if isinstance(table.columns[0], str):
+        for column in table.columns:
+            if column not in (best, first, kinds) and column not in var and not _counts(table[column]):
+                var[column] = table[column].to_numpy()
+    return var
+
+
+def _gene_expression(adata: AnnData, path: Path) -> AnnData:
+    """Return cells without antibodies and guides, which are no genes."""
+    if "feature_types" not in adata.var:
+        return adata
+    kinds = adata.var["feature_types"].to_numpy()
+    genes = kinds == "Gene Expression"
+    if not genes.any():
+        raise DataError(
+            f"{str(path)!r} holds no gene expression: its features are of the types "
+            f"{shown(list(dict.fromkeys(kinds)))}; give the matrix of gene expression."
+        )
+    if genes.all():
+        return adata
+    left_out = {kind: int((kinds == kind).sum()) for kind in dict.fromkeys(kinds[~genes])}
+    words = ", ".join(f"{n:,} of the type {kind!r}" for kind, n in left_out.items())
+    warnings.warn(
+        f"{str(path)!r}: {words} are no genes; they are left out.",
+        UserWarning,
+        stacklevel=4,
+    )
+    return adata[:, genes].copy()
+
+
+# Folders
+
+
+def read_folder(folder: Path, *, transpose: bool | None) -> AnnData:
+    """Read the one matrix of a folder, or of a folder below it in the layout of a common program.
+
+    File names may share a prefix, as in GEO: ``GSM123_matrix.mtx.gz``, ``GSM123_barcodes.tsv.gz``, ...
+    """
+    matrices = _matrices(folder)
+    if not matrices:
+        inner = [below for pattern in _INNER for below in sorted(folder.glob(pattern)) if _matrices(below)]
+        if not inner and (folder / "raw").is_dir() and _matrices(folder / "filtered"):  # STARsolo
+            inner = [folder / "filtered"]
+        if inner and len(_matrices(inner[0])) == 1 and len({below.parent for below in inner}) == 1:
+            matrices = _matrices(inner[0])
+            warnings.warn(f"Read from {str(matrices[0])!r}.", UserWarning, stacklevel=3)
+    if len(matrices) > 1:
+        names = ", ".join(repr(file.name) for file in matrices)
+        raise DataError(f"Folder {str(folder)!r} holds several matrices ({names}); give one of these files.")
+    if matrices:
+        return read_mtx(matrices[0], transpose=transpose)
+    below = [file.parent for file in folder.glob("*/*.mtx*") if file.name.endswith((".mtx", ".mtx.gz"))]
+    below += [file for pattern in ("*.h5ad", "*.h5", "*.loom", "*.zarr") for file in folder.glob(pattern)]
+    hint = f" Perhaps you mean {str(sorted(below)[0])!r}." if below else ""
+    raise DataError(f"Folder {str(folder)!r} holds no matrix.mtx or matrix.mtx.gz, and is no .zarr either.{hint}")
+
+
+def _matrices(folder: Path) -> list[Path]:
+    """Return the matrices of a folder: those called matrix.mtx as in 10x folders, else all."""
+    if not folder.is_dir():
+        return []
+    files = sorted(file for file in folder.iterdir() if file.name.lower().endswith((".mtx", ".mtx.gz")))
+    packed = {file.name for file in files}
+    files = [file for file in files if f"{file.name}".removesuffix(".gz") not in packed - {file.name}]
+    return [f for f in files if f.name.endswith(("matrix.mtx", "matrix.mtx.gz"))] or files
