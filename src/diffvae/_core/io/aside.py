@@ -47,9 +47,9 @@ def excel_dates(genes: Sequence[str]) -> list[str]:
     """
     dates = [n for n in genes if _DATE.fullmatch(n) or _DATE_OF_NUMBERS.fullmatch(n)]
     serial = [n for n in genes if _SERIAL.fullmatch(n)]
-    # many numbers are identifiers of NCBI
-    few = len(serial) <= 40 and len(serial) < 0.05 * len(genes) or (dates and len(serial) <= 40)
-    keep = {*dates, *(serial if few or (serial and len(serial) <= 1) else ())}
+    # where many names are numbers, they are identifiers of NCBI
+    numbers = sum(n.isdecimal() for n in genes)
+    keep = {*dates, *(serial if numbers <= max(40, 0.01 * len(genes)) and numbers < 0.5 * len(genes) else ())}
     return [n for n in genes if n in keep]
 
 
@@ -179,8 +179,5 @@ def totals(x: Any) -> np.ndarray:
 
 def _sums(x: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the sum of each row and the number of its values other than zero."""
-    if sp.issparse(x):
-        n_nonzero = np.asarray((x != 0).sum(axis=1)).ravel()
-    else:
-        n_nonzero = np.count_nonzero(x, axis=1)
+    n_nonzero = np.asarray((x != 0).sum(axis=1)).ravel() if sp.issparse(x) else np.count_nonzero(x, axis=1)
     return np.asarray(x.sum(axis=1, dtype=np.float64)).ravel(), n_nonzero.astype(np.float64)

@@ -120,7 +120,10 @@ def sniff(path: Path) -> Dialect:
 
 def _first_lines(path: Path, name: str) -> tuple[list[str], list[str], list[int]]:
     """Return the comments in front of a table, its first lines, and the number of lines before each of these."""
-    comments, lines, n_before, n_characters = [], [], [], 0
+    comments: list[str] = []
+    lines: list[str] = []
+    n_before: list[int] = []
+    n_characters = 0
     with as_text(path, name) as file:
         for number, text in enumerate(file):
             line = text.rstrip("\r\n")

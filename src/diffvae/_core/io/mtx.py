@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -19,35 +20,51 @@ from diffvae._core.io.orientation import cell_share, evidence, gene_share
 from diffvae._core.io.text_file import as_text, encoding, opened, reading
 from diffvae._errors import DataError
 
-KINDS_10X = ("Gene Expression", "Antibody Capture", "CRISPR Guide Capture", "Multiplexing Capture", "Custom", "Peaks")
+KINDS_10X: tuple[str, ...] = (
+    "Gene Expression",
+    "Antibody Capture",
+    "CRISPR Guide Capture",
+    "Multiplexing Capture",
+    "Custom",
+    "Peaks",
+)
 KINDS_10X += ("Antigen Capture", "Protein Expression", "Chromatin Accessibility", "Multiplexing Oligo")
 """Types of features of Cell Ranger; other words in the third column are biotypes or chromosomes."""
 _PACKED = r"(\.gz)?$"
 _TEXT = re.compile(rf".*\.(tsv|txt|csv|mtx_rows|mtx_cols|mtx_rownames|mtx_colnames){_PACKED}|[^.]*$", re.IGNORECASE)
-_GENES = re.compile(r"(^|[^a-z])(all_)?(gene|feature|transcript|rowdata|var)(s|_?names?|_?ids?)?([^a-z]|$)|genenames")
-_CELLS = re.compile(
-    r"(^|[^a-z])(barcode|cell|bc|spot|nuclei|obs|coldata|metadata|cell_?metadata|cell_?barcode)(s|_?names?|_?ids?)?"
-    r"([^a-z]|$)|cellnames"
-)
-_ROWS = re.compile(r"(^|[^a-z])rows?(_?names?)?([^a-z]|$)|rownames")
-_COLUMNS = re.compile(r"(^|[^a-z])col(umn)?s?(_?names?)?([^a-z]|$)|colnames")
+_GENES = re.compile(r"(?<![a-z])(gene|feature|transcript|rowdata|var)(s|_?names?|_?ids?)?(?![a-z])")
+_CELLS = re.compile(r"(?<![a-z])((cell_?)?barcode|cell|bc|spot|nuclei|obs|coldata)(s|_?names?|_?ids?)?(?![a-z])")
+_ROWS = re.compile(r"(?<![a-z])rows?(_?names?)?(?![a-z])")
+_COLUMNS = re.compile(r"(?<![a-z])col(umn)?s?(_?names?)?(?![a-z])")
 _INNER = (
-    "filtered_feature_bc_matrix outs/filtered_feature_bc_matrix filtered_gene_bc_matrices/* "
-    "outs/filtered_gene_bc_matrices/* outs/filtered_gene_bc_matrices sample_filtered_feature_bc_matrix "
-    "count/sample_filtered_feature_bc_matrix Gene/filtered GeneFull/filtered Solo.out/Gene/filtered "
-    "*Solo.out/Gene/filtered Solo.out/GeneFull/filtered *Solo.out/GeneFull/filtered counts_filtered counts_unfiltered "
-    "alevin quants/alevin af_quant/alevin quant/alevin DGE_filtered all-sample/DGE_filtered all-well/DGE_filtered"
-).split()
+    *("filtered_feature_bc_matrix", "outs/filtered_feature_bc_matrix", "count/sample_filtered_feature_bc_matrix"),
+    *("sample_filtered_feature_bc_matrix", "filtered_gene_bc_matrices/*", "outs/filtered_gene_bc_matrices/*"),
+    *("Gene/filtered", "Solo.out/Gene/filtered", "*Solo.out/Gene/filtered"),
+    *("GeneFull/filtered", "Solo.out/GeneFull/filtered", "*Solo.out/GeneFull/filtered"),
+    *("counts_filtered", "counts_unfiltered"),
+    *("alevin", "quants/alevin", "af_quant/alevin", "quant/alevin"),
+    *("DGE_filtered", "all-sample/DGE_filtered", "all-well/DGE_filtered"),
+)
 """Folders below that of a run, in the layouts of Cell Ranger, STARsolo, kallisto | bustools, alevin-fry and Parse."""
 
 
 @dataclass(frozen=True)
 class _Names:
-    """A file of names: what its name says, and as many names as it has."""
+    """A file of names; what it is for, by its own name; how far it is from the matrix, by folder, prefix and word."""
 
     path: Path
     kind: str  # "genes", "cells", "rows" or "columns"
-    affinity: tuple[int, ...]
+    far: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Two files of names whose lengths fit a matrix."""
+
+    far: tuple[int, ...]
+    genes_in_rows: bool
+    genes: pd.DataFrame
+    cells: pd.DataFrame
 
 
 def read_mtx(path: Path, *, transpose: bool | None) -> AnnData:
@@ -70,7 +87,7 @@ def read_mtx(path: Path, *, transpose: bool | None) -> AnnData:
     if cells is not None:
         adata.obs = _cell_table(cells)
     if genes is not None:
-        adata.var = _gene_table(genes)
+        adata.var = _gene_table(_with_symbols(genes, path))
         adata = _gene_expression(adata, path)
         adata = set_aside(adata, repr(str(path)))
         warn_of_dates(adata.var_names.tolist(), repr(str(path)))
@@ -113,7 +130,7 @@ def _files_of_names(matrix: Path) -> list[_Names]:
             if kind is None or (distance and kind != "genes"):
                 continue
             found.append(_Names(file, kind, (distance, *_distance(file, matrix))))
-    return sorted(found, key=lambda names: (names.affinity, names.path.name))
+    return sorted(found, key=lambda names: (names.far, names.path.name))
 
 
 def _kind(file: Path, matrix: Path) -> str | None:
@@ -130,74 +147,70 @@ def _kind(file: Path, matrix: Path) -> str | None:
             name = name[len(stem) :] or name
             break
     words = re.sub(rf"\.(tsv|txt|csv){_PACKED}", "", name)
-    for kind, pattern in (("cells", _CELLS), ("genes", _GENES), ("rows", _ROWS), ("columns", _COLUMNS)):
-        if pattern.search(words):
-            return kind
-    return None
+    ends = {
+        kind: max((match.end() for match in pattern.finditer(words)), default=-1)
+        for kind, pattern in (("cells", _CELLS), ("genes", _GENES), ("rows", _ROWS), ("columns", _COLUMNS))
+    }
+    kind = max(ends, key=lambda kind: ends[kind])  # of gene_panel_barcodes.tsv the last word tells
+    if ends[kind] >= 0:
+        return kind
+    return "cells" if "metadata" in words else None
 
 
-def _distance(file: Path, matrix: Path) -> tuple[int, int]:
-    """Return how far the name of a file is from that of the matrix: another sample's file is far."""
+def _distance(file: Path, matrix: Path) -> tuple[int, int, int]:
+    """Return how far the name of a file is from that of the matrix: the file of another sample is far."""
     prefix, name = _prefix(matrix), file.name.lower()
-    shared = next((i for i, (a, b) in enumerate(zip(prefix, name, strict=False)) if a != b), min(len(prefix), len(name)))
-    return int(shared < len(prefix)), -shared
+    shared = next(
+        (i for i, (a, b) in enumerate(zip(prefix, name, strict=False)) if a != b), min(len(prefix), len(name))
+    )
+    usual = re.search(r"barcode|feature|gene|\.mtx_|rows|cols", name) is not None and "metadata" not in name
+    return int(shared < len(prefix)), -shared, int(not usual)
 
 
 def _matched(
     path: Path, shape: tuple[int, int], near: Sequence[_Names], transpose: bool | None
 ) -> tuple[pd.DataFrame | None, pd.DataFrame | None, bool]:
     """Return the tables of genes and cells, and whether genes are in rows."""
-    tables: dict[str, list[tuple[_Names, dict[int, pd.DataFrame]]]] = {}
-    for names in near:
-        fits = {n: table for n in set(shape) if (table := _names_table(names.path, n)) is not None}
-        if fits:
-            tables.setdefault(names.kind, []).append((names, fits))
-    choices = list(_choices(shape, tables, _conventional(path)))
-    if choices:
-        _, in_rows, genes, cells = max(choices, key=lambda choice: choice[0])
-        best = [choice for choice in choices if choice[0] == choices[0][0] or choice[0] == max(c[0] for c in choices)]
-        ways = {choice[1] for choice in best if choice[0] == max(c[0] for c in choices)}
-        if len(ways) == 2:
-            in_rows = _undecided(path, shape, transpose, genes, cells)
-            genes, cells = next(choice[2:] for choice in best if choice[1] == in_rows)
-        return genes, cells, in_rows
-    if transpose is None:
-        raise DataError(_no_names(path, shape, near))
-    return None, None, transpose
+    fits = sorted(_fits(shape, near), key=lambda fit: fit.far)
+    if not fits:
+        if transpose is None:
+            raise DataError(_no_names(path, shape, near))
+        return None, None, transpose
+    nearest = [fit for fit in fits if fit.far == fits[0].far]
+    ways = {fit.genes_in_rows for fit in nearest}
+    in_rows = nearest[0].genes_in_rows
+    if len(ways) == 2:  # a square matrix
+        custom = _custom(path) if transpose is None else transpose
+        if custom is None:
+            raise DataError(
+                f"{str(path)!r} is {shape[0]:,} x {shape[1]:,}, and the names beside it fit both ways; read it with "
+                "transpose=True (--transpose) if genes are in rows, with transpose=False (--no-transpose) if cells are."
+            )
+        in_rows = custom
+    best = next(fit for fit in nearest if fit.genes_in_rows == in_rows)
+    return best.genes, best.cells, in_rows
 
 
-def _choices(shape, tables, convention):  # type: ignore[no-untyped-def]
-    """Yield fits of files of names: their merit, whether genes are in rows, the tables of genes and of cells."""
-    n_rows, n_columns = shape
-
-    def pairs(first, second):  # type: ignore[no-untyped-def]
-        for a, fits_a in tables.get(first, []):
-            for b, fits_b in tables.get(second, []):
-                if a.path != b.path:
-                    yield a, fits_a, b, fits_b
-
-    def merit(a, b, in_rows):  # type: ignore[no-untyped-def]
-        far = tuple(-x - y for x, y in zip(a.affinity, b.affinity, strict=True))
-        return (*far, convention == in_rows)
-
-    for a, genes, b, cells in pairs("genes", "cells"):
-        if n_rows in genes and n_columns in cells:
-            yield merit(a, b, True), True, genes[n_rows], cells[n_columns]
-        if n_columns in genes and n_rows in cells:
-            yield merit(a, b, False), False, genes[n_columns], cells[n_rows]
-    for first, second in (("rows", "columns"), ("genes", "columns"), ("rows", "genes"), ("cells", "columns"), ("rows", "cells")):
-        for a, one, b, two in pairs(first, second):
-            if n_rows not in one or n_columns not in two:
+def _fits(shape: tuple[int, int], near: Sequence[_Names]) -> Iterator[_Fit]:
+    """Yield two files of names for each way to lay them along the margins of a matrix."""
+    tables = {(names.path, n): _names_table(names.path, n) for names in near for n in set(shape)}
+    for a in near:
+        for b in near:
+            rows, columns = tables[a.path, shape[0]], tables[b.path, shape[1]]
+            if a.path == b.path or rows is None or columns is None:
                 continue
-            rows, columns = one[n_rows], two[n_columns]
-            known = {"genes": True, "cells": False}.get(first, {"genes": False, "cells": True}.get(second))
-            found = known if known is not None else _by_content(rows, columns)
+            if a.kind == b.kind or a.kind == "columns" or b.kind == "rows":
+                continue
+            far = tuple(x + y for x, y in zip(a.far, b.far, strict=True))
+            if "genes" in (a.kind, b.kind) or "cells" in (a.kind, b.kind):
+                found: bool | None = a.kind == "genes" or b.kind == "cells"
+            else:
+                found = _by_content(rows, columns)
             for in_rows in (True, False) if found is None else (found,):
-                pair = (rows, columns) if in_rows else (columns, rows)
-                yield merit(a, b, in_rows), in_rows, *pair
+                yield _Fit(far, in_rows, rows, columns) if in_rows else _Fit(far, in_rows, columns, rows)
 
 
-def _conventional(path: Path) -> bool | None:
+def _custom(path: Path) -> bool | None:
     """Return whether genes are in rows of a file of this name: the custom of the program that writes it."""
     stem = _stem(path)
     if re.search(r"(cells_x_(genes|tcc\w*)|quants_mat|count_matrix|dge)$", stem):
@@ -216,22 +229,13 @@ def _by_content(rows: pd.DataFrame, columns: pd.DataFrame) -> bool | None:
     return evidence(names(rows), names(columns)).transpose
 
 
-def _undecided(path, shape, transpose, genes, cells):  # type: ignore[no-untyped-def]
-    if transpose is None:
-        raise DataError(
-            f"{str(path)!r} is {shape[0]:,} x {shape[1]:,}, and the names beside it fit both ways; read it with "
-            "transpose=True (--transpose) if genes are in rows, with transpose=False (--no-transpose) if cells are."
-        )
-    return transpose
-
-
 def _no_names(path: Path, shape: tuple[int, int], near: Sequence[_Names]) -> str:
     """Return why a matrix can't be read without the user's word: its names are missing or of other lengths."""
     advice = (
         "Without names, read it with transpose=True (--transpose) if genes are in rows, with transpose=False "
         "(--no-transpose) if cells are."
     )
-    looked = [names for names in near if names.affinity[0] == 0]
+    looked = [names for names in near if names.far[0] == 0]
     if not looked:
         return (
             f"{str(path)!r} ({shape[0]:,} x {shape[1]:,}) has no names of genes and cells beside it "
@@ -247,10 +251,10 @@ def _no_names(path: Path, shape: tuple[int, int], near: Sequence[_Names]) -> str
             there = next(names.path.name for names in looked if names.kind == other)
             return f"{str(path)!r} has no {words} beside it, only {there!r}. {advice}"
     for names in looked:
-        n = _n_lines(names.path)
+        n = len(_lines(names.path))
         if n - 1 not in shape and n not in shape:
             # for this kind of names, the margin that no other file names
-            others = [_n_lines(other.path) for other in looked if other.kind != names.kind]
+            others = [len(_lines(other.path)) for other in looked if other.kind != names.kind]
             needed = next((m for i, m in enumerate(shape) if shape[1 - i] in others), None)
             size = f"{needed:,}" if needed is not None else f"{shape[0]:,} or {shape[1]:,}"
             return f"{str(names.path)!r} has {n:,} lines, but {path.name!r} needs {size} names. {advice}"
@@ -260,21 +264,20 @@ def _no_names(path: Path, shape: tuple[int, int], near: Sequence[_Names]) -> str
     )
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, most: int | None = None) -> list[str]:
+    """Return the lines of a file of names, without empty ones at its end; at most ``most``."""
     with reading(path):
-        try:
-            with as_text(path, encoding(path)) as file:
-                lines = [line.rstrip("\r\n") for line in file]
-        except UnicodeDecodeError:
-            with as_text(path, "cp1252") as file:
-                lines = [line.rstrip("\r\n") for line in file]
+        for name in dict.fromkeys((encoding(path), "cp1252")):
+            try:
+                with as_text(path, name) as file:
+                    lines = [line.rstrip("\r\n") for line in islice(file, most)]
+                break
+            except UnicodeDecodeError:
+                if name == "cp1252":
+                    raise
     while lines and not lines[-1].strip():
         lines.pop()
     return lines
-
-
-def _n_lines(path: Path) -> int:
-    return len(_lines(path))
 
 
 def _names_table(path: Path, n: int) -> pd.DataFrame | None:
@@ -282,7 +285,10 @@ def _names_table(path: Path, n: int) -> pd.DataFrame | None:
 
     Columns are called by the header, else 0, 1, ...
     """
-    lines = _lines(path)
+    try:
+        lines = _lines(path, n + 3)
+    except DataError:  # if the file is needed, it is read again for the message
+        return None
     if n == 0 or len(lines) not in (n, n + 1):
         return None
     header = len(lines) == n + 1
@@ -307,7 +313,7 @@ def _names_table(path: Path, n: int) -> pd.DataFrame | None:
 
 def _fields(line: str, separator: str) -> list[str]:
     # a 10x table of names is not quoted; one of R is
-    if separator == "," or line.count('"') % 2 == 0 and line.startswith('"'):
+    if separator == "," or (line.count('"') % 2 == 0 and line.startswith('"')):
         return split(line, separator)
     return line.split(separator)
 
@@ -343,7 +349,11 @@ def _gene_table(table: pd.DataFrame) -> pd.DataFrame:
     # constant columns are no names, nor are the few words of a biotype or chromosome
     distinct = [c for c in columns if len(table) < 3 or table[c].nunique() > 0.5 * len(table)] or columns[:1]
     words = {c: str(c).strip().lower() for c in distinct}
-    ids = [c for c in distinct if re.fullmatch(r".*(gene|feature|ensembl|transcript|accession)[_. ]?(gene[_. ]?)?ids?", words[c])]
+    ids = [
+        c
+        for c in distinct
+        if re.fullmatch(r".*(gene|feature|ensembl|transcript|accession)[_. ]?(gene[_. ]?)?ids?", words[c])
+    ]
     ids = ids or [c for c in distinct if table[c].str.fullmatch(r"(ENS[A-Z]*[GT]|FBgn|WBGene)\d+\S*").mean() > 0.5]
     named = [c for c in distinct if re.fullmatch(r".*(symbol|name)s?", words[c]) and c not in ids]
     others = [c for c in distinct if c not in ids[:1]]
@@ -364,6 +374,16 @@ def _gene_table(table: pd.DataFrame) -> pd.DataFrame:
             if column not in (best, first, kinds) and column not in var and not _counts(table[column]):
                 var[column] = table[column].to_numpy()
     return var
+
+
+def _with_symbols(genes: pd.DataFrame, matrix: Path) -> pd.DataFrame:
+    """Return identifiers with the symbols that kallisto | bustools writes into a second file."""
+    symbols = matrix.with_name(f"{re.sub(r'(.mtx)?(.gz)?$', '', matrix.name)}.genes.names.txt")
+    if genes.shape[1] == 1 and symbols.is_file():
+        table = _names_table(symbols, len(genes))
+        if table is not None and table.shape[1] == 1 and not table.equals(genes):
+            return pd.DataFrame({0: genes.iloc[:, 0].to_numpy(), 1: table.iloc[:, 0].to_numpy()})
+    return genes
 
 
 def _gene_expression(adata: AnnData, path: Path) -> AnnData:

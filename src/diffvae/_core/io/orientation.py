@@ -17,7 +17,9 @@ GENES = 0.02
 """Share of known gene names from which on a margin may hold genes; a few names of cells look like genes."""
 CELLS = 0.5
 """Share of names of cells from which on a margin holds cells."""
-_GENE_CORNER = re.compile(r"#?(gene|genes|gene[_. ]?(id|name|symbol)s?|symbols?|geneid|ensembl([_. ]?(gene[_. ]?)?id)?)")
+_GENE_CORNER = re.compile(
+    r"#?(gene|genes|gene[_. ]?(id|name|symbol)s?|symbols?|geneid|ensembl([_. ]?(gene[_. ]?)?id)?)"
+)
 _CELL_CORNER = re.compile(r"#?((single[_. ]?)?cells?|(cell[_. ]?)?(barcode|bc)s?|cell[_. ]?(id|name|index|barcode)s?)")
 _WELL = r"[A-P](0?[1-9]|1\d|2[0-4])"
 _GENE = re.compile(
@@ -146,13 +148,16 @@ def evidence(rows: Sequence[str], columns: Sequence[str], corner: str = "") -> E
     """
     genes = gene_share(rows), gene_share(columns)
     cells = cell_share(rows), cell_share(columns)
-    for_rows, for_columns = [], []
+    for_rows: list[str] = []
+    for_columns: list[str] = []
     sides = ((0, rows, for_rows, for_columns, "rows"), (1, columns, for_columns, for_rows, "columns"))
     for side, names, genes_here, cells_here, word in sides:
         if len(names) and _hold_genes(genes[side], genes[1 - side], cells[side], len(names)):
             shown = names[int(np.argmax(is_known_gene(_some(names)))) * max(1, len(names) // N_NAMES)]
             genes_here.append(f"the {word} have names such as {str(shown)!r}")
-        elif len(names) and cells[side] >= CELLS and cells[1 - side] < CELLS and not _wells_of_genes(names, genes[side]):
+        elif (
+            len(names) and cells[side] >= CELLS and cells[1 - side] < CELLS and not _wells_of_genes(names, genes[side])
+        ):
             cells_here.append(f"the {word} have names such as {str(names[0])!r}")
     label = corner.strip().lower()
     if _GENE_CORNER.fullmatch(label) and len(for_columns) < 2:

@@ -12,8 +12,10 @@ import anndata as ad
 from anndata import AnnData
 
 from diffvae._core.io.backed import named_by, unreadable
+from diffvae._core.io.loom import read_loom
 from diffvae._core.io.memory import refuse_what_cannot_be_held
-from diffvae._core.io.text import read_10x_folder, read_mtx, read_table
+from diffvae._core.io.mtx import read_folder, read_mtx
+from diffvae._core.io.table import read_table
 from diffvae._errors import DataError
 
 IN_MEMORY = "AnnData in memory"
@@ -29,16 +31,27 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     ----------
     path
         ``.h5ad``; 10x Genomics ``.h5``; a folder with ``matrix.mtx(.gz)``, ``barcodes.tsv(.gz)`` and
-        ``genes.tsv`` or ``features.tsv.gz``; ``.mtx(.gz)``; ``.csv``, ``.tsv`` or ``.txt``, also ``.gz``,
-        with cell names in the first column and gene names in the first line; ``.loom``; ``.zarr``.
+        ``genes.tsv`` or ``features.tsv.gz``, or with the files of STARsolo, kallisto | bustools, alevin-fry or Parse;
+        ``.mtx(.gz)``, with the names in files beside it; ``.csv``, ``.tsv`` or ``.txt``, also ``.gz``, with names of
+        cells in the first column and of genes in the first line; ``.loom``; ``.zarr``.
     transpose
-        Swap rows and columns, for files with genes in rows. By default a table that clearly has genes in rows raises a
-        DataError; False reads it as it is.
+        Swap rows and columns, for files with genes in rows.
+
+        *Tables.* True and False are always obeyed. By default a table that clearly has genes in rows, or whose names
+        contradict each other, raises a DataError; if names tell nothing, rows are cells and a warning says so.
+
+        *Matrix Market files.* Files of names that fit the lengths of the margins decide, and the matrix is returned as
+        cells x genes; an option that contradicts them is left aside with a warning. It decides if the matrix has no
+        names, or is square and its names fit both ways; by default such a matrix raises a DataError.
+
+        *Other formats* know which margin holds the cells; True swaps them.
 
     Returns
     -------
     AnnData
-        In memory. Tables are float32, and sparse where more than half of the values are zero.
+        In memory. Tables are float32, and sparse where more than half of the values are zero. Columns of text and those
+        that describe cells or genes (``nCount_RNA``, ``Length``) are in ``obs`` or ``var``; counters such as
+        ``__no_feature`` are left out. Warnings name both.
 
     Notes
     -----
@@ -64,18 +77,15 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     _require_readable(path)
     name = path.name.lower()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries, about formats and names
-            if name.endswith(TABLES) and path.is_file():
-                return read_table(path, transpose=transpose)
-            if name.endswith((".mtx", ".mtx.gz")):
-                adata = read_mtx(path)
-            elif path.is_dir() and not _is_zarr(path):
-                adata = read_10x_folder(path)
-            else:
-                reader = _library(path)
-                refuse_what_cannot_be_held(path)
-                adata = _read_by(reader, path)
+        if name.endswith(TABLES) and path.is_file():
+            return read_table(path, transpose=transpose)
+        if name.endswith((".mtx", ".mtx.gz")) and path.is_file():
+            return read_mtx(path, transpose=transpose)
+        if path.is_dir() and not _is_zarr(path):
+            return read_folder(path, transpose=transpose)
+        reader = _library(path)
+        refuse_what_cannot_be_held(path)
+        adata = _read_by(reader, path)
     except MemoryError as error:
         raise DataError(
             f"{str(path)!r} needs more memory than there is ({str(error).rstrip('.') or 'size unknown'}); take fewer "
@@ -98,7 +108,7 @@ def _library(path: Path) -> Callable[[Path], AnnData]:
     if name.endswith(".h5"):
         return _read_10x_h5
     if name.endswith(".loom"):
-        return ad.io.read_loom
+        return read_loom
     raise DataError(f"{str(path)!r} has an unknown format. Known formats: {_KNOWN}.{_advice(name)}")
 
 
@@ -133,7 +143,11 @@ def _advice(name: str) -> str:
 def _read_by(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
     """Return what a library reads from a file; its errors become a DataError."""
     try:
-        return reader(path)
+        if reader is read_loom:  # its warnings are ours
+            return reader(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries, about formats and names
+            return reader(path)
     except (DataError, MemoryError):
         raise
     except ImportError as error:

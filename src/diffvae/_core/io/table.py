@@ -26,7 +26,9 @@ BLOCK = 2**21
 """Values that are parsed at once, about 60 MB."""
 _IDENTIFIER = re.compile(r"(ENS[A-Z]*[GT]|FBgn|WBGene|[NX][MR]_)\d+\S*")
 _SYMBOL_HEADER = re.compile(r"(external[_. ])?(gene|hgnc|mgi|zfin|feature)?[_. ]?(symbol|name|short[_. ]name)s?")
-_ID_HEADER = re.compile(r"(gene|ensembl|entrez|feature)?[_. ]?(gene)?[_. ]?ids?|gene[_. ]stable[_. ]id.*|ensembl|accession")
+_ID_HEADER = re.compile(
+    r"(gene|ensembl|entrez|feature)?[_. ]?(gene)?[_. ]?ids?|gene[_. ]stable[_. ]id.*|ensembl|accession"
+)
 _CELL_HEADER = re.compile(r"(cell[_. ]?)?(barcodes?|ids?|names?|index)|cells?")
 _INDEX_HEADER = ("", "x", "v1", "index", "rownames", "row.names", "row_names", "unnamed: 0", "no", "#", "id")
 _ODD_NUMBER = re.compile(r"[-+]?(\d{5,}\D?|\d*[.,]\d+\D{0,2}|\d+[.,]\d*\D{0,2})")
@@ -241,7 +243,11 @@ def _blocks(path: Path, dialect: Dialect, columns: Columns) -> Iterator[pd.DataF
         for _ in range(dialect.n_skip):
             file.readline()
         # names such as 007 or NA, which pandas would change, stay as they are
-        options = {"low_memory": False, "chunksize": max(1, BLOCK // dialect.n_fields), "converters": {j: str for j in text}}
+        options = {
+            "low_memory": False,
+            "chunksize": max(1, BLOCK // dialect.n_fields),
+            "converters": dict.fromkeys(text, str),
+        }
         try:
             with pd.read_csv(file, **_layout(dialect), **options) as table:
                 yield from table
@@ -319,8 +325,8 @@ def _transpose(path: Path, corner: str, rows: Sequence[str], columns: Sequence[s
         )
     if found.genes_in_rows and found.cells_in_rows:
         raise DataError(
-            f"The names in {str(path)!r} contradict each other: {found.genes_in_rows[0]}, as if genes were in rows, but "
-            f"{found.cells_in_rows[0]}, as if cells were. Read it with transpose=True (--transpose) if genes are in "
+            f"The names in {str(path)!r} contradict each other: {found.genes_in_rows[0]}, as if genes were in rows, "
+            f"but {found.cells_in_rows[0]}, as if cells were. Read it with transpose=True (--transpose) if genes are in "
             "rows, with transpose=False (--no-transpose) if cells are."
         )
     if not found.cells_in_rows:
