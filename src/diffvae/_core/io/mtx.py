@@ -116,6 +116,7 @@ def _prefix(path: Path) -> str:
 def _files_of_names(matrix: Path) -> list[_Names]:
     """Return files that may hold the names of rows or columns of a matrix, the nearest first."""
     found = []
+    others = [file for file in matrix.parent.glob("*.mtx*") if _stem(file) != _stem(matrix) and _is_matrix(file)]
     folders = [(0, matrix.parent)]
     if matrix.parent.resolve().parent != matrix.parent.resolve():
         folders.append((1, matrix.parent.resolve().parent))
@@ -129,7 +130,7 @@ def _files_of_names(matrix: Path) -> list[_Names]:
             # in the folder above there may be a shared table of genes, but no barcodes
             if kind is None or (distance and kind != "genes"):
                 continue
-            found.append(_Names(file, kind, (distance, *_distance(file, matrix))))
+            found.append(_Names(file, kind, (distance, *_distance(file, matrix, others))))
     return sorted(found, key=lambda names: (names.far, names.path.name))
 
 
@@ -157,14 +158,17 @@ def _kind(file: Path, matrix: Path) -> str | None:
     return "cells" if "metadata" in words else None
 
 
-def _distance(file: Path, matrix: Path) -> tuple[int, int, int]:
-    """Return how far the name of a file is from that of the matrix: the file of another sample is far."""
-    prefix, name = _prefix(matrix), file.name.lower()
+def _distance(file: Path, matrix: Path, others: Sequence[Path]) -> tuple[int, ...]:
+    """Return how far the name of a file is from that of the matrix: the file of another matrix is far."""
+    name, prefix = file.name.lower(), _prefix(matrix)
     shared = next(
         (i for i, (a, b) in enumerate(zip(prefix, name, strict=False)) if a != b), min(len(prefix), len(name))
     )
-    usual = re.search(r"barcode|feature|gene|\.mtx_|rows|cols", name) is not None and "metadata" not in name
-    return int(shared < len(prefix)), -shared, int(not usual)
+    own = max((len(start) for start in (_stem(matrix), prefix) if name.startswith(start)), default=0)
+    other = max((len(s) for m in others for s in (_stem(m), _prefix(m)) if name.startswith(s)), default=0)
+    word = re.search(r"barcode|feature|gene|\.mtx_|rows|cols", name[own:])
+    usual = word is not None and "metadata" not in name
+    return int(other > own), int(shared < len(prefix)), -shared, word.start() if word else 0, int(not usual)
 
 
 def _matched(
@@ -430,17 +434,21 @@ def read_folder(folder: Path, *, transpose: bool | None) -> AnnData:
         raise DataError(f"Folder {str(folder)!r} holds several matrices ({names}); give one of these files.")
     if matrices:
         return read_mtx(matrices[0], transpose=transpose)
-    below = [file.parent for file in folder.glob("*/*.mtx*") if file.name.endswith((".mtx", ".mtx.gz"))]
+    below = [file.parent for file in folder.glob("*/*.mtx*") if _is_matrix(file)]
     below += [file for pattern in ("*.h5ad", "*.h5", "*.loom", "*.zarr") for file in folder.glob(pattern)]
     hint = f" Perhaps you mean {str(sorted(below)[0])!r}." if below else ""
     raise DataError(f"Folder {str(folder)!r} holds no matrix.mtx or matrix.mtx.gz, and is no .zarr either.{hint}")
 
 
 def _matrices(folder: Path) -> list[Path]:
-    """Return the matrices of a folder: those called matrix.mtx as in 10x folders, else all."""
+    """Return the matrices of a folder: the one called matrix.mtx as in 10x folders, else all."""
     if not folder.is_dir():
         return []
-    files = sorted(file for file in folder.iterdir() if file.name.lower().endswith((".mtx", ".mtx.gz")))
+    files = sorted(file for file in folder.iterdir() if _is_matrix(file))
     packed = {file.name for file in files}
-    files = [file for file in files if f"{file.name}".removesuffix(".gz") not in packed - {file.name}]
-    return [f for f in files if f.name.endswith(("matrix.mtx", "matrix.mtx.gz"))] or files
+    files = [file for file in files if not file.name.endswith(".gz") or file.name.removesuffix(".gz") not in packed]
+    return [file for file in files if file.name in ("matrix.mtx", "matrix.mtx.gz")] or files
+
+
+def _is_matrix(file: Path) -> bool:
+    return file.name.lower().endswith((".mtx", ".mtx.gz"))

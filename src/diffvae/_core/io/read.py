@@ -77,12 +77,14 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
     _require_readable(path)
     name = path.name.lower()
     try:
-        if name.endswith(TABLES) and path.is_file():
-            return read_table(path, transpose=transpose)
-        if name.endswith((".mtx", ".mtx.gz")) and path.is_file():
-            return read_mtx(path, transpose=transpose)
-        if path.is_dir() and not _is_zarr(path):
-            return read_folder(path, transpose=transpose)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*names are not unique")  # AnnData's; prepare makes them unique
+            if name.endswith(TABLES) and path.is_file():
+                return read_table(path, transpose=transpose)
+            if name.endswith((".mtx", ".mtx.gz")) and path.is_file():
+                return read_mtx(path, transpose=transpose)
+            if path.is_dir() and not _is_zarr(path):
+                return read_folder(path, transpose=transpose)
         reader = _library(path)
         refuse_what_cannot_be_held(path)
         adata = _read_by(reader, path)

@@ -19,7 +19,7 @@ from diffvae._core.io.backed import unreadable
 from diffvae._core.io.dialect import BLANKS, MISSING, Dialect, is_comma_number, is_number, sniff, values_text
 from diffvae._core.io.features import is_annotation_column, is_quality_column
 from diffvae._core.io.orientation import evidence, gene_share, is_known_gene
-from diffvae._core.io.text_file import as_text, reading
+from diffvae._core.io.text_file import as_text, opened, reading
 from diffvae._errors import DataError
 
 BLOCK = 2**21
@@ -239,7 +239,7 @@ def _layout(dialect: Dialect) -> dict[str, Any]:
 def _blocks(path: Path, dialect: Dialect, columns: Columns) -> Iterator[pd.DataFrame]:
     """Yield the lines of values, some at a time; names and text as they are written."""
     text = (columns.names, *columns.kept)
-    with as_text(path, dialect.encoding) as file:
+    with opened(path) if dialect.as_bytes else as_text(path, dialect.encoding) as file:
         for _ in range(dialect.n_skip):
             file.readline()
         # names such as 007 or NA, which pandas would change, stay as they are
@@ -320,14 +320,14 @@ def _transpose(path: Path, corner: str, rows: Sequence[str], columns: Sequence[s
     found = evidence(rows, columns, corner)
     if found.transpose:
         raise DataError(
-            f"{str(path)!r} seems to have genes in rows and cells in columns ({found.genes_in_rows[0]}); read it with "
-            "transpose=True (--transpose), or with transpose=False (--no-transpose) if that is not so."
+            f"{str(path)!r} seems to have genes in rows and cells in columns ({' and '.join(found.genes_in_rows)}); "
+            "read it with transpose=True (--transpose), or with transpose=False (--no-transpose) if that is not so."
         )
     if found.genes_in_rows and found.cells_in_rows:
         raise DataError(
-            f"The names in {str(path)!r} contradict each other: {found.genes_in_rows[0]}, as if genes were in rows, "
-            f"but {found.cells_in_rows[0]}, as if cells were. Read it with transpose=True (--transpose) if genes are in "
-            "rows, with transpose=False (--no-transpose) if cells are."
+            f"The names in {str(path)!r} contradict each other: {' and '.join(found.genes_in_rows)}, as if genes were "
+            f"in rows, but {' and '.join(found.cells_in_rows)}, as if cells were. Read it with transpose=True "
+            "(--transpose) if genes are in rows, with transpose=False (--no-transpose) if cells are."
         )
     if not found.cells_in_rows:
         warnings.warn(
