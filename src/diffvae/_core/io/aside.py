@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from diffvae._core.io.features import is_annotation_column, is_counter, is_quali
 
 N_SHOWN = 6
 """Names in a warning."""
+BLOCK = 2048
+"""Cells that are added up at once."""
 LEAST_CELLS, LEAST_GENES = 5, 5
 """Below, one gene may by chance be the sum of the others."""
 _MONTH = "jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec|mrz|mai|okt|dez|mär"
@@ -97,7 +99,7 @@ def set_aside(adata: AnnData, where: str) -> AnnData:
     if counters.any():
         _warn(f"{where}: {shown(genes[counters])} count reads that belong to no gene; they are left out.")
     rest = adata[~no_cells, ~aside] if aside.any() or no_cells.any() else adata
-    of_cells, of_genes = totals(rest.X), totals(sp.csr_matrix(rest.X).T if sp.issparse(rest.X) else rest.X.T)
+    of_cells, of_genes = totals(sp.csr_matrix(rest.X) if sp.issparse(rest.X) else rest.X)
     no_genes[np.flatnonzero(~aside)[of_cells]] = True
     no_cells[np.flatnonzero(~no_cells)[of_genes]] = True
     aside = counters | no_genes
@@ -124,40 +126,60 @@ def _keep(table: pd.DataFrame, values: Any, names: Sequence[str]) -> None:
             table[name] = dense[:, i]
 
 
-def totals(x: Any) -> np.ndarray:
-    r"""Return the columns that are no measurement but a total of the others.
+def totals(x: Any) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return the columns, and the rows, that are no measurement but a total of the others.
 
     .. math:: x_{ij} = \sum_{k \ne j} x_{ik} \;\forall i \quad\text{or}\quad
         x_{ij} = \left|\{k \ne j: x_{ik} \ne 0\}\right| \;\forall i
 
+    for a column j, and likewise for a row.
+
     Parameters
     ----------
     x
-        Dense or sparse. Rows without values don't count; five others, and five columns, are needed.
+        Dense, or sparse in CSR format. Rows without values don't count; five others, and five columns, are needed.
 
     Returns
     -------
-    Positions of the columns, in order: one sum at most, and numbers of values other than zero.
+    Positions of the columns and of the rows: at most one sum each, and numbers of values other than zero.
 
     Examples
     --------
     >>> genes = np.arange(30).reshape(6, 5)
-    >>> totals(np.hstack([genes, genes.sum(1, keepdims=True)])).tolist()
+    >>> totals(np.hstack([genes, genes.sum(1, keepdims=True)]))[0].tolist()
     [5]
     """
-    none = np.zeros(0, dtype=int)
-    if x.shape[1] < LEAST_GENES:
-        return none
-    total, n_nonzero = _sums(x)
-    rows = np.flatnonzero(total)
-    if len(rows) < LEAST_CELLS or not np.isfinite(total).all() or len(np.unique(total)) < 3:
-        return none
-    by_column = np.asarray(x.sum(axis=0, dtype=np.float64)).ravel()
+    n_rows, n_columns = x.shape
+    by_row, n_by_row = np.zeros(n_rows), np.zeros(n_rows)
+    by_column, n_by_column = np.zeros(n_columns), np.zeros(n_columns)
+    for start in range(0, n_rows, BLOCK):
+        block = x[start : start + BLOCK]
+        rows = slice(start, start + BLOCK)
+        by_row[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        by_column += np.asarray(block.sum(axis=0, dtype=np.float64)).ravel()
+        if sp.issparse(block):
+            n_by_row[rows] = block.getnnz(axis=1)
+            n_by_column += block.getnnz(axis=0)
+        else:
+            n_by_row[rows] = np.count_nonzero(block, axis=1)
+            n_by_column += np.count_nonzero(block, axis=0)
 
     def column(j: int) -> np.ndarray:
-        values = x[:, [j]]
-        return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float64).ravel()
+        return _dense(x[:, [j]])
 
+    def row(i: int) -> np.ndarray:
+        return _dense(x[[i]])
+
+    return _totals(by_row, n_by_row, by_column, column), _totals(by_column, n_by_column, by_row, row)
+
+
+def _totals(
+    total: np.ndarray, n_nonzero: np.ndarray, by_column: np.ndarray, column: Callable[[int], np.ndarray]
+) -> np.ndarray:
+    """Return the columns that are totals, by the sums of rows, their values other than zero, and the sums of columns."""
+    rows = np.flatnonzero(total)
+    if len(by_column) < LEAST_GENES or len(rows) < LEAST_CELLS or not np.isfinite(total).all():
+        return np.zeros(0, dtype=int)
     found: list[int] = []
     if len(np.unique(n_nonzero[rows])) > 2:
         # beside such a column there may be a sum and one more, which its author did not count
@@ -169,15 +191,13 @@ def totals(x: Any) -> np.ndarray:
     for j in found:
         total = total - column(j)
     rows = np.flatnonzero(total)
-    close = np.flatnonzero(np.isclose(2 * by_column, total.sum(), rtol=1e-3))
-    for j in close[:20]:
-        if j not in found and len(rows) >= LEAST_CELLS and np.allclose(2 * column(int(j)), total, rtol=1e-4, atol=1e-6):
-            found.append(int(j))
-            break
+    if len(rows) >= LEAST_CELLS and len(np.unique(total)) > 2:
+        for j in np.flatnonzero(np.isclose(2 * by_column, total.sum(), rtol=1e-3))[:20]:
+            if j not in found and np.allclose(2 * column(int(j)), total, rtol=1e-4, atol=1e-6):
+                found.append(int(j))
+                break
     return np.array(sorted(found), dtype=int)
 
 
-def _sums(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sum of each row and the number of its values other than zero."""
-    n_nonzero = np.asarray((x != 0).sum(axis=1)).ravel() if sp.issparse(x) else np.count_nonzero(x, axis=1)
-    return np.asarray(x.sum(axis=1, dtype=np.float64)).ravel(), n_nonzero.astype(np.float64)
+def _dense(values: Any) -> np.ndarray:
+    return np.asarray(values.toarray() if sp.issparse(values) else values, dtype=np.float64).ravel()

@@ -57,12 +57,13 @@ _PLAIN_CELL = re.compile(rf"{_WELL}|c\d+")
 def _known() -> frozenset[str]:
     """Return the symbols of the bundled marker tables, transcription factors and cells, in lower case."""
     known: set[str] = set()
-    tools = files("diffvae.tl")
+    package = files("diffvae")  # the room "tl" itself would load torch
+    tools = package / "tl"
     for table in (tools / "markers").iterdir():
         if table.name.endswith(".csv"):
             known |= {row["gene"] for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines())}
     known |= set((tools / "regulators" / "transcription_factors.txt").read_text(encoding="utf-8").splitlines())
-    with as_file(files("diffvae.datasets") / "pancreas_endocrinogenesis.npz") as file, np.load(file) as arrays:
+    with as_file(package / "datasets" / "pancreas_endocrinogenesis.npz") as file, np.load(file) as arrays:
         known |= {name.decode() for name in arrays["genes"]}
     return frozenset(name.strip().casefold() for name in known if len(name.strip()) > 1 and not name.startswith("#"))
 
