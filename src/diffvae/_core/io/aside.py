@@ -122,8 +122,8 @@ def _warn(text: str) -> None:
 def _keep(table: pd.DataFrame, values: Any, names: Sequence[str]) -> None:
     dense = values.toarray() if sp.issparse(values) else np.asarray(values)
     for i, name in enumerate(names):
-        if name not in table:
-            table[name] = dense[:, i]
+        if str(name) not in table:
+            table[str(name)] = dense[:, i]
 
 
 def totals(x: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +176,7 @@ def totals(x: Any) -> tuple[np.ndarray, np.ndarray]:
 def _totals(
     total: np.ndarray, n_nonzero: np.ndarray, by_column: np.ndarray, column: Callable[[int], np.ndarray]
 ) -> np.ndarray:
-    """Return the columns that are totals, by the sums of rows, their values other than zero, and the sums of columns."""
+    """Return the columns that are totals, by sums of rows, their values other than zero, and sums of columns."""
     rows = np.flatnonzero(total)
     if len(by_column) < LEAST_GENES or len(rows) < LEAST_CELLS or not np.isfinite(total).all():
         return np.zeros(0, dtype=int)

@@ -265,6 +265,17 @@ def is_comma_number(text: str) -> bool:
     return _COMMA_NUMBER.fullmatch(text.strip()) is not None
 
 
+def are_decimals(texts: Sequence[str]) -> bool:
+    """Return whether all texts are numbers with a decimal comma, and not all could have a mark of thousands.
+
+    Examples
+    --------
+    >>> are_decimals(["1,5", "1,234"]), are_decimals(["1,234"])
+    (True, False)
+    """
+    return all(map(is_comma_number, texts)) and not all(map(_THOUSANDS.fullmatch, texts))
+
+
 def values_text(dialect: Dialect) -> io.StringIO:
     """Return the first lines of values as a file."""
     return io.StringIO("\n".join(dialect.lines) + "\n")

@@ -16,7 +16,16 @@ from anndata import AnnData
 
 from diffvae._core.io.aside import set_aside, shown, warn_of_dates
 from diffvae._core.io.backed import unreadable
-from diffvae._core.io.dialect import BLANKS, MISSING, Dialect, is_comma_number, is_number, sniff, values_text
+from diffvae._core.io.dialect import (
+    BLANKS,
+    MISSING,
+    Dialect,
+    are_decimals,
+    is_comma_number,
+    is_number,
+    sniff,
+    values_text,
+)
 from diffvae._core.io.features import is_annotation_column, is_quality_column
 from diffvae._core.io.orientation import evidence, gene_share, is_known_gene
 from diffvae._core.io.text_file import as_text, opened, reading
@@ -281,7 +290,7 @@ def _refuse_column(path: Path, dialect: Dialect, name: str, rows: pd.Series, col
     odd = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
     shown_ = column if odd.empty else odd  # pandas reads whole numbers of 20 digits and more as text
     comma = dialect.separator != "," and dialect.decimal == "." and dialect.thousands is None
-    if comma and not odd.empty and all(is_comma_number(str(value)) for value in odd):
+    if comma and not odd.empty and are_decimals([str(value) for value in odd]):
         raise _DecimalComma
     raise DataError(
         f"Column {name!r} of {str(path)!r} is not numeric: it holds {shown_.iloc[0]!r} in row "
