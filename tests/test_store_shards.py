@@ -58,7 +58,7 @@ def test_kinds_are_not_mixed(tmp_path):
     with pytest.raises(DataError, match=r"'a.h5ad' are counts, those of 'b.h5ad' log-normalised; give files of one"):
         dv.pp.prepare(paths, out=tmp_path / "p.h5ad")
     paths = halves(tmp_path, lambda a, b: (logged(a), logged(b, 1e3))[1])
-    with pytest.warns(UserWarning, match=r"a.h5ad holds ln\(x \+ 1\) of cells that sum to 10,000, b.h5ad .* 1,000"):
+    with pytest.raises(DataError, match=r"a.h5ad holds ln\(x \+ 1\) of cells that sum to 10,000, b.h5ad .* 1,000"):
         dv.pp.prepare(paths, out=tmp_path / "p.h5ad", n_top_genes=None)
 
 

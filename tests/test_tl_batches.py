@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from diffvae import tl
+from diffvae._core.runtime import StepLog
 from diffvae._errors import DataError
-from diffvae.tl._batches import candidates, sentence
+from diffvae.pipeline._identify import notice_batches
+from diffvae.tl._batches import candidates, crossing_types, sentence
 
 N = 400
 
@@ -138,3 +140,15 @@ def test_same_seed_same_table_and_an_empty_one_is_written(tmp_path):
     assert tl.batch_association(adata).empty
     adata.write_h5ad(tmp_path / "cells.h5ad")
     assert len(ad.read_h5ad(tmp_path / "cells.h5ad").uns["diffvae"]["batches"]) == 0
+
+
+def test_types_that_lie_apart_by_a_column_of_any_name_are_noticed():
+    parity = np.where(np.arange(N) % 2, "odd", "even")
+    adata = cells(shift=12, parity=parity)
+    adata.obs = adata.obs.rename(columns={"batch": "arm"})
+    adata.obs["fine"] = adata.obs["cell_type"] + parity  # restates the types
+    assert set(crossing_types(adata, "cell_type")) == {"arm", "parity"}
+    log = StepLog(lambda step: None)
+    notice_batches(adata, "cell_type", None, log=log)
+    assert adata.uns["diffvae"]["batches"]["key"].tolist() == ["arm"]
+    assert any("obs['arm'] explains" in warning for warning in log.warnings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DataError(ValueError):
     """The data can't be used; the message says why and what to do.
@@ -33,3 +35,10 @@ hdf5_is_sound = True
 
 class CheckpointError(DataError):
     """A training can't continue from a checkpoint; the message says why and what to do."""
+
+
+def quoted(names: Any, limit: int = 5) -> str:
+    """Return the first few names, quoted, for a message."""
+    names = [str(name) for name in names]
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more

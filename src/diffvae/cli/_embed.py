@@ -21,6 +21,7 @@ def command(
     backed: o.Backed = None,
     use_raw: o.UseRaw = False,
     gene_symbols: o.GeneSymbols = None,
+    genome: o.Genome = None,
     max_missing: Annotated[
         float,
         typer.Option("--max-missing", min=0, max=1, help="Largest share of the model's genes that may be missing."),
@@ -56,14 +57,16 @@ def command(
         backed = False
     if on_disk := stays_on_disk(o.one_or_several(data), backed, transpose=transpose):
         _console.warn(on_disk)
-        if use_raw:
-            raise ValueError("--use-raw needs the cells in memory; add --in-memory.")
+        for option, given in (("--use-raw", use_raw), ("--genome", genome)):
+            if given:
+                raise ValueError(f"{option} needs the cells in memory; add --in-memory.")
         store = open_store(o.one_or_several(data), gene_symbols)
         with _console.warnings_shown():
             tl.embed(store, trained, max_missing=max_missing, out=out, overwrite=overwrite)
         n_cells = store.n_obs
     else:
-        adata, _ = read.load(data[0], transpose, use_raw=use_raw, gene_symbols=gene_symbols)
+        with _console.warnings_shown():
+            adata, _ = read.load(data[0], transpose, use_raw=use_raw, gene_symbols=gene_symbols, genome=genome)
         if adapt:
             trained = trained.adapt(adata)
         with _console.warnings_shown():

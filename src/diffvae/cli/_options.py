@@ -91,6 +91,10 @@ GeneSymbols = Annotated[
         "--gene-symbols", help="Column of var that names the genes, where var_names are identifiers (ENSG...)."
     ),
 ]
+Genome = Annotated[
+    str | None,
+    typer.Option("--genome", help="Genome of the genes to keep, where cells of several species were mapped together."),
+]
 Values = Annotated[
     str | None,
     typer.Option("--values", help="What the values are: counts, normalised or log. Default: they are examined."),

@@ -47,6 +47,7 @@ def command(
     layer: o.Layer = None,
     use_raw: o.UseRaw = False,
     gene_symbols: o.GeneSymbols = None,
+    genome: o.Genome = None,
     values: o.Values = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: o.BatchKey = None,

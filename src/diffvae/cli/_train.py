@@ -28,6 +28,7 @@ def command(
     layer: o.Layer = None,
     use_raw: o.UseRaw = False,
     gene_symbols: o.GeneSymbols = None,
+    genome: o.Genome = None,
     values: o.Values = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: o.BatchKey = None,
@@ -93,7 +94,7 @@ def command(
             if share.size == 1:  # other processes may have started to write
                 folders.remove_leftovers(out.expanduser().resolve(), folders.WORK)
         checkpoints = CheckpointPaths(out, checkpoint_every, resume, overwrite, is_writer=share.is_writer)
-        reading = {"use_raw": use_raw, "gene_symbols": gene_symbols}
+        reading = {"use_raw": use_raw, "gene_symbols": gene_symbols, "genome": genome}
         with _prepared(data, out, model, backed, transpose, covariates, reading, kind=values, **options) as cells:
             try:
                 chosen.train(
@@ -153,7 +154,8 @@ def _prepared(
     if not on_disk or model == "pca":
         if on_disk and (backed or len(data) > 1):
             raise ValueError("--kind is 'pca', which needs the cells in memory; choose diffvae, vae or ae.")
-        adata, _ = read.load(data[0], transpose, **reading)
+        with _console.warnings_shown():
+            adata, _ = read.load(data[0], transpose, **reading)
         require_columns(adata, options["batch_key"], covariates)
         if is_prepared(adata):
             require_kind(adata, options["kind"])
@@ -168,6 +170,8 @@ def _prepared(
         raise ValueError(
             "--use-raw needs the cells in memory; add --in-memory, or write adata.raw.to_adata() to a file."
         )
+    if reading["genome"]:
+        raise ValueError("--genome needs the cells in memory; add --in-memory.")
     store = open_store(given, reading["gene_symbols"])
     require_columns(store, options["batch_key"], covariates)
     if is_prepared(store):

@@ -69,6 +69,7 @@ def command(
     layer: o.Layer = None,
     use_raw: o.UseRaw = False,
     gene_symbols: o.GeneSymbols = None,
+    genome: o.Genome = None,
     values: o.Values = None,
     n_top_genes: o.NTopGenes = 2000,
     batch_key: o.BatchKey = None,
@@ -85,7 +86,8 @@ def command(
 
     if use_raw and layer is not None:
         raise ValueError(f"--use-raw takes adata.raw, but --layer is {layer!r}; give one of both.")
-    cells, _ = read.load(data, transpose, use_raw=use_raw, gene_symbols=gene_symbols)
+    with _console.warnings_shown():
+        cells, _ = read.load(data, transpose, use_raw=use_raw, gene_symbols=gene_symbols, genome=genome)
     _console.settings.interrupted = f"Interrupted; finished trials are saved in {out}. Run the same command to resume."
     tuned = benchmark.tune(
         cells,
@@ -116,6 +118,7 @@ def command(
     given: dict[str, Any] = {
         "--layer": layer,
         "--gene-symbols": gene_symbols,
+        "--genome": genome,
         "--values": values,
         "--batch-key": batch_key,
     }

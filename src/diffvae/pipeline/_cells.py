@@ -50,7 +50,7 @@ class InMemoryRun:
         else:
             self.cells, self.origin = read.load(
                 data[0] if isinstance(data, list | tuple) else data, config.transpose, use_raw=config.use_raw,
-                gene_symbols=config.gene_symbols,
+                gene_symbols=config.gene_symbols, genome=config.genome,
             )  # fmt: skip
             self.files = [self.origin]
 
@@ -109,6 +109,11 @@ class BackedRun:
             raise ValueError(
                 "use_raw is True, but the cells stay on disk, where only X and layers can be read in blocks; read them "
                 "into memory, or write adata.raw.to_adata() to a file of its own."
+            )
+        if config.genome:
+            raise ValueError(
+                f"genome is {config.genome!r}, but the cells stay on disk; read them into memory, or write the genes "
+                "of one genome to a file of their own."
             )
         self.cells = self._source = open_store(config.data, config.gene_symbols)
         self.origin, self.subsample = self.cells.name, config.subsample

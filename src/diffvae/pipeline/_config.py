@@ -50,6 +50,7 @@ class RunConfig:
     layer: str | None
     use_raw: bool
     gene_symbols: str | None
+    genome: str | None
     values: str | None
     n_top_genes: int | None
     batch_key: str | None
@@ -115,6 +116,7 @@ class RunConfig:
                 ("use_raw", self.use_raw or None, "have no adata.raw"),
                 ("layer", self.layer, "have no layers"),
                 ("gene_symbols", self.gene_symbols, "are named by symbol"),
+                ("genome", self.genome, "are of one species"),
                 ("values", self.values if self.values != "counts" else None, "are counts"),
             ):
                 if value is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffvae import _keys, pp, tl
+from diffvae._core.anndata import results
 from diffvae._core.io import folders
 from diffvae._core.io.folders import one_writer
 from diffvae._core.runtime import StepLog, in_one_thread
@@ -18,7 +19,7 @@ from diffvae.pipeline._result import Result
 from diffvae.pp._doublets import MIN_CELLS
 from diffvae.tl import _names
 from diffvae.tl._annotate import disagreement
-from diffvae.tl._batches import candidates, sentence
+from diffvae.tl._batches import APART, candidates, crossing_types, sentence
 from diffvae.tl._cluster import CLUSTERERS
 
 if TYPE_CHECKING:
@@ -105,7 +106,10 @@ def notice_batches(
     """Warn if the cells lie apart by a batch that nobody named, or still do by the one that was removed."""
     with log.step("look for batches"):
         keys = candidates(adata, label_key, batch_key)
-        table = tl.batch_association(adata, keys=keys, label_key=label_key, rng=seed)
+        others = crossing_types(adata, label_key or _keys.CELL_TYPE) if batch_key is None else []
+        table = tl.batch_association(adata, keys=keys + others, label_key=label_key, rng=seed)
+        table = table[~table["key"].isin(others) | (table["excess_own"] > APART)]
+        results(adata)["batches"] = table
         if said := sentence(table, label_key, batch_key):
             log.warnings.append(said)
 

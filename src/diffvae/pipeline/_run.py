@@ -42,6 +42,7 @@ def run(
     layer: str | None = None,
     use_raw: bool = False,
     gene_symbols: str | None = None,
+    genome: str | None = None,
     values: str | None = None,
     n_top_genes: int | None = 2000,
     batch_key: str | None = None,
@@ -109,6 +110,8 @@ def run(
     gene_symbols
         Column of ``var`` by which genes are named, where ``var_names`` are identifiers such as ENSMUSG00000000001.
         Genes without an entry keep their name.
+    genome
+        Genome of the genes to keep, such as ``"GRCh38"``, where cells of several species were mapped together.
     values
         What the values are, ``"counts"``, ``"normalised"`` or ``"log"``, if detection is wrong: see
         :func:`diffvae.pp.check`.

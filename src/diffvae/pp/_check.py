@@ -14,6 +14,7 @@ from diffvae._core.io.matrix import GeneRange, blocks, is_sparse, matrix_of, n_s
 from diffvae._core.validate import Choice, Optional, Rule
 from diffvae._core.validate import check as check_arguments
 from diffvae._errors import DataError
+from diffvae.pp._scales import kinds_of_cells, verdict
 
 Kind = Literal["counts", "normalised", "log", "scaled"]
 
@@ -291,9 +292,19 @@ def examine(
     if fitting and summary.constant_genes.all():
         raise DataError(f"No gene varies in {name}: each of the {n_genes:,} has one value in all cells.")
     detected, reason, warnings = detect_kind(x, summary)
+    mixed = ""
+    if not summary.whole:
+        groups = kinds_of_cells(x, near_whole, LARGEST_LOG)
+        mixed, remark = verdict(groups, adata.obs_names, adata.obs)
+        if mixed and kind is None and not summary.n_negative:
+            raise DataError(
+                f"{name} can't be used: {mixed} Give one kind for all cells, such as counts (layer=..., use_raw=True), "
+                "or each part by itself; if this is wrong, say what the values are (kind=...)."
+            )
+        warnings = (*warnings, *filter(None, [mixed, remark]))
     if kind is not None:
         _refuse_wrong_kind(kind, summary, name)
-        detected, reason, warnings = kind, "as given by kind=...", ()
+        detected, reason, warnings = kind, "as given by kind=...", (mixed,) if mixed else ()
     if detected == "scaled":
         warnings = (*warnings, way_out_of_scaled(adata, layer, summary))
     warnings = (*warnings, *_warnings(adata, detected, layer, summary))

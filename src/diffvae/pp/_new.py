@@ -14,6 +14,7 @@ from anndata import AnnData
 from diffvae._core.io.backed import BackedAnnData
 from diffvae._core.io.backed_matrix import BackedMatrix
 from diffvae._core.io.matrix import as_float32, matrix_of, quoted, source
+from diffvae._core.io.modalities import only_genes
 from diffvae._core.validate import Number, check
 from diffvae._errors import DataError
 from diffvae._random import generator
@@ -193,6 +194,8 @@ def prepare_new(
     >>> unit.shape, report["kind"], report["n_missing"]
     ((10, 20), 'counts', 0)
     """
+    if isinstance(adata, AnnData) and not adata.isbacked:
+        adata = only_genes(adata, one_genome=False)[0]
     data, summary = examine(adata, layer=layer, kind=kind, fitting=False)
     if data.kind == "scaled":
         raise DataError(way_out_of_scaled(adata, layer, summary))

@@ -47,13 +47,13 @@ class _Values:
     total: tuple[str, float] | None
 
 
-def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> list[str]:
-    """Refuse files with different kinds of values and files that are prepared; return warnings of other differences.
+def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> None:
+    """Refuse files with different kinds of values, logs on different scales, and files that are prepared.
 
     Each file is examined by itself, because mixed values look like one kind. A given kind holds for all files.
     """
     if len(store.shards) == 1:
-        return []
+        return
     parts = store.parts()
     for part in parts:
         if part.is_prepared:
@@ -62,7 +62,7 @@ def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> 
                 "of all files together: diffvae.pp.prepare([...], out='prepared.h5ad')."
             )
     if kind is not None:
-        return []
+        return
     values = [found for part in parts if (found := _examine(part, layer)) is not None]
     for other in values[1:]:
         if other.kind != values[0].kind:
@@ -71,7 +71,9 @@ def refuse_mixed(store: BackedAnnData, layer: str | None, kind: Kind | None) -> 
                 f"{KIND_NAMES[other.kind]}; give files of one kind, or kind=... if detection is wrong."
             )
     logs = [one for one in values if one.total is not None]
-    return [_other_logs(logs[0], one) for one in logs[1:] if not _alike(logs[0], one)][:1]
+    for one in logs[1:]:
+        if not _alike(logs[0], one):
+            raise DataError(_other_logs(logs[0], one))
 
 
 def _examine(part: BackedAnnData, layer: str | None) -> _Values | None:
@@ -93,7 +95,7 @@ def _other_logs(one: _Values, other: _Values) -> str:
     (base, total), (other_base, other_total) = one.total or ("", 0.0), other.total or ("", 0.0)
     return (
         f"{one.name} holds {base}(x + 1) of cells that sum to {total:,.6g}, {other.name} {other_base}(x + 1) of cells "
-        f"that sum to {other_total:,.6g}; pass counts, or logs on the same scale."
+        f"that sum to {other_total:,.6g}; give counts, or logs on the same scale, or kind=... if detection is wrong."
     )
 
 
@@ -119,7 +121,7 @@ def prepare_on_disk(
     if store.is_prepared:
         raise DataError(f"{store.name} has been prepared already (it has layers['unit']); train on it as it is.")
     batch = batch_of(store, batch_key)  # checked before the file is read
-    remarks = refuse_mixed(store, layer, kind)
+    refuse_mixed(store, layer, kind)
     report, summary = examine(store, layer=layer, kind=kind)
     if report.kind == "scaled":
         raise DataError(way_out_of_scaled(store, layer, summary))
@@ -143,6 +145,7 @@ def prepare_on_disk(
     skeleton.raw = AnnData(sparse.csr_matrix((len(obs), len(all_genes)), dtype=np.float32), obs[[]], all_genes)
     if report.kind != "log":
         skeleton.uns["log1p"] = {}
+    remarks = []
     if report.kind != "log" and any(len(shard.var) > store.n_vars for shard in store.shards):
         remarks.append("Totals of cells were taken over the genes that all files have.")
     warned = [*report.warnings, *remarks, *remarked]

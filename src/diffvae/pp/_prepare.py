@@ -13,6 +13,7 @@ from anndata import AnnData
 from diffvae import _keys
 from diffvae._core.io.backed import is_on_disk, open_store
 from diffvae._core.io.matrix import gene_range, matrix_of
+from diffvae._core.io.modalities import only_genes
 from diffvae._core.validate import Number, Optional, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae._random import Rng
@@ -56,7 +57,9 @@ def prepare(
         u_g = \min\Bigl(1, \max\Bigl(0, \frac{y_g - a_g}{b_g - a_g}\Bigr)\Bigr),
 
     where a and b are the smallest and the largest y of the gene among the *training* cells. Log-normalised values are
-    taken as y. Cells without any expression stay, with all values 0, and a warning.
+    taken as y. Cells without any expression stay, with all values 0, and a warning. Features that are no genes
+    (``var["feature_types"]`` other than "Gene Expression", counters such as ``__no_feature``) are left out, with a
+    warning; counts of antibodies go to ``obsm["protein"]``.
 
     Parameters
     ----------
@@ -145,12 +148,13 @@ def prepare(
             "adata has been prepared already (it has layers['unit']); train on it as it is, or prepare the original "
             "data: totals of cells can't be computed from the kept genes."
         )
-    report, summary = examine(adata, layer=layer, kind=kind)
+    cells, notes = only_genes(adata, one_genome=False) if isinstance(adata, AnnData) else (adata, [])
+    report, summary = examine(cells, layer=layer, kind=kind)
     if report.kind == "scaled":
-        raise DataError(way_out_of_scaled(adata, layer, summary))
-    batch = batch_of(adata, batch_key)
+        raise DataError(way_out_of_scaled(cells, layer, summary))
+    batch = batch_of(cells, batch_key)
 
-    given = matrix_of(adata, layer)
+    given = matrix_of(cells, layer)
     total = target_sum if target_sum is not None else float(np.median(summary.cell_sums[summary.cell_sums > 0]))
     log = log_normalise(given, report.kind, total)
     low, high = gene_range(log)
@@ -167,21 +171,21 @@ def prepare(
     with warnings.catch_warnings():
         # anndata warns of duplicated names; the report has this warning, and the next lines make the names unique
         warnings.simplefilter("ignore", UserWarning)
-        made = adata[:, keep].copy()
-    names = unique_names(adata.var_names)
+        made = cells[:, keep].copy()
+    names = unique_names(cells.var_names)
     made.var_names = names[keep]
     made.X = kept
     made.layers[_keys.UNIT] = unit
     if report.kind == "counts":
         made.layers[_keys.COUNTS] = as_counts(given[:, keep])
     describe(made.obs, made.var, minimum, maximum, is_validation)
-    if not (report.kind == "log" and layer is None and raw_is_better(adata)):
-        var = adata.var.set_axis(names, axis=0)
-        made.raw = AnnData(X=_compact(log), obs=adata.obs[[]], var=var.assign(highly_variable=keep))
+    if not (report.kind == "log" and layer is None and raw_is_better(cells)):
+        var = cells.var.set_axis(names, axis=0)
+        made.raw = AnnData(X=_compact(log), obs=cells.obs[[]], var=var.assign(highly_variable=keep))
     if report.kind != "log":
         # scanpy's mark of logged values, without the base None, which older anndata can't write
         made.uns["log1p"] = {}
-    warned = [*report.warnings, *remarks]
+    warned = [*notes, *report.warnings, *remarks]
     prepared = record(
         report, n_top_genes=n_top_genes, target_sum=total, layer=layer, batch_key=batch_key,
         validation_size=validation_size, rng=rng, keep=keep, constant=constant, minimum=minimum, maximum=maximum,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 WORDS = {
     "batch", "donor", "sample", "individual", "patient", "subject", "participant", "mouse", "mice", "animal", "embryo",
     "replicate", "rep", "run", "lane", "plate", "chip", "channel", "pool", "hashtag", "library", "lib", "10x", "orig",
-    "lab", "laboratory", "site", "center", "centre", "study", "dataset",
+    "lab", "laboratory", "site", "center", "centre", "study", "dataset", "experiment", "cohort", "flowcell", "seq",
     "tech", "technology", "platform", "protocol", "chemistry", "assay",
 }  # fmt: skip
 """Words in the name of a column that says how cells were obtained, not what they are."""
@@ -38,6 +38,10 @@ CLEAR = 0.2
 """Excess of neighbours from the own batch above which the cells clearly lie apart."""
 CONFOUNDED = 0.99
 """Share of the cells that are in the main batch of their type, from which type and batch are one."""
+APART = 0.9
+"""Excess of neighbours from the own value above which a column of any name is noticed, if it crosses the types."""
+SHARED = 0.8
+"""Share of the cells whose type has several values of a column, above which the column crosses the types."""
 COLUMNS = [
     "key", "n_batches", "n_cells", "share", "null_share", "excess_share", "own", "null_own", "excess_own", "dimension",
     "dimension_share", "null_dimension_share", "confounded", "clear",
@@ -147,6 +151,23 @@ def candidates(adata: AnnData, label_key: str | None = None, batch_key: str | No
     """Return ``batch_key`` and the columns of ``obs`` whose name says batch, if their values can be batches."""
     names = [str(n) for n in adata.obs if n != label_key and not str(n).startswith("diffvae_")]
     return [n for n in names if (n == batch_key or says_batch(n)) and not _refusal(adata.obs[n])]
+
+
+def crossing_types(adata: AnnData, type_key: str) -> list[str]:
+    """Return columns of ``obs`` of any name whose values each have several types, and most types several values.
+
+    Such a column doesn't restate the types. If the cells of all types lie apart by it, it may well be a batch.
+    """
+    types = adata.obs[type_key]
+    found = []
+    for name in (str(n) for n in adata.obs if n != type_key and not str(n).startswith("diffvae_")):
+        if says_batch(name) or _refusal(adata.obs[name]):
+            continue
+        large = pd.crosstab(types, adata.obs[name]) >= MIN_CELLS
+        several = types.map(large.sum(axis=1) > 1).astype(float).mean()
+        if several >= SHARED and (large.sum()[large.any()] > 1).all():
+            found.append(name)
+    return found
 
 
 def says_batch(name: str) -> bool:

@@ -13,9 +13,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae._core.io.features import is_annotation_column, is_counter, is_quality_column
+from diffvae._errors import quoted
 
-N_SHOWN = 6
-"""Names in a warning."""
 BLOCK = 2048
 """Cells that are added up at once."""
 LEAST_CELLS, LEAST_GENES = 5, 5
@@ -25,18 +24,6 @@ _DATE = re.compile(rf"\d{{1,2}}[-. ]({_MONTH})([-. ]\d\d(\d\d)?)?|({_MONTH})[-. 
 _DATE_OF_NUMBERS = re.compile(r"\d{4}[-/]\d{1,2}[-/]\d{1,2}( 00:00(:00)?)?|\d{1,2}/\d{1,2}/\d{2,4}")
 _SERIAL = re.compile(r"[34]\d{4}|[34]\d{4}\.0")
 """Days since 1900: 40,000 to 49,999 are July 2009 to November 2036."""
-
-
-def shown(names: Sequence[Any]) -> str:
-    """Return the first names, quoted, and how many more there are.
-
-    Examples
-    --------
-    >>> shown(["a", "b"]), shown(list("abcdefgh"))
-    ("'a', 'b'", "'a', 'b', 'c', 'd', 'e', 'f' and 2 more")
-    """
-    more = f" and {len(names) - N_SHOWN:,} more" if len(names) > N_SHOWN else ""
-    return ", ".join(repr(str(name)) for name in names[:N_SHOWN]) + more
 
 
 def excel_dates(genes: Sequence[str]) -> list[str]:
@@ -59,8 +46,8 @@ def warn_of_dates(genes: Sequence[str], where: str) -> None:
     """Warn of gene names that a spreadsheet has turned into dates."""
     if dates := excel_dates(genes):
         warnings.warn(
-            f"{where}: {len(dates):,} gene names are dates ({shown(dates)}): a spreadsheet has changed symbols such as "
-            "MARCH1, SEPT2 or DEC1. They stay as they are, but are not the names of these genes any more; take the "
+            f"{where}: {len(dates):,} gene names are dates ({quoted(dates)}): a spreadsheet has changed symbols such "
+            "as MARCH1, SEPT2 or DEC1. They stay as they are, but are not the names of these genes any more; take the "
             "file from before it was opened in the spreadsheet.",
             UserWarning,
             stacklevel=4,
@@ -85,7 +72,8 @@ def set_aside(adata: AnnData, where: str) -> AnnData:
     --------
     >>> import warnings
     >>> adata = AnnData(np.ones((2, 3)), var=pd.DataFrame(index=["Gata1", "__no_feature", "nCount_RNA"]))
-    >>> with warnings.catch_warnings(record=True):
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
     ...     kept = set_aside(adata, "a.csv")
     >>> kept.var_names.tolist(), kept.obs_keys()
     (['Gata1'], ['nCount_RNA'])
@@ -97,7 +85,7 @@ def set_aside(adata: AnnData, where: str) -> AnnData:
     if aside.all() or no_cells.all():  # names of another kind
         return adata
     if counters.any():
-        _warn(f"{where}: {shown(genes[counters])} count reads that belong to no gene; they are left out.")
+        _warn(f"{where}: {quoted(genes[counters])} count reads that belong to no gene; they are left out.")
     rest = adata[~no_cells, ~aside] if aside.any() or no_cells.any() else adata
     of_cells, of_genes = totals(sp.csr_matrix(rest.X) if sp.issparse(rest.X) else rest.X)
     no_genes[np.flatnonzero(~aside)[of_cells]] = True
@@ -108,10 +96,10 @@ def set_aside(adata: AnnData, where: str) -> AnnData:
     kept = adata[~no_cells, ~aside].copy()
     if no_genes.any():
         _keep(kept.obs, adata[~no_cells, no_genes].X, genes[no_genes])
-        _warn(f"{where}: {shown(genes[no_genes])} describe cells and are no genes; they are kept in obs.")
+        _warn(f"{where}: {quoted(genes[no_genes])} describe cells and are no genes; they are kept in obs.")
     if no_cells.any():
         _keep(kept.var, adata[no_cells, ~aside].X.T, cells[no_cells])
-        _warn(f"{where}: {shown(cells[no_cells])} describe genes and are no cells; they are kept in var.")
+        _warn(f"{where}: {quoted(cells[no_cells])} describe genes and are no cells; they are kept in var.")
     return kept
 
 

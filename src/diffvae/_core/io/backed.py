@@ -17,6 +17,7 @@ import pandas as pd
 
 from diffvae import _keys
 from diffvae._core.io.backed_matrix import BackedMatrix, joined, select_genes, stack
+from diffvae._core.io.modalities import choose_genome, feature_kinds, left_out
 from diffvae._errors import DataError
 
 if TYPE_CHECKING:
@@ -137,7 +138,9 @@ class BackedFile:
             names = obs[obs.attrs["_index"]]
             # nullable strings are stored as two arrays
             self.n_obs = int((names if hasattr(names, "shape") else names["values"]).shape[0])
-        self.var = self.table("var")
+        self.left_out = ""
+        self._genes: dict[str, np.ndarray | None] = {}
+        self.var = self._only_genes("var")
         self._names: dict[str, str] = {}
         if gene_symbols is not None:
             self._names = dict(zip(self.var.index, named_by(self.var, gene_symbols), strict=True))
@@ -148,9 +151,20 @@ class BackedFile:
             return genes
         return genes.set_axis(named_by(genes, self.gene_symbols, self._names), axis=0)
 
+    def _only_genes(self, key: str) -> pd.DataFrame:
+        """Read a table of features without those that are no genes, whose values are left out, too."""
+        table = self.table(key)
+        kinds = feature_kinds(table)
+        genes = np.flatnonzero(kinds == "")
+        self._genes[key] = None if len(genes) == len(table) else genes
+        if key == "var":
+            choose_genome(table.iloc[genes], None)
+            self.left_out = left_out(table, kinds)
+        return table.iloc[genes]
+
     def raw_var(self) -> pd.DataFrame:
         """Read the table of the genes of ``raw``, named as those of ``var`` are."""
-        return self._named(self.table("raw/var"))
+        return self._named(self._only_genes("raw/var"))
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -187,7 +201,12 @@ class BackedFile:
         return table.set_axis(table.index.astype(str).astype(object), axis=0)
 
     def rows(self, key: str) -> BackedMatrix:
-        """Return a matrix, CSR or dense, whose rows are read from slices of the stored arrays.
+        """Return a matrix of cells x genes, CSR or dense, whose rows are read from slices of the stored arrays."""
+        rows, genes = self._rows(key), self._genes.get("raw/var" if key.startswith("raw/") else "var")
+        return rows if genes is None else select_genes(rows, genes)
+
+    def _rows(self, key: str) -> BackedMatrix:
+        """Return a matrix with all its features.
 
         A slice of ``data`` and ``indices`` is one read each. anndata's sparse datasets and the loaders built on them
         read row by row, several times slower.
@@ -295,6 +314,7 @@ class BackedAnnData:
         self.shards = list(shards)
         self.notes: list[str] = []
         self._n_warned = 0
+        self.notes += dict.fromkeys(shard.left_out for shard in self.shards if shard.left_out)
         self.var_names, self._places = self._match()
         self.n_obs = sum(shard.n_obs for shard in self.shards)
         self.shape = (self.n_obs, len(self.var_names))

@@ -12,8 +12,8 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.aside import set_aside, shown
-from diffvae._errors import DataError
+from diffvae._core.io.aside import set_aside
+from diffvae._errors import DataError, quoted
 
 CELLS: tuple[str, ...] = (
     "CellID",
@@ -77,7 +77,7 @@ def read_loom(path: Path) -> AnnData:
     gene_key = next((key for key in GENES if key in var), None)
     if gene_key is None:
         raise DataError(
-            f"{str(path)!r} has no names of genes: its rows have the attributes {shown(list(var)) or 'none'}; "
+            f"{str(path)!r} has no names of genes: its rows have the attributes {quoted(list(var)) or 'none'}; "
             "call one of them 'Gene'."
         )
     cell_key = next((key for key in CELLS if key in obs), None)
@@ -93,7 +93,7 @@ def read_loom(path: Path) -> AnnData:
         obs.index = obs.index.astype(str)
     if len(layers) > 0:
         warnings.warn(
-            f"{str(path)!r} holds several matrices: X is {used!r}, the layers are {shown(list(layers))}. Another "
+            f"{str(path)!r} holds several matrices: X is {used!r}, the layers are {quoted(list(layers))}. Another "
             "one is used by its name as the layer.",
             UserWarning,
             stacklevel=4,

@@ -11,17 +11,10 @@ from anndata import AnnData
 
 from diffvae._core.io.backed import BackedAnnData
 from diffvae._core.io.backed_matrix import BackedMatrix
-from diffvae._errors import DataError
+from diffvae._errors import DataError, quoted
 
 BLOCK = 2**20
 """Values in one block: 8 MB in float64."""
-
-
-def quoted(names: Any, limit: int = 5) -> str:
-    """Return the first few names, quoted, for a message."""
-    names = [str(name) for name in names]
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more
 
 
 def source(layer: str | None) -> str:

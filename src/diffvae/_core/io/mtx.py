@@ -14,22 +14,14 @@ import scipy.io
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.aside import set_aside, shown, warn_of_dates
+from diffvae._core.io.aside import set_aside, warn_of_dates
 from diffvae._core.io.dialect import split
+from diffvae._core.io.modalities import GENE, OTHER_TYPES
 from diffvae._core.io.orientation import cell_share, evidence, gene_share
 from diffvae._core.io.text_file import as_text, encoding, opened, reading
-from diffvae._errors import DataError
+from diffvae._errors import DataError, quoted
 
-KINDS_10X: tuple[str, ...] = (
-    "Gene Expression",
-    "Antibody Capture",
-    "CRISPR Guide Capture",
-    "Multiplexing Capture",
-    "Custom",
-    "Peaks",
-)
-KINDS_10X += ("Antigen Capture", "Protein Expression", "Chromatin Accessibility", "Multiplexing Oligo")
-"""Types of features of Cell Ranger; other words in the third column are biotypes or chromosomes."""
+_TYPES = {GENE, *OTHER_TYPES}
 _PACKED = r"(\.gz)?$"
 _TEXT = re.compile(rf".*\.(tsv|txt|csv|mtx_rows|mtx_cols|mtx_rownames|mtx_colnames){_PACKED}|[^.]*$", re.IGNORECASE)
 _GENES = re.compile(r"(?<![a-z])(gene|feature|transcript|rowdata|var)(s|_?names?|_?ids?)?(?![a-z])")
@@ -88,7 +80,6 @@ def read_mtx(path: Path, *, transpose: bool | None) -> AnnData:
         adata.obs = _cell_table(cells)
     if genes is not None:
         adata.var = _gene_table(_with_symbols(genes, path))
-        adata = _gene_expression(adata, path)
         adata = set_aside(adata, repr(str(path)))
         warn_of_dates(adata.var_names.tolist(), repr(str(path)))
         adata.var_names_make_unique()
@@ -264,7 +255,7 @@ def _no_names(path: Path, shape: tuple[int, int], near: Sequence[_Names]) -> str
             return f"{str(names.path)!r} has {n:,} lines, but {path.name!r} needs {size} names. {advice}"
     return (
         f"The files beside {str(path)!r} ({shape[0]:,} x {shape[1]:,}) don't name both its margins: "
-        f"{shown([names.path.name for names in looked])}. {advice}"
+        f"{quoted([names.path.name for names in looked])}. {advice}"
     )
 
 
@@ -348,7 +339,7 @@ def _counts(column: pd.Series) -> bool:
 def _gene_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return ``var``: symbols as names, identifiers in ``gene_ids``, types of 10x in ``feature_types``."""
     columns = [c for c in table if not _counts(table[c])] or list(table.columns)
-    kinds = next((c for c in columns if len(table.columns) > 1 and table[c].isin(KINDS_10X).all()), None)
+    kinds = next((c for c in columns if len(table.columns) > 1 and table[c].str.lower().isin(_TYPES).any()), None)
     columns = [c for c in columns if c != kinds] or columns
     # constant columns are no names, nor are the few words of a biotype or chromosome
     distinct = [c for c in columns if len(table) < 3 or table[c].nunique() > 0.5 * len(table)] or columns[:1]
@@ -390,29 +381,6 @@ def _with_symbols(genes: pd.DataFrame, matrix: Path) -> pd.DataFrame:
     return genes
 
 
-def _gene_expression(adata: AnnData, path: Path) -> AnnData:
-    """Return cells without antibodies and guides, which are no genes."""
-    if "feature_types" not in adata.var:
-        return adata
-    kinds = adata.var["feature_types"].to_numpy()
-    genes = kinds == "Gene Expression"
-    if not genes.any():
-        raise DataError(
-            f"{str(path)!r} holds no gene expression: its features are of the types "
-            f"{shown(list(dict.fromkeys(kinds)))}; give the matrix of gene expression."
-        )
-    if genes.all():
-        return adata
-    left_out = {kind: int((kinds == kind).sum()) for kind in dict.fromkeys(kinds[~genes])}
-    words = ", ".join(f"{n:,} of the type {kind!r}" for kind, n in left_out.items())
-    warnings.warn(
-        f"{str(path)!r}: {words} are no genes; they are left out.",
-        UserWarning,
-        stacklevel=4,
-    )
-    return adata[:, genes].copy()
-
-
 # Folders
 
 
@@ -447,7 +415,8 @@ def _matrices(folder: Path) -> list[Path]:
     files = sorted(file for file in folder.iterdir() if _is_matrix(file))
     packed = {file.name for file in files}
     files = [file for file in files if not file.name.endswith(".gz") or file.name.removesuffix(".gz") not in packed]
-    return [file for file in files if file.name in ("matrix.mtx", "matrix.mtx.gz")] or files
+    usual = [file for file in files if file.name.endswith(("matrix.mtx", "matrix.mtx.gz"))]
+    return usual if len(usual) == 1 and usual[0].name.startswith("matrix") else files
 
 
 def _is_matrix(file: Path) -> bool:

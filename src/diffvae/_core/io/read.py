@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anndata as ad
@@ -14,17 +15,18 @@ from anndata import AnnData
 from diffvae._core.io.backed import named_by, unreadable
 from diffvae._core.io.loom import read_loom
 from diffvae._core.io.memory import refuse_what_cannot_be_held
+from diffvae._core.io.modalities import only_genes
 from diffvae._core.io.mtx import read_folder, read_mtx
 from diffvae._core.io.table import read_table
-from diffvae._errors import DataError
+from diffvae._errors import DataError, quoted
 
 IN_MEMORY = "AnnData in memory"
 """Source in a summary, for cells that were given in memory."""
 TABLES = tuple(kind + packed for kind in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
-_KNOWN = ".h5ad, 10x .h5, a 10x folder with matrix.mtx(.gz), .mtx(.gz), .csv, .tsv or .txt (.gz), .loom, .zarr"
+_KNOWN = ".h5ad, 10x .h5, a 10x folder with matrix.mtx(.gz), .mtx(.gz), .csv, .tsv or .txt (.gz), .loom, .zarr, .h5mu"
 
 
-def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnData:
+def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome: str | None = None) -> AnnData:
     r"""Read an expression matrix, cells x genes.
 
     Parameters
@@ -45,6 +47,8 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
         names, or is square and its names fit both ways; by default such a matrix raises a DataError.
 
         *Other formats* know which margin holds the cells; True swaps them.
+    genome
+        Genome of the genes to keep, of a 10x ``.h5`` of Cell Ranger 2 with several.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None) -> AnnD
                 return read_mtx(path, transpose=transpose)
             if path.is_dir() and not _is_zarr(path):
                 return read_folder(path, transpose=transpose)
-        reader = _library(path)
+        reader = _library(path, genome)
         refuse_what_cannot_be_held(path)
         adata = _read_by(reader, path)
     except MemoryError as error:
@@ -100,15 +104,17 @@ def _is_zarr(path: Path) -> bool:
     return path.name.lower().endswith(".zarr") or any((path / name).exists() for name in (".zgroup", "zarr.json"))
 
 
-def _library(path: Path) -> Callable[[Path], AnnData]:
+def _library(path: Path, genome: str | None) -> Callable[[Path], AnnData]:
     """Return the function of a library that reads a file."""
     name = path.name.lower()
     if path.is_dir():
         return ad.io.read_zarr
     if name.endswith(".h5ad"):
         return ad.io.read_h5ad
+    if name.endswith(".h5mu"):
+        return _read_mudata
     if name.endswith(".h5"):
-        return _read_10x_h5
+        return partial(_read_10x_h5, genome=genome)
     if name.endswith(".loom"):
         return read_loom
     raise DataError(f"{str(path)!r} has an unknown format. Known formats: {_KNOWN}.{_advice(name)}")
@@ -161,7 +167,8 @@ def _read_by(reader: Callable[[Path], AnnData], path: Path) -> AnnData:
         raise unreadable(path, error) from error
 
 
-def _read_10x_h5(path: Path) -> AnnData:
+def _read_10x_h5(path: Path, genome: str | None) -> AnnData:
+    """Read a 10x matrix with all its features; of Cell Ranger 2, which has a group for each genome, one genome."""
     import h5py
     import scanpy as sc
 
@@ -169,10 +176,41 @@ def _read_10x_h5(path: Path) -> AnnData:
         if "X" in file and "obs" in file:
             return ad.io.read_h5ad(path)
         # Cell Ranger 3 and later write one group "matrix", earlier versions one for each genome.
-        if not any(isinstance(group, h5py.Group) and "barcodes" in group for group in file.values()):
+        groups = [name for name, group in file.items() if isinstance(group, h5py.Group) and "barcodes" in group]
+        if not groups:
             raise DataError(f"{str(path)!r} is HDF5, but not a 10x matrix: it holds {', '.join(map(repr, file))}.")
-    adata = sc.read_10x_h5(path)
+    if "matrix" in groups:
+        adata = sc.read_10x_h5(path, gex_only=False)
+    else:
+        if genome is None and len(groups) > 1:
+            raise DataError(f"{path.name!r} has several genomes, {quoted(groups)}; choose one of them (genome).")
+        if genome is not None and genome not in groups:
+            raise DataError(f"genome is {genome!r}, but {path.name!r} has {quoted(groups)}.")
+        adata = sc.read_10x_h5(path, genome=genome)
     adata.var_names_make_unique()  # some symbols are repeated in every 10x reference
+    return adata
+
+
+RNA = ("rna", "gex", "gene expression", "gene_expression", "rna-seq", "scrna", "transcriptome")
+"""Names of the modality of RNA in a MuData file, in lower case."""
+
+
+def _read_mudata(path: Path) -> AnnData:
+    """Read the RNA modality of a MuData file, with the annotation of its cells that all modalities share."""
+    import h5py
+
+    with h5py.File(path) as file:
+        modalities = list(file["mod"])
+        found = [name for name in modalities if name.lower() in RNA]
+        if len(found) != 1 and len(modalities) > 1:
+            raise DataError(
+                f"{path.name!r} has the modalities {quoted(modalities)}; {len(found)} of them are called rna or gex. "
+                "Write the one with gene expression to a .h5ad file: mdata['NAME'].write_h5ad('rna.h5ad')."
+            )
+        adata: AnnData = ad.io.read_elem(file["mod"][(found or modalities)[0]])
+        shared = ad.io.read_elem(file["obs"])
+    shared = shared.loc[:, [":" not in str(column) and column not in adata.obs for column in shared]]
+    adata.obs = adata.obs.join(shared)
     return adata
 
 
@@ -182,15 +220,18 @@ def load(
     *,
     use_raw: bool = False,
     gene_symbols: str | None = None,
+    genome: str | None = None,
 ) -> tuple[AnnData, str]:
     """Return the cells of a file, or a copy of those in memory, and the name of their source in a summary."""
     if isinstance(data, str | os.PathLike):
-        return choose(read(data, transpose=transpose), use_raw, gene_symbols), Path(data).name
-    return choose((data.T if transpose else data).copy(), use_raw, gene_symbols), IN_MEMORY
+        return choose(read(data, transpose=transpose, genome=genome), use_raw, gene_symbols, genome), Path(data).name
+    return choose((data.T if transpose else data).copy(), use_raw, gene_symbols, genome), IN_MEMORY
 
 
-def choose(adata: AnnData, use_raw: bool = False, gene_symbols: str | None = None) -> AnnData:
-    """Return cells with the values of ``adata.raw``, if asked for, and genes named by a column of ``var``.
+def choose(
+    adata: AnnData, use_raw: bool = False, gene_symbols: str | None = None, genome: str | None = None
+) -> AnnData:
+    """Return cells with their genes only; values of ``adata.raw`` and names of a column of ``var`` if asked for.
 
     Examples
     --------
@@ -203,6 +244,9 @@ def choose(adata: AnnData, use_raw: bool = False, gene_symbols: str | None = Non
         if adata.raw is None:
             raise DataError("use_raw is True, but the cells have no adata.raw; leave it out, or name a layer.")
         adata = adata.raw.to_adata()
+    adata, notes = only_genes(adata, genome)
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=3)
     if gene_symbols is not None:
         by_id = dict(zip(adata.var_names.astype(str), named_by(adata.var, gene_symbols), strict=True))
         if adata.raw is not None:

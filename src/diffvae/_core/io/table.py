@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.aside import set_aside, shown, warn_of_dates
+from diffvae._core.io.aside import set_aside, warn_of_dates
 from diffvae._core.io.backed import unreadable
 from diffvae._core.io.dialect import (
     BLANKS,
@@ -29,7 +29,7 @@ from diffvae._core.io.dialect import (
 from diffvae._core.io.features import is_annotation_column, is_quality_column
 from diffvae._core.io.orientation import evidence, gene_share, is_known_gene
 from diffvae._core.io.text_file import as_text, opened, reading
-from diffvae._errors import DataError
+from diffvae._errors import DataError, quoted
 
 BLOCK = 2**21
 """Values that are parsed at once, about 60 MB."""
@@ -127,7 +127,7 @@ def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
     others = [header[j] for j in columns.kept if j != columns.gene_ids]
     if others:
         warnings.warn(
-            f"{str(path)!r}: the columns {shown(others)} are no {'cells' if transpose else 'genes'}; they are kept in "
+            f"{str(path)!r}: the columns {quoted(others)} are no {'cells' if transpose else 'genes'}; they are kept in "
             f"{'var' if transpose else 'obs'}.",
             UserWarning,
             stacklevel=3,
@@ -224,7 +224,7 @@ def _name_column(path: Path, header: list[str], head: pd.DataFrame, leading: lis
             best, names = score, j
     if len(head) > 1 and all(head[j].nunique() < 2 for j in leading):
         raise DataError(
-            f"The first columns of {str(path)!r} ({shown([header[j] for j in leading])}) hold the same in every line; "
+            f"The first columns of {str(path)!r} ({quoted([header[j] for j in leading])}) hold the same in every line; "
             "add a column of names."
         )
     return names, next((j for j in identifiers if j != names), None)
@@ -288,13 +288,13 @@ def _numbers(path: Path, dialect: Dialect, block: pd.DataFrame, columns: Columns
 
 def _refuse_column(path: Path, dialect: Dialect, name: str, rows: pd.Series, column: pd.Series) -> None:
     odd = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
-    shown_ = column if odd.empty else odd  # pandas reads whole numbers of 20 digits and more as text
+    values_shown = column if odd.empty else odd  # pandas reads whole numbers of 20 digits and more as text
     comma = dialect.separator != "," and dialect.decimal == "." and dialect.thousands is None
     if comma and not odd.empty and are_decimals([str(value) for value in odd]):
         raise _DecimalComma
     raise DataError(
-        f"Column {name!r} of {str(path)!r} is not numeric: it holds {shown_.iloc[0]!r} in row "
-        f"{rows[shown_.index[0]]!r}. Leave out columns that are not genes."
+        f"Column {name!r} of {str(path)!r} is not numeric: it holds {values_shown.iloc[0]!r} in row "
+        f"{rows[values_shown.index[0]]!r}. Leave out columns that are not genes."
     )
 
 
@@ -340,8 +340,8 @@ def _transpose(path: Path, corner: str, rows: Sequence[str], columns: Sequence[s
         )
     if not found.cells_in_rows:
         warnings.warn(
-            f"{str(path)!r}: neither the names of rows ({shown(rows[:2])}, ...) nor those of columns "
-            f"({shown(columns[:2])}, ...) tell which are the genes. Rows are taken as cells; if genes are "
+            f"{str(path)!r}: neither the names of rows ({quoted(rows[:2])}, ...) nor those of columns "
+            f"({quoted(columns[:2])}, ...) tell which are the genes. Rows are taken as cells; if genes are "
             "in rows, read it with transpose=True (--transpose). transpose=False (--no-transpose) confirms that cells "
             "are.",
             UserWarning,
