@@ -75,7 +75,7 @@ def set_aside(adata: AnnData, where: str) -> AnnData:
     >>> with warnings.catch_warnings():
     ...     warnings.simplefilter("ignore")
     ...     kept = set_aside(adata, "a.csv")
-    >>> kept.var_names.tolist(), kept.obs_keys()
+    >>> kept.var_names.tolist(), kept.obs.columns.tolist()
     (['Gata1'], ['nCount_RNA'])
     """
     genes, cells = adata.var_names.to_numpy(dtype=str), adata.obs_names.to_numpy(dtype=str)

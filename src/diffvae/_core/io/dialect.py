@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from diffvae._core.io.orientation import is_corner
 from diffvae._core.io.text_file import as_text, encoding, reading
 from diffvae._errors import DataError
 
@@ -205,7 +206,7 @@ def _dialect(
     names = _without_last_empty(header)
     n_fields = len(values[0])
     n = n_fields - _n_empty(values, len(names))
-    if n == len(names) + 1:  # R
+    if n == len(names) + 1 and not is_corner(names[0]):  # R
         names = ["", *names]
     if len(names) < 2:
         raise DataError(

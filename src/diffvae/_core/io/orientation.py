@@ -106,6 +106,18 @@ def cell_share(names: Sequence[str]) -> float:
     return float(np.mean(odd)) if some else 0.0
 
 
+def is_corner(name: str) -> bool:
+    """Return whether a name is that of a column of names, not that of a gene or cell.
+
+    Examples
+    --------
+    >>> [is_corner(name) for name in ("", "Geneid", "cell_id", "Gata1", "cell1")]
+    [True, True, True, False, False]
+    """
+    label = name.strip().lower()
+    return not label or _GENE_CORNER.fullmatch(label) is not None or _CELL_CORNER.fullmatch(label) is not None
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What the names of both margins tell.

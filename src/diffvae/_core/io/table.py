@@ -275,7 +275,7 @@ def _numbers(path: Path, dialect: Dialect, block: pd.DataFrame, columns: Columns
         if block[j].notna().any():
             raise DataError(
                 f"{str(path)!r} names {n - 1:,} columns, but some of its lines have {j:,}: "
-                f"{block.loc[block[j].notna().idxmax(), columns.names]!r} has {block[j].dropna().iloc[0]!r} there."
+                f"{block.loc[block[j].notna().idxmax(), columns.names]!r} has {str(block[j].dropna().iloc[0])!r} there."
             )
     first, last = columns.values[0], columns.values[-1]
     whole = last - first + 1 == len(columns.values)
