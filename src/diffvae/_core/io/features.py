@@ -43,6 +43,8 @@ _QUALITY_PATTERN = re.compile(
     r"|(umap|tsne|pca|pc|x_umap|x_tsne|x_pca|umap_harmony|harmony)_\d+"
 )
 
+_CHROMOSOME = re.compile(r"(chr)?(\d{1,2}|[IVX]+|[XYWZM]|MT|Un)([_:;]\S*)?|(GL|KI|JH)\d{6}(\.\d+)?", re.IGNORECASE)
+
 _ANNOTATION = _words(
     "chr chrom chromosome chromosome_name chromosome_scaffold_name seqname seqnames seqid contig scaffold start end "
     "stop strand length width start_position end_position chromstart chromend txstart txend tx_start tx_end tss "
@@ -108,6 +110,17 @@ def is_quality_column(names: Iterable[str]) -> np.ndarray:
     """
     plain = [_plain(str(name)) for name in names]
     return np.array([name in _QUALITY or _QUALITY_PATTERN.fullmatch(name) is not None for name in plain], dtype=bool)
+
+
+def is_chromosome(names: Iterable[str]) -> np.ndarray:
+    """Return which names are those of a chromosome or of a place on one.
+
+    Examples
+    --------
+    >>> is_chromosome(["chrX", "17", "MT", "chr1_KI270706v1_random", "chr2:1-500", "Gata1"]).tolist()
+    [True, True, True, True, True, False]
+    """
+    return np.array([_CHROMOSOME.fullmatch(str(name).strip()) is not None for name in names], dtype=bool)
 
 
 def is_annotation_column(names: Iterable[str]) -> np.ndarray:

@@ -91,9 +91,9 @@ def read_loom(path: Path) -> AnnData:
         obs = obs.drop(columns=cell_key).set_index(pd.Index(cells, dtype=str))
     else:
         obs.index = obs.index.astype(str)
-    if len(layers) > 0:
+    if layers or used != "matrix":
         warnings.warn(
-            f"{str(path)!r} holds several matrices: X is {used!r}, the layers are {quoted(list(layers))}. Another "
+            f"{str(path)!r} holds several matrices: X is {used!r}, the layers are {quoted(layers) or 'none'}. Another "
             "one is used by its name as the layer.",
             UserWarning,
             stacklevel=4,

@@ -16,6 +16,7 @@ from anndata import AnnData
 
 from diffvae._core.io.aside import set_aside, warn_of_dates
 from diffvae._core.io.dialect import split
+from diffvae._core.io.features import is_chromosome
 from diffvae._core.io.modalities import GENE, OTHER_TYPES
 from diffvae._core.io.orientation import cell_share, evidence, gene_share
 from diffvae._core.io.text_file import as_text, encoding, opened, reading
@@ -341,6 +342,7 @@ def _gene_table(table: pd.DataFrame) -> pd.DataFrame:
     columns = [c for c in table if not _counts(table[c])] or list(table.columns)
     kinds = next((c for c in columns if len(table.columns) > 1 and table[c].str.lower().isin(_TYPES).any()), None)
     columns = [c for c in columns if c != kinds] or columns
+    columns = [c for c in columns if is_chromosome(table[c]).mean() < 0.9] or columns
     # constant columns are no names, nor are the few words of a biotype or chromosome
     distinct = [c for c in columns if len(table) < 3 or table[c].nunique() > 0.5 * len(table)] or columns[:1]
     words = {c: str(c).strip().lower() for c in distinct}

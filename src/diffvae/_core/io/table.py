@@ -26,7 +26,7 @@ from diffvae._core.io.dialect import (
     sniff,
     values_text,
 )
-from diffvae._core.io.features import is_annotation_column, is_quality_column
+from diffvae._core.io.features import is_annotation_column, is_chromosome, is_quality_column
 from diffvae._core.io.orientation import evidence, gene_share, is_known_gene
 from diffvae._core.io.text_file import as_text, opened, reading
 from diffvae._errors import DataError, quoted
@@ -216,7 +216,7 @@ def _name_column(path: Path, header: list[str], head: pd.DataFrame, leading: lis
         is_id |= _ID_HEADER.fullmatch(label) is not None and _CELL_HEADER.fullmatch(label) is None
         if is_id:
             identifiers.append(j)
-        distinct = len(set(values)) / len(values)
+        distinct = 0 if is_chromosome(values).mean() > 0.9 else len(set(values)) / len(values)
         symbols = _SYMBOL_HEADER.fullmatch(label) is not None or (gene_share(values) >= 0.02 and not is_id)
         named = label == "" or symbols or is_id or _CELL_HEADER.fullmatch(label) is not None or not described[j]
         score = (distinct > 0.5 or (len(values) == 1 and named), named, symbols and not is_id, not is_id, -j)
