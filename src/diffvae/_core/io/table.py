@@ -27,7 +27,7 @@ from diffvae._core.io.dialect import (
     values_text,
 )
 from diffvae._core.io.features import is_annotation_column, is_chromosome, is_quality_column
-from diffvae._core.io.orientation import evidence, gene_share, is_known_gene
+from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_known_gene
 from diffvae._core.io.text_file import as_text, opened, reading
 from diffvae._errors import DataError, quoted
 
@@ -42,6 +42,7 @@ _CELL_HEADER = re.compile(r"(cell[_. ]?)?(barcodes?|ids?|names?|index)|cells?")
 _INDEX_HEADER = ("", "x", "v1", "index", "rownames", "row.names", "row_names", "unnamed: 0", "no", "#", "id")
 _ODD_NUMBER = re.compile(r"[-+]?(\d{5,}\D?|\d*[.,]\d+\D{0,2}|\d+[.,]\d*\D{0,2})")
 """Text that was meant to be a number: its column is not a column of words."""
+_NUMBERS = re.compile(r"\d+")
 
 
 class _DecimalComma(Exception):
@@ -199,7 +200,12 @@ def _is_words(header: list[str], j: int, column: pd.Series) -> bool:
     values = [str(value) for value in column.dropna()]
     if any(is_number(value) or is_comma_number(value) or _ODD_NUMBER.fullmatch(value) for value in values):
         return False
-    return header.count(header[j]) == 1 and not is_known_gene([header[j]])[0]
+    if header.count(header[j]) > 1 or is_known_gene([header[j]])[0] or cell_share([header[j]]):
+        return False
+    # cell 17 of a hundred numbered cells is one of them
+    shape = _NUMBERS.sub("0", header[j])
+    alike = sum(_NUMBERS.sub("0", name) == shape for name in header)
+    return shape == header[j] or alike < 2
 
 
 def _name_column(path: Path, header: list[str], head: pd.DataFrame, leading: list[int]) -> tuple[int, int | None]:
