@@ -166,7 +166,7 @@ def _columns(path: Path, dialect: Dialect) -> Columns:
     start = 1 if _is_running(header[0], head[0]) and 1 in text else 0
     leading = []
     for j in range(start, len(header)):
-        if j not in text or (j > start and not by_name[j] and _n_numbers(head[j]) > 0):
+        if j not in text or (j > start and not by_name[j] and (_n_numbers(head[j]) or _is_of_matrix(header, j))):
             break
         leading.append(j)
     names, gene_ids = _name_column(path, header, head, leading)
@@ -200,12 +200,15 @@ def _is_words(header: list[str], j: int, column: pd.Series) -> bool:
     values = [str(value) for value in column.dropna()]
     if any(is_number(value) or is_comma_number(value) or _ODD_NUMBER.fullmatch(value) for value in values):
         return False
+    return not _is_of_matrix(header, j)
+
+
+def _is_of_matrix(header: list[str], j: int) -> bool:
+    """Return whether a column belongs to the matrix by its name: a gene, a cell, another of many with numbers."""
     if header.count(header[j]) > 1 or is_known_gene([header[j]])[0] or cell_share([header[j]]):
-        return False
-    # cell 17 of a hundred numbered cells is one of them
+        return True
     shape = _NUMBERS.sub("0", header[j])
-    alike = sum(_NUMBERS.sub("0", name) == shape for name in header)
-    return shape == header[j] or alike < 2
+    return shape != header[j] and sum(_NUMBERS.sub("0", name) == shape for name in header) > 1
 
 
 def _name_column(path: Path, header: list[str], head: pd.DataFrame, leading: list[int]) -> tuple[int, int | None]:
