@@ -276,6 +276,18 @@ def test_genes_of_other_species(genes):
         assert evidence(cells, genes).transpose is False
 
 
+def test_numbers_as_names(tmp_path):
+    path = write(tmp_path / "a.csv", BY_GENE.set_axis(list("01234"), axis=1).to_csv())
+    with pytest.raises(DataError, match="genes in rows"):
+        read(path)
+    same(read(path, transpose=True), cells=list("01234"))
+    ncbi = ["4609", "7157", "2623", "100", "1956", "672", "675"]
+    same(read(write(path, BY_CELL.set_axis(ncbi, axis=1).to_csv())), genes=ncbi)
+    for text in ("3,1,4\n1,5,9\n", ",3,1,1\nc1,5,9,1\n", "c1,3,1,4\nc2,5,9,1\n", ",0.5,1.5\nc1,1,2\n"):
+        with pytest.raises(DataError, match=r"first line of .* holds numbers"):
+            read(write(path, text))
+
+
 def test_without_evidence_a_warning_names_the_option(tmp_path):
     path = write(tmp_path / "a.csv", "id,AA,BB\nfoo,1,2\nbar,2,3\n")
     with pytest.warns(UserWarning, match=r"neither the names of rows .*transpose=True \(--transpose\)"):

@@ -43,7 +43,7 @@ _CELL = re.compile(
     rf"""(\S*[^A-Za-z])?[ACGTN]{{10,}}([^A-Za-z]\S*)? | (\S*[^A-Za-z])?[ACGT]{{6,}}([_.:+-][ACGT]{{6,}})+([^A-Za-z]\S*)?
     | (.*[^A-Za-z0-9])?{_WELL}([_.-](S\d+|L\d+|R\d|rep\w*))* | (plate|p)\w*[_.-]\w*{_WELL}([_.-].*)?
     | [SED]R[RXS]\d{{5,}}\S* | GSM\d{{5,}}\S* | SAM[NED]A?\d{{5,}} | E-MTAB-\S+ | \S+\.(bam|sam|fastq|fq|cram)(\.gz)?
-    | (\S*[^a-z])?(cell|barcode|nucleus|nuclei|sample|spot|bead|bc|well|lane|plate)s?[ _.:#-]?\d+(\D.*)?
+    | (\S*[^a-z])?(cell|barcode|nucleus|nuclei|sample|spot|bead|bc|sc|well|lane|plate)s?[ _.:#-]?\d+(\D.*)?
     | (\S*[_.-])?c[_.-]?\d+ | bc[A-Z]{{4}}\S* | \d\d_\d\d_\d\d(_\S+)? | [0-9a-f]{{8}}-[0-9a-f]{{4}}-\S+
     | \S*_\d+_\d+(_\S*)?""",
     re.VERBOSE | re.IGNORECASE,

@@ -27,7 +27,7 @@ from diffvae._core.io.dialect import (
     values_text,
 )
 from diffvae._core.io.features import is_annotation_column, is_chromosome, is_quality_column
-from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_known_gene
+from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_corner, is_known_gene
 from diffvae._core.io.text_file import as_text, opened, reading
 from diffvae._errors import DataError, quoted
 
@@ -91,11 +91,7 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
 
 def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
     header = dialect.header
-    if all(is_number(name) or name.lower() in MISSING for name in header[1:]) and any(map(is_number, header[1:])):
-        raise DataError(
-            f"The first line of {str(path)!r} holds numbers ({header[1]!r}, ...) where gene names should be; "
-            "add a line of names."
-        )
+    _refuse_header_of_numbers(path, header)
     columns = _columns(path, dialect)
     if not columns.values:
         raise DataError(f"{str(path)!r} has no column of numbers.")
@@ -317,6 +313,19 @@ def _stacked(blocks: list[Any]) -> Any:
 
 
 # Names
+
+
+def _refuse_header_of_numbers(path: Path, header: list[str]) -> None:
+    """Refuse a first line of numbers: it is a line of values, unless they number the cells or identify genes at NCBI."""
+    names = [name for name in header[1:] if name.lower() not in MISSING]
+    if not names or not all(map(is_number, names)):
+        return
+    if is_corner(header[0]) and all(map(str.isdecimal, names)) and len(set(names)) == len(header) - 1:
+        return
+    raise DataError(
+        f"The first line of {str(path)!r} holds numbers ({header[1]!r}, ...) where gene names should be; "
+        "add a line of names."
+    )
 
 
 def _refuse_names(path: Path, corner: str, rows: pd.Index) -> None:
