@@ -47,6 +47,9 @@ DIALECTS = {
     "comments of another kind": "%one\n\n%two, three\n" + rows(","),
     "header in a comment": "# made by x\n#" + rows("\t"),
     "empty lines": "\n\n" + rows(",") + "\n",
+    "a title": "My cells, 2020\n\n" + rows("\t"),
+    "a title and lines of separators": "My cells;;;;;;;\n;;;;;;;\n" + rows(";") + ";;;;;;;\n;;;;;;;\n",
+    "a comment at the end": rows(",") + "# end\n",
     "decimal point": rows(",", form=lambda v: f"{v}.0"),
     "decimal comma": rows(";", form=lambda v: f"{v},0"),
     "decimal comma, tabs": rows("\t", form=lambda v: f"{v},00"),
@@ -68,8 +71,8 @@ def test_encodings_and_ends_of_lines(tmp_path, encoding, end):
 
 
 def test_a_byte_beyond_the_first_lines_decides_the_encoding(tmp_path):
-    text = "cell,Gata1\n" + "".join(f"c{i},1\n" for i in range(99)) + "cé,2\n"
-    assert read(write(tmp_path / "a.csv", text, "latin-1")).obs_names[-1] == "cé"
+    text = "cell,Gata1\n" + "".join(f"c{i},1\n" for i in range(99)) + "é_c99,2\n"
+    assert read(write(tmp_path / "a.csv", text, "latin-1")).obs_names[-1] == "é_c99"
 
 
 def test_decimal_commas_further_down(tmp_path):
@@ -165,6 +168,27 @@ def test_columns_beside_the_names_of_cells(tmp_path):
         adata = same(read(write(tmp_path / "a.csv", table.to_csv(index=False))))
     assert adata.obs["my_label"].tolist() == list("abbab")
     assert np.allclose(adata.obs["nCount_RNA"], X.sum(1))
+
+
+def test_true_and_false_are_no_expression(tmp_path):
+    table = BY_CELL.assign(is_doublet=[True, False, True, False, True], keep=["TRUE", "FALSE"] * 2 + ["TRUE"])
+    with pytest.warns(UserWarning, match="'is_doublet', 'keep' are no genes"):
+        adata = same(read(write(tmp_path / "a.csv", table.to_csv())))
+    assert adata.obs["is_doublet"].tolist() == ["True", "False", "True", "False", "True"]
+
+
+def test_gct(tmp_path):
+    body = "".join(f"{g}\tna\t" + "\t".join(map(str, X[:, i])) + "\n" for i, g in enumerate(GENES))
+    text = "#1.2\n7\t5\nNAME\tDescription\t" + "\t".join(CELLS) + "\n" + body
+    with pytest.warns(UserWarning, match="'Description' are no cells"):
+        same(read(write(tmp_path / "a.txt", text), transpose=True))
+
+
+def test_a_column_that_is_not_named_as_the_cells(tmp_path):
+    table = pd.DataFrame(np.arange(66).reshape(3, 22), index=GENES[:3], columns=[f"P1_A{i:02d}" for i in range(1, 23)])
+    table.insert(4, "mean_of_all", 7)
+    with pytest.warns(UserWarning, match="'mean_of_all' are taken as cells, but are not named as the other cells are"):
+        read(write(tmp_path / "a.csv", table.to_csv()), transpose=True)
 
 
 @pytest.mark.parametrize("transpose", [True, False])

@@ -133,7 +133,7 @@ def _first_lines(path: Path, name: str) -> tuple[list[str], list[str], list[int]
         for number, text in enumerate(file):
             line = text.rstrip("\r\n")
             n_characters += len(line)
-            if not line.strip():
+            if not line.strip(" \t,;|"):
                 continue
             if not lines and line.lstrip().startswith(("#", "%")) and not line.lstrip().startswith("#N/A"):
                 comments.append(line.lstrip())
@@ -153,11 +153,13 @@ def _separated(
     best: tuple[tuple[float, ...], list[str], list[list[str]], str, int] | None = None
     for order, separator in enumerate(SEPARATORS):
         rows = [split(line, separator) for line in lines]
-        header, values, n_skip = rows[0], rows[1:], n_before[1] if len(rows) > 1 else 0
+        n_titles = _n_titles(comments, rows)
+        rows, before = rows[n_titles:], n_before[n_titles:]
+        header, values, n_skip = rows[0], rows[1:], before[1] if len(rows) > 1 else 0
         if comments and sum(map(is_number, rows[0][1:])) > 0.5 * (len(rows[0]) - 1) >= 0.5:
             told = split(comments[-1].lstrip("#% "), separator)  # "#gene  cell1  cell2"
             if len(rows[0]) - len(told) in (0, 1):
-                header, values, n_skip = told, rows, n_before[0]
+                header, values, n_skip = told, rows, before[0]
         if not values:
             continue
         n = len(values[0])
@@ -172,6 +174,15 @@ def _separated(
     if best is None:
         return split(lines[0], ","), [], ",", n_before[0]
     return best[1:]
+
+
+def _n_titles(comments: list[str], rows: list[list[str]]) -> int:
+    """Return 1 if the first line is a title, one field above a table, or the sizes of a table in the format GCT."""
+    if len(rows) < 3 or len({len(row) for row in rows[1:]}) > 1 or len(rows[1]) < 3:
+        return 0
+    fields = [field for field in rows[0] if field]
+    gct = bool(comments) and comments[0].startswith("#1.") and len(fields) == 2 and all(map(str.isdecimal, fields))
+    return int((len(fields) == 1 and bool(rows[0][0])) or gct)
 
 
 def _comma(field: str, separator: str) -> bool:

@@ -49,7 +49,7 @@ _ANNOTATION = _words(
     "chr chrom chromosome chromosome_name chromosome_scaffold_name seqname seqnames seqid contig scaffold start end "
     "stop strand length width start_position end_position chromstart chromend txstart txend tx_start tx_end tss "
     "start_bp end_bp gene_start gene_end gene_start_bp gene_end_bp gene_strand gene_chr gene_chrom gene_chromosome "
-    "position coordinates locus cytoband band karyotype_band "
+    "position coordinates coverage reference locus cytoband band karyotype_band "
     "gene_length genelength transcript_length tx_length tx_len cds_length exon_length merged_length "
     "effectivelength effective_length eff_length efflength "
     "gene_biotype genebiotype biotype gene_type genetype transcript_biotype transcript_type class_code "

@@ -106,6 +106,22 @@ def cell_share(names: Sequence[str]) -> float:
     return float(np.mean(odd)) if some else 0.0
 
 
+def odd_cells(names: Sequence[str]) -> list[str]:
+    """Return the few names that are no names of cells, if nearly all others clearly are; else none.
+
+    Examples
+    --------
+    >>> odd_cells([*(f"P01_A{i:02d}" for i in range(1, 21)), "Coverage"])
+    ['Coverage']
+    >>> odd_cells(["P01_A01", "Coverage"])
+    []
+    """
+    if len(names) < 20 or cell_share(names) < 0.95:
+        return []
+    odd = [str(name) for name in names if not _CELL.fullmatch(str(name).strip())]
+    return odd if len(odd) <= 5 else []
+
+
 def is_corner(name: str) -> bool:
     """Return whether a name is that of a column of names, not that of a gene or cell.
 

@@ -27,7 +27,7 @@ from diffvae._core.io.dialect import (
     values_text,
 )
 from diffvae._core.io.features import is_annotation_column, is_chromosome, is_quality_column
-from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_corner, is_known_gene
+from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_corner, is_known_gene, odd_cells
 from diffvae._core.io.text_file import as_text, opened, reading
 from diffvae._errors import DataError, quoted
 
@@ -100,6 +100,7 @@ def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
     blocks: list[Any] = []
     kept: dict[int, list[str]] = {j: [] for j in columns.kept}
     for block in _blocks(path, dialect, columns):
+        block = _without_empty_lines(block, columns)
         x = _numbers(path, dialect, block, columns)
         blocks.append(sp.csr_matrix(x) if np.count_nonzero(x) < 0.5 * x.size else x)
         rows += block[columns.names].tolist()
@@ -130,6 +131,13 @@ def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
             stacklevel=3,
         )
     adata = set_aside(adata, repr(str(path)))
+    if odd := odd_cells(adata.obs_names.tolist()):
+        warnings.warn(
+            f"{str(path)!r}: {quoted(odd)} are taken as cells, but are not named as the other cells are. Leave "
+            "them out if they are none.",
+            UserWarning,
+            stacklevel=3,
+        )
     warn_of_dates(adata.var_names.tolist(), repr(str(path)))
     return adata
 
@@ -157,7 +165,7 @@ def _columns(path: Path, dialect: Dialect) -> Columns:
     header = dialect.header
     with reading(path):
         head = pd.read_csv(values_text(dialect), **_layout(dialect), low_memory=False)
-    text = [j for j in range(len(header)) if head[j].dtype.kind not in "biuf"]
+    text = [j for j in range(len(header)) if head[j].dtype.kind not in "iuf"]  # True and False are no expression
     by_name = is_annotation_column(header) | is_quality_column(header)
     start = 1 if _is_running(header[0], head[0]) and 1 in text else 0
     leading = []
@@ -201,6 +209,8 @@ def _is_words(header: list[str], j: int, column: pd.Series) -> bool:
 
 def _is_of_matrix(header: list[str], j: int) -> bool:
     """Return whether a column belongs to the matrix by its name: a gene, a cell, another of many with numbers."""
+    if is_corner(header[j]):
+        return False
     if header.count(header[j]) > 1 or is_known_gene([header[j]])[0] or cell_share([header[j]]):
         return True
     shape = _NUMBERS.sub("0", header[j])
@@ -271,6 +281,16 @@ def _blocks(path: Path, dialect: Dialect, columns: Columns) -> Iterator[pd.DataF
             raise unreadable(path, error) from error
 
 
+def _without_empty_lines(block: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """Return lines that hold something: a spreadsheet leaves lines of separators, programs a comment at the end."""
+    names = block[columns.names].str.strip()
+    odd = (names == "") | names.str.startswith("#")
+    if not odd.any():
+        return block
+    values = [j for j in columns.values if j in block]
+    return block[~(odd & block[values].isna().all(axis=1))]
+
+
 def _numbers(path: Path, dialect: Dialect, block: pd.DataFrame, columns: Columns) -> np.ndarray:
     """Return the matrix in some lines."""
     n = len(dialect.header)
@@ -286,7 +306,7 @@ def _numbers(path: Path, dialect: Dialect, block: pd.DataFrame, columns: Columns
     whole = last - first + 1 == len(columns.values)
     part = block.iloc[:, first : last + 1] if whole else block.iloc[:, columns.values]
     for j, dtype in zip(columns.values, part.dtypes, strict=True):
-        if dtype.kind not in "biuf":
+        if dtype.kind not in "iuf":
             _refuse_column(path, dialect, dialect.header[j], block[columns.names], block[j])
     return part.to_numpy(dtype=np.float32)
 
@@ -316,7 +336,7 @@ def _stacked(blocks: list[Any]) -> Any:
 
 
 def _refuse_header_of_numbers(path: Path, header: list[str]) -> None:
-    """Refuse a first line of numbers: it is a line of values, unless they number the cells or identify genes at NCBI."""
+    """Refuse a first line of numbers: it is a line of values, unless they number cells or identify genes at NCBI."""
     names = [name for name in header[1:] if name.lower() not in MISSING]
     if not names or not all(map(is_number, names)):
         return
