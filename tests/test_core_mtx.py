@@ -113,6 +113,17 @@ LAYOUTS = {
         X.T,
         {"barcodes.tsv": lines(CELLS).replace("\n", "\r\n"), "genes.tsv": table(IDS, GENES).replace("\n", "\r\n")},
     ),
+    "samples at the end": (
+        "matrix_S1.mtx",
+        X.T,
+        {
+            "barcodes_S1.tsv": lines(CELLS),
+            "genes_S1.tsv": lines(GENES),
+            "barcodes_S0.tsv": lines("abcde"),
+            "genes_S0.tsv": lines("abcdefg"),
+        },
+    ),
+    "blanks": ("matrix.mtx", X.T, {"barcodes.tsv": lines(CELLS), "genes.tsv": table(IDS, GENES, separator=" ")}),
     "rows and columns": ("a.mtx", X.T, {"a_rownames.txt": lines(GENES), "a_colnames.txt": lines(CELLS)}),
     "rows and columns of AnnData": ("a.mtx", X, {"obs_names.csv": lines(CELLS), "var_names.csv": lines(GENES)}),
 }
@@ -177,6 +188,32 @@ def test_names_of_another_length(tmp_path):
         read(path)
     assert read(path, transpose=True).shape == (5, 7)
     assert read(path, transpose=False).shape == (7, 5)
+
+
+def test_names_of_genes_only(tmp_path):
+    path = mtx(tmp_path / "a.mtx", X.T)
+    write(tmp_path / "genes.txt", lines(GENES))
+    with pytest.raises(DataError, match=r"has no barcodes.tsv\(.gz\) beside it, only 'genes.txt'"):
+        read(path)
+    same(read(path, transpose=True), cells="01234")
+
+
+def test_several_files_of_names_that_fit(tmp_path):
+    path = mtx(tmp_path / "a.mtx", X.T)
+    write(tmp_path / "genes.txt", lines(GENES))
+    write(tmp_path / "barcodes_1.txt", lines(CELLS))
+    write(tmp_path / "barcodes_2.txt", lines("abcde"))
+    with pytest.raises(DataError, match=r"several files of names .* fit, .*'barcodes_1.txt'.*'barcodes_2.txt'"):
+        read(path)
+
+
+def test_alevin_fry_with_introns(tmp_path):
+    write(tmp_path / "quants_mat_rows.txt", lines(CELLS))
+    write(tmp_path / "quants_mat_cols.txt", lines([*GENES, *(f"{g}-U" for g in GENES), *(f"{g}-A" for g in GENES)]))
+    path = mtx(tmp_path / "quants_mat.mtx", np.hstack([X - 1, X + 5, np.ones_like(X)]))
+    with pytest.warns(UserWarning, match="X is the sum of spliced and ambiguous ones"):
+        adata = same(read(path))
+    assert (adata.layers["unspliced"].toarray() == X + 5).all()
 
 
 def test_square_matrices(tmp_path):

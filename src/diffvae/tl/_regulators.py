@@ -84,7 +84,8 @@ def read_genes(path: str | PathLike[str]) -> list[str]:
     if column is None and len(rows[0]) > 1 and len({row[0] for row in rows}) == 1 < len(rows):
         # a table without a header whose first column is the species: the column of symbols that are known
         table = pd.DataFrame(rows)
-        column = max(table, key=lambda c: (gene_share(table[c].astype(str).tolist()), -c))
+        texts = {c: table[c].astype(str) for c in table}
+        column = max(texts, key=lambda c: (gene_share(texts[c].tolist()), not texts[c].str.startswith("ENS").any(), -c))
         return [str(symbol) for symbol in table[column].dropna() if symbol]
     if column is None:
         return [line.split()[0].strip(",;\"'") for line in lines]

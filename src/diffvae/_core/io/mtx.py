@@ -22,11 +22,16 @@ from diffvae._core.io.orientation import cell_share, evidence, gene_share
 from diffvae._core.io.text_file import as_text, encoding, opened, reading
 from diffvae._errors import DataError, quoted
 
+_IDENTIFIED = re.compile(r"ENS[A-Z]*G\d+(\.\d+)? \S+")
+"""An identifier and a symbol with a blank between."""
 _TYPES = {GENE, *OTHER_TYPES}
 _PACKED = r"(\.gz)?$"
 _TEXT = re.compile(rf".*\.(tsv|txt|csv|mtx_rows|mtx_cols|mtx_rownames|mtx_colnames){_PACKED}|[^.]*$", re.IGNORECASE)
 _GENES = re.compile(r"(?<![a-z])(gene|feature|transcript|rowdata|var)(s|_?names?|_?ids?)?(?![a-z])")
 _CELLS = re.compile(r"(?<![a-z])((cell_?)?barcode|cell|bc|spot|nuclei|obs|coldata)(s|_?names?|_?ids?)?(?![a-z])")
+_COMMON = re.compile(
+    r"(matrix|counts?|mat|dge|barcodes?|features?|genes?|cells?|names?|ids?|filtered|raw|x|all|metadata)"
+)
 _ROWS = re.compile(r"(?<![a-z])rows?(_?names?)?(?![a-z])")
 _COLUMNS = re.compile(r"(?<![a-z])col(umn)?s?(_?names?)?(?![a-z])")
 _INNER = (
@@ -58,6 +63,7 @@ class _Fit:
     genes_in_rows: bool
     genes: pd.DataFrame
     cells: pd.DataFrame
+    files: tuple[Path, Path]
 
 
 def read_mtx(path: Path, *, transpose: bool | None) -> AnnData:
@@ -69,7 +75,7 @@ def read_mtx(path: Path, *, transpose: bool | None) -> AnnData:
     matrix = _matrix(path)
     near = _files_of_names(path)
     genes, cells, in_rows = _matched(path, matrix.shape, near, transpose)
-    if transpose is not None and in_rows != transpose and genes is not None:
+    if transpose is not None and in_rows != transpose:
         warnings.warn(
             f"The names beside {str(path)!r} show that its genes are in {'rows' if in_rows else 'columns'}; "
             f"transpose={transpose} ({'--transpose' if transpose else '--no-transpose'}) is left aside.",
@@ -81,7 +87,7 @@ def read_mtx(path: Path, *, transpose: bool | None) -> AnnData:
         adata.obs = _cell_table(cells)
     if genes is not None:
         adata.var = _gene_table(_with_symbols(genes, path))
-        adata = set_aside(adata, repr(str(path)))
+        adata = set_aside(_without_introns(adata, path), repr(str(path)))
         warn_of_dates(adata.var_names.tolist(), repr(str(path)))
         adata.var_names_make_unique()
     adata.X = sp.csr_matrix(adata.X)
@@ -159,8 +165,17 @@ def _distance(file: Path, matrix: Path, others: Sequence[Path]) -> tuple[int, ..
     own = max((len(start) for start in (_stem(matrix), prefix) if name.startswith(start)), default=0)
     other = max((len(s) for m in others for s in (_stem(m), _prefix(m)) if name.startswith(s)), default=0)
     word = re.search(r"barcode|feature|gene|\.mtx_|rows|cols", name[own:])
-    usual = word is not None and "metadata" not in name
-    return int(other > own), int(shared < len(prefix)), -shared, word.start() if word else 0, int(not usual)
+    usual = word is not None and "metadata" not in name and ".names." not in name
+    parts = _parts(matrix)  # of matrix_S1.mtx and barcodes_S1.tsv
+    foreign = len(parts - _parts(file)) + len(_parts(file) - parts)
+    start = word.start() if word else 0
+    return int(other > own), int(shared < len(prefix)), -shared, foreign, start, int(not usual)
+
+
+def _parts(file: Path) -> frozenset[str]:
+    """Return the parts of a file name that name neither its kind nor its format."""
+    parts = re.split(r"[^a-z0-9]+", re.sub(r"(\.(tsv|txt|csv|mtx\w*))?(\.gz)?$", "", file.name.lower()))
+    return frozenset(part for part in parts if part and not _COMMON.fullmatch(part))
 
 
 def _matched(
@@ -171,7 +186,8 @@ def _matched(
     if not fits:
         if transpose is None:
             raise DataError(_no_names(path, shape, near))
-        return None, None, transpose
+        n_genes, n_cells = shape if transpose else shape[::-1]
+        return _of_kind("genes", n_genes, near), _of_kind("cells", n_cells, near), transpose
     nearest = [fit for fit in fits if fit.far == fits[0].far]
     ways = {fit.genes_in_rows for fit in nearest}
     in_rows = nearest[0].genes_in_rows
@@ -183,8 +199,26 @@ def _matched(
                 "transpose=True (--transpose) if genes are in rows, with transpose=False (--no-transpose) if cells are."
             )
         in_rows = custom
-    best = next(fit for fit in nearest if fit.genes_in_rows == in_rows)
+    best, *others = [fit for fit in nearest if fit.genes_in_rows == in_rows]
+    for other in others:
+        if not (_same(best.genes, other.genes) and _same(best.cells, other.cells)):
+            files = dict.fromkeys(file.name for fit in (best, other) for file in fit.files)
+            raise DataError(
+                f"{str(path)!r} has several files of names beside it that fit, {quoted(files)}; leave in its folder "
+                "those that belong to it, or begin their names as that of the matrix."
+            )
     return best.genes, best.cells, in_rows
+
+
+def _same(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    """Return whether two tables hold the same names."""
+    return any(a[i].tolist() == b[j].tolist() for i in a for j in b if len(a) < 2 or not _counts(a[i]))
+
+
+def _of_kind(kind: str, n: int, near: Sequence[_Names]) -> pd.DataFrame | None:
+    """Return the nearest table of one kind that has n names."""
+    tables = (_names_table(names.path, n) for names in near if names.kind == kind and names.far[0] == 0)
+    return next((table for table in tables if table is not None), None)
 
 
 def _fits(shape: tuple[int, int], near: Sequence[_Names]) -> Iterator[_Fit]:
@@ -203,7 +237,8 @@ def _fits(shape: tuple[int, int], near: Sequence[_Names]) -> Iterator[_Fit]:
             else:
                 found = _by_content(rows, columns)
             for in_rows in (True, False) if found is None else (found,):
-                yield _Fit(far, in_rows, rows, columns) if in_rows else _Fit(far, in_rows, columns, rows)
+                files = (a.path, b.path)
+                yield _Fit(far, True, rows, columns, files) if in_rows else _Fit(far, False, columns, rows, files)
 
 
 def _custom(path: Path) -> bool | None:
@@ -290,6 +325,8 @@ def _names_table(path: Path, n: int) -> pd.DataFrame | None:
     header = len(lines) == n + 1
     body = lines[1:] if header else lines
     ending = path.name.lower().removesuffix(".gz")
+    if not header and all(_IDENTIFIED.fullmatch(line) for line in body):
+        body = [line.replace(" ", "\t", 1) for line in body]
     separator = "\t" if any("\t" in line for line in body[:100]) else ","
     if separator == "," and not (ending.endswith(".csv") or all("," in line for line in body)):
         separator = "\t"
@@ -371,6 +408,25 @@ def _gene_table(table: pd.DataFrame) -> pd.DataFrame:
             if column not in (best, first, kinds) and column not in var and not _counts(table[column]):
                 var[column] = table[column].to_numpy()
     return var
+
+
+def _without_introns(adata: AnnData, path: Path) -> AnnData:
+    """Return alevin-fry's three counts of each gene: spliced and ambiguous reads as X, unspliced ones as a layer."""
+    names = adata.var_names
+    n = adata.n_vars // 3
+    kinds = [names[i * n : (i + 1) * n] for i in range(3)]
+    if n == 0 or adata.n_vars % 3 or not ((kinds[0] + "-U").equals(kinds[1]) and (kinds[0] + "-A").equals(kinds[2])):
+        return adata
+    warnings.warn(
+        f"{str(path)!r} counts spliced, unspliced (-U) and ambiguous (-A) reads of each gene: X is the sum of spliced "
+        "and ambiguous ones, the layer 'unspliced' has the others. For nuclei add it.",
+        UserWarning,
+        stacklevel=4,
+    )
+    x = adata.X
+    made = AnnData(sp.csr_matrix(x[:, :n] + x[:, 2 * n :]), obs=adata.obs, var=adata.var.iloc[:n])
+    made.layers["unspliced"] = sp.csr_matrix(x[:, n : 2 * n])
+    return made
 
 
 def _with_symbols(genes: pd.DataFrame, matrix: Path) -> pd.DataFrame:
