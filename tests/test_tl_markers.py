@@ -229,3 +229,15 @@ def test_endocrine_lineage_has_its_progenitors_and_no_gene_for_two_of_them():
     stages = ["Ductal progenitor", "Endocrine progenitor", "Endocrine precursor"]
     assert sum(len(up[t]) for t in stages) == len(set().union(*up[stages]))
     assert all("Pyy" not in genes for genes in up)  # all hormone cells of the embryo express it
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_a_table_of_markers_as_people_write_it(tmp_path, separator, encoding):
+    lines = [["cell_type", "gene"], ["T cell, CD4", "CD3D"], ["Zelle é", "MS4A1"]]
+    quoted = [[f'"{field}"' if separator in field else field for field in line] for line in lines]
+    text = "# my markers, of 2020\r\n\r\n" + "".join(separator.join(line) + separator + "\r\n" for line in quoted)
+    (tmp_path / "m.txt").write_bytes(text.encode(encoding))
+    table = read_markers(tmp_path / "m.txt")[1]
+    assert table["cell_type"].tolist() == ["T cell, CD4", "Zelle é"]
+    assert table["gene"].tolist() == ["CD3D", "MS4A1"]

@@ -77,3 +77,15 @@ def test_the_terminal_marks_factors():
 
     assert marked("Gata1, Hbb, Klf1") == "Gata1* Hbb Klf1*"
     assert marked("") == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_lists_of_genes_as_people_write_them(tmp_path, encoding):
+    file = tmp_path / "list.txt"
+    for text in (
+        "LYZ\r\nCD14\r\n",
+        "Species;Symbol;Größe\nHomo_sapiens;LYZ;1\nHomo_sapiens;CD14;2\n",
+        "Homo_sapiens\tENSG00000090382\tLYZ\nHomo_sapiens\tENSG00000170458\tCD14\n",
+    ):
+        file.write_bytes(text.encode(encoding))
+        assert read_genes(file) == ["LYZ", "CD14"]

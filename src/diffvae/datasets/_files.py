@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +116,11 @@ def read_genes_by_cells(path: Path) -> tuple[sparse.csr_matrix, np.ndarray, np.n
     """Read a text table of genes x cells; return the values as cells x genes, cell names and gene names."""
     from scipy import sparse
 
-    from diffvae._core.io import text
+    from diffvae._core.io import table as tables
 
-    table = text.read_table(path, transpose=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # counters of reads, which are no genes of these sets
+        table = tables.read_table(path, transpose=True)
     values = sparse.csr_matrix(table.X)
     if not np.isfinite(values.data).all() or (values.data < 0).any():
         raise DataError(f"{path} has missing, infinite or negative values; counts have none.")

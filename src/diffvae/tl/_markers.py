@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from os import PathLike, fspath
@@ -14,6 +15,8 @@ import scipy.sparse as sp
 from scipy.stats import rankdata
 
 from diffvae._core.genes import positions
+from diffvae._core.io.dialect import split
+from diffvae._core.io.text_file import read_lines
 from diffvae._errors import DataError
 from diffvae._random import Rng, generator
 
@@ -79,12 +82,25 @@ def read_markers(markers: Markers) -> tuple[str, pd.DataFrame]:
         raise DataError(
             f"{fspath(markers)!r} is neither a bundled marker table ({', '.join(bundled_names())}) nor a file."
         )
-    separator = "\t" if path.suffixes and path.suffixes[0].lower() in {".tsv", ".txt"} else ","
+    return path.name, _clean(_read_table(path), str(path))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read a table of markers: comments in front are skipped, and its header shows what separates the columns."""
+    lines = [line for line in read_lines(path) if line.strip()]
+    while lines and lines[0].lstrip().startswith("#") and not set(COLUMNS) & set(lines[0].lower().strip("# ").split()):
+        lines = lines[1:]
+    header = lines[0].lstrip("# ") if lines else ""
+    separator = max(
+        "\t", ",", ";", "|", key=lambda mark: (len(set(COLUMNS) & set(split(header, mark))), header.count(mark))
+    )
     try:
-        table = pd.read_csv(path, sep=separator, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        table = pd.read_csv(
+            io.StringIO("\n".join([header, *lines[1:]])), sep=separator, dtype=str, skipinitialspace=True
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} can't be read as a table of markers: {error}.") from error
-    return path.name, _clean(table, str(path))
+    return table.loc[:, ~(table.columns.str.startswith("Unnamed") & table.isna().all())]  # a separator at the end
 
 
 def _from_mapping(markers: Mapping[str, Iterable[str]]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
@@ -13,6 +12,9 @@ import numpy as np
 import pandas as pd
 
 from diffvae._core import genes as _genes
+from diffvae._core.io.dialect import split
+from diffvae._core.io.orientation import gene_share
+from diffvae._core.io.text_file import read_lines
 from diffvae._errors import DataError
 from diffvae.tl._markers import bundled_names, load_markers
 
@@ -97,13 +99,19 @@ def read_genes(path: str | PathLike[str]) -> list[str]:
             f"restrict is {str(path)!r}, and there is no such file; give 'tf', a list of genes, or a text file with "
             "one per line (transcription factors: AnimalTFDB, or humantfs.ccbr.utoronto.ca for human)."
         )
-    lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip() and line[0] != "#"]
+    lines = [line for line in read_lines(file) if line.strip() and line[0] != "#"]
     if not lines:
         return []
-    delimiter = "\t" if "\t" in lines[0] else ","
-    rows = list(csv.reader(lines, delimiter=delimiter))
+    delimiter = next((mark for mark in "\t,;|" if mark in lines[0]), ",")
+    rows = [split(line, delimiter) for line in lines]
     header = [name.strip().lower() for name in rows[0]]
     column = next((header.index(name) for name in SYMBOLS if name in header), None)
+    if column is None and len(rows[0]) > 1 and len({row[0] for row in rows}) == 1 < len(rows):
+        # a table without a header whose first column is the species: the column of symbols that are known
+        table = pd.DataFrame(rows)
+        texts = {c: table[c].astype(str) for c in table}
+        column = max(texts, key=lambda c: (gene_share(texts[c].tolist()), not texts[c].str.startswith("ENS").any(), -c))
+        return [str(symbol) for symbol in table[column].dropna() if symbol]
     if column is None:
         return [line.split()[0].strip(",;\"'") for line in lines]
     table = pd.DataFrame([row for row in rows[1:] if len(row) > column])

@@ -43,11 +43,13 @@ _QUALITY_PATTERN = re.compile(
     r"|(umap|tsne|pca|pc|x_umap|x_tsne|x_pca|umap_harmony|harmony)_\d+"
 )
 
+_CHROMOSOME = re.compile(r"(chr)?(\d{1,2}|[IVX]+|[XYWZM]|MT|Un)([_:;]\S*)?|(GL|KI|JH)\d{6}(\.\d+)?", re.IGNORECASE)
+
 _ANNOTATION = _words(
     "chr chrom chromosome chromosome_name chromosome_scaffold_name seqname seqnames seqid contig scaffold start end "
     "stop strand length width start_position end_position chromstart chromend txstart txend tx_start tx_end tss "
     "start_bp end_bp gene_start gene_end gene_start_bp gene_end_bp gene_strand gene_chr gene_chrom gene_chromosome "
-    "position coordinates locus cytoband band karyotype_band "
+    "position coordinates coverage reference locus cytoband band karyotype_band "
     "gene_length genelength transcript_length tx_length tx_len cds_length exon_length merged_length "
     "effectivelength effective_length eff_length efflength "
     "gene_biotype genebiotype biotype gene_type genetype transcript_biotype transcript_type class_code "
@@ -108,6 +110,17 @@ def is_quality_column(names: Iterable[str]) -> np.ndarray:
     """
     plain = [_plain(str(name)) for name in names]
     return np.array([name in _QUALITY or _QUALITY_PATTERN.fullmatch(name) is not None for name in plain], dtype=bool)
+
+
+def is_chromosome(names: Iterable[str]) -> np.ndarray:
+    """Return which names are those of a chromosome or of a place on one.
+
+    Examples
+    --------
+    >>> is_chromosome(["chrX", "17", "MT", "chr1_KI270706v1_random", "chr2:1-500", "Gata1"]).tolist()
+    [True, True, True, True, True, False]
+    """
+    return np.array([_CHROMOSOME.fullmatch(str(name).strip()) is not None for name in names], dtype=bool)
 
 
 def is_annotation_column(names: Iterable[str]) -> np.ndarray:

@@ -14,11 +14,13 @@ import anndata as ad
 from anndata import AnnData
 
 from diffvae._core.io.backed import named_by, unreadable
+from diffvae._core.io.loom import read_loom
 from diffvae._core.io.memory import refuse_what_cannot_be_held
 from diffvae._core.io.modalities import only_genes
+from diffvae._core.io.mtx import read_folder, read_mtx
 from diffvae._core.io.salvage import salvage
 from diffvae._core.io.storable import copy_of, make_storable
-from diffvae._core.io.text import read_10x_folder, read_mtx, read_table
+from diffvae._core.io.table import read_table
 from diffvae._errors import DataError, quoted
 
 IN_MEMORY = "AnnData in memory"
@@ -34,18 +36,29 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome:
     ----------
     path
         ``.h5ad``; 10x Genomics ``.h5``; a folder with ``matrix.mtx(.gz)``, ``barcodes.tsv(.gz)`` and
-        ``genes.tsv`` or ``features.tsv.gz``; ``.mtx(.gz)``; ``.csv``, ``.tsv`` or ``.txt``, also ``.gz``,
-        with cell names in the first column and gene names in the first line; ``.loom``; ``.zarr``.
+        ``genes.tsv`` or ``features.tsv.gz``, or with the files of STARsolo, kallisto | bustools, alevin-fry or Parse;
+        ``.mtx(.gz)``, with the names in files beside it; ``.csv``, ``.tsv`` or ``.txt``, also ``.gz``, with names of
+        cells in the first column and of genes in the first line; ``.loom``; ``.zarr``.
     transpose
-        Swap rows and columns, for files with genes in rows. By default a table that clearly has genes in rows raises a
-        DataError; False reads it as it is.
+        Swap rows and columns, for files with genes in rows.
+
+        *Tables.* True and False are always obeyed. By default a table that clearly has genes in rows, or whose names
+        contradict each other, raises a DataError; if names tell nothing, rows are cells and a warning says so.
+
+        *Matrix Market files.* Files of names that fit the lengths of the margins decide, and the matrix is returned as
+        cells x genes; an option that contradicts them is left aside with a warning. It decides if the matrix has no
+        names, or is square and its names fit both ways; by default such a matrix raises a DataError.
+
+        *Other formats* know which margin holds the cells; True swaps them.
     genome
         Genome of the genes to keep, of a 10x ``.h5`` of Cell Ranger 2 with several.
 
     Returns
     -------
     AnnData
-        In memory. Tables are float32, and sparse where more than half of the values are zero.
+        In memory. Tables are float32, and sparse where more than half of the values are zero. Columns of text and those
+        that describe cells or genes (``nCount_RNA``, ``Length``) are in ``obs`` or ``var``; counters such as
+        ``__no_feature`` are left out. Warnings name both.
 
     Notes
     -----
@@ -73,17 +86,16 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome:
     name = path.name.lower()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries, about formats and names
+            warnings.filterwarnings("ignore", message=".*names are not unique")  # AnnData's; prepare makes them unique
             if name.endswith(TABLES) and path.is_file():
                 return read_table(path, transpose=transpose)
-            if name.endswith((".mtx", ".mtx.gz")):
-                adata = read_mtx(path)
-            elif path.is_dir() and not _is_zarr(path):
-                adata = read_10x_folder(path)
-            else:
-                reader = _library(path, genome)
-                refuse_what_cannot_be_held(path)
-                adata = _read_by(reader, path, left_out)
+            if name.endswith((".mtx", ".mtx.gz")) and path.is_file():
+                return read_mtx(path, transpose=transpose)
+            if path.is_dir() and not _is_zarr(path):
+                return read_folder(path, transpose=transpose)
+        reader = _library(path, genome)
+        refuse_what_cannot_be_held(path)
+        adata = _read_by(reader, path, left_out)
     except MemoryError as error:
         raise DataError(
             f"{str(path)!r} needs more memory than there is ({str(error).rstrip('.') or 'size unknown'}); take fewer "
@@ -112,7 +124,7 @@ def _library(path: Path, genome: str | None) -> Callable[[Path], AnnData]:
     if name.endswith(".h5"):
         return partial(_read_10x_h5, genome=genome)
     if name.endswith(".loom"):
-        return ad.io.read_loom
+        return read_loom
     raise DataError(f"{str(path)!r} has an unknown format. Known formats: {_KNOWN}.{_advice(name)}")
 
 
@@ -150,7 +162,11 @@ def _read_by(reader: Callable[[Path], AnnData], path: Path, left_out: list[str])
     Of an AnnData file that can't be read as a whole, the names of parts that can't be read are added to ``left_out``.
     """
     try:
-        return reader(path)
+        if reader is read_loom:  # its warnings are ours
+            return reader(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries, about formats and names
+            return reader(path)
     except (DataError, MemoryError):
         raise
     except ImportError as error:
