@@ -457,7 +457,7 @@ def _warnings(adata: AnnData | BackedAnnData, kind: Kind, layer: str | None, sum
     if layer is None and kind in ("counts", "normalised") and raw is not None and raw.n_vars > adata.n_vars:
         messages.append(
             f"adata.raw has {raw.n_vars:,} genes and adata.X {adata.n_vars:,}: totals of cells are taken "
-            "over the latter only; pass {_raw()} to use all genes."
+            f"over the latter only; pass {_raw()} to use all genes."
         )
     return messages
 

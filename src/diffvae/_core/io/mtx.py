@@ -327,6 +327,8 @@ def _names_table(path: Path, n: int) -> pd.DataFrame | None:
     ending = path.name.lower().removesuffix(".gz")
     if not header and all(_IDENTIFIED.fullmatch(line) for line in body):
         body = [line.replace(" ", "\t", 1) for line in body]
+    if not any("\t" in line or "," in line for line in body) and len({len(line.split()) for line in body}) == 1:
+        body, lines = (["\t".join(line.split()) for line in some] for some in (body, lines))  # columns between blanks
     separator = "\t" if any("\t" in line for line in body[:100]) else ","
     if separator == "," and not (ending.endswith(".csv") or all("," in line for line in body)):
         separator = "\t"

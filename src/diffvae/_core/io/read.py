@@ -6,7 +6,7 @@ import os
 import stat
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def _library(path: Path, genome: str | None) -> Callable[[Path], AnnData]:
     """Return the function of a library that reads a file."""
     name = path.name.lower()
     if path.is_dir():
-        return ad.io.read_zarr
+        return _read_mudata if (path / "mod").is_dir() else ad.io.read_zarr
     if name.endswith(".h5ad"):
         return ad.io.read_h5ad
     if name.endswith(".h5mu"):
@@ -163,7 +163,9 @@ def _read_by(reader: Callable[[Path], AnnData], path: Path, left_out: list[str])
     """
     try:
         if reader is read_loom:  # its warnings are ours
-            return reader(path)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*names are not unique")
+                return reader(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of libraries, about formats and names
             return reader(path)
@@ -212,8 +214,9 @@ RNA = ("rna", "gex", "gene expression", "gene_expression", "rna-seq", "scrna", "
 def _read_mudata(path: Path) -> AnnData:
     """Read the RNA modality of a MuData file, with the annotation of its cells that all modalities share."""
     import h5py
+    import zarr
 
-    with h5py.File(path) as file:
+    with nullcontext(zarr.open_group(path, mode="r")) if path.is_dir() else h5py.File(path) as file:
         modalities = list(file["mod"])
         found = [name for name in modalities if name.lower() in RNA]
         if len(found) != 1 and len(modalities) > 1:

@@ -107,9 +107,15 @@ def _categorical(group: Any, name: str) -> pd.Categorical:
 def _entries(group: Any, place: str, left_out: list[str]) -> dict[str, Any]:
     """Read a dictionary entry by entry."""
     entries: dict[str, Any] = {}
-    for key in group:
-        node, where = group[key], f"{place}[{key!r}]"
+    try:
+        keys = list(group)
+    except Exception:  # zarr opens all members at once, and raises errors of any type
+        left_out.append(place)
+        return entries
+    for key in keys:
+        where = f"{place}[{key!r}]"
         try:
+            node = group[key]
             is_dictionary = hasattr(node, "keys") and encoding_of(node) in ("", "dict")
             entries[key] = _entries(node, where, left_out) if is_dictionary else _value(node)
         except Unreadable:
