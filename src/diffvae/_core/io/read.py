@@ -187,7 +187,8 @@ def load(
     """
     if isinstance(data, str | os.PathLike):
         return choose(make_storable(read(data, transpose=transpose)), use_raw, gene_symbols), Path(data).name
-    return choose(make_storable(copy_of(data.T if transpose else data)), use_raw, gene_symbols), IN_MEMORY
+    adata = make_storable(copy_of(data))
+    return choose(adata.T.copy() if transpose else adata, use_raw, gene_symbols), IN_MEMORY
 
 
 def choose(adata: AnnData, use_raw: bool = False, gene_symbols: str | None = None) -> AnnData:
