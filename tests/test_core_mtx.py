@@ -181,7 +181,7 @@ def test_several_matrices_in_a_folder_are_refused(tmp_path):
 def test_names_of_another_length(tmp_path):
     path = mtx(tmp_path / "matrix.mtx", X.T)
     write(tmp_path / "features.tsv", FEATURES)
-    with pytest.raises(DataError, match=r"has no barcodes.tsv\(.gz\) beside it, only 'features.tsv'.*--no-transpose"):
+    with pytest.raises(DataError, match=r"has no barcodes.tsv\(.gz\) beside it, only 'features.tsv'.*transpose=False"):
         read(path)
     write(tmp_path / "barcodes.tsv", lines(CELLS[:3]))
     with pytest.raises(DataError, match=r"barcodes.tsv' has 3 lines, but 'matrix.mtx' needs 5 names"):
@@ -227,7 +227,7 @@ def test_square_matrices(tmp_path):
             found = read(path, transpose=transpose)
             assert (found.X.toarray() == (square.T if transpose else square)).all()
             assert found.var_names.tolist() == GENES[:5]
-    with pytest.raises(DataError, match=r"is 5 x 5, and the names beside it fit both ways.*\(--transpose\)"):
+    with pytest.raises(DataError, match=r"is 5 x 5, and the names beside it fit both ways.*transpose=True"):
         read(tmp_path / "a" / "a.mtx")
     assert (read(tmp_path / "matrix").X.toarray() == square.T).all()
     assert (read(tmp_path / "cells_x_genes").X.toarray() == square).all()

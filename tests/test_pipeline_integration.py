@@ -111,7 +111,7 @@ def test_the_verdict_says_what_integration_failed_to_do():
     (lost,) = _integration.verdict(table_of((0.1, 0.6), (0.9, 0.87)))
     assert lost.startswith("Types are kept less well than by PCA without integration: kNN purity is 0.87, and 0.90")
     (unknown,) = _integration.verdict(table_of((0.1, 0.6)))
-    assert unknown.startswith("Without --label-key nobody knows whether the types were kept")
+    assert unknown.startswith("Without label_key nobody knows whether the types were kept")
 
 
 def test_batches_that_are_too_small_are_a_warning():

@@ -78,7 +78,7 @@ def read_mtx(path: Path, *, transpose: bool | None) -> AnnData:
     if transpose is not None and in_rows != transpose:
         warnings.warn(
             f"The names beside {str(path)!r} show that its genes are in {'rows' if in_rows else 'columns'}; "
-            f"transpose={transpose} ({'--transpose' if transpose else '--no-transpose'}) is left aside.",
+            f"transpose={transpose} is left aside.",
             UserWarning,
             stacklevel=3,
         )
@@ -196,7 +196,7 @@ def _matched(
         if custom is None:
             raise DataError(
                 f"{str(path)!r} is {shape[0]:,} x {shape[1]:,}, and the names beside it fit both ways; read it with "
-                "transpose=True (--transpose) if genes are in rows, with transpose=False (--no-transpose) if cells are."
+                "transpose=True if genes are in rows, with transpose=False if cells are."
             )
         in_rows = custom
     best, *others = [fit for fit in nearest if fit.genes_in_rows == in_rows]
@@ -262,10 +262,7 @@ def _by_content(rows: pd.DataFrame, columns: pd.DataFrame) -> bool | None:
 
 def _no_names(path: Path, shape: tuple[int, int], near: Sequence[_Names]) -> str:
     """Return why a matrix can't be read without the user's word: its names are missing or of other lengths."""
-    advice = (
-        "Without names, read it with transpose=True (--transpose) if genes are in rows, with transpose=False "
-        "(--no-transpose) if cells are."
-    )
+    advice = "Without names, read it with transpose=True if genes are in rows, with transpose=False if cells are."
     looked = [names for names in near if names.far[0] == 0]
     if not looked:
         return (

@@ -246,7 +246,8 @@ def load(
     if isinstance(data, str | os.PathLike):
         adata = make_storable(read(data, transpose=transpose, genome=genome))
         return choose(adata, use_raw, gene_symbols, genome), Path(data).name
-    return choose(make_storable(copy_of(data.T if transpose else data)), use_raw, gene_symbols, genome), IN_MEMORY
+    adata = make_storable(copy_of(data))
+    return choose(adata.T.copy() if transpose else adata, use_raw, gene_symbols, genome), IN_MEMORY
 
 
 def choose(

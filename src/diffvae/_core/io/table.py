@@ -368,19 +368,19 @@ def _transpose(path: Path, corner: str, rows: Sequence[str], columns: Sequence[s
     if found.transpose:
         raise DataError(
             f"{str(path)!r} seems to have genes in rows and cells in columns ({' and '.join(found.genes_in_rows)}); "
-            "read it with transpose=True (--transpose), or with transpose=False (--no-transpose) if that is not so."
+            "read it with transpose=True, or with transpose=False if that is not so."
         )
     if found.genes_in_rows and found.cells_in_rows:
         raise DataError(
             f"The names in {str(path)!r} contradict each other: {' and '.join(found.genes_in_rows)}, as if genes were "
             f"in rows, but {' and '.join(found.cells_in_rows)}, as if cells were. Read it with transpose=True "
-            "(--transpose) if genes are in rows, with transpose=False (--no-transpose) if cells are."
+            "if genes are in rows, with transpose=False if cells are."
         )
     if not found.cells_in_rows:
         warnings.warn(
             f"{str(path)!r}: neither the names of rows ({quoted(rows[:2])}, ...) nor those of columns "
             f"({quoted(columns[:2])}, ...) tell which are the genes. Rows are taken as cells; if genes are "
-            "in rows, read it with transpose=True (--transpose). transpose=False (--no-transpose) confirms that cells "
+            "in rows, read it with transpose=True. transpose=False confirms that cells "
             "are.",
             UserWarning,
             stacklevel=4,
