@@ -136,7 +136,7 @@ def test_10x_folder(tmp_path, kwargs):
 
 def test_plain_mtx(tmp_path):
     scipy.io.mmwrite(tmp_path / "a.mtx", sp.coo_matrix(X))
-    with pytest.raises(DataError, match=r"\(3 x 4\) has no names of genes and cells beside it .*--no-transpose"):
+    with pytest.raises(DataError, match=r"\(3 x 4\) has no names of genes and cells beside it .*transpose=False"):
         read(tmp_path / "a.mtx")
     same(read(tmp_path / "a.mtx", transpose=False), names=False)
     assert read(tmp_path / "a.mtx", transpose=True).shape == (4, 3)
