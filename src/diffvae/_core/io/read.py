@@ -13,7 +13,7 @@ from pathlib import Path
 import anndata as ad
 from anndata import AnnData
 
-from diffvae._core.io.backed import named_by, unreadable
+from diffvae._core.io.backed_file import named_by, unreadable
 from diffvae._core.io.loom import read_loom
 from diffvae._core.io.memory import refuse_what_cannot_be_held
 from diffvae._core.io.modalities import only_genes

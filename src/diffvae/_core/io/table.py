@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from diffvae._core.io.aside import set_aside, warn_of_dates
-from diffvae._core.io.backed import unreadable
+from diffvae._core.io.backed_file import unreadable
 from diffvae._core.io.dialect import (
     BLANKS,
     MISSING,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from diffvae._core.io.backed import unreadable
+from diffvae._core.io.backed_file import unreadable
 from diffvae._core.io.memory import free_memory, size
 from diffvae._errors import DataError
 
