@@ -24,11 +24,12 @@ LOOKED_AT = 200
 """Names from which it is seen whether a form changes any."""
 N_PIECES = 9
 
-_GENOME = re.compile(
-    r"^(?:GRC[a-z]+\d+|hg\d+|mm\d+|rn\d+|danRer\d+|[A-Z]?Rnor\d+|BDGP\d+|WBcel\d+|TAIR\d+|T2T|human|mouse)"
-    r"(?:[._]p?\d+)?[_-]+(?=\w)",
+GENOME = re.compile(
+    r"^((?:GRC[a-z]+\d+|hg\d+|mm\d+|rn\d+|danRer\d+|[A-Z]?Rnor\d+|BDGP\d+|WBcel\d+|TAIR\d+|T2T|human|mouse)"
+    r"(?:[._]p?\d+)?)[_-]+(?=\w)",
     re.IGNORECASE,
 )
+"""Prefix of a gene that Cell Ranger adds for a reference of several genomes: ``GRCh38_``, ``mm10___``."""
 _PLACE = re.compile(r"(?:__|--)chr[\w.-]+$", re.IGNORECASE)
 _VERSION = re.compile(r"^(ENS[A-Z]*\d{6,})\.\d+$")
 _ID = r"ENS[A-Z]*G\d{6,}(?:\.\d+)?"
@@ -44,7 +45,7 @@ def plain(name: str) -> str:
     >>> [plain(name) for name in ("GRCh38_CD3D", "mm10___Gata1", "Sox9__chr11", "ENSG00000167286.9", " CD2 ")]
     ['CD3D', 'Gata1', 'Sox9', 'ENSG00000167286', 'CD2']
     """
-    return _VERSION.sub(r"\1", _PLACE.sub("", _GENOME.sub("", name.strip(" \t'\""))))
+    return _VERSION.sub(r"\1", _PLACE.sub("", GENOME.sub("", name.strip(" \t'\""))))
 
 
 def _symbol(name: str) -> str:

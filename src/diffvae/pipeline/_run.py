@@ -75,6 +75,7 @@ def run(
     resume: bool = False,
     progress: bool = True,
     on_step: Callable[[str], None] = lambda step: None,
+    tell: Callable[[str], None] | None = None,
 ) -> Result:
     """Go from an expression matrix to named cell types, with the latent dimensions and genes that support them.
 
@@ -169,6 +170,8 @@ def run(
         Show progress bars on a terminal.
     on_step
         Called with the name of each step when it starts.
+    tell
+        Name of ``on_step`` in version 0.1.
 
     Returns
     -------
@@ -189,8 +192,8 @@ def run(
     ['cluster', 'n_cells', 'cell_type']
     """
     arguments = dict(locals())
-    options = RunConfig(**{name: value for name, value in arguments.items() if name != "on_step"})
-    log = StepLog(on_step)
+    options = RunConfig(**{name: value for name, value in arguments.items() if name not in ("on_step", "tell")})
+    log = StepLog(tell or on_step)
     with log.step("read"), of_run():
         strategy = _open(options, log)
         _find_types(strategy, options, log)

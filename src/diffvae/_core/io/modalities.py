@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from diffvae._core.genes import GENOME
 from diffvae._core.io.features import is_counter, is_quality_column
 from diffvae._errors import DataError, quoted
 
@@ -26,10 +27,6 @@ OTHER_TYPES = {
 _PROTEIN_NAME = re.compile(
     r"(AB_|ADT[_\-.]|HTO[_\-.]).+|.*TotalSeq.*|Hashtag[-_ ]?\w*|.+_(ADT|TotalC|TotalA)", re.IGNORECASE
 )
-_GENOME = re.compile(
-    r"((?:GRCh|GRCm|GRCz|hg|mm|rn|dr|danRer|mRatBN|Rnor|BDGP|WBcel|sacCer|galGal|susScr|rheMac|Mmul|canFam)[A-Za-z]*[\d.]+)_+"
-)
-"""Prefix of a gene that Cell Ranger adds for a reference of several genomes: ``GRCh38_``, ``mm10___``."""
 MIN_GENOME = 0.2
 """Share of the genes that a second genome has; a few genes of a virus or a transgene belong to the first."""
 PROTEIN_KEY = "protein"
@@ -80,7 +77,7 @@ def genomes(var: pd.DataFrame) -> pd.Series:
     names = var.index.to_series().astype(str)
     if "genome" in var and (column := var["genome"].astype(str)).replace({"nan": "", "None": ""}).nunique() > 1:
         return column.set_axis(names.index)
-    return names.str.extract(_GENOME, expand=False).where(names.str.match(_GENOME), "").fillna("")
+    return names.str.extract(GENOME, expand=False).fillna("")
 
 
 def choose_genome(var: pd.DataFrame, genome: str | None) -> np.ndarray | None:
@@ -128,7 +125,7 @@ def only_genes(adata: AnnData, genome: str | None = None, *, one_genome: bool = 
             inside[inside] = of_genome
         made.raw = raw[:, inside].copy()
     if chosen is not None:
-        made.var_names = made.var_names.astype(str).str.replace(_GENOME, "", n=1, regex=True)
+        made.var_names = made.var_names.astype(str).str.replace(GENOME, "", n=1, regex=True)
     if (protein := kinds == PROTEIN).any() and PROTEIN_KEY not in made.obsm:
         made.obsm[PROTEIN_KEY] = pd.DataFrame(_dense(adata.X, protein), made.obs_names, adata.var_names[protein])
     for position in np.flatnonzero(kinds == "quality"):
