@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -16,21 +15,16 @@ from diffvae._core.validate import Choice, Optional, Rule
 from diffvae._core.validate import check as check_arguments
 from diffvae._core.words import argument, either
 from diffvae._errors import DataError
-from diffvae.pp._scales import kinds_of_cells, verdict
+from diffvae.pp._scales import LARGEST_LOG, Kinds, kinds_of_cells, near_whole, verdict
 from diffvae.pp._unfiltered import looks_unfiltered
 
 Kind = Literal["counts", "normalised", "log", "scaled"]
 
 RULES: dict[str, Rule] = {"kind": Optional(Choice("counts", "normalised", "log"))}
-LARGEST_LOG = 20.0
-"""log2(10^6 + 1) = 19.93: the largest value that log-normalised data hold, whatever base and target sum."""
-CONSTANT = 0.01
-"""Coefficient of variation below which totals of cells count as equal."""
 WIDE = 5.0
 """99 % quantile over median of non-zero values; logs of UMI data have 1.4 to 4, linear values 5 to 100."""
 SAMPLE = 200_000
 """Number of values from which quantiles are computed."""
-BASES = {"ln": np.e, "log2": 2.0, "log10": 10.0}
 
 
 @dataclass
@@ -47,12 +41,6 @@ class Summary:
     constant_genes: np.ndarray
     cell_sums: np.ndarray
     sample: np.ndarray
-
-
-def near_whole(x: np.ndarray) -> np.ndarray:
-    """Return which values are whole numbers up to the rounding of float32 and of an undone log."""
-    # The upper bound excludes large CPM values, which float32 holds to 0.01
-    return np.abs(x - np.rint(x)) <= np.minimum(1e-3 + 1e-5 * np.abs(x), 0.05)
 
 
 def summarise(x: Any) -> Summary:
@@ -98,97 +86,61 @@ def summarise(x: Any) -> Summary:
     )
 
 
-def _spread(sums: np.ndarray) -> float:
-    """Return the coefficient of variation of the positive totals of cells; infinite for fewer than 10."""
-    sums = sums[sums > 0]
-    return float(sums.std() / sums.mean()) if sums.size >= 10 else np.inf
-
-
-def _expm1(block: Any) -> Any:
-    return block.expm1() if sp.issparse(block) else np.expm1(block)
-
-
-def unlogged_total(x: Any) -> tuple[str, float] | None:
-    """Return the base of the log and the total of cells, if all cells have one total with the log undone."""
-    sums = {name: np.zeros(x.shape[0]) for name in BASES}
-    for rows, _, block in blocks(x):
-        for name, base in BASES.items():
-            sums[name][rows] += np.asarray(_expm1(block * np.log(base)).sum(axis=1)).ravel()
-    best = min(sums, key=lambda name: _spread(sums[name]))
-    return (best, float(np.median(sums[best]))) if _spread(sums[best]) < CONSTANT else None
-
-
-def logged_counts(sample: np.ndarray) -> str | None:
-    """Return the base of the log that gives whole numbers when it is undone."""
-    for name, base in BASES.items():
-        if sample.size and 0.3 <= sample.max() <= LARGEST_LOG and near_whole(np.expm1(sample * np.log(base))).all():
-            return name
-    return None
-
-
 MIN_VALUES = 30
 """Fewest values just below a whole number, and fewest cells with a common unit, that tell corrected counts."""
 
 
-def corrected_counts(x: Any, sample: np.ndarray) -> str:
-    """Return why values that are not whole are counts that were corrected; "" if nothing says so.
+def corrected_counts(sample: np.ndarray) -> str:
+    """Return why values that are not whole are counts that were corrected for background (SoupX); "" if they aren't.
 
-    A correction of background takes a little from each count (SoupX), so that most values lie just below 1, 2 and 3,
-    or one factor scales all counts of a cell, so that its values are multiples of one. Logs do neither.
+    A correction takes a little from each count, so that most values lie just below 1, 2 and 3. Logs don't.
     """
     below = []
     for count in (1, 2, 3):
         values_ = sample[(sample > count - 1) & (sample <= count)]
         below.append(float((values_ > count - 0.3).mean()) if len(values_) >= MIN_VALUES else 0.0)
-    if min(below) > 0.6:
-        return f"{min(below):.0%} or more of the values up to 1, 2 and 3 lie just below them, as in corrected counts"
-    n_cells = n_multiples = 0
-    for _, _, block in blocks(x):
-        rows = sp.csr_matrix(block[: 10 * MIN_VALUES])
-        for start, stop in pairwise(rows.indptr):
-            stored = rows.data[start:stop]
-            stored = stored[stored > 0].astype(float)
-            if len(np.unique(stored)) < 3:
-                continue
-            n_cells += 1
-            ratio = stored / stored.min()
-            # the smallest count of a cell may be 2
-            n_multiples += any((np.abs(k * ratio - np.rint(k * ratio)) < 1e-3 * k * ratio).all() for k in (1, 2))
-        break
-    if n_cells >= MIN_CELLS and n_multiples > 0.9 * n_cells:
-        return "the values of each cell are multiples of one number: counts, scaled by a factor for each cell"
-    return ""
+    if min(below) <= 0.6:
+        return ""
+    return f"{min(below):.0%} or more of the values up to 1, 2 and 3 lie just below them, as in corrected counts"
 
 
-def detect_kind(x: Any, summary: Summary) -> tuple[Kind, str, tuple[str, ...]]:
+def detect_kind(x: Any, summary: Summary, kinds: Kinds | None = None) -> tuple[Kind, str, tuple[str, ...]]:
     """Return the kind of values, the reason, and doubts about it."""
     largest = f"{summary.largest:,.6g}"
     if summary.n_negative:
         return "scaled", f"{summary.n_negative:,} values are negative, down to {summary.smallest:.6g}", ()
     if summary.whole:
         return "counts", f"all values are whole numbers, up to {largest}", ()
-    if base := logged_counts(summary.sample):
+    corrected = "These look like corrected counts; they are normalised as counts are, but not kept in layers['counts']."
+    main = (kinds or kinds_of_cells(x)).main
+    if main is not None and main.base and not main.of_counts:
+        total = (
+            "values of a cell are multiples of its smallest"
+            if main.total is None
+            else (f"every cell sums to {main.total:,.6g}")
+        )
+        return "log", f"undoing {main.base}(x + 1), {total}", ()
+    if main is not None and main.of_counts:
         doubt = (
-            f"The values are {base}(count + 1) without normalisation for sequencing depth; "
+            f"The values are {main.base}(count + 1) without normalisation for sequencing depth; "
             "pass the counts themselves if you have them."
         )
-        return "log", f"undoing {base}(x + 1) leaves whole numbers", (doubt,)
+        return "log", f"undoing {main.base}(x + 1) leaves whole numbers", (doubt,)
     if summary.whole_share > 0.5:
         doubt = (
             f"{summary.whole_share:.0%} of the non-zero values are whole numbers: these look like estimated "
             "or corrected counts; they are normalised as counts are, but not kept in layers['counts']."
         )
         return "normalised", "most values are whole numbers, and some are not", (doubt,)
+    if main is not None and main.scale == "linear" and main.total is not None:
+        return "normalised", f"every cell sums to {main.total:,.6g} without undoing a log", ()
     if summary.largest > LARGEST_LOG:
         return "normalised", f"values go up to {largest}, beyond any log of expression, and are not whole", ()
-    if _spread(summary.cell_sums) < CONSTANT:
-        total = np.median(summary.cell_sums)
-        return "normalised", f"every cell sums to {total:,.6g} without undoing a log", ()
-    if total_of := unlogged_total(x):
-        return "log", f"undoing {total_of[0]}(x + 1), every cell sums to {total_of[1]:,.6g}", ()
-    if reason := corrected_counts(x, summary.sample):
-        doubt = "These look like corrected counts; they are normalised as counts are, but not kept in layers['counts']."
-        return "normalised", reason, (doubt,)
+    if main is not None and main.scale == "linear":
+        reason = "the values of each cell are multiples of one number: counts, scaled by a factor for each cell"
+        return "normalised", reason, (corrected,)
+    if reason := corrected_counts(summary.sample):
+        return "normalised", reason, (corrected,)
     doubts = []
     if summary.largest <= 1:
         doubts.append(
@@ -331,11 +283,11 @@ def examine(
     _refuse_bad_values(adata, summary, name)
     if fitting and summary.constant_genes.all():
         raise DataError(f"No gene varies in {name}: each of the {n_genes:,} has one value in all cells.")
-    detected, reason, warnings = detect_kind(x, summary)
+    kinds = Kinds([], 0) if summary.whole else kinds_of_cells(x)
+    detected, reason, warnings = detect_kind(x, summary, kinds)
     mixed = ""
     if not summary.whole:
-        groups = kinds_of_cells(x, near_whole, LARGEST_LOG)
-        mixed, remark = verdict(groups, adata.obs_names, adata.obs)
+        mixed, remark = verdict(kinds.groups, adata.obs_names, adata.obs)
         if mixed and kind is None and not summary.n_negative:
             raise DataError(
                 f"{name} can't be used: {mixed} Give one kind for all cells, such as counts (layer=..., use_raw=True), "

@@ -18,9 +18,10 @@ from diffvae._core.io.modalities import only_genes
 from diffvae._core.validate import Number, check
 from diffvae._errors import DataError
 from diffvae._random import generator
-from diffvae.pp._check import Kind, detect_kind, examine, summarise, unique_names, unlogged_total, way_out_of_scaled
+from diffvae.pp._check import Kind, detect_kind, examine, summarise, unique_names, way_out_of_scaled
 from diffvae.pp._normalise import log_normalise
 from diffvae.pp._scale import to_unit
+from diffvae.pp._scales import unlogged_total
 
 
 def align_genes(

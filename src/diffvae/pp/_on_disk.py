@@ -27,11 +27,11 @@ from diffvae.pp._check import (
     examine,
     summarise,
     unique_names,
-    unlogged_total,
     way_out_of_scaled,
 )
 from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
 from diffvae.pp._scale import to_unit
+from diffvae.pp._scales import unlogged_total
 
 SAMPLE = 2_000
 """Cells of each file by which its kind of values is detected."""
