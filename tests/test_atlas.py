@@ -186,7 +186,7 @@ def test_a_run_takes_prepared_cells_as_they_are(shards, tmp_path, backed, no_fig
             {"n_top_genes": 20},
             "have been prepared with n_top_genes=60, not 20; leave it out, or give the original data",
         ),
-        ({"n_top_genes": 60, "layer": "counts"}, "prepared with layer=None, not 'counts'"),
+        ({"n_top_genes": 60, "layer": "counts"}, "prepared without layer, not with 'counts'"),
         ({"n_top_genes": 60, "batch_key": "nope"}, r"obs has no column 'nope' \(batch_key\)"),
     ):
         with pytest.raises(DataError, match=sentence):

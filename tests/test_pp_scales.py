@@ -77,7 +77,7 @@ def test_two_kinds_are_refused_and_the_cells_are_named(pair, n_genes):
         pp.check(adata)
     message = str(refused.value)
     for words in ("kind=...", "obs['run'] separates", "('c0', 'c1', 'c2'", "('c10"):
-        assert words in message or words == "('c10" and "'c100'" in message
+        assert words in message or (words == "('c10" and "'c100'" in message)
     assert any("different kinds" in warning for warning in pp.check(adata, kind="normalised").warnings)
 
 
