@@ -9,11 +9,11 @@ from _cases_tables import BY_CELL, BY_GENE, CELLS, GENES, IDS, PLATE, X, same, w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffvae._core.io.aside import excel_dates, totals
 from diffvae._core.io.dialect import sniff
-from diffvae._core.io.features import is_annotation_column, is_counter, is_quality_column
+from diffvae._core.io.features import excel_dates, is_annotation_column, is_counter, is_quality_column
 from diffvae._core.io.orientation import evidence
-from diffvae._core.io.read import read
+from diffvae._core.io.read import load, read
+from diffvae._core.io.totals import totals
 from diffvae._errors import DataError
 
 # How it is written
@@ -188,7 +188,7 @@ def test_a_column_that_is_not_named_as_the_cells(tmp_path):
     table = pd.DataFrame(np.arange(66).reshape(3, 22), index=GENES[:3], columns=[f"P1_A{i:02d}" for i in range(1, 23)])
     table.insert(4, "mean_of_all", 7)
     with pytest.warns(UserWarning, match="'mean_of_all' are taken as cells, but are not named as the other cells are"):
-        read(write(tmp_path / "a.csv", table.to_csv()), transpose=True)
+        load(write(tmp_path / "a.csv", table.to_csv()), True)
 
 
 @pytest.mark.parametrize("transpose", [True, False])
@@ -201,9 +201,9 @@ def test_counters_and_totals_are_no_genes(tmp_path, transpose):
     text = (table.T if transpose else table).to_csv(sep="\t")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        adata = same(read(write(tmp_path / "a.tsv", text), transpose=transpose))
+        adata = same(load(write(tmp_path / "a.tsv", text), transpose)[0])
     said = " ".join(str(w.message) for w in caught)
-    assert "'__no_feature', 'N_unmapped', 'too_low_aQual' count reads that belong to no gene" in said
+    assert "counters of reads ('__no_feature', 'N_unmapped', 'too_low_aQual')" in said
     assert set(adata.obs) == {"all", "n", "nFeature_RNA"}
     assert all(repr(name) in said for name in adata.obs)
 
@@ -212,8 +212,10 @@ def test_rows_that_describe_genes(tmp_path):
     table = BY_CELL.copy()
     table.loc["Length"] = range(7)
     table.loc["total"] = table.loc[CELLS].sum()
-    with pytest.warns(UserWarning, match="'Length', 'total' describe genes and are no cells"):
-        adata = same(read(write(tmp_path / "a.csv", table.to_csv())))
+    with pytest.warns(
+        UserWarning, match="Rows that describe genes and are no cells are kept in var: 'Length', 'total'"
+    ):
+        adata = same(load(write(tmp_path / "a.csv", table.to_csv()), None)[0])
     assert adata.var["Length"].tolist() == list(range(7))
 
 
@@ -241,7 +243,7 @@ def test_spike_ins_and_genes_are_no_columns_of_quality():
 def test_dates_of_a_spreadsheet(tmp_path):
     table = BY_GENE.set_axis(["1-Mar", "2-Sep", "Dec-01", "44256", *GENES[4:]])
     with pytest.warns(UserWarning, match="4 gene names are dates .'1-Mar', '2-Sep', 'Dec-01', '44256'.: a spreadsheet"):
-        adata = read(write(tmp_path / "a.csv", table.to_csv()), transpose=True)
+        adata = load(write(tmp_path / "a.csv", table.to_csv()), True)[0]
     assert adata.var_names[0] == "1-Mar"
     assert excel_dates(["MARCH1", "Sept2", "DEC1", "Mar1", "H2-K1"]) == []
     assert excel_dates([str(40_000 + i) for i in range(500)]) == []  # identifiers of NCBI

@@ -14,7 +14,6 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.aside import set_aside, warn_of_dates
 from diffvae._core.io.backed_file import unreadable
 from diffvae._core.io.dialect import (
     BLANKS,
@@ -27,7 +26,7 @@ from diffvae._core.io.dialect import (
     values_text,
 )
 from diffvae._core.io.features import is_annotation_column, is_chromosome, is_quality_column
-from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_corner, is_known_gene, odd_cells
+from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_corner, is_known_gene
 from diffvae._core.io.text_file import as_text, opened, reading
 from diffvae._errors import DataError, quoted
 
@@ -92,7 +91,7 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
 def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
     header = dialect.header
     _refuse_header_of_numbers(path, header)
-    columns = _columns(path, dialect)
+    columns = _columns(path, dialect, bool(transpose))
     if not columns.values:
         raise DataError(f"{str(path)!r} has no column of numbers.")
     names = [header[j] for j in columns.values]
@@ -130,15 +129,6 @@ def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
             UserWarning,
             stacklevel=3,
         )
-    adata = set_aside(adata, repr(str(path)))
-    if odd := odd_cells(adata.obs_names.tolist()):
-        warnings.warn(
-            f"{str(path)!r}: {quoted(odd)} are taken as cells, but are not named as the other cells are. Leave "
-            "them out if they are none.",
-            UserWarning,
-            stacklevel=3,
-        )
-    warn_of_dates(adata.var_names.tolist(), repr(str(path)))
     return adata
 
 
@@ -160,13 +150,15 @@ def _typed(values: list[str], dialect: Dialect) -> Any:
 # Columns
 
 
-def _columns(path: Path, dialect: Dialect) -> Columns:
-    """Return what the columns hold, by their first values and their names."""
+def _columns(path: Path, dialect: Dialect, cells: bool) -> Columns:
+    """Return what the columns hold, by their first values and their names; ``cells``: they are the cells."""
     header = dialect.header
     with reading(path):
         head = pd.read_csv(values_text(dialect), **_layout(dialect), low_memory=False)
     text = [j for j in range(len(header)) if head[j].dtype.kind not in "iuf"]  # True and False are no expression
-    by_name = is_annotation_column(header) | is_quality_column(header)
+    by_name = is_annotation_column(header)
+    if not cells:
+        by_name |= is_quality_column(header)
     start = 1 if _is_running(header[0], head[0]) and 1 in text else 0
     leading = []
     for j in range(start, len(header)):
