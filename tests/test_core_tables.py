@@ -314,12 +314,66 @@ def test_numbers_as_names(tmp_path):
             read(write(path, text))
 
 
-def test_without_evidence_a_warning_names_the_option(tmp_path):
+def test_without_evidence_the_option_is_asked_for(tmp_path):
     path = write(tmp_path / "a.csv", "id,AA,BB\nfoo,1,2\nbar,2,3\n")
-    with pytest.warns(UserWarning, match=r"neither the names of rows .*transpose=True"):
-        assert read(path).obs_names.tolist() == ["foo", "bar"]
+    with pytest.raises(DataError, match=r"Neither the names of rows .* \(2 x 2\) tell .*transpose=True"):
+        read(path)
     for transpose in (True, False):
         assert read(path, transpose=transpose).shape == (2, 2)
+    assert read(write(path, "cell,AA,BB\nfoo,1,2\nbar,2,3\n")).obs_names.tolist() == ["foo", "bar"]
+
+
+BARCODES = [f"{''.join('ACGT'[i // 4**k % 4] for k in range(10))}-1" for i in range(30)]
+ASSEMBLED = {
+    "Trinity": "TRINITY_DN{}_c0_g1",
+    "Trinity before 2016": "c{}_g1",
+    "Trinity's isoforms": "comp{}_c0_seq1",
+    "planaria": "dd_Smed_v6_{}_0_1",
+    "StringTie": "MSTRG.{}",
+    "a locus": "XLOC_00{}",
+}
+
+
+@pytest.mark.parametrize("kind", ASSEMBLED)
+def test_genes_without_symbols(kind):
+    genes = [ASSEMBLED[kind].format(1000 + i) for i in range(60)]
+    for cells in (BARCODES, [f"S{i}" for i in range(30)], [f"P1_A{i:02d}" for i in range(1, 25)], ["x", "y", "z"]):
+        assert evidence(genes, cells).transpose is True
+        assert evidence(cells, genes).transpose is False
+
+
+def test_barcodes_decide_against_anything():
+    for names in (["AA", "BB", "CC"], [f"unknown_{i}_{i}" for i in range(60)], [f"LOC_{i}" for i in range(60)]):
+        assert evidence(names, BARCODES).transpose is True
+        assert evidence(BARCODES, names).transpose is False
+
+
+@pytest.mark.parametrize("form", ["CTC-{}", "HSP_{}", "si-ctrl-{}", "RP1-A{}", "IL6_rep{}", "AC-{}", "H2-{}", "KB-{}"])
+def test_samples_that_begin_as_genes_do(form):
+    cells = [form.format(i) for i in range(20)]
+    symbols = [
+        "Gata1",
+        "SPI1",
+        "RP11-34P13.7",
+        "CTC-281F24.1",
+        "HSPA1A",
+        "HSP90AA1",
+        "H2-K1",
+        "si:ch211-161c3.6",
+        "LYZ",
+    ]
+    assert evidence(symbols, cells).transpose is True
+    assert evidence(cells, symbols).transpose is False
+
+
+def test_numbers_of_ncbi_are_genes_and_running_numbers_are_none():
+    ncbi = [str(100 + 37 * (i * 7919 % 1009)) for i in range(300)]
+    for cells in ([f"E12.5_{i}" for i in range(20)], [str(i) for i in range(20)], BARCODES):
+        assert evidence(ncbi, cells).transpose is True
+        assert evidence(cells, ncbi).transpose is False
+    some = [str(i) for i in range(0, 300, 3)]  # numbers of cells of which some were left out
+    assert evidence(some, ["AA", "BB"]).transpose is None
+    assert evidence([str(i) for i in range(20)], ["AA", "BB"]).transpose is False
 
 
 def test_names_that_contradict_each_other(tmp_path):

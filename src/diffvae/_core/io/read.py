@@ -45,7 +45,7 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome:
         Swap rows and columns, for files with genes in rows.
 
         *Tables.* True and False are always obeyed. By default a table that clearly has genes in rows, or whose names
-        contradict each other, raises a DataError; if names tell nothing, rows are cells and a warning says so.
+        contradict each other or tell nothing, raises a DataError.
 
         *Matrix Market files.* Files of names that fit the lengths of the margins decide, and the matrix is returned as
         cells x genes; an option that contradicts them is left aside with a warning. It decides if the matrix has no

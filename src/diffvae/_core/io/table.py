@@ -369,12 +369,9 @@ def _transpose(path: Path, corner: str, rows: Sequence[str], columns: Sequence[s
             "if genes are in rows, with transpose=False if cells are."
         )
     if not found.cells_in_rows:
-        warnings.warn(
-            f"{str(path)!r}: neither the names of rows ({quoted(rows[:2])}, ...) nor those of columns "
-            f"({quoted(columns[:2])}, ...) tell which are the genes. Rows are taken as cells; if genes are "
-            "in rows, read it with transpose=True. transpose=False confirms that cells "
-            "are.",
-            UserWarning,
-            stacklevel=4,
+        raise DataError(
+            f"Neither the names of rows ({quoted(rows[:2])}, ...) nor those of columns ({quoted(columns[:2])}, ...) of "
+            f"{str(path)!r} ({len(rows):,} x {len(columns):,}) tell which are the genes; read it with "
+            "transpose=True if genes are in rows, with transpose=False if cells are."
         )
     return False
