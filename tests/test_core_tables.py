@@ -89,6 +89,49 @@ def test_thousands(tmp_path):
         read(write(tmp_path / "a.csv", "cell;Gata1;Spi1\nc1;1,234;0\nc2;12,345;3\n"))
 
 
+@pytest.mark.parametrize(
+    ("separator", "big", "small"),
+    [
+        (",", '"1,234.50"', "0.5"),
+        (";", "1,234.50", "0.5"),
+        ("\t", "1.234,50", "0,5"),
+        (";", "1.234,50", "0,5"),
+        (",", '"1.234,50"', '"0,5"'),
+        (",", '"1234,50"', '"0,5"'),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_marks_of_numbers(tmp_path, separator, big, small, late):
+    first = [["c0", small if late else big, "3"]] + [[f"c{i}", small, "3"] for i in range(1, 60)]
+    body = [separator.join(row) for row in [["cell", "Gata1", "Spi1"], *first, ["c60", big, "3"]]]
+    x = read(write(tmp_path / "a.csv", "\n".join(body) + "\n")).to_df()
+    assert x["Gata1"].tolist() == [0.5 if late else 1234.5, *[0.5] * 59, 1234.5]
+    assert (x["Spi1"] == 3).all()
+
+
+@pytest.mark.parametrize("numbers", [["1,234.5", "1.234,5"], ["1.234,50", "0.5"], ["1,234.50", "1,5"]])
+def test_marks_that_contradict_each_other(tmp_path, numbers):
+    with pytest.raises(DataError, match="may be a decimal comma or a mark of thousands"):
+        read(write(tmp_path / "a.csv", f"cell;Gata1;Spi1\nc1;{numbers[0]};0\nc2;{numbers[1]};3\n"))
+
+
+def test_gzip_is_known_by_its_first_bytes(tmp_path):
+    packed = write(tmp_path / "a.csv.gz", rows(",")).read_bytes()
+    same(read(write(tmp_path / "b.csv", packed)))
+
+
+@pytest.mark.parametrize("order", [["fov", "cell_ID"], ["cell_ID", "fov"]])
+def test_cells_of_fields_of_view(tmp_path, order):
+    table = BY_CELL.reset_index(drop=True)
+    for name in reversed(order):
+        table.insert(0, name, {"fov": [1, 1, 1, 2, 2], "cell_ID": [1, 2, 3, 1, 2]}[name])
+    path = write(tmp_path / "a.csv", table.to_csv(index=False))
+    with pytest.warns(UserWarning, match="are no genes; they are kept in obs"):
+        adata = same(read(path), cells=["1_1", "1_2", "1_3", "2_1", "2_2"])
+    assert adata.obs["fov"].tolist() == [1, 1, 1, 2, 2]
+    assert adata.obs["cell_ID"].tolist() == [1, 2, 3, 1, 2]
+
+
 def test_thousands_of_columns(tmp_path):
     table = pd.DataFrame(np.arange(12_000).reshape(2, 6000) % 7, index=["c1", "c2"])
     table.columns = [f"gene{i}" for i in range(6000)]

@@ -19,9 +19,9 @@ from diffvae._core.io.dialect import (
     BLANKS,
     MISSING,
     Dialect,
-    are_decimals,
-    is_comma_number,
+    is_marked,
     is_number,
+    marks_of,
     sniff,
     values_text,
 )
@@ -44,8 +44,8 @@ _ODD_NUMBER = re.compile(r"[-+]?(\d{5,}\D?|\d*[.,]\d+\D{0,2}|\d+[.,]\d*\D{0,2})"
 _NUMBERS = re.compile(r"\d+")
 
 
-class _DecimalComma(Exception):
-    """Numbers further down have a decimal comma."""
+class _OtherMarks(Exception):
+    """Numbers further down have a decimal comma or marks of thousands: ``args`` are both marks."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,15 @@ class Columns:
         Positions of columns that describe the rows.
     values
         Positions of the matrix.
+    field
+        Position of the field of view that belongs to the name of a cell; None if there is none.
     """
 
     names: int
     gene_ids: int | None
     kept: list[int]
     values: list[int]
+    field: int | None = None
 
 
 def read_table(path: Path, *, transpose: bool | None) -> AnnData:
@@ -76,16 +79,16 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
     See :func:`diffvae._core.io.read.read`.
     """
     dialect = sniff(path)
-    for _ in range(3):
+    for _ in range(4):
         try:
             return _read(path, dialect, transpose)
         except UnicodeDecodeError as error:
             if dialect.encoding == "cp1252":
                 raise unreadable(path, error) from error
             dialect = replace(dialect, encoding="cp1252")
-        except _DecimalComma:
-            dialect = dialect.with_decimal_comma()
-    raise AssertionError("a table has one encoding and one decimal mark")
+        except _OtherMarks as found:
+            dialect = dialect.with_marks(*found.args)
+    raise DataError(f"The numbers of {str(path)!r} have several decimal marks; write all of them with a decimal point.")
 
 
 def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
@@ -105,6 +108,8 @@ def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
         rows += block[columns.names].tolist()
         for j, values in kept.items():
             values += block[j].tolist()
+    if columns.field is not None:
+        rows = [f"{field}_{cell}" for field, cell in zip(kept[columns.field], rows, strict=True)]
     index = pd.Index(rows, dtype=str)
     _refuse_names(path, header[columns.names], index)
     if transpose is None:
@@ -168,8 +173,11 @@ def _columns(path: Path, dialect: Dialect, cells: bool) -> Columns:
     names, gene_ids = _name_column(path, header, head, leading)
     if start and (not leading or head[names].nunique() < 0.9 * len(head)):
         start, names, gene_ids = 0, 0, None
-    kept = []
-    for j in range(start, len(header)):
+    field = None if cells or leading else _field_of_view(header)
+    if field is not None:
+        names = 1 - field
+    kept = [] if field is None else [0, 1]
+    for j in range(start if field is None else 2, len(header)):
         if j == names:
             continue
         if j == 0 and _is_running(header[0], head[0]):
@@ -177,7 +185,13 @@ def _columns(path: Path, dialect: Dialect, cells: bool) -> Columns:
         if by_name[j] or j in leading or (j in text and _is_words(header, j, head[j])):
             kept.append(j)
     values = [j for j in range(1, len(header)) if j != names and j not in kept]
-    return Columns(names, gene_ids, kept, values)
+    return Columns(names, gene_ids, kept, values, field)
+
+
+def _field_of_view(header: list[str]) -> int | None:
+    """Return the position of the field of view, within which CosMx numbers the cells in the other of two columns."""
+    labels = [re.sub(r"\W|_", "", name.lower()) for name in header[:2]]
+    return labels.index("fov") if sorted(labels) == ["cellid", "fov"] else None
 
 
 def _is_running(name: str, column: pd.Series) -> bool:
@@ -194,7 +208,7 @@ def _n_numbers(column: pd.Series) -> int:
 def _is_words(header: list[str], j: int, column: pd.Series) -> bool:
     """Return whether a column beside numbers is text that describes the rows, not a spoiled column of numbers."""
     values = [str(value) for value in column.dropna()]
-    if any(is_number(value) or is_comma_number(value) or _ODD_NUMBER.fullmatch(value) for value in values):
+    if any(is_number(value) or is_marked(value) or _ODD_NUMBER.fullmatch(value) for value in values):
         return False
     return not _is_of_matrix(header, j)
 
@@ -267,7 +281,7 @@ def _blocks(path: Path, dialect: Dialect, columns: Columns) -> Iterator[pd.DataF
         try:
             with pd.read_csv(file, **_layout(dialect), **options) as table:
                 yield from table
-        except (UnicodeDecodeError, DataError, _DecimalComma):
+        except (UnicodeDecodeError, DataError, _OtherMarks):
             raise
         except (OSError, ValueError, OverflowError, EOFError) as error:
             raise unreadable(path, error) from error
@@ -306,9 +320,11 @@ def _numbers(path: Path, dialect: Dialect, block: pd.DataFrame, columns: Columns
 def _refuse_column(path: Path, dialect: Dialect, name: str, rows: pd.Series, column: pd.Series) -> None:
     odd = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
     values_shown = column if odd.empty else odd  # pandas reads whole numbers of 20 digits and more as text
-    comma = dialect.separator != "," and dialect.decimal == "." and dialect.thousands is None
-    if comma and not odd.empty and are_decimals([str(value) for value in odd]):
-        raise _DecimalComma
+    texts = [str(value) for value in odd]
+    if texts and dialect.thousands is None and all(map(is_marked, texts)):
+        marks = marks_of(texts)
+        if marks is not None and marks != (dialect.decimal, dialect.thousands):
+            raise _OtherMarks(*marks)
     raise DataError(
         f"Column {name!r} of {str(path)!r} is not numeric: it holds {values_shown.iloc[0]!r} in row "
         f"{rows[values_shown.index[0]]!r}. Leave out columns that are not genes."
