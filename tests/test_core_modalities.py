@@ -1,9 +1,12 @@
 """Features that are no genes, in every kind of file."""
 
+import warnings
+
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 import scipy.sparse as sp
 from anndata import AnnData
 from anndata.io import write_elem
@@ -156,3 +159,132 @@ def test_genomes_of_cell_ranger_2(tmp_path):
 def test_a_virus_is_no_second_genome():
     var = pd.DataFrame({"genome": ["GRCh38"] * 95 + ["SARS-CoV-2"] * 5}, index=[f"g{i}" for i in range(100)])
     assert choose_genome(var, None) is None
+
+
+OF_CELLS = [
+    *("Unnamed: 0", "age", "nuclear_area", "cell_area", "area", "volume", "UMAP1", "UMAP_1", "tSNE1", "PC1", "sum"),
+    *("detected", "total", "subsets_Mito_percent", "mitoRatio", "log10GenesPerUMI", "pANN_0.25_0.09_5"),
+    *("DF.classifications_0.25_0.09_5", "num_genes_expressed", "n_genes_by_counts", "x_centroid", "y_centroid", "fov"),
+    *("transcript_counts", "control_probe_counts", "percent.top_50", "x", "y"),
+]
+
+
+def test_columns_that_describe_cells_are_no_genes():
+    assert set(feature_kinds(pd.DataFrame(index=[*GENES, *OF_CELLS]))[6:]) == {"quality"}
+    genes = [
+        "y",
+        "w",
+        "z",
+        "PC",
+        "ICA1",
+        "UMAD1",
+        "AREL1",
+        "AGER",
+        "SUMO1",
+        "TOP1",
+        "adt-1",
+        "adt-2",
+        "Start1",
+        "CHRM1",
+    ]
+    assert not feature_kinds(pd.DataFrame(index=genes)).any()
+
+
+NO_GENES = {
+    "control": "Blank-1 NegControlProbe_00042 NegPrb3 NegControlCodeword_0500 UnassignedCodeword_0001 SystemControl12 "
+    "Negative5 FalseCode3 DeprecatedCodeword_0318",
+    "antibody capture": "CD3-TotalA CD3_prot CD3_TotalSeqB CD4.TotalC ADT-1 ADT-CD3 HTO_1",
+    "multiplexing capture": "CMO301 CMO312",
+    "peaks": "chr1:1-500 chrX_100_900 chr2-5-90 GL000194.1:1-50",
+}
+
+
+@pytest.mark.parametrize("kind", NO_GENES)
+def test_features_that_are_no_genes_by_their_names(kind):
+    names = NO_GENES[kind].split()
+    kinds = feature_kinds(pd.DataFrame(index=[*GENES, *names]))
+    assert kinds.tolist() == [""] * 6 + [kind] * len(names)
+
+
+def test_peaks_alone_are_refused_by_their_names():
+    adata = AnnData(COUNTS.copy(), var=pd.DataFrame(index=[f"chr1:{i}-{i + 500}" for i in range(8)]))
+    with pytest.raises(DataError, match="No feature is a gene: they are of type 'peaks'"):
+        load(adata, None)
+
+
+def mixed():
+    """Return cells with a row and columns that are none, some by their names, some by their values."""
+    n = len(CELLS)
+    names = [f"Gene{i}" for i in range(6)]
+    x = np.hstack([COUNTS, np.random.default_rng(1).poisson(2.0, (n, 6))]).astype("float32")
+    genes = [*names, *GENES, "Sox9", "Klf4"]
+    sums = x.sum(axis=1)
+    extra = {"everything": sums, "row": np.arange(n) + 1, "nFeature_RNA": np.full(n, 14), "__no_feature": np.full(n, 7)}
+    x = np.column_stack([x, *extra.values()])
+    table = pd.DataFrame(x, index=CELLS, columns=[*genes, *extra])
+    table.loc["Length"] = np.arange(table.shape[1]) + 100.0
+    return table.astype("float32"), genes, extra
+
+
+@pytest.mark.parametrize("form", ["csv", "genes x cells", "h5ad", "sparse h5ad", "csc", "mtx", "loom", "memory"])
+def test_the_reader_does_not_decide_what_is_a_gene(form, tmp_path):
+    table, genes, extra = mixed()
+    n = len(CELLS)
+    names = {"obs": pd.DataFrame(index=table.index), "var": pd.DataFrame(index=table.columns)}
+    path, transpose = tmp_path / f"x.{form.split()[-1]}", None
+    if form in ("csv", "genes x cells"):
+        path, transpose = tmp_path / "x.csv", form != "csv" or None
+        (table.T if transpose else table).to_csv(path)
+    elif form == "mtx":
+        scipy.io.mmwrite(path, sp.coo_matrix(table.T.to_numpy()))
+        (tmp_path / "x_genes.txt").write_text("\n".join(table.columns) + "\n")
+        (tmp_path / "x_barcodes.txt").write_text("\n".join(table.index) + "\n")
+    elif form == "loom":
+        with h5py.File(path, "w") as file:
+            file["matrix"] = table.T.to_numpy()
+            file["col_attrs/CellID"], file["row_attrs/Gene"] = list(table.index), list(table.columns)
+    else:
+        x = table.to_numpy() if form in ("h5ad", "memory") else sp.csr_matrix(table.to_numpy())
+        path = AnnData(x.tocsc() if form == "csc" else x, **names)
+        if form.endswith("h5ad"):
+            path.write_h5ad(tmp_path / "x.h5ad")
+            path = tmp_path / "x.h5ad"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cells, _ = load(path, transpose)
+    assert cells.var_names.tolist() == genes
+    assert cells.obs_names.tolist() == CELLS
+    assert np.array_equal(cells.to_df(), table.loc[CELLS, genes])
+    assert {name: cells.obs[name].tolist() for name in ("everything", "row", "nFeature_RNA")} == {
+        name: extra[name].tolist() for name in ("everything", "row", "nFeature_RNA")
+    }
+    assert "__no_feature" not in cells.obs
+    assert cells.var["Length"].tolist() == [100.0 + i for i in range(len(genes))]
+    said = " ".join(str(w.message) for w in caught)
+    assert all(repr(name) in said for name in ("everything", "row", "nFeature_RNA", "__no_feature", "Length"))
+    assert cells.n_obs == n
+
+
+@pytest.mark.parametrize("names", [["Res", "Par"], ["PC", "GC"], ["UMAP", "start"]])
+@pytest.mark.parametrize("transpose", [None, True])
+def test_cells_are_not_set_aside_by_the_names_of_columns(names, transpose, tmp_path):
+    cells = [f"{name}_{i}" for name in names for i in range(15)]
+    table = pd.DataFrame(COUNTS[:, :6], index=cells, columns=GENES)
+    (table.T if transpose else table).to_csv(tmp_path / "x.csv")
+    made, _ = load(tmp_path / "x.csv", transpose)
+    assert made.obs_names.tolist() == cells
+    assert np.array_equal(made.to_df(), table)
+
+
+def test_values_far_beyond_those_of_genes_are_said():
+    x = np.column_stack([COUNTS, np.full(30, 900.0), np.full(30, 900.0)]).astype("float32")
+    genes = [*GENES, *(f"Gm{i}12" for i in range(2)), *(f"Gm{i}13" for i in range(2))]
+    adata = AnnData(x[:, [*range(8), 8, 9]], var=pd.DataFrame(index=genes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(adata, None)[0].n_vars == 10
+    adata = AnnData(
+        np.hstack([COUNTS, COUNTS, x[:, [8]]]), var=pd.DataFrame(index=[f"Gm{i}1" for i in range(16)] + ["q"])
+    )
+    with pytest.warns(UserWarning, match="values of 'q' go far beyond those of all genes"):
+        assert load(adata, None)[0].n_vars == 17

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from _cases_tables import CELLS, GENES, IDS, X, lines, mtx, same, write
 
-from diffvae._core.io.read import read
+from diffvae._core.io.read import load, read
 from diffvae._errors import DataError
 
 BIOTYPES = ["protein_coding", "lncRNA", "protein_coding", "miRNA", "Mt_rRNA", "protein_coding", "protein_coding"]
@@ -245,8 +245,8 @@ def test_counters_are_no_genes(tmp_path):
     write(tmp_path / "barcodes.tsv", lines(CELLS))
     write(tmp_path / "genes.tsv", lines([*GENES, "__no_feature"]))
     path = mtx(tmp_path / "matrix.mtx", np.vstack([X.T, np.full(5, 9)]))
-    with pytest.warns(UserWarning, match="'__no_feature' count reads that belong to no gene"):
-        same(read(path))
+    with pytest.warns(UserWarning, match=r"counters of reads \('__no_feature'\)"):
+        same(load(path, None)[0])
 
 
 # loom

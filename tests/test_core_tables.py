@@ -9,11 +9,11 @@ from _cases_tables import BY_CELL, BY_GENE, CELLS, GENES, IDS, PLATE, X, same, w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffvae._core.io.aside import excel_dates, totals
 from diffvae._core.io.dialect import sniff
-from diffvae._core.io.features import is_annotation_column, is_counter, is_quality_column
+from diffvae._core.io.features import excel_dates, is_annotation_column, is_counter, is_quality_column
 from diffvae._core.io.orientation import evidence
-from diffvae._core.io.read import read
+from diffvae._core.io.read import load, read
+from diffvae._core.io.totals import totals
 from diffvae._errors import DataError
 
 # How it is written
@@ -87,6 +87,49 @@ def test_thousands(tmp_path):
     assert adata.X.tolist() == [[1234567, 0], [12345, 3]]
     with pytest.raises(DataError, match=r"'1,234', which may be a decimal comma or a mark of thousands"):
         read(write(tmp_path / "a.csv", "cell;Gata1;Spi1\nc1;1,234;0\nc2;12,345;3\n"))
+
+
+@pytest.mark.parametrize(
+    ("separator", "big", "small"),
+    [
+        (",", '"1,234.50"', "0.5"),
+        (";", "1,234.50", "0.5"),
+        ("\t", "1.234,50", "0,5"),
+        (";", "1.234,50", "0,5"),
+        (",", '"1.234,50"', '"0,5"'),
+        (",", '"1234,50"', '"0,5"'),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_marks_of_numbers(tmp_path, separator, big, small, late):
+    first = [["c0", small if late else big, "3"]] + [[f"c{i}", small, "3"] for i in range(1, 60)]
+    body = [separator.join(row) for row in [["cell", "Gata1", "Spi1"], *first, ["c60", big, "3"]]]
+    x = read(write(tmp_path / "a.csv", "\n".join(body) + "\n")).to_df()
+    assert x["Gata1"].tolist() == [0.5 if late else 1234.5, *[0.5] * 59, 1234.5]
+    assert (x["Spi1"] == 3).all()
+
+
+@pytest.mark.parametrize("numbers", [["1,234.5", "1.234,5"], ["1.234,50", "0.5"], ["1,234.50", "1,5"]])
+def test_marks_that_contradict_each_other(tmp_path, numbers):
+    with pytest.raises(DataError, match="may be a decimal comma or a mark of thousands"):
+        read(write(tmp_path / "a.csv", f"cell;Gata1;Spi1\nc1;{numbers[0]};0\nc2;{numbers[1]};3\n"))
+
+
+def test_gzip_is_known_by_its_first_bytes(tmp_path):
+    packed = write(tmp_path / "a.csv.gz", rows(",")).read_bytes()
+    same(read(write(tmp_path / "b.csv", packed)))
+
+
+@pytest.mark.parametrize("order", [["fov", "cell_ID"], ["cell_ID", "fov"]])
+def test_cells_of_fields_of_view(tmp_path, order):
+    table = BY_CELL.reset_index(drop=True)
+    for name in reversed(order):
+        table.insert(0, name, {"fov": [1, 1, 1, 2, 2], "cell_ID": [1, 2, 3, 1, 2]}[name])
+    path = write(tmp_path / "a.csv", table.to_csv(index=False))
+    with pytest.warns(UserWarning, match="are no genes; they are kept in obs"):
+        adata = same(read(path), cells=["1_1", "1_2", "1_3", "2_1", "2_2"])
+    assert adata.obs["fov"].tolist() == [1, 1, 1, 2, 2]
+    assert adata.obs["cell_ID"].tolist() == [1, 2, 3, 1, 2]
 
 
 def test_thousands_of_columns(tmp_path):
@@ -188,7 +231,7 @@ def test_a_column_that_is_not_named_as_the_cells(tmp_path):
     table = pd.DataFrame(np.arange(66).reshape(3, 22), index=GENES[:3], columns=[f"P1_A{i:02d}" for i in range(1, 23)])
     table.insert(4, "mean_of_all", 7)
     with pytest.warns(UserWarning, match="'mean_of_all' are taken as cells, but are not named as the other cells are"):
-        read(write(tmp_path / "a.csv", table.to_csv()), transpose=True)
+        load(write(tmp_path / "a.csv", table.to_csv()), True)
 
 
 @pytest.mark.parametrize("transpose", [True, False])
@@ -201,9 +244,9 @@ def test_counters_and_totals_are_no_genes(tmp_path, transpose):
     text = (table.T if transpose else table).to_csv(sep="\t")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        adata = same(read(write(tmp_path / "a.tsv", text), transpose=transpose))
+        adata = same(load(write(tmp_path / "a.tsv", text), transpose)[0])
     said = " ".join(str(w.message) for w in caught)
-    assert "'__no_feature', 'N_unmapped', 'too_low_aQual' count reads that belong to no gene" in said
+    assert "counters of reads ('__no_feature', 'N_unmapped', 'too_low_aQual')" in said
     assert set(adata.obs) == {"all", "n", "nFeature_RNA"}
     assert all(repr(name) in said for name in adata.obs)
 
@@ -212,8 +255,10 @@ def test_rows_that_describe_genes(tmp_path):
     table = BY_CELL.copy()
     table.loc["Length"] = range(7)
     table.loc["total"] = table.loc[CELLS].sum()
-    with pytest.warns(UserWarning, match="'Length', 'total' describe genes and are no cells"):
-        adata = same(read(write(tmp_path / "a.csv", table.to_csv())))
+    with pytest.warns(
+        UserWarning, match="Rows that describe genes and are no cells are kept in var: 'Length', 'total'"
+    ):
+        adata = same(load(write(tmp_path / "a.csv", table.to_csv()), None)[0])
     assert adata.var["Length"].tolist() == list(range(7))
 
 
@@ -241,7 +286,7 @@ def test_spike_ins_and_genes_are_no_columns_of_quality():
 def test_dates_of_a_spreadsheet(tmp_path):
     table = BY_GENE.set_axis(["1-Mar", "2-Sep", "Dec-01", "44256", *GENES[4:]])
     with pytest.warns(UserWarning, match="4 gene names are dates .'1-Mar', '2-Sep', 'Dec-01', '44256'.: a spreadsheet"):
-        adata = read(write(tmp_path / "a.csv", table.to_csv()), transpose=True)
+        adata = load(write(tmp_path / "a.csv", table.to_csv()), True)[0]
     assert adata.var_names[0] == "1-Mar"
     assert excel_dates(["MARCH1", "Sept2", "DEC1", "Mar1", "H2-K1"]) == []
     assert excel_dates([str(40_000 + i) for i in range(500)]) == []  # identifiers of NCBI
@@ -312,12 +357,66 @@ def test_numbers_as_names(tmp_path):
             read(write(path, text))
 
 
-def test_without_evidence_a_warning_names_the_option(tmp_path):
+def test_without_evidence_the_option_is_asked_for(tmp_path):
     path = write(tmp_path / "a.csv", "id,AA,BB\nfoo,1,2\nbar,2,3\n")
-    with pytest.warns(UserWarning, match=r"neither the names of rows .*transpose=True"):
-        assert read(path).obs_names.tolist() == ["foo", "bar"]
+    with pytest.raises(DataError, match=r"Neither the names of rows .* \(2 x 2\) tell .*transpose=True"):
+        read(path)
     for transpose in (True, False):
         assert read(path, transpose=transpose).shape == (2, 2)
+    assert read(write(path, "cell,AA,BB\nfoo,1,2\nbar,2,3\n")).obs_names.tolist() == ["foo", "bar"]
+
+
+BARCODES = [f"{''.join('ACGT'[i // 4**k % 4] for k in range(10))}-1" for i in range(30)]
+ASSEMBLED = {
+    "Trinity": "TRINITY_DN{}_c0_g1",
+    "Trinity before 2016": "c{}_g1",
+    "Trinity's isoforms": "comp{}_c0_seq1",
+    "planaria": "dd_Smed_v6_{}_0_1",
+    "StringTie": "MSTRG.{}",
+    "a locus": "XLOC_00{}",
+}
+
+
+@pytest.mark.parametrize("kind", ASSEMBLED)
+def test_genes_without_symbols(kind):
+    genes = [ASSEMBLED[kind].format(1000 + i) for i in range(60)]
+    for cells in (BARCODES, [f"S{i}" for i in range(30)], [f"P1_A{i:02d}" for i in range(1, 25)], ["x", "y", "z"]):
+        assert evidence(genes, cells).transpose is True
+        assert evidence(cells, genes).transpose is False
+
+
+def test_barcodes_decide_against_anything():
+    for names in (["AA", "BB", "CC"], [f"unknown_{i}_{i}" for i in range(60)], [f"LOC_{i}" for i in range(60)]):
+        assert evidence(names, BARCODES).transpose is True
+        assert evidence(BARCODES, names).transpose is False
+
+
+@pytest.mark.parametrize("form", ["CTC-{}", "HSP_{}", "si-ctrl-{}", "RP1-A{}", "IL6_rep{}", "AC-{}", "H2-{}", "KB-{}"])
+def test_samples_that_begin_as_genes_do(form):
+    cells = [form.format(i) for i in range(20)]
+    symbols = [
+        "Gata1",
+        "SPI1",
+        "RP11-34P13.7",
+        "CTC-281F24.1",
+        "HSPA1A",
+        "HSP90AA1",
+        "H2-K1",
+        "si:ch211-161c3.6",
+        "LYZ",
+    ]
+    assert evidence(symbols, cells).transpose is True
+    assert evidence(cells, symbols).transpose is False
+
+
+def test_numbers_of_ncbi_are_genes_and_running_numbers_are_none():
+    ncbi = [str(100 + 37 * (i * 7919 % 1009)) for i in range(300)]
+    for cells in ([f"E12.5_{i}" for i in range(20)], [str(i) for i in range(20)], BARCODES):
+        assert evidence(ncbi, cells).transpose is True
+        assert evidence(cells, ncbi).transpose is False
+    some = [str(i) for i in range(0, 300, 3)]  # numbers of cells of which some were left out
+    assert evidence(some, ["AA", "BB"]).transpose is None
+    assert evidence([str(i) for i in range(20)], ["AA", "BB"]).transpose is False
 
 
 def test_names_that_contradict_each_other(tmp_path):

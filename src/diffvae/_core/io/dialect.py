@@ -24,6 +24,11 @@ MISSING = frozenset(("", "na", "nan", "n/a", "null", "none", "#n/a", "<na>", "-n
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+_COMMA_POINT = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+\.\d*|[+-]?[1-9]\d{0,2}(,\d{3}){2,}")
+"""1,234.50 and 1,234,567."""
+_POINT_COMMA = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+,\d*|[+-]?[1-9]\d{0,2}(\.\d{3}){2,}")
+"""1.234,50 and 1.234.567."""
+_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
 
 
 def is_number(text: str) -> bool:
@@ -72,9 +77,9 @@ class Dialect:
     lines: list[str]
     as_bytes: bool
 
-    def with_decimal_comma(self) -> Dialect:
-        """Return this dialect with decimal commas."""
-        return replace(self, decimal=",", thousands=None)
+    def with_marks(self, decimal: str, thousands: str | None) -> Dialect:
+        """Return this dialect with other marks in numbers."""
+        return replace(self, decimal=decimal, thousands=thousands)
 
 
 def split(line: str, separator: str) -> list[str]:
@@ -167,7 +172,7 @@ def _separated(
         named = len(_without_last_empty(header))
         agrees = n > 1 and alike == 1 and named <= n and n - named <= 1 + _n_empty(values, named)
         sample = [field for row in values[:10] for field in row[1:2000]]
-        numeric = sum(is_number(f) or f.lower() in MISSING or _comma(f, separator) for f in sample)
+        numeric = sum(is_number(f) or f.lower() in MISSING or is_marked(f) for f in sample)
         score = (agrees, numeric / max(len(sample), 1) > 0.5, alike if n > 1 else 0, min(n, named), -order)
         if best is None or score > best[0]:
             best = score, header, values, separator, n_skip
@@ -183,10 +188,6 @@ def _n_titles(comments: list[str], rows: list[list[str]]) -> int:
     fields = [field for field in rows[0] if field]
     gct = bool(comments) and comments[0].startswith("#1.") and len(fields) == 2 and all(map(str.isdecimal, fields))
     return int((len(fields) == 1 and bool(rows[0][0])) or gct)
-
-
-def _comma(field: str, separator: str) -> bool:
-    return separator != "," and _COMMA_NUMBER.fullmatch(field) is not None
 
 
 def _without_last_empty(header: list[str]) -> list[str]:
@@ -230,7 +231,7 @@ def _dialect(
             f"{' (not all of them: it may be damaged)' if damaged else ''}."
         )
     _refuse_second_header(path, values)
-    decimal, thousands = _marks(path, values, separator)
+    decimal, thousands = _marks(path, values)
     first = lines[len(lines) - len(values) :]
     return Dialect(text[0], separator, decimal, thousands, n_skip, names, n_fields, first, text[1])
 
@@ -242,7 +243,7 @@ def _refuse_second_header(path: Path, values: list[list[str]]) -> None:
 
     def share(row: Sequence[str]) -> float:
         fields = row[1:5000]
-        return sum(is_number(f) or f.lower() in MISSING or _comma(f, "") for f in fields) / max(len(fields), 1)
+        return sum(is_number(f) or f.lower() in MISSING or is_marked(f) for f in fields) / max(len(fields), 1)
 
     if share(values[0]) < 0.5 and share(values[-1]) > 0.8:
         odd = next((field for field in values[0][1:] if field and not is_number(field)), "")
@@ -252,40 +253,54 @@ def _refuse_second_header(path: Path, values: list[list[str]]) -> None:
         )
 
 
-def _marks(path: Path, values: list[list[str]], separator: str) -> tuple[str, str | None]:
+def _marks(path: Path, values: list[list[str]]) -> tuple[str, str | None]:
     """Return the decimal mark and the mark of thousands."""
-    fields = [field for row in values for field in row[1:5000] if "," in field]
-    if separator == "," or not fields:
-        return ".", None
-    numbers = [field for field in fields if _COMMA_NUMBER.fullmatch(field) or _THOUSANDS.fullmatch(field)]
-    if not numbers:
-        return ".", None
-    if any(field.count(",") > 1 for field in numbers):
-        return ".", ","
-    if all(map(_THOUSANDS.fullmatch, numbers)):
-        if any("." in field and is_number(field) for row in values for field in row[1:5000]):
-            return ".", ","
-        raise DataError(
-            f"{str(path)!r} holds {numbers[0]!r}, which may be a decimal comma or a mark of thousands; write its "
-            "numbers with a decimal point and without marks of thousands."
-        )
-    return ",", None
+    fields = [field for row in values for field in row[1:5000]]
+    found = marks_of(fields)
+    if found is not None:
+        return found
+    odd = next(field for field in fields if is_marked(field))
+    raise DataError(
+        f"{str(path)!r} holds {odd!r}, which may be a decimal comma or a mark of thousands; write its "
+        "numbers with a decimal point and without marks of thousands."
+    )
 
 
-def is_comma_number(text: str) -> bool:
-    """Return whether a text is a number with a decimal comma."""
-    return _COMMA_NUMBER.fullmatch(text.strip()) is not None
-
-
-def are_decimals(texts: Sequence[str]) -> bool:
-    """Return whether all texts are numbers with a decimal comma, and not all could have a mark of thousands.
+def marks_of(texts: Sequence[str]) -> tuple[str, str | None] | None:
+    """Return the decimal mark and the mark of thousands in numbers; None if they could mean either of two things.
 
     Examples
     --------
-    >>> are_decimals(["1,5", "1,234"]), are_decimals(["1,234"])
-    (True, False)
+    >>> marks_of(["1.5", "2"]), marks_of(["1,5", "1,234"]), marks_of(["1,234.50"]), marks_of(["1.234,50", "0,5"])
+    (('.', None), (',', None), ('.', ','), (',', '.'))
+    >>> marks_of(["1,234"]) is None
+    True
     """
-    return all(map(is_comma_number, texts)) and not all(map(_THOUSANDS.fullmatch, texts))
+    marked = [text for text in map(str.strip, texts) if is_marked(text)]
+    if not marked:
+        return ".", None
+    pointed = any("." in text and is_number(text) and not _POINTS.fullmatch(text.strip()) for text in texts)
+    commas = any(_COMMA_NUMBER.fullmatch(text) and not _THOUSANDS.fullmatch(text) for text in marked)
+    comma_point = any(_COMMA_POINT.fullmatch(text) for text in marked)
+    if any(_POINT_COMMA.fullmatch(text) for text in marked):
+        return None if pointed or comma_point else (",", ".")
+    if comma_point:
+        return None if commas else (".", ",")
+    if commas:
+        return ",", None
+    return (".", ",") if any("." in text and is_number(text) for text in texts) else None
+
+
+def is_marked(text: str) -> bool:
+    """Return whether a text is a number with a decimal comma or with marks of thousands.
+
+    Examples
+    --------
+    >>> [is_marked(text) for text in ("1,5", "1,234.50", "1.234,50", "1.5", "a, b")]
+    [True, True, True, False, False]
+    """
+    text = text.strip()
+    return any(p.fullmatch(text) for p in (_COMMA_NUMBER, _THOUSANDS, _COMMA_POINT, _POINT_COMMA))
 
 
 def values_text(dialect: Dialect) -> io.StringIO:

@@ -12,7 +12,6 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.aside import set_aside
 from diffvae._errors import DataError, quoted
 
 CELLS: tuple[str, ...] = (
@@ -100,7 +99,7 @@ def read_loom(path: Path) -> AnnData:
         )
     adata = AnnData(x, obs=obs, var=var, layers=layers, obsm=obsm)
     adata.var_names_make_unique()
-    return set_aside(adata, repr(str(path)))
+    return adata
 
 
 def _values(matrix: Any) -> sp.csr_matrix:

@@ -14,7 +14,6 @@ import scipy.io
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.aside import set_aside, warn_of_dates
 from diffvae._core.io.dialect import split
 from diffvae._core.io.features import is_chromosome
 from diffvae._core.io.modalities import GENE, OTHER_TYPES
@@ -87,8 +86,7 @@ def read_mtx(path: Path, *, transpose: bool | None) -> AnnData:
         adata.obs = _cell_table(cells)
     if genes is not None:
         adata.var = _gene_table(_with_symbols(genes, path))
-        adata = set_aside(_without_introns(adata, path), repr(str(path)))
-        warn_of_dates(adata.var_names.tolist(), repr(str(path)))
+        adata = _without_introns(adata, path)
         adata.var_names_make_unique()
     adata.X = sp.csr_matrix(adata.X)
     return adata

@@ -21,35 +21,53 @@ _GENE_CORNER = re.compile(
     r"#?(gene|genes|gene[_. ]?(id|name|symbol)s?|symbols?|geneid|ensembl([_. ]?(gene[_. ]?)?id)?)"
 )
 _CELL_CORNER = re.compile(r"#?((single[_. ]?)?cells?|(cell[_. ]?)?(barcode|bc)s?|cell[_. ]?(id|name|index|barcode)s?)")
-_WELL = r"[A-P](0?[1-9]|1\d|2[0-4])"
+_WELL = r"(?-i:[A-P](?:0?[1-9]|1\d|2[0-4])|[a-p]0[1-9])"
+"""Capitals, since c1000_g1 is a contig."""
+_ALNUM = "[A-Za-z0-9]"
 _GENE = re.compile(
-    r"""ENS[A-Z]*[GT]\d{6,}(\.\d+)?(_\w+)? | FBgn\d{7} | WBGene\d{8} | AT[1-5CM]G\d{5} | Y[A-P][LR]\d{3}[WC](-[A-Z])?
-    | SP[ABC]C\d+\.\d+c? | Os\d\dg\d{5,} | LOC_?Os\d\dg\d+ | Zm\d{5}d\d+ | (GRMZM|Glyma)\w+ | CG\d{4,5} | Solyc\d\w+
-    | PF3D7_\w+ | (gene|GENE|Gene)[_ .-]?\d+ | [NX][MR]_\d{5,}(\.\d+)? | ERCC-\d{5}
+    rf"""ENS[A-Z]*[GT]\d{{6,}}(\.\d+)?(_\w+)? | FBgn\d{{7}} | WBGene\d{{8}} | AT[1-5CM]G\d{{5}}
+    | Y[A-P][LR]\d{{3}}[WC](-[A-Z])? | SP[ABC]C\d+\.\d+c? | Os\d\dg\d{{5,}} | LOC_?Os\d\dg\d+ | Zm\d{{5}}d\d+
+    | (GRMZM|Glyma)\w+ | CG\d{{4,5}} | Solyc\d\w+ | PF3D7_\w+ | (gene|GENE|Gene)[_ .-]?\d+
+    | [NX][MR]_\d{{5,}}(\.\d+)? | ERCC-\d{{5}}
     | (GRCh38|GRCm38|GRCm39|hg19|hg38|mm10|mm39)_+\S+
-    | (MT|mt|Mt)-[A-Za-z]\w* | (M?RP[LS]|M?rp[ls]|M?Rp[ls]|Mrp[ls])\d+\w*(-\w+)?
-    | LOC\d{3,} | LINC\d{4,}(-\w+)? | MIR\d+\w*(HG)? | [Mm]ir-?\d+\w* | (SNOR|Snor)[ADad]\d+\w* | RNU\d\S* | RNA5S\S*
-    | [A-Za-z0-9]+-(AS|as|IT|OT)\d | C\d{1,2}orf\d+ | C[XY]orf\d+ | c\d+[a-z]*orf\d+\w* | KIAA\d{4} | Gm\d{2,5}
-    | \w{4,}Rik | (RP\d+|CT[ABCD]|KB|XXbac|AC|LA16c|GS1|CH17|LL\w+|hsa|mmu)-\S*\d\S*(\.\d+)? | A[CFLPJ]\d{6}(\.\d+)?
-    | (HLA|H2|si|zgc|im|wu|zmp|sb|mhc|MGC)[-:]\S+ | (Olfr|OR)\d+\w* | ZNF\d+\w* | (Zfp|znf|zfp)\d+\w*
-    | (SLC|Slc|slc)\d+[Aa]\d+\w* | (TMEM|Tmem|tmem|CCDC|Ccdc|ccdc|FAM|Fam|fam)\d+\w* | (COL|Col|col)\d+[Aa]\d+\w*
-    | (IL|Il|CXCL|Cxcl|CCL|Ccl|CXCR|Cxcr|CCR|Ccr|KRT|Krt|KIF|Kif|USP|Usp|WDR|Wdr|RAB|Rab|TRIM|Trim|ZDHHC|Zdhhc)\d+\w*
-    | (NDUF|Nduf|COX|Cox|PSM|Psm|EIF|Eif|UBE|Ube|TUB|Tub|HIST|Hist|SERPIN|Serpin|IGH|Igh|IGK|Igk|IGL|Igl)[A-Za-z]?\d*\w+
-    | (CD|Cd)\d{1,3}[A-Za-z]? | (TRAV|TRBV|Trav|Trbv)\d+\S* | (ATP|Atp)\d+\w+ | (MRP|HSP|Hsp|hsp)[A-Za-z]?\d*\w*""",
+    | (\S+_)?c\d+_g\d+(_i\d+)? | TRINITY_\S+ | comp\d+_c\d+(_seq\d+)?
+    | dd_Smed\w* | SMEST?G?\d+\S* | (XLOC_|MSTRG\.|STRG\.|HLOC_)\d+\S* | evm\.\S+ | augustus\S+ | maker-\S+
+    | (?i:MT)-(?i:ND|CO|CYB|CYTB|ATP|RNR|T|TR)[A-Za-z0-9]*
+    | (M?RP[LS]|M?rp[ls]|M?Rp[ls]|Mrp[ls])\d+{_ALNUM}*(-{_ALNUM}+)?
+    | LOC\d{{3,}} | LINC\d{{4,}}(-\w+)? | MIR\d+\w*(HG)? | [Mm]ir-?\d+\w*
+    | (SNOR|Snor)[ADad]\d+\w* | RNU\d\S* | RNA5S\S*
+    | [A-Za-z0-9]+-(AS|as|IT|OT)\d | C\d{{1,2}}orf\d+ | C[XY]orf\d+ | c\d+[a-z]*orf\d+\w* | KIAA\d{{4}} | Gm\d{{2,5}}
+    | \w{{4,}}Rik | A[CFLPJ]\d{{6}}(\.\d+)?
+    | (RP\d+|CT[ABCD]|KB|AC|LA16c|GS1|CH17|XX-\w+|LL\w+)-\d+[A-Z]{{1,3}}\d+\w*(--\w)?(\.\d+)?
+    | (KB|XXbac|LA16c)-\S*\d\.\d+
+    | (hsa|mmu)-(mir|miR|let)-\S+ | (HLA|H2)-[A-Z]\S* | (zgc|wu|im|zmp|sb|mhc|MGC):\S+ | si[:-](ch|dkey|rp|zfos|busm)\S*
+    | (zgc|zmp|MGC)-\d{{4,}} | (Olfr|OR)\d+{_ALNUM}* | ZNF\d+{_ALNUM}* | (Zfp|znf|zfp)\d+{_ALNUM}*
+    | (SLC|Slc|slc)\d+[Aa]\d+{_ALNUM}* | (TMEM|Tmem|tmem|CCDC|Ccdc|ccdc|FAM|Fam|fam)\d+{_ALNUM}*
+    | (COL|Col|col)\d+[Aa]\d+{_ALNUM}*
+    | (IL|Il|CXCL|Cxcl|CCL|Ccl|CXCR|Cxcr|CCR|Ccr|KRT|Krt|KIF|Kif|USP|Usp|WDR|Wdr|RAB|Rab|TRIM|Trim|ZDHHC|Zdhhc)
+      \d+{_ALNUM}*
+    | (NDUF|Nduf|COX|Cox|PSM|Psm|EIF|Eif|UBE|Ube|TUB|Tub|HIST|Hist|SERPIN|Serpin|IGH|Igh|IGK|Igk|IGL|Igl)
+      [A-Za-z]?\d*{_ALNUM}+(-\d+)?
+    | (CD|Cd)\d{{1,3}}[A-Za-z]? | (TRAV|TRBV|Trav|Trbv)\d+[A-Za-z0-9/-]* | (ATP|Atp)\d+{_ALNUM}+
+    | (MRP|HSP|Hsp|hsp){_ALNUM}+""",
     re.VERBOSE,
 )
-"""Families of gene names, and the identifiers of data bases."""
+"""Families of gene names, the identifiers of data bases, and those of assembled transcripts."""
 _CELL = re.compile(
     rf"""(\S*[^A-Za-z])?[ACGTN]{{10,}}([^A-Za-z]\S*)? | (\S*[^A-Za-z])?[ACGT]{{6,}}([_.:+-][ACGT]{{6,}})+([^A-Za-z]\S*)?
     | (.*[^A-Za-z0-9])?{_WELL}([_.-](S\d+|L\d+|R\d|rep\w*))* | (plate|p)\w*[_.-]\w*{_WELL}([_.-].*)?
     | [SED]R[RXS]\d{{5,}}\S* | GSM\d{{5,}}\S* | SAM[NED]A?\d{{5,}} | E-MTAB-\S+ | \S+\.(bam|sam|fastq|fq|cram)(\.gz)?
     | (\S*[^a-z])?(cell|barcode|nucleus|nuclei|sample|spot|bead|bc|sc|well|lane|plate)s?[ _.:#-]?\d+(\D.*)?
     | (\S*[_.-])?c[_.-]?\d+ | bc[A-Z]{{4}}\S* | \d\d_\d\d_\d\d(_\S+)? | [0-9a-f]{{8}}-[0-9a-f]{{4}}-\S+
-    | \S*_\d+_\d+(_\S*)?""",
+    | c?(_?\d+)(_\d+)+""",
     re.VERBOSE | re.IGNORECASE,
 )
 """Barcodes, wells of plates, accessions of archives, files of reads, numbered cells."""
-_PLAIN_CELL = re.compile(rf"{_WELL}|c\d+")
+_BARCODE = re.compile(
+    r"(\S*[^A-Za-z])?[ACGTN]{10,}([^A-Za-z]\S*)?|[SED]R[RXS]\d{5,}\S*|GSM\d{5,}\S*|SAM[NED]A?\d{5,}|\S+\.(bam|fastq|fq)(\.gz)?"
+)
+"""Cells beyond doubt."""
+_PLAIN_CELL = re.compile(rf"{_WELL}|c\d+", re.IGNORECASE)
 """Names that are wells, but might be symbols of genes (C3, c7)."""
 
 
@@ -104,6 +122,25 @@ def cell_share(names: Sequence[str]) -> float:
     genes = is_known_gene(some)
     odd = [_CELL.fullmatch(name) is not None and not gene for name, gene in zip(some, genes, strict=True)]
     return float(np.mean(odd)) if some else 0.0
+
+
+def _are_barcodes(names: Sequence[str]) -> bool:
+    some = _some(names)
+    return bool(some) and sum(_BARCODE.fullmatch(name) is not None for name in some) >= CELLS * len(some)
+
+
+def _are_running(names: Sequence[str]) -> bool:
+    """Return whether names are 0, 1, 2, ... or 1, 2, 3, ..., as programs number what has no names."""
+    first = str(names[0]) if len(names) > 2 else ""
+    return first in ("0", "1") and all(str(name) == str(i) for i, name in enumerate(names, int(first)))
+
+
+def _are_of_ncbi(names: Sequence[str]) -> bool:
+    """Return whether names are numbers as NCBI gives to genes: far apart and in no order."""
+    numbers = [int(name) for name in map(str, names) if name.isdecimal()]
+    if len(numbers) < max(10, 0.9 * len(names)):
+        return False
+    return max(numbers) > 5 * len(numbers) and sorted(numbers) != numbers and len(set(numbers)) == len(numbers)
 
 
 def odd_cells(names: Sequence[str]) -> list[str]:
@@ -174,20 +211,29 @@ def evidence(rows: Sequence[str], columns: Sequence[str], corner: str = "") -> E
     False
     >>> evidence(["a", "b"], ["x", "y"]).transpose is None
     True
+    >>> evidence(["TRINITY_DN1_c0_g1", "TRINITY_DN2_c0_g1"], ["S1", "S2"]).transpose
+    True
     """
     genes = gene_share(rows), gene_share(columns)
     cells = cell_share(rows), cell_share(columns)
+    barcodes = _are_barcodes(rows), _are_barcodes(columns)
+    numbered = _are_running(rows), _are_running(columns)
     for_rows: list[str] = []
     for_columns: list[str] = []
     sides = ((0, rows, for_rows, for_columns, "rows"), (1, columns, for_columns, for_rows, "columns"))
     for side, names, genes_here, cells_here, word in sides:
-        if len(names) and _hold_genes(genes[side], genes[1 - side], cells[side], len(names)):
+        other = 1 - side
+        if len(names) and _hold_genes(genes[side], genes[other], cells[side], len(names)):
             shown = names[int(np.argmax(is_known_gene(_some(names)))) * max(1, len(names) // N_NAMES)]
             genes_here.append(f"the {word} have names such as {str(shown)!r}")
-        elif (
-            len(names) and cells[side] >= CELLS and cells[1 - side] < CELLS and not _wells_of_genes(names, genes[side])
+        elif len(names) and not barcodes[side] and _are_of_ncbi(names) and not _are_of_ncbi((columns, rows)[side]):
+            genes_here.append(f"the {word} have numbers of genes such as {str(names[0])!r}")
+        elif (barcodes[side] and not barcodes[other]) or (
+            len(names) and cells[side] >= CELLS and cells[other] < CELLS and not _wells_of_genes(names, genes[side])
         ):
             cells_here.append(f"the {word} have names such as {str(names[0])!r}")
+        elif numbered[side] and not numbered[other] and cells[other] < CELLS:
+            cells_here.append(f"the {word} are numbered")
     label = corner.strip().lower()
     if _GENE_CORNER.fullmatch(label) and len(for_columns) < 2:
         for_rows.append(f"the first column is called {corner!r}")

@@ -14,10 +14,12 @@ import anndata as ad
 from anndata import AnnData
 
 from diffvae._core.io.backed_file import named_by, unreadable
+from diffvae._core.io.features import excel_dates
 from diffvae._core.io.loom import read_loom
 from diffvae._core.io.memory import refuse_what_cannot_be_held
 from diffvae._core.io.modalities import only_genes
 from diffvae._core.io.mtx import read_folder, read_mtx
+from diffvae._core.io.orientation import odd_cells
 from diffvae._core.io.salvage import salvage
 from diffvae._core.io.storable import copy_of, make_storable
 from diffvae._core.io.table import read_table
@@ -43,7 +45,7 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome:
         Swap rows and columns, for files with genes in rows.
 
         *Tables.* True and False are always obeyed. By default a table that clearly has genes in rows, or whose names
-        contradict each other, raises a DataError; if names tell nothing, rows are cells and a warning says so.
+        contradict each other or tell nothing, raises a DataError.
 
         *Matrix Market files.* Files of names that fit the lengths of the margins decide, and the matrix is returned as
         cells x genes; an option that contradicts them is left aside with a warning. It decides if the matrix has no
@@ -56,9 +58,9 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome:
     Returns
     -------
     AnnData
-        In memory. Tables are float32, and sparse where more than half of the values are zero. Columns of text and those
-        that describe cells or genes (``nCount_RNA``, ``Length``) are in ``obs`` or ``var``; counters such as
-        ``__no_feature`` are left out. Warnings name both.
+        In memory. Tables are float32, and sparse where more than half of the values are zero. Their columns of text,
+        and those that describe genes or cells by their name, are in ``obs`` or ``var``; a warning names them. What else
+        is no gene and no cell, :func:`load` sets aside.
 
     Notes
     -----
@@ -266,9 +268,10 @@ def choose(
         if adata.raw is None:
             raise DataError("use_raw is True, but the cells have no adata.raw; leave it out.")
         adata = adata.raw.to_adata()
-    adata, notes = only_genes(adata, genome)
-    for note in notes:
-        warnings.warn(note, UserWarning, stacklevel=3)
+    adata, notes = only_genes(adata, genome, by_values=True)
+    if notes:
+        warnings.warn(" ".join(notes), UserWarning, stacklevel=3)
+    _warn_of_names(adata)
     if gene_symbols is not None:
         by_id = dict(zip(adata.var_names.astype(str), named_by(adata.var, gene_symbols), strict=True))
         if adata.raw is not None:
@@ -277,3 +280,22 @@ def choose(
             adata.raw = raw
         adata.var_names = named_by(adata.var, gene_symbols)
     return adata
+
+
+def _warn_of_names(adata: AnnData) -> None:
+    """Warn of rows that are not named as the other cells are, and of genes that are named as dates."""
+    if odd := odd_cells(adata.obs_names.tolist()):
+        warnings.warn(
+            f"{quoted(odd)} are taken as cells, but are not named as the other cells are. Leave them out if they are "
+            "none.",
+            UserWarning,
+            stacklevel=4,
+        )
+    if dates := excel_dates(adata.var_names.tolist()):
+        warnings.warn(
+            f"{len(dates):,} gene names are dates ({quoted(dates)}): a spreadsheet has changed symbols such as MARCH1, "
+            "SEPT2 or DEC1. They stay as they are, but are not the names of these genes any more; take the file from "
+            "before it was opened in the spreadsheet.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -14,20 +14,19 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.aside import set_aside, warn_of_dates
 from diffvae._core.io.backed_file import unreadable
 from diffvae._core.io.dialect import (
     BLANKS,
     MISSING,
     Dialect,
-    are_decimals,
-    is_comma_number,
+    is_marked,
     is_number,
+    marks_of,
     sniff,
     values_text,
 )
 from diffvae._core.io.features import is_annotation_column, is_chromosome, is_quality_column
-from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_corner, is_known_gene, odd_cells
+from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_corner, is_known_gene
 from diffvae._core.io.text_file import as_text, opened, reading
 from diffvae._errors import DataError, quoted
 
@@ -45,8 +44,8 @@ _ODD_NUMBER = re.compile(r"[-+]?(\d{5,}\D?|\d*[.,]\d+\D{0,2}|\d+[.,]\d*\D{0,2})"
 _NUMBERS = re.compile(r"\d+")
 
 
-class _DecimalComma(Exception):
-    """Numbers further down have a decimal comma."""
+class _OtherMarks(Exception):
+    """Numbers further down have a decimal comma or marks of thousands: ``args`` are both marks."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,15 @@ class Columns:
         Positions of columns that describe the rows.
     values
         Positions of the matrix.
+    field
+        Position of the field of view that belongs to the name of a cell; None if there is none.
     """
 
     names: int
     gene_ids: int | None
     kept: list[int]
     values: list[int]
+    field: int | None = None
 
 
 def read_table(path: Path, *, transpose: bool | None) -> AnnData:
@@ -77,22 +79,22 @@ def read_table(path: Path, *, transpose: bool | None) -> AnnData:
     See :func:`diffvae._core.io.read.read`.
     """
     dialect = sniff(path)
-    for _ in range(3):
+    for _ in range(4):
         try:
             return _read(path, dialect, transpose)
         except UnicodeDecodeError as error:
             if dialect.encoding == "cp1252":
                 raise unreadable(path, error) from error
             dialect = replace(dialect, encoding="cp1252")
-        except _DecimalComma:
-            dialect = dialect.with_decimal_comma()
-    raise AssertionError("a table has one encoding and one decimal mark")
+        except _OtherMarks as found:
+            dialect = dialect.with_marks(*found.args)
+    raise DataError(f"The numbers of {str(path)!r} have several decimal marks; write all of them with a decimal point.")
 
 
 def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
     header = dialect.header
     _refuse_header_of_numbers(path, header)
-    columns = _columns(path, dialect)
+    columns = _columns(path, dialect, bool(transpose))
     if not columns.values:
         raise DataError(f"{str(path)!r} has no column of numbers.")
     names = [header[j] for j in columns.values]
@@ -106,6 +108,8 @@ def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
         rows += block[columns.names].tolist()
         for j, values in kept.items():
             values += block[j].tolist()
+    if columns.field is not None:
+        rows = [f"{field}_{cell}" for field, cell in zip(kept[columns.field], rows, strict=True)]
     index = pd.Index(rows, dtype=str)
     _refuse_names(path, header[columns.names], index)
     if transpose is None:
@@ -130,15 +134,6 @@ def _read(path: Path, dialect: Dialect, transpose: bool | None) -> AnnData:
             UserWarning,
             stacklevel=3,
         )
-    adata = set_aside(adata, repr(str(path)))
-    if odd := odd_cells(adata.obs_names.tolist()):
-        warnings.warn(
-            f"{str(path)!r}: {quoted(odd)} are taken as cells, but are not named as the other cells are. Leave "
-            "them out if they are none.",
-            UserWarning,
-            stacklevel=3,
-        )
-    warn_of_dates(adata.var_names.tolist(), repr(str(path)))
     return adata
 
 
@@ -160,13 +155,15 @@ def _typed(values: list[str], dialect: Dialect) -> Any:
 # Columns
 
 
-def _columns(path: Path, dialect: Dialect) -> Columns:
-    """Return what the columns hold, by their first values and their names."""
+def _columns(path: Path, dialect: Dialect, cells: bool) -> Columns:
+    """Return what the columns hold, by their first values and their names; ``cells``: they are the cells."""
     header = dialect.header
     with reading(path):
         head = pd.read_csv(values_text(dialect), **_layout(dialect), low_memory=False)
     text = [j for j in range(len(header)) if head[j].dtype.kind not in "iuf"]  # True and False are no expression
-    by_name = is_annotation_column(header) | is_quality_column(header)
+    by_name = is_annotation_column(header)
+    if not cells:
+        by_name |= is_quality_column(header)
     start = 1 if _is_running(header[0], head[0]) and 1 in text else 0
     leading = []
     for j in range(start, len(header)):
@@ -176,8 +173,11 @@ def _columns(path: Path, dialect: Dialect) -> Columns:
     names, gene_ids = _name_column(path, header, head, leading)
     if start and (not leading or head[names].nunique() < 0.9 * len(head)):
         start, names, gene_ids = 0, 0, None
-    kept = []
-    for j in range(start, len(header)):
+    field = None if cells or leading else _field_of_view(header)
+    if field is not None:
+        names = 1 - field
+    kept = [] if field is None else [0, 1]
+    for j in range(start if field is None else 2, len(header)):
         if j == names:
             continue
         if j == 0 and _is_running(header[0], head[0]):
@@ -185,7 +185,13 @@ def _columns(path: Path, dialect: Dialect) -> Columns:
         if by_name[j] or j in leading or (j in text and _is_words(header, j, head[j])):
             kept.append(j)
     values = [j for j in range(1, len(header)) if j != names and j not in kept]
-    return Columns(names, gene_ids, kept, values)
+    return Columns(names, gene_ids, kept, values, field)
+
+
+def _field_of_view(header: list[str]) -> int | None:
+    """Return the position of the field of view, within which CosMx numbers the cells in the other of two columns."""
+    labels = [re.sub(r"\W|_", "", name.lower()) for name in header[:2]]
+    return labels.index("fov") if sorted(labels) == ["cellid", "fov"] else None
 
 
 def _is_running(name: str, column: pd.Series) -> bool:
@@ -202,7 +208,7 @@ def _n_numbers(column: pd.Series) -> int:
 def _is_words(header: list[str], j: int, column: pd.Series) -> bool:
     """Return whether a column beside numbers is text that describes the rows, not a spoiled column of numbers."""
     values = [str(value) for value in column.dropna()]
-    if any(is_number(value) or is_comma_number(value) or _ODD_NUMBER.fullmatch(value) for value in values):
+    if any(is_number(value) or is_marked(value) or _ODD_NUMBER.fullmatch(value) for value in values):
         return False
     return not _is_of_matrix(header, j)
 
@@ -275,7 +281,7 @@ def _blocks(path: Path, dialect: Dialect, columns: Columns) -> Iterator[pd.DataF
         try:
             with pd.read_csv(file, **_layout(dialect), **options) as table:
                 yield from table
-        except (UnicodeDecodeError, DataError, _DecimalComma):
+        except (UnicodeDecodeError, DataError, _OtherMarks):
             raise
         except (OSError, ValueError, OverflowError, EOFError) as error:
             raise unreadable(path, error) from error
@@ -314,9 +320,11 @@ def _numbers(path: Path, dialect: Dialect, block: pd.DataFrame, columns: Columns
 def _refuse_column(path: Path, dialect: Dialect, name: str, rows: pd.Series, column: pd.Series) -> None:
     odd = column[pd.to_numeric(column, errors="coerce").isna() & column.notna()]
     values_shown = column if odd.empty else odd  # pandas reads whole numbers of 20 digits and more as text
-    comma = dialect.separator != "," and dialect.decimal == "." and dialect.thousands is None
-    if comma and not odd.empty and are_decimals([str(value) for value in odd]):
-        raise _DecimalComma
+    texts = [str(value) for value in odd]
+    if texts and dialect.thousands is None and all(map(is_marked, texts)):
+        marks = marks_of(texts)
+        if marks is not None and marks != (dialect.decimal, dialect.thousands):
+            raise _OtherMarks(*marks)
     raise DataError(
         f"Column {name!r} of {str(path)!r} is not numeric: it holds {values_shown.iloc[0]!r} in row "
         f"{rows[values_shown.index[0]]!r}. Leave out columns that are not genes."
@@ -377,12 +385,9 @@ def _transpose(path: Path, corner: str, rows: Sequence[str], columns: Sequence[s
             "if genes are in rows, with transpose=False if cells are."
         )
     if not found.cells_in_rows:
-        warnings.warn(
-            f"{str(path)!r}: neither the names of rows ({quoted(rows[:2])}, ...) nor those of columns "
-            f"({quoted(columns[:2])}, ...) tell which are the genes. Rows are taken as cells; if genes are "
-            "in rows, read it with transpose=True. transpose=False confirms that cells "
-            "are.",
-            UserWarning,
-            stacklevel=4,
+        raise DataError(
+            f"Neither the names of rows ({quoted(rows[:2])}, ...) nor those of columns ({quoted(columns[:2])}, ...) of "
+            f"{str(path)!r} ({len(rows):,} x {len(columns):,}) tell which are the genes; read it with "
+            "transpose=True if genes are in rows, with transpose=False if cells are."
         )
     return False

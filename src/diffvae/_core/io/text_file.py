@@ -25,6 +25,9 @@ _MARKS = (
 )
 """Byte order marks, which Excel writes, and what they mean. The mark of UTF-32 begins as that of UTF-16 does."""
 
+GZIP = b"\x1f\x8b"
+"""First bytes of a gzip file, which may have lost the ending .gz."""
+
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
@@ -72,11 +75,13 @@ class _LimitedText(io.RawIOBase):
 
 
 def _raw(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb"))
+    with open(path, "rb") as file:
+        packed = path.name.lower().endswith(".gz") or file.read(len(GZIP)) == GZIP
+    return cast(IO[bytes], (gzip.open if packed else open)(path, "rb"))
 
 
 def opened(path: Path, zeros: bool = False) -> io.BufferedReader:
-    """Open a text file as bytes, unpacked if its name ends in .gz.
+    """Open a text file as bytes, unpacked if it is a gzip file by its name or its first bytes.
 
     Too much text raises a DataError, and so do zero bytes unless they are allowed.
     """
