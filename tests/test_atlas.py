@@ -230,7 +230,14 @@ def test_what_a_killed_run_left_is_removed_by_the_next(shards, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "prepared.h5ad").write_text("gigabytes")
     config = SimpleNamespace(
-        data=shards, out=tmp_path / "out", cluster_method="kmeans", subsample=100, use_raw=False, gene_symbols=None
+        data=shards,
+        out=tmp_path / "out",
+        cluster_method="kmeans",
+        subsample=100,
+        use_raw=False,
+        gene_symbols=None,
+        genome=None,
+        min_genes=None,
     )
     backed_run = _cells.BackedRun(config)
     assert sorted(tmp_path.iterdir()) == sorted([backed_run.work, tmp_path / ".other.0123abcd.work"])
