@@ -322,9 +322,7 @@ def test_without_evidence_a_warning_names_the_option(tmp_path):
 
 def test_names_that_contradict_each_other(tmp_path):
     path = write(tmp_path / "a.csv", BY_CELL.set_axis(["u", "v", "x", "y", "z"]).to_csv(index_label="gene"))
-    with pytest.raises(
-        DataError, match=r"contradict each other: the first column is called 'gene'.*transpose=False"
-    ):
+    with pytest.raises(DataError, match=r"contradict each other: the first column is called 'gene'.*transpose=False"):
         read(path)
     same(read(path, transpose=False), cells=["u", "v", "x", "y", "z"])
     same(read(write(path, BY_CELL.to_csv(index_label="gene"))))  # both margins agree
