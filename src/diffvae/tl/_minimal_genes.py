@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
 
 N_NEIGHBORS = 5
-TOGETHER = 64
+TOGETHER = 32
 """Cells that are searched side by side."""
 N_DRAWS, DRAWN_CELLS = 20, 200
 """Draws of random genes for the baseline, and most cells in which they are changed."""
