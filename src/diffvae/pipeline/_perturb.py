@@ -334,7 +334,7 @@ def write_into(changes: Changes, folder: Path) -> None:
     changed = [perturbation._unplaced(b, source=a) for a, b in minimal]
     edited = [m._unplaced() for m in flipped.values()]
     place_together([*changed, *edited], placer_of(perturbation.adata))
-    # decoded expression has no zeros: compression would take far longer than writing, for a file one eighth smaller
+    # decoded expression has few zeros: compression would take far longer than writing, for a file one eighth smaller
     for name, cells, compression in (("changed_cells", changed, None), ("edited_cells", edited, "gzip")):
         if cells:
             file = folder / f"{name}.h5ad"
