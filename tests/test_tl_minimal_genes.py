@@ -48,7 +48,6 @@ def test_prefixes_equal_brute_force():
     genes = rng.permutation(x.shape[1])
     change = rng.normal(0, 0.2, len(genes)).astype(np.float32)
     edited = IncrementalClassifier(classifier)
-    edited.block = 17  # several blocks
     code = classifier.code(RED)
     probability, first = edited.classify(edited.prefixes(edited.hidden(x[3:4])[0], genes, change), code)
     brute = np.repeat(x[3][None], len(genes), axis=0)

@@ -422,7 +422,7 @@ def _places(perturbation: Perturbation, source: str, pairs: Sequence[tuple[str, 
     if not changed:
         return {}
     try:  # all at once, because changed cells do not affect one another
-        xy = tsne_transform(adata, np.concatenate(list(changed.values())))
+        xy = tsne_transform(adata, np.concatenate(list(changed.values())), n_jobs=1)  # threads mostly wait
     except DataError:  # the map is of another representation
         return {}
     ends = np.cumsum([len(z) for z in changed.values()])[:-1]

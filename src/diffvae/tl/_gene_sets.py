@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn.functional import embedding_bag
 
 if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier
 
-BLOCK_BYTES = 128 * 2**20
-"""Most bytes of pre-activations in memory at once."""
 ORDERS = ("effect", "greedy", "gradient")
 ALL_LENGTHS, GROWTH = 24, 1.125
 """The cell is classified after each of the first 24 genes of a ranking, and then after one eighth more each time.
@@ -46,7 +45,6 @@ class IncrementalClassifier:
         self.rows = first.weight.detach().T.contiguous()  # genes x units
         self.bias = first.bias.detach()
         self.temperature = classifier.temperature
-        self.block = max(1, BLOCK_BYTES // (4 * max(layer.out_features for layer in module.linears)))
         self.device = self.rows.device
 
     def hidden(self, x: np.ndarray) -> torch.Tensor:
@@ -69,27 +67,24 @@ class IncrementalClassifier:
         (ascending).
         """
         lengths = np.arange(1, len(genes) + 1) if lengths is None else lengths
-        hidden = hidden.double()  # a long sum; in float64 its order does not matter
-        results = []
-        for start in range(0, len(genes), self.block):
-            rows, amount = self._rows(genes[start : start + self.block], change[start : start + self.block])
-            steps = (rows * amount).cumsum_(0)
-            at = lengths[(lengths > start) & (lengths <= start + len(rows))] - start - 1
-            results.append((hidden + steps[torch.from_numpy(at).to(self.device)]).float())
-            hidden = hidden + steps[-1].double()
-        return torch.cat(results)
+        at, amount = self._genes(genes[: lengths[-1]], change[: lengths[-1]])
+        begins = torch.from_numpy(np.concatenate([[0], lengths[:-1]])).to(self.device)
+        # only the sums between two lengths are formed, not that of every prefix
+        steps = embedding_bag(at, self.rows, begins, mode="sum", per_sample_weights=amount)
+        # a long sum; in float64 its order does not matter
+        return steps.double().cumsum_(0).add_(hidden).float()
 
     @torch.no_grad()
     def singles(self, hidden: torch.Tensor, genes: np.ndarray, change: np.ndarray) -> torch.Tensor:
         """Return the linear outputs of the first layer after each single one of ``genes`` was changed."""
-        rows, amount = self._rows(genes, change)
-        return torch.addcmul(hidden, rows, amount)
+        at, amount = self._genes(genes, change)
+        return torch.addcmul(hidden, self.rows[at], amount[:, None])
 
-    def _rows(self, genes: np.ndarray, change: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return rows of weights (genes x units) and changes (genes x 1)."""
+    def _genes(self, genes: np.ndarray, change: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return numbers and changes of genes on the device."""
         at = torch.from_numpy(np.ascontiguousarray(genes)).to(self.device)
         amount = torch.from_numpy(np.ascontiguousarray(change, dtype=np.float32)).to(self.device)
-        return self.rows[at], amount[:, None]
+        return at, amount
 
     def gradient(self, x: np.ndarray, target: int) -> np.ndarray:
         r"""Return the gradient of :math:`\log p(target)` with respect to expression, cells x genes."""

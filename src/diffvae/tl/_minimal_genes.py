@@ -19,9 +19,10 @@ from diffvae._core.runtime import in_one_thread, progress_bar, torch_in_one_thre
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae.tl._change import AT_ONCE
+from diffvae.tl._changed_cells import changed_adata, place_together, placer_of
 from diffvae.tl._directions import METHODS
 from diffvae.tl._gene_sets import ORDERS, Flip, IncrementalClassifier, search_together, smallest_set
-from diffvae.tl._perturb import METHOD_GENES, Perturbation, changed_adata, perturb
+from diffvae.tl._perturb import METHOD_GENES, Perturbation, perturb
 from diffvae.tl._regulators import read_genes, symbols, transcription_factors
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
 
 N_NEIGHBORS = 5
-TOGETHER = 64
+TOGETHER = 32
 """Cells that are searched side by side."""
 N_DRAWS, DRAWN_CELLS = 20, 200
 """Draws of random genes for the baseline, and most cells in which they are changed."""
@@ -245,6 +246,12 @@ class MinimalGenes:
 
     def to_adata(self) -> AnnData:
         """Return the edited cells, embedded and placed on the t-SNE map of ``adata`` if there is one."""
+        edited = self._unplaced()
+        place_together([edited], placer_of(self.adata))
+        return edited
+
+    def _unplaced(self) -> AnnData:
+        """Return the edited cells, embedded, but not yet on the map."""
         design = self.model.design(self.adata)
         z = self.model._encode(self.edited, None if design is None else design[self.rows])
         obs = {

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from diffvae import _keys, _random
+from diffvae import _random
 from diffvae._core import genes as _genes
 from diffvae._core.anndata import results
 from diffvae._core.runtime import in_one_thread, progress_bar, torch_in_one_thread
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae.tl._change import lengths
+from diffvae.tl._changed_cells import changed_adata, place_together, placer_of
 from diffvae.tl._conversions import Mover, Null, Trajectory, agreed
 from diffvae.tl._directions import (
     COMPARED,
@@ -322,6 +323,14 @@ class Perturbation:
         AnnData with the training layer in ``layers``, log-normalised X, ``obsm["X_diffvae"]``, and in ``obs``
         ``cell``, ``source``, ``target``, the step, ``probability`` and ``converted``.
         """
+        changed = self._unplaced(target, step, source=source, method=method)
+        place_together([changed], placer_of(self.adata))
+        return changed
+
+    def _unplaced(
+        self, target: str, step: float | None = None, *, source: str | None = None, method: str | None = None
+    ) -> AnnData:
+        """Return the changed cells, not yet on the map."""
         t = self.trajectory(target, source, method)
         step = self.shown_step(target, source=source, method=method) if step is None else step
         z, y = self.changed(target, step, source=source, method=method)
@@ -334,32 +343,6 @@ class Perturbation:
             "converted": t.converted(self.min_probability)[at],
         }
         return changed_adata(self.adata, self.model, t.rows, y, z, obs)
-
-
-def changed_adata(
-    adata: AnnData, model: Model, rows: np.ndarray, y: np.ndarray, z: np.ndarray, obs: dict[str, object]
-) -> AnnData:
-    """Return cells of ``adata`` with expression y (training layer), latent representation z and columns ``obs``."""
-    import anndata as ad
-
-    from diffvae import pp
-    from diffvae.tl._tsne import tsne_transform
-
-    features = model.features
-    x = y
-    var = pd.DataFrame(index=model.gene_names)
-    if features.minimum is not None and features.maximum is not None:
-        x = pp.from_unit(y, features.minimum, features.maximum).astype(np.float32)
-        var[_keys.UNIT_MIN], var[_keys.UNIT_MAX] = features.minimum, features.maximum
-    names = adata.obs_names.to_numpy()[rows]
-    frame = pd.DataFrame({"cell": names, **obs}, index=[f"{n}_changed" for n in names])
-    changed = ad.AnnData(x, obs=frame, var=var, obsm={_keys.LATENT: z})
-    if features.layer is not None:
-        changed.layers[features.layer] = y.astype(np.float32)
-    tsne = adata.uns.get(_keys.UNS, {}).get("tsne", {})
-    if _keys.TSNE in adata.obsm and tsne.get("use_rep") == _keys.LATENT and len(rows):
-        changed.obsm[_keys.TSNE] = tsne_transform(adata, z)
-    return changed
 
 
 @in_one_thread
