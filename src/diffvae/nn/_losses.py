@@ -21,7 +21,8 @@ class _BernoulliNLL(torch.autograd.Function):
         ctx.save_for_backward(logits, x, weights)
         # torch's own one-pass log(1 + exp(.)) is exact for large |logits| as well
         nll = F.softplus(logits).addcmul_(logits, x, value=-1)
-        return nll.sum() if weights is None else (nll @ weights).sum()
+        # not a matrix product, which autocast would round to bfloat16
+        return nll.sum() if weights is None else torch.dot(nll.sum(0), weights)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
