@@ -121,3 +121,14 @@ def test_negative_binomial_nll_is_that_of_scipy():
     expected = -stats.nbinom.logpmf(counts, theta, theta / (theta + np.exp(log_mean))).sum(1).mean()
     got = negative_binomial_nll(*map(torch.as_tensor, (log_mean, counts, log_dispersion)))
     assert float(got) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weighted_bernoulli_nll_is_not_rounded_by_autocast():
+    logits, x, weights = (
+        torch.linspace(-3, 3, 60).reshape(4, 15),
+        torch.linspace(0, 1, 60).reshape(4, 15),
+        torch.rand(15),
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = bernoulli_nll(logits, x, weights)
+    torch.testing.assert_close(rounded, bernoulli_nll(logits, x, weights), rtol=1e-6, atol=0)

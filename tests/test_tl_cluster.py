@@ -149,7 +149,7 @@ def test_one_piece_has_no_stability(piece):
     assert np.isnan(_cluster.stability(clustering, line(), [2], np.random.default_rng(0))).all()
 
 
-def test_subsamples_are_four_fifths_and_seeded_and_clouds_have_fewer():
+def test_subsamples_are_four_fifths_and_seeded_and_the_cloud_has_fewer():
     seen = []
 
     def clustering(part):
@@ -163,14 +163,13 @@ def test_subsamples_are_four_fifths_and_seeded_and_clouds_have_fewer():
     assert len({tuple(s) for s in seen[1:5]}) == 4
     seen.clear()
     _cluster.choose(clustering, line(), [2], np.random.default_rng(0))
-    assert [len(s) for s in seen] == [20, 16, 16, 16, 16] + [20, 16, 16] * 2
-    assert len({tuple(s) for s in seen if len(s) == 20}) == 3
+    assert [len(s) for s in seen] == [20, 16, 16, 16, 16, 20, 16, 16]
+    assert len({tuple(s) for s in seen if len(s) == 20}) == 2
 
 
 def choice(monkeypatch, stability, null):
-    """Let ``choose`` decide on given stabilities; the null is that of every cloud, or one row for each of two."""
-    clouds = np.broadcast_to(np.array(null, dtype=float), (2, len(stability)))
-    answers = iter([(np.array(row, dtype=float), np.zeros(len(row))) for row in (stability, *clouds)])
+    """Let ``choose`` decide on given stabilities; the null is that of the cloud."""
+    answers = iter([(np.array(row, dtype=float), np.zeros(len(row))) for row in (stability, null)])
     monkeypatch.setattr(_cluster, "stability", lambda *args: next(answers))
     chosen, record = _cluster.choose(halves, line(), list(range(2, 2 + len(stability))), np.random.default_rng(0))
     return chosen, record["candidates"]
@@ -199,19 +198,7 @@ def test_without_an_excess_stability_decides_and_else_the_coarsest(monkeypatch, 
     assert choice(monkeypatch, stability, null)[0] == chosen
 
 
-def test_the_null_is_the_mean_of_the_clouds(monkeypatch):
-    null = np.full((2, 2), 0.5)
-    null[0] = (0.9, 0.1)
-    _, table = choice(monkeypatch, [0.8, 0.7], null)
-    assert table["null_stability"].tolist() == pytest.approx([0.7, 0.3])
-    assert table["excess"].tolist() == pytest.approx([1 / 3, 4 / 7])
-    null[1, 0] = np.nan  # one cloud stays in one piece there, so the candidate counts for none
-    chosen, table = choice(monkeypatch, [0.8, 0.1], null)
-    assert np.isnan(table["excess"][0])
-    assert chosen == 3
-
-
-def test_another_null_takes_the_place_of_the_clouds():
+def test_another_null_takes_the_place_of_the_cloud():
     seen = []
 
     def clustering(part):
@@ -219,7 +206,7 @@ def test_another_null_takes_the_place_of_the_clouds():
         return lambda k: (part[:, 0] > part[:, 0].mean()).astype(int)
 
     _cluster.choose(clustering, line(), [2], np.random.default_rng(0), lambda x, rng: x + 1000)
-    assert sum(value >= 1000 for value in seen) == 2 * 3
+    assert sum(value >= 1000 for value in seen) == 3
 
 
 def test_the_null_has_the_same_moments_and_no_clusters():
@@ -322,7 +309,7 @@ def test_subsamples_and_clouds_get_their_graph_in_the_same_way(monkeypatch):
     adata = uncertain()
     tl.cluster(adata)
     assert record(adata)["chosen_by"] == "stability"
-    assert [len(a[0]) for a, _ in seen] == [150, *[120] * 4, *[150, 120, 120] * 2]
+    assert [len(a[0]) for a, _ in seen] == [150, *[120] * 4, 150, 120, 120]
     for (mean, sd, *more), options in seen:
         assert mean.shape == sd.shape
         assert (sd == [0, 1, 1]).all()

@@ -13,18 +13,16 @@ from torch import Tensor
 class _BernoulliNLL(torch.autograd.Function):
     """Sum of w (softplus(l) - x l) over all entries, whose gradient in l is w (sigmoid(l) - x).
 
-    The forward pass reads all entries once and leaves the inner product to BLAS; so does the backward pass. ``x`` and
-    the weights of the genes get no gradient.
+    ``x`` and the weights of the genes get no gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, x: Tensor, weights: Tensor | None) -> Tensor:
         ctx.save_for_backward(logits, x, weights)
         # torch's own one-pass log(1 + exp(.)) is exact for large |logits| as well
-        positive = F.softplus(logits)
-        if weights is None:
-            return positive.sum() - torch.dot(logits.reshape(-1), x.reshape(-1))
-        return torch.dot(positive.sum(0) - torch.einsum("cg,cg->g", logits, x), weights)
+        nll = F.softplus(logits).addcmul_(logits, x, value=-1)
+        # not a matrix product, which autocast would round to bfloat16
+        return nll.sum() if weights is None else torch.dot(nll.sum(0), weights)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

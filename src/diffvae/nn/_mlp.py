@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffvae.nn._shared_batch import Noise, uniform
+from diffvae.nn._shared_batch import Noise, kept
 
 M = TypeVar("M", bound=nn.Module)
 LOGVAR_RANGE = (-12.0, 4.0)
@@ -96,11 +96,10 @@ class Encoder(nn.Module):
         if self.covariates is not None:
             x = x - self.covariates(covariates)
         if self.skip is not None:
-            x = (x - self.center) * self.scale
+            x = torch.addcmul(-self.center * self.scale, x, self.scale)
         for i, (layer, norm, dropout) in enumerate(zip(self.layers, self.norms, self.dropout, strict=True)):
             if dropout and self.training:
-                mask = uniform(x.shape, noise, x.device) >= dropout
-                x = x * mask / (1 - dropout)
+                x = x * kept(x.shape, dropout, noise, x.device) / (1 - dropout)
             if i == 0 and self.skip is not None:
                 linear = self.skip(x)
             x = norm(F.relu(layer(x)))

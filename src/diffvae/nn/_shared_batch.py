@@ -40,6 +40,17 @@ def uniform(shape: Sequence[int], noise: Noise, device: torch.device) -> Tensor:
     return _draw(torch.rand, shape, noise, device)
 
 
+def kept(shape: Sequence[int], share: float, noise: Noise, device: torch.device) -> Tensor:
+    """Return which of rows x columns values stay when a share is dropped; two random bytes decide on each."""
+
+    def draw(n_rows: int, n_columns: int, **options: Any) -> Tensor:
+        words = torch.empty((n_rows, -(-n_columns // 4)), dtype=torch.int64, device=options["device"])
+        words.random_(-(2**63), None, generator=options["generator"])
+        return words.view(torch.int16)[:, :n_columns]
+
+    return _draw(draw, shape, noise, device) >= round(share * 2**16) - 2**15
+
+
 def normal(shape: Sequence[int], noise: Noise, device: torch.device) -> Tensor:
     """Return numbers from N(0, 1), rows x columns."""
     return _draw(torch.randn, shape, noise, device)

@@ -134,7 +134,8 @@ def scores(counts: sp.csr_matrix, rate: float, n_comps: int, rng: _random.Rng) -
     pairs = counts[draw.integers(n, size=n_pairs)] + counts[draw.integers(n, size=n_pairs)]
     both: Any = sp.vstack([counts, pairs], format="csr")
     total = np.asarray(both.sum(axis=1)).ravel()
-    both = sp.csr_matrix(sp.diags(np.median(total[:n]) / total) @ both).log1p()
+    both.data *= np.repeat((np.median(total[:n]) / total).astype(np.float32), np.diff(both.indptr))
+    both = both.log1p()
     place = principal_components(both, _random.seed(rng, "doublet components") % 2**31)[:, :n_comps]
     k = int(np.clip(round(0.5 * np.sqrt(n)), 3, MAX_NEIGHBORS))
     k_all = min(round(k * (1 + RATIO)), len(place) - 1)
