@@ -151,6 +151,45 @@ def test_the_objective_in_blocks_is_the_dense_formula(monkeypatch, preset, joint
         assert (found[name] - p.grad).norm() <= 1e-4 * p.grad.norm(), name
 
 
+def test_the_loss_of_random_pairs_has_the_expectation_of_all_pairs():
+    graph = graphs.undirected(linked().obsp["cell_graph"])
+    source, adjacency, edges = RowSource(linked().layers["unit"]), normalized_adjacency(graph), graphs.edges_of(graph)
+    torch.manual_seed(0)
+    config = graph_config("default", {"n_latent": 4, "hidden": 16})
+    module, rng = GraphAutoencoder(N_GENES, config), np.random.default_rng(0)
+
+    def losses(paired, n):
+        batches = WholeGraph(source, adjacency, edges, paired=paired)
+        steps = [batch for _ in range(n) for batch in batches.epoch(rng)]
+        with torch.no_grad():
+            of = [GraphObjective(config)(module, b, torch.Generator().manual_seed(1))["links"].double() for b in steps]
+        return torch.stack(of), str(batches)
+
+    (exact,), _ = losses(N_CELLS, 1)
+    sampled, scheme = losses(10, 300)
+    assert scheme == f"in every step all links, and the pairs of {N_CELLS} cells with 10 random ones"
+    assert abs(sampled.mean() - exact) < 4 * sampled.std() / 300**0.5
+    assert sampled.std() > 0
+
+
+def test_products_of_expression_in_bfloat16_are_close_to_those_in_float32():
+    graph = graphs.undirected(linked().obsp["cell_graph"])
+    source, adjacency, edges = RowSource(linked().layers["unit"]), normalized_adjacency(graph), graphs.edges_of(graph)
+    torch.manual_seed(0)
+    config = graph_config("default", {"n_latent": 4, "hidden": 16})
+    module, found = GraphAutoencoder(N_GENES, config), {}
+    for precision in (torch.float32, torch.bfloat16):
+        (batch,) = WholeGraph(source, adjacency, edges, precision=precision).epoch(None)
+        module.zero_grad()
+        loss = GraphObjective(config)(module, batch, torch.Generator().manual_seed(1))["loss"]
+        loss.backward()
+        found[precision] = loss.detach(), [p.grad.clone() for p in module.parameters()]
+    (exact, gradients), (rounded, others) = found.values()
+    assert float(rounded) == pytest.approx(float(exact), rel=0.01)
+    assert all(other.dtype == torch.float32 for other in others)
+    assert max(float((a - b).norm() / a.norm()) for a, b in zip(gradients, others, strict=True)) < 0.03
+
+
 def test_saved_and_loaded_it_is_the_same(tmp_path):
     model, adata = trained(), linked()
     model.save(tmp_path / "model")

@@ -44,6 +44,28 @@ def test_value_and_gradient_are_those_of_the_dense_sum(monkeypatch, function, n,
         torch.testing.assert_close(gradient.double(), slope, rtol=rtol, atol=10 * rtol)
 
 
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("block", [3, 1024])
+def test_the_mean_over_all_samples_of_cells_is_the_exact_sum_with_its_gradient(monkeypatch, function, block):
+    monkeypatch.setattr(_link_loss, "BLOCK", block)
+    z = places(7)
+    samples = [torch.tensor(s) for s in combinations(range(7), 4)]
+    found = [value_and_gradient(lambda z, s=s: pair_sum(z, function, s), z) for s in samples]
+    values, gradients = (torch.stack(list(each)) for each in zip(*found, strict=True))
+    expected, slope = value_and_gradient(lambda z: dense_sum(z, function), z)
+    assert values.std() > 0.01
+    torch.testing.assert_close(values.mean(), expected)
+    torch.testing.assert_close(gradients.mean(0), slope)
+
+
+def test_a_sample_of_all_cells_gives_the_exact_sum():
+    z = places(30)
+    value, gradient = value_and_gradient(lambda z: pair_sum(z, among=torch.randperm(30)), z)
+    expected, slope = value_and_gradient(pair_sum, z)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, slope)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_large_scores_are_finite_and_right(dtype):
     root = 200**0.5

@@ -25,7 +25,7 @@ from diffvae.model._features import Features, Matrix, about, layer_matrix, read_
 from diffvae.model._graph_training import (
     BATCH_CELLS,
     BLOCK,
-    EXACT_LIMIT,
+    WHOLE_LIMIT,
     GraphAutoencoder,
     GraphObjective,
     HeldOut,
@@ -39,7 +39,7 @@ from diffvae.model._graph_training import (
 )
 from diffvae.model._pca_start import N_COMPONENTS, principal_components
 from diffvae.nn._mlp import arrays_of, with_arrays
-from diffvae.train import Checkpoint, RowSource, best_device, optimise
+from diffvae.train import Checkpoint, RowSource, best_device, best_precision, optimise
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -216,8 +216,9 @@ class GraphDiffVAE(Estimator):
         early_stopping, patience
             Stop after ``patience`` epochs without improvement of the validation loss, and keep the best weights.
         batch_size
-            Cells per step. None for all cells up to 20,000, so that every step sees all pairs (in blocks, without an
-            N x N matrix), and 8,192 beyond; :attr:`scheme` describes the choice.
+            Cells per step. None for all cells up to 20,000, and 8,192 beyond. A step with up to 4,096 cells sees all
+            pairs (in blocks, without an N x N matrix); one with all of more cells sees all links, and the pairs of
+            each cell with 4,096 random ones, an unbiased estimate. :attr:`scheme` describes the choice.
         device
             ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         rng
@@ -259,9 +260,11 @@ class GraphDiffVAE(Estimator):
         source = RowSource(matrix, target)
         adjacency = self._adjacency(held_out.known)
         n = adata.n_obs
-        size = batch_size or (n if n <= EXACT_LIMIT else BATCH_CELLS)
+        size = batch_size or (n if n <= WHOLE_LIMIT else BATCH_CELLS)
+        # other convolutions and the likelihood of expression take it as it is
+        precision = "float32" if c.conv != "gcn" or c.joint_weight else "auto"
         batches: WholeGraph | PartedGraph = (
-            WholeGraph(source, adjacency, held_out.known_edges)
+            WholeGraph(source, adjacency, held_out.known_edges, precision=best_precision(precision, target))
             if size >= n
             else PartedGraph(
                 source,

@@ -77,6 +77,26 @@ class _Propagate(torch.autograd.Function):
         return None, torch.sparse.mm(ctx.matrix, grads[0])
 
 
+class _HalfProduct(torch.autograd.Function):
+    """X W^T of expression in bfloat16, without gradient in X. Weights, result and gradient are float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.x = x
+        return (x @ weight.to(x.dtype).T).float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        return None, (grads[0].to(ctx.x.dtype).T @ ctx.x).float()
+
+
+def _of_expression(x: Tensor, linear: nn.Linear) -> Tensor:
+    if x.dtype == torch.bfloat16:
+        product: Tensor = _HalfProduct.apply(x, linear.weight)
+        return product
+    return linear(x)
+
+
 def normalized_adjacency(graph: Any, *, self_loops: bool = True, normalize: bool = True) -> sparse.csr_matrix:
     r"""Return the matrix by which a graph convolution propagates.
 
@@ -193,7 +213,7 @@ class GraphEncoder(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """Return what the first layer computes from the expression of each cell alone."""
-        return self.first.linear(x) if isinstance(self.first, GCN) else x
+        return _of_expression(x, self.first.linear) if isinstance(self.first, GCN) else x
 
     def finish(
         self, product: Tensor, adjacency: Adjacency, generator: torch.Generator | None = None
@@ -280,7 +300,7 @@ class GraphiteDecoder(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """Return the contribution of the expression of cells to the first layer."""
-        return self.expression(x)
+        return _of_expression(x, self.expression)
 
     def finish(self, z: Tensor, product: Tensor, adjacency: Adjacency) -> Tensor:
         """Return Z* from the result of :meth:`product` for all cells."""

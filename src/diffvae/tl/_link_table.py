@@ -112,11 +112,14 @@ def link_table(
 def _one_graph(name: str, matrix: sparse.csr_matrix, labels: pd.Categorical, n_null: int, rng: Rng) -> pd.DataFrame:
     n_types = len(labels.categories)
     type_1, type_2 = np.triu_indices(n_types)
+    codes = labels.codes.astype(np.int64)
+    scaled = n_types * codes
 
     def count(edges: np.ndarray) -> np.ndarray:
-        ends = labels.codes.astype(np.int64)[edges]
-        flat = ends.min(axis=1) * n_types + ends.max(axis=1)
-        return np.bincount(flat, minlength=n_types**2)[type_1 * n_types + type_2]
+        ordered = np.bincount(scaled[edges[:, 0]] + codes[edges[:, 1]], minlength=n_types**2).reshape(n_types, n_types)
+        either = ordered + ordered.T
+        either[np.diag_indices(n_types)] //= 2
+        return either[type_1, type_2]
 
     n_links = count(edges_of(matrix))
     random = generator(rng, "link_table", name)
