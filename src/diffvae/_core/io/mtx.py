@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +17,7 @@ from diffvae._core.io.dialect import split
 from diffvae._core.io.features import is_chromosome
 from diffvae._core.io.modalities import GENE, OTHER_TYPES
 from diffvae._core.io.orientation import cell_share, evidence, gene_share
-from diffvae._core.io.text_file import as_text, encoding, opened, reading
+from diffvae._core.io.text_file import opened, read_lines, reading
 from diffvae._errors import DataError, quoted
 
 _IDENTIFIED = re.compile(r"ENS[A-Z]*G\d+(\.\d+)? \S+")
@@ -292,15 +291,7 @@ def _no_names(path: Path, shape: tuple[int, int], near: Sequence[_Names]) -> str
 
 def _lines(path: Path, most: int | None = None) -> list[str]:
     """Return the lines of a file of names, without empty ones at its end; at most ``most``."""
-    with reading(path):
-        for name in dict.fromkeys((encoding(path), "cp1252")):
-            try:
-                with as_text(path, name) as file:
-                    lines = [line.rstrip("\r\n") for line in islice(file, most)]
-                break
-            except UnicodeDecodeError:
-                if name == "cp1252":
-                    raise
+    lines = read_lines(path, most)
     while lines and not lines[-1].strip():
         lines.pop()
     return lines

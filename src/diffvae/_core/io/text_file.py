@@ -9,6 +9,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -100,13 +101,13 @@ def as_text(path: Path, encoding: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(opened(path, zeros=encoding in ("utf-16", "utf-32")), encoding=encoding)
 
 
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a small text file: UTF-8, else the Windows and Latin alphabet of Western Europe."""
+def read_lines(path: Path, most: int | None = None) -> list[str]:
+    """Return lines of a text file, at most ``most``: UTF-8, else the Windows and Latin alphabet of Western Europe."""
     with reading(path):
         for name in dict.fromkeys((encoding(path), "cp1252")):
             try:
                 with as_text(path, name) as file:
-                    return file.read().splitlines()
+                    return [line.rstrip("\r\n") for line in islice(file, most)]
             except UnicodeDecodeError as error:
                 last = error
         raise last
