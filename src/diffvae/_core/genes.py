@@ -109,14 +109,20 @@ def _texts(var: pd.DataFrame, column: str | None) -> pd.Index:
 
 
 def _columns(var: pd.DataFrame) -> list[str]:
-    """Return the columns that may name genes, those of a usual name first."""
-
-    def place(column: str) -> int:
-        name = re.sub(r"[\s._-]+", "", column).casefold()
-        return COLUMNS.index(name) if name in COLUMNS else len(COLUMNS)
-
+    """Return the columns of text, those that usually name genes first."""
     texts = [c for c in var if isinstance(c, str) and var[c].dtype.kind not in "biufcmM"]
-    return sorted([c for c in texts if var[c].nunique() > 1], key=place)
+    return sorted([c for c in texts if var[c].nunique() > 1], key=_place)
+
+
+def _place(column: str) -> int:
+    """Return the place of a column among those that usually name genes, or behind all of them."""
+    name = re.sub(r"[\s._-]+", "", column).casefold()
+    return COLUMNS.index(name) if name in COLUMNS else len(COLUMNS)
+
+
+def is_usual(column: str | None) -> bool:
+    """Return whether a column usually names genes; None stands for ``var_names``."""
+    return column is None or _place(column) < len(COLUMNS)
 
 
 def _parts(names: pd.Index) -> list[str]:
@@ -134,7 +140,7 @@ def _parts(names: pd.Index) -> list[str]:
 def forms(var: pd.DataFrame) -> Iterator[Form]:
     """Yield the forms in which a table of genes may name them, the most usual first."""
     for column in (None, *_columns(var)):
-        for part in _parts(_texts(var, column)):
+        for part in _parts(_texts(var, column)) if is_usual(column) else ("",):
             yield Form(column, part)
 
 
@@ -232,13 +238,14 @@ def find(
         readings = {part: read_as(genes, part) for part in _parts(genes) if both or part in ("", "blanks", "plain")}
         for form in forms(var):
             names = form.of(var)
+            least = needed if is_usual(form.column) else max(needed, 0.5 * target)  # a ligand of the gene, for example
             for part, read in readings.items():
                 if both and not read.is_unique:
                     continue
                 for folded in (False, True) if both and fold else (fold,):
                     n = _count(read, names, folded)
                     # case is ignored for two genomes or species only where nothing else helps
-                    if n >= needed and n > best[0] * (GAIN if folded and both else 1):
+                    if n >= least and n > best[0] * (GAIN if folded and both else 1):
                         best = (n, form, part, folded)
     _, form, part, folded = best
     names, read = form.of(var), read_as(genes, part)

@@ -213,6 +213,8 @@ def run_links(
     model = GraphDiffVAE(preset, conv=conv, joint_weight=joint_weight, max_epochs=max_epochs)
     log = log or StepLog(lambda step: None)
     options = dict(GRAPHS[preset]) | ({} if k is None else {"k": k})
+    if k is None:
+        options["k"] = max(1, min(options["k"], (adata.n_obs - 1) // 3))  # of a dozen cells, 15 are all others
     parameters["k"] = options["k"]
     min_core = parameters["min_core"] = MIN_CORE if min_core is None else min_core
     with log.step("join similar cells"):

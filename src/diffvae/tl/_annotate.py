@@ -217,8 +217,8 @@ def choose(
         most = tried.nlargest(1, "evidence").iloc[0]
         return "", (
             f"No bundled marker table fits: {most['markers']}, the best, names {most['named']:.0%} of the cells and "
-            f"{most['n_types']} types, fewer than {MIN_NAMED:.0%} and {n_types}. The cells are probably of another "
-            "tissue and stay unassigned; pass markers=... to choose a table, bundled or your own."
+            f"{most['n_types']} types, fewer than {MIN_NAMED:.0%} and {n_types}. The cells are of another tissue or "
+            "too few, and stay unassigned; pass markers=... to choose a table, bundled or your own."
         )
     return str(fits.nlargest(1, "evidence")["markers"].iloc[0]), ""
 
