@@ -129,3 +129,55 @@ def test_ordinary_matrices_are_never_called_mixed(seed, sd, kind, n, n_genes, so
     x = x[:, : max(5, n_genes // 3)] if some_genes else x
     groups = kinds_of_cells(sp.csr_matrix(x)).groups
     assert len({group.scale for group in groups} - {"linear"}) <= 1
+
+
+def shallow(n=1500, n_genes=100, depth=25):
+    """Counts of a small panel."""
+    draw = np.random.default_rng(1)
+    share = draw.dirichlet(np.full(n_genes, 0.3))
+    totals = np.maximum(5, draw.poisson(depth * draw.gamma(4, 0.25, n)))
+    return np.array([draw.multinomial(total, share) for total in totals]).astype(float)
+
+
+@pytest.mark.parametrize("total", [1e4, 100, None])
+def test_a_panel_of_few_counts_is_one_kind(total):
+    counts = shallow()
+    sums = counts.sum(axis=1, keepdims=True)
+    report = pp.check(cells(np.log1p(counts / sums * (np.median(sums) if total is None else total))))
+    assert report.kind == "log"
+    assert not any("different kinds" in warning for warning in report.warnings)
+
+
+@pytest.mark.parametrize("log", [np.log1p, lambda x: np.log2(x + 1)])
+def test_logs_of_few_counts_are_logs_of_counts(log):
+    report = pp.check(cells(log(shallow())))
+    assert report.kind == "log"
+    assert "leaves whole numbers" in report.reason
+
+
+def test_logs_of_corrected_counts_are_one_kind():
+    totals = COUNTS.sum(axis=1, keepdims=True)
+    assert "leaves whole numbers" in pp.check(cells(np.log1p(np.round(COUNTS * np.median(totals) / totals)))).reason
+
+
+def test_few_cells_of_counts_among_many_of_logs_are_named():
+    counts = np.tile(COUNTS, (8, 1))
+    x = np.log1p(cp(1e4, counts))
+    x[:8] = counts[:8]
+    with pytest.raises(pp.DataError, match=r"whole numbers in 8 \('c0', 'c1'"):
+        pp.check(cells(x))
+
+
+def test_two_target_sums_are_told_apart_without_all_genes():
+    x = np.log1p(np.where(FIRST[:, None], cp(1e4), cp(1e6)))[:, : N_GENES // 2]
+    with pytest.raises(pp.DataError, match="different kinds"):
+        pp.check(cells(x))
+
+
+def test_cells_of_two_depths_are_one_kind():
+    """A tenth of the depth is a larger unit, but fewer genes as well."""
+    draw = np.random.default_rng(2)
+    mean = draw.lognormal(0, 1.2, N_GENES)
+    counts = draw.poisson(np.where(FIRST[:, None], mean, mean / 12)).astype(float)
+    report = pp.check(cells(np.log1p(cp(1e4, counts))[:, : N_GENES // 2]))
+    assert not any("different kinds" in warning for warning in report.warnings)
