@@ -217,7 +217,7 @@ class _Cells:
             undone, cells = undo(some[use]), owner[use]
             starts = np.flatnonzero(np.diff(cells, prepend=-1))
             if name in LOGS:
-                # the smallest count of a cell is 1, rarely 2 or 3; a larger unit is whole where the total divides 10,000
+                # the smallest count is 1, rarely 2 or 3; a larger unit is whole where the total divides 10,000
                 whole = np.minimum.reduceat(near_whole(undone), starts) & (np.minimum.reduceat(undone, starts) < 3.5)
                 scale[cells[starts][whole]] = name + OF_COUNTS
             members = _are_multiples(undone, cells, without_squares=name == ROOT)
