@@ -138,7 +138,7 @@ def run(
         See :class:`diffvae.model.DiffVAE`; each takes precedence over ``config``.
     patience
         Stop the training of DiffVAE after this many epochs without improvement of the validation loss. None stops as
-        the preset does: the default stops after 20 epochs without it, but not before 400 steps.
+        the preset does: the default after 20 epochs, but not before 100 steps.
     device, precision
         See :meth:`diffvae.model.DiffVAE.train`.
     n_clusters, cluster_method

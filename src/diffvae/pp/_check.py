@@ -41,6 +41,8 @@ class Summary:
     constant_genes: np.ndarray
     cell_sums: np.ndarray
     sample: np.ndarray
+    kinds: Kinds | None = None
+    """The kinds of values of single cells, once they were looked for."""
 
 
 def summarise(x: Any) -> Summary:
@@ -104,22 +106,20 @@ def corrected_counts(sample: np.ndarray) -> str:
     return f"{min(below):.0%} or more of the values up to 1, 2 and 3 lie just below them, as in corrected counts"
 
 
-def detect_kind(x: Any, summary: Summary, kinds: Kinds | None = None) -> tuple[Kind, str, tuple[str, ...]]:
-    """Return the kind of values, the reason, and doubts about it."""
+def detect_kind(x: Any, summary: Summary) -> tuple[Kind, str, tuple[str, ...]]:
+    """Return the kind of values, the reason, and doubts about it; the kinds of single cells go to the summary."""
     largest = f"{summary.largest:,.6g}"
     if summary.n_negative:
         return "scaled", f"{summary.n_negative:,} values are negative, down to {summary.smallest:.6g}", ()
     if summary.whole:
         return "counts", f"all values are whole numbers, up to {largest}", ()
+    summary.kinds = kinds_of_cells(x)
+    main = summary.kinds.main
     corrected = "These look like corrected counts; they are normalised as counts are, but not kept in layers['counts']."
-    main = (kinds or kinds_of_cells(x)).main
     if main is not None and main.base and not main.of_counts:
-        total = (
-            "values of a cell are multiples of its smallest"
-            if main.total is None
-            else (f"every cell sums to {main.total:,.6g}")
-        )
-        return "log", f"undoing {main.base}(x + 1), {total}", ()
+        multiples = "values of a cell are multiples of its smallest"
+        sums = multiples if main.total is None else f"every cell sums to {main.total:,.6g}"
+        return "log", f"undoing {main.base}(x + 1), {sums}", ()
     if main is not None and main.of_counts:
         doubt = (
             f"The values are {main.base}(count + 1) without normalisation for sequencing depth; "
@@ -283,14 +283,14 @@ def examine(
     _refuse_bad_values(adata, summary, name)
     if fitting and summary.constant_genes.all():
         raise DataError(f"No gene varies in {name}: each of the {n_genes:,} has one value in all cells.")
-    kinds = Kinds([], 0) if summary.whole else kinds_of_cells(x)
-    detected, reason, warnings = detect_kind(x, summary, kinds)
+    detected, reason, warnings = detect_kind(x, summary)
     mixed = ""
     if not summary.whole:
-        mixed, remark = verdict(kinds.groups, adata.obs_names, adata.obs)
+        groups = (summary.kinds or kinds_of_cells(x)).groups  # values below zero are not looked at before
+        mixed, remark = verdict(groups, adata.obs_names, adata.obs)
         if mixed and kind is None and not summary.n_negative:
             raise DataError(
-                f"{name} can't be used: {mixed} Give one kind for all cells, such as counts (layer=..., use_raw=True), "
+                f"{name} can't be used: {mixed} Give one kind for all cells, such as counts (layer=..., {_raw()}), "
                 f"or each part by itself; if this is wrong, say what the values are ({argument('kind')}=...)."
             )
         warnings = (*warnings, *filter(None, [mixed, remark]))

@@ -21,7 +21,7 @@ from diffvae._random import generator
 from diffvae.pp._check import Kind, detect_kind, examine, summarise, unique_names, way_out_of_scaled
 from diffvae.pp._normalise import log_normalise
 from diffvae.pp._scale import to_unit
-from diffvae.pp._scales import unlogged_total
+from diffvae.pp._scales import kinds_of_cells
 
 
 def align_genes(
@@ -212,7 +212,8 @@ def prepare_new(
     if data.kind == "log" and layer is None and _raw_has_more(adata, gene_names):
         raw: Any = adata.raw
         x, var, name = raw.X, _genes.table(adata, raw=True), "adata.raw"
-    if data.kind == "log" and target_sum is not None and (total := unlogged_total(x)):
+        summary.kinds = None
+    if data.kind == "log" and target_sum is not None and (total := (summary.kinds or kinds_of_cells(x)).unlogged_total):
         base, value = total
         if base != "ln" or not 0.95 < value / target_sum < 1.05:
             warnings.append(

@@ -31,7 +31,6 @@ from diffvae.pp._check import (
 )
 from diffvae.pp._normalise import batch_of, log_normalise, variable_genes
 from diffvae.pp._scale import to_unit
-from diffvae.pp._scales import unlogged_total
 
 SAMPLE = 2_000
 """Cells of each file by which its kind of values is detected."""
@@ -84,7 +83,7 @@ def _examine(part: BackedAnnData, layer: str | None) -> _Values | None:
     if summary.n_bad or not summary.sample.size:
         return None
     found = detect_kind(sample, summary)[0]
-    return _Values(part.name, found, unlogged_total(sample) if found == "log" else None)
+    return _Values(part.name, found, summary.kinds.unlogged_total if summary.kinds else None)
 
 
 def _alike(one: _Values, other: _Values) -> bool:

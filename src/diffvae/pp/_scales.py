@@ -141,6 +141,12 @@ class Kinds:
         few = not self.groups or len(self.groups[0].rows) < MOST * self.n_examined
         return None if few else self.groups[0]
 
+    @property
+    def unlogged_total(self) -> tuple[str, float] | None:
+        """The base of the log and the total of cells, if nearly all cells have one total with the log undone."""
+        main = self.main
+        return (main.base, main.total) if main is not None and main.base and main.total is not None else None
+
 
 def kinds_of_cells(x: Any) -> Kinds:
     r"""Return the kinds of values that the cells of a matrix hold.
@@ -162,14 +168,14 @@ def kinds_of_cells(x: Any) -> Kinds:
     if not len(rows):
         return Kinds([], 0)
     cells = _Cells(part, length)
-    scale, unit = cells.by_ratios()
+    scale, smallest = cells.by_ratios()
     scale, total = cells.by_totals(scale)
     rest = (scale == "") & (cells.whole < FEW_WHOLE)
     if (scale == "counts").sum() >= MIN_CELLS and (cells.largest[rest] <= LARGEST_LOG).all():
         scale[rest] = OTHER  # logs of non-UMI data with some genes left out show neither sign
     _merge_few(scale, total)
-    unit = _two_units(scale, total, unit, length)
-    kinds = pd.Series(list(zip(scale, np.nan_to_num(total, nan=-1.0), unit, strict=True)))
+    part_of = _two_units(scale, total, smallest, length)
+    kinds = pd.Series(list(zip(scale, np.nan_to_num(total, nan=-1.0), part_of, strict=True)))
     groups = [
         Group(name, None if value < 0 else value, rows[members.to_numpy()])
         for (name, value, _), members in kinds.groupby(kinds).groups.items()
@@ -179,12 +185,6 @@ def kinds_of_cells(x: Any) -> Kinds:
     if groups and len(groups[0].rows) < MOST * len(rows):  # a few cells of a kind say little among many without one
         groups = [group for group in groups if len(group.rows) >= MIN_SHARE * len(rows)]
     return Kinds(groups, len(rows))
-
-
-def unlogged_total(x: Any) -> tuple[str, float] | None:
-    """Return the base of the log and the total of cells, if nearly all cells have one total with the log undone."""
-    main = kinds_of_cells(x).main
-    return (main.base, main.total) if main is not None and main.base and main.total is not None else None
 
 
 class _Cells:
@@ -221,14 +221,16 @@ class _Cells:
                 whole = np.minimum.reduceat(near_whole(undone), starts) & (np.minimum.reduceat(undone, starts) < 3.5)
                 scale[cells[starts][whole]] = name + OF_COUNTS
             members = _are_multiples(undone, cells, without_squares=name == ROOT)
-            members = members[scale[members] == ""]
+            members = members[(scale[members] == "") & self._able(name)[members]]
             scale[members] = name
             least = np.full(n, np.nan)
             least[cells[starts]] = np.minimum.reduceat(undone, starts)
             unit[members] = least[members]
-        of_log2 = scale == "log2" + OF_COUNTS
-        if (scale == "counts").sum() < FEW * of_log2.sum():  # log2 of the counts 1, 3 and 7 is whole
-            scale[(scale == "counts") & (self.largest <= 4)] = "log2" + OF_COUNTS
+        counts, of_log2 = scale == "counts", scale == "log2" + OF_COUNTS
+        if counts.sum() < FEW * of_log2.sum():  # log2 of the counts 1, 3 and 7 is whole
+            scale[counts & (self.largest <= 4)] = "log2" + OF_COUNTS
+        elif counts.any():  # nothing but ones may be counts as well
+            scale[of_log2 & (self.largest == 1)] = ""
         return scale, unit
 
     def by_totals(self, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

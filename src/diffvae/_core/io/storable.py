@@ -47,7 +47,7 @@ def copy_of(adata: AnnData) -> AnnData:
 
     try:
         return adata.copy()
-    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):
+    except (TypeError, ValueError, AttributeError, NotImplementedError, RuntimeError):  # of whatever uns holds
         changes = Changes()
         obs, var = (plain_table(getattr(adata, axis), axis, changes) for axis in ("obs", "var"))
         uns = _entries(adata.uns, "uns", changes)
