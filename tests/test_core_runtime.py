@@ -23,7 +23,7 @@ def with_threads():
 
 
 @pytest.mark.slow
-def test_a_whole_run_is_the_same_with_any_number_of_threads(with_threads):
+def test_a_whole_run_is_the_same_with_any_number_of_threads_and_processes(with_threads, tmp_path, no_figures):
     cells = dv.datasets.simulate_differentiation(150, 100, rng=0)
     options = {"label_key": "cell_type", "markers": {"red": ["gene_001", "gene_002"]}, "source": "HSPC"}
     options |= {"target": ["MEP"], "max_epochs": 10, "n_latent": 8, "device": "cpu", "progress": False}
@@ -32,10 +32,19 @@ def test_a_whole_run_is_the_same_with_any_number_of_threads(with_threads):
         with_threads(n)
         found.append(dv.pipeline.run(cells, **options))
         assert torch.get_num_threads() == n  # what was set before is set again
+    found[-1:] = [dv.pipeline.run(cells, tmp_path / str(n), n_jobs=n, **options) for n in (1, 2)]
+    tables = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*.csv"))
+    assert len(tables) > 15
+    for table in tables:
+        assert (tmp_path / "1" / table).read_bytes() == (tmp_path / "2" / table).read_bytes(), table
     first, *others = found
     for other in others:
         for key in ("X_diffvae", "X_diffvae_tsne", "X_diffvae_graph", "X_diffvae_link"):
             np.testing.assert_array_equal(first.adata.obsm[key], other.adata.obsm[key])
+        assert other.changes.perturbation.adata is other.adata
+        assert set(other.adata.uns["diffvae"]) == set(first.adata.uns["diffvae"])
+        assert set(other.summary["seconds"]) == set(first.summary["seconds"])
+        assert other.summary["warnings"] == first.summary["warnings"]
         pd.testing.assert_frame_equal(first.adata.obs, other.adata.obs, check_exact=True)
         pd.testing.assert_frame_equal(first.clusters, other.clusters, check_exact=True)
         pd.testing.assert_frame_equal(first.changes.targets, other.changes.targets, check_exact=True)

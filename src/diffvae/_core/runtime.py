@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LARGE_STEP = 4e9
+LARGE_STEP = 1e10
 """Multiplications in a forward pass above which a training step uses all threads."""
 _for_large: ContextVar[int | None] = ContextVar("threads of large steps", default=None)
 
@@ -181,6 +181,11 @@ class StepLog:
                 self.seconds[name] = round(time.perf_counter() - start, 2)
                 texts = [str(w.message) for w in caught if _is_for_the_user(w.category)]
                 self.warnings += [text for text in dict.fromkeys(texts) if text not in self.warnings]
+
+    def add(self, other: StepLog) -> None:
+        """Take over the steps and warnings of another log."""
+        self.seconds |= other.seconds
+        self.warnings += [text for text in other.warnings if text not in self.warnings]
 
 
 def _is_for_the_user(category: type[Warning]) -> bool:

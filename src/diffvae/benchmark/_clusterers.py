@@ -141,5 +141,5 @@ def _scanpy_graph(x: np.ndarray) -> Any:
     cells = ad.AnnData(obs=pd.DataFrame(index=[str(i) for i in range(len(x))]), obsm={"x": x})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numba's and umap's on their own internals
-        sc.pp.neighbors(cells, use_rep="x", random_state=0)
+        sc.pp.neighbors(cells, use_rep="x", transformer="sklearn", random_state=0)
     return cells.obsp["connectivities"]

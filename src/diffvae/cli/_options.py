@@ -57,6 +57,15 @@ NWorkers = Annotated[
     int | None,
     typer.Option("--n-workers", min=1, help="Number of processes on this machine (Dask); results are the same."),
 ]
+NJobs = Annotated[
+    int | None,
+    typer.Option(
+        "--n-jobs",
+        min=1,
+        help="Number of processes: 1, or 2 to compute independent steps side by side; the tables are the same. "
+        "Default: 2 if cores and memory are free and the data are not small.",
+    ),
+]
 Clusterings = Annotated[int, typer.Option("--clusterings", min=1, help="Number of clusterings and maps per training.")]
 TableNLatent = Annotated[
     list[int] | None,

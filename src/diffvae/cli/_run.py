@@ -88,6 +88,7 @@ def command(
     batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
     patience: o.Patience = None,
+    n_jobs: o.NJobs = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
     overwrite: o.Overwrite = False,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from diffvae._core.io.backed import OnDisk
 
-NOT_PARAMETERS = ("data", "out", "progress", "overwrite", "backed", "subsample", "checkpoint_every", "resume")
+NOT_PARAMETERS = ("data", "out", "progress", "overwrite", "backed", "subsample", "checkpoint_every", "resume", "n_jobs")
 """Arguments that do not change the result, or that have a place of their own in its summary."""
 TRAINED_WITH = ("preset", "n_latent", "max_epochs", "batch_size", "lr", "patience")
 """Arguments that take precedence over the same settings of ``config``."""
@@ -74,6 +74,7 @@ class RunConfig:
     min_core: float | None
     links: bool
     k: int | None
+    n_jobs: int | None
     device: str
     precision: str
     seed: int
@@ -84,7 +85,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_identification(**self.identification)
-        check(RULES, k=self.k, values=self.values, use_raw=self.use_raw, min_genes=self.min_genes)
+        check(RULES, k=self.k, n_jobs=self.n_jobs, values=self.values, use_raw=self.use_raw, min_genes=self.min_genes)
         if self.data is None and self.transpose:
             raise ValueError("transpose is True, but the bundled data have cells in rows; leave it out or name a file.")
         self.refuse_contradictions()

@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 
     from diffvae.model import Model
 
-NO_OPTIONS = {"data", "path", "out", "backed", "overwrite", "checkpoint_every", "resume", "progress", "on_step", "tell"}
+NO_OPTIONS = {
+    "data",
+    "path",
+    "out",
+    "backed",
+    "overwrite",
+    "checkpoint_every",
+    "resume",
+    "n_jobs",
+    "progress",
+    "on_step",
+    "tell",
+}
 """Parameters that do not change a result, or that have a place of their own in a command line."""
 
 SINGULAR = {"covariates": "covariate"}

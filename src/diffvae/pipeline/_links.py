@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from diffvae import _keys, pp, tl
-from diffvae._core.anndata import groups, result, results
+from diffvae._core.anndata import groups, result
 from diffvae._core.io import folders
-from diffvae._core.runtime import StepLog, in_one_thread, versions
+from diffvae._core.runtime import LARGE_STEP, StepLog, in_one_thread, versions
+from diffvae._core.second_process import HERE, SecondProcess
 from diffvae._core.validate import check
 from diffvae._errors import CheckpointError, DataError, OutputError
-from diffvae.pipeline import _perturb
+from diffvae.pipeline import _map, _perturb
 from diffvae.pipeline._checks import RULES
 from diffvae.pipeline._folder import OpenedResult, Verdict, sentences, write_figures, write_summary, write_tables
-from diffvae.tl._tsne import AFFINITIES
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -200,6 +200,7 @@ def run_links(
     log: StepLog | None = None,
     progress: bool = True,
     training: Mapping[str, Any] = MappingProxyType({}),
+    second: SecondProcess = HERE,
 ) -> Links:
     """Build the graph, train Graph-DiffVAE on it, predict links, count them by type, and call and rank progenitors.
 
@@ -223,7 +224,8 @@ def run_links(
         model.train(adata, device=device, rng=seed, progress=progress, **training)
     with log.step("predict links"):
         called = tl.links(adata, model, min(top_k, adata.n_obs - 1), rng=seed)
-        _add_tsne(adata, seed)
+    step = "t-SNE of Graph-DiffVAE"
+    laid_out = second.submit(_map.lay_out, adata.obsm[_keys.GRAPH_LATENT], seed, step, log=log, what=step)
     types = commitment = ranks = None
     of_fates: list[str] = []
     if len(groups(adata, groupby).categories) > 1:
@@ -240,6 +242,7 @@ def run_links(
             )  # fmt: skip
             ranks = result(adata, "fate_table")
         of_fates = sentences(FATES_VERDICT, _said_of(adata, commitment) | {"named": bool(target)})
+    adata.obsm[_keys.GRAPH_TSNE] = laid_out.result().obsm[_keys.TSNE]  # new cells are placed on the map of DiffVAE
     numbers = {name: v for name, v in result(adata, "links").items() if not (isinstance(v, float) and v != v)}
     if "validation_auc" in result(adata, "links"):
         metric = result(adata, _keys.CELL_GRAPH)["metric"]
@@ -271,14 +274,6 @@ def _join_cells(
 
 def _graphs(called: pd.DataFrame) -> list[str]:
     return [_keys.CELL_GRAPH, *([_keys.CALLED_LINKS] if len(called) else [])]
-
-
-def _add_tsne(adata: AnnData, seed: int) -> None:
-    """Add the t-SNE of Graph-DiffVAE's latent space; new cells are still placed on the map of DiffVAE."""
-    parameters, affinities = results(adata).get("tsne"), adata.obsp.get(AFFINITIES)
-    tl.tsne(adata, use_rep=_keys.GRAPH_LATENT, key_added=_keys.GRAPH_TSNE, rng=seed)
-    if parameters is not None and affinities is not None:
-        results(adata)["tsne"], adata.obsp[AFFINITIES] = parameters, affinities
 
 
 def _counts(commitment: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -445,6 +440,7 @@ def links_of_run(
     log: StepLog,
     progress: bool,
     training: Mapping[str, Any] = MappingProxyType({}),
+    second: SecondProcess = HERE,
 ) -> Links | None:
     """Predict links at the end of a run; if that is impossible, add a warning and return None, so the run is kept."""
     source, target, earlier = parameters["source"], parameters["target"], parameters.get("earlier") or ()
@@ -473,12 +469,20 @@ def links_of_run(
             adata, groupby=groupby, batch_key=parameters.get("batch_key"), source=source, target=target,
             earlier=None if source is None else earlier, min_core=parameters["min_core"], k=parameters["k"],
             device=parameters["device"], seed=parameters["seed"], log=log, progress=progress, training=training,
+            second=second,
         )  # fmt: skip
     except (CheckpointError, OutputError):
         raise
     except (ValueError, RuntimeError) as error:  # a graph in which all cells are linked, for example
         log.warnings.append(f"No links were predicted: {error} Run 'diffvae links' on this result.")
         return None
+
+
+def trains_in_all_threads(adata: AnnData) -> bool:
+    """Return whether steps of Graph-DiffVAE are so large that they use all threads."""
+    from diffvae.model import GraphDiffVAE
+
+    return adata.n_obs * 2 * GraphDiffVAE().config.hidden * adata.n_vars > LARGE_STEP
 
 
 def type_key(adata: AnnData, parameters: Mapping[str, Any]) -> str:

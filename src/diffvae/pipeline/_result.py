@@ -16,6 +16,7 @@ from diffvae import _keys, metrics
 from diffvae._core import genes
 from diffvae._core.io import folders
 from diffvae._core.runtime import StepLog, versions
+from diffvae._core.second_process import HERE, SecondProcess
 from diffvae.pipeline import _folder, _links, _perturb, _scores
 from diffvae.tl._regulators import by_symbol
 
@@ -92,6 +93,7 @@ def finish(
     links: Links | None = None,
     cells: BackedRun | InMemoryRun | None = None,
     after_writing: Callable[[], None] = lambda: None,
+    second: SecondProcess = HERE,
 ) -> Result:
     """Assemble the result, and write its folder if ``out`` is given.
 
@@ -121,7 +123,7 @@ def finish(
     result = Result(adata, model, clusters, scores, summary, changes, links)
     if out is not None:
         log.on_step("write")
-        _write(result, out, overwrite=overwrite, cells=cells, after_writing=after_writing)
+        _write(result, out, overwrite=overwrite, cells=cells, after_writing=after_writing, second=second)
     return result
 
 
@@ -193,6 +195,7 @@ def _write(
     overwrite: bool,
     cells: BackedRun | InMemoryRun | None,
     after_writing: Callable[[], None],
+    second: SecondProcess,
 ) -> None:
     """Write the folder as a whole, then its page."""
     stored, label_key = result.adata.uns[_keys.UNS], result.summary["parameters"]["label_key"]
@@ -217,16 +220,18 @@ def _write(
     if result.scores is not None:
         tables |= {"scores": result.scores, "overlap": _overlap(result.adata, label_key)}
     with folders.new_folder(out, overwrite=overwrite) as folder:
+        if result.changes is not None:
+            changing = second.submit(_perturb.write_into, result.changes, folder / _keys.PERTURBATION_FOLDER)
         folders.write_h5ad(result.adata, folder / _keys.RESULTS)
         result.model.save(folder / _keys.MODEL_FOLDER)
         _folder.write_tables(tables, folder)
         _folder.write_figures(_figures(result, label_key), folder)
         if cells is not None:
             cells.write(folder)
-        if result.changes is not None:
-            _perturb.write_into(result.changes, folder / _keys.PERTURBATION_FOLDER)
         if result.links is not None:
             _links.write_into(result.links, folder / _keys.LINKS_FOLDER)
+        if result.changes is not None:
+            changing.result()
         _folder.write_summary(result.summary, folder)
     result.path = Path(out)
     after_writing()

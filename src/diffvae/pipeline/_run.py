@@ -7,15 +7,17 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffvae import _keys, tl
+from diffvae import _keys
+from diffvae._core.anndata import results
 from diffvae._core.io import read
 from diffvae._core.io.backed import OnDisk
 from diffvae._core.io.folders import one_writer
-from diffvae._core.io.memory import stays_on_disk
+from diffvae._core.io.memory import free_memory, stays_on_disk
 from diffvae._core.runtime import StepLog, in_one_thread
+from diffvae._core.second_process import SecondProcess
 from diffvae._core.words import of_run
 from diffvae._errors import DataError
-from diffvae.pipeline import _checks, _folder, _integration, _links, _perturb, _result, _scores
+from diffvae.pipeline import _checks, _folder, _integration, _links, _map, _perturb, _result, _scores
 from diffvae.pipeline._cells import BackedRun, InMemoryRun
 from diffvae.pipeline._config import RunConfig
 from diffvae.pipeline._identify import identify, notice_batches
@@ -26,7 +28,13 @@ from diffvae.pp._record import is_prepared, options_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from diffvae._core.io.backed import BackedAnnData
     from diffvae.model import Model
+
+WORTH_IT = 500_000
+"""Values of the matrix that is trained on, below which a second process takes longer to start than it saves."""
+SECOND, BYTES = 2**30, 40
+"""Memory of a second process: its modules, and per value of the matrix its copy and what is sent."""
 
 
 @one_writer
@@ -67,6 +75,7 @@ def run(
     min_core: float | None = None,
     links: bool = True,
     k: int | None = None,
+    n_jobs: int | None = None,
     device: str = "auto",
     precision: str = "auto",
     seed: int = 0,
@@ -139,6 +148,10 @@ def run(
     patience
         Stop the training of DiffVAE after this many epochs without improvement of the validation loss. None stops as
         the preset does: the default after 20 epochs, but not before 100 steps.
+    n_jobs
+        Number of processes: 1, or 2 to compute independent steps side by side (t-SNE beside clustering, perturbation
+        beside links), which takes more memory. The tables are the same. None for 2 if two cores are free to use,
+        the memory suffices and the data are not small.
     device, precision
         See :meth:`diffvae.model.DiffVAE.train`.
     n_clusters, cluster_method
@@ -203,16 +216,40 @@ def run(
         _checks.require_markers(strategy.cells, markers)
     if data is not None:
         arguments["label_key"] = options.label_key  # the one that was found
-    model = options.model
+    with SecondProcess(
+        _uses_two(options, strategy.cells), ("diffvae.pipeline", "diffvae.pl", "diffvae.model")
+    ) as second:
+        return _analyse(strategy, options, parameters, log, second, _command(strategy, arguments))
+
+
+def _analyse(
+    strategy: InMemoryRun | BackedRun,
+    options: RunConfig,
+    parameters: dict[str, Any],
+    log: StepLog,
+    second: SecondProcess,
+    command: str | None,
+) -> Result:
+    """Train and do everything that follows; independent steps run side by side if there is a second process."""
+    model, seed, progress = options.model, options.seed, options.progress
     with log.step("train DiffVAE"):
         training = options.training | options.columns | options.checkpoints.training()
-        strategy.train(model, **training, device=device, precision=precision, rng=seed, progress=progress)
+        strategy.train(
+            model, **training, device=options.device, precision=options.precision, rng=seed, progress=progress
+        )
         diagnosis = model.diagnose(rng=seed)
     adata = strategy.sample(model, seed, log)
-    with log.step("t-SNE"):
-        tl.tsne(adata, rng=seed)
+    laid_out = second.submit(_map.lay_out, adata.obsm[_keys.LATENT], seed, "t-SNE", log=log, what="t-SNE")
+    if options.cluster_on == "tsne":
+        _map.take(adata, laid_out.result())
     identify(adata, model, **options.identification, log=log)
-    notice_batches(adata, options.label_key, batch_key, seed=seed, log=log)
+    if options.cluster_on == "latent":
+        _map.take(adata, laid_out.result())
+    changing = None
+    if options.source is not None:
+        moving = progress and not second.runs
+        changing = second.submit(_perturb_source, adata, model, parameters, moving, log=log, what="change cells")
+    notice_batches(adata, options.label_key, options.batch_key, seed=seed, log=log)
     strategy.finish(adata, log)
     scores = _scores.score(adata, options.label_key, seed, log)
     integration = _integration.measure(adata, model, options.label_key, seed, log)
@@ -225,15 +262,20 @@ def run(
         "kind": str(preparation["kind"]),
         "diagnosis": diagnosis.summary(),
     }
-    changes = None if source is None else _perturb_source(adata, model, parameters, log, progress)
     graph = None
-    if links:
+    if options.links:
+        if changing is not None and _links.trains_in_all_threads(adata):
+            changing.result()  # nothing should run beside it
         training = options.checkpoints.training(".links")
-        graph = _links.links_of_run(adata, parameters, log=log, progress=progress, training=training)
+        graph = _links.links_of_run(adata, parameters, log=log, progress=progress, training=training, second=second)
+    changes = None
+    if changing is not None:
+        changes, stored = changing.result()
+        results(adata).update(stored)
     return _result.finish(
         adata, model, about=about, parameters=parameters, log=log, scores=scores, integration=integration,
-        out=out, overwrite=overwrite, command=_command(strategy, arguments), changes=changes, links=graph,
-        cells=strategy, after_writing=options.checkpoints.done,
+        out=options.out, overwrite=options.overwrite, command=command, changes=changes, links=graph,
+        cells=strategy, after_writing=options.checkpoints.done, second=second,
     )  # fmt: skip
 
 
@@ -271,17 +313,33 @@ def _check_cells(strategy: InMemoryRun | BackedRun, options: RunConfig) -> dict[
 
 
 def _perturb_source(
-    adata: AnnData, model: Model, parameters: dict[str, Any], log: StepLog, progress: bool
-) -> _perturb.Changes | None:
-    """Perturb the source; if that is impossible, add a warning and return None, so that the run is kept."""
+    adata: AnnData, model: Model, parameters: dict[str, Any], progress: bool, *, log: StepLog
+) -> tuple[_perturb.Changes | None, dict[str, Any]]:
+    """Perturb the source, and return what is new in ``uns["diffvae"]`` as well.
+
+    If it is impossible, a warning is added and the result is None, so that the run is kept.
+    """
+    before = set(results(adata))
     try:
-        return _perturb.run_perturbation(
+        changes = _perturb.run_perturbation(
             adata, model, source=parameters["source"], target=parameters["target"], earlier=parameters["earlier"],
             groupby=_perturb.type_key(parameters), seed=parameters["seed"], log=log, progress=progress,
         )  # fmt: skip
     except DataError as error:  # no cluster was named like the source, for example
         log.warnings.append(f"Nothing was perturbed: {error} Run 'diffvae perturb' on this result.")
-        return None
+        changes = None
+    return changes, {name: value for name, value in results(adata).items() if name not in before}
+
+
+def _uses_two(options: RunConfig, cells: AnnData | BackedAnnData) -> bool:
+    """Return whether a second process computes independent steps: with enough work, cores and memory by default."""
+    if options.n_jobs is not None:
+        return options.n_jobs > 1
+    from loky import cpu_count
+
+    n_cells = cells.n_obs if options.subsample is None else min(cells.n_obs, options.subsample)
+    values = n_cells * min(cells.n_vars, options.n_top_genes or cells.n_vars)
+    return values > WORTH_IT and cpu_count() > 1 and free_memory() > SECOND + BYTES * values
 
 
 def _command(strategy: InMemoryRun | BackedRun, arguments: dict[str, Any]) -> str | None:
