@@ -102,15 +102,44 @@ def approximates(metric):
     assert again.recall == found.recall
 
 
-@pytest.mark.slow  # pynndescent compiles its search first
-@pytest.mark.parametrize("metric", ["pearson", "euclidean"])
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr(neighbors, "PART", 20)
+    monkeypatch.setattr(neighbors, "SEARCHED", 6)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("metric", ["pearson", "cosine", "euclidean", "inner"])
 def test_approximate_is_close_and_repeats(metric):
     approximates(metric)
 
 
-@pytest.mark.large  # it compiles another search, for a minute or two
-def test_approximate_inner_products():
-    approximates("inner")
+@pytest.mark.usefixtures("small_parts")
+def test_few_parts_find_fewer(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(600, 8))  # no clusters, so that neighbours lie in many parts
+    several = nearest(x, 5, metric="euclidean", exact_limit=100).recall
+    monkeypatch.setattr(neighbors, "SEARCHED", 1)
+    assert nearest(x, 5, metric="euclidean", exact_limit=100).recall < several < 1
+
+
+def test_parts_of_all_cells_are_exact():
+    x = np.random.default_rng(0).normal(size=(3000, 8))
+    exact, found = nearest(x, 20, metric="euclidean"), nearest(x, 20, metric="euclidean", exact_limit=100)
+    assert found.recall == 1
+    np.testing.assert_array_equal(found.indices, exact.indices)
+    np.testing.assert_array_equal(found.scores, exact.scores)
+
+
+@pytest.mark.parametrize("exact_limit", [100, 1000])
+@pytest.mark.usefixtures("small_parts")
+def test_points_have_their_nearest_rows(exact_limit):
+    x = clusters()
+    points = x[:50] + 0.01
+    near, distances = neighbors.nearest_among(points, x, 4, exact_limit=exact_limit)
+    truth = np.linalg.norm(points[:, None] - x[None], axis=2)
+    expected = np.sort(truth, axis=1)[:, :4]
+    assert np.isclose(distances, expected, atol=1e-5).mean() > 0.95
+    np.testing.assert_allclose(np.take_along_axis(truth, near, axis=1), distances, atol=1e-5)
 
 
 def test_sentences():
@@ -164,7 +193,7 @@ def test_cells_that_can_not_be_compared_leave_a_batch_empty():
     assert (found.indices[:56, 0] >= 0).all()
 
 
-@pytest.mark.large  # it compiles another search, for a minute or two
+@pytest.mark.usefixtures("small_parts")
 def test_approximate_per_batch_is_close_and_repeats():
     x, batch = clusters(500), np.arange(500) % 2
     exact = nearest_per_batch(x, 4, batch, metric="euclidean")

@@ -111,7 +111,6 @@ def test_order_of_the_cells_does_not_matter():
     assert (graph[order][:, order] != permuted).nnz == 0
 
 
-@pytest.mark.large  # pynndescent compiles itself first: a minute
 def test_approximate_graph_says_its_recall_and_repeats():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(8, 20))[rng.integers(8, size=600)] + 0.4 * rng.normal(size=(600, 20))

@@ -1,6 +1,3 @@
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import scanpy as sc
@@ -42,21 +39,6 @@ def test_neighbour_graph_by_hand():
     assert graph == pytest.approx(expected)
     equal = _neighbors.posterior_graph(np.zeros((5, 2)), None)
     assert equal.toarray() == pytest.approx(1 - np.eye(5))  # all are neighbours of all
-
-
-def test_large_sets_get_the_same_graph_from_the_same_neighbours(monkeypatch):
-    class NNDescent:
-        """As pynndescent: each cell is the first of its neighbours."""
-
-        def __init__(self, x, n_neighbors, random_state):
-            distance = np.linalg.norm(x[:, None] - x[None], axis=2)
-            self.neighbor_graph = np.argsort(distance, axis=1)[:, :n_neighbors], None
-
-    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    exact = _neighbors.posterior_graph(x, None, n_neighbors=10)
-    monkeypatch.setattr(_neighbors, "EXACT_NEIGHBORS", 10)
-    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=NNDescent))
-    assert abs(_neighbors.posterior_graph(x, None, n_neighbors=10) - exact).max() < 1e-12
 
 
 def test_without_deviations_it_is_the_graph_of_the_means(embedded):

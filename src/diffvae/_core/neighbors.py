@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +24,10 @@ CROWD = 256
 """Candidates beyond k if more than ``SPARE`` cells are as near as the k-th within single precision."""
 TOLERANCE = 2e-6
 """Error of a similarity in single precision, relative to the lengths of the two rows."""
-GRAPH = 30
-"""Neighbours in pynndescent's graph (its default); a graph with k = 1 could not be searched."""
+EXACT_LIMIT = 10_000
+"""Largest number of cells for an exact search by default; beyond it only near parts of the space are searched."""
+PART, SEARCHED = 500, 20
+"""Cells in a part of the space, on average, and parts that are searched for the neighbours of a cell."""
 RETURNED = 2
 """Multiple of k nearest cells of a neighbour in another batch, among which a cell must be to keep that neighbour."""
 SAMPLE = 500
@@ -48,7 +49,7 @@ class Neighbours:
     recall
         Share of the true neighbours of 500 random cells that were found; None if the search was exact.
     approximate
-        Whether the search was approximate (pynndescent).
+        Whether only near parts of the space were searched.
     """
 
     indices: np.ndarray
@@ -63,22 +64,20 @@ def nearest(
     *,
     metric: str,
     rng: _random.Rng = 0,
-    exact_limit: int = 20_000,
+    exact_limit: int = EXACT_LIMIT,
     progress: bool = False,
     description: str = "Searching for neighbours",
 ) -> Neighbours:
     r"""Return the k nearest other cells of each cell.
 
     Exact up to ``exact_limit`` cells: every pair is compared in single precision, block by block, and the best
-    ``k + 4`` of each cell again in double precision. Above it pynndescent proposes candidates, which are scored in
-    the same way. It searches Euclidean neighbours of the standardised rows for Pearson's r and the cosine, for which
-    :math:`\|u - v\|^2 = 2 - 2 r`; for inner products each row gets the further value
-    :math:`\sqrt{M^2 - \|x\|^2}` with M the longest row and each query 0, so that
-    :math:`\|q - x\|^2 = \|q\|^2 + M^2 - 2 q \cdot x` (Bachrach et al. 2014). The search uses one thread, so that a seed
-    gives the same neighbours on every machine.
+    ``k + 4`` of each cell again in double precision. Above it, k-means divides the space into parts of 500 cells on
+    average, and the neighbours of the cells of a part are searched among the 10,000 cells of the 20 nearest parts
+    (an inverted file, Jégou et al. 2011). So the time is linear in cells. Parts are near by the metric; for inner
+    products each row gets the further value :math:`\sqrt{M^2 - \|x\|^2}` with M the longest row and each query 0, so
+    that :math:`\|q - x\|^2 = \|q\|^2 + M^2 - 2 q \cdot x` (Bachrach et al. 2014).
 
-    Memory: the N x G rows in float32 and 128 MB for a block of similarities; the approximate search takes about 0.5 KB
-    more per cell, and for inner products it holds the rows twice.
+    Memory: the N x G rows in float32, twice for inner products of many cells, and 128 MB for a block of similarities.
 
     Parameters
     ----------
@@ -90,9 +89,9 @@ def nearest(
         ``"pearson"``, ``"cosine"``, ``"euclidean"`` or ``"inner"``. Cells without variance (Pearson) or with zeros
         only (cosine) have no neighbours and are nobody's neighbours.
     rng
-        Seed of the approximate search and of the cells on which its recall is measured.
+        Seed of the parts and of the cells on which the recall is measured.
     exact_limit
-        Largest number of cells for an exact search; it is also exact if k is a large share of the cells.
+        Largest number of cells for an exact search.
     progress
         Whether to show a bar on a terminal.
     description
@@ -105,7 +104,7 @@ def nearest(
 
     References
     ----------
-    Dong et al. 2011 (nearest-neighbour descent); Bachrach et al. 2014 (inner products as distances).
+    Jégou, Douze and Schmid 2011 (inverted file); Bachrach et al. 2014 (inner products as distances).
     """
     check(RULES, metric=metric, k=k)
     n = x.shape[0]
@@ -114,10 +113,12 @@ def nearest(
     indices, scores = np.full((n, k), -1, dtype=np.int64), np.full((n, k), -np.inf, dtype=np.float32)
     if n_found < 1:
         return Neighbours(indices, scores, None, False)
-    approximate = len(rows) > exact_limit and len(rows) > 2 * max(GRAPH, n_found + 1)
+    approximate = len(rows) > exact_limit
     recall = None
     if approximate:
-        near, score = _approximate(rows, n_found, metric, _random.seed(rng, "neighbours") % 2**31)
+        seed = _random.seed(rng, "neighbours") % 2**31
+        every = np.arange(len(rows))
+        near, score = _in_near_parts(rows, every, every, n_found, metric, seed, description, progress)
         sample = _random.generator(rng, "neighbours", "recall").permutation(len(rows))[:SAMPLE]
         truth = _exact(rows, sample, n_found, metric, description, progress)[1][:, -1:]
         # compared by score, because equally near cells are interchangeable
@@ -136,7 +137,7 @@ def nearest_per_batch(
     *,
     metric: str,
     rng: _random.Rng = 0,
-    exact_limit: int = 20_000,
+    exact_limit: int = EXACT_LIMIT,
     progress: bool = False,
     description: str = "Searching for neighbours",
 ) -> Neighbours:
@@ -149,8 +150,8 @@ def nearest_per_batch(
     Parameters
     ----------
     x, k, metric, rng, exact_limit, progress, description
-        As in :func:`nearest`, without inner products. Above ``exact_limit`` cells each batch is searched by
-        pynndescent.
+        As in :func:`nearest`, without inner products. Above ``exact_limit`` cells each batch is searched in near
+        parts.
     batch
         Batch of each cell, a number from 0.
 
@@ -171,19 +172,19 @@ def nearest_per_batch(
     chosen = np.full((n_rows, n_batches * share), -1, dtype=np.int64)
     score, reach = np.full(chosen.shape, -np.inf, dtype=np.float32), np.full((n_rows, n_batches), np.inf, np.float32)
     sample = _random.generator(rng, "neighbours", "recall").permutation(n_rows)[:SAMPLE]
-    seed, recall = _random.seed(rng, "neighbours") % 2**31, []
+    seed, recall, every = _random.seed(rng, "neighbours") % 2**31, [], np.arange(n_rows)
     for b in range(n_batches):
         among = np.flatnonzero(batch == b)
         width = min(RETURNED * k, len(among) - 1)
         if width < 1:  # the others can't be compared
             continue
-        approximate = n_rows > exact_limit and len(among) > 2 * max(GRAPH, width + 1)
+        approximate = n_rows > exact_limit
         if approximate:
-            near, found = _approximate_among(rows, among, width, metric, seed)
+            near, found = _in_near_parts(rows, every, among, width, metric, seed, description, progress)
             truth = _exact(rows, sample, share, metric, description, progress, among)[1][:, -1:]
             recall.append(float((found[sample, :share] >= truth - 1e-6 * np.abs(truth)).mean()))
         else:
-            near, found = _exact(rows, np.arange(n_rows), width, metric, description, progress, among)
+            near, found = _exact(rows, every, width, metric, description, progress, among)
         columns = slice(b * share, b * share + min(share, width))
         chosen[:, columns], score[:, columns], reach[:, b] = near[:, :share], found[:, :share], found[:, -1]
     returned = score >= reach[chosen, batch[:, None]]
@@ -193,6 +194,23 @@ def nearest_per_batch(
     )
     indices[usable], scores[usable] = np.where(kept, usable[chosen], -1), np.where(kept, score, -np.inf)
     return Neighbours(indices, scores, float(np.mean(recall)) if recall else None, bool(recall))
+
+
+def nearest_among(
+    points: np.ndarray, x: np.ndarray, k: int, *, rng: _random.Rng = 0, exact_limit: int = EXACT_LIMIT
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k rows of x that are nearest to each of the points, and their Euclidean distances (float64).
+
+    Exact up to ``exact_limit`` rows of x; above it the search is that of :func:`nearest`.
+    """
+    rows, _ = standardised(np.concatenate([x, points]), "euclidean")
+    among, queries = np.arange(len(x)), np.arange(len(x), len(rows))
+    if len(x) <= exact_limit:
+        near, score = _exact(rows, queries, k, "euclidean", "", False, among)
+    else:
+        seed = _random.seed(rng, "neighbours") % 2**31
+        near, score = _in_near_parts(rows, queries, among, k, "euclidean", seed, "", False)
+    return near, -score.astype(np.float64)
 
 
 def share_of(k: int, n_batches: int) -> int:
@@ -307,36 +325,44 @@ def _best(
     return best, score
 
 
-def _approximate_among(
-    rows: np.ndarray, among: np.ndarray, k: int, metric: str, seed: int
+def _in_near_parts(
+    rows: np.ndarray,
+    queries: np.ndarray,
+    among: np.ndarray,
+    k: int,
+    metric: str,
+    seed: int,
+    description: str,
+    progress: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the neighbours of all rows among some of them; not for inner products."""
-    from pynndescent import NNDescent
+    """Return the neighbours of some of the rows among some, searched in the parts of the space near each row."""
+    from sklearn.cluster import MiniBatchKMeans
 
-    n_candidates = max(GRAPH, k + 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba warns about its threading layer
-        index = NNDescent(rows[among], n_neighbors=n_candidates, random_state=seed, n_jobs=1)
-        near = among[index.query(rows, k=n_candidates)[0]]
-    return _best(rows, np.arange(len(rows)), near, k, metric)
+    points, sought = rows[among], rows[queries]
+    if metric == "inner":  # Euclidean distances that order as the inner products do
+        squares = np.einsum("ij,ij->i", points, points, dtype=np.float64)
+        points = np.column_stack([points, np.sqrt(squares.max() - squares).astype(np.float32)])
+        sought = np.column_stack([sought, np.zeros(len(sought), dtype=np.float32)])
+    n_parts = max(1, len(among) // PART)
+    means = MiniBatchKMeans(n_parts, init="random", n_init=1, max_iter=10, batch_size=4096, random_state=seed)
+    members, homes = _groups(means.fit_predict(points), n_parts), _groups(means.predict(sought), n_parts)
+    indices, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
+    with progress_bar(description, n_parts, show=progress) as advance:
+        for home in homes:
+            if len(home):
+                distances = np.linalg.norm(means.cluster_centers_ - sought[home].mean(axis=0), axis=1)
+                order = np.argsort(distances, kind="stable")
+                n_held = np.cumsum([len(members[i]) for i in order])
+                n_taken = np.searchsorted(n_held, max(SEARCHED * PART, 2 * k + 1)) + 1
+                columns = among[np.sort(np.concatenate([members[i] for i in order[:n_taken]]))]
+                here = np.union1d(columns, queries[home])
+                own, others = np.searchsorted(here, queries[home]), np.searchsorted(here, columns)
+                near, scores[home] = _exact(rows[here], own, k, metric, "", False, others)
+                indices[home] = np.where(near >= 0, here[near], -1)
+            advance()
+    return indices, scores
 
 
-def _approximate(rows: np.ndarray, k: int, metric: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    from pynndescent import NNDescent
-
-    n_candidates = max(GRAPH, k + 1)  # including the cell itself
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba warns about its threading layer
-        if metric != "inner":
-            near = NNDescent(rows, n_neighbors=n_candidates, random_state=seed, n_jobs=1).neighbor_graph[0]
-        else:
-            squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-            padding = np.sqrt(squares.max() - squares).astype(np.float32)
-            index = NNDescent(np.column_stack([rows, padding]), n_neighbors=n_candidates, random_state=seed, n_jobs=1)
-            near = np.empty((len(rows), n_candidates), dtype=np.int64)
-            step = max(1, GATHERED // max(rows.shape[1], 1))
-            for start in range(0, len(rows), step):
-                queries = rows[start : start + step]
-                queries = np.column_stack([queries, np.zeros(len(queries), dtype=np.float32)])
-                near[start : start + step] = index.query(queries, k=n_candidates)[0]
-    return _best(rows, np.arange(len(rows)), near, k, metric)
+def _groups(labels: np.ndarray, n_groups: int) -> list[np.ndarray]:
+    """Return the numbers of the rows with each label."""
+    return np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=n_groups))[:-1])

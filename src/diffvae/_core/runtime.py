@@ -94,7 +94,6 @@ def versions() -> dict[str, str]:
         "igraph",
         "numpy",
         "openTSNE",
-        "pynndescent",
         "scanpy",
         "scikit-learn",
         "scipy",

@@ -50,7 +50,7 @@ def ilisi(x: ArrayLike, batch: ArrayLike, *, n_neighbors: int = 90, rng: Rng = 0
     n_neighbors
         k; of fewer cells, all others.
     rng
-        Seed of the approximate search above 20,000 cells.
+        Seed of the approximate search above 10,000 cells.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def kbet_acceptance(
     alpha
         Level of the test.
     rng
-        Seed of the approximate search above 20,000 cells.
+        Seed of the approximate search above 10,000 cells.
 
     Returns
     -------

@@ -16,7 +16,7 @@ from diffvae._core.anndata import balancing, groups, representation, results
 from diffvae._core.components import principal_components
 from diffvae._core.graphs import hub_share
 from diffvae._core.io.matrix import matrix_of, quoted, source
-from diffvae._core.neighbors import Neighbours, nearest, nearest_per_batch
+from diffvae._core.neighbors import EXACT_LIMIT, Neighbours, nearest, nearest_per_batch
 from diffvae._core.validate import Choice, Rule, Whole, check
 from diffvae._errors import DataError
 from diffvae._random import Rng
@@ -118,7 +118,7 @@ def cell_graph(
     groupby: str | None = None,
     balance_by: str | None = None,
     key_added: str = _keys.CELL_GRAPH,
-    exact_limit: int = 20_000,
+    exact_limit: int = EXACT_LIMIT,
     rng: Rng = 0,
     progress: bool = True,
     copy: bool = False,
@@ -169,8 +169,8 @@ def cell_graph(
     key_added
         Key in ``obsp`` and in ``uns["diffvae"]``.
     exact_limit
-        Cells up to which the search is exact; above it pynndescent searches. Both need a dense float32 copy of the
-        compared values and 128 MB, but no matrix of cells x cells.
+        Cells up to which the search is exact; above it near parts of the space are searched. Both need a dense float32
+        copy of the compared values and 128 MB, but no matrix of cells x cells.
     rng
         Seed of the approximate search.
     progress

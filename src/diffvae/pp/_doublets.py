@@ -69,7 +69,7 @@ def doublet_score(
     key_added
         Key in ``obs``.
     rng
-        Seed of the pairs, the components and the approximate search (above 20,000 cells and pairs).
+        Seed of the pairs, the components and the approximate search (above 10,000 cells and pairs).
     copy
         Return a copy instead of writing into ``adata``.
 

@@ -89,7 +89,7 @@ def commitment(
         Least share of uncommitted progenitors. Calls are withheld if the share falls below .1 without this limit. If
         you know that most of the cells have begun, pass .1: then there is no such guard.
     rng
-        Seed of the components, of the approximate neighbours above 20,000 cells, and of the null.
+        Seed of the components, of the approximate neighbours above 10,000 cells, and of the null.
 
     Returns
     -------

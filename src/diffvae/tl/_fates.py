@@ -104,7 +104,7 @@ def fates(
     key_added
         Key in ``obsm``; the standard errors have the ending ``_se``.
     rng
-        Seed of the components, the approximate neighbours above 20,000 cells, and the bootstraps.
+        Seed of the components, the approximate neighbours above 10,000 cells, and the bootstraps.
 
     Returns
     -------

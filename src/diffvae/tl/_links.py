@@ -55,7 +55,7 @@ def links(
     max_missing
         See :meth:`diffvae.model.Model.get_latent_representation`.
     rng
-        Seed of the approximate search above 20,000 cells.
+        Seed of the approximate search above 10,000 cells.
 
     Returns
     -------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy import sparse
 
 from diffvae import _keys, _random
 from diffvae._core.anndata import balancing, posterior, results
-from diffvae._core.neighbors import nearest_per_batch
+from diffvae._core.neighbors import nearest, nearest_per_batch
 from diffvae._core.runtime import in_one_thread
 from diffvae._core.validate import Number, Rule, Whole, check
 from diffvae._errors import DataError
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 
 N_NEIGHBORS = 15
 N_DRAWS = 5
-EXACT_NEIGHBORS = 20_000
-"""Number of cells up to which the neighbour search is exact."""
 RULES: dict[str, Rule] = {"n_neighbors": Whole(1), "n_draws": Whole(1), "scale": Number("[0, inf)")}
 
 
@@ -179,24 +176,13 @@ def _rows(nearest: np.ndarray, values: np.ndarray) -> sparse.csr_matrix:
 def nearest_neighbors(
     x: np.ndarray, n_neighbors: int = N_NEIGHBORS, seed: int = 0, batch: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the nearest other rows of each row, nearest first: exact up to 20,000 rows, by pynndescent above.
+    """Return the nearest other rows of each row, nearest first: see :func:`diffvae._core.neighbors.nearest`.
 
     With batches they are the nearest in each batch, batch after batch, with -1 where there is none.
     """
     if batch is not None:
-        return nearest_per_batch(
-            x, n_neighbors, batch, metric="euclidean", rng=seed, exact_limit=EXACT_NEIGHBORS
-        ).indices
-    k = min(n_neighbors, len(x) - 1)
-    if len(x) <= EXACT_NEIGHBORS:
-        from sklearn.neighbors import NearestNeighbors
-
-        return NearestNeighbors(n_neighbors=k).fit(x).kneighbors(return_distance=False)
-    from pynndescent import NNDescent
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numba warns about its threading layer
-        return NNDescent(x, n_neighbors=k + 1, random_state=seed).neighbor_graph[0][:, 1:]
+        return nearest_per_batch(x, n_neighbors, batch, metric="euclidean", rng=seed).indices
+    return nearest(x, min(n_neighbors, len(x) - 1), metric="euclidean", rng=seed).indices
 
 
 def shared_neighbor_graph(neighbors: np.ndarray) -> sparse.csr_matrix:

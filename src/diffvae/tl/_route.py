@@ -61,7 +61,7 @@ def route(
     n_neighbors
         Number of neighbours.
     rng
-        Seed of the approximate search above 20,000 cells.
+        Seed of the approximate search above 10,000 cells.
 
     Returns
     -------

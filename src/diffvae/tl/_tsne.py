@@ -11,6 +11,7 @@ from scipy import sparse
 
 from diffvae import _keys, _random
 from diffvae._core.anndata import representation, result, results
+from diffvae._core.neighbors import nearest, nearest_among
 from diffvae._core.runtime import in_one_thread
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
@@ -249,13 +250,29 @@ def layout(
     return embedding
 
 
+class _Index:
+    """Nearest neighbours in the form in which openTSNE asks for them."""
+
+    def __init__(self, x: np.ndarray, k: int, seed: int) -> None:
+        self.x, self.k, self.seed, self.n_samples = x, k, seed, len(x)
+
+    def build(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the neighbours of the cells of the map and their distances."""
+        found = nearest(self.x, self.k, metric="euclidean", rng=self.seed)
+        return found.indices, -found.scores.astype(np.float64)
+
+    def query(self, points: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the nearest cells of the map and their distances."""
+        return nearest_among(points, self.x, min(k, len(self.x)), rng=self.seed)
+
+
 def _affinities(x: np.ndarray, perplexity: float, random_state: int, n_jobs: int) -> PerplexityBasedNN:
     from openTSNE.affinity import PerplexityBasedNN
 
-    method = "exact" if len(x) <= 10_000 else "pynndescent"
+    index = _Index(x, min(len(x) - 1, int(3 * perplexity)), random_state)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # openTSNE and numba warn about their internals
-        return PerplexityBasedNN(x, perplexity, method=method, random_state=random_state, n_jobs=n_jobs)
+        warnings.simplefilter("ignore")  # openTSNE warns about its internals
+        return PerplexityBasedNN(knn_index=index, perplexity=perplexity, n_jobs=n_jobs)
 
 
 def _limited(perplexity: float, n_cells: int) -> float:
