@@ -17,13 +17,15 @@ from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
 import numpy as np
-from matplotlib import colormaps, get_backend, is_interactive, rc_context
+from matplotlib import colormaps, get_backend, is_interactive, rc_context, rcParams
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, is_color_like, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import Bbox
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -519,15 +521,38 @@ def _write(figure: Figure, path: Path, formats: Sequence[str], dpi: float = DPI)
             handle, name = mkstemp(prefix=f".{path.name}-", suffix=f".{kind}", dir=path.parent)
             os.close(handle)
             temporaries[path.with_name(f"{path.name}.{kind}")] = temporary = Path(name)
-            with rc_context({"svg.hashsalt": "diffvae", "svg.fonttype": "path", "pdf.fonttype": 42}):
-                figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", metadata=_METADATA[kind])
             os.chmod(temporary, 0o666 & ~_umask())
+        with rc_context(_IN_FILES), _laid_out(figure, dpi) as box:
+            for kind, temporary in zip(formats, temporaries.values(), strict=True):
+                figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches=box, metadata=_METADATA[kind])
         for target, temporary in temporaries.items():
             os.replace(temporary, target)
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
     return list(temporaries)
+
+
+_IN_FILES: Final = {
+    "svg.hashsalt": "diffvae", "svg.fonttype": "path", "pdf.fonttype": 42, "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
+}  # fmt: skip
+
+
+@contextmanager
+def _laid_out(figure: Figure, dpi: float) -> Iterator[Bbox]:
+    """Lay a figure out once for all its files, and yield the part of it that is not empty, in inches."""
+    canvas, engine, resolution = figure.canvas, figure.get_layout_engine(), figure.dpi
+    FigureCanvasAgg(figure)  # becomes the canvas of the figure: one without a window that would be resized
+    try:
+        figure.dpi = dpi
+        lay_out(figure)
+        figure.set_layout_engine(None)  # with "none", matplotlib draws once more before it writes
+        yield figure.get_tightbbox().padded(rcParams["savefig.pad_inches"])
+    finally:
+        figure.set_layout_engine(engine)
+        figure.dpi = resolution
+        figure.set_canvas(canvas)
 
 
 def _umask() -> int:
