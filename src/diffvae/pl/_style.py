@@ -344,7 +344,7 @@ def fit_height(ax: Axes, height: float, rows: int = 1) -> None:
     """
     if isinstance(ax, NotebookAxes):
         figure = ax.figure.figure
-        for _ in range(2):  # the legend may wrap when the height changes
+        for _ in range(1 if figure.axes == [ax] else 2):  # the height of a colour bar is a share of its Axes'
             figure.set_figheight(figure.get_figheight() + rows * (height - axes_size(ax)[1]) / 72)
 
 
