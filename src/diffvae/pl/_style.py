@@ -24,6 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, is_color_like, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Bbox
 
@@ -321,11 +322,44 @@ def slot(ax: Axes | None, height: float) -> tuple[float, float]:
 
 def lay_out(figure: Figure) -> None:
     """Run the layout engine, so that the positions of the Axes are final."""
+    with _texts_measured_once(figure):
+        _execute_layout(figure)
+
+
+def _execute_layout(figure: Figure) -> None:
     engine = figure.get_layout_engine()
     if engine is None:
         figure.draw_without_rendering()
     else:
         engine.execute(figure)
+
+
+@contextmanager
+def _texts_measured_once(figure: Figure) -> Iterator[None]:
+    """Measure each text of a figure once per resolution and kind of file; a layout alone does so up to ten times.
+
+    Matplotlib has no cache for it, so that these texts, not their class, get a method of their own for the time.
+    """
+    texts = [t for t in figure.findobj(Text) if not (t.get_wrap() or t.get_transform_rotates_text())]
+    for text in texts:
+        vars(text)["_get_layout"] = _remembering(text)
+    try:
+        yield
+    finally:
+        for text in texts:
+            del vars(text)["_get_layout"]
+
+
+def _remembering(text: Text) -> Callable[[Any], Any]:
+    measure, known = text._get_layout, {}
+
+    def layout(renderer: Any) -> Any:
+        key = (text.get_text(), text.figure.dpi, type(renderer))
+        if key not in known:
+            known[key] = measure(renderer)
+        return known[key]
+
+    return layout
 
 
 def axes_size(ax: Axes) -> tuple[float, float]:
@@ -522,9 +556,10 @@ def _write(figure: Figure, path: Path, formats: Sequence[str], dpi: float = DPI)
             os.close(handle)
             temporaries[path.with_name(f"{path.name}.{kind}")] = temporary = Path(name)
             os.chmod(temporary, 0o666 & ~_umask())
-        with rc_context(_IN_FILES), _laid_out(figure, dpi) as box:
+        with rc_context(_IN_FILES), _texts_measured_once(figure), _laid_out(figure, dpi) as box:
             for kind, temporary in zip(formats, temporaries.values(), strict=True):
-                figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches=box, metadata=_METADATA[kind])
+                options = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}
+                figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches=box, metadata=_METADATA[kind], **options)
         for target, temporary in temporaries.items():
             os.replace(temporary, target)
     finally:
@@ -546,7 +581,7 @@ def _laid_out(figure: Figure, dpi: float) -> Iterator[Bbox]:
     FigureCanvasAgg(figure)  # becomes the canvas of the figure: one without a window that would be resized
     try:
         figure.dpi = dpi
-        lay_out(figure)
+        _execute_layout(figure)
         figure.set_layout_engine(None)  # with "none", matplotlib draws once more before it writes
         yield figure.get_tightbbox().padded(rcParams["savefig.pad_inches"])
     finally:
