@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,6 +184,11 @@ class Perturbation:
         rows = self.rows(target, source, method)
         rows = rows[rows[self.unit] > 0]
         return float(rows.loc[rows["converted"] >= 0.95 * rows["converted"].max(), self.unit].max())
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str, float], np.ndarray]:
+        """Source, target and step to the places of the moved cells on the map, while figures and files share them."""
+        return {}
 
     @property
     def mover(self) -> Mover:
