@@ -351,7 +351,7 @@ def _texts_measured_once(figure: Figure) -> Iterator[None]:
 
 
 def _remembering(text: Text) -> Callable[[Any], Any]:
-    measure, known = text._get_layout, {}
+    measure, known = text._get_layout, {}  # type: ignore[attr-defined]
 
     def layout(renderer: Any) -> Any:
         key = (text.get_text(), text.figure.dpi, type(renderer))
@@ -558,7 +558,7 @@ def _write(figure: Figure, path: Path, formats: Sequence[str], dpi: float = DPI)
             os.chmod(temporary, 0o666 & ~_umask())
         with rc_context(_IN_FILES), _texts_measured_once(figure), _laid_out(figure, dpi) as box:
             for kind, temporary in zip(formats, temporaries.values(), strict=True):
-                options = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}
+                options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}
                 figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches=box, metadata=_METADATA[kind], **options)
         for target, temporary in temporaries.items():
             os.replace(temporary, target)
