@@ -133,6 +133,18 @@ def test_all_panels_are_placed_at_once(stems, monkeypatch):
     assert sizes == [sum(len(drawn(ax)[3]) for ax in axes.flat if arrows(ax))]
 
 
+def test_known_places_are_not_sought_again(stems, monkeypatch):
+    before = dv.pl.conversions(stems, step=1)
+    for target in stems.targets:
+        monkeypatch.setitem(
+            stems._places, (stems.sources[0], target, 1.0), stems.to_adata(target, 1).obsm["X_diffvae_tsne"]
+        )
+    monkeypatch.setattr(dv.tl, "tsne_transform", None)
+    for ax, again in zip(before.flat, dv.pl.conversions(stems, step=1).flat, strict=True):
+        for old, new in zip(drawn(ax), drawn(again), strict=True):
+            np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-3)
+
+
 def test_on_another_map_cells_are_drawn_where_they_were(stems, monkeypatch):
     made = stems.adata.uns["diffvae"]["tsne"]
     monkeypatch.setitem(made, "use_rep", "X_pca")

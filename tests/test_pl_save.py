@@ -3,8 +3,10 @@ import stat
 import pytest
 from _pl_data import cells
 from matplotlib import pyplot as plt
+from matplotlib.text import Text
 
 import diffvae as dv
+from diffvae.pl._style import lay_out
 
 
 @pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
@@ -73,3 +75,19 @@ def test_saving_a_panel_leaves_the_figure_of_the_user_open(tmp_path):
     dv.pl.tsne(cells(), ax=axes[0], save=tmp_path / "panel.PNG")
     assert plt.fignum_exists(figure.number)
     assert [path.name for path in tmp_path.iterdir()] == ["panel.png"]
+
+
+def test_a_layout_measures_each_text_once_and_leaves_it_as_it_was(monkeypatch):
+    ax = dv.pl.tsne(cells())
+    measured = []
+    measure = Text._get_layout
+    monkeypatch.setattr(Text, "_get_layout", lambda text, renderer: measured.append(text) or measure(text, renderer))
+    lay_out(ax.figure)
+    places = [text.get_window_extent().bounds for text in ax.figure.findobj(Text)]
+    once = len(set(map(id, measured)))
+    assert once > 5
+    measured.clear()
+    lay_out(ax.figure)
+    assert len(measured) == len(set(map(id, measured)))
+    assert [text.get_window_extent().bounds for text in ax.figure.findobj(Text)] == places
+    assert not any("_get_layout" in vars(text) for text in ax.figure.findobj(Text))

@@ -5,7 +5,7 @@ import pytest
 from _states import RED, SOURCE, states
 
 import diffvae as dv
-from diffvae.tl._change import FACTORS, change_curve, factors_for, lengths
+from diffvae.tl._change import FACTORS, bracket, change_curve, factors_for, lengths
 
 WEIGHTS = np.array([[3.0, 0.0, 4.0], [0.0, 2.0, 0.0]])  # |w| = 5 and 2
 ONE = np.ones(3)
@@ -51,6 +51,31 @@ def test_blocks_of_cells_keep_their_order(monkeypatch):
     monkeypatch.setattr("diffvae.tl._change.AT_ONCE", 2 * len(FACTORS))  # two cells at once
     curve = change_curve(lambda cells, f: (f * (1 + own[cells, None]))[:, :, None], 5, np.ones(1))
     np.testing.assert_allclose(curve[:, 6], [5, 1, 3, 2, 4])
+
+
+def test_large_factors_are_tried_only_where_small_ones_do_not_suffice():
+    speed, tried = np.array([1.0, 30.0, 2.0]), []
+
+    def moved(cells, f):
+        tried.append((cells.tolist(), f.shape[1]))
+        return (f * speed[cells, None])[:, :, None]
+
+    whole = change_curve(moved, 3, np.ones(1))
+    tried.clear()
+    curve = change_curve(moved, 3, np.ones(1), 3.0)
+    assert tried == [([0, 1, 2], 9), ([0, 2], 1), ([0], 3)]
+    assert np.isinf(curve[1, 9:]).all()
+    wanted = np.array([0.0, 1.0, 2.9, 3.0])
+    np.testing.assert_array_equal(factors_for(curve, wanted), factors_for(whole, wanted))
+
+
+def test_brackets_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    curve = np.maximum.accumulate(np.c_[np.zeros(50), rng.normal(size=(50, 6)).cumsum(axis=1)], axis=1)
+    wanted = np.array([0.0, 0.3, 1.0, *curve[0, 2:4], 9.0])
+    low, share = bracket(curve, wanted)
+    expected = [np.interp(wanted, row, np.arange(7)) for row in curve]
+    np.testing.assert_allclose(low + share, expected, atol=1e-12)
 
 
 def test_factors_by_hand():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import shlex
@@ -157,9 +158,13 @@ def write_figures(figures: Mapping[str, Callable[[], Any]], folder: Path) -> Non
     from diffvae.pl._style import apart_from_pyplot
 
     (folder / "figures").mkdir(parents=True)
-    with apart_from_pyplot():
-        for name, draw in figures.items():
-            pl.save(np.ravel(draw())[0], folder / "figures" / name)
+    gc.freeze()  # the parts of a figure refer to one another; each collection would look at all that the run holds, too
+    try:
+        with apart_from_pyplot():
+            for name, draw in figures.items():
+                pl.save(np.ravel(draw())[0], folder / "figures" / name)
+    finally:
+        gc.unfreeze()
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> None:

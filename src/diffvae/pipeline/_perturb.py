@@ -334,6 +334,9 @@ def write_into(changes: Changes, folder: Path) -> None:
     changed = [perturbation._unplaced(b, source=a) for a, b in minimal]
     edited = [m._unplaced() for m in flipped.values()]
     place_together([*changed, *edited], placer_of(perturbation.adata))
+    for (a, b), cells in zip(minimal, changed, strict=True):
+        if _keys.TSNE in cells.obsm:
+            perturbation._places[a, b, perturbation.shown_step(b, source=a)] = cells.obsm[_keys.TSNE]
     # decoded expression has few zeros: compression would take far longer than writing, for a file one eighth smaller
     for name, cells, compression in (("changed_cells", changed, None), ("edited_cells", edited, "gzip")):
         if cells:
@@ -352,6 +355,7 @@ def write_into(changes: Changes, folder: Path) -> None:
     for pair, m in flipped.items():
         figures[f"minimal_genes_{names[pair]}"] = partial(pl.minimal_genes, m)
     write_figures(figures, folder)
+    perturbation._places.clear()  # the map may be made anew
     write_summary(changes.summary | {"versions": versions()}, folder)
 
 

@@ -414,19 +414,23 @@ def _places(perturbation: Perturbation, source: str, pairs: Sequence[tuple[str, 
     made = adata.uns.get(_keys.UNS, {}).get("tsne", {})
     if _keys.TSNE not in adata.obsm or made.get("use_rep") != _keys.LATENT:
         return {}
-    changed = {}
+    places, changed = {}, {}
     for target, step in pairs:
         converts = perturbation.trajectory(target, source).converted(perturbation.min_probability)
-        if (at := converts[perturbation.index(step)]).any():
+        if not (at := converts[perturbation.index(step)]).any():
+            continue
+        if (known := perturbation._places.get((source, target, step))) is not None:
+            places[target, step] = known[at]
+        else:
             changed[target, step] = perturbation.changed(target, step, source=source)[0][at]
     if not changed:
-        return {}
+        return places
     try:  # all at once, because changed cells do not affect one another
         xy = tsne_transform(adata, np.concatenate(list(changed.values())), n_jobs=1)  # threads mostly wait
     except DataError:  # the map is of another representation
         return {}
     ends = np.cumsum([len(z) for z in changed.values()])[:-1]
-    return dict(zip(changed, np.split(xy, ends), strict=True))
+    return places | dict(zip(changed, np.split(xy, ends), strict=True))
 
 
 def _cells(

@@ -17,13 +17,16 @@ from typing import Any, Final, ParamSpec, TypeVar
 from weakref import WeakSet
 
 import numpy as np
-from matplotlib import colormaps, get_backend, is_interactive, rc_context
+from matplotlib import colormaps, get_backend, is_interactive, rc_context, rcParams
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, is_color_like, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
+from matplotlib.transforms import Bbox
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -319,11 +322,44 @@ def slot(ax: Axes | None, height: float) -> tuple[float, float]:
 
 def lay_out(figure: Figure) -> None:
     """Run the layout engine, so that the positions of the Axes are final."""
+    with _texts_measured_once(figure):
+        _execute_layout(figure)
+
+
+def _execute_layout(figure: Figure) -> None:
     engine = figure.get_layout_engine()
     if engine is None:
         figure.draw_without_rendering()
     else:
         engine.execute(figure)
+
+
+@contextmanager
+def _texts_measured_once(figure: Figure) -> Iterator[None]:
+    """Measure each text of a figure once per resolution and kind of file; a layout alone does so up to ten times.
+
+    Matplotlib has no cache for it, so that these texts, not their class, get a method of their own for the time.
+    """
+    texts = [t for t in figure.findobj(Text) if not (t.get_wrap() or t.get_transform_rotates_text())]
+    for text in texts:
+        vars(text)["_get_layout"] = _remembering(text)
+    try:
+        yield
+    finally:
+        for text in texts:
+            del vars(text)["_get_layout"]
+
+
+def _remembering(text: Text) -> Callable[[Any], Any]:
+    measure, known = text._get_layout, {}  # type: ignore[attr-defined]
+
+    def layout(renderer: Any) -> Any:
+        key = (text.get_text(), text.figure.dpi, type(renderer))
+        if key not in known:
+            known[key] = measure(renderer)
+        return known[key]
+
+    return layout
 
 
 def axes_size(ax: Axes) -> tuple[float, float]:
@@ -342,7 +378,7 @@ def fit_height(ax: Axes, height: float, rows: int = 1) -> None:
     """
     if isinstance(ax, NotebookAxes):
         figure = ax.figure.figure
-        for _ in range(2):  # the legend may wrap when the height changes
+        for _ in range(1 if figure.axes == [ax] else 2):  # the height of a colour bar is a share of its Axes'
             figure.set_figheight(figure.get_figheight() + rows * (height - axes_size(ax)[1]) / 72)
 
 
@@ -519,15 +555,39 @@ def _write(figure: Figure, path: Path, formats: Sequence[str], dpi: float = DPI)
             handle, name = mkstemp(prefix=f".{path.name}-", suffix=f".{kind}", dir=path.parent)
             os.close(handle)
             temporaries[path.with_name(f"{path.name}.{kind}")] = temporary = Path(name)
-            with rc_context({"svg.hashsalt": "diffvae", "svg.fonttype": "path", "pdf.fonttype": 42}):
-                figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches="tight", metadata=_METADATA[kind])
             os.chmod(temporary, 0o666 & ~_umask())
+        with rc_context(_IN_FILES), _texts_measured_once(figure), _laid_out(figure, dpi) as box:
+            for kind, temporary in zip(formats, temporaries.values(), strict=True):
+                options: dict[str, Any] = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}
+                figure.savefig(temporary, format=kind, dpi=dpi, bbox_inches=box, metadata=_METADATA[kind], **options)
         for target, temporary in temporaries.items():
             os.replace(temporary, target)
     finally:
         for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
     return list(temporaries)
+
+
+_IN_FILES: Final = {
+    "svg.hashsalt": "diffvae", "svg.fonttype": "path", "pdf.fonttype": 42, "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
+}  # fmt: skip
+
+
+@contextmanager
+def _laid_out(figure: Figure, dpi: float) -> Iterator[Bbox]:
+    """Lay a figure out once for all its files, and yield the part of it that is not empty, in inches."""
+    canvas, engine, resolution = figure.canvas, figure.get_layout_engine(), figure.dpi
+    FigureCanvasAgg(figure)  # becomes the canvas of the figure: one without a window that would be resized
+    try:
+        figure.dpi = dpi
+        _execute_layout(figure)
+        figure.set_layout_engine(None)  # with "none", matplotlib draws once more before it writes
+        yield figure.get_tightbbox().padded(rcParams["savefig.pad_inches"])
+    finally:
+        figure.set_layout_engine(engine)
+        figure.dpi = resolution
+        figure.set_canvas(canvas)
 
 
 def _umask() -> int:

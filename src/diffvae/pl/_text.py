@@ -141,7 +141,6 @@ def legend_below(ax: Axes, keys: Sequence[Any], names: Sequence[str], ncols: int
         lines = sum(max(name.count("\n") + 1 for name in names[i::rows]) for i in range(rows))
         ax.figure.figure.set_figheight(ax.figure.figure.get_figheight() + lines * LINE / 72)
     ax.set_anchor("S")
-    lay_out(ax.figure.figure)
     boxes = [box for a in ax.child_axes or [ax] if (box := a.xaxis.get_tightbbox()) is not None]
     lowest = min([ax.bbox.y0, *(box.y0 for box in boxes)])
     down = ScaledTranslation(0, (lowest - ax.bbox.y0) / ax.figure.dpi - 4 / 72, ax.figure.dpi_scale_trans)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import softmax
 
-from diffvae.tl._change import AT_ONCE, FACTORS, change_curve, factors_for, lengths
+from diffvae.tl._change import AT_ONCE, FACTORS, bracket, change_curve, factors_for, lengths
 from diffvae.tl._directions import Cells, Direction, anchored, random_directions
 from diffvae.tl._judge import Judge
 
@@ -61,6 +61,7 @@ class Mover:
     classifier: CellStateClassifier
     judge: Judge
     cells: Cells
+    _unmoved: dict[tuple[bytes, bool], tuple[np.ndarray, ...]] = field(default_factory=dict, repr=False)
 
     def code(self, name: str) -> int:
         """Return the number of a type."""
@@ -74,10 +75,15 @@ class Mover:
         """Return the expression of cells moved by factors (cells x steps), cells x steps x genes."""
         cells, f = self.cells, np.asarray(factor, np.float32)[:, :, None]
         if not along.decoded:
-            return cells.clip(cells.x[rows][:, None] + f * along.x)
+            y = f * along.x
+            y += cells.x[rows][:, None]
+            return cells.clip(y)
         z = cells.z[rows][:, None] + f * along.z.reshape(-1, 1, cells.z.shape[1])
         y = self.decode(z.reshape(-1, z.shape[2]), np.repeat(rows, f.shape[1])).reshape(*f.shape[:2], -1)
-        return cells.clip(y + f * along.x) if along.x.any() else y
+        if not along.x.any():
+            return y
+        y += f * along.x
+        return cells.clip(y)
 
     def anchored(self, rows: np.ndarray, delta: np.ndarray, target: str) -> np.ndarray:
         """Return the anchored direction of each cell."""
@@ -88,29 +94,43 @@ class Mover:
     ) -> Trajectory:
         """Move cells along a direction and classify them at each step."""
         code, scale, steps = self.code(target), self.cells.scale, np.asarray(grid, np.float32)
+        moves = bool(along.z.any() or along.x.any())
         if unit == "n_sd":
             factor = np.broadcast_to(steps[:, None] / max(along.sd, 1e-12), (len(steps), len(rows)))
-        elif along.z.any() or along.x.any():
-            curve = change_curve(lambda cells, f: self.moved(rows[cells], along.part(cells), f), len(rows), scale)
+        elif moves:
+            most = float(distance * steps.max())
+            curve = change_curve(lambda own, f: self.moved(rows[own], along.part(own), f), len(rows), scale, most)
             factor = factors_for(curve, distance * steps).T
         else:
             factor = np.zeros((len(steps), len(rows)), np.float32)
-        columns: list[np.ndarray] = []
+        p, judged, nearest = (np.repeat(answer[None], len(steps), axis=0) for answer in self._at_0(rows, along))
+        moved = np.zeros(factor.shape, np.float32)
         at_once = max(1, AT_ONCE // len(steps))
-        for start in range(0, len(rows), at_once):
+        for start in range(0, len(rows) if moves else 0, at_once):
             part = slice(start, start + at_once)
-            y = self.moved(rows[part], along.part(part), factor[:, part].T)
-            flat = y.reshape(-1, y.shape[2])
-            p = self.classifier.predict_proba(flat)
-            answers = (
-                p[:, code], p.argmax(1) == code, self.judge.probability(flat).argmax(1) == code,
-                self.judge.nearest(flat) == code, lengths(y - y[:, :1], scale).ravel() / max(distance, 1e-12),
-            )  # fmt: skip
-            columns.append(np.stack([a.reshape(y.shape[:2]).T for a in answers]))
-        probability, is_top, judged, nearest, moved = np.concatenate(columns, axis=2)
+            before, y = (
+                self.moved(rows[part], along.part(part), factor[at, part].T) for at in (slice(1), slice(1, None))
+            )
+            moved[1:, part] = lengths(y - before, scale).T / max(distance, 1e-12)
+            for answers, new in zip((p, judged, nearest), self.ask(y.reshape(-1, y.shape[2])), strict=True):
+                answers[1:, part] = new.reshape(*y.shape[:2], *new.shape[1:]).swapaxes(0, 1)
         return Trajectory(
-            rows, along, factor, probability, is_top.astype(bool), judged.astype(bool), nearest.astype(bool), moved
+            rows, along, factor, p[..., code], p.argmax(axis=2) == code, judged == code, nearest == code, moved
         )
+
+    def ask(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the probabilities of the types by the classifier, and the type by regression and by nearest cells."""
+        return (self.classifier.predict_proba(y), *self.judge.types(y))
+
+    def _at_0(self, rows: np.ndarray, along: Direction) -> tuple[np.ndarray, ...]:
+        """Return the answers on cells that do not move, which are the same for all targets."""
+        key = (rows.tobytes(), along.decoded)
+        if key not in self._unmoved:
+            still = replace(along, z=np.zeros(self.cells.z.shape[1], np.float32), x=np.zeros_like(along.x))
+            parts = [rows[i : i + AT_ONCE] for i in range(0, len(rows), AT_ONCE)]
+            asked = [self.ask(self.moved(part, still, np.zeros((len(part), 1)))[:, 0]) for part in parts]
+            self._unmoved[key] = tuple(map(np.concatenate, zip(*asked, strict=True)))
+        return self._unmoved[key]
 
 
 @dataclass(frozen=True)
@@ -143,18 +163,19 @@ class Null:
         rows = sources[tried]
         drawn = random_directions(cells.z.std(0), n_random, rng)
         at_once = max(1, AT_ONCE // (len(rows) * len(FACTORS)))
-        found: list[list[np.ndarray]] = [[], [], []]
+        still = move.decode(cells.z[rows], rows)
+        first = (np.zeros(len(rows)), move.classifier.predict_proba(still), move.judge.probability(still))
+        found = [np.repeat(np.repeat(a[None, :, None], len(FACTORS), axis=2), n_random, axis=0) for a in first]
         for start in range(0, n_random, at_once):
-            steps = drawn[start : start + at_once, None, None] * FACTORS[:, None]  # draws x 1 x factors x dimensions
-            z = cells.z[rows][:, None] + steps
-            y = move.decode(z.reshape(-1, z.shape[-1]), np.tile(np.repeat(rows, len(FACTORS)), len(z)))
-            p, q = move.classifier.predict_proba(y), move.judge.probability(y)
-            y = y.reshape(*z.shape[:3], -1)
-            found[0].append(np.maximum.accumulate(lengths(y - y[:, :, :1], cells.scale), axis=2))
-            found[1].append(p.reshape(*z.shape[:3], -1))
-            found[2].append(q.reshape(*z.shape[:3], -1))
-        curve, probability, judged = (np.concatenate(part) for part in found)
-        return cls(curve, probability, judged, tried, drawn)
+            part = slice(start, start + at_once)
+            z = cells.z[rows][:, None] + drawn[part, None, None] * FACTORS[1:, None]  # draws x cells x factors x latent
+            y = move.decode(z.reshape(-1, z.shape[-1]), np.tile(np.repeat(rows, len(FACTORS) - 1), len(z)))
+            change = lengths(y.reshape(*z.shape[:3], -1) - still[:, None], cells.scale)
+            answers = (change, move.classifier.predict_proba(y), move.judge.probability(y))
+            for every, new in zip(found, answers, strict=True):
+                every[part, :, 1:] = new.reshape(*z.shape[:3], *new.shape[3 if new is change else 1 :])
+        curve, probability, judged = found
+        return cls(np.maximum.accumulate(curve, axis=2), probability, judged, tried, drawn)
 
     def moved(self, move: Mover, rows: np.ndarray, wanted: float) -> Iterator[np.ndarray]:
         """Yield for each direction the cells moved by it until their expression changes as wanted; see ``rows``.
@@ -174,10 +195,8 @@ class Null:
         probabilities jump. A cell whose expression does not change as much counts with its largest change.
         """
         n_draws, n_cells, n_factors = self.curve.shape
-        flat = self.curve.reshape(-1, n_factors)
-        at = np.stack([np.interp(wanted, row, np.arange(n_factors)) for row in flat]).reshape(n_draws, n_cells, -1)
-        low = np.minimum(at.astype(int), n_factors - 2)[..., None]
-        weight = at[..., None] - low
+        found = bracket(self.curve.reshape(-1, n_factors), wanted)
+        low, weight = (part.reshape(n_draws, n_cells, -1, 1) for part in found)
 
         def between(p: np.ndarray) -> np.ndarray:
             log_p = np.log(np.maximum(p, 1e-30))

@@ -37,9 +37,9 @@ class Cells:
     scale: np.ndarray
 
     def clip(self, values: np.ndarray) -> np.ndarray:
-        """Clip expression to the range of the layer, which the output of a linear decoder may leave."""
+        """Clip expression, in place, to the range of the layer, which the output of a linear decoder may leave."""
         low, high = self.limits
-        return values if low is None else values.clip(low, high)
+        return values if low is None else np.clip(values, low, high, out=values)
 
     def decode(self, model: Model, z: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Return the expression of points of the latent space, each in the batch of the cell in ``rows``."""

@@ -91,16 +91,27 @@ class Judge:
 
     def probability(self, y: np.ndarray) -> np.ndarray:
         """Return the probability of each type by the regression, cells x types; 0 for types that it has not seen."""
-        found = np.zeros((len(y), len(self.classes)), np.float32)
-        if len(y):
-            found[:, self._regression.classes_] = self._regression.predict_proba(self.scores(y))
-        return found
+        return self._probability(self.scores(y))
 
     def nearest(self, y: np.ndarray) -> np.ndarray:
         """Return the number of the type of most of the 15 nearest real cells; of equal numbers, the first type."""
-        found = np.empty(len(y), int)
-        for i in range(0, len(y), BLOCK):
-            near = self._codes[self._search.kneighbors(self.scores(y[i : i + BLOCK]), return_distance=False)]
+        return self._nearest(self.scores(y))
+
+    def types(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number of the most probable type by the regression, and what :meth:`nearest` returns."""
+        scores = self.scores(y)
+        return self._probability(scores).argmax(axis=1), self._nearest(scores)
+
+    def _probability(self, scores: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(scores), len(self.classes)), np.float32)
+        if len(scores):
+            found[:, self._regression.classes_] = self._regression.predict_proba(scores)
+        return found
+
+    def _nearest(self, scores: np.ndarray) -> np.ndarray:
+        found = np.empty(len(scores), int)
+        for i in range(0, len(scores), BLOCK):
+            near = self._codes[self._search.kneighbors(scores[i : i + BLOCK], return_distance=False)]
             counts = np.stack([(near == code).sum(axis=1) for code in range(len(self.classes))], axis=1)
             found[i : i + BLOCK] = counts.argmax(axis=1)
         return found

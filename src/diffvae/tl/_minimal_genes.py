@@ -18,7 +18,6 @@ from diffvae._core.anndata import results
 from diffvae._core.runtime import in_one_thread, progress_bar, torch_in_one_thread
 from diffvae._core.validate import Choice, Number, Rule, Whole, check
 from diffvae._errors import DataError
-from diffvae.tl._change import AT_ONCE
 from diffvae.tl._changed_cells import changed_adata, place_together, placer_of
 from diffvae.tl._directions import METHODS
 from diffvae.tl._gene_sets import ORDERS, Flip, IncrementalClassifier, search_together, smallest_set
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
 
 N_NEIGHBORS = 5
-TOGETHER = 32
-"""Cells that are searched side by side."""
+TOGETHER, MOST_EDITED = 32, 4096
+"""Cells that are searched side by side, and most variants of them at once."""
 N_DRAWS, DRAWN_CELLS = 20, 200
 """Draws of random genes for the baseline, and most cells in which they are changed."""
 MIN_SHARE = 0.05
@@ -422,7 +421,7 @@ def find_minimal(
     before = cells.x[rows] if in_genes else cells.decode(model, cells.z[rows], rows)
     change = allowed_change(cells.x[rows], after - before)
     flips: dict[int, Flip] = {}
-    together = max(1, min(TOGETHER, AT_ONCE // max(1, change.shape[1] if order == "greedy" else 0)))
+    together = max(1, min(TOGETHER, MOST_EDITED // max(1, change.shape[1] if order == "greedy" else 0)))
     changing = np.flatnonzero(change.any(axis=1))
     with progress_bar("minimal genes", len(changing), show=progress) as advance:
         for start in range(0, len(changing), together):

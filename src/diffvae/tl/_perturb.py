@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,6 +184,11 @@ class Perturbation:
         rows = self.rows(target, source, method)
         rows = rows[rows[self.unit] > 0]
         return float(rows.loc[rows["converted"] >= 0.95 * rows["converted"].max(), self.unit].max())
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str, float], np.ndarray]:
+        """Source, target and step to the places of the moved cells on the map, while figures and files share them."""
+        return {}
 
     @property
     def mover(self) -> Mover:
@@ -476,12 +482,13 @@ def perturb(
                 cells, a, b, chosen, methods=methods, sd_from=sd_from, direction=direction, decode=move.decode,
                 anchored=move.anchored, rng=_random.generator(rng, "perturb", a, b),
             )  # fmt: skip
+            chance = cache(partial(_by_chance, nulls[a], move.code(b), min_probability))
             for name, along in by_method.items():
                 trajectory = move.follow(cells.of(a), along, grid, unit, b, distance)
                 trajectories[a, b, name] = trajectory
                 rows += [
                     {"source": a, "target": b, "method": name, **row}
-                    for row in _rows(trajectory, grid, unit, distance, min_probability, nulls[a], move.code(b), name)
+                    for row in _rows(trajectory, grid, unit, distance, min_probability, chance, nulls[a].tried, name)
                 ]
             advance(f"{a} to {b}")
     table = pd.DataFrame(rows)
@@ -508,22 +515,22 @@ def _rows(
     unit: str,
     distance: float,
     min_probability: float,
-    null: Null,
-    code: int,
+    chance: Callable[..., tuple[np.ndarray, np.ndarray]],
+    tried: np.ndarray,
     method: str,
 ) -> Iterator[dict[str, Any]]:
     """Yield the row of the table of each step."""
     converted = trajectory.converted(min_probability)
     moved = np.median(trajectory.moved, axis=1)
     wanted = distance * (np.asarray(grid[1:]) if unit == "step" else moved[1:])
-    draws, judged = null.shares(code, wanted, min_probability)
+    draws, judged = (None, None) if method == "none" else chance(*wanted)
     for i, step in enumerate(grid):
         in_sd = float(np.median(trajectory.factor[i])) * trajectory.direction.sd
         share, mean, low, high, p_value, by_judge = float(converted[i].mean()), *(np.nan,) * 5
-        if i and method != "none":
+        if i and draws is not None and judged is not None:
             of_null = draws[:, i - 1]
             mean, low, high = float(of_null.mean()), *map(float, np.quantile(of_null, (0.025, 0.975)))
-            p_value = (1 + int((of_null >= converted[i, null.tried].mean()).sum())) / (1 + len(of_null))
+            p_value = (1 + int((of_null >= converted[i, tried].mean()).sum())) / (1 + len(of_null))
             by_judge = float(judged[:, i - 1].mean())
         yield {
             "step": step if unit == "step" else float(moved[i]),
@@ -547,6 +554,11 @@ def _rows(
             "mean_probability": float(trajectory.probability[i].mean()),
             "n_dims": len(trajectory.direction.dimensions),
         }
+
+
+def _by_chance(null: Null, code: int, min_probability: float, *wanted: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shares at given changes, as :meth:`Null.shares`; methods compared at equal changes share them."""
+    return null.shares(code, np.array(wanted), min_probability)
 
 
 def _benjamini_hochberg(p: pd.Series) -> pd.Series:

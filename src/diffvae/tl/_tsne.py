@@ -212,8 +212,8 @@ def placer(
             raise DataError(f"The new cells have shape {points.shape}, the map was made from {x.shape[1]} dimensions.")
         if not np.isfinite(points).all():
             raise DataError("The new cells have NaN or infinite values; compute them again.")
-        if embedding is None:  # made once, for the first points
-            near = _affinities(x, parameters["perplexity"], seed, n_jobs)
+        if embedding is None:  # made once, for the first points; affinities of the map's own cells are not used
+            near = _affinities(x, used, seed, n_jobs)
             embedding = TSNEEmbedding(map_, near, random_state=seed, n_jobs=n_jobs)
         partial = embedding.prepare_partial(points, perplexity=used, k=25)
         return np.asarray(partial.optimize(n_iter, learning_rate=0.1, momentum=0.8, theta=THETA), dtype=np.float32)
