@@ -154,7 +154,7 @@ def test_batches_weigh_as_documented():
         carried = normalized_adjacency(truth[np.ix_(rows, rows)]).toarray()  # of the links within the batch
         np.testing.assert_allclose(batch.adjacency.matrix.to_dense().numpy(), carried, rtol=1e-5)
         found = np.zeros((len(rows), len(rows)))
-        found[tuple(batch.edges.numpy().T)] += 1
+        found[tuple(batch.edges.edges.numpy().T)] += 1
         np.testing.assert_array_equal(found + found.T, truth[np.ix_(rows, rows)])  # each once, one way round
 
 

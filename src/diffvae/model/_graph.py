@@ -262,9 +262,14 @@ class GraphDiffVAE(Estimator):
         n = adata.n_obs
         size = batch_size or (n if n <= WHOLE_LIMIT else BATCH_CELLS)
         # other convolutions and the likelihood of expression take it as it is
-        precision = "float32" if c.conv != "gcn" or c.joint_weight else "auto"
+        propagated = c.conv == "gcn" and not c.joint_weight
         batches: WholeGraph | PartedGraph = (
-            WholeGraph(source, adjacency, held_out.known_edges, precision=best_precision(precision, target))
+            WholeGraph(
+                source,
+                adjacency,
+                held_out.known_edges,
+                precision=best_precision("auto", target) if propagated else None,
+            )
             if size >= n
             else PartedGraph(
                 source,
@@ -285,7 +290,7 @@ class GraphDiffVAE(Estimator):
 
         def validate() -> dict[str, float]:
             due = early_stopping or epoch % validate_every == 0 or epoch in (1, epochs)
-            return held_out.scores(encode(module, source, adjacency)[1], similarity) if due and held_out else {}
+            return held_out.scores(batches.encode(module)[1], similarity) if due and held_out else {}
 
         with for_steps(size, module):
             history = optimise(
