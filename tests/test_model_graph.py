@@ -19,7 +19,7 @@ from diffvae.metrics import link_auc
 from diffvae.model import GraphDiffVAE, load
 from diffvae.model._base import NotTrainedError
 from diffvae.model._config import GRAPH_PRESETS, graph_config
-from diffvae.model._graph_training import SIMILARITY_SHARE, GraphAutoencoder, GraphObjective, WholeGraph
+from diffvae.model._graph_training import SIMILARITY_SHARE, GraphAutoencoder, GraphObjective, WholeGraph, encode
 from diffvae.nn import _link_loss, normalized_adjacency
 from diffvae.nn._mlp import LOGVAR_RANGE
 from diffvae.pp import DataError
@@ -172,22 +172,29 @@ def test_the_loss_of_random_pairs_has_the_expectation_of_all_pairs():
     assert sampled.std() > 0
 
 
-def test_products_of_expression_in_bfloat16_are_close_to_those_in_float32():
+def test_a_step_on_propagated_expression_is_close_to_one_that_propagates():
     graph = graphs.undirected(linked().obsp["cell_graph"])
     source, adjacency, edges = RowSource(linked().layers["unit"]), normalized_adjacency(graph), graphs.edges_of(graph)
     torch.manual_seed(0)
     config = graph_config("default", {"n_latent": 4, "hidden": 16})
     module, found = GraphAutoencoder(N_GENES, config), {}
-    for precision in (torch.float32, torch.bfloat16):
-        (batch,) = WholeGraph(source, adjacency, edges, precision=precision).epoch(None)
+    for precision in (None, torch.float32, torch.bfloat16):
+        batches = WholeGraph(source, adjacency, edges, precision=precision)
+        (batch,) = batches.epoch(None)
         module.zero_grad()
         loss = GraphObjective(config)(module, batch, torch.Generator().manual_seed(1))["loss"]
         loss.backward()
-        found[precision] = loss.detach(), [p.grad.clone() for p in module.parameters()]
-    (exact, gradients), (rounded, others) = found.values()
-    assert float(rounded) == pytest.approx(float(exact), rel=0.01)
-    assert all(other.dtype == torch.float32 for other in others)
-    assert max(float((a - b).norm() / a.norm()) for a, b in zip(gradients, others, strict=True)) < 0.03
+        gradients = [p.grad.clone() for p in module.parameters()]
+        assert all(gradient.dtype == torch.float32 for gradient in gradients)
+        found[precision] = loss.detach(), gradients, batches.encode(module)
+    loss, gradients, placed = found[None]
+    for precision, of_loss, of_gradient in ((torch.float32, 1e-6, 1e-5), (torch.bfloat16, 0.01, 0.03)):
+        close, others, places = found[precision]
+        assert float(close) == pytest.approx(float(loss), rel=of_loss)
+        assert max(float((a - b).norm() / a.norm()) for a, b in zip(gradients, others, strict=True)) < of_gradient
+        for a, b, c in zip(placed, places, encode(module, source, adjacency), strict=True):
+            assert np.linalg.norm(a - b) < of_loss * np.linalg.norm(a)
+            np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-5)
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):

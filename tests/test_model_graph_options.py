@@ -1,7 +1,9 @@
 """Graph-DiffVAE with other networks, in batches of parts, on awkward graphs, and with arguments that are refused."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from _graph_data import TINY, linked, planted, train
 from _model_data import N_CELLS, prepared
 from scipy import sparse
@@ -12,7 +14,7 @@ from diffvae._core import graphs
 from diffvae.model import GraphDiffVAE
 from diffvae.model._base import NotTrainedError
 from diffvae.model._config import GRAPH_PRESETS
-from diffvae.model._graph_training import PartedGraph
+from diffvae.model._graph_training import GraphObjective, PartedGraph
 from diffvae.nn import normalized_adjacency
 from diffvae.pp import DataError
 from diffvae.train import RowSource
@@ -154,7 +156,7 @@ def test_batches_weigh_as_documented():
         carried = normalized_adjacency(truth[np.ix_(rows, rows)]).toarray()  # of the links within the batch
         np.testing.assert_allclose(batch.adjacency.matrix.to_dense().numpy(), carried, rtol=1e-5)
         found = np.zeros((len(rows), len(rows)))
-        found[tuple(batch.edges.numpy().T)] += 1
+        found[tuple(batch.edges.edges.numpy().T)] += 1
         np.testing.assert_array_equal(found + found.T, truth[np.ix_(rows, rows)])  # each once, one way round
 
 
@@ -261,3 +263,27 @@ def test_joint_model_explains_expression_from_the_same_latent():
     assert np.mean((found - x) ** 2) < np.mean((x.mean(0) - x) ** 2)  # better than each gene's mean
     with pytest.raises(ValueError, match="joint_weight is 0, so the model has no expression decoder"):
         train(max_epochs=1).reconstruct()
+
+
+@pytest.mark.parametrize("training", [{}, {"early_stopping": True}, {"batch_size": 32}], ids=str)
+def test_resumed_equals_uninterrupted_bit_for_bit(monkeypatch, tmp_path, training):
+    whole = train(max_epochs=6, training=training)
+    saved = {"checkpoint": tmp_path / "kept", "checkpoint_every": 1}
+    objective, weights, stop = GraphObjective.__call__, [], True
+
+    def observed(self, module, batch, generator, *, warmup):
+        weights.append(warmup)
+        if stop and warmup == 1:  # in the third epoch of six
+            raise KeyboardInterrupt
+        return objective(self, module, batch, generator, warmup=warmup)
+
+    monkeypatch.setattr(GraphObjective, "__call__", observed)
+    with pytest.raises(KeyboardInterrupt):
+        train(max_epochs=6, training=training | saved)
+    assert min(weights) == pytest.approx(1 / 3)
+    weights, stop = [], False
+    again = train(max_epochs=6, training=training | saved | {"resume": True})
+    assert min(weights) == 1  # it goes on with the third
+    pd.testing.assert_frame_equal(again.history, whole.history)
+    for a, b in zip(again.module.parameters(), whole.module.parameters(), strict=True):
+        assert torch.equal(a, b)

@@ -6,7 +6,15 @@ import torch
 from scipy import sparse
 from torch.nn import functional as F
 
-from diffvae.nn import GCN, Adjacency, GraphEncoder, GraphiteDecoder, InnerProductDecoder, normalized_adjacency
+from diffvae.nn import (
+    GCN,
+    Adjacency,
+    GraphEncoder,
+    GraphiteDecoder,
+    InnerProductDecoder,
+    Propagated,
+    normalized_adjacency,
+)
 
 PATH = np.array([[0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]])  # 0 - 1 - 2, and 3 alone
 
@@ -110,6 +118,28 @@ def test_graphite_decoder_is_its_formula_on_one_matrix_z_and_x():
     adjacency = Adjacency(normalized_adjacency(graph))
     torch.testing.assert_close(decoder(z, x, adjacency), expected)
     torch.testing.assert_close(decoder.finish(z, decoder.product(x), adjacency), expected)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_propagated_expression_gives_the_same_networks_and_gradients(precision, tolerance, dropout):
+    adjacency = Adjacency(normalized_adjacency(random_graph()))
+    x, z = normal(30, 9, seed=1).abs(), normal(30, 3)
+    torch.manual_seed(0)
+    encoder, decoder = GraphEncoder(9, 8, 3, dropout=dropout), GraphiteDecoder(3, 9, 8)
+    results = []
+    for given in (x, Propagated(x, adjacency, precision)):
+        assert len(given) == 30
+        encoder.zero_grad()
+        decoder.zero_grad()
+        outputs = [*encoder(given, adjacency, torch.Generator().manual_seed(2)), decoder(z, given, adjacency)]
+        sum((o * normal(*o.shape, seed=3)).sum() for o in outputs).backward()
+        gradients = [p.grad.clone() for net in (encoder, decoder) for p in net.parameters()]
+        assert all(g.dtype == torch.float32 and g.is_contiguous() for g in gradients)
+        results.append([*(o.detach() for o in outputs), *gradients])
+    for expected, found in zip(*results, strict=True):
+        assert (found - expected).norm() <= tolerance * expected.norm()
+    assert torch.equal(InnerProductDecoder()(z, given, adjacency), z)
 
 
 def test_graphite_weights_are_drawn_as_one_matrix():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffvae.nn import Sampling, _link_loss, categorical_link_nll, link_nll, pair_sum
+from diffvae.nn import LinkedPairs, Sampling, _link_loss, categorical_link_nll, link_nll, pair_sum
 
 FUNCTIONS = {"softplus": F.softplus, "sigmoid": torch.sigmoid}
 
@@ -77,6 +77,38 @@ def test_large_scores_are_finite_and_right(dtype):
     value, gradient = value_and_gradient(lambda z: pair_sum(z, "sigmoid"), z)
     assert float(value) == pytest.approx(1 + 3 / 2)
     assert gradient[0].tolist() == pytest.approx([0, 0.25], abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 4.0])  # up to 16, and 300, which the logistic function can't give
+@pytest.mark.parametrize("among", [None, torch.arange(300).flip(0)])
+def test_of_many_cells_the_logistic_function_gives_the_value(scale, among):
+    for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-6)):
+        z = places(300, dtype=dtype, scale=scale)
+        largest = float(z.square().sum(1).max())
+        assert (_link_loss._evaluation("softplus", z)[0] is _link_loss._softplus) == (largest > 80)
+        value, gradient = value_and_gradient(lambda z: pair_sum(z, "softplus", among), z)
+        expected, slope = value_and_gradient(lambda z: dense_sum(z, "softplus"), z.double())
+        torch.testing.assert_close(value, expected, rtol=rtol, atol=0)
+        assert (gradient.double() - slope).norm() <= rtol * slope.norm()
+
+
+def test_linked_pairs_have_the_scores_and_gradients_of_gathered_rows():
+    i, j = torch.triu_indices(12, 12, offset=1)
+    chosen = torch.randperm(len(i), generator=torch.Generator().manual_seed(1))[:20]
+    edges = torch.stack([i, j], dim=1)[chosen]
+    edges[::3] = edges[::3].flip(1)
+    edges = edges[(edges < 11).all(1)]  # the last cell has no link
+    weights = places(len(edges), 1)[:, 0]
+    z = places(12)
+    expected, slope = value_and_gradient(lambda z: ((z[edges[:, 0]] * z[edges[:, 1]]).sum(1) * weights).sum(), z)
+    pairs = LinkedPairs(edges, 12)
+    found, gradient = value_and_gradient(lambda z: (pairs.scores(z) * weights).sum(), z)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient, slope)
+    torch.testing.assert_close(pairs.scores(z), (z[edges[:, 0]] * z[edges[:, 1]]).sum(1))
+    for loss in (link_nll, categorical_link_nll):
+        assert loss(z, pairs) == loss(z, edges)
+    assert len(LinkedPairs(edges[:0], 12).scores(z)) == 0
 
 
 def test_it_is_differentiated_once_and_unknown_functions_are_refused():

@@ -55,8 +55,6 @@ RULES: dict[str, Rule] = {
 }
 PROJECTION = "similarity."
 """Prefix of the arrays of the projection in a saved model."""
-EXACT_NEIGHBORS = 100_000
-"""Cells up to which the most probable links are searched among all pairs; 25,000 cells take 4 s on two cores."""
 
 
 class GraphDiffVAE(Estimator):
@@ -262,9 +260,14 @@ class GraphDiffVAE(Estimator):
         n = adata.n_obs
         size = batch_size or (n if n <= WHOLE_LIMIT else BATCH_CELLS)
         # other convolutions and the likelihood of expression take it as it is
-        precision = "float32" if c.conv != "gcn" or c.joint_weight else "auto"
+        propagated = c.conv == "gcn" and not c.joint_weight
         batches: WholeGraph | PartedGraph = (
-            WholeGraph(source, adjacency, held_out.known_edges, precision=best_precision(precision, target))
+            WholeGraph(
+                source,
+                adjacency,
+                held_out.known_edges,
+                precision=best_precision("auto", target) if propagated else None,
+            )
             if size >= n
             else PartedGraph(
                 source,
@@ -285,7 +288,7 @@ class GraphDiffVAE(Estimator):
 
         def validate() -> dict[str, float]:
             due = early_stopping or epoch % validate_every == 0 or epoch in (1, epochs)
-            return held_out.scores(encode(module, source, adjacency)[1], similarity) if due and held_out else {}
+            return held_out.scores(batches.encode(module)[1], similarity) if due and held_out else {}
 
         with for_steps(size, module):
             history = optimise(
@@ -437,7 +440,7 @@ class GraphDiffVAE(Estimator):
         max_missing: float = 0.2,
         rng: _random.Rng = 0,
     ) -> sparse.csr_matrix:
-        """Return the k most probable links of each cell; above 100,000 cells the search is approximate.
+        """Return the k most probable links of each cell; above 10,000 cells the search is approximate.
 
         Parameters
         ----------
@@ -458,7 +461,7 @@ class GraphDiffVAE(Estimator):
     def _top_links(
         self, places: np.ndarray, k: int, adata: AnnData | None, *, calibrated: bool, rng: _random.Rng
     ) -> sparse.csr_matrix:
-        near = neighbors.nearest(places, min(k, len(places) - 1), metric="inner", rng=rng, exact_limit=EXACT_NEIGHBORS)
+        near = neighbors.nearest(places, min(k, len(places) - 1), metric="inner", rng=rng)
         rows, positions = np.nonzero(near.indices >= 0)
         pairs = np.column_stack([rows, near.indices[rows, positions]])
         # in double precision, as in predict_links: curves can be steep

@@ -23,7 +23,7 @@ from diffvae.model._calibration import Calibration, calibrate
 from diffvae.model._config import GraphConfig
 from diffvae.model._features import Matrix
 from diffvae.model._pca_start import Components
-from diffvae.nn import Adjacency, Sampling
+from diffvae.nn import Adjacency, LinkedPairs, Sampling
 from diffvae.train import RowSource
 
 if TYPE_CHECKING:
@@ -47,25 +47,26 @@ class GraphBatch:
     Attributes
     ----------
     x
-        Expression, cells x genes.
+        Expression, cells x genes, or the same propagated.
     adjacency
         Adjacency matrix of the convolutions.
     edges
-        Linked pairs among the cells, each once, edges x 2.
+        Linked pairs among the cells.
     sampling
         How the cells were sampled, by which pairs are weighed.
     """
 
-    x: Tensor
+    x: Tensor | nn.Propagated
     adjacency: Adjacency
-    edges: Tensor
+    edges: LinkedPairs
     sampling: Sampling
 
 
 class WholeGraph:
     """One batch per epoch with all cells, and all pairs or those of all cells with a random sample of them.
 
-    Expression is multiplied in the type ``precision``.
+    With a ``precision`` expression is propagated once and multiplied in this type, for graph convolutions of the type
+    ``"gcn"``; other networks take it as it is.
     """
 
     def __init__(
@@ -74,15 +75,16 @@ class WholeGraph:
         adjacency: sparse.csr_matrix,
         edges: np.ndarray,
         *,
-        precision: torch.dtype = torch.float32,
+        precision: torch.dtype | None = None,
         paired: int = PAIRED_CELLS,
     ) -> None:
         n = len(source)
         self.paired = paired
+        x, propagation = source.rows(np.arange(n)), Adjacency(adjacency, source.device)
         self.batch = GraphBatch(
-            source.rows(np.arange(n)).to(precision),
-            Adjacency(adjacency, source.device),
-            torch.from_numpy(edges).to(source.device),
+            x if precision is None else nn.Propagated(x, propagation, precision),
+            propagation,
+            LinkedPairs(torch.from_numpy(edges).to(source.device), n),
             Sampling(n, len(edges), (n,)),
         )
 
@@ -98,8 +100,15 @@ class WholeGraph:
         if n <= self.paired:
             yield self.batch
             return
-        among = torch.from_numpy(rng.choice(n, self.paired, replace=False)).to(self.batch.x.device)
+        among = torch.from_numpy(rng.choice(n, self.paired, replace=False)).to(self.batch.edges.edges.device)
         yield replace(self.batch, sampling=replace(self.batch.sampling, among=among))
+
+    @torch.no_grad()
+    def encode(self, module: GraphAutoencoder) -> tuple[np.ndarray, np.ndarray]:
+        """Return mu and Z* of all cells, with the products of the training."""
+        x, adjacency = self.batch.x, self.batch.adjacency
+        mu, _ = module.encoder(x, adjacency)
+        return mu.cpu().numpy(), module.decoder(mu, x, adjacency).cpu().numpy()
 
 
 class PartedGraph:
@@ -156,9 +165,13 @@ class PartedGraph:
             yield GraphBatch(
                 self.source.rows(rows),
                 Adjacency(self.adjacency_of(links), self.source.device),
-                torch.from_numpy(graphs.edges_of(links)).to(self.source.device),
+                LinkedPairs(torch.from_numpy(graphs.edges_of(links)).to(self.source.device), len(rows)),
                 Sampling(len(self.source), self.links.nnz // 2, sizes, q / p, q * (q - 1) / (p * (p - 1))),
             )
+
+    def encode(self, module: GraphAutoencoder) -> tuple[np.ndarray, np.ndarray]:
+        """Return mu and Z* of all cells."""
+        return encode(module, self.source, self.adjacency_of(self.links))
 
 
 class GraphAutoencoder(torch.nn.Module):
@@ -219,6 +232,7 @@ class GraphObjective:
             terms["mmd"] = nn.mmd(some, prior, nn.imq_kernel(c.n_latent))
             loss = loss + c.mmd_weight * terms["mmd"]
         if module.expression is not None:
+            assert isinstance(batch.x, Tensor)
             terms["nll"] = nn.bernoulli_nll(module.expression(z), batch.x)
             loss = loss + c.joint_weight / batch.x.shape[1] * terms["nll"]
         return {"loss": loss, **terms}

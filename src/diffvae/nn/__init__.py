@@ -1,8 +1,16 @@
 """Networks and losses: torch only, no AnnData."""
 
-from diffvae.nn._graph import GCN, Adjacency, GraphEncoder, GraphiteDecoder, InnerProductDecoder, normalized_adjacency
+from diffvae.nn._graph import (
+    GCN,
+    Adjacency,
+    GraphEncoder,
+    GraphiteDecoder,
+    InnerProductDecoder,
+    Propagated,
+    normalized_adjacency,
+)
 from diffvae.nn._jacobian import mean_jacobian, weight_product
-from diffvae.nn._link_loss import Sampling, categorical_link_nll, link_nll, pair_sum
+from diffvae.nn._link_loss import LinkedPairs, Sampling, categorical_link_nll, link_nll, pair_sum
 from diffvae.nn._losses import bernoulli_nll, gaussian_kl, gaussian_nll, negative_binomial_nll, squared_error
 from diffvae.nn._mlp import MLP, Autoencoder, Decoder, Encoder
 from diffvae.nn._mmd import batch_mmd, imq_kernel, median_bandwidth, mmd, rbf_kernel, released_kernel
@@ -17,6 +25,8 @@ __all__ = [
     "GraphEncoder",
     "GraphiteDecoder",
     "InnerProductDecoder",
+    "LinkedPairs",
+    "Propagated",
     "Sampling",
     "batch_mmd",
     "bernoulli_nll",

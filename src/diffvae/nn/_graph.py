@@ -38,7 +38,7 @@ class Adjacency:
         matrix = sparse.csr_matrix(matrix)
         rows, columns = (torch.from_numpy(i.astype(np.int64)) for i in (matrix.indptr, matrix.indices))
         values = torch.from_numpy(matrix.data.astype(np.float32))
-        self.matrix = _csr(rows, columns, values, matrix.shape).to(device)
+        self.matrix = csr_tensor(rows, columns, values, matrix.shape).to(device)
 
     def __matmul__(self, h: Tensor) -> Tensor:
         product: Tensor = _Propagate.apply(self.matrix, h)
@@ -49,7 +49,7 @@ class Adjacency:
         """The same entries with all values one, for torch-geometric's mean over neighbours, which uses the values."""
         matrix = self.matrix
         ones = torch.ones_like(matrix.values())
-        return _csr(matrix.crow_indices(), matrix.col_indices(), ones, matrix.shape)
+        return csr_tensor(matrix.crow_indices(), matrix.col_indices(), ones, matrix.shape)
 
     @cached_property
     def edge_index(self) -> Tensor:
@@ -58,7 +58,8 @@ class Adjacency:
         return torch.stack([self.matrix.col_indices(), rows])
 
 
-def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+def csr_tensor(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return a sparse matrix from the starts of its rows, the columns and the values of its entries."""
     with warnings.catch_warnings():  # torch calls its CSR layout beta
         warnings.simplefilter("ignore", UserWarning)
         return torch.sparse_csr_tensor(rows, columns, values, size=shape)
@@ -78,23 +79,59 @@ class _Propagate(torch.autograd.Function):
 
 
 class _HalfProduct(torch.autograd.Function):
-    """X W^T of expression in bfloat16, without gradient in X. Weights, result and gradient are float32."""
+    """X W^T of expression in bfloat16, without gradient in X. Weights, result and gradient are float32.
+
+    The gradient is the product of X^T with its rows in memory: that of a transposed view takes three times as long.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.x = x
+    def forward(ctx: Any, x: Tensor, transposed: Tensor, weight: Tensor) -> Tensor:
+        ctx.transposed = transposed
         return (x @ weight.to(x.dtype).T).float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
-        return None, (grads[0].to(ctx.x.dtype).T @ ctx.x).float()
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
+        product = ctx.transposed @ grads[0].to(ctx.transposed.dtype)
+        return None, None, product.T.contiguous().float()
 
 
-def _of_expression(x: Tensor, linear: nn.Linear) -> Tensor:
-    if x.dtype == torch.bfloat16:
-        product: Tensor = _HalfProduct.apply(x, linear.weight)
+class Propagated:
+    r"""The expression of cells and their neighbours, which a graph convolution of expression starts from.
+
+    .. math:: \tilde A (X W) = (\tilde A X) W
+
+    The right side propagates once, whatever the weights are; the left side does in every step, forward and backward.
+
+    Parameters
+    ----------
+    x
+        Expression, cells x genes.
+    adjacency
+        Of the same cells.
+    precision
+        Type in which it is multiplied with weights: float32 or bfloat16.
+
+    Examples
+    --------
+    >>> graph = Adjacency(normalized_adjacency([[0, 1, 0], [1, 0, 1], [0, 1, 0]]))
+    >>> x, layer = torch.rand(3, 4), GCN(4, 2)
+    >>> torch.allclose(layer(Propagated(x, graph), graph), layer(x, graph), atol=1e-6)
+    True
+    """
+
+    def __init__(self, x: Tensor, adjacency: Adjacency, precision: torch.dtype = torch.float32) -> None:
+        self.values = (adjacency @ x).to(precision)
+        self.transposed = None if precision == torch.float32 else self.values.T.contiguous()
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def product(self, weight: Tensor) -> Tensor:
+        """Return the product with weights, outputs x genes."""
+        if self.transposed is None:
+            return F.linear(self.values, weight)
+        product: Tensor = _HalfProduct.apply(self.values, self.transposed, weight)
         return product
-    return linear(x)
 
 
 def normalized_adjacency(graph: Any, *, self_loops: bool = True, normalize: bool = True) -> sparse.csr_matrix:
@@ -166,8 +203,10 @@ class GCN(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_output))
         nn.init.xavier_uniform_(self.linear.weight)
 
-    def forward(self, h: Tensor, adjacency: Adjacency) -> Tensor:
+    def forward(self, h: Tensor | Propagated, adjacency: Adjacency) -> Tensor:
         """Return the convolution of H, cells x n_output."""
+        if isinstance(h, Propagated):
+            return h.product(self.linear.weight) + self.bias
         return self.propagate(self.linear(h), adjacency)
 
     def propagate(self, product: Tensor, adjacency: Adjacency) -> Tensor:
@@ -206,14 +245,16 @@ class GraphEncoder(nn.Module):
         self.heads = _convolution(conv, hidden, 2 * n_latent, last=True)  # both in one propagation
 
     def forward(
-        self, x: Tensor, adjacency: Adjacency, generator: torch.Generator | None = None
+        self, x: Tensor | Propagated, adjacency: Adjacency, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2, cells x latent dimensions; ``generator`` draws the dropout."""
+        if isinstance(x, Propagated):  # only with conv="gcn"
+            return self._heads(self.first(x, adjacency), adjacency, generator)
         return self.finish(self.product(x), adjacency, generator)
 
     def product(self, x: Tensor) -> Tensor:
         """Return what the first layer computes from the expression of each cell alone."""
-        return _of_expression(x, self.first.linear) if isinstance(self.first, GCN) else x
+        return self.first.linear(x) if isinstance(self.first, GCN) else x
 
     def finish(
         self, product: Tensor, adjacency: Adjacency, generator: torch.Generator | None = None
@@ -223,6 +264,9 @@ class GraphEncoder(nn.Module):
             h = self.first.propagate(product, adjacency)
         else:
             h = self._convolve(self.first, product, adjacency)
+        return self._heads(h, adjacency, generator)
+
+    def _heads(self, h: Tensor, adjacency: Adjacency, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         h = F.relu(h)
         if self.dropout and self.training:
             mask = torch.rand(h.shape, generator=generator, device=h.device) >= self.dropout
@@ -294,18 +338,24 @@ class GraphiteDecoder(nn.Module):
             nn.init.uniform_(weight, -bound, bound)
         self.last = GCN(hidden, n_latent)
 
-    def forward(self, z: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
+    def forward(self, z: Tensor, x: Tensor | Propagated, adjacency: Adjacency) -> Tensor:
         """Return Z*, cells x latent dimensions."""
+        if isinstance(x, Propagated):
+            h = self.first.linear(adjacency @ z) + x.product(self.expression.weight) + self.first.bias
+            return self._last(z, h, adjacency)
         return self.finish(z, self.product(x), adjacency)
 
     def product(self, x: Tensor) -> Tensor:
         """Return the contribution of the expression of cells to the first layer."""
-        return _of_expression(x, self.expression)
+        product: Tensor = self.expression(x)
+        return product
 
     def finish(self, z: Tensor, product: Tensor, adjacency: Adjacency) -> Tensor:
         """Return Z* from the result of :meth:`product` for all cells."""
-        h = F.relu(self.first.propagate(self.first.linear(z) + product, adjacency))
-        return 0.5 * (z + self.last(h, adjacency))
+        return self._last(z, self.first.propagate(self.first.linear(z) + product, adjacency), adjacency)
+
+    def _last(self, z: Tensor, h: Tensor, adjacency: Adjacency) -> Tensor:
+        return 0.5 * (z + self.last(F.relu(h), adjacency))
 
 
 class InnerProductDecoder(nn.Module):
@@ -322,7 +372,7 @@ class InnerProductDecoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
 
-    def forward(self, z: Tensor, x: Tensor, adjacency: Adjacency) -> Tensor:
+    def forward(self, z: Tensor, x: Tensor | Propagated, adjacency: Adjacency) -> Tensor:
         """Return Z."""
         return z
 

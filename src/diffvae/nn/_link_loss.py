@@ -5,6 +5,8 @@ Sums over all pairs are computed block by block, so that no N x N matrix is need
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffvae._core.validate import Choice, check
+from diffvae.nn._graph import csr_tensor
 
 BLOCK = 1024
 """Cells on each side of a block; 256 to 2,048 take the same time on two cores, 4,096 takes 1.5 times as long."""
+MANY_CELLS = 256
+"""Cells from which the logistic function gives the softplus: its rounding, up to 1e-5 in a pair, averages out."""
+LARGEST = 80.0
+"""Size of scores up to which it can: the logistic function underflows at -87."""
 
 
 class _PairSum(torch.autograd.Function):
@@ -40,6 +47,7 @@ class _PairSum(torch.autograd.Function):
 def _all_pairs(z: Tensor, function: str) -> tuple[Tensor, Tensor]:
     """Return the sum over all pairs and its gradient."""
     n = len(z)
+    evaluate, nothing = _evaluation(function, z)
     grad = torch.zeros_like(z)
     total = z.new_zeros((), dtype=torch.float64)
     for i in range(0, n, BLOCK):
@@ -47,9 +55,9 @@ def _all_pairs(z: Tensor, function: str) -> tuple[Tensor, Tensor]:
         for j in range(i, n, BLOCK):
             columns = slice(j, min(j + BLOCK, n))
             scores = z[rows] @ z[columns].T
-            if i == j:  # exclude pairs of a cell with itself: f and f' are zero at minus infinity
-                scores.fill_diagonal_(-torch.inf)
-            value, slope = _FUNCTIONS[function](scores)
+            if i == j:  # exclude pairs of a cell with itself
+                scores.fill_diagonal_(nothing)
+            value, slope = evaluate(scores)
             grad[rows].addmm_(slope, z[columns])
             if i == j:  # the block holds each of its pairs twice
                 value = 0.5 * value
@@ -66,6 +74,7 @@ def _pairs_among(z: Tensor, function: str, among: Tensor) -> tuple[Tensor, Tenso
     estimated sum is unbiased too, but weighs the cells of S by N / 2m: it varies more and costs a product more.
     """
     n, others = len(z), z.index_select(0, among)
+    evaluate, nothing = _evaluation(function, z)
     grad = torch.zeros_like(z)
     total = z.new_zeros((), dtype=torch.float64)
     for part, chosen in zip(others.split(BLOCK), among.split(BLOCK), strict=True):
@@ -73,25 +82,25 @@ def _pairs_among(z: Tensor, function: str, among: Tensor) -> tuple[Tensor, Tenso
             rows = slice(i, min(i + BLOCK, n))
             scores = z[rows] @ part.T
             (own,) = ((chosen >= i) & (chosen < i + BLOCK)).nonzero(as_tuple=True)
-            scores[chosen[own] - i, own] = -torch.inf
-            value, slope = _FUNCTIONS[function](scores)
+            scores[chosen[own] - i, own] = nothing
+            value, slope = evaluate(scores)
             grad[rows].addmm_(slope, part)
             total += value
     return n / (2 * len(among)) * total, grad.mul_(n / len(among))
 
 
 def _softplus(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of log(1 + e^s), and the logistic function.
+    """Return the sum of log(1 + e^s), and the logistic function."""
+    return _sum(F.softplus(scores)), scores.sigmoid_()
 
-    softplus(s) = max(s, 0) - log sigma(|s|), and sigma(|s|) is between 1/2 and 1. One logarithm of the product of 32
-    such values halves the time (from 9.1 to 4.6 ns per pair on two cores).
+
+def _softplus_in_range(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same for scores whose logistic function does not underflow: softplus(s) = s - log sigma(s).
+
+    The slope gives the value, so that an exponential fewer is computed: three quarters of the time of a loss.
     """
-    positive = _sum(scores.clamp(min=0))
-    slope = scores.sigmoid_()
-    halves = torch.sub(slope, 0.5).abs_().add_(0.5).view(-1)
-    whole = len(halves) // 32 * 32
-    logs = halves[:whole].view(-1, 32).prod(1).log_().sum(dtype=torch.float64)
-    return positive - logs - halves[whole:].log_().sum(dtype=torch.float64), slope
+    total, slope = _sum(scores), scores.sigmoid_()
+    return total - _sum(slope.log()), slope
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -106,6 +115,17 @@ def _sigmoid(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _FUNCTIONS = {"softplus": _softplus, "sigmoid": _sigmoid}
+
+
+def _evaluation(function: str, z: Tensor) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], float]:
+    """Return what gives the sum of a function and its slope at scores of ``z``, and a score at which both vanish.
+
+    The scores may be overwritten.
+    """
+    # no score is beyond the largest |z|^2
+    if function == "softplus" and len(z) >= MANY_CELLS and float(z.square().sum(1).max()) <= LARGEST:
+        return _softplus_in_range, -LARGEST  # at which both are 2e-35
+    return _FUNCTIONS[function], -math.inf
 
 
 def pair_sum(z: Tensor, function: str = "softplus", among: Tensor | None = None) -> Tensor:
@@ -141,6 +161,65 @@ def pair_sum(z: Tensor, function: str = "softplus", among: Tensor | None = None)
     check({"function": Choice(*_FUNCTIONS)}, function=function)
     total: Tensor = _PairSum.apply(z, function, among)
     return total
+
+
+class LinkedPairs:
+    """Linked pairs of cells with the sparse matrix that their scores need, for many evaluations of a loss.
+
+    Parameters
+    ----------
+    edges
+        Linked pairs, each once, edges x 2.
+    n_cells
+        Number of cells.
+
+    Examples
+    --------
+    >>> pairs = LinkedPairs(torch.tensor([[0, 1], [1, 2]]), 3)
+    >>> pairs.scores(torch.ones(3, 2)).tolist()
+    [2.0, 2.0]
+    """
+
+    def __init__(self, edges: Tensor, n_cells: int) -> None:
+        self.edges, self.n_cells = edges, n_cells
+        both = torch.cat([edges, edges.flip(1)])
+        order = torch.argsort(both[:, 0] * n_cells + both[:, 1])
+        self.edge_of_entry = torch.arange(len(edges), device=edges.device).repeat(2)[order]
+        self.entry_of_edge = torch.argsort(order)[: len(edges)]
+        self.columns = both[order, 1]
+        self.rows = F.pad(torch.bincount(both[:, 0], minlength=n_cells).cumsum(0), (1, 0))
+
+    def __len__(self) -> int:
+        return len(self.edges)
+
+    def matrix(self, values: Tensor) -> Tensor:
+        """Return the symmetric matrix with a value for each edge."""
+        entries = values.index_select(0, self.edge_of_entry)
+        return csr_tensor(self.rows, self.columns, entries, (self.n_cells, self.n_cells))
+
+    def scores(self, z: Tensor) -> Tensor:
+        """Return the inner product of each pair; it has a first derivative in z."""
+        scores: Tensor = _Scores.apply(z, self)
+        return scores
+
+
+class _Scores(torch.autograd.Function):
+    """s_e = z_i . z_j of edges e = (i, j); the gradient of cell i is the sum of g_e z_j over its edges.
+
+    Both are products of cells by a sparse matrix, a fifth of the time that gathered rows and autograd take.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, pairs: LinkedPairs) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.pairs = pairs
+        entries = torch.sparse.sampled_addmm(pairs.matrix(z.new_zeros(len(pairs))), z, z.T, beta=0.0).values()
+        return entries.index_select(0, pairs.entry_of_edge)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        return torch.sparse.mm(ctx.pairs.matrix(grads[0]), z), None
 
 
 @dataclass(frozen=True)
@@ -197,7 +276,7 @@ class Sampling:
 
 
 def link_nll(
-    z: Tensor, edges: Tensor, *, positive_weight: float | None = None, sampling: Sampling | None = None
+    z: Tensor, edges: Tensor | LinkedPairs, *, positive_weight: float | None = None, sampling: Sampling | None = None
 ) -> Tensor:
     r"""Negative log-likelihood of a graph under independent Bernoulli links, per pair of cells.
 
@@ -212,7 +291,7 @@ def link_nll(
     z
         Cells x dimensions: Z* of a decoder.
     edges
-        Linked pairs, each once, edges x 2, as rows of ``z``.
+        Linked pairs, each once, edges x 2, as rows of ``z``, or :class:`LinkedPairs` of them.
     positive_weight
         w; None for the balanced weight.
     sampling
@@ -231,15 +310,16 @@ def link_nll(
     sampling = sampling or Sampling(len(z), len(edges), (len(z),))
     n_pairs, n_edges = sampling.n_pairs, sampling.n_edges
     weight = (n_pairs - n_edges) / n_edges if positive_weight is None else positive_weight
-    scores = _scores(z, edges)
+    pairs = _linked(edges, z)
+    scores = pairs.scores(z)
     linked = weight * F.softplus(-scores) - F.softplus(scores)
-    if (w := sampling.edge_weights(edges)) is not None:
+    if (w := sampling.edge_weights(pairs.edges)) is not None:
         linked = linked * w
     total = sampling.pair_sum(z, "softplus") + linked.sum(dtype=torch.float64)
     return (total / (weight * n_edges + n_pairs - n_edges)).float()
 
 
-def categorical_link_nll(z: Tensor, edges: Tensor, *, sampling: Sampling | None = None) -> Tensor:
+def categorical_link_nll(z: Tensor, edges: Tensor | LinkedPairs, *, sampling: Sampling | None = None) -> Tensor:
     r"""Link loss of the code released with the paper: one categorical distribution over all pairs.
 
     .. math:: -\frac{1}{E} \sum_{(i,j) \in A} \log \frac{\sigma(s_{ij})}{\sum_{k<l} \sigma(s_{kl})}
@@ -259,13 +339,13 @@ def categorical_link_nll(z: Tensor, edges: Tensor, *, sampling: Sampling | None 
     1.0986
     """
     sampling = sampling or Sampling(len(z), len(edges), (len(z),))
-    logs = F.logsigmoid(_scores(z, edges))
-    if (w := sampling.edge_weights(edges)) is not None:
+    pairs = _linked(edges, z)
+    logs = F.logsigmoid(pairs.scores(z))
+    if (w := sampling.edge_weights(pairs.edges)) is not None:
         logs = logs * w
     normaliser = sampling.pair_sum(z, "sigmoid").log()
     return (normaliser - logs.sum(dtype=torch.float64) / sampling.n_edges).float()
 
 
-def _scores(z: Tensor, edges: Tensor) -> Tensor:
-    # the gradient of index_select is deterministic and five times as fast as that of z[edges]
-    return (z.index_select(0, edges[:, 0]) * z.index_select(0, edges[:, 1])).sum(1)
+def _linked(edges: Tensor | LinkedPairs, z: Tensor) -> LinkedPairs:
+    return edges if isinstance(edges, LinkedPairs) else LinkedPairs(edges, len(z))
