@@ -158,10 +158,12 @@ def _page_of_run(folder: Folder, adata: AnnData | None) -> str:
         "made": _made.curves_of({"DiffVAE": folder}) | parts.curves,
     }
     words = _words_of_run(folder, cells, parts, palette)
-    # genes take what the rest of the page leaves
-    room = MAX_BYTES - len(_render(folder, data, words).encode("utf-8", "replace"))
-    data["genes"] = _types.gene_data(cells, [*_genes_in_tables(folder), *parts.genes], shown, room)
-    return _render(folder, data, words)
+    page = _render(folder, data, words)
+    # genes take what the rest of the page leaves; no text of the page holds these quotes, which JSON and HTML escape
+    room = MAX_BYTES - len(page.encode("utf-8", "replace"))
+    genes = _types.gene_data(cells, [*_genes_in_tables(folder), *parts.genes], shown, room)
+    before, after = (f'"genes": {_encode.to_json(value)}' for value in (data["genes"], genes))
+    return page.replace(before, after, 1)
 
 
 @dataclass(frozen=True)

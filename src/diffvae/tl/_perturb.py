@@ -190,6 +190,11 @@ class Perturbation:
         """Source, target and step to the places of the moved cells on the map, while figures and files share them."""
         return {}
 
+    @cached_property
+    def _is_tf(self) -> np.ndarray:
+        """Which genes of the model are transcription factors."""
+        return transcription_factors(symbols(self.model.gene_names, _genes.table(self.adata)))
+
     @property
     def mover(self) -> Mover:
         """What moves cells, decodes them, and asks classifier and judge."""
@@ -311,7 +316,7 @@ class Perturbation:
         frame = pd.DataFrame({"gene": self.model.gene_names, "effect": mean, "log_effect": mean * self.data.scale})
         frame["agreement"] = (np.sign(change) == np.sign(mean)).mean(0) if len(change) else np.nan
         frame["direction"] = np.where(mean >= 0, "up", "down")
-        frame["is_tf"] = transcription_factors(symbols(self.model.gene_names, _genes.table(self.adata)))
+        frame["is_tf"] = self._is_tf
         return frame.sort_values("log_effect", key=np.abs, ascending=False, kind="stable").reset_index(drop=True)
 
     def to_adata(
