@@ -13,7 +13,7 @@ from diffvae._core.runtime import in_one_thread
 
 N_COMPONENTS = 30
 N_NEIGHBORS = 15
-FIT_CELLS, RARE = 20_000, 50
+FIT_CELLS, RARE = 10_000, 50
 """Of more cells than the first the judge learns from a sample, with at least the second of each type."""
 LEARN = 0.7
 """Share of each type from which the regression learns; the rest is held out."""
