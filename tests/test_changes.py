@@ -11,7 +11,7 @@ import diffvae as dv
 from diffvae import pipeline
 from diffvae.cli import main
 from diffvae.cli._perturb import steps
-from diffvae.pipeline import _targets
+from diffvae.pipeline import _result, _targets
 from diffvae.pipeline._folder import sentences
 from diffvae.pp import DataError
 
@@ -147,3 +147,13 @@ def test_verdict_names_targets_that_random_directions_reach_as_often():
     assert sentences(_targets.VERDICT, said | {"by_chance": "Ery"}) == [
         "Random directions often lead to Ery as well (q > 0.1), so a conversion to it proves little."
     ]
+
+
+def test_what_a_killed_process_left_is_written_anew(fork_folder, tmp_path, no_figures):
+    options = {"source": "stem", "target": ["red"], "n_random": 10, "progress": False}
+    changes = pipeline.perturb(fork_folder, tmp_path / "a", **options)
+    (tmp_path / "b" / "classifier").mkdir(parents=True)
+    (tmp_path / "b" / "figures").mkdir()
+    _result._write_changes(changes, tmp_path / "b")
+    for table in (tmp_path / "a" / "tables").iterdir():
+        assert (tmp_path / "b" / "tables" / table.name).read_bytes() == table.read_bytes()

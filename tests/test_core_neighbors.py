@@ -117,8 +117,9 @@ def test_approximate_is_close_and_repeats(metric):
 @pytest.mark.usefixtures("small_parts")
 def test_few_parts_find_fewer(monkeypatch):
     x = np.random.default_rng(0).normal(size=(600, 8))  # no clusters, so that neighbours lie in many parts
+    monkeypatch.setattr(neighbors, "ENOUGH", 0)
     several = nearest(x, 5, metric="euclidean", exact_limit=100).recall
-    monkeypatch.setattr(neighbors, "SEARCHED", 1)
+    monkeypatch.setattr(neighbors, "SEARCHED", 3)
     assert nearest(x, 5, metric="euclidean", exact_limit=100).recall < several < 1
 
 
@@ -203,3 +204,30 @@ def test_approximate_per_batch_is_close_and_repeats():
     assert (found.indices == exact.indices).mean() > 0.9
     again = nearest_per_batch(x, 4, batch, metric="euclidean", exact_limit=400)
     np.testing.assert_array_equal(found.indices, again.indices)
+
+
+def test_small_batches_of_many_cells(monkeypatch):
+    monkeypatch.setattr(neighbors, "PART", 2)
+    x, batch = clusters(), np.zeros(len(clusters()), int)
+    batch[:12], x[:8] = 1, 0  # four cells of the second batch are left
+    found = nearest_per_batch(x, 12, batch, metric="cosine", exact_limit=100)
+    assert found.approximate
+    assert ((found.indices[:, 6:] >= 0).sum(axis=1) <= 4).all()
+
+
+def test_noise_is_warned_of(monkeypatch):
+    monkeypatch.setattr(neighbors, "PART", 10)
+    monkeypatch.setattr(neighbors, "SEARCHED", 3)
+    x = np.random.default_rng(0).normal(size=(1000, 40))
+    with pytest.warns(UserWarning, match="nearest cells were found, because"):
+        nearest(x, 5, metric="euclidean", exact_limit=100)
+
+
+def test_points_far_away_do_not_move_the_others():
+    x = clusters()
+    points = x[:20] + 0.01
+    with_far = np.concatenate([points, np.full((1, x.shape[1]), 1e8)])
+    near, distances = neighbors.nearest_among(points, x, 4)
+    again, same = neighbors.nearest_among(with_far, x, 4)
+    np.testing.assert_array_equal(again[:20], near)
+    np.testing.assert_array_equal(same[:20], distances)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
 import warnings
 
@@ -69,6 +73,73 @@ def test_a_killed_process_costs_nothing_but_time():
         here = os.getpid()
         assert second.submit(die, here).result() == here
         assert second.submit(die, here).result() == here
+
+
+def test_what_cannot_be_pickled_is_computed_here():
+    with SecondProcess(True) as second:
+        assert second.submit(lambda: os.getpid()).result() == os.getpid()
+
+
+def test_without_a_second_process_there_is_one(monkeypatch):
+    monkeypatch.setitem(multiprocessing.process.current_process()._config, "daemon", True)
+    with SecondProcess(True) as second:  # a daemon may not start any
+        assert not second.runs
+        assert second.submit(abs, -2).result() == 2
+
+
+def test_ctrl_c_while_objects_are_pickled_is_not_lost():
+    class Slow:
+        def __reduce__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            return (int, ())
+
+    def interrupt():
+        with SecondProcess(True) as second:
+            second.submit(abs, Slow())
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+ORPHAN = """
+import os, time
+from diffvae._core.second_process import SecondProcess
+second = SecondProcess(True)
+print(second.submit(os.getpid).result(), flush=True)
+second.submit(time.sleep, 60)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_second_process_ends_with_a_killed_first():
+    run = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True)
+    assert run.returncode == -9
+    for _ in range(100):
+        try:
+            os.kill(int(run.stdout), 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("the second process goes on")
+
+
+def test_an_error_ends_it_before_the_folder_is_removed():
+    def write():
+        with SecondProcess(True) as second:
+            pid = second.submit(os.getpid).result()
+            try:
+                with second.ended_by_errors():
+                    raise OSError("disk full")
+            finally:
+                with pytest.raises(ProcessLookupError):
+                    os.kill(pid, 0)
+
+    with pytest.raises(OSError, match="disk full"):
+        write()
 
 
 def leave(error: BaseException) -> int:

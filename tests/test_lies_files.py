@@ -377,6 +377,7 @@ def test_models_of_before_are_read(models, tmp_path):
     assert dv.model.load(tmp_path).n_latent == 2
 
 
+BETWEEN_PROCESSES = SOURCE / "_core" / "second_process.py"
 CODE = re.compile(r"torch\.load|\bpickle\b|(?<![\w.])(eval|exec)\(|yaml\.load|joblib|marshal|shelve|allow_pickle=True")
 
 
@@ -385,9 +386,10 @@ def test_nothing_that_is_loaded_may_run():
         f"{file.relative_to(SOURCE)}: {line.strip()}"
         for file in SOURCE.rglob("*.py")
         for line in file.read_text().splitlines()
-        if CODE.search(line)
+        if CODE.search(line) and file != BETWEEN_PROCESSES
     ]
     assert found == []
+    assert not re.search(r"\bopen\(|Path|read_", BETWEEN_PROCESSES.read_text())  # its objects come from no file
     assert CODE.search("weights = torch.load(path)")
 
 

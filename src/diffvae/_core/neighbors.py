@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,12 @@ TOLERANCE = 2e-6
 """Error of a similarity in single precision, relative to the lengths of the two rows."""
 EXACT_LIMIT = 10_000
 """Largest number of cells for an exact search by default; beyond it only near parts of the space are searched."""
-PART, SEARCHED = 500, 20
+PART, SEARCHED = 125, 80
 """Cells in a part of the space, on average, and parts that are searched for the neighbours of a cell."""
 RETURNED = 2
 """Multiple of k nearest cells of a neighbour in another batch, among which a cell must be to keep that neighbour."""
+ENOUGH = 0.8
+"""Recall below which the user is warned."""
 SAMPLE = 500
 """Cells on which the recall is measured."""
 
@@ -71,8 +74,8 @@ def nearest(
     r"""Return the k nearest other cells of each cell.
 
     Exact up to ``exact_limit`` cells: every pair is compared in single precision, block by block, and the best
-    ``k + 4`` of each cell again in double precision. Above it, k-means divides the space into parts of 500 cells on
-    average, and the neighbours of the cells of a part are searched among the 10,000 cells of the 20 nearest parts
+    ``k + 4`` of each cell again in double precision. Above it, k-means divides the space into parts of 125 cells on
+    average, and the neighbours of the cells of a part are searched among the 10,000 cells of the 80 nearest parts
     (an inverted file, Jégou et al. 2011). So the time is linear in cells. Parts are near by the metric; for inner
     products each row gets the further value :math:`\sqrt{M^2 - \|x\|^2}` with M the longest row and each query 0, so
     that :math:`\|q - x\|^2 = \|q\|^2 + M^2 - 2 q \cdot x` (Bachrach et al. 2014).
@@ -123,6 +126,7 @@ def nearest(
         truth = _exact(rows, sample, n_found, metric, description, progress)[1][:, -1:]
         # compared by score, because equally near cells are interchangeable
         recall = float((score[sample] >= truth - 1e-6 * np.abs(truth)).mean())
+        _warn_of_noise(recall)
     else:
         near, score = _exact(rows, np.arange(len(rows)), n_found, metric, description, progress)
     indices[usable, :n_found] = np.where(near >= 0, usable[near], -1)
@@ -178,7 +182,7 @@ def nearest_per_batch(
         width = min(RETURNED * k, len(among) - 1)
         if width < 1:  # the others can't be compared
             continue
-        approximate = n_rows > exact_limit
+        approximate = n_rows > exact_limit and len(among) > SEARCHED * PART
         if approximate:
             near, found = _in_near_parts(rows, every, among, width, metric, seed, description, progress)
             truth = _exact(rows, sample, share, metric, description, progress, among)[1][:, -1:]
@@ -193,6 +197,8 @@ def nearest_per_batch(
         np.full((n, chosen.shape[1]), fill, kind) for fill, kind in ((-1, np.int64), (-np.inf, np.float32))
     )
     indices[usable], scores[usable] = np.where(kept, usable[chosen], -1), np.where(kept, score, -np.inf)
+    if recall:
+        _warn_of_noise(min(recall))
     return Neighbours(indices, scores, float(np.mean(recall)) if recall else None, bool(recall))
 
 
@@ -203,7 +209,7 @@ def nearest_among(
 
     Exact up to ``exact_limit`` rows of x; above it the search is that of :func:`nearest`.
     """
-    rows, _ = standardised(np.concatenate([x, points]), "euclidean")
+    rows = (np.concatenate([x, points]) - x.mean(axis=0, dtype=np.float64)).astype(np.float32)
     among, queries = np.arange(len(x)), np.arange(len(x), len(rows))
     if len(x) <= exact_limit:
         near, score = _exact(rows, queries, k, "euclidean", "", False, among)
@@ -211,6 +217,16 @@ def nearest_among(
         seed = _random.seed(rng, "neighbours") % 2**31
         near, score = _in_near_parts(rows, queries, among, k, "euclidean", seed, "", False)
     return near, -score.astype(np.float64)
+
+
+def _warn_of_noise(recall: float) -> None:
+    if recall < ENOUGH:
+        warnings.warn(
+            f"Only {recall:.0%} of the nearest cells were found, because the cells lie about as near to one another as "
+            "noise would; use a representation with fewer dimensions.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def share_of(k: int, n_batches: int) -> int:

@@ -6,13 +6,17 @@ Threads would not do: most steps hold the interpreter, and the record of warning
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import signal
-from collections.abc import Callable, Sequence
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from diffvae._core.runtime import StepLog
@@ -30,7 +34,7 @@ class SecondProcess:
     Parameters
     ----------
     wanted
-        Whether to start a process.
+        Whether to start a process; where none can be started, there is none.
     modules
         Modules that the functions need; the process imports them when it starts.
     """
@@ -41,15 +45,28 @@ class SecondProcess:
             # loky, unlike multiprocessing, needs no `if __name__ == "__main__"` in the script of the user
             from loky import ProcessPoolExecutor
 
-            self._executor = ProcessPoolExecutor(max_workers=1, initializer=_set_up, initargs=(tuple(modules),))
-            self._executor.submit(abs, 0)  # the process starts with its first task
+            try:
+                executor = ProcessPoolExecutor(1, initializer=_set_up, initargs=(os.getpid(), tuple(modules)))
+                executor.submit(abs, 0)  # the process starts with its first task
+            except (AssertionError, OSError):  # in a daemon, or without shared memory
+                return
+            self._executor = executor
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._executor is not None:
             self._executor.shutdown(wait=True, kill_workers=True)
+
+    @contextmanager
+    def ended_by_errors(self) -> Iterator[None]:
+        """End the process as soon as an error leaves the block, before what it writes into is removed."""
+        try:
+            yield
+        except BaseException:
+            self.__exit__()
+            raise
 
     @property
     def runs(self) -> bool:
@@ -59,7 +76,7 @@ class SecondProcess:
     def submit(
         self, function: Callable[..., T], *arguments: Any, log: StepLog | None = None, what: str = ""
     ) -> Pending[T]:
-        """Start a function of a module; its arguments and value must be picklable.
+        """Start a function of a module; with arguments that cannot be pickled it is computed at once.
 
         With a log, the function gets one to note its steps (``log``), which are added to the given one with the value;
         ``what`` announces them.
@@ -68,7 +85,12 @@ class SecondProcess:
             return Pending(function, arguments, log, value=function(*arguments, **_with(log)))
         if log is not None and what:
             log.on_step(f"{what}, beside the next steps")
-        return Pending(function, arguments, log, future=_start(self._executor, function, arguments, log is not None))
+        try:
+            with _uninterrupted():
+                task = pickle.dumps((function, arguments, log is not None), 5)
+        except (AttributeError, TypeError, pickle.PicklingError):
+            return Pending(function, arguments, log, value=function(*arguments, **_with(log)))
+        return Pending(function, arguments, log, future=_start(self._executor, task))
 
 
 @dataclass
@@ -111,23 +133,52 @@ def _with(log: StepLog | None) -> dict[str, StepLog]:
     return {} if log is None else {"log": log}
 
 
-def _start(executor: Any, function: Callable[..., Any], arguments: tuple[Any, ...], logged: bool) -> Future[bytes]:
-    """Start a function; if the process is gone, its future raises."""
+def _start(executor: Any, task: bytes) -> Future[bytes]:
+    """Start a task; if the process is gone, its future raises."""
     from loky.process_executor import BrokenProcessPool
 
     try:
-        return executor.submit(_call, pickle.dumps((function, arguments, logged), 5))
+        return executor.submit(_call, task)
     except BrokenProcessPool as error:
         future: Future[bytes] = Future()
         future.set_exception(error)
         return future
 
 
-def _set_up(modules: tuple[str, ...]) -> None:
-    """Leave Ctrl-C to the first process, which ends this one, and import modules."""
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C: while objects are pickled, Python may be in a callback that swallows exceptions."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *signalled: held.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])
+
+
+def _set_up(parent: int, modules: tuple[str, ...]) -> None:
+    """Leave Ctrl-C to the first process, which ends this one, end with it if it is killed, and import modules."""
+    from loky import process_executor
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    process_executor._MAX_MEMORY_LEAK_SIZE = (
+        sys.maxsize
+    )  # it takes what libraries keep for a leak, and would start anew
     for name in modules:
         import_module(name)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _call(task: bytes) -> bytes:

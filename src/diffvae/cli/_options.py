@@ -62,6 +62,7 @@ NJobs = Annotated[
     typer.Option(
         "--n-jobs",
         min=1,
+        max=2,
         help="Number of processes: 1, or 2 to compute independent steps side by side; the tables are the same. "
         "Default: 2 if cores and memory are free and the data are not small.",
     ),

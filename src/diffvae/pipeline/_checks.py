@@ -30,7 +30,7 @@ RULES: dict[str, Rule] = {
     "n_dims": Whole(1),
     "n_genes": Whole(1),
     "k": Optional(Whole(1)),
-    "n_jobs": Optional(Whole(1)),
+    "n_jobs": Optional(Whole(1, 2)),
     "min_core": Optional(Number("(0, 1)")),
     "top_k": Whole(1),
     "subsample": Whole(100),

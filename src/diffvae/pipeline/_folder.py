@@ -158,13 +158,15 @@ def write_figures(figures: Mapping[str, Callable[[], Any]], folder: Path) -> Non
     from diffvae.pl._style import apart_from_pyplot
 
     (folder / "figures").mkdir(parents=True)
+    thawed = not gc.get_freeze_count()
     gc.freeze()  # the parts of a figure refer to one another; each collection would look at all that the run holds, too
     try:
         with apart_from_pyplot():
             for name, draw in figures.items():
                 pl.save(np.ravel(draw())[0], folder / "figures" / name)
     finally:
-        gc.unfreeze()
+        if thawed:  # what the user froze stays so
+            gc.unfreeze()
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from diffvae import _keys, tl
 from diffvae._core.anndata import results
 from diffvae._core.runtime import StepLog
-from diffvae.tl._tsne import AFFINITIES
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -27,5 +26,6 @@ def lay_out(z: np.ndarray, seed: int, step: str, *, log: StepLog) -> AnnData:
 
 def take(adata: AnnData, cells: AnnData) -> None:
     """Take the map of the cells, with what placing further cells on it needs."""
-    adata.obsm[_keys.TSNE], adata.obsp[AFFINITIES] = cells.obsm[_keys.TSNE], cells.obsp[AFFINITIES]
-    results(adata)["tsne"] = results(cells)["tsne"]
+    adata.obsm[_keys.TSNE] = cells.obsm[_keys.TSNE]
+    adata.obsp.update(cells.obsp)
+    results(adata).update(results(cells))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -195,7 +196,7 @@ def _write(
     overwrite: bool,
     cells: BackedRun | InMemoryRun | None,
     after_writing: Callable[[], None],
-    second: SecondProcess,
+    second: SecondProcess = HERE,
 ) -> None:
     """Write the folder as a whole, then its page."""
     stored, label_key = result.adata.uns[_keys.UNS], result.summary["parameters"]["label_key"]
@@ -219,9 +220,9 @@ def _write(
         tables["integration"] = stored["integration"]["table"]
     if result.scores is not None:
         tables |= {"scores": result.scores, "overlap": _overlap(result.adata, label_key)}
-    with folders.new_folder(out, overwrite=overwrite) as folder:
+    with folders.new_folder(out, overwrite=overwrite) as folder, second.ended_by_errors():
         if result.changes is not None:
-            changing = second.submit(_perturb.write_into, result.changes, folder / _keys.PERTURBATION_FOLDER)
+            changing = second.submit(_write_changes, result.changes, folder / _keys.PERTURBATION_FOLDER)
         folders.write_h5ad(result.adata, folder / _keys.RESULTS)
         result.model.save(folder / _keys.MODEL_FOLDER)
         _folder.write_tables(tables, folder)
@@ -236,6 +237,12 @@ def _write(
     result.path = Path(out)
     after_writing()
     result.summary["warnings"] += _folder.renew_page(result.path, result.adata)
+
+
+def _write_changes(changes: Changes, folder: Path) -> None:
+    """Write the perturbation, in place of what a process that was killed has left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _perturb.write_into(changes, folder)
 
 
 def _cell_table(adata: AnnData) -> pd.DataFrame:

@@ -28,10 +28,9 @@ from diffvae.pp._record import is_prepared, options_of
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from diffvae._core.io.backed import BackedAnnData
     from diffvae.model import Model
 
-WORTH_IT = 500_000
+WORTH_IT = 1_500_000
 """Values of the matrix that is trained on, below which a second process takes longer to start than it saves."""
 SECOND, BYTES = 2**30, 40
 """Memory of a second process: its modules, and per value of the matrix its copy and what is sent."""
@@ -216,9 +215,7 @@ def run(
         _checks.require_markers(strategy.cells, markers)
     if data is not None:
         arguments["label_key"] = options.label_key  # the one that was found
-    with SecondProcess(
-        _uses_two(options, strategy.cells), ("diffvae.pipeline", "diffvae.pl", "diffvae.model")
-    ) as second:
+    with SecondProcess(_uses_two(options, strategy), ("diffvae.pipeline", "diffvae.pl", "diffvae.model")) as second:
         return _analyse(strategy, options, parameters, log, second, _command(strategy, arguments))
 
 
@@ -331,13 +328,14 @@ def _perturb_source(
     return changes, {name: value for name, value in results(adata).items() if name not in before}
 
 
-def _uses_two(options: RunConfig, cells: AnnData | BackedAnnData) -> bool:
+def _uses_two(options: RunConfig, strategy: InMemoryRun | BackedRun) -> bool:
     """Return whether a second process computes independent steps: with enough work, cores and memory by default."""
     if options.n_jobs is not None:
         return options.n_jobs > 1
     from loky import cpu_count
 
-    n_cells = cells.n_obs if options.subsample is None else min(cells.n_obs, options.subsample)
+    cells = strategy.cells
+    n_cells = cells.n_obs if strategy.subsample is None else min(cells.n_obs, strategy.subsample)
     values = n_cells * min(cells.n_vars, options.n_top_genes or cells.n_vars)
     return values > WORTH_IT and cpu_count() > 1 and free_memory() > SECOND + BYTES * values
 

@@ -57,7 +57,7 @@ def separation(nearest: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.
     >>> x = np.concatenate([np.linspace(0, 10, 100), np.linspace(20, 25, 50)])[:, None]
     >>> openness, continuum = separation(nearest_neighbors(x, 15), np.repeat([0, 1, 2], 50))
     >>> openness.round(1).tolist(), continuum.tolist()
-    ([1.2, 1.1, 0.0], [0, 0, 1])
+    ([1.0, 1.2, 0.0], [0, 0, 1])
     """
     sizes = np.bincount(labels[labels >= 0])
     judged = sizes >= MIN_CELLS
