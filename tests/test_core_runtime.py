@@ -1,5 +1,7 @@
 """Threads: the same seed gives the same result with any number of them, to the last digit; the log of steps."""
 
+import os
+import signal
 import warnings
 
 import numpy as np
@@ -153,3 +155,25 @@ def test_the_step_log_has_the_warnings_of_a_step_that_raises():
         raise KeyError
     assert log.warnings == ["before the error"]
     assert list(log.seconds) == ["train"]
+
+
+def interrupted(times):
+    """Return how far a block of `uninterrupted` came that is interrupted so many times, and whether that was raised."""
+    done = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with runtime.uninterrupted():
+            for _ in range(times):
+                os.kill(os.getpid(), signal.SIGINT)
+                done.append("went on")
+    except KeyboardInterrupt:
+        done.append("raised")
+    finally:
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.signal(signal.SIGINT, before)
+    return done
+
+
+@pytest.mark.parametrize(("times", "expected"), [(0, []), (1, ["went on", "raised"]), (2, ["went on", "raised"])])
+def test_ctrl_c_waits_for_the_end_of_a_block_unless_it_is_pressed_again(times, expected):
+    assert interrupted(times) == expected

@@ -6,7 +6,9 @@ seed would give other clusters. So one thread computes wherever more would hardl
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 import unicodedata
 import warnings
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
+from types import FrameType
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -81,6 +84,33 @@ def _torch_threads(number: int, for_large: int | None = None) -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         _for_large.reset(token)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C until the block ends, or is pressed again.
+
+    After a long call of pickle or HDF5, the first code of Python is often the callback of a weak reference, in which
+    Python would report the interrupt and go on.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        held.append((number, frame))
+        if len(held) > 1:
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if len(held) == 1:
+            before(*held[0])
 
 
 def versions() -> dict[str, str]:

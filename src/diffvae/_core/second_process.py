@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, Self, TypeVar
 
-from diffvae._core.runtime import StepLog
+from diffvae._core.runtime import StepLog, uninterrupted
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class SecondProcess:
         if log is not None and what:
             log.on_step(f"{what}, beside the next steps")
         try:
-            with _uninterrupted():
+            with uninterrupted():
                 task = pickle.dumps((function, arguments, log is not None), 5)
         except (AttributeError, TypeError, pickle.PicklingError):
             return Pending(function, arguments, log, value=function(*arguments, **_with(log)))
@@ -143,23 +143,6 @@ def _start(executor: Any, task: bytes) -> Future[bytes]:
         future: Future[bytes] = Future()
         future.set_exception(error)
         return future
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C: while objects are pickled, Python may be in a callback that swallows exceptions."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    held: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *signalled: held.append(signalled))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if held:
-            before(*held[0])
 
 
 def _set_up(parent: int, modules: tuple[str, ...]) -> None:

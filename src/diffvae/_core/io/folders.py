@@ -22,6 +22,7 @@ from anndata import AnnData
 
 from diffvae import _errors, _keys
 from diffvae._core.io.storable import copy_of, make_storable
+from diffvae._core.runtime import uninterrupted
 from diffvae._core.validate import Optional, Whole, check
 from diffvae._errors import DataError, OutputError, WriteError
 
@@ -118,7 +119,7 @@ def write_h5ad(adata: AnnData, path: str | os.PathLike[str], *, compression: str
     """Write an AnnData to a file in one step; what can't be written is changed or left out with a warning."""
     # level 1 is several times faster than anndata's 4, and files are a few per cent larger
     options = {"compression_opts": 1} if compression == "gzip" else {}
-    with in_one_step(path) as part:
+    with in_one_step(path) as part, uninterrupted():
         try:
             adata.write_h5ad(part, compression=compression, **options)
         except OSError:
