@@ -151,9 +151,8 @@ def _set_up(parent: int, modules: tuple[str, ...]) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    process_executor._MAX_MEMORY_LEAK_SIZE = (
-        sys.maxsize
-    )  # it takes what libraries keep for a leak, and would start anew
+    # loky takes 300 MB that libraries keep for a leak, and would start the process anew between two tasks
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
     for name in modules:
         import_module(name)
 

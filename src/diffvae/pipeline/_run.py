@@ -332,12 +332,14 @@ def _uses_two(options: RunConfig, strategy: InMemoryRun | BackedRun) -> bool:
     """Return whether a second process computes independent steps: with enough work, cores and memory by default."""
     if options.n_jobs is not None:
         return options.n_jobs > 1
-    from loky import cpu_count
-
     cells = strategy.cells
     n_cells = cells.n_obs if strategy.subsample is None else min(cells.n_obs, strategy.subsample)
     values = n_cells * min(cells.n_vars, options.n_top_genes or cells.n_vars)
-    return values > WORTH_IT and cpu_count() > 1 and free_memory() > SECOND + BYTES * values
+    if values <= WORTH_IT:
+        return False
+    from loky import cpu_count
+
+    return cpu_count() > 1 and free_memory() > SECOND + BYTES * values
 
 
 def _command(strategy: InMemoryRun | BackedRun, arguments: dict[str, Any]) -> str | None:
