@@ -90,8 +90,8 @@ def _torch_threads(number: int, for_large: int | None = None) -> Iterator[None]:
 def uninterrupted() -> Iterator[None]:
     """Hold back Ctrl-C until the block ends, or is pressed again.
 
-    After a long call into C, to write HDF5 for example, the first code of Python is often the callback of a weak reference, in which
-    Python would report the interrupt and go on.
+    After a long call into C, to write HDF5 for example, the first code of Python is often the callback of a weak
+    reference, in which Python would report the interrupt and go on.
     """
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
