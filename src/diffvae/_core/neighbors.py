@@ -15,10 +15,10 @@ from diffvae._core.validate import Choice, Rule, Whole, check
 
 METRICS = ("pearson", "cosine", "euclidean", "inner")
 RULES: dict[str, Rule] = {"metric": Choice(*METRICS), "k": Whole(1)}
-BLOCK = 2**25
-"""Similarities in one block: 128 MB in float32, whatever the number of cells."""
-GATHERED = 2**22
-"""Values in one piece of rows that are gathered: 32 MB in float64."""
+BLOCK, MIN_ROWS = 2**20, 64
+"""Similarities in one block, 4 MB in float32 that stay near the processor, and the least number of its rows."""
+GATHERED = 2**18
+"""Values in one piece of rows that are gathered: 2 MB in float64."""
 SPARE = 4
 """Candidates beyond k that are scored again in double precision."""
 CROWD = 256
@@ -280,7 +280,7 @@ def _exact(
     squares = torch.from_numpy(np.einsum("ij,ij->i", rows, rows))
     lengths, squares = squares.sqrt(), squares[torch.from_numpy(among)]
     indices, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
-    step = max(1, BLOCK // len(among))
+    step = max(MIN_ROWS, BLOCK // len(among))
     starts = range(0, len(queries), step)
     with progress_bar(description, len(starts), show=progress) as advance:
         for start in starts:

@@ -99,7 +99,7 @@ class Encoder(nn.Module):
             x = torch.addcmul(-self.center * self.scale, x, self.scale)
         for i, (layer, norm, dropout) in enumerate(zip(self.layers, self.norms, self.dropout, strict=True)):
             if dropout and self.training:
-                x = x * kept(x.shape, dropout, noise, x.device) / (1 - dropout)
+                x = (x * kept(x.shape, dropout, noise, x.device)).div_(1 - dropout)
             if i == 0 and self.skip is not None:
                 linear = self.skip(x)
             x = norm(F.relu(layer(x)))
