@@ -182,6 +182,29 @@ def test_the_installed_program_piped():
     assert "pbmc68k_reduced" in done.stdout
 
 
+def test_a_file_that_cannot_be_opened_is_refused_before_libraries_are_imported(tmp_path):
+    cells = dv.datasets.simulate_differentiation(90, 60)
+    cells.write_h5ad(tmp_path / "whole.h5ad")
+    contents = {
+        "cut.h5ad": ((tmp_path / "whole.h5ad").read_bytes()[:20_000], "(truncated file)."),
+        "text.h5": (b"cell,Gata1", "(file signature not found)."),
+        "sheet.xlsx": (b"PK", "Save the sheet as .csv first."),
+        "no.csv": (b"", "is empty (0 bytes)."),
+    }
+    heavy = ("torch", "scanpy", "anndata", "pandas")
+    code = (
+        "import sys; from diffvae.cli._main import main; sys.argv = ['diffvae', 'run', sys.argv[1]]\n"
+        f"try: main()\nfinally: print([name for name in {heavy} if name in sys.modules])"
+    )
+    for name, (content, sentence) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        run = [sys.executable, "-c", code, name]
+        done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+        assert (done.returncode, done.stdout.strip()) == (2, "[]")
+        assert done.stderr.strip().endswith(sentence)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*contents, "whole.h5ad"])
+
+
 # What doesn't: one sentence, exit code 2, and nothing is written
 
 INPUT = {
@@ -351,19 +374,19 @@ def fail_with(monkeypatch, error):
         (KeyboardInterrupt(), 130, "Error: Interrupted; nothing was written."),
     ],
 )
-def test_exit_codes(diffvae, monkeypatch, error, code, line):
+def test_exit_codes(diffvae, files, monkeypatch, error, code, line):
     fail_with(monkeypatch, error)
-    assert diffvae("run", __file__) == (code, "", line + "\n")
+    assert diffvae("run", files / "cells.h5ad") == (code, "", line + "\n")
 
 
-def test_debug_shows_the_traceback(diffvae, monkeypatch):
+def test_debug_shows_the_traceback(diffvae, files, monkeypatch):
     for error, expected in ((RuntimeError("The disk is full."), 1), (ValueError("bad"), 2)):
         fail_with(monkeypatch, error)
-        code, _, told = diffvae("--debug", "run", __file__)
+        code, _, told = diffvae("--debug", "run", files / "cells.h5ad")
         assert code == expected
         assert told.startswith("Traceback (most recent call last):")
         assert told.splitlines()[-1].startswith("Error: ")
-        assert "Traceback" not in diffvae("run", __file__)[2]  # and not the next time
+        assert "Traceback" not in diffvae("run", files / "cells.h5ad")[2]  # and not the next time
 
 
 def test_a_request_to_stop_leaves_nothing_half_written(diffvae, tmp_path, monkeypatch):

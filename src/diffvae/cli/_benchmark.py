@@ -28,7 +28,7 @@ DEFAULT_METHODS = ("DiffVAE", "VAE", "AE", "PCA")
 
 def command(
     files: Annotated[
-        list[Path], typer.Argument(help="Labelled cells: .h5ad, 10x .h5 or folder, .csv, ...", callback=o.existing)
+        list[Path], typer.Argument(help="Labelled cells: .h5ad, 10x .h5 or folder, .csv, ...", callback=o.openable)
     ],
     label_key: Annotated[
         list[str],

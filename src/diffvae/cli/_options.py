@@ -22,6 +22,16 @@ def existing(paths: Any) -> Any:
     return paths
 
 
+def openable(paths: Any) -> Any:
+    """Return files of cells; refuse those that can't be read at once, as :func:`existing` does."""
+    from diffvae._core.io.openable import require_openable
+
+    for path in paths if isinstance(paths, list) else [paths]:
+        if path is not None:
+            require_openable(Path(os.path.expanduser(path)))
+    return paths
+
+
 Result = Annotated[Path, typer.Argument(help="Folder that 'diffvae run' wrote.", callback=existing)]
 OutFile = Annotated[Path, typer.Option("--out", "-o", help="Output file, .h5ad.")]
 LabelKey = Annotated[
@@ -173,7 +183,7 @@ Model = Annotated[Path, typer.Option("--model", help="Folder of a saved model (R
 Input = Annotated[
     Path,
     typer.Argument(
-        help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; cells in rows.", callback=existing
+        help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom, .zarr; cells in rows.", callback=openable
     ),
 ]
 
@@ -184,7 +194,7 @@ Inputs = Annotated[
         metavar="INPUT...",
         help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom or .zarr; cells in rows. Several .h5ad or .zarr "
         "are read as one atlas, genes matched by name.",
-        callback=existing,
+        callback=openable,
     ),
 ]
 Backed = Annotated[

@@ -33,7 +33,7 @@ def command(
             metavar="[INPUT]...",
             help=".h5ad, 10x .h5 or folder, .mtx, .csv/.tsv(.gz), .loom or .zarr; without it, bundled cells of the "
             "developing pancreas. Several .h5ad or .zarr are read as one atlas, genes matched by name.",
-            callback=o.existing,
+            callback=o.openable,
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("diffvae_results"),

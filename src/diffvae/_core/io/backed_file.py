@@ -15,6 +15,7 @@ import pandas as pd
 from diffvae import _keys
 from diffvae._core.io.backed_matrix import BackedMatrix, joined, select_genes
 from diffvae._core.io.modalities import choose_genome, feature_kinds, left_out
+from diffvae._core.io.openable import unreadable
 from diffvae._core.io.plain_tables import Changes, plain_table
 from diffvae._core.io.salvage import Unreadable, encoding_of, read_table
 from diffvae._errors import DataError
@@ -38,14 +39,6 @@ def named_by(var: pd.DataFrame, column: str, others: Mapping[str, str] | None = 
         raise DataError(f"gene_symbols is {column!r}, but adata.var[{column!r}] holds numbers; name another column.")
     texts = symbols.astype(object).where(symbols.notna(), "").astype(str).str.strip()
     return pd.Index(np.where(texts == "", old, texts), dtype=object)
-
-
-def unreadable(path: Path, error: Exception) -> DataError:
-    """Return the error for a file that a library can't read."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return DataError(
-        f"{str(path)!r} can't be read; it may be damaged, truncated, or in another format than its name says ({text})."
-    )
 
 
 class BackedFile:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -13,12 +12,13 @@ from pathlib import Path
 import anndata as ad
 from anndata import AnnData
 
-from diffvae._core.io.backed_file import named_by, unreadable
+from diffvae._core.io.backed_file import named_by
 from diffvae._core.io.features import excel_dates
 from diffvae._core.io.loom import read_loom
 from diffvae._core.io.memory import refuse_what_cannot_be_held
 from diffvae._core.io.modalities import only_genes
 from diffvae._core.io.mtx import read_folder, read_mtx
+from diffvae._core.io.openable import MATRICES, TABLES, require_openable, unreadable
 from diffvae._core.io.orientation import odd_cells
 from diffvae._core.io.salvage import salvage
 from diffvae._core.io.storable import copy_of, make_storable
@@ -27,8 +27,6 @@ from diffvae._errors import DataError, quoted
 
 IN_MEMORY = "AnnData in memory"
 """Source in a summary, for cells that were given in memory."""
-TABLES = tuple(kind + packed for kind in (".csv", ".tsv", ".txt") for packed in ("", ".gz"))
-_KNOWN = ".h5ad, 10x .h5, a 10x folder with matrix.mtx(.gz), .mtx(.gz), .csv, .tsv or .txt (.gz), .loom, .zarr, .h5mu"
 
 
 def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome: str | None = None) -> AnnData:
@@ -84,14 +82,14 @@ def read(path: str | os.PathLike[str], *, transpose: bool | None = None, genome:
     """
     path = Path(os.path.expanduser(path))
     left_out: list[str] = []
-    _require_readable(path)
+    require_openable(path)
     name = path.name.lower()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*names are not unique")  # AnnData's; prepare makes them unique
             if name.endswith(TABLES) and path.is_file():
                 return read_table(path, transpose=transpose)
-            if name.endswith((".mtx", ".mtx.gz")) and path.is_file():
+            if name.endswith(MATRICES) and path.is_file():
                 return read_mtx(path, transpose=transpose)
             if path.is_dir() and not _is_zarr(path):
                 return read_folder(path, transpose=transpose)
@@ -125,37 +123,7 @@ def _library(path: Path, genome: str | None) -> Callable[[Path], AnnData]:
         return _read_mudata
     if name.endswith(".h5"):
         return partial(_read_10x_h5, genome=genome)
-    if name.endswith(".loom"):
-        return read_loom
-    raise DataError(f"{str(path)!r} has an unknown format. Known formats: {_KNOWN}.{_advice(name)}")
-
-
-def _require_readable(path: Path) -> None:
-    """Raise DataError unless a path is a file or folder that can be read."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise DataError(f"There is no file or folder {str(path)!r}.") from None
-    except OSError as error:  # no permission, a name that is too long, a cycle of links
-        raise DataError(f"{str(path)!r} can't be reached ({error.strerror}); name another file.") from error
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        raise DataError(
-            f"{str(path)!r} is neither a file nor a folder but a pipe or a device; save it as a file first."
-        )
-    if not os.access(path, os.R_OK):
-        raise DataError(f"You have no permission to read {str(path)!r}; ask for it (chmod u+r makes a file readable).")
-    if stat.S_ISREG(status.st_mode) and status.st_size == 0:
-        raise DataError(f"{str(path)!r} is empty (0 bytes).")
-
-
-def _advice(name: str) -> str:
-    if name.endswith((".rds", ".rda", ".rdata", ".h5seurat")):
-        return " Seurat and R objects can be written as .h5ad in R, e.g. by the package zellkonverter."
-    if name.endswith((".xls", ".xlsx")):
-        return " Save the sheet as .csv first."
-    if name.endswith((".zip", ".tar", ".tar.gz", ".tgz", ".h5ad.gz")):
-        return " Unpack it first."
-    return ""
+    return read_loom  # the last of the known formats
 
 
 def _read_by(reader: Callable[[Path], AnnData], path: Path, left_out: list[str]) -> AnnData:

@@ -14,7 +14,6 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from diffvae._core.io.backed_file import unreadable
 from diffvae._core.io.dialect import (
     BLANKS,
     MISSING,
@@ -26,6 +25,7 @@ from diffvae._core.io.dialect import (
     values_text,
 )
 from diffvae._core.io.features import is_annotation_column, is_chromosome, is_quality_column
+from diffvae._core.io.openable import unreadable
 from diffvae._core.io.orientation import cell_share, evidence, gene_share, is_corner, is_known_gene
 from diffvae._core.io.text_file import as_text, opened, reading
 from diffvae._errors import DataError, quoted

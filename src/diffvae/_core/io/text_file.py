@@ -13,8 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
-from diffvae._core.io.backed_file import unreadable
 from diffvae._core.io.memory import free_memory, size
+from diffvae._core.io.openable import unreadable
 from diffvae._errors import DataError
 
 _MARKS = (
