@@ -205,6 +205,21 @@ def test_a_file_that_cannot_be_opened_is_refused_before_libraries_are_imported(t
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*contents, "whole.h5ad"])
 
 
+AT_THE_END = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 0))
+sys.argv = ["diffvae", "--version"]
+from diffvae.cli import main
+main()
+"""
+
+
+def test_no_cycles_are_looked_for_when_the_program_ends():
+    done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == ["True"]
+
+
 # What doesn't: one sentence, exit code 2, and nothing is written
 
 INPUT = {

@@ -157,6 +157,7 @@ def main() -> None:
         os._exit(code or 0)
     for number in (signal.SIGINT, signal.SIGTERM):  # no traceback for a signal from here on
         atexit.register(signal.signal, number, signal.SIG_DFL)
+    atexit.register(gc.freeze)  # else Python looks for cycles among all that was imported, which takes a second
     sys.exit(code or 0)
 
 

@@ -320,10 +320,14 @@ def binned_correlation(x: Any, order: np.ndarray, edges: np.ndarray) -> np.ndarr
     z -= z.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(z, axis=1, keepdims=True)
     z = np.divide(z, norm, out=np.zeros_like(z), where=norm > 0)
-    total = np.zeros((len(rows), len(chosen)))
-    for start in range(0, len(rows), _BLOCK):
-        r = np.abs(z[start : start + _BLOCK] @ z.T)
-        total[start : start + _BLOCK] = np.add.reduceat(r, starts[:-1], axis=1)
     size = np.diff(starts)
-    mean: np.ndarray = np.add.reduceat(total, starts[:-1], axis=0) / np.outer(size, size)
+    mean = np.empty((len(size), len(size)))
+    step = max(1, _BLOCK // max(size))
+    for first in range(0, len(size), step):  # r is symmetric: half of the blocks are enough
+        last, here = min(first + step, len(size)), starts[first]
+        r = np.abs(z[here : starts[last]] @ z[here:].T)
+        across = np.add.reduceat(r, starts[first:-1] - here, axis=1)
+        total = np.add.reduceat(across, starts[first:last] - here, axis=0, dtype=np.float64)
+        mean[first:last, first:] = total / np.outer(size[first:last], size[first:])
+        mean[first:, first:last] = mean[first:last, first:].T
     return mean
