@@ -257,6 +257,11 @@ class GraphObjective:
         return nn.link_nll(places, batch.edges, positive_weight=self.config.positive_weight, sampling=batch.sampling)
 
 
+def pair_products(n_cells: int, config: GraphConfig) -> int:
+    """Return the multiplications of a step in the scores of pairs of cells, and in their gradients."""
+    return 2 * n_cells * min(n_cells, PAIRED_CELLS) * config.n_latent
+
+
 def principal_axes(matrix: Matrix, adjacency: sparse.csr_matrix, n: int, rng: _random.Rng) -> Tensor:
     """Return the first right singular vectors of propagated expression of up to 20,000 cells, genes x n.
 

@@ -248,7 +248,7 @@ class GraphEncoder(nn.Module):
         return self._heads(h, adjacency, generator)
 
     def _heads(self, h: Tensor, adjacency: Adjacency, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        h = F.relu(h)
+        h = h.relu_()
         if self.dropout and self.training:
             mask = torch.rand(h.shape, generator=generator, device=h.device) >= self.dropout
             h = h * mask / (1 - self.dropout)
@@ -323,8 +323,9 @@ class GraphiteDecoder(nn.Module):
         """Return Z*, cells x latent dimensions."""
         if isinstance(x, Propagated):
             with x.autocast():
-                h = F.linear(x.values, self.expression.weight, self.first.bias)
-                return self._last(z, h + self.first.linear(adjacency @ z), adjacency)
+                inputs = torch.cat([x.values, (adjacency @ z).to(x.values.dtype)], dim=1)
+                weight = torch.cat([self.expression.weight, self.first.linear.weight], dim=1)
+                return self._last(z, F.linear(inputs, weight, self.first.bias), adjacency)
         return self.finish(z, self.product(x), adjacency)
 
     def product(self, x: Tensor) -> Tensor:
@@ -337,7 +338,7 @@ class GraphiteDecoder(nn.Module):
         return self._last(z, self.first.propagate(self.first.linear(z) + product, adjacency), adjacency)
 
     def _last(self, z: Tensor, h: Tensor, adjacency: Adjacency) -> Tensor:
-        return 0.5 * (z + self.last(F.relu(h), adjacency))
+        return 0.5 * (z + self.last(h.relu_(), adjacency))
 
 
 class InnerProductDecoder(nn.Module):
