@@ -83,8 +83,8 @@ def test_large_steps_have_all_threads_also_within_what_has_one(with_threads):
         def parameters(self, recurse=True):
             return iter([torch.empty(int(runtime.LARGE_STEP), device="meta")])
 
-    def see(module, n_rows):
-        with runtime.for_steps(n_rows, module):
+    def see(module, n_rows, other_products=0):
+        with runtime.for_steps(n_rows, module, other_products):
             seen.append(torch.get_num_threads())
 
     see(small, 100)
@@ -92,7 +92,8 @@ def test_large_steps_have_all_threads_also_within_what_has_one(with_threads):
     runtime.in_one_thread(lambda: (see(small, 100), see(Large(1, 1), 2)))()
     with runtime.one_thread(large_steps_too=True):
         see(Large(1, 1), 2)
-    assert seen == [1, 3, 1, 3, 1]
+    see(small, 100, int(runtime.LARGE_STEP))
+    assert seen == [1, 3, 1, 3, 1, 3]
 
 
 def test_blas_has_one_thread_within_and_those_of_before_after_an_error():

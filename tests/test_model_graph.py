@@ -19,7 +19,14 @@ from diffvae.metrics import link_auc
 from diffvae.model import GraphDiffVAE, load
 from diffvae.model._base import NotTrainedError
 from diffvae.model._config import GRAPH_PRESETS, graph_config
-from diffvae.model._graph_training import SIMILARITY_SHARE, GraphAutoencoder, GraphObjective, WholeGraph, encode
+from diffvae.model._graph_training import (
+    SIMILARITY_SHARE,
+    GraphAutoencoder,
+    GraphObjective,
+    WholeGraph,
+    encode,
+    principal_axes,
+)
 from diffvae.nn import _link_loss, normalized_adjacency
 from diffvae.nn._mlp import LOGVAR_RANGE
 from diffvae.pp import DataError
@@ -195,6 +202,41 @@ def test_a_step_on_propagated_expression_is_close_to_one_that_propagates():
         for a, b, c in zip(placed, places, encode(module, source, adjacency), strict=True):
             assert np.linalg.norm(a - b) < of_loss * np.linalg.norm(a)
             np.testing.assert_allclose(a, c, rtol=1e-5, atol=1e-5)
+
+
+def test_networks_of_components_are_those_of_genes():
+    matrix, adjacency = linked().layers["unit"], normalized_adjacency(linked().obsp["cell_graph"])
+    axes = principal_axes(matrix, adjacency, N_GENES, 0)
+    np.testing.assert_allclose(axes.T @ axes, np.eye(N_GENES), atol=1e-5)
+    strength = np.linalg.norm(adjacency @ matrix @ axes.numpy(), axis=0)
+    singular = np.linalg.svd((adjacency @ matrix).toarray() if sparse.issparse(matrix) else adjacency @ matrix)[1]
+    np.testing.assert_allclose(strength, singular, rtol=1e-3)
+    for decoder in ("direction", "inner"):
+        module = GraphAutoencoder(N_GENES, graph_config("default", {"n_latent": 4, "hidden": 16, "decoder": decoder}))
+        weights = {name: value.clone() for name, value in module.state_dict().items()}
+        of_genes = encode(module, RowSource(matrix), adjacency)
+        module.change_inputs(axes)
+        of_components = encode(module, RowSource(matrix @ axes.numpy()), adjacency)
+        module.change_inputs(axes.T)
+        for a, b in zip(of_genes, of_components, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        for name, value in module.state_dict().items():
+            torch.testing.assert_close(value, weights[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [None, 32])
+def test_trained_on_few_components_it_takes_genes(batch_size):
+    model = train(n_components=3, training={"batch_size": batch_size})
+    weights = [model.module.encoder.first.linear.weight, model.module.decoder.expression.weight]
+    for weight in weights:
+        assert weight.shape == (16, N_GENES)
+        assert torch.linalg.matrix_rank(weight.detach(), rtol=1e-5) == 3
+    assert torch.linalg.matrix_rank(train(n_components=0).module.encoder.first.linear.weight.detach()) == 16
+    # what was validated with components is what the weights of genes give
+    scores = model._held_out.scores(
+        encode(model.module, RowSource(linked().layers["unit"]), model._adjacency(model._held_out.known))[1], None
+    )
+    assert scores["validation_loss"] == pytest.approx(model.history["validation_loss"].iloc[-1], rel=0.01)
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):

@@ -85,11 +85,24 @@ def test_of_many_cells_the_logistic_function_gives_the_value(scale, among):
     for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-6)):
         z = places(300, dtype=dtype, scale=scale)
         largest = float(z.square().sum(1).max())
-        assert (_link_loss._evaluation("softplus", z)[0] is _link_loss._softplus) == (largest > 80)
+        assert (_link_loss._evaluation("softplus", z, among)[0] is _link_loss._softplus) == (largest > 80)
         value, gradient = value_and_gradient(lambda z: pair_sum(z, "softplus", among), z)
         expected, slope = value_and_gradient(lambda z: dense_sum(z, "softplus"), z.double())
         torch.testing.assert_close(value, expected, rtol=rtol, atol=0)
         assert (gradient.double() - slope).norm() <= rtol * slope.norm()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("among", [None, torch.arange(1100).flip(0)])
+def test_in_half_precision_the_sum_and_its_gradient_are_close(function, among):
+    z = places(1100, d=20, dtype=torch.float32, scale=0.5)  # blocks with and without pairs of a cell with itself
+    value, gradient = value_and_gradient(lambda z: pair_sum(z, function, among, torch.bfloat16), z)
+    expected, slope = value_and_gradient(lambda z: dense_sum(z, function), z.double())
+    assert (value.dtype, gradient.dtype) == (torch.float64, torch.float32)
+    torch.testing.assert_close(value, expected, rtol=1e-3, atol=0)
+    assert 1e-4 * slope.norm() < (gradient - slope).norm() <= 0.01 * slope.norm()
+    sampling = Sampling(1100, 5, (1100,), among=among, precision=torch.bfloat16)
+    assert sampling.pair_sum(z, function) == value
 
 
 def test_linked_pairs_have_the_scores_and_gradients_of_gathered_rows():

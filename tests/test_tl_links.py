@@ -257,11 +257,13 @@ def test_called_links_do_not_crowd_on_popular_cells():
         graph[hub, others] = graph[others, hub] = 1
     adata.obsp["cell_graph"] = sparse.csr_matrix(graph)
     share = {}
-    for decoder in ("graphite", "direction"):
-        tl.links(adata, train(adata, n_latent=12, hidden=32, max_epochs=60, decoder=decoder))
-        share[decoder] = adata.uns["diffvae"]["links"]["hub_share"]
-    assert share["direction"] < 0.1
-    assert share["graphite"] > 0.2
+    for decoder, n_components in (("graphite", 0), ("direction", 0), ("direction", 128)):
+        hyper = {"n_latent": 12, "hidden": 32, "max_epochs": 60, "decoder": decoder, "n_components": n_components}
+        tl.links(adata, train(adata, **hyper))
+        share[decoder, n_components] = adata.uns["diffvae"]["links"]["hub_share"]
+    assert share["direction", 128] < 0.1
+    assert share["direction", 0] < 0.1
+    assert share["graphite", 0] > 0.2
 
 
 def test_a_model_worse_than_chance_is_refused_and_stale_calls_go():

@@ -63,11 +63,14 @@ def torch_in_one_thread(function: Callable[P, T]) -> Callable[P, T]:
 
 
 @contextmanager
-def for_steps(n_rows: int, module: nn.Module) -> Iterator[None]:
-    """Compute training steps on batches of ``n_rows`` in one thread, or in all threads if the steps are large."""
+def for_steps(n_rows: int, module: nn.Module, other_products: int = 0) -> Iterator[None]:
+    """Compute training steps on batches of ``n_rows`` in one thread, or in all threads if the steps are large.
+
+    ``other_products`` are the multiplications of a step beside those of each row with the weights.
+    """
     import torch
 
-    products = n_rows * sum(p.numel() for p in module.parameters())
+    products = n_rows * sum(p.numel() for p in module.parameters()) + other_products
     with _torch_threads((_for_large.get() or torch.get_num_threads()) if products > LARGE_STEP else 1):
         yield
 

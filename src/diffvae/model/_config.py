@@ -34,6 +34,7 @@ def plain(value: Any) -> Any:
 
 RULES: dict[str, Rule] = {
     "n_latent": Whole(1),
+    "n_components": Whole(0),
     "likelihood": Choice(*LIKELIHOODS),
     "gene_weighting": Choice("equal", "range"),
     "kl_weight": Number("[0, inf)"),
@@ -181,6 +182,7 @@ class GraphConfig(Config):
     hidden_rule: ClassVar[Rule] = Whole(1)
     n_latent: int = 50
     hidden: int = 512
+    n_components: int = 128
     conv: str = "gcn"
     decoder: str = "direction"
     kl_weight: float = 1.0
@@ -205,10 +207,17 @@ GRAPH_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": {},
         # Eqs 14-22 as printed: the plain Bernoulli likelihood of all pairs, Adam at 1e-4 for 200 epochs.
-        "paper": {"decoder": "graphite", "positive_weight": 1.0, "kl_warmup": 0.0, "lr": 1e-4},
+        "paper": {
+            "n_components": 0,
+            "decoder": "graphite",
+            "positive_weight": 1.0,
+            "kl_warmup": 0.0,
+            "lr": 1e-4,
+        },
         # The released code: one categorical distribution over all pairs, a graph that is not normalised and has no
         # self-loops, and a KL term averaged over cells beside a sum over links.
         "code": {
+            "n_components": 0,
             "decoder": "graphite",
             "link_loss": "categorical",
             "normalize": False,

@@ -35,6 +35,8 @@ from diffvae.model._graph_training import (
     WholeGraph,
     cell_numbers,
     encode,
+    pair_products,
+    principal_axes,
     scored,
 )
 from diffvae.model._pca_start import N_COMPONENTS, principal_components
@@ -84,6 +86,11 @@ class GraphDiffVAE(Estimator):
         Latent dimensions (50).
     hidden
         Width of the hidden convolutions (512).
+    n_components
+        Principal components of propagated expression in whose coordinates the weights of expression are trained (128);
+        0 for the genes themselves, as in the paper. Adam scales the step of each weight, and in these coordinates 200
+        epochs lead further: the AUC of hidden links is .002 to .027 higher (five data sets, two seeds). Other
+        convolutions and the joint model take genes.
     conv
         Convolutions of the encoder: ``"gcn"``, ``"gat"`` (see :meth:`attention`) or ``"sage"``.
     decoder
@@ -134,6 +141,7 @@ class GraphDiffVAE(Estimator):
         *,
         n_latent: int | None = None,
         hidden: int | None = None,
+        n_components: int | None = None,
         conv: str | None = None,
         decoder: str | None = None,
         kl_weight: float | None = None,
@@ -255,12 +263,15 @@ class GraphDiffVAE(Estimator):
         target = best_device(device)
         with _random.torch_seeded(rng, "graph weights"):
             module = GraphAutoencoder(matrix.shape[1], c).to(target)
-        source = RowSource(matrix, target)
-        adjacency = self._adjacency(held_out.known)
-        n = adata.n_obs
-        size = batch_size or (n if n <= WHOLE_LIMIT else BATCH_CELLS)
         # other convolutions and the likelihood of expression take it as it is
         propagated = c.conv == "gcn" and not c.joint_weight
+        adjacency = self._adjacency(held_out.known)
+        axes = principal_axes(matrix, adjacency, c.n_components, rng) if propagated and c.n_components else None
+        if axes is not None:
+            module.change_inputs(axes.to(target))
+        source = RowSource(matrix if axes is None else matrix @ axes.numpy(), target)
+        n = adata.n_obs
+        size = batch_size or (n if n <= WHOLE_LIMIT else BATCH_CELLS)
         batches: WholeGraph | PartedGraph = (
             WholeGraph(
                 source,
@@ -290,7 +301,7 @@ class GraphDiffVAE(Estimator):
             due = early_stopping or epoch % validate_every == 0 or epoch in (1, epochs)
             return held_out.scores(batches.encode(module)[1], similarity) if due and held_out else {}
 
-        with for_steps(size, module):
+        with for_steps(size, module, pair_products(size, c)):
             history = optimise(
                 module,
                 batches_of_epoch,
@@ -316,6 +327,8 @@ class GraphDiffVAE(Estimator):
                 ),
             )
         placed = scored(*encode(module, source, adjacency), similarity)
+        if axes is not None:
+            module.change_inputs(axes.T.to(target))
         self.calibration = held_out.calibrate(placed.places, rng) if held_out else None
         self._module, self._features, self._history, self._projection = module, features, history, projection
         self._training_matrix, self._graph, self._places = matrix, graph, None

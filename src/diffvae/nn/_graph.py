@@ -71,28 +71,12 @@ class _Propagate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, h: Tensor) -> Tensor:
         ctx.matrix = matrix
-        return torch.sparse.mm(matrix, h)
+        with torch.autocast(h.device.type, enabled=False):
+            return torch.sparse.mm(matrix, h)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
         return None, torch.sparse.mm(ctx.matrix, grads[0])
-
-
-class _HalfProduct(torch.autograd.Function):
-    """X W^T of expression in bfloat16, without gradient in X. Weights, result and gradient are float32.
-
-    The gradient is the product of X^T with its rows in memory: that of a transposed view takes three times as long.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, transposed: Tensor, weight: Tensor) -> Tensor:
-        ctx.transposed = transposed
-        return (x @ weight.to(x.dtype).T).float()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
-        product = ctx.transposed @ grads[0].to(ctx.transposed.dtype)
-        return None, None, product.T.contiguous().float()
 
 
 class Propagated:
@@ -121,17 +105,13 @@ class Propagated:
 
     def __init__(self, x: Tensor, adjacency: Adjacency, precision: torch.dtype = torch.float32) -> None:
         self.values = (adjacency @ x).to(precision)
-        self.transposed = None if precision == torch.float32 else self.values.T.contiguous()
 
     def __len__(self) -> int:
         return len(self.values)
 
-    def product(self, weight: Tensor) -> Tensor:
-        """Return the product with weights, outputs x genes."""
-        if self.transposed is None:
-            return F.linear(self.values, weight)
-        product: Tensor = _HalfProduct.apply(self.values, self.transposed, weight)
-        return product
+    def autocast(self) -> torch.autocast:
+        """Return the context in which layers multiply in its precision."""
+        return torch.autocast(self.values.device.type, self.values.dtype, enabled=self.values.dtype != torch.float32)
 
 
 def normalized_adjacency(graph: Any, *, self_loops: bool = True, normalize: bool = True) -> sparse.csr_matrix:
@@ -206,12 +186,12 @@ class GCN(nn.Module):
     def forward(self, h: Tensor | Propagated, adjacency: Adjacency) -> Tensor:
         """Return the convolution of H, cells x n_output."""
         if isinstance(h, Propagated):
-            return h.product(self.linear.weight) + self.bias
+            return F.linear(h.values, self.linear.weight, self.bias)
         return self.propagate(self.linear(h), adjacency)
 
     def propagate(self, product: Tensor, adjacency: Adjacency) -> Tensor:
         """Return the convolution for a given product H W."""
-        return adjacency @ product + self.bias
+        return adjacency @ product.float() + self.bias
 
 
 class GraphEncoder(nn.Module):
@@ -249,7 +229,8 @@ class GraphEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return mu and log sigma^2, cells x latent dimensions; ``generator`` draws the dropout."""
         if isinstance(x, Propagated):  # only with conv="gcn"
-            return self._heads(self.first(x, adjacency), adjacency, generator)
+            with x.autocast():
+                return self._heads(self.first(x, adjacency), adjacency, generator)
         return self.finish(self.product(x), adjacency, generator)
 
     def product(self, x: Tensor) -> Tensor:
@@ -267,7 +248,7 @@ class GraphEncoder(nn.Module):
         return self._heads(h, adjacency, generator)
 
     def _heads(self, h: Tensor, adjacency: Adjacency, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        h = F.relu(h)
+        h = h.relu_()
         if self.dropout and self.training:
             mask = torch.rand(h.shape, generator=generator, device=h.device) >= self.dropout
             h = h * mask / (1 - self.dropout)
@@ -341,8 +322,10 @@ class GraphiteDecoder(nn.Module):
     def forward(self, z: Tensor, x: Tensor | Propagated, adjacency: Adjacency) -> Tensor:
         """Return Z*, cells x latent dimensions."""
         if isinstance(x, Propagated):
-            h = self.first.linear(adjacency @ z) + x.product(self.expression.weight) + self.first.bias
-            return self._last(z, h, adjacency)
+            with x.autocast():
+                inputs = torch.cat([x.values, (adjacency @ z).to(x.values.dtype)], dim=1)
+                weight = torch.cat([self.expression.weight, self.first.linear.weight], dim=1)
+                return self._last(z, F.linear(inputs, weight, self.first.bias), adjacency)
         return self.finish(z, self.product(x), adjacency)
 
     def product(self, x: Tensor) -> Tensor:
@@ -355,7 +338,7 @@ class GraphiteDecoder(nn.Module):
         return self._last(z, self.first.propagate(self.first.linear(z) + product, adjacency), adjacency)
 
     def _last(self, z: Tensor, h: Tensor, adjacency: Adjacency) -> Tensor:
-        return 0.5 * (z + self.last(F.relu(h), adjacency))
+        return 0.5 * (z + self.last(h.relu_(), adjacency))
 
 
 class InnerProductDecoder(nn.Module):

@@ -481,8 +481,11 @@ def links_of_run(
 def trains_in_all_threads(adata: AnnData) -> bool:
     """Return whether steps of Graph-DiffVAE are so large that they use all threads."""
     from diffvae.model import GraphDiffVAE
+    from diffvae.model._graph_training import pair_products
 
-    return adata.n_obs * 2 * GraphDiffVAE().config.hidden * adata.n_vars > LARGE_STEP
+    config = GraphDiffVAE().config
+    of_expression = adata.n_obs * 2 * config.hidden * min(config.n_components, adata.n_vars)
+    return of_expression + pair_products(adata.n_obs, config) > LARGE_STEP
 
 
 def type_key(adata: AnnData, parameters: Mapping[str, Any]) -> str:
