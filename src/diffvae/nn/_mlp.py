@@ -136,9 +136,11 @@ class MLP(nn.Module):
 
     def after_first(self, x: Tensor) -> Tensor:
         """Return the output for a given linear output of the first layer."""
-        for layer in self.linears[1:]:
-            x = layer(F.relu(x))
-        return x
+        *inner, last = self.linears[1:]
+        x = F.relu(x)
+        for layer in inner:
+            x = F.relu_(layer(x))  # in place: the layer's output is needed nowhere else
+        return last(x)
 
     @property
     def linears(self) -> list[nn.Linear]:
