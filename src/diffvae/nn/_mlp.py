@@ -190,8 +190,10 @@ class Decoder(MLP):
         """Return the output for points of the latent space."""
         output = self.after_first(self.first(x, covariates))
         if self.skip is not None:
-            output = output + self.skip(x)
-        return output if self.covariates is None else output + self.covariates(covariates)
+            output += self.skip(x)
+        if self.covariates is not None:
+            output += self.covariates(covariates)
+        return output
 
 
 def _zeros(n_input: int, n_output: int) -> nn.Linear | None:

@@ -55,15 +55,8 @@ class Edits:
     def __len__(self) -> int:
         return len(self.genes) if self.lengths is None else len(self.lengths)
 
-    @property
-    def sizes(self) -> np.ndarray:
-        """How many genes each edit has that the one before lacks."""
-        if self.lengths is None:
-            return np.ones(len(self.genes), int)
-        return np.concatenate([self.lengths[:1], self.lengths[1:] - self.lengths[:-1]])
-
     def signed(self, genes: np.ndarray) -> np.ndarray:
-        """Return what the edits add to genes."""
+        """Return by how much the edits change genes."""
         return self.change[genes] if self.before is None else -self.change[genes]
 
 
@@ -106,20 +99,19 @@ class IncrementalClassifier:
         """Return the linear outputs of the first layer after the edits of several cells, one row per edit."""
         genes: list[np.ndarray] = []
         weights: list[np.ndarray] = []
-        sizes: list[np.ndarray] = []
+        begins: list[np.ndarray] = []
+        n = 0
         for e in edits:
             # the first row is what all edits of a cell share; each other row has the genes that an edit adds
             shared = e.genes[:0] if e.before is None else e.before
             added = e.genes if e.lengths is None else e.genes[: e.lengths[-1]]
+            ends = np.arange(1, len(added)) if e.lengths is None else e.lengths[:-1]
             genes += [shared, added]
             weights += [e.change[shared], np.ones(len(added)) if e.lengths is None else e.signed(added)]
-            sizes += [
-                np.array([len(shared)]),
-                np.ones(len(e), int) if e.lengths is None else np.diff(e.lengths, prepend=0),
-            ]
-        of_row = np.concatenate(sizes)
+            begins += [np.array([n, n + len(shared)]), n + len(shared) + ends]
+            n += len(shared) + len(added)
         rows = embedding_bag(
-            self._tensor(np.concatenate(genes)), self.rows, self._tensor(of_row.cumsum() - of_row), mode="sum",
+            self._tensor(np.concatenate(genes)), self.rows, self._tensor(np.concatenate(begins)), mode="sum",
             per_sample_weights=self._tensor(np.concatenate(weights).astype(np.float32)),
         )  # fmt: skip
         found = rows.new_empty(len(rows) - len(edits), rows.shape[1])
