@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import diffvae as dv
-from diffvae.tl._gene_sets import IncrementalClassifier
+from diffvae.tl._gene_sets import Edits, IncrementalClassifier
 
 N_CELLS, N_GENES, N_SINGLE, N_BATCHED = 500, 2000, 1, 10
 
@@ -36,7 +36,8 @@ def main() -> None:
 
     def classified(i: int) -> tuple[np.ndarray, np.ndarray]:
         """Return p of the first type, and whether it is the most probable, after every prefix of a cell."""
-        return edited.classify(edited.prefixes(edited.hidden(x[i : i + 1])[0], order[i], change[i][order[i]]), 0)
+        prefixes = Edits(edited.hidden(x[i : i + 1])[0], change[i], order[i], np.arange(1, N_GENES + 1))
+        return edited.classify(edited.edited([prefixes]), 0)
 
     classified(0)  # threads and caches
 

@@ -10,10 +10,11 @@ from _states import RED, SOURCE, states
 
 import diffvae as dv
 from diffvae.pp import DataError
+from diffvae.tl._change import factors_for
 from diffvae.tl._directions import read_cells
-from diffvae.tl._gene_sets import IncrementalClassifier, lengths_tried, search_together, smallest_set
+from diffvae.tl._gene_sets import Edits, IncrementalClassifier, lengths_tried, search_together, smallest_set
 from diffvae.tl._judge import Judge
-from diffvae.tl._minimal_genes import find_minimal
+from diffvae.tl._minimal_genes import find_minimal, recurrence_null
 
 
 def searched(**options):
@@ -41,27 +42,36 @@ def edit(found, i, drop=None):
     return x
 
 
-def test_prefixes_equal_brute_force():
+def test_edits_equal_brute_force():
+    """Edits of every kind, of two cells at once; each genes x edits matrix says by hand which genes are changed."""
     adata, model, classifier = states()
-    x = read_cells(adata, model, classifier, "cell_type").x
+    cells = read_cells(adata, model, classifier, "cell_type").x[[3, 8]]
     rng = np.random.default_rng(0)
-    genes = rng.permutation(x.shape[1])
-    change = rng.normal(0, 0.2, len(genes)).astype(np.float32)
-    edited = IncrementalClassifier(classifier)
+    n = cells.shape[1]
+    genes, change = rng.permutation(n), rng.normal(0, 0.2, cells.shape).astype(np.float32)
+    some, lengths, known = genes[:50], np.array([3, 17, 40]), IncrementalClassifier(classifier)
+    hidden = [known.hidden(x[None])[0] for x in cells]
+    edits, by_hand = [], []
+
+    def has(sets):
+        return np.array([np.isin(np.arange(n), list(one)) for one in sets])
+
+    for x, h, c in zip(cells, hidden, change, strict=True):
+        cases = {
+            "prefixes": (Edits(h, c, genes, np.arange(1, n + 1)), has([genes[:k] for k in range(1, n + 1)])),
+            "some prefixes": (Edits(h, c, genes, lengths), has([genes[:k] for k in lengths])),
+            "singles": (Edits(h, c, genes), has([[g] for g in genes])),
+            "all but one": (Edits(h, c, some, before=some), has([set(some) - {g} for g in some])),
+            "taken back": (Edits(h, c, some[::-1], lengths, some), has([some[: 50 - k] for k in lengths])),
+        }
+        edits += [edit for edit, _ in cases.values()]
+        by_hand += [x + c * inside for _, inside in cases.values()]
     code = classifier.code(RED)
-    probability, first = edited.classify(edited.prefixes(edited.hidden(x[3:4])[0], genes, change), code)
-    brute = np.repeat(x[3][None], len(genes), axis=0)
-    for n in range(len(genes)):
-        brute[n, genes[: n + 1]] += change[: n + 1]
-    expected = classifier.predict_proba(brute)
+    probability, first = known.classify(known.edited(edits), code)
+    expected = classifier.predict_proba(np.concatenate(by_hand))
+    assert [len(edit) for edit in edits] == [len(edited) for edited in by_hand]
     np.testing.assert_allclose(probability, expected[:, code], atol=1e-5)
     np.testing.assert_array_equal(first, expected.argmax(1) == code)
-    some = edited.prefixes(edited.hidden(x[3:4])[0], genes, change, np.array([3, 17, 40]))
-    np.testing.assert_allclose(edited.classify(some, code)[0], expected[[2, 16, 39], code], atol=1e-5)
-    singles, _ = edited.classify(edited.singles(edited.hidden(x[3][None])[0], genes, change), code)
-    alone = np.repeat(x[3][None], len(genes), axis=0)
-    alone[np.arange(len(genes)), genes] += change
-    np.testing.assert_allclose(singles, classifier.predict_proba(alone)[:, code], atol=1e-5)
 
 
 def test_gradient_is_the_slope():
@@ -127,10 +137,11 @@ class Known:
     def hidden(self, x):
         return torch.zeros(len(x), 1)
 
-    def prefixes(self, hidden, genes, change, lengths):
-        assert len(genes) >= lengths[-1]
-        self.ranked = genes.tolist()
-        return torch.from_numpy(lengths)[:, None]
+    def edited(self, edits):
+        (edit,) = edits
+        assert len(edit.genes) >= edit.lengths[-1]
+        self.ranked = edit.genes.tolist()
+        return torch.from_numpy(edit.lengths)[:, None]
 
     def classify(self, hidden, target):
         flipped = self.flips(hidden[:, 0].numpy())
@@ -168,6 +179,24 @@ def test_effects_are_ranked_in_log_units():
     flip = search(known, change, scale=scale)
     assert known.ranked == [1, 2, 0]
     assert (flip.genes.tolist(), flip.n_first, flip.n_stable) == ([1, 2], 2, 2)
+
+
+def test_the_null_counts_the_genes_that_change_most(monkeypatch):
+    """The share of cells in which a gene is among the most changed, by a plain formula, draw by draw."""
+    adata, model, classifier = states()
+    options = {"source": SOURCE, "target": RED, "n_random": 20, "progress": False}
+    perturbation = dv.tl.perturb(adata.copy(), model, classifier, **options)
+    null, move, cells = perturbation.nulls[SOURCE], perturbation.mover, perturbation.data
+    rows, wanted = cells.of(SOURCE)[null.tried], 0.5 * perturbation.table["distance"].iloc[0]
+    shares = recurrence_null(perturbation, SOURCE, wanted, [3, 5, 5], lambda x, change: np.maximum(change, 0))
+    for share, curve, step in zip(shares, null.curve, null.directions, strict=True):
+        z = cells.z[rows]
+        y = move.decode(z + factors_for(curve, np.array([wanted])) * step, rows) - move.decode(z, rows)
+        top = np.argsort(-np.maximum(y, 0) * cells.scale, axis=1)[:, :5]
+        np.testing.assert_allclose(share, np.bincount(top.ravel(), minlength=len(share)) / len(rows))
+    monkeypatch.setattr("diffvae.tl._conversions.AT_ONCE", 1)
+    one_by_one = recurrence_null(perturbation, SOURCE, wanted, [5], lambda x, change: np.maximum(change, 0))
+    np.testing.assert_array_equal(one_by_one, shares)
 
 
 @pytest.mark.parametrize("order", ["effect", "gradient", "greedy"])

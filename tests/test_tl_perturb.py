@@ -1,5 +1,6 @@
 """Perturbation: directions by hand, steps, the nulls, the baselines, and what is refused."""
 
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -219,7 +220,7 @@ def test_the_null_at_a_change_is_that_of_cells_moved_by_it(stepped):
     converted, judged = null.shares(code, np.array([0.75 * distance]), 0.5)
     before = stepped.model.decode(stepped.data.z[rows])
     by_hand = []
-    for change in null.moved(stepped.mover, rows, 0.75 * distance):
+    for change in itertools.chain.from_iterable(null.moved(stepped.mover, rows, 0.75 * distance)):
         p = stepped.classifier.predict_proba(before + change)
         by_hand.append(((p.argmax(1) == code) & (p[:, code] >= 0.5)).mean())
     assert converted.shape == judged.shape == (20, 1)

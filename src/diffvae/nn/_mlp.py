@@ -136,9 +136,11 @@ class MLP(nn.Module):
 
     def after_first(self, x: Tensor) -> Tensor:
         """Return the output for a given linear output of the first layer."""
-        for layer in self.linears[1:]:
-            x = layer(F.relu(x))
-        return x
+        *inner, last = self.linears[1:]
+        x = F.relu(x)
+        for layer in inner:
+            x = F.relu_(layer(x))  # in place: the layer's output is needed nowhere else
+        return last(x)
 
     @property
     def linears(self) -> list[nn.Linear]:
@@ -188,8 +190,10 @@ class Decoder(MLP):
         """Return the output for points of the latent space."""
         output = self.after_first(self.first(x, covariates))
         if self.skip is not None:
-            output = output + self.skip(x)
-        return output if self.covariates is None else output + self.covariates(covariates)
+            output += self.skip(x)
+        if self.covariates is not None:
+            output += self.covariates(covariates)
+        return output
 
 
 def _zeros(n_input: int, n_output: int) -> nn.Linear | None:

@@ -169,8 +169,9 @@ def run_perturbation(
     searched = [pair for pair in pairs if not several or _is_reached_without_jump(perturbation, ways, pair)]
     minimal: dict[Pair, MinimalGenes] = {}
     with log.step("find the fewest genes"):
+        by_source = {a: of_source(perturbation, a) for a, _ in searched}
         for a, b in searched:
-            of_a = of_source(perturbation, a)
+            of_a = by_source[a]
             minimal[a, b] = _minimal_genes.find_minimal(
                 of_a, b, step=of_a.gene_step(b), allowed=allowed, order=order, direction=direction, n_random=n_random,
                 rng=seed, progress=progress,

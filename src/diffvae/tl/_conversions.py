@@ -178,15 +178,22 @@ class Null:
         return cls(np.maximum.accumulate(curve, axis=2), probability, judged, tried, drawn)
 
     def moved(self, move: Mover, rows: np.ndarray, wanted: float) -> Iterator[np.ndarray]:
-        """Yield for each direction the cells moved by it until their expression changes as wanted; see ``rows``.
+        """Yield for some directions at a time the cells moved until their expression changes as wanted; see ``rows``.
 
-        ``rows`` are the numbers of the cells that were tried. Each result is a change of decoded expression.
+        ``rows`` are the numbers of the cells that were tried. Each result is a change of decoded expression, directions
+        x cells x genes.
         """
         z = move.cells.z[rows]
         before = move.decode(z, rows)
-        for curve, step in zip(self.curve, self.directions, strict=True):
-            factor = factors_for(curve, np.array([wanted]))
-            yield move.decode(z + factor * step, rows) - before
+        at_once = max(1, AT_ONCE // len(rows))
+        for start in range(0, len(self.directions), at_once):
+            part = slice(start, start + at_once)
+            curves, steps = self.curve[part], self.directions[part, None]
+            factor = factors_for(curves.reshape(-1, curves.shape[2]), np.array([wanted])).reshape(*curves.shape[:2], 1)
+            moved = z + factor * steps
+            y = move.decode(moved.reshape(-1, z.shape[1]), np.tile(rows, len(moved))).reshape(*moved.shape[:2], -1)
+            y -= before
+            yield y
 
     def shares(self, code: int, wanted: np.ndarray, min_probability: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the shares converted and judged to be a type at given changes, draws x steps each.

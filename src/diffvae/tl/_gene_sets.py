@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,41 @@ length tried before. A flip that ends between two lengths is not seen.
 """
 N_REMOVALS = 16
 """Numbers of dispensable genes that are tried at once."""
+BLOCK = 512
+"""Edits that are classified at once: so few that what the layers give stays in the cache of the processor."""
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Edits of one cell.
+
+    Attributes
+    ----------
+    hidden
+        Linear output of the first layer for the cell.
+    change
+        The change of each gene of the cell.
+    genes
+        The genes that are edited.
+    lengths
+        One edit for each of these numbers (ascending): the first so many genes are changed. None for one edit per gene,
+        in which it alone is changed.
+    before
+        Genes that are changed beforehand; the edits then take the changes of their genes back.
+    """
+
+    hidden: torch.Tensor
+    change: np.ndarray
+    genes: np.ndarray
+    lengths: np.ndarray | None = None
+    before: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.genes) if self.lengths is None else len(self.lengths)
+
+    def signed(self, genes: np.ndarray) -> np.ndarray:
+        """Return by how much the edits change genes."""
+        return self.change[genes] if self.before is None else -self.change[genes]
 
 
 class IncrementalClassifier:
@@ -30,7 +66,7 @@ class IncrementalClassifier:
     .. math:: W_0 (x + \sum_{i \in S} \Delta_i e_i) + b_0 = h + \sum_{i \in S} \Delta_i W_{0, \cdot i}
 
     An edited gene costs one row of weights instead of a product over all genes. The edits of the first 1, 2, ... genes
-    of a list are the cumulative sums of these rows.
+    of a list are the cumulative sums of these rows. The rows of all edits of several cells are summed at once.
 
     Parameters
     ----------
@@ -54,37 +90,43 @@ class IncrementalClassifier:
     @torch.no_grad()
     def classify(self, hidden: torch.Tensor, target: int) -> tuple[np.ndarray, np.ndarray]:
         """Return p(target), and whether target is the most probable type, for linear outputs of the first layer."""
-        p = torch.softmax(self.after_first(hidden) / self.temperature, dim=1)
+        logits = torch.cat([self.after_first(block) for block in hidden.split(BLOCK)])
+        p = torch.softmax(logits / self.temperature, dim=1)
         return p[:, target].cpu().numpy(), (p[:, target] >= p.amax(1)).cpu().numpy()
 
     @torch.no_grad()
-    def prefixes(
-        self, hidden: torch.Tensor, genes: np.ndarray, change: np.ndarray, lengths: np.ndarray | None = None
-    ) -> torch.Tensor:
-        """Return the linear outputs of the first layer after the first 1, 2, ..., n of ``genes`` were changed.
+    def edited(self, edits: Sequence[Edits]) -> torch.Tensor:
+        """Return the linear outputs of the first layer after the edits of several cells, one row per edit."""
+        genes: list[np.ndarray] = []
+        weights: list[np.ndarray] = []
+        begins: list[np.ndarray] = []
+        n = 0
+        for e in edits:
+            # the first row is what all edits of a cell share; each other row has the genes that an edit adds
+            shared = e.genes[:0] if e.before is None else e.before
+            added = e.genes if e.lengths is None else e.genes[: e.lengths[-1]]
+            ends = np.arange(1, len(added)) if e.lengths is None else e.lengths[:-1]
+            genes += [shared, added]
+            weights += [e.change[shared], np.ones(len(added)) if e.lengths is None else e.signed(added)]
+            begins += [np.array([n, n + len(shared)]), n + len(shared) + ends]
+            n += len(shared) + len(added)
+        rows = embedding_bag(
+            self._tensor(np.concatenate(genes)), self.rows, self._tensor(np.concatenate(begins)), mode="sum",
+            per_sample_weights=self._tensor(np.concatenate(weights).astype(np.float32)),
+        )  # fmt: skip
+        found = rows.new_empty(len(rows) - len(edits), rows.shape[1])
+        parts = zip(edits, rows.split([1 + len(e) for e in edits]), found.split([len(e) for e in edits]), strict=True)
+        for e, own, edited in parts:
+            start = own[0].add_(e.hidden)
+            if e.lengths is None:
+                amount = self._tensor(e.signed(e.genes).astype(np.float32))
+                torch.addcmul(start, own[1:], amount[:, None], out=edited)
+            else:  # a long sum; in float64 its order does not matter
+                edited.copy_(own[1:].cumsum(0, dtype=torch.float64).add_(start))
+        return found
 
-        ``hidden`` is that of the cell. There is one row per prefix: all of them, or those of the given lengths
-        (ascending).
-        """
-        lengths = np.arange(1, len(genes) + 1) if lengths is None else lengths
-        at, amount = self._genes(genes[: lengths[-1]], change[: lengths[-1]])
-        begins = torch.from_numpy(np.concatenate([[0], lengths[:-1]])).to(self.device)
-        # only the sums between two lengths are formed, not that of every prefix
-        steps = embedding_bag(at, self.rows, begins, mode="sum", per_sample_weights=amount)
-        # a long sum; in float64 its order does not matter
-        return steps.double().cumsum_(0).add_(hidden).float()
-
-    @torch.no_grad()
-    def singles(self, hidden: torch.Tensor, genes: np.ndarray, change: np.ndarray) -> torch.Tensor:
-        """Return the linear outputs of the first layer after each single one of ``genes`` was changed."""
-        at, amount = self._genes(genes, change)
-        return torch.addcmul(hidden, self.rows[at], amount[:, None])
-
-    def _genes(self, genes: np.ndarray, change: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return numbers and changes of genes on the device."""
-        at = torch.from_numpy(np.ascontiguousarray(genes)).to(self.device)
-        amount = torch.from_numpy(np.ascontiguousarray(change, dtype=np.float32)).to(self.device)
-        return at, amount
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def gradient(self, x: np.ndarray, target: int) -> np.ndarray:
         r"""Return the gradient of :math:`\log p(target)` with respect to expression, cells x genes."""
@@ -103,9 +145,8 @@ class Flip:
     n_stable: int
 
 
-Search = Generator[torch.Tensor, tuple[np.ndarray, np.ndarray], Flip | None]
-"""The search for one cell: it yields edits (linear outputs of the first layer) and is sent p(target) and whether they
-flip."""
+Search = Generator[Edits, tuple[np.ndarray, np.ndarray], Flip | None]
+"""The search for one cell: it yields edits and is sent p(target) and whether they flip."""
 
 
 def search_together(
@@ -115,7 +156,7 @@ def search_together(
     found: list[Flip | None] = [None] * len(searches)
     asked = {i: next(search) for i, search in enumerate(searches)}
     while asked:
-        probability, is_top = classifier.classify(torch.cat(list(asked.values())), target)
+        probability, is_top = classifier.classify(classifier.edited(list(asked.values())), target)
         flipped = is_top & (probability >= min_probability)
         ends = np.cumsum([len(edits) for edits in asked.values()])[:-1]
         answers = zip(list(asked), np.split(probability, ends), np.split(flipped, ends), strict=True)
@@ -164,24 +205,25 @@ def smallest_set(
     key = -np.abs(change * scale) if order == "effect" else -classifier.gradient(x[None], target)[0] * change
     ranked = candidates[key[candidates].argsort(kind="stable")]
     lengths = lengths_tried(len(ranked))
-    _, flipped = yield classifier.prefixes(hidden, ranked, change[ranked], lengths)
+    _, flipped = yield Edits(hidden, change, ranked, lengths)
     if not flipped.any():
         return None
     stays = np.logical_and.accumulate(flipped[::-1])[::-1]
-    n_first = int((yield from _between(classifier, hidden, ranked, change, lengths, int(flipped.argmax())))[0])
+    n_first = int((yield from _between(hidden, ranked, change, lengths, int(flipped.argmax())))[0])
     n_stable = 0
     if stays.any():
-        between = yield from _between(classifier, hidden, ranked, change, lengths, int(stays.argmax()))
+        between = yield from _between(hidden, ranked, change, lengths, int(stays.argmax()))
         n_stable = int(between[np.flatnonzero(np.diff(between, prepend=-1) > 1)[-1]])
     n = n_stable if order == "effect" and stable else n_first
     if not n:
         return None
     genes = ranked[:n]
     if eliminate or order != "effect":
-        genes = yield from _eliminate(classifier, hidden, change, genes)
+        genes = yield from _eliminate(hidden, change, genes)
     return Flip(genes, n_first, n_stable)
 
 
+@cache
 def lengths_tried(n_genes: int) -> np.ndarray:
     """Return the lengths of a ranking at which a cell is classified, the whole ranking among them."""
     n_later = max(0, int(np.ceil(np.log(max(n_genes, 1) / ALL_LENGTHS) / np.log(GROWTH))))
@@ -189,23 +231,15 @@ def lengths_tried(n_genes: int) -> np.ndarray:
     return np.unique(np.minimum(np.concatenate([np.arange(1, ALL_LENGTHS + 1), later, [n_genes]]), n_genes))
 
 
-Part = Generator[torch.Tensor, tuple[np.ndarray, np.ndarray], np.ndarray]
+Part = Generator[Edits, tuple[np.ndarray, np.ndarray], np.ndarray]
 
 
-def _between(
-    classifier: IncrementalClassifier,
-    hidden: torch.Tensor,
-    ranked: np.ndarray,
-    change: np.ndarray,
-    lengths: np.ndarray,
-    at: int,
-) -> Part:
+def _between(hidden: torch.Tensor, ranked: np.ndarray, change: np.ndarray, lengths: np.ndarray, at: int) -> Part:
     """Return the lengths at which the cell is flipped after ``lengths[at - 1]``, up to ``lengths[at]``."""
     between = np.arange(lengths[at - 1] + 1 if at else 1, lengths[at] + 1)
     if len(between) == 1:
         return between
-    genes = ranked[: between[-1]]
-    _, flipped = yield classifier.prefixes(hidden, genes, change[genes], between)
+    _, flipped = yield Edits(hidden, change, ranked, between)
     return between[flipped]
 
 
@@ -216,7 +250,7 @@ def _greedy(
     start, left, best = hidden, candidates.copy(), -1.0
     taken: list[int] = []
     while len(left):
-        probability, flipped = yield classifier.singles(hidden, left, change[left])
+        probability, flipped = yield Edits(hidden, change, left)
         i = int(probability.argmax())
         if probability[i] <= best:
             return None
@@ -224,24 +258,28 @@ def _greedy(
         taken.append(int(left[i]))
         hidden = hidden + classifier.rows[left[i]] * float(change[left[i]])
         if flipped[i]:
-            genes = yield from _eliminate(classifier, start, change, np.array(taken))
+            genes = yield from _eliminate(start, change, np.array(taken))
             return Flip(genes, len(taken), 0)
         left = np.delete(left, i)
     return None
 
 
-def _eliminate(classifier: IncrementalClassifier, hidden: torch.Tensor, change: np.ndarray, genes: np.ndarray) -> Part:
+def _eliminate(hidden: torch.Tensor, change: np.ndarray, genes: np.ndarray) -> Part:
     """Remove genes, the most dispensable first, until the cell needs every gene that is left."""
-    genes = genes.copy()
     while len(genes) > 1:
-        edited = classifier.prefixes(hidden, genes, change[genes], np.array([len(genes)]))[0]
-        probability, dispensable = yield classifier.singles(edited, genes, -change[genes])
+        probability, dispensable = yield Edits(hidden, change, genes, before=genes)
         if not dispensable.any():
             break
         # remove as many together as the cell can lose; the first alone is known to be dispensable
-        order = np.argsort(np.where(dispensable, -probability, 1.0), kind="stable")[: dispensable.sum()]
-        tried = np.unique(np.linspace(1, len(order), N_REMOVALS).astype(int))
-        _, survives = yield classifier.prefixes(edited, genes[order], -change[genes[order]], tried)
+        order = np.argsort(np.where(dispensable, -probability, 1.0), kind="stable")
+        tried = removals_tried(int(dispensable.sum()))
+        _, survives = yield Edits(hidden, change, genes[order], tried, before=genes)
         n = int(tried[np.flatnonzero(survives)[-1]]) if survives.any() else 1
         genes = np.delete(genes, order[: min(n, len(genes) - 1)])
     return genes
+
+
+@cache
+def removals_tried(n_dispensable: int) -> np.ndarray:
+    """Return the numbers of dispensable genes whose removal is tried, all of them among these."""
+    return np.unique(np.linspace(1, n_dispensable, N_REMOVALS).astype(int))

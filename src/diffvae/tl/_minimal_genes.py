@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from diffvae.model import CellStateClassifier, Model
 
 N_NEIGHBORS = 5
-TOGETHER, MOST_EDITED = 32, 4096
+TOGETHER, MOST_EDITED = 128, 4096
 """Cells that are searched side by side, and most variants of them at once."""
 N_DRAWS, DRAWN_CELLS = 20, 200
 """Draws of random genes for the baseline, and most cells in which they are changed."""
@@ -77,14 +77,17 @@ def recurrence_null(
     null, cells, move = perturbation.nulls[source], perturbation.data, perturbation.mover
     size = max(1, int(np.median(sizes)))
     rows = cells.of(source)[null.tried]
-    shares = np.zeros((len(null.directions), cells.x.shape[1]))
-    for draw, decoded in enumerate(null.moved(move, rows, wanted)):
-        change = may(cells.x[rows], decoded)
-        score = np.where(change != 0, np.abs(change * cells.scale), -np.inf)
-        for values in score:
-            top = np.argpartition(-values, min(size, len(values)) - 1)[:size]
-            shares[draw, top[np.isfinite(values[top])]] += 1
-    return shares / max(len(rows), 1)
+    shares = []
+    for moved in null.moved(move, rows, wanted):
+        change = may(cells.x[rows], moved)
+        score = -np.abs(change * cells.scale)
+        score[change == 0] = np.inf
+        top = np.argpartition(score, min(size, score.shape[2]) - 1, axis=2)[..., :size]
+        changes = np.isfinite(np.take_along_axis(score, top, axis=2))
+        shares += [
+            np.bincount(genes[may_be], minlength=score.shape[2]) for genes, may_be in zip(top, changes, strict=True)
+        ]
+    return np.array(shares) / max(len(rows), 1)
 
 
 def recurrence(
@@ -408,10 +411,14 @@ def find_minimal(
         p, is_top = incremental.classify(incremental.hidden(x), code)
         return p, is_top & (p >= min_probability)
 
-    def allowed_change(x: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-        change = cells.clip(x + decoded) - x
-        may = {"both": change != 0, "up": change > 0, "down": change < 0}[direction] & allowed
-        return np.where(may, change, 0)
+    def allowed_change(x: np.ndarray, change: np.ndarray) -> np.ndarray:
+        change += x
+        cells.clip(change)
+        change -= x
+        if direction != "both":
+            (np.maximum if direction == "up" else np.minimum)(change, 0, out=change)
+        change[..., ~allowed] = 0
+        return change
 
     already = classify(cells.x[sources])[1]
     chosen = converted & ~already
@@ -466,8 +473,7 @@ def find_minimal(
     if order == "effect" and len(rows):
         wanted = float(np.median(trajectory.moved[at])) * float(perturbation.rows(target)["distance"].iloc[0])
         null = recurrence_null(perturbation, source, wanted, [len(s) for s in sets], allowed_change)
-    is_tf = transcription_factors(symbols(model.gene_names, _genes.table(adata)))
-    genes = recurrence(names, sets, change, null, cells.scale, is_tf)
+    genes = recurrence(names, sets, change, null, cells.scale, perturbation._is_tf)
     random = _random.generator(rng, "minimal genes")
     beside = baselines(perturbation, incremental, rows, sets, change, source, target, random)
     counts = {
