@@ -136,11 +136,9 @@ class MLP(nn.Module):
 
     def after_first(self, x: Tensor) -> Tensor:
         """Return the output for a given linear output of the first layer."""
-        *inner, last = self.linears[1:]
-        x = F.relu(x)
-        for layer in inner:
-            x = F.relu_(layer(x))  # in place: the layer's output is needed nowhere else
-        return last(x)
+        for i, layer in enumerate(self.linears[1:]):
+            x = layer(F.relu(x, inplace=i > 0))  # the output of a layer in between is needed nowhere else
+        return x
 
     @property
     def linears(self) -> list[nn.Linear]:
