@@ -14,7 +14,7 @@ from diffvae._core.io.backed import OnDisk
 from diffvae._core.io.folders import one_writer
 from diffvae._core.io.memory import free_memory, stays_on_disk
 from diffvae._core.runtime import StepLog, in_one_thread
-from diffvae._core.second_process import SecondProcess
+from diffvae._core.second_process import HERE, SecondProcess
 from diffvae._core.words import of_run
 from diffvae._errors import DataError
 from diffvae.pipeline import _checks, _folder, _integration, _links, _map, _perturb, _result, _scores
@@ -261,10 +261,13 @@ def _analyse(
     }
     graph = None
     if options.links:
+        beside = second
         if changing is not None and _links.trains_in_all_threads(adata):
             changing.result()  # nothing should run beside it
+        elif changing is not None:
+            beside = HERE  # the map would wait for the changes
         training = options.checkpoints.training(".links")
-        graph = _links.links_of_run(adata, parameters, log=log, progress=progress, training=training, second=second)
+        graph = _links.links_of_run(adata, parameters, log=log, progress=progress, training=training, second=beside)
     changes = None
     if changing is not None:
         changes, stored = changing.result()
