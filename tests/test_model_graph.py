@@ -11,6 +11,7 @@ from _graph_data import QUICK, linked, train
 from _model_data import N_CELLS, N_GENES, prepared
 from scipy import sparse
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 
 from diffvae._core import graphs
@@ -206,7 +207,8 @@ def test_a_step_on_propagated_expression_is_close_to_one_that_propagates():
 
 def test_networks_of_components_are_those_of_genes():
     matrix, adjacency = linked().layers["unit"], normalized_adjacency(linked().obsp["cell_graph"])
-    axes = principal_axes(matrix, adjacency, N_GENES, 0)
+    axes, coordinates = principal_axes(matrix, adjacency, N_GENES, 0)
+    np.testing.assert_allclose(coordinates, matrix @ axes.numpy(), atol=1e-5)
     np.testing.assert_allclose(axes.T @ axes, np.eye(N_GENES), atol=1e-5)
     strength = np.linalg.norm(adjacency @ matrix @ axes.numpy(), axis=0)
     singular = np.linalg.svd((adjacency @ matrix).toarray() if sparse.issparse(matrix) else adjacency @ matrix)[1]
@@ -216,12 +218,25 @@ def test_networks_of_components_are_those_of_genes():
         weights = {name: value.clone() for name, value in module.state_dict().items()}
         of_genes = encode(module, RowSource(matrix), adjacency)
         module.change_inputs(axes)
-        of_components = encode(module, RowSource(matrix @ axes.numpy()), adjacency)
+        of_components = encode(module, RowSource(coordinates), adjacency)
         module.change_inputs(axes.T)
         for a, b in zip(of_genes, of_components, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
         for name, value in module.state_dict().items():
             torch.testing.assert_close(value, weights[name], atol=1e-6, rtol=1e-5)
+
+
+def test_components_depend_neither_on_threads_nor_on_the_kind_of_matrix():
+    rng = np.random.default_rng(0)
+    matrix = rng.gamma(1, 1, (6, 1000))[np.arange(1500) % 6] * rng.integers(2, size=(1500, 1000))
+    adjacency = sparse.random_array((1500, 1500), density=0.01, rng=rng, format="csr", dtype=np.float32)
+    found = []
+    for n_threads, given in ((1, matrix), (2, matrix), (2, sparse.csr_matrix(matrix)), (2, matrix.astype(np.float32))):
+        with threadpool_limits(n_threads):
+            found.append(principal_axes(given, adjacency, 20, 0))
+    for axes, coordinates in found[1:]:
+        np.testing.assert_array_equal(axes, found[0][0])
+        np.testing.assert_array_equal(coordinates, found[0][1])
 
 
 @pytest.mark.parametrize("batch_size", [None, 32])
@@ -237,6 +252,12 @@ def test_trained_on_few_components_it_takes_genes(batch_size):
         encode(model.module, RowSource(linked().layers["unit"]), model._adjacency(model._held_out.known))[1], None
     )
     assert scores["validation_loss"] == pytest.approx(model.history["validation_loss"].iloc[-1], rel=0.01)
+
+
+def test_other_convolutions_and_the_joint_model_take_genes():
+    for hyper in ({"conv": "gat"}, {"conv": "sage"}, {"joint_weight": 1.0}):
+        assert GraphDiffVAE(**hyper).get_params()["n_components"] == 0
+    assert GraphDiffVAE().get_params()["n_components"] == 128
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path):
@@ -281,8 +302,10 @@ def test_a_model_that_was_saved_before_predicts_as_before(tmp_path):
     config = json.loads(file.read_text())
     for name in ("knots", "levels", "reliability_error"):  # what version 0.1 did not have
         del config["state"]["calibration"][name]
+    del config["params"]["n_components"]
     file.write_text(json.dumps(config))
     again = GraphDiffVAE.load(tmp_path / "model")
+    assert again.get_params()["n_components"] == 0
     places, curve = model.get_link_representation(), model.calibration
     scores = (places[PAIRS[:, 0]].astype(float) * places[PAIRS[:, 1]]).sum(1)
     expected = expit(curve.slope * scores + curve.intercept)

@@ -142,6 +142,14 @@ def test_propagated_expression_gives_the_same_networks_and_gradients(precision, 
     assert torch.equal(InnerProductDecoder()(z, given, adjacency), z)
 
 
+def test_one_convolution_takes_propagated_expression_in_half_precision():
+    adjacency, x = Adjacency(normalized_adjacency(random_graph())), normal(30, 9).abs()
+    layer = GCN(9, 2)
+    half = layer(Propagated(x, adjacency, torch.bfloat16), adjacency)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, layer(x, adjacency), rtol=0.02, atol=0.02)
+
+
 def test_graphite_weights_are_drawn_as_one_matrix():
     decoder = GraphiteDecoder(40, 60, 100)
     bound = (6 / 200) ** 0.5

@@ -161,6 +161,13 @@ def test_categorical_by_hand():
     assert float(categorical_link_nll(LINE, both)) == pytest.approx(expected, rel=1e-6)
 
 
+def test_small_sums_are_not_lost_beside_what_is_no_pair():
+    far = torch.tensor([[5.5, 0.0], [-5.5, 0.0]])
+    assert float(pair_sum(far, "sigmoid")) == pytest.approx(np.exp(-30.25), rel=1e-5)
+    assert float(pair_sum(far, "sigmoid", torch.tensor([0]))) == pytest.approx(np.exp(-30.25), rel=1e-5)
+    assert float(categorical_link_nll(far, EDGE)) == pytest.approx(0, abs=1e-6)
+
+
 def test_link_nll_of_blocks_is_the_dense_loss_and_gradient(monkeypatch):
     monkeypatch.setattr(_link_loss, "BLOCK", 16)
     z = places(50)

@@ -199,6 +199,8 @@ class GraphConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.conv != "gcn" or self.joint_weight:  # these take expression as it is
+            object.__setattr__(self, "n_components", 0)
         if self.conv == "gat" and self.hidden % 4:
             raise ValueError(f"hidden is {self.hidden}; with conv='gat' it must be a multiple of its 4 heads.")
 

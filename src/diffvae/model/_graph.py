@@ -89,9 +89,9 @@ class GraphDiffVAE(Estimator):
     n_components
         Principal components of propagated expression in whose coordinates the weights of expression are trained (128);
         0 for the genes themselves, as in the paper. Adam scales the step of each weight, and in these coordinates 200
-        epochs lead further: the AUC of links in the other half of the counts changes by -.005 to +.026 against any pairs
-        and by -.013 to +.084 against pairs of one type (eight data sets, mean +.007 and +.027). Other convolutions and
-        the joint model take genes.
+        epochs lead further: the AUC of links in the other half of the counts changes by -.005 to +.026 against any
+        pairs and by -.013 to +.084 against pairs of one type (eight data sets, mean +.007 and +.027). Other
+        convolutions and the joint model always take genes.
     conv
         Convolutions of the encoder: ``"gcn"``, ``"gat"`` (see :meth:`attention`) or ``"sage"``.
     decoder
@@ -175,6 +175,11 @@ class GraphDiffVAE(Estimator):
         return (
             f"GraphDiffVAE(n_latent={c.n_latent}, hidden={c.hidden}, conv={c.conv!r}, decoder={c.decoder!r}; {state})"
         )
+
+    @classmethod
+    def _from_params(cls, params: Mapping[str, Any]) -> Self:
+        # a version that did not save the number of components had the weights of genes
+        return cls(**{"n_components": 0, **params})
 
     def get_params(self) -> dict[str, Any]:
         """Return the preset and the hyper-parameters."""
@@ -263,13 +268,13 @@ class GraphDiffVAE(Estimator):
         target = best_device(device)
         with _random.torch_seeded(rng, "graph weights"):
             module = GraphAutoencoder(matrix.shape[1], c).to(target)
-        # other convolutions and the likelihood of expression take it as it is
         propagated = c.conv == "gcn" and not c.joint_weight
         adjacency = self._adjacency(held_out.known)
-        axes = principal_axes(matrix, adjacency, c.n_components, rng) if propagated and c.n_components else None
-        if axes is not None:
+        axes = None
+        if c.n_components:
+            axes, coordinates = principal_axes(matrix, adjacency, c.n_components, rng)
             module.change_inputs(axes.to(target))
-        source = RowSource(matrix if axes is None else matrix @ axes.numpy(), target)
+        source = RowSource(matrix if axes is None else coordinates, target)
         n = adata.n_obs
         size = batch_size or (n if n <= WHOLE_LIMIT else BATCH_CELLS)
         batches: WholeGraph | PartedGraph = (

@@ -186,7 +186,8 @@ class GCN(nn.Module):
     def forward(self, h: Tensor | Propagated, adjacency: Adjacency) -> Tensor:
         """Return the convolution of H, cells x n_output."""
         if isinstance(h, Propagated):
-            return F.linear(h.values, self.linear.weight, self.bias)
+            with h.autocast():
+                return F.linear(h.values, self.linear.weight, self.bias).float()
         return self.propagate(self.linear(h), adjacency)
 
     def propagate(self, product: Tensor, adjacency: Adjacency) -> Tensor:

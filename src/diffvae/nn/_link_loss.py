@@ -5,6 +5,7 @@ Sums over all pairs are computed block by block, so that no N x N matrix is need
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -54,8 +55,8 @@ def _all_pairs(z: Tensor, function: str, precision: torch.dtype) -> tuple[Tensor
     """Return the sum over all pairs and its gradient."""
     n = len(z)
     grad, factors = torch.zeros_like(z), z.to(precision)
-    evaluate, total = _evaluation(function, z, None)
-    at_zero, _ = evaluate(factors.new_zeros(1, 1))
+    evaluate, nothing, total = _evaluation(function, z, None)
+    no_pair, _ = evaluate(factors.new_full((1, 1), nothing))
     block = _block(z)
     for i in range(0, n, block):
         rows = slice(i, min(i + block, n))
@@ -63,11 +64,11 @@ def _all_pairs(z: Tensor, function: str, precision: torch.dtype) -> tuple[Tensor
             columns = slice(j, min(j + block, n))
             scores = factors[rows] @ factors[columns].T
             if i == j:
-                scores.fill_diagonal_(0)
+                scores.fill_diagonal_(nothing)
             value, slope = evaluate(scores)
             if i == j:  # exclude pairs of a cell with itself, and halve: the block holds each of its pairs twice
                 slope.fill_diagonal_(0)
-                value = 0.5 * (value - len(slope) * at_zero)
+                value = 0.5 * (value - len(slope) * no_pair)
             grad[rows] += slope @ factors[columns]
             if i != j:
                 grad[columns] += slope.T @ factors[rows]
@@ -84,19 +85,19 @@ def _pairs_among(z: Tensor, function: str, among: Tensor, precision: torch.dtype
     n, factors = len(z), z.to(precision)
     others = factors.index_select(0, among)
     grad = torch.zeros_like(z)
-    evaluate, total = _evaluation(function, z, among)
-    at_zero, _ = evaluate(factors.new_zeros(1, 1))
+    evaluate, nothing, total = _evaluation(function, z, among)
+    no_pair, _ = evaluate(factors.new_full((1, 1), nothing))
     block = _block(z)
     for part, chosen in zip(others.split(block), among.split(block), strict=True):
         for i in range(0, n, block):
             rows = slice(i, min(i + block, n))
             scores = factors[rows] @ part.T
             (own,) = ((chosen >= i) & (chosen < i + block)).nonzero(as_tuple=True)
-            scores[chosen[own] - i, own] = 0
+            scores[chosen[own] - i, own] = nothing
             value, slope = evaluate(scores)
             slope[chosen[own] - i, own] = 0
             grad[rows] += slope @ part
-            total += value - len(own) * at_zero
+            total += value - len(own) * no_pair
     return n / (2 * len(among)) * total, grad.mul_(n / len(among))
 
 
@@ -138,14 +139,18 @@ _FUNCTIONS = {"softplus": _softplus, "sigmoid": _sigmoid}
 
 def _evaluation(
     function: str, z: Tensor, among: Tensor | None
-) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], Tensor]:
-    """Return what gives the sum of a function and its slope at a block of scores, and what the sums are added to."""
+) -> tuple[Callable[[Tensor], tuple[Tensor, Tensor]], float, Tensor]:
+    """Return what gives the sum of a function and its slope at a block of scores, and what the sums are added to.
+
+    Between them is the score of what is no pair. Its slope is to be taken as zero and its value subtracted, which must
+    be zero itself where the sum may be far smaller.
+    """
     if function == "softplus" and len(z) >= MANY_CELLS:
         largest = float(z.square().sum(1).max())  # no score is beyond
         if largest <= LARGEST:
             multiplied = int(min(LARGEST / max(largest, 1), MULTIPLIED))
-            return partial(_log1p_exp_minus, multiplied=multiplied), _sum_of_scores(z.double(), among)
-    return _FUNCTIONS[function], z.new_zeros((), dtype=torch.float64)
+            return partial(_log1p_exp_minus, multiplied=multiplied), 0.0, _sum_of_scores(z.double(), among)
+    return _FUNCTIONS[function], -math.inf, z.new_zeros((), dtype=torch.float64)
 
 
 def _sum_of_scores(z: Tensor, among: Tensor | None) -> Tensor:

@@ -170,7 +170,7 @@ def cell_graph(
         Key in ``obsp`` and in ``uns["diffvae"]``.
     exact_limit
         Cells up to which the search is exact; above it near parts of the space are searched. Both need a dense float32
-        copy of the compared values and 128 MB, but no matrix of cells x cells.
+        copy of the compared values and a few MB, but no matrix of cells x cells.
     rng
         Seed of the approximate search.
     progress

@@ -50,8 +50,10 @@ def require_openable(path: Path) -> None:
 def unreadable(path: Path, error: Exception) -> DataError:
     """Return the error for a file that a library can't read."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    if reason := HDF5_REASON.fullmatch(text):
+    if reason := HDF5_REASON.search(text):
         text = reason[1]
+    if "unable to lock" in text:
+        return DataError(f"{str(path)!r} is being written by another program; wait until it has closed the file.")
     return DataError(
         f"{str(path)!r} can't be read; it may be damaged, truncated, or in another format than its name says ({text})."
     )
