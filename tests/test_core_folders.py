@@ -386,11 +386,12 @@ def test_a_second_process_is_refused_and_one_that_was_killed_is_in_nobodys_way(t
 
 
 def test_the_command_says_it_in_one_sentence(diffvae, tmp_path, other):
-    code, out, err = diffvae("run", __file__, "--out", tmp_path / "out")
+    (tmp_path / "cells.csv").write_text("cell,Gata1\nc1,3\n")
+    code, out, err = diffvae("run", tmp_path / "cells.csv", "--out", tmp_path / "out")
     assert (code, out) == (2, "")
     assert err.startswith(f"Error: Process {other.pid} is writing")
     assert err.count("\n") == 1
-    code, _, err = diffvae("train", __file__, "--out", tmp_path / "out")
+    code, _, err = diffvae("train", tmp_path / "cells.csv", "--out", tmp_path / "out")
     assert code == 2
     assert err.startswith(f"Error: Process {other.pid} is writing")
 
