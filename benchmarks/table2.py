@@ -36,7 +36,7 @@ def main(n_workers: int) -> None:
     training = table.drop_duplicates(["method", "n_latent"])["training_seconds"].sum()
     clustering = table.groupby(["space", "clusterer"])["clustering_seconds"].sum()
     maps = len(METHODS) * 3 * N_CLUSTERINGS
-    print(f"Table 2 of {N_CELLS} x {N_GENES}: {wall / 60:.1f} minutes with {n_workers} workers (wanted: 20 with two)")
+    print(f"Table 2 of {N_CELLS} x {N_GENES}: {wall / 60:.1f} minutes with {n_workers} workers")
     print(f"{len(table)} clusterings, {maps} t-SNE maps, {len(METHODS) * 3} trainings")
     for name, seconds in {"training": training, **{f"{c} on {s}": v for (s, c), v in clustering.items()}}.items():
         print(f"  {name:22s} {seconds:7.1f} s of one core, {seconds / (wall * n_workers):6.1%} of the time")
