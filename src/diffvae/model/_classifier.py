@@ -329,9 +329,9 @@ class CellStateClassifier(Estimator):
         weight = torch.from_numpy((np.sqrt(size.mean() / size)).astype(np.float32)).to(target)
 
         def cross_entropy(module: Any, x: Tensor, rows: np.ndarray, generator: Any) -> dict[str, Tensor]:
-            if module.training:  # in place: x is a copy of the rows
-                x.mul_(uniform(x.shape, generator, target).ge_(GENE_DROPOUT)).div_(1 - GENE_DROPOUT)
-            logits = module(x.mul_(scale)).float()
+            if module.training:
+                x = x * (uniform(x.shape, generator, target) >= GENE_DROPOUT) / (1 - GENE_DROPOUT)
+            logits = module(x * scale).float()
             return {"loss": F.cross_entropy(logits, known[torch.from_numpy(rows).to(target)], weight=weight)}
 
         history = fit(

@@ -223,16 +223,13 @@ class NeuralModel(Model, abstract=True):
     def _decode(
         self, z: np.ndarray, mean: Callable[[torch.Tensor], torch.Tensor], design: np.ndarray | None = None
     ) -> np.ndarray:
-        z = self._points(z)
+        z, blocks = self._points(z), []
         seen = self._seen(design, len(z))
-
-        def block(rows: slice) -> np.ndarray:
-            points = torch.from_numpy(z[rows]).to(self._device())
-            return mean(self.module.decoder(points, None if seen is None else seen[rows])).cpu().numpy()
-
-        if len(z) <= DECODE_BLOCK:
-            return block(slice(None))
-        return np.concatenate([block(slice(i, i + DECODE_BLOCK)) for i in range(0, len(z), DECODE_BLOCK)])
+        for i in range(0, len(z), DECODE_BLOCK):
+            points = torch.from_numpy(z[i : i + DECODE_BLOCK]).to(self._device())
+            out = self.module.decoder(points, None if seen is None else seen[i : i + DECODE_BLOCK])
+            blocks.append(mean(out).cpu().numpy())
+        return np.concatenate(blocks) if blocks else np.zeros((0, len(self.gene_names)), np.float32)
 
     @torch_in_one_thread
     @torch.no_grad()
